@@ -1,0 +1,41 @@
+"""Augmentation on the device: one gather a batch, with its own draw for each example."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lth_core.spec import Augment
+
+PAD = 4
+"""Pixels of zero padding on each side before a crop (He et al. 2016)."""
+
+
+def draws(kind: Augment, examples: int, generator: torch.Generator) -> Tensor:
+    """One epoch's random choices: (examples, 3) int64 of crop row, crop column, flip."""
+    drawn = torch.randint(0, 2 * PAD + 1, (examples, 3), generator=generator)
+    if kind in ("none", "flip"):
+        drawn[:, :2] = PAD
+    drawn[:, 2] = torch.randint(0, 2, (examples,), generator=generator)
+    if kind in ("none", "crop"):
+        drawn[:, 2] = 0
+    return drawn
+
+
+def augment(x: Tensor, drawn: Tensor) -> Tensor:
+    """Crop and flip each image of a raw batch by its own draw.
+
+    Args:
+        x: (batch, channels, height, width), raw pixels.
+        drawn: (batch, 3) int64 from ``draws``.
+    """
+    batch, _, height, width = x.shape
+    padded = torch.nn.functional.pad(x, (PAD, PAD, PAD, PAD))
+    rows = drawn[:, 0, None] + torch.arange(height, device=x.device)
+    columns = torch.arange(width, device=x.device).expand(batch, width)
+    columns = torch.where(drawn[:, 2, None].bool(), width - 1 - columns, columns)
+    columns = columns + drawn[:, 1, None]
+    example = torch.arange(batch, device=x.device)
+    # Advanced indices on axes 0, 2, 3 bring the channels last; move them back.
+    picked = padded[example[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return picked.permute(0, 3, 1, 2)

@@ -1,0 +1,112 @@
+"""A dataset as tensors that live on the device."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lth_core.seeds import generator
+from lth_core.spec import DataSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Examples and their classes.
+
+    x: (n, channels, height, width) uint8 pixels, or (n, ...) float32 features.
+    y: (n,) int64 classes.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def at(self, index: Tensor) -> Split:
+        """The examples at index, (m,) int64."""
+        return Split(self.x[index], self.y[index])
+
+    def to(self, device: torch.device) -> Split:
+        return Split(self.x.to(device), self.y.to(device))
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """What a network is trained on, chosen by (validation) and reported on (test).
+
+    mean, std: (channels, 1, 1) or broadcastable to one example, in the units of the raw x.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    mean: Tensor
+    std: Tensor
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.train.x.shape[1:])
+
+    def to(self, device: torch.device) -> Dataset:
+        return Dataset(
+            self.train.to(device),
+            self.validation.to(device),
+            self.test.to(device),
+            self.mean.to(device),
+            self.std.to(device),
+            self.classes,
+        )
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """A raw batch as float32 with the dataset's own mean 0 and deviation 1."""
+        return (x.float() - self.mean) / self.std
+
+
+def example_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation over all examples: per channel for images, per feature otherwise.
+
+    Computed in slices, so that uint8 images never stand in memory as floats all at once.
+    """
+    over = (0, *range(2, x.dim()))
+    total = torch.stack([part.double().sum(over) for part in x.split(4096)]).sum(0)
+    square = torch.stack([part.double().square().sum(over) for part in x.split(4096)]).sum(0)
+    count = x.numel() // x.shape[1]
+    mean = total / count
+    std = (square / count - mean.square()).clamp(min=0).sqrt()
+    shape = (-1, *[1] * (x.dim() - 2))
+    std = torch.where(std > 0, std, torch.ones_like(std))
+    return mean.float().view(shape), std.float().view(shape)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Digest of everything a raw dataset holds."""
+    digest = hashlib.sha256()
+    for tensor in (dataset.train.x, dataset.train.y, dataset.test.x, dataset.test.y,
+                   dataset.mean, dataset.std):  # fmt: skip
+        digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def split_sizes(spec: DataSpec, available: int) -> tuple[int, int]:
+    """(train, validation) examples out of ``available`` training examples."""
+    used = max(2, round(spec.fraction * available))
+    held = int(spec.validation) if spec.validation >= 1 else max(1, round(spec.validation * used))
+    return used - held, held
+
+
+def split(raw: Dataset, spec: DataSpec) -> Dataset:
+    """Subsample the training examples and hold out validation, both drawn by ``split_seed``."""
+    train, held = split_sizes(spec, len(raw.train))
+    order = torch.randperm(len(raw.train), generator=generator(spec.split_seed, "split"))
+    return replace(
+        raw,
+        validation=raw.train.at(order[:held]),
+        train=raw.train.at(order[held : held + train].sort().values),
+    )

@@ -1,0 +1,130 @@
+"""``folder:PATH``: images in class folders, decoded once and cached by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lth_core.data.dataset import Dataset, Split, example_mean_std, fingerprint
+from lth_core.data.sources import raw
+from lth_core.errors import DataError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+
+
+def load_folder(path: str) -> Dataset:
+    """PATH/train/CLASS/* and PATH/test/CLASS/* as uint8 tensors; classes in sorted order.
+
+    All images must share one size. Decoded images are kept in the cache folder
+    (``LTH_CACHE``, by default ``~/.cache/lth``) under the digest of the file listing: names,
+    sizes and times of change.
+
+    Raises:
+        DataError: a folder is missing or empty, or an image is broken or of another size.
+    """
+    return _load(path)[0]
+
+
+def folder_fingerprint(path: str) -> str:
+    """Digest of the decoded pixels and classes."""
+    return _load(path)[1]
+
+
+def _load(path: str) -> tuple[Dataset, str]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    root = Path(path).expanduser()
+    files = {part: _listing(root, part) for part in ("train", "test")}
+    classes = sorted({name for name, _ in files["train"]})
+    unknown = {name for name, _ in files["test"]} - set(classes)
+    if unknown:
+        raise DataError(f"{root / 'test'}: has classes that train/ lacks: {sorted(unknown)}")
+    cache = _cache_folder() / f"{_listing_digest(root, files)}.safetensors"
+    try:
+        tensors = load_file(cache)
+    except (OSError, SafetensorError):
+        tensors = {
+            f"{part}_{axis}": tensor
+            for part, listing in files.items()
+            for axis, tensor in zip("xy", _decode(listing, classes), strict=True)
+        }
+        _keep(cache, tensors)
+    train, test = (Split(tensors[f"{part}_x"], tensors[f"{part}_y"]) for part in ("train", "test"))
+    if train.x.shape[1:] != test.x.shape[1:]:
+        raise DataError(f"{root}: test images are {tuple(test.x.shape[1:])}, train images "
+                        f"{tuple(train.x.shape[1:])}; all must share one size")  # fmt: skip
+    dataset = raw(train, test, *example_mean_std(train.x), len(classes))
+    return dataset, fingerprint(dataset)
+
+
+def _listing(root: Path, part: str) -> list[tuple[str, Path]]:
+    folder = root / part
+    if not folder.is_dir():
+        raise DataError(f"data.name: folder:{root} must have {part}/CLASS/*, but {folder.absolute()} "
+                        "is not a folder")  # fmt: skip
+    found = [
+        (entry.name, Path(file.path))
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name)
+        if entry.is_dir()
+        for file in sorted(os.scandir(entry.path), key=lambda e: e.name)
+        if Path(file.name).suffix.lower() in SUFFIXES
+    ]
+    if not found:
+        raise DataError(f"{folder.absolute()}: no images in class folders; known endings: "
+                        f"{', '.join(sorted(SUFFIXES))}")  # fmt: skip
+    return found
+
+
+def _listing_digest(root: Path, files: dict[str, list[tuple[str, Path]]]) -> str:
+    digest = hashlib.sha256()
+    for listing in files.values():
+        for _, path in listing:
+            stat = path.stat()
+            line = f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+            digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def _decode(listing: list[tuple[str, Path]], classes: list[str]) -> tuple[Tensor, Tensor]:
+    from PIL import Image, UnidentifiedImageError
+
+    number = {name: index for index, name in enumerate(classes)}
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None = None
+    for index, (_, path) in enumerate(listing):
+        try:
+            with Image.open(path) as image:
+                grey = image.mode in ("L", "1", "I;16")
+                array = np.asarray(image.convert("L" if grey else "RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"{path}: is not a readable image ({error})") from None
+        array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        if pixels is None:
+            pixels = np.empty((len(listing), *array.shape), np.uint8)
+        if array.shape != pixels.shape[1:]:
+            raise DataError(f"{path}: is {array.shape} (channels, height, width), the first image "
+                            f"{pixels.shape[1:]}; all must share one size")  # fmt: skip
+        pixels[index] = array
+    assert pixels is not None
+    return torch.from_numpy(pixels), torch.tensor([number[name] for name, _ in listing])
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("LTH_CACHE", "~/.cache/lth")).expanduser()
+
+
+def _keep(cache: Path, tensors: dict[str, Tensor]) -> None:
+    from safetensors.torch import save_file
+
+    scratch = cache.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, scratch)
+        scratch.replace(cache)
+    except OSError:  # a cache that cannot be written costs time, not results
+        scratch.unlink(missing_ok=True)

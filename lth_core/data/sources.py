@@ -1,0 +1,100 @@
+"""Where datasets come from: one function each, spec -> raw Dataset (validation still empty)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lth_core.data.dataset import Dataset, Split
+from lth_core.errors import DataError
+from lth_core.seeds import generator
+from lth_core.spec import DataSpec
+
+DIGITS_TEST = 449
+"""A quarter of the 1,797 digits; always the same ones, so that every study is tested alike."""
+
+
+def raw(train: Split, test: Split, mean: Tensor, std: Tensor, classes: int) -> Dataset:
+    """A dataset whose validation part has not been split off yet."""
+    return Dataset(train, train.at(torch.arange(0)), test, mean, std, classes)
+
+
+def digits(spec: DataSpec) -> Dataset:
+    """1,797 real handwritten digits, 8x8 (UCI, in scikit-learn); nothing to download."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    every = Split(
+        torch.tensor(bunch.images, dtype=torch.uint8)[:, None],
+        torch.tensor(bunch.target, dtype=torch.int64),
+    )
+    order = torch.randperm(len(every), generator=generator(0, "digits", "test"))
+    train, test = every.at(order[DIGITS_TEST:]), every.at(order[:DIGITS_TEST])
+    # Mean and deviation of the 0..16 pixels of all 1,797 digits.
+    mean, std = torch.tensor([4.8842]), torch.tensor([6.0168])
+    return raw(train, test, mean.view(1, 1, 1), std.view(1, 1, 1), 10)
+
+
+def mnist(spec: DataSpec) -> Dataset:
+    """MNIST, 60,000 + 10,000 handwritten digits, 28x28 (LeCun et al. 1998), by torchvision."""
+    train, test = _torchvision(spec, "MNIST", spec.root)
+    pair = [Split(part.data[:, None].contiguous(), part.targets.long()) for part in (train, test)]
+    _expect(spec, pair, (60_000, 10_000))
+    # The usual 0.1307 and 0.3081, in units of a byte.
+    mean, std = torch.tensor([33.3285]), torch.tensor([78.5655])
+    return raw(*pair, mean.view(1, 1, 1), std.view(1, 1, 1), 10)
+
+
+def cifar10(spec: DataSpec) -> Dataset:
+    """CIFAR-10, 50,000 + 10,000 colour images, 32x32 (Krizhevsky 2009), by torchvision."""
+    parts = _torchvision(spec, "CIFAR10", spec.root)
+    pair = [
+        Split(
+            torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)
+        )
+        for part in parts
+    ]
+    _expect(spec, pair, (50_000, 10_000))
+    mean = torch.tensor([0.4914, 0.4822, 0.4465]) * 255
+    std = torch.tensor([0.2470, 0.2435, 0.2616]) * 255
+    return raw(*pair, mean.view(3, 1, 1), std.view(3, 1, 1), 10)
+
+
+SOURCES: dict[str, Callable[[DataSpec], Dataset]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "cifar10": cifar10,
+}
+
+TRAIN_SIZES = {"digits": 1797 - DIGITS_TEST, "mnist": 60_000, "cifar10": 50_000}
+"""Training examples of the named datasets, so that a plan needs no data."""
+
+
+def _torchvision(spec: DataSpec, name: str, root: str):  # type: ignore[no-untyped-def]
+    import torchvision.datasets
+
+    folder = Path(root).expanduser()
+    try:
+        if spec.download:
+            folder.mkdir(parents=True, exist_ok=True)
+        return [
+            getattr(torchvision.datasets, name)(str(folder), train=train, download=spec.download)
+            for train in (True, False)
+        ]
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        if spec.download:
+            raise DataError(f"data.name: {spec.name} could not be downloaded: {error}") from None
+        raise DataError(
+            f"data.root: {spec.name} must lie in {folder.absolute()} in torchvision's layout, "
+            f"but it was not found or could not be read there ({str(error).splitlines()[0]}); "
+            "name its folder with data.root=FOLDER, or add --download to fetch it"
+        ) from None
+
+
+def _expect(spec: DataSpec, pair: list[Split], sizes: tuple[int, int]) -> None:
+    got = tuple(len(part) for part in pair)
+    if got != sizes:
+        raise DataError(f"data.root: {spec.name} must have {sizes} examples, but got {got}")

@@ -1,0 +1,66 @@
+"""Every error a user can cause, as one tree.
+
+Each says four things: the field or file, the rule, what was got, what is known.
+The command line prints the message alone and exits with 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class LthError(Exception):
+    """Base of all errors that are the input's or the machine's fault, not the code's."""
+
+
+class SpecError(LthError, ValueError):
+    """A field of a spec or a study is wrong.
+
+    Args:
+        field: dotted path of the field, such as ``prune.fraction``.
+        rule: what must hold, such as ``must be in [0, 1)``.
+        got: the offending value.
+        known: the values that would be accepted, where they can be listed.
+    """
+
+    def __init__(self, field: str, rule: str, got: object, known: Iterable[str] = ()) -> None:
+        self.field, self.rule, self.got, self.known = field, rule, got, tuple(known)
+        listed = f"; known: {', '.join(self.known)}" if self.known else ""
+        super().__init__(f"{field}: {rule}, but got {got!r}{listed}")
+
+    def under(self, prefix: str) -> SpecError:
+        """The same error one level further out: ``fraction`` becomes ``prune.fraction``."""
+        return SpecError(
+            f"{prefix}.{self.field}" if prefix else self.field, self.rule, self.got, self.known
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return SpecError, (self.field, self.rule, self.got, self.known)
+
+
+class DataError(LthError):
+    """A dataset is absent or not what its name promises."""
+
+
+class StoreError(LthError):
+    """The result store cannot be read or written (permission, no space left, ...)."""
+
+
+class CorruptEntryError(StoreError):
+    """A store entry does not match its checksums; it counts as missing."""
+
+
+class TicketFileError(LthError):
+    """A ticket file is cut short, altered, or does not fit its own header."""
+
+
+class DivergedError(LthError):
+    """The loss stopped being finite; the run has no result."""
+
+
+class TrackingError(LthError):
+    """The tracking server cannot be reached or refuses."""
+
+
+class LaunchError(LthError):
+    """The cluster cannot be reached or cannot give what the study asks for."""

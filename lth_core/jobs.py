@@ -1,0 +1,130 @@
+"""Recipes: what to train, from which start, under which mask, as values that name their parents.
+
+A recipe says how a thing comes about without making it. Its digest covers the digests of the
+recipes it is made from, so every ticket carries its provenance back to the seed and the dataset,
+a plan can count trainings without running one, and the store finds what was already trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lth_core.masks import Mask, State, ones
+from lth_core.prune import prune
+from lth_core.seeds import generator
+from lth_core.spec import SCHEMA, WHERE, DataSpec, ModelSpec, PruneSpec, TrainSpec, describe, sha256
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Lab(Protocol):
+    """What a recipe needs to be carried out: things made from other recipes."""
+
+    def model(self, job: Job) -> nn.Module:
+        """The job's network, for its structure."""
+
+    def final(self, job: Job) -> tuple[State, Mask]:
+        """Weights and buffers after a job's last step, and its mask."""
+
+    def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
+        """The mask a recipe gives for the job's network."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recipe:
+    """Equal when made the same way."""
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over everything that decides what this recipe makes."""
+        said: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if not f.metadata.get("where"):
+                said[f.name] = value.digest if isinstance(value, Recipe) else describe(value)
+        return sha256({"schema": SCHEMA, "kind": type(self).__name__, **said})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Init(Recipe):
+    """Freshly drawn weights."""
+
+    seed: int
+    draw: tuple[str | int, ...] = ("init",)
+    """Purpose of the draw: ``("init",)``, or ``("reinit", level)``."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskRecipe(Recipe):
+    """How a mask comes about."""
+
+    like: MaskRecipe | None = None
+    """The mask it imitates, for a control."""
+
+    def make(self, lab: Lab, job: Job) -> Mask:
+        """The mask, for the job's network."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Full(MaskRecipe):
+    """Every weight kept."""
+
+    def make(self, lab: Lab, job: Job) -> Mask:
+        return ones(lab.model(job))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pruned(MaskRecipe):
+    """The survivors of a trained network under its own mask, once pruned."""
+
+    after: Job
+    """The training whose final weights are scored."""
+    prune: PruneSpec
+    seed: int
+    """Draws among equal scores."""
+
+    def make(self, lab: Lab, job: Job) -> Mask:
+        trained, mask = lab.final(self.after)
+        return prune(trained, mask, self.prune, generator(self.seed, "mask", "ties"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job(Recipe):
+    """One training run: from a start, under a mask, from step ``first`` to step ``last``.
+
+    The learning rate and the position in the data order are those of steps first..last of the
+    whole schedule in ``train``.
+    """
+
+    data: DataSpec
+    model: ModelSpec
+    train: TrainSpec
+    """All durations in steps."""
+    seed: int
+    """The replicate: draws data order and augmentation."""
+    level: int
+    """Prunings behind the mask; enters the data order."""
+    start: Init | Job
+    """Where weights and buffers come from; a job stands for its final state."""
+    mask: MaskRecipe
+    first: int
+    last: int
+    keep: tuple[int, ...] = field(default=(), metadata=WHERE)
+    """Steps whose state is kept as rewind points; they do not change the result."""
+
+    def at(self, step: int) -> Init | Job:
+        """The state of this run after ``step`` steps: its start, or the run stopped there."""
+        if step == self.first:
+            return self.start
+        return dataclasses.replace(self, last=step, keep=())

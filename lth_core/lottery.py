@@ -1,0 +1,63 @@
+"""The algorithm: iterative magnitude pruning with rewinding and controls.
+
+Train the dense network; prune the trained weights; rewind the survivors; train again, beside the
+controls; repeat (Frankle & Carbin 2019; rewinding to a step k: Frankle et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from lth_core.branches import BRANCHES
+from lth_core.jobs import Full, Init, Job, Pruned
+from lth_core.prune import compounded
+from lth_core.resolve import resolve
+from lth_core.results import LevelResult, Result
+from lth_core.spec import TicketSpec, steps_in
+from lth_core.train import Trainer
+
+Train = Callable[[Sequence[Job]], list[Result]]
+
+
+def levels(spec: TicketSpec) -> Iterator[dict[str, Job]]:
+    """What is trained at each level, by branch: level 0 is the dense run, then `spec.levels` more.
+
+    Pure: nothing is trained here, so a plan is this very iteration.
+
+    Args:
+        spec: a resolved spec.
+    """
+    steps, rewind = steps_in(spec.train.steps), steps_in(spec.rewind)
+    dense = Job(
+        data=spec.data, model=spec.model, train=spec.train, seed=spec.seed, level=0,
+        start=Init(seed=spec.seed), mask=Full(), first=0, last=steps,
+        keep=(rewind,) if rewind else (),
+    )  # fmt: skip
+    yield {"dense": dense}
+    trained = dense
+    for level in range(1, spec.levels + 1):
+        prune = compounded(spec.prune, level) if spec.prune.one_shot else spec.prune
+        after = dense if spec.prune.one_shot else trained
+        mask = Pruned(after=after, prune=prune, seed=spec.seed)
+        trained = replace(
+            dense, level=level, start=dense.at(rewind), mask=mask, first=rewind, keep=()
+        )
+        yield {branch: BRANCHES[branch](trained) for branch in spec.branches}
+
+
+def find_tickets(spec: TicketSpec, train: Trainer | None = None) -> Iterator[LevelResult]:
+    """Search for tickets, one level at a time; stop iterating to stop searching.
+
+    Args:
+        spec: what to search for.
+        train: jobs -> results; by default a new `Trainer` that remembers in memory.
+
+    Raises:
+        SpecError: before anything is trained.
+        DivergedError: a loss stopped being finite.
+    """
+    spec, train = resolve(spec), train or Trainer()
+    for level, jobs in enumerate(levels(spec)):
+        results = train(list(jobs.values()))
+        yield LevelResult(spec, level, dict(zip(jobs, results, strict=True)), train)

@@ -1,0 +1,98 @@
+"""Masks: a bool tensor per prunable parameter, by parameter name; True = kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+Mask = dict[str, Tensor]
+State = dict[str, Tensor]
+
+
+def prunable_layers(model: nn.Module) -> dict[str, nn.Linear | _ConvNd]:
+    """Layers whose weight can be pruned, by name, in the model's order; the last is the output.
+
+    Linear and convolution layers: normalization parameters and biases are not prunable.
+    """
+    return {
+        name: layer for name, layer in model.named_modules() if isinstance(layer, (nn.Linear, _ConvNd))
+    }
+
+
+def parameter_of(layer: str) -> str:
+    """Name of a layer's prunable parameter."""
+    return f"{layer}.weight" if layer else "weight"
+
+
+def layer_of(parameter: str) -> str:
+    """Name of the layer a prunable parameter belongs to."""
+    return parameter.removesuffix("weight").removesuffix(".")
+
+
+def ones(model: nn.Module) -> Mask:
+    """The full mask of a model."""
+    return {
+        parameter_of(name): torch.ones_like(layer.weight, dtype=torch.bool)
+        for name, layer in prunable_layers(model).items()
+    }
+
+
+def kept(mask: Mask) -> int:
+    """Weights kept."""
+    return sum(int(m.sum()) for m in mask.values())
+
+
+def total(mask: Mask) -> int:
+    """Weights the mask covers."""
+    return sum(m.numel() for m in mask.values())
+
+
+def density(mask: Mask) -> float:
+    """Share of the covered weights that is kept, in [0, 1]."""
+    return kept(mask) / max(1, total(mask))
+
+
+def overlap(a: Mask, b: Mask) -> float:
+    """Jaccard overlap: weights kept by both / weights kept by either; 1 where neither keeps any."""
+    both = sum(int((a[name] & b[name]).sum()) for name in a)
+    either = sum(int((a[name] | b[name]).sum()) for name in a)
+    return both / either if either else 1.0
+
+
+def nested(inner: Mask, outer: Mask) -> bool:
+    """Whether every weight that inner keeps is kept by outer."""
+    return all(not bool((m & ~outer[name]).any()) for name, m in inner.items())
+
+
+def masked(state: Mapping[str, Tensor], mask: Mask) -> State:
+    """A copy of the state whose pruned weights are exactly 0."""
+    return {
+        name: torch.where(mask[name], value, 0) if name in mask else value.clone()
+        for name, value in state.items()
+    }
+
+
+def pack_bits(mask: Tensor) -> Tensor:
+    """(n/8 rounded up,) uint8: the mask's C-order bits, little end first."""
+    return torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1), bitorder="little"))
+
+
+def unpack_bits(bits: Tensor, shape: Iterable[int]) -> Tensor:
+    """The bool mask of a shape from its packed bits."""
+    size = torch.Size(shape)
+    flat = np.unpackbits(bits.numpy(), count=size.numel(), bitorder="little")
+    return torch.from_numpy(flat.astype(bool)).view(size)
+
+
+def digest(mask: Mask) -> str:
+    """sha256 of names, shapes and bits: equal masks have equal digests, however they were found."""
+    digest = hashlib.sha256()
+    for name in sorted(mask):
+        digest.update(f"{name}{tuple(mask[name].shape)}".encode())
+        digest.update(pack_bits(mask[name]).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,78 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from lth_core.errors import SpecError
+from lth_core.factories import load_factory, source_fingerprint
+from lth_core.models.conv import conv
+from lth_core.models.init import initialize
+from lth_core.models.mlp import lenet_300_100, mlp
+from lth_core.models.resnet import resnet
+from lth_core.spec import ModelSpec
+
+Builder = Callable[[ModelSpec, tuple[int, ...], int], nn.Module]
+
+MODELS: dict[str, Builder] = {
+    "mlp": mlp,
+    "lenet-300-100": lenet_300_100,
+    "conv-2": conv(2),
+    "conv-4": conv(4),
+    "conv-6": conv(6),
+    "resnet-20": resnet(20),
+}
+
+ABOUT = {
+    "mlp": "fully connected, any widths and depth",
+    "lenet-300-100": "fully connected 300-100, 267K parameters on MNIST (LeCun et al. 1998)",
+    "conv-2": "2 convolutions, 4.30M parameters on CIFAR-10 (Frankle & Carbin 2019)",
+    "conv-4": "4 convolutions, 2.43M parameters on CIFAR-10 (Frankle & Carbin 2019)",
+    "conv-6": "6 convolutions, 2.26M parameters on CIFAR-10 (Frankle & Carbin 2019)",
+    "resnet-20": "CIFAR ResNet, 274K with its running statistics (He et al. 2016)",
+}
+
+
+def build(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, generator: torch.Generator
+) -> nn.Module:
+    """A network on the CPU, its weights drawn from ``generator``.
+
+    Args:
+        shape: one example's, such as (3, 32, 32).
+        classes: outputs.
+
+    Raises:
+        SpecError: the name is not known, or the network does not fit the examples.
+    """
+    builder = _builder(spec)
+    # torch's layers draw from the global generator as they are made. Lend it ours, and put back
+    # what was there: whatever a user's factory draws is then seeded too.
+    with torch.random.fork_rng(devices=[]):
+        torch.random.set_rng_state(generator.get_state())
+        model = builder(spec, shape, classes)
+        generator.set_state(torch.random.get_rng_state())
+    initialize(model, spec.init, generator)
+    return model
+
+
+def fingerprint(spec: ModelSpec) -> str:
+    """Digest of the source, for a model whose name does not determine it; else empty.
+
+    Raises:
+        SpecError: the name is not known.
+    """
+    _builder(spec)
+    return "" if spec.name in MODELS else source_fingerprint("model.name", spec.name)
+
+
+def _builder(spec: ModelSpec) -> Builder:
+    if spec.name in MODELS:
+        return MODELS[spec.name]
+    if ":" not in spec.name:
+        raise SpecError("model.name", "is not a known model", spec.name,
+                        (*MODELS, "package.module:factory"))  # fmt: skip
+    return load_factory("model.name", spec.name)

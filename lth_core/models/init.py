@@ -1,0 +1,33 @@
+"""Named initializations, drawn from a passed generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from lth_core.masks import prunable_layers
+from lth_core.spec import Initialization
+
+_DRAW: dict[str, Callable[..., Tensor]] = {
+    "kaiming_normal": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+    "kaiming_uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
+    "xavier_normal": nn.init.xavier_normal_,
+    "xavier_uniform": nn.init.xavier_uniform_,
+}
+
+
+def initialize(model: nn.Module, init: Initialization, generator: torch.Generator) -> None:
+    """Draw linear and convolution weights in the model's order; set their biases to 0.
+
+    kaiming: fan in, gain of ReLU (He et al. 2015); xavier: Glorot & Bengio 2010, gain 1.
+    ``as_built`` changes nothing.
+    """
+    if init == "as_built":
+        return
+    for layer in prunable_layers(model).values():
+        _DRAW[init](layer.weight, generator=generator)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

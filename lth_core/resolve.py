@@ -1,0 +1,52 @@
+"""From what a user wrote to what is computed: names checked, durations in steps, content pinned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from lth_core import data, models
+from lth_core.branches import BRANCHES
+from lth_core.errors import SpecError
+from lth_core.prune import check_score
+from lth_core.spec import DataSpec, ModelSpec, TicketSpec, steps_in
+
+
+def resolve(spec: TicketSpec) -> TicketSpec:
+    """The spec with fingerprints filled in and every duration in steps.
+
+    Reads no named dataset; a folder or a user's own data is read (and kept) to be pinned.
+
+    Raises:
+        SpecError: a name is not known, or the rewind point lies past the end of training.
+        DataError: data that must be read are absent or broken.
+    """
+    check_score(spec.prune)
+    for branch in spec.branches:
+        if branch not in BRANCHES:
+            raise SpecError("branches", "is not a known branch", branch, BRANCHES)
+    pinned_data, examples = _data(spec.data)
+    per_epoch = -(-examples // spec.train.batch_size)
+    train = spec.train.resolved(per_epoch)
+    steps, rewind = steps_in(train.steps), steps_in(spec.rewind, per_epoch)
+    if steps < 1:
+        raise SpecError("train.steps", "must be at least one step", spec.train.steps)
+    if rewind > steps:
+        rule = f"must not lie past the end of training, step {steps}"
+        raise SpecError("rewind", rule, spec.rewind)
+    if rewind == steps and spec.levels:
+        rule = f"must leave something to train before step {steps}"
+        raise SpecError("rewind", rule, spec.rewind)
+    return replace(
+        spec, data=pinned_data, model=_model(spec.model), train=train, rewind=f"{rewind}it"
+    )
+
+
+@lru_cache(maxsize=256)
+def _data(spec: DataSpec) -> tuple[DataSpec, int]:
+    return replace(spec, fingerprint=data.fingerprint(spec)), data.train_size(spec)
+
+
+@lru_cache(maxsize=256)
+def _model(spec: ModelSpec) -> ModelSpec:
+    return replace(spec, fingerprint=models.fingerprint(spec))

@@ -1,0 +1,166 @@
+"""What a search yields: trainings, levels, records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lth_core.jobs import Job
+from lth_core.masks import Mask
+from lth_core.prune import groups, requested_density
+from lth_core.spec import TicketSpec, steps_in
+from lth_core.ticket import Ticket
+
+if TYPE_CHECKING:
+    from lth_core.train import Trainer
+
+
+@dataclass(slots=True)
+class Curves:
+    """Learning curves on the evaluation grid: lists of equal length."""
+
+    step: list[int] = field(default_factory=list)
+    """Steps done when evaluated, counted from the start of the dense run's schedule."""
+    train_loss: list[float] = field(default_factory=list)
+    """Mean over the steps since the evaluation before."""
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+
+    @property
+    def early_stop(self) -> int:
+        """Position of the first lowest validation loss."""
+        return self.validation_loss.index(min(self.validation_loss))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What a mask leaves of a layer."""
+
+    weights: int
+    kept: int
+    positions: int
+    """Places of the output at which each weight is multiplied once, per example."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """All that is remembered of a finished training, besides its weights."""
+
+    curves: Curves
+    layers: dict[str, Layer]
+    """Every prunable layer, in the model's order, ignored ones too."""
+    parameters: int
+    """All parameters of the dense network."""
+    mask_digest: str
+    mask_overlap: float
+    """Jaccard overlap with the ticket's mask of the same level."""
+    ticket_digest: str
+    """Of the mask's bits and the starting values: what a ticket file holds."""
+    seconds: float
+    finished_at: float
+    """Unix time."""
+    made_with: dict[str, str]
+    """Versions and device."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Training:
+        layers = {name: Layer(**layer) for name, layer in said["layers"].items()}
+        return cls(**{**said, "curves": Curves(**said["curves"]), "layers": layers})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A job, what came of it, and whether it was trained just now or remembered."""
+
+    job: Job
+    training: Training
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LevelResult:
+    """One level of a search: the results of its branches, the first being the dense run or ticket.
+
+    Args:
+        spec: the resolved spec.
+    """
+
+    spec: TicketSpec
+    level: int
+    results: dict[str, Result]
+    trainer: Trainer = field(repr=False)
+
+    @property
+    def branch(self) -> str:
+        """``ticket``, or ``dense`` at level 0."""
+        return "ticket" if "ticket" in self.results else "dense"
+
+    @property
+    def ticket(self) -> Ticket:
+        """The level's ticket: mask and the weights to start from."""
+        return self.ticket_of(self.branch)
+
+    def ticket_of(self, branch: str) -> Ticket:
+        """Mask and starting weights of any branch."""
+        return self.trainer.ticket(self.spec, self.level, branch, self.results[branch].job)
+
+    @property
+    def mask(self) -> Mask:
+        """The ticket's mask."""
+        job = self.results[self.branch].job
+        return self.trainer.mask(job.mask, job)
+
+    def records(self) -> list[dict[str, Any]]:
+        """One flat record a branch, keys as in the glossary."""
+        return [
+            record(self.spec, self.level, branch, result) for branch, result in self.results.items()
+        ]
+
+    def __str__(self) -> str:
+        rows = self.records()
+        accuracies = "  ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
+        return f"level {self.level:2d}  density {rows[0]['density']:.3f}  {accuracies}"
+
+
+def record(spec: TicketSpec, level: int, branch: str, result: Result) -> dict[str, Any]:
+    """The numbers of one branch at one level; accuracies in [0, 1], FLOPs forward per example."""
+    training, curves = result.training, result.training.curves
+    early = curves.early_stop
+    layers = training.layers
+    counted = {name for layer_names, _ in groups(list(layers), spec.prune) for name in layer_names}
+    kept = sum(layers[name].kept for name in counted)
+    prunable = sum(layers[name].weights for name in counted)
+    sizes = {name: layer.weights for name, layer in layers.items()}
+    return {
+        "seed": spec.seed,
+        "branch": branch,
+        "level": level,
+        "prune_fraction": spec.prune.fraction,
+        "rewind_step": steps_in(spec.rewind),
+        "requested_density": requested_density(sizes, spec.prune, level),
+        "density": kept / prunable,
+        "weights_kept": kept,
+        "weights_prunable": prunable,
+        "parameters": training.parameters,
+        "flops": sum(2 * layer.kept * layer.positions for layer in layers.values()),
+        "dense_flops": sum(2 * layer.weights * layer.positions for layer in layers.values()),
+        "steps": result.job.last - result.job.first,
+        "final_test_accuracy": curves.test_accuracy[-1],
+        "early_stop_step": curves.step[early],
+        "early_stop_test_accuracy": curves.test_accuracy[early],
+        "early_stop_validation_loss": curves.validation_loss[early],
+        "collapsed_layers": sum(layer.kept == 0 for layer in layers.values()),
+        "layer_density": {name: layer.kept / layer.weights for name, layer in layers.items()},
+        "mask_overlap": training.mask_overlap,
+        "spec_digest": spec.digest(),
+        "mask_digest": training.mask_digest,
+        "ticket_digest": training.ticket_digest,
+        "training_digest": result.job.digest,
+        "reused": result.reused,
+        "train_seconds": training.seconds,
+    }

@@ -1,0 +1,219 @@
+"""The ticket: a mask and the weights to start from, in memory and as one safetensors file.
+
+The file holds, for each masked parameter NAME, ``mask/NAME`` (uint8: the mask's C-order bits,
+little end first) and ``kept/NAME`` (1-D: the starting values of the survivors, in C order); for
+every other parameter and buffer ``dense/NAME``; the rest is in the header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lth_core import masks, models
+from lth_core.errors import SpecError, TicketFileError
+from lth_core.masks import Mask, State
+from lth_core.prune import groups
+from lth_core.seeds import generator
+from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec, canonical_json, describe
+
+FORMAT = "lth-ticket/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A subnetwork ready to train.
+
+    mask: True = kept, by parameter name.
+    start: all weights and buffers to start from; pruned weights are exactly 0.
+    example_shape, classes: what the network takes and tells apart.
+    """
+
+    spec: TicketSpec
+    level: int
+    branch: str
+    rewind_step: int
+    mask: Mask
+    start: State
+    example_shape: tuple[int, ...]
+    classes: int
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the mask's bits and the starting values."""
+        return digest(self.mask, self.start)
+
+    @property
+    def density(self) -> float:
+        """Share of the prunable weights kept; ignored layers are out of the count."""
+        layers = [masks.layer_of(name) for name in self.mask]
+        names = [masks.parameter_of(n) for part, _ in groups(layers, self.spec.prune) for n in part]
+        return masks.density({name: self.mask[name] for name in names})
+
+    def model(self) -> nn.Module:
+        """The network in training mode, holding the start. Apply ``mask`` after each step.
+
+        Raises:
+            TicketFileError: the network that the spec names has other parameters.
+        """
+        unused = generator(0, "ticket")
+        model = models.build(self.spec.model, self.example_shape, self.classes, unused)
+        try:
+            model.load_state_dict(self.start)
+        except RuntimeError as error:
+            raise TicketFileError(f"the ticket does not fit {self.spec.model.name}: {error}") from None
+        return model.train()
+
+    def apply_mask(self, model: nn.Module) -> None:
+        """Set the pruned weights of a model to exactly 0, in place; to be called after each step."""
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self.mask:
+                    parameter.masked_fill_(~self.mask[name].to(parameter.device), 0)
+
+    def to_bytes(self) -> bytes:
+        """The ticket file."""
+        header = {
+            "format": FORMAT,
+            "spec": canonical_json(describe(self.spec)),
+            "shapes": canonical_json({name: list(m.shape) for name, m in self.mask.items()}),
+            "density": repr(self.density),
+            "spec_digest": self.spec.digest(),
+            "mask_digest": masks.digest(self.mask),
+            "ticket_digest": self.digest,
+            "level": str(self.level),
+            "branch": self.branch,
+            "rewind_step": str(self.rewind_step),
+            "example_shape": canonical_json(list(self.example_shape)),
+            "classes": str(self.classes),
+        }
+        return save(pack(self.start, self.mask), metadata=header)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the ticket file, whole or not at all."""
+        target = Path(path)
+        scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            scratch.write_bytes(self.to_bytes())
+            scratch.replace(target)
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise TicketFileError(f"{target}: cannot be written ({error.strerror})") from None
+
+
+def load_ticket(path: str | os.PathLike[str]) -> Ticket:
+    """Read a ticket file, checking shapes, counts and digests.
+
+    Raises:
+        TicketFileError: the file is absent, cut short, altered, or no ticket.
+    """
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise TicketFileError(f"{path}: is not a whole safetensors file ({error})") from None
+    if header.get("format") != FORMAT:
+        raise TicketFileError(
+            f"{path}: format must be {FORMAT!r}, but got {header.get('format')!r}"
+        )
+    try:
+        return _from_parts(header, tensors)
+    except TicketFileError as error:
+        raise TicketFileError(f"{path}: {error}") from None
+    except (SpecError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise TicketFileError(f"{path}: the header cannot be read ({error!r})") from None
+
+
+def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
+    start, mask = unpack(tensors, json.loads(header["shapes"]))
+    ticket = Ticket(
+        spec=spec_from(json.loads(header["spec"])),
+        level=int(header["level"]),
+        branch=header["branch"],
+        rewind_step=int(header["rewind_step"]),
+        mask=mask,
+        start=start,
+        example_shape=tuple(int(n) for n in json.loads(header["example_shape"])),
+        classes=int(header["classes"]),
+    )
+    found = {
+        "mask_digest": masks.digest(mask),
+        "ticket_digest": ticket.digest,
+        "spec_digest": ticket.spec.digest(),
+        "density": repr(ticket.density),
+    }
+    for name, value in found.items():
+        if header[name] != value:
+            raise TicketFileError(f"{name} must be {header[name]}, but the content gives {value}")
+    return ticket
+
+
+def spec_from(said: Mapping[str, Any]) -> TicketSpec:
+    """A spec from what ``describe`` said of it."""
+    parts = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec}
+    return TicketSpec(**{k: parts[k](**v) if k in parts else v for k, v in said.items()})
+
+
+def pack(state: State, mask: Mask) -> dict[str, Tensor]:
+    """A masked state as tensors of a file: one bit a masked weight, and the survivors' values."""
+    packed = {}
+    for name, value in state.items():
+        if name in mask:
+            packed[f"mask/{name}"] = masks.pack_bits(mask[name])
+            packed[f"kept/{name}"] = value[mask[name]]
+        else:
+            packed[f"dense/{name}"] = value.contiguous()
+    return packed
+
+
+def unpack(tensors: State, shapes: Mapping[str, list[int]]) -> tuple[State, Mask]:
+    """The state and mask that ``pack`` was given.
+
+    Raises:
+        TicketFileError: bits, values and shapes do not fit each other.
+    """
+    state, mask, used = {}, {}, set()
+    for name, shape in shapes.items():
+        bits, values = tensors.get(f"mask/{name}"), tensors.get(f"kept/{name}")
+        if bits is None or values is None:
+            raise TicketFileError(f"{name}: mask/{name} and kept/{name} must both be there")
+        size = prod(shape)
+        if any(n < 1 for n in shape) or bits.dtype != torch.uint8 or bits.shape != (-(-size // 8),):
+            raise TicketFileError(f"mask/{name}: must be {-(-size // 8)} bytes for shape {shape}, "
+                                  f"but got {tuple(bits.shape)} of {bits.dtype}")  # fmt: skip
+        mask[name] = masks.unpack_bits(bits, shape)
+        count = int(mask[name].sum())
+        if values.shape != (count,) or not torch.equal(masks.pack_bits(mask[name]), bits):
+            raise TicketFileError(f"kept/{name}: must hold the {count} survivors of its mask, but "
+                                  f"got shape {tuple(values.shape)}")  # fmt: skip
+        state[name] = torch.zeros(shape, dtype=values.dtype)
+        state[name][mask[name]] = values
+        used |= {f"mask/{name}", f"kept/{name}"}
+    for key in sorted(tensors.keys() - used):
+        if not key.startswith("dense/"):
+            raise TicketFileError(f"{key}: must be mask/, kept/ (with a shape) or dense/")
+        state[key.removeprefix("dense/")] = tensors[key]
+    return state, mask
+
+
+def digest(mask: Mask, start: State) -> str:
+    """sha256 of a mask's bits and the starting values that a ticket file holds."""
+    hashed = hashlib.sha256()
+    packed = pack(start, mask)
+    for key in sorted(packed):
+        value = packed[key].contiguous()
+        hashed.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
+        hashed.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return hashed.hexdigest()

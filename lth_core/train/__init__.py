@@ -1,0 +1,5 @@
+"""Training: ``train(jobs) -> results`` is the only way in."""
+
+from lth_core.train.engine import Trainer
+
+__all__ = ["Trainer"]

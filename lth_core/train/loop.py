@@ -1,0 +1,152 @@
+"""One plain training loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lth_core.data import Dataset, Split
+from lth_core.data.augment import augment
+from lth_core.errors import DivergedError
+from lth_core.masks import Mask, State
+from lth_core.results import Curves
+from lth_core.spec import TrainSpec, steps_in
+from lth_core.train.order import Order
+from lth_core.train.precision import arithmetic
+from lth_core.train.schedule import learning_rate
+
+EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job with everything it needs at hand.
+
+    model: holds the start, pruned weights at 0; trained in place, on the data's device.
+    keep: steps after which the state is copied out.
+    """
+
+    model: nn.Module
+    mask: Mask
+    data: Dataset
+    spec: TrainSpec
+    order: Order
+    first: int
+    last: int
+    keep: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """state: weights and buffers at the end, on the CPU; points: the same at the kept steps."""
+
+    state: State
+    points: dict[int, State]
+    curves: Curves
+    seconds: float
+
+
+def run(task: Task) -> Outcome:
+    """Train one task to its last step.
+
+    The mask is applied once after every optimizer step, so a pruned weight is exactly 0 whatever
+    momentum, weight decay or Adam made of it; forward and backward know nothing of masks.
+
+    Raises:
+        DivergedError: the loss is not finite at an evaluation.
+    """
+    started = time.perf_counter()
+    model, spec, data = task.model, task.spec, task.data
+    device = data.train.x.device
+    optimizer = make_optimizer(model, spec)
+    weights, masks = masked_parameters(model, task.mask)
+    every, curves, points = steps_in(spec.evaluate_every), Curves(), {}
+    losses: list[Tensor] = []
+    with arithmetic(spec.precision, device):
+        for step, index, draw in task.order.batches(task.first, task.last, device):
+            if step in task.keep:
+                points[step] = state_of(model)
+            x = data.train.x[index]
+            if task.order.augment != "none":
+                x = augment(x, draw)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(spec, step)
+            loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if weights:
+                torch._foreach_mul_(weights, masks)
+            losses.append(loss.detach())
+            done = step + 1
+            if done % every == 0 or done == task.last:
+                record_evaluation(curves, done, torch.stack(losses).mean().item(), model, data)
+                losses.clear()
+    if task.last in task.keep:
+        points[task.last] = state_of(model)
+    return Outcome(state_of(model), points, curves, time.perf_counter() - started)
+
+
+def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
+    """torch.optim's own, over all parameters."""
+    options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay, "fused": True}
+    if spec.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), **options)
+    return torch.optim.SGD(
+        model.parameters(), momentum=spec.momentum, nesterov=spec.nesterov, **options
+    )
+
+
+def masked_parameters(model: nn.Module, mask: Mask) -> tuple[list[Tensor], list[Tensor]]:
+    """The weights that have a pruned entry, and their masks as floats, in the same layout."""
+    parameters = dict(model.named_parameters())
+    sparse = [name for name, m in mask.items() if not bool(m.all())]
+    weights = [parameters[name].detach() for name in sparse]
+    masks = [torch.empty_like(w).copy_(mask[n]) for n, w in zip(sparse, weights, strict=True)]
+    return weights, masks
+
+
+def record_evaluation(
+    curves: Curves, step: int, train_loss: float, model: nn.Module, data: Dataset
+) -> None:
+    """Add one point to the curves: mean training loss since the last, validation and test."""
+    validation_loss, validation_accuracy = evaluate(model, data, data.validation)
+    _, test_accuracy = evaluate(model, data, data.test)
+    if not torch.isfinite(torch.tensor([train_loss, validation_loss])).all():
+        raise DivergedError(
+            f"the loss is not finite at step {step} (training {train_loss:g}, validation "
+            f"{validation_loss:g}); a smaller train.lr may help"
+        )
+    curves.step.append(step)
+    curves.train_loss.append(train_loss)
+    curves.validation_loss.append(validation_loss)
+    curves.validation_accuracy.append(validation_accuracy)
+    curves.test_accuracy.append(test_accuracy)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Dataset, split: Split) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in [0, 1] over all of a split, in evaluation mode."""
+    model.eval()
+    loss = torch.zeros((), device=split.y.device, dtype=torch.float64)
+    correct = torch.zeros((), device=split.y.device, dtype=torch.int64)
+    for x, y in zip(split.x.split(EVALUATION_BATCH), split.y.split(EVALUATION_BATCH), strict=True):
+        logits = model(data.normalize(x)).float()
+        loss += cross_entropy(logits, y, reduction="sum")
+        correct += (logits.argmax(1) == y).sum()
+    model.train()
+    return loss.item() / len(split), correct.item() / len(split)
+
+
+def state_of(model: nn.Module) -> State:
+    """A copy of all weights and buffers, on the CPU."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous()
+        for name, value in model.state_dict().items()
+    }

@@ -1,0 +1,49 @@
+"""The order in which examples are seen: random access by step, so that a run can start anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lth_core.data.augment import draws
+from lth_core.seeds import generator
+from lth_core.spec import Augment
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Batches of every epoch, drawn from (seed, level, epoch); each example once an epoch."""
+
+    examples: int
+    batch_size: int
+    seed: int
+    level: int
+    augment: Augment = "none"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.examples // self.batch_size)
+
+    def batches(
+        self, first: int, last: int, device: torch.device
+    ) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(step, indices (b,), augmentation draws (b, 3)) of the steps first..last-1."""
+        step = first
+        while step < last:
+            epoch, position = divmod(step, self.steps_per_epoch)
+            order, drawn = (t.to(device) for t in self.epoch(epoch))
+            batches = list(zip(order.split(self.batch_size), drawn.split(self.batch_size), strict=True))
+            for index, draw in batches[position : position + last - step]:
+                yield step, index, draw
+                step += 1
+
+    def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """One epoch's order (n,) and augmentation draws (n, 3), by position in the order."""
+        order = torch.randperm(
+            self.examples, generator=generator(self.seed, "order", self.level, epoch)
+        )
+        stream = generator(self.seed, "augment", self.level, epoch)
+        return order, draws(self.augment, self.examples, stream)
