@@ -27,10 +27,11 @@ def resolve(spec: TicketSpec) -> TicketSpec:
             raise SpecError("branches", "is not a known branch", branch, BRANCHES)
     pinned_data, examples = _data(spec.data)
     per_epoch = -(-examples // spec.train.batch_size)
-    train = spec.train.resolved(per_epoch)
+    try:
+        train = spec.train.resolved(per_epoch)
+    except SpecError as error:  # an epoch's share that rounds to no step
+        raise error.under("train") from None
     steps, rewind = steps_in(train.steps), steps_in(spec.rewind, per_epoch)
-    if steps < 1:
-        raise SpecError("train.steps", "must be at least one step", spec.train.steps)
     if rewind > steps:
         rule = f"must not lie past the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)

@@ -12,6 +12,8 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field
+from math import isfinite
+from numbers import Real
 from typing import Any, Literal, get_args
 
 from lth_core.errors import SpecError
@@ -32,6 +34,14 @@ Scope = Literal["global", "layerwise"]
 
 _DURATION = re.compile(r"(\d+)it|(\d+(?:\.\d+)?)ep")
 _STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+_KINDS: dict[str, tuple[type, str]] = {
+    "bool": (bool, "must be true or false"),
+    "int": (int, "must be a whole number"),
+    "float": (float, "must be a finite number"),
+    "str": (str, "must be text"),
+    "tuple": (tuple, "must be a list"),
+    "dict": (dict, "must be a mapping"),
+}
 
 
 def canonical_json(value: object) -> str:
@@ -66,6 +76,33 @@ def steps_in(duration: int | str, steps_per_epoch: int = 0) -> int:
     return int(match[1]) if match[1] else round(float(match[2]) * steps_per_epoch)
 
 
+def _spelled(name: str, kind: str, value: object) -> object:
+    """The value in its one spelling: 1 and 1.0, lists and tuples make equal specs digest equal.
+
+    Args:
+        kind: the field's annotation, such as ``float | None``.
+
+    Raises:
+        SpecError: the value is of another type, or not finite.
+    """
+    if value is None and kind.endswith(" | None"):
+        return None
+    kind = kind.removesuffix(" | None").partition("[")[0]
+    if isinstance(value, list):
+        value = tuple(value)
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        if kind == "float":
+            value = float(value)
+        elif kind == "int" and float(value).is_integer():
+            value = int(value)  # type: ignore[call-overload]
+    if kind in _KINDS:
+        expected, rule = _KINDS[kind]
+        wrong = not isinstance(value, expected) or isinstance(value, bool) is not (expected is bool)
+        if wrong or (isinstance(value, float) and not isfinite(value)):
+            raise SpecError(name, rule, value)
+    return value
+
+
 class _Checks:
     """Field checks shared by the specs. Each raises SpecError with the field's name."""
 
@@ -75,13 +112,9 @@ class _Checks:
         object.__setattr__(self, name, value)
 
     def _normalize(self) -> None:
-        """One spelling per value (1 and 1.0, lists and tuples), so that equal specs digest equal."""
+        """Every field in its one spelling."""
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            if isinstance(value, list):
-                self._set(f.name, tuple(value))
-            elif str(f.type).startswith("float") and type(value) is int:
-                self._set(f.name, float(value))
+            self._set(f.name, _spelled(f.name, str(f.type), getattr(self, f.name)))
 
     def _number(self, name: str, low: float, high: float | None = None, rule: str = "") -> None:
         value = getattr(self, name)
@@ -165,7 +198,7 @@ class ModelSpec(_Checks):
     resnet-*: layers, 6n+2. None: what the name says."""
     init: Initialization = "kaiming_normal"
     """Distribution of linear and convolution weights (biases 0); `as_built` keeps what the
-    factory drew."""
+    factory drew, for our own models PyTorch's default (uniform within 1/sqrt(fan in))."""
     fingerprint: str = ""
     """Digest of the source where the name does not determine it; filled in by `resolve`."""
 
@@ -275,7 +308,8 @@ class PruneSpec(_Checks):
     output_fraction: float | None = None
     """The output layer's own fraction; None: as the others."""
     layer_fractions: dict[str, float] = field(default_factory=dict)
-    """Own fractions by layer name or pattern (`conv*: 0.1`); such a layer competes with itself."""
+    """Own fractions by layer name or pattern (`conv*: 0.1`); such a layer competes with itself.
+    A name goes before a pattern, and among patterns the later in the alphabet."""
     ignore: tuple[str, ...] = ()
     """Layers (names or patterns; `output` is the last one) that stay dense and out of the count."""
     one_shot: bool = False
@@ -289,6 +323,9 @@ class PruneSpec(_Checks):
             self._share("output_fraction", self.output_fraction)
         for layer, fraction in self.layer_fractions.items():
             self._share(f"layer_fractions.{layer}", fraction)
+        # The last match counts. Sorted, so that specs of one digest mean one thing.
+        in_order = sorted(self.layer_fractions, key=lambda name: (not set(name) & set("*?["), name))
+        self._set("layer_fractions", {name: float(self.layer_fractions[name]) for name in in_order})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -139,7 +139,8 @@ class MemoryFiles:
 
     def folders(self, path: str) -> Iterator[str]:
         start = f"{path}/"
-        inside = (key[len(start) :] for key in self._content if key.startswith(start))
+        # A list first: another thread may be writing.
+        inside = (key[len(start) :] for key in list(self._content) if key.startswith(start))
         yield from {rest.partition("/")[0] for rest in inside if "/" in rest}
 
     def size(self, path: str) -> int | None:

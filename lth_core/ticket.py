@@ -26,7 +26,16 @@ from lth_core.errors import SpecError, TicketFileError
 from lth_core.masks import Mask, State
 from lth_core.prune import groups
 from lth_core.seeds import generator
-from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec, canonical_json, describe
+from lth_core.spec import (
+    DataSpec,
+    ModelSpec,
+    PruneSpec,
+    TicketSpec,
+    TrainSpec,
+    canonical_json,
+    describe,
+    sha256,
+)
 
 FORMAT = "lth-ticket/1"
 
@@ -98,6 +107,7 @@ class Ticket:
             "example_shape": canonical_json(list(self.example_shape)),
             "classes": str(self.classes),
         }
+        header["header_digest"] = sha256(header)
         return save(pack(self.start, self.mask), metadata=header)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -153,6 +163,7 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
         "ticket_digest": ticket.digest,
         "spec_digest": ticket.spec.digest(),
         "density": repr(ticket.density),
+        "header_digest": sha256({k: v for k, v in header.items() if k != "header_digest"}),
     }
     for name, value in found.items():
         if header[name] != value:

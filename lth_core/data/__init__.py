@@ -28,6 +28,9 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
         DataError: the data are absent or broken.
     """
     raw = _raw(spec)
+    if spec.fingerprint and spec.fingerprint != fingerprint(spec):
+        raise DataError(f"data.name: {spec.name} is not what it was when its digest was taken, "
+                        f"{spec.fingerprint}")  # fmt: skip
     train, held = split_sizes(spec, len(raw.train))
     if train < 1 or held < 1:
         rule = f"must leave training examples of the {len(raw.train) * spec.fraction:g} there are"

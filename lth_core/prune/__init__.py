@@ -44,7 +44,10 @@ def prune(trained: State, mask: Mask, spec: PruneSpec, generator: torch.Generato
         scores = torch.cat([score(trained[n])[a] for n, a in zip(names, alive, strict=True)])
         if bool(scores.isnan().any()):
             raise DivergedError(f"cannot prune {', '.join(names)}: the trained weights are NaN")
-        survives = ~lowest(scores, round(fraction * len(scores)), generator)
+        # A stream for each group: ties in one leave the draws of the next alone, so that masks of
+        # different fractions (one-shot levels) are nested.
+        stream = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        survives = ~lowest(scores, round(fraction * len(scores)), stream)
         sizes = [int(a.sum()) for a in alive]
         for name, before, part in zip(names, alive, survives.split(sizes), strict=True):
             pruned[name] = before.clone()
@@ -70,7 +73,8 @@ def compounded(spec: PruneSpec, level: int) -> PruneSpec:
     """The spec that removes in one pruning what ``level`` iterative ones would have left to go."""
 
     def once(fraction: float) -> float:
-        return 1 - (1 - fraction) ** level
+        # Below 1 also where the power is too small for a float to tell.
+        return min(1 - (1 - fraction) ** level, 1 - 2**-53)
 
     return replace(
         spec,

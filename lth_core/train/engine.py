@@ -19,13 +19,13 @@ from torch import nn
 
 from lth_core import data, masks, models, ticket
 from lth_core.data import Dataset
-from lth_core.errors import CorruptEntryError, TicketFileError
+from lth_core.errors import CorruptEntryError, StoreError, TicketFileError
 from lth_core.jobs import Init, Job, MaskRecipe
 from lth_core.masks import Mask, State
 from lth_core.measures import layers_of
 from lth_core.results import Layer, Result, Training
 from lth_core.seeds import generator
-from lth_core.spec import ModelSpec, TicketSpec
+from lth_core.spec import ModelSpec, TicketSpec, describe, sha256
 from lth_core.store import Entry, Store
 from lth_core.ticket import Ticket
 from lth_core.train.loop import Outcome, Task, run
@@ -46,10 +46,14 @@ class Trainer:
     Args:
         store: remembers results; by default this process's memory.
         device: by default the GPU where there is one.
+        frozen: never train; what the store lacks is a StoreError.
     """
 
-    def __init__(self, store: Store | None = None, device: str | None = None) -> None:
+    def __init__(
+        self, store: Store | None = None, device: str | None = None, *, frozen: bool = False
+    ) -> None:
         self.store = store or Store()
+        self.frozen = frozen
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._finals: OrderedDict[str, tuple[State, Mask]] = OrderedDict()
         self._masks: OrderedDict[str, Mask] = OrderedDict()
@@ -89,7 +93,9 @@ class Trainer:
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
         """The mask a recipe gives for the job's network."""
-        return _recent(self._masks, recipe.digest, lambda: recipe.make(self, job))
+        # The network is part of the key, for `Full` is the same recipe for all of them.
+        key = sha256([recipe.digest, describe(job.model), describe(job.data)])
+        return _recent(self._masks, key, lambda: recipe.make(self, job))
 
     def final(self, job: Job) -> tuple[State, Mask]:
         """Weights and buffers after a job's last step, and its mask."""
@@ -139,6 +145,8 @@ class Trainer:
         return training, final
 
     def _run(self, job: Job, mask: Mask | None = None, start: State | None = None) -> Outcome:
+        if self.frozen:
+            raise StoreError(f"the store has lost training {job.digest}; sweep again to remake it")
         mask = self.mask(job.mask, job) if mask is None else mask
         start = self.start(job) if start is None else start
         dataset = self._data(job)

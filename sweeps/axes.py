@@ -1,0 +1,114 @@
+"""From a study's axes to its cells: the product of their values."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping
+from itertools import product
+from math import exp, log
+from typing import Any
+
+from lth_core.errors import SpecError
+from lth_core.spec import TicketSpec
+from sweeps.config import Axis, Range, Study, parse_spec, set_field, spec_fields, spec_values
+
+Fields = dict[str, Any]
+"""Dotted fields of a spec and their values."""
+
+
+def cells(study: Study) -> list[Fields]:
+    """Every combination of the axes' values, the last axis varying fastest."""
+    columns = [_points(f"axes.{name}", name, axis) for name, axis in study.axes.items()]
+    return [
+        {field: value for point in combination for field, value in point.items()}
+        for combination in product(*columns)
+    ]
+
+
+def axis_fields(study: Study) -> list[str]:
+    """Dotted fields that differ between a study's trials, in the study's order."""
+    named = [
+        field
+        for name, axis in study.axes.items()
+        for field in (_points(f"axes.{name}", name, axis) or [{}])[0]
+    ]
+    return list(dict.fromkeys([*named, *study.search.space]))
+
+
+def spec_of(base: Mapping[str, Any], fields: Fields) -> TicketSpec:
+    """The base spec's plain values with some fields set.
+
+    Raises:
+        SpecError: a value does not fit its field; names the field as an axis.
+    """
+    values = copy.deepcopy(dict(base))
+    for field, value in fields.items():
+        set_field(values, field, value)
+    try:
+        return parse_spec(values)
+    except SpecError as error:
+        by = [field for field in fields if error.field.startswith(field)]
+        raise error.under("axes" if by else "base") from None
+
+
+def base_values(study: Study) -> dict[str, Any]:
+    """The base spec as plain values, to be varied."""
+    return spec_values(study.base)
+
+
+def samples(study: Study) -> Iterator[Fields]:
+    """Random search's samples of the space: the same ones at each call."""
+    stream = random.Random(study.search.seed)
+    check_space(study)
+    for _ in range(study.search.trials):
+        yield {name: _draw(axis, stream) for name, axis in study.search.space.items()}
+
+
+def check_space(study: Study) -> None:
+    """Raises SpecError where the space names no known field, or nothing at all."""
+    if not study.search.space:
+        rule = f"must name what {study.search.algorithm} search samples"
+        raise SpecError("search.space", rule, {}, spec_fields())
+    for name, axis in study.search.space.items():
+        _check_field(f"search.space.{name}", name)
+        if not isinstance(axis, Range) and not axis:
+            raise SpecError(f"search.space.{name}", "must have a value", axis)
+
+
+def _draw(axis: Axis, stream: random.Random) -> Any:
+    if not isinstance(axis, Range):
+        return stream.choice(axis)
+    if axis.count or axis.step:
+        return stream.choice(axis.values())
+    if axis.log:
+        return exp(stream.uniform(log(axis.low), log(axis.high)))
+    return stream.uniform(axis.low, axis.high)
+
+
+def _points(path: str, name: str, axis: Axis) -> list[Fields]:
+    """An axis as the fields that each of its values sets."""
+    try:
+        values = axis.values() if isinstance(axis, Range) else axis
+    except SpecError as error:
+        raise SpecError(path, error.rule, error.got) from None
+    if not values:
+        raise SpecError(path, "must have at least one value", values)
+    together = [value for value in values if isinstance(value, dict)]
+    if together and name not in spec_fields():
+        if len(together) < len(values) or any(v.keys() != values[0].keys() for v in together):
+            raise SpecError(path, "must set the same fields in each of its values", values)
+        for field in values[0]:
+            _check_field(path, field)
+        return together
+    _check_field(path, name)
+    return [{name: value} for value in values]
+
+
+def _check_field(path: str, field: str) -> None:
+    known = spec_fields()
+    parents = {name.rpartition(".")[0] for name in known}
+    # layer_fractions is a mapping: its entries are fields too.
+    if field not in known and not field.startswith("prune.layer_fractions."):
+        hint = [n for n in known if field in n.split(".")] if field not in parents else []
+        raise SpecError(path, "is not a field of the spec", field, hint or known)

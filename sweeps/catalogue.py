@@ -1,0 +1,43 @@
+"""What a study file can name, with a line on each: for `lth list`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lth_core.branches import BRANCHES
+from lth_core.data import SOURCES
+from lth_core.models import ABOUT
+from lth_core.prune import SCORES
+from sweeps.config import spec_fields, study_schema
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Kind -> name -> what it is."""
+    return {
+        "datasets": {
+            **_first_lines(SOURCES),
+            "folder:PATH": "images in PATH/train/CLASS/* and PATH/test/CLASS/*",
+            "package.module:factory": "your own: a function from DataSpec to lth_core.data.Dataset",
+        },
+        "models": {
+            **ABOUT,
+            "package.module:factory": "your own: a function of (ModelSpec, shape, classes)",
+        },
+        "scores": _first_lines(SCORES),
+        "branches": _first_lines(BRANCHES),
+        "fields": {field: _about_field(field) for field in spec_fields()},
+    }
+
+
+def _first_lines(named: Mapping[str, object]) -> dict[str, str]:
+    return {name: (made.__doc__ or "").strip().splitlines()[0] for name, made in named.items()}
+
+
+def _about_field(field: str) -> str:
+    definitions = study_schema()["$defs"]
+    where = definitions["TicketSpec"]
+    *parents, last = field.split(".")
+    for parent in parents:
+        reference = where["properties"][parent]
+        where = definitions[reference["$ref"].rpartition("/")[2]]
+    return " ".join(str(where["properties"][last].get("description", "")).split())

@@ -1,0 +1,304 @@
+"""The study file: YAML read into checked values, every error with the field's path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+
+from lth_core.errors import SpecError
+from lth_core.spec import TicketSpec, describe, sha256
+
+DIRECTIONS: dict[str, Literal["max", "min"]] = {
+    "final_test_accuracy": "max",
+    "early_stop_test_accuracy": "max",
+    "early_stop_validation_loss": "min",
+    "early_stop_step": "min",
+    "density": "min",
+    "weights_kept": "min",
+    "flops": "min",
+    "steps": "min",
+    "train_seconds": "min",
+}
+"""Record fields that a search can optimize, and which way is better."""
+
+_ENDING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Range(_Part):
+    """Numbers from low to high: `count` or `step` spaces them; without either, any number."""
+
+    low: float
+    high: float
+    count: Annotated[int, Field(ge=2)] | None = None
+    """How many values, ends included."""
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Distance between values."""
+    log: bool = False
+    """Space or sample on a logarithmic scale."""
+
+    def values(self) -> list[float]:
+        """The spaced values; whole numbers where low, high and step are.
+
+        Raises:
+            SpecError: nothing spaces them.
+        """
+        if self.count:
+            ratio = [index / (self.count - 1) for index in range(self.count)]
+            if self.log:
+                return [self.low * (self.high / self.low) ** share for share in ratio]
+            return [_whole(self.low + (self.high - self.low) * share) for share in ratio]
+        if self.step is None:
+            raise SpecError("", "needs count or step on a grid", self.model_dump(exclude_none=True))
+        steps = int((self.high - self.low) / self.step + 1e-9)
+        return [_whole(round(self.low + index * self.step, 12)) for index in range(steps + 1)]
+
+
+Axis = list[Any] | Range
+"""Values of a field; a list of mappings varies several fields together, under a name of its own."""
+
+
+class Search(_Part):
+    """How cells are chosen."""
+
+    algorithm: Literal["grid", "random", "optuna"] = "grid"
+    """grid: the product of the axes. random, optuna (TPE): samples of `space`, each on every cell."""
+    trials: Annotated[int, Field(ge=1)] = 20
+    """Samples of space."""
+    objective: dict[str, Literal["max", "min"]] = {"final_test_accuracy": "max"}
+    """Record field of the last level's ticket, mean over the cells; two make a Pareto front."""
+    space: dict[str, Axis] = {}
+    """Dotted fields and what is sampled: a list of choices or a range."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Draws the samples."""
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _directed(cls, said: Any) -> Any:
+        names = [said] if isinstance(said, str) else said
+        if isinstance(names, list):
+            said = {str(name): DIRECTIONS.get(str(name), "max") for name in names}
+        for name in said:
+            if name not in DIRECTIONS:
+                raise SpecError("", "is not a record field to optimize", name, DIRECTIONS)
+        if not 1 <= len(said) <= 2:
+            raise SpecError("", "must name one record field, or two", list(said))
+        return said
+
+
+class Resources(_Part):
+    """What each trial is given."""
+
+    cpu: Annotated[float, Field(gt=0)] = 1
+    """CPUs; torch gets as many threads."""
+    gpu: Annotated[float, Field(ge=0)] = 0
+    """GPUs; a fraction shares one."""
+
+
+class Stop(_Part):
+    """When a trial ends before its last level."""
+
+    below_matching_for: Annotated[int, Field(ge=1)] | None = None
+    """Levels in a row whose ticket is below the dense run by more than the tolerance."""
+
+
+class Tracking(_Part):
+    """Where MLflow keeps its records."""
+
+    uri: str | None = "sqlite:///mlflow.db"
+    """An SQLite file, a server's address, or null for no tracking."""
+
+
+class Study(_Part):
+    """One sweep file."""
+
+    name: str
+    """Names the study, its MLflow experiment and its folder: letters, digits, `.`, `_`, `-`."""
+    base: TicketSpec = TicketSpec()
+    """One full spec; what is not named has its default."""
+    axes: dict[str, Axis] = {}
+    """Dotted fields of base and their values; the grid is their product."""
+    search: Search = Search()
+    resources: Resources = Resources()
+    stop: Stop = Stop()
+    store: str = "./lth-store"
+    """Folder of the result store, shared by studies."""
+    tracking: Tracking = Tracking()
+    tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Accuracy below dense that still matches; null: one dense standard deviation, at least 0.001."""
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, name: str) -> str:
+        if not _ENDING.fullmatch(name):
+            raise SpecError("", "must be letters, digits, '.', '_' or '-', at most 100", name)
+        return name
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _short_search(cls, said: Any) -> Any:
+        return {"algorithm": said} if isinstance(said, str) else said
+
+    def folder(self) -> Path:
+        """Where the report and the search's memory go."""
+        return Path("lth-studies").absolute() / self.name
+
+    def digest(self) -> str:
+        """sha256 of what decides which trials there are."""
+        said = {"axes": self.axes, "search": self.search}
+        dumped = TypeAdapter(dict[str, Any]).dump_python(said, mode="json")
+        return sha256({"name": self.name, "base": describe(self.base), **dumped})
+
+
+def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """A study from its file, with ``field=value`` overrides applied.
+
+    Raises:
+        SpecError: the file is not YAML, or a field is wrong; names the field's path.
+    """
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(str(path), "must be a readable study file", str(error)) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SpecError(str(path), "must be YAML", " ".join(str(error).split())) from None
+    if not isinstance(said, dict):
+        raise SpecError(str(path), "must be a mapping with the study's fields", said)
+    for override in overrides:
+        _override(said, override)
+    return parse_study(said)
+
+
+def parse_study(said: Mapping[str, Any]) -> Study:
+    """A study from plain values.
+
+    Raises:
+        SpecError: the first wrong field.
+    """
+    study: Study = _checked(TypeAdapter(Study), dict(said))
+    return study
+
+
+def parse_spec(said: Mapping[str, Any]) -> TicketSpec:
+    """A spec from plain values.
+
+    Raises:
+        SpecError: the first wrong field.
+    """
+    spec: TicketSpec = _checked(_spec_adapter(), dict(said))
+    return spec
+
+
+def spec_values(spec: TicketSpec) -> dict[str, Any]:
+    """A spec as plain values that ``parse_spec`` reads: root and download too."""
+    values: dict[str, Any] = _spec_adapter().dump_python(spec, mode="json")
+    return values
+
+
+def study_schema() -> dict[str, Any]:
+    """JSON Schema of the study file, for editors."""
+    return Study.model_json_schema()
+
+
+@cache
+def spec_fields() -> tuple[str, ...]:
+    """Every dotted field of a spec."""
+    values = spec_values(TicketSpec())
+    for part in ("data", "model"):
+        del values[part]["fingerprint"]  # filled in, not set
+    return tuple(_dotted("", values))
+
+
+def set_field(said: dict[str, Any], field: str, value: Any) -> None:
+    """Set a dotted field of nested mappings, making those that are missing."""
+    *parents, last = field.split(".")
+    for parent in parents:
+        inner = said.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise SpecError(field, f"cannot be set: {parent} is no mapping", inner)
+        said = inner
+    said[last] = value
+
+
+def _dotted(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _dotted(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}"
+
+
+def _override(said: dict[str, Any], override: str) -> None:
+    field, equals, text = override.partition("=")
+    if not equals or not field:
+        raise SpecError(override, "an override must read field=value", override)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SpecError(field, "must have a YAML value", text) from None
+    axes = said.setdefault("axes", {})
+    head, _, rest = field.partition(".")
+    if head == "axes":
+        axes[rest] = value
+    elif field in axes and isinstance(value, (list, dict)):
+        axes[field] = value
+    elif head in Study.model_fields:
+        set_field(said, field, value)
+    else:
+        axes.pop(field, None)  # one value asked for: the field is no axis any more
+        set_field(said.setdefault("base", {}), field, value)
+
+
+@cache
+def _spec_adapter() -> TypeAdapter[TicketSpec]:
+    return TypeAdapter(TicketSpec)
+
+
+def _checked(adapter: TypeAdapter[Any], said: dict[str, Any]) -> Any:
+    try:
+        return adapter.validate_python(said)
+    except ValidationError as error:
+        raise _first_error(adapter, error) from None
+
+
+def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError:
+    """Pydantic's first complaint in our words: path, rule, what was got, what is known."""
+    first = error.errors(include_url=False)[0]
+    # Arms of a union add their type's name to the path; what a user wrote is what counts.
+    parts = [str(part) for part in first["loc"] if part not in ("Range", "list[any]")]
+    path = ".".join(parts)
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, SpecError):
+        full = ".".join(part for part in (path, inner.field) if part)
+        return SpecError(full, inner.rule, inner.got, inner.known)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return SpecError(path, "is not a known field", first["input"], _siblings(adapter, parts))
+    if first["type"] in ("missing", "missing_argument"):
+        return SpecError(path, "must be given", None)
+    rule = first["msg"].removeprefix("Input should be ")
+    return SpecError(path, f"must be {rule}", first["input"])
+
+
+def _siblings(adapter: TypeAdapter[Any], parts: list[str]) -> list[str]:
+    """Known fields beside the one a path names."""
+    schema = adapter.json_schema()
+    where = schema
+    for part in ["", *parts[:-1]]:
+        where = where.get("properties", {}).get(part, where if not part else {})
+        for reference in (where, *where.get("allOf", ()), *where.get("anyOf", ())):
+            if "$ref" in reference:
+                where = schema["$defs"][reference["$ref"].rpartition("/")[2]]
+    return list(where.get("properties", {}))
+
+
+def _whole(number: float) -> float:
+    return int(number) if number == int(number) else number

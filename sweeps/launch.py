@@ -1,0 +1,253 @@
+"""Launch: what the store lacks goes to Ray Tune; then every trial is read back and reported.
+
+A sweep called again is the same call: the store, not Tune's snapshot, says what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from lth_core import data
+from lth_core.errors import LaunchError, LthError, TrackingError
+from lth_core.jobs import Job
+from lth_core.resolve import resolve
+from lth_core.train import Trainer
+from sweeps.axes import base_values, cells, spec_of
+from sweeps.config import Resources, Study
+from sweeps.plan import Plan, Trial, is_stored, make_plan
+from sweeps.trainable import Setting, make_trainer, run_trial, train_shared, use_threads
+from tracking.publish import Publisher, open_publisher
+
+RETRIES = 2
+"""Times a trial whose worker died is started again."""
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended: failed work as (name, reason), notes for the user."""
+
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def launch(study: Study, console: Console, address: str | None = None) -> Outcome:
+    """Run what is missing of a study.
+
+    Raises:
+        LthError: bad input, before anything runs.
+    """
+    plan = make_plan(study)
+    trainer = make_trainer(_absolute(study.store))
+    if address is None:
+        _check_data(plan)
+    outcome = Outcome()
+    setting = make_setting(study, outcome)
+    if study.search.algorithm == "optuna":
+        with _ray(address, study.resources):
+            _search(study, setting, console, outcome)
+        return outcome
+    missing = [trial for trial in plan.trials if not is_stored(trial, trainer)]
+    if missing:
+        with _ray(address, study.resources):
+            _sweep(plan, missing, setting, trainer, console, outcome)
+    failed = {name for name, _ in outcome.failures}
+    done = [trial for trial in plan.trials if trial not in missing and trial.id not in failed]
+    for trial in done:  # everything is in the store: this trains nothing, on no cluster
+        for _ in run_trial(trial, setting, trainer):
+            pass
+    return outcome
+
+
+def make_setting(study: Study, outcome: Outcome) -> Setting:
+    """What the study's trials share; without tracking where the server does not answer."""
+    publisher: Publisher | None = None
+    if study.tracking.uri:
+        try:
+            publisher = open_publisher(study.tracking.uri, study.name, f"Study {study.name}")
+        except TrackingError as error:
+            if not study.tracking.uri.startswith("http"):
+                raise
+            outcome.notes.append(f"{error}; the sweep went on, `lth sync {study.name}` publishes it")
+    return Setting(
+        study=study.name,
+        study_digest=study.digest(),
+        store=_absolute(study.store),
+        stop=study.stop,
+        tolerance=study.tolerance,
+        cpu=study.resources.cpu,
+        tracking=publisher,
+    )
+
+
+def _sweep(
+    plan: Plan,
+    missing: Sequence[Trial],
+    setting: Setting,
+    trainer: Trainer,
+    console: Console,
+    outcome: Outcome,
+) -> None:
+    from sweeps.progress import screen
+
+    wanted = {next(trial.jobs()).digest for trial in missing}
+    shared = [j for j in plan.shared_dense() if j.digest in wanted and not trainer.known(j)]
+    with screen(console, sum(trial.spec.levels + 1 for trial in missing)):
+        for work in (shared, plan.lots(missing)):
+            if work:
+                _fit(plan.study, {"work": list(range(len(work)))}, work, setting, outcome)
+
+
+def _search(study: Study, setting: Setting, console: Console, outcome: Outcome) -> None:
+    from sweeps.progress import screen
+    from sweeps.search import best, finished, open_study, searcher
+
+    found = open_study(study)
+    left = study.search.trials - finished(found)
+    total = left * sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
+    if left > 0:
+        with screen(console, total):
+            _fit(study, None, study, setting, outcome, search=searcher(study, found), samples=left)
+    found = open_study(study)
+    outcome.notes += ["best: " + line for line in best(found, study)]
+
+
+def _fit(
+    study: Study,
+    grid: dict[str, list[int]] | None,
+    work: Any,
+    setting: Setting,
+    outcome: Outcome,
+    search: Any = None,
+    samples: int = 1,
+) -> None:
+    """One Tuner over numbered pieces of work, or over what a searcher suggests."""
+    from ray import tune
+
+    from sweeps.progress import ShowLevels
+
+    resources = study.resources.model_dump()
+    scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(trainable, work=work, setting=setting), resources),
+        param_space={name: tune.grid_search(values) for name, values in (grid or {}).items()},
+        tune_config=tune.TuneConfig(
+            num_samples=samples, search_alg=search, reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name=study.name, storage_path=str(scratch), verbose=0, callbacks=[ShowLevels()],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )  # fmt: skip
+    try:
+        for result in tuner.fit():
+            failed = (result.metrics or {}).get("failed", [])
+            outcome.failures += [(name, reason) for name, reason in failed]
+            if result.error and not failed:
+                outcome.failures.append((str(result.config), str(result.error).strip()))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def trainable(config: dict[str, Any], work: Any, setting: Setting) -> None:
+    """What a Ray Tune trial runs: a shared dense run, a lot of trials, or a sample's cells.
+
+    A failure that would come again (bad data, a loss that is not finite) is reported, not raised:
+    only a worker that dies is started again.
+    """
+    from ray import tune
+
+    use_threads(setting.cpu)
+    trainer = make_trainer(setting.store)
+    piece = work[config["work"]] if "work" in config else sampled_trials(work, config)
+    if isinstance(piece, Job):
+        train_shared(piece, setting)
+        tune.report({"failed": []})
+        return
+    failed: list[tuple[str, str]] = []
+    last: list[dict[str, Any]] = []
+    for trial in piece:
+        rows: list[dict[str, Any]] = []
+        try:
+            for rows in run_trial(trial, setting, trainer):
+                tune.report({"latest": _line(trial, rows)})
+        except LthError as error:
+            failed.append((trial.id, str(error)))
+        last += [row for row in rows if row["branch"] in ("ticket", "dense")]
+    report: dict[str, Any] = {"failed": failed}
+    if isinstance(work, Study) and not failed:
+        report |= {name: fmean(row[name] for row in last) for name in work.search.objective}
+    tune.report(report)
+
+
+def sampled_trials(study: Study, sample: dict[str, Any]) -> tuple[Trial, ...]:
+    """A sample of the space on every cell of the axes."""
+    base = base_values(study)
+    points = [{**sample, **cell} for cell in cells(study)]
+    return tuple(Trial(fields, resolve(spec_of(base, fields))) for fields in points)
+
+
+@contextmanager
+def _ray(address: str | None, resources: Resources) -> Iterator[None]:
+    """Ray, started on this machine or joined at an address, let go of afterwards.
+
+    Raises:
+        LaunchError: the cluster cannot be reached, or has not what a trial needs.
+    """
+    os.environ.update(QUIET)
+    import ray
+
+    here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        tried = address or "this machine"
+        reason = str(error).strip().splitlines()[0]
+        raise LaunchError(f"--address: no Ray cluster answers at {tried}: {reason}") from None
+    try:
+        there = ray.cluster_resources()
+        for name, need in (("CPU", resources.cpu), ("GPU", resources.gpu)):
+            if address is None and need > there.get(name, 0):
+                raise LaunchError(
+                    f"resources.{name.lower()}: a trial needs {need:g}, but this machine has "
+                    f"{there.get(name, 0):g}"
+                )
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_data(plan: Plan) -> None:
+    """Load each dataset once here: what is absent is said before Ray starts."""
+    import torch
+
+    for spec in dict.fromkeys(trial.spec.data for trial in plan.trials):
+        data.load(spec, torch.device("cpu"))
+
+
+def _line(trial: Trial, rows: list[dict[str, Any]]) -> str:
+    accuracies = " ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
+    return f"{trial.id[:6]} level {rows[0]['level']} density {rows[0]['density']:.3f} {accuracies}"
+
+
+def _absolute(store: str) -> str:
+    return str(Path(store).expanduser().absolute())

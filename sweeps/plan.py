@@ -1,0 +1,136 @@
+"""What a study will train, before anything runs: trials, shared trainings, cost."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from lth_core.jobs import Job
+from lth_core.lottery import levels
+from lth_core.resolve import resolve
+from lth_core.spec import TicketSpec
+from lth_core.train import Trainer
+from sweeps.axes import Fields, axis_fields, base_values, cells, check_space, samples, spec_of
+from sweeps.config import Study
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell and seed: the fields that set it apart, and its resolved spec."""
+
+    fields: Fields
+    spec: TicketSpec
+
+    @cached_property
+    def digest(self) -> str:
+        """The spec's."""
+        return self.spec.digest()
+
+    @property
+    def id(self) -> str:
+        """Short name: the start of the digest."""
+        return self.digest[:12]
+
+    def jobs(self) -> Iterator[Job]:
+        """Everything it trains, the dense run first."""
+        for branches in levels(self.spec):
+            yield from branches.values()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's trials, in the order of its axes, each once."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+
+    @property
+    def axes(self) -> list[str]:
+        """Dotted fields that differ between trials."""
+        return axis_fields(self.study)
+
+    @cached_property
+    def needed(self) -> Counter[str]:
+        """How many trials need each training, by digest."""
+        return Counter(job.digest for trial in self.trials for job in trial.jobs())
+
+    def cost(self) -> dict[str, int]:
+        """Trials; trainings and steps, as the sum over trials and with each trained once."""
+        steps: dict[str, int] = {}
+        naive = 0
+        for trial in self.trials:
+            for job in trial.jobs():
+                steps[job.digest] = job.last - job.first
+                naive += job.last - job.first
+        return {
+            "trials": len(self.trials),
+            "trainings_naive": sum(self.needed.values()),
+            "trainings_unique": len(self.needed),
+            "steps_naive": naive,
+            "steps_unique": sum(steps.values()),
+        }
+
+    def shared_dense(self) -> list[Job]:
+        """Dense runs that several trials need, with the rewind points of all of them."""
+        found: dict[str, list[Job]] = defaultdict(list)
+        for trial in self.trials:
+            dense = next(trial.jobs())
+            found[dense.digest].append(dense)
+        return [
+            replace(jobs[0], keep=tuple(sorted({k for job in jobs for k in job.keep})))
+            for jobs in found.values()
+            if len(jobs) > 1
+        ]
+
+    def lots(self, trials: Sequence[Trial]) -> list[tuple[Trial, ...]]:
+        """Trials grouped so that no training beyond a dense run is in two groups.
+
+        A group runs on one worker, one trial after the other, so nothing is trained twice at once.
+        """
+        lot_of: dict[str, int] = {}
+        lots: dict[int, list[Trial]] = {}
+        for number, trial in enumerate(trials):
+            digests = [job.digest for job in trial.jobs() if job.level and self.needed[job.digest] > 1]
+            joined = sorted({lot_of[digest] for digest in digests if digest in lot_of})
+            lots[number] = [t for lot in joined for t in lots.pop(lot)] + [trial]
+            for digest, lot in lot_of.items():
+                if lot in joined:
+                    lot_of[digest] = number
+            lot_of.update(dict.fromkeys(digests, number))
+        return [tuple(lot) for lot in lots.values()]
+
+
+def make_plan(study: Study) -> Plan:
+    """The trials of a grid or random study; of an optuna study, the cells of one sample.
+
+    Raises:
+        SpecError: a cell's spec is wrong; names the axis.
+    """
+    if study.search.algorithm == "random":
+        points = [{**sample, **cell} for sample in samples(study) for cell in cells(study)]
+    else:
+        if study.search.algorithm == "optuna":
+            check_space(study)
+        points = cells(study)
+    base = base_values(study)
+    found: dict[str, Trial] = {}
+    for fields in points:
+        trial = Trial(fields, resolve(spec_of(base, fields)))
+        found.setdefault(trial.digest, trial)
+    return Plan(study, tuple(found.values()))
+
+
+def is_stored(trial: Trial, trainer: Trainer) -> bool:
+    """Whether the store has everything that a trial trains."""
+    return all(trainer.known(job) for job in trial.jobs())
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """The cost of all of a search: of an optuna study, an upper bound over its samples."""
+    cost = plan.cost()
+    if plan.study.search.algorithm != "optuna":
+        return cost
+    return {name: number * plan.study.search.trials for name, number in cost.items()}

@@ -1,0 +1,91 @@
+"""Records of a study's trials, kept in the store: what reports are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lth_core.errors import CorruptEntryError
+from lth_core.results import Curves, Training
+from lth_core.store import Store
+from lth_core.verdict import Verdict, verdicts
+from sweeps.config import Study, parse_spec, spec_values
+from sweeps.plan import Trial
+
+KIND = "trials"
+
+Record = dict[str, Any]
+
+
+def save_records(
+    store: Store, study: str, study_digest: str, trial: Trial, records: list[Record]
+) -> None:
+    """Keep what a trial has yielded so far, in place of what it had yielded before."""
+    about = {
+        "study": study,
+        "study_digest": study_digest,
+        "fields": trial.fields,
+        "spec": spec_values(trial.spec),
+        "records": records,
+    }
+    store.put(KIND, f"{study}.{trial.digest}", about)
+
+
+def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
+    """The records of trials, in their order; of a trial that has none, nothing."""
+    found = []
+    for trial in trials:
+        about = _about(store, f"{study}.{trial.digest}")
+        found += about["records"] if about else []
+    return found
+
+
+def every_trial(store: Store) -> Iterator[dict[str, Any]]:
+    """What is kept of each trial of any study."""
+    for key in store.digests(KIND):
+        if about := _about(store, key):
+            yield about
+
+
+def searched_trials(store: Store, study: Study) -> list[Trial]:
+    """The trials that an adaptive search has made so far."""
+    return [
+        Trial(about["fields"], parse_spec(about["spec"]))
+        for about in every_trial(store)
+        if about["study_digest"] == study.digest()
+    ]
+
+
+def with_verdicts(
+    records: list[Record], axes: list[str], tolerance: float | None
+) -> tuple[list[Record], list[Verdict]]:
+    """The records, each ticket's with its cell's verdict, and the verdicts."""
+    found = verdicts(records, axes, tolerance)
+    names = [axis for axis in axes if axis != "seed"]
+    word = {(repr(list(v.cell.values())), v.level): v.verdict for v in found}
+    return [
+        {
+            **record,
+            "verdict": word.get((repr([record.get(n) for n in names]), record["level"]))
+            if record["branch"] == "ticket"
+            else None,
+        }
+        for record in records
+    ], found
+
+
+def load_curves(store: Store, training_digest: str) -> Curves | None:
+    """A training's learning curves, or None where the store has lost them."""
+    try:
+        entry = store.get("trainings", training_digest)
+    except CorruptEntryError:
+        return None
+    return Training.from_json(entry.meta).curves if entry else None
+
+
+def _about(store: Store, key: str) -> dict[str, Any] | None:
+    try:
+        entry = store.get(KIND, key)
+    except CorruptEntryError:
+        return None
+    return entry.meta if entry else None

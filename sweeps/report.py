@@ -1,0 +1,136 @@
+"""What comes after training: records with verdicts, the report, and what MLflow still lacks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from lth_core import find_tickets
+from lth_core.errors import SpecError, TrackingError
+from lth_core.store import Store, open_store
+from lth_core.train import Trainer
+from lth_core.verdict import Verdict
+from sweeps.config import Study
+from sweeps.plan import Trial, make_plan, summary
+from sweeps.records import load_curves, load_records, searched_trials, with_verdicts
+from sweeps.trainable import level_records, trial_run
+from tracking.publish import Publisher, open_publisher, versions
+from tracking.report import headlines, verdict_table, write_report
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where the report is, and what the user should know."""
+
+    path: Path
+    notes: list[str]
+
+
+def study_trials(study: Study, store: Store) -> Sequence[Trial]:
+    """The study's trials: planned ones, or those that an adaptive search has made."""
+    if study.search.algorithm == "optuna":
+        return searched_trials(store, study)
+    return make_plan(study).trials
+
+
+def study_records(study: Study) -> tuple[list[Record], list[Verdict]]:
+    """A record for every trial, level and branch that is done, with the verdicts.
+
+    Raises:
+        SpecError: nothing of the study is in its store.
+    """
+    store = open_store(study.store)
+    records = load_records(store, study.name, study_trials(study, store))
+    if not records:
+        rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
+        raise SpecError("STUDY", rule, study.name)
+    return with_verdicts(records, make_plan(study).axes, study.tolerance)
+
+
+def finish(study: Study, console: Console, output: Path | None = None) -> Written:
+    """Print the verdict, write the report, and put it on the study's run in MLflow."""
+    records, found = study_records(study)
+    axes, store = make_plan(study).axes, open_store(study.store)
+    console.print(verdict_table(records, axes, study.tolerance))
+    for line in headlines(records, axes, study.tolerance):
+        console.print(line, soft_wrap=True, markup=False)
+    path = write_report(
+        output or study.folder() / "report.html",
+        study.name,
+        records,
+        axes,
+        lambda digest: load_curves(store, digest),
+        study.tolerance,
+        _about(study, records),
+    )
+    notes = []
+    if study.tracking.uri and output is None:
+        try:
+            publish_missing(study)
+            publisher = _publisher(study)
+            publisher.publish_study(path.parent, *_study_says(found))
+        except TrackingError as error:
+            notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
+    return Written(path, notes)
+
+
+def publish_missing(study: Study) -> int:
+    """Publish every finished level that MLflow has not got; how many trials it then has.
+
+    Raises:
+        TrackingError: the server cannot be reached or refuses.
+    """
+    publisher, store = _publisher(study), open_store(study.store)
+    trainer, count = Trainer(store, frozen=True), 0
+    for trial in study_trials(study, store):
+        done = {record["level"] for record in load_records(store, study.name, [trial])}
+        if not done:
+            continue
+        count += 1
+        run = trial_run(trial)
+        if publisher.published(run) < len(done):
+            for level in islice(find_tickets(trial.spec, trainer), len(done)):
+                publisher.publish(run, level, level_records(trial, study.name, level))
+        publisher.finish(run)
+    return count
+
+
+def _publisher(study: Study) -> Publisher:
+    if study.tracking.uri is None:
+        raise TrackingError("tracking.uri: is null, so there is nowhere to publish to")
+    return open_publisher(study.tracking.uri, study.name, f"Study {study.name}")
+
+
+def _study_says(found: list[Verdict]) -> tuple[dict[str, float], dict[str, str]]:
+    """Counts of the verdicts, as metrics, and the best of them, as a tag."""
+    words = [verdict.verdict for verdict in found]
+    order = ("winning", "matching", "not matching", "too few replicates")
+    counts = {f"verdicts/{word}": float(words.count(word)) for word in order}
+    return counts, {"verdict": next((word for word in order if word in words), "none")}
+
+
+def _about(study: Study, records: list[Record]) -> dict[str, str]:
+    """How the study was run, for its report."""
+    plan = make_plan(study)
+    trained = [record for record in records if not record["reused"]]
+    return {
+        "study": study.name,
+        "command": " ".join(["lth", *sys.argv[1:]]),
+        "data": study.base.data.name,
+        "model": study.base.model.name,
+        "training": f"{study.base.train.optimizer}, lr {study.base.train.lr:g}, batch "
+        f"{study.base.train.batch_size}, {study.base.train.steps}",
+        "trials": str(len({record["trial"] for record in records})),
+        "seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
+        "trainings planned": str(summary(plan)["trainings_unique"]),
+        "trainings run in the last sweep": f"{len(trained)}, the rest came from the store",
+        **{f"version: {name}": version for name, version in versions().items()},
+    }

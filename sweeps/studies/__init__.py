@@ -1,0 +1,51 @@
+"""Studies by name: the presets beside this file, and those that were swept from this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from lth_core.errors import SpecError
+from sweeps.config import Study, read_study
+
+
+def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False) -> Study:
+    """The study of a file, of the name of a study swept from this folder, or of a preset.
+
+    Args:
+        swept: prefer the study as it was last swept, unless overrides ask for another.
+
+    Raises:
+        SpecError: there is no such study, or a field of it is wrong.
+    """
+    path, last, known = Path(name), remembered(name), presets()
+    if not path.is_file():
+        if last and (swept or name not in known):
+            path = last
+        elif name in known:
+            path = known[name]
+        else:
+            raise SpecError("STUDY", "is neither a file nor a known study", name, known)
+    study = read_study(path, overrides)
+    last = remembered(study.name)
+    return read_study(last) if swept and last and not overrides else study
+
+
+def presets() -> dict[str, Path]:
+    """Preset study files by name."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+
+
+def remember(study: Study) -> None:
+    """Keep the study as it is swept, overrides and all, for the commands that come after."""
+    path = study.folder() / "study.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True)))
+
+
+def remembered(name: str) -> Path | None:
+    """The file of a study as it was last swept from this folder, if it was."""
+    path = Path("lth-studies").absolute() / name / "study.yaml"
+    return path if path.is_file() else None

@@ -1,0 +1,1 @@
+"""Projection of finished records into MLflow runs, figures and reports."""

@@ -1,0 +1,97 @@
+"""Records grouped for looking at: a study's cells, and numbers against density in each."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from lth_core.branches import BRANCHES
+from lth_core.verdict import Summary, summarize
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A branch at one level: mean achieved density, in [0, 1], and what was measured there."""
+
+    level: int
+    density: float
+    value: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Replicates of one setting: the axis values without the seed, and all their records."""
+
+    values: dict[str, Any]
+    records: list[Record]
+
+    @property
+    def label(self) -> str:
+        """Its axis values, `prune.fraction=0.2, rewind=500it`; empty in a study without axes."""
+        return ", ".join(f"{name}={shown(value)}" for name, value in self.values.items())
+
+    @property
+    def branches(self) -> list[str]:
+        """Names of the branches there are: dense, ticket, the known controls, then others."""
+        known = ["dense", *BRANCHES]
+        names = {record["branch"] for record in self.records}
+        return [n for n in known if n in names] + sorted(names - set(known))
+
+    @property
+    def seeds(self) -> int:
+        """Replicates there are."""
+        return len({record["seed"] for record in self.records})
+
+    def levels(self, branch: str) -> dict[int, list[Record]]:
+        """A branch's records by level, rising, one a seed."""
+        found: dict[int, dict[int, Record]] = defaultdict(dict)
+        for record in self.records:
+            if record["branch"] == branch:
+                found[record["level"]][record["seed"]] = record
+        return {level: list(found[level].values()) for level in sorted(found)}
+
+    def series(self, branch: str, key: str, scale: float = 1) -> list[Point]:
+        """A number of each record, such as `final_test_accuracy`, summarized level by level."""
+        return [
+            Point(
+                level,
+                fmean(record["density"] for record in rows),
+                summarize([scale * record[key] for record in rows]),
+            )
+            for level, rows in self.levels(branch).items()
+        ]
+
+
+def cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
+    """The study's cells, numbers in rising order and names in alphabetical order.
+
+    Args:
+        records: as `lth_core.results.record`, with every axis by its dotted name.
+        axes: dotted names of the study's axes; those but `seed` make a cell.
+    """
+    names = [axis for axis in axes if axis != "seed"]
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        found[repr([record.get(name) for name in names])].append(record)
+    grouped = [Cell({n: rows[0].get(n) for n in names}, rows) for rows in found.values()]
+    return sorted(grouped, key=lambda cell: [_natural(value) for value in cell.values.values()])
+
+
+def shown(value: object) -> str:
+    """A value as a study file spells it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _natural(value: object) -> list[tuple[int, float, str]]:
+    """A key that sorts 500it before 2000it, and 1e-05 before 0.1."""
+    if isinstance(value, (int, float)):
+        return [(0, float(value), "")]
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", shown(value), flags=re.ASCII)
+    return [(0, float(p), "") if p[0] in "0123456789" else (1, 0.0, p) for p in parts]

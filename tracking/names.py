@@ -1,0 +1,47 @@
+"""Names of everything written to MLflow, in one place."""
+
+from __future__ import annotations
+
+KEY = "lth.spec_digest"
+"""Tag of a trial's run: finds it again, so that publishing twice is publishing once."""
+STUDY = "lth.study"
+"""Tag of a study's run: the study's name."""
+LEVELS = "lth.levels"
+"""Tag: levels published so far, the dense run counted."""
+COMMIT = "lth.git_commit"
+PARENT = "mlflow.parentRunId"
+RUN_NAME = "mlflow.runName"
+
+LEVEL_METRICS = (
+    "requested_density",
+    "density",
+    "weights_kept",
+    "weights_prunable",
+    "flops",
+    "dense_flops",
+    "collapsed_layers",
+)
+"""Record fields that all branches of a level share, as metrics with step = level."""
+
+BRANCH_METRICS = (
+    "final_test_accuracy",
+    "early_stop_test_accuracy",
+    "early_stop_validation_loss",
+    "early_stop_step",
+    "mask_overlap",
+    "train_seconds",
+)
+"""Record fields of each branch, as metrics `BRANCH/NAME` with step = level."""
+
+CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
+"""Learning curves, as metrics `level_NN/BRANCH/NAME` with step = iteration."""
+
+
+def level_folder(level: int) -> str:
+    """Where a level's curves and artifacts go."""
+    return f"level_{level:02d}"
+
+
+def metric(name: str) -> str:
+    """A metric's name with what MLflow does not allow in one replaced by `_`."""
+    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)

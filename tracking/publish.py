@@ -1,0 +1,255 @@
+"""MLflow as a projection of finished levels: idempotent, keyed by the spec's digest."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save_file
+
+from lth_core import masks
+from lth_core.errors import TrackingError
+from lth_core.results import LevelResult
+from lth_core.spec import TicketSpec, describe
+from tracking import names
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+BATCH = 1000
+"""Metrics in one call, MLflow's limit."""
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """A trial as an MLflow run.
+
+    key: the spec's digest; fields: axis values, as tags and part of the name.
+    """
+
+    key: str
+    name: str
+    fields: Mapping[str, Any]
+    spec: TicketSpec
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Writes to one experiment; goes to workers by value.
+
+    uri: an absolute ``sqlite:///...`` or a server's address.
+    experiment, study_run: MLflow's own ids.
+    commit: git commit of the folder the sweep was started in.
+    """
+
+    uri: str
+    experiment: str
+    study_run: str
+    commit: str
+
+    def publish(self, run: TrialRun, level: LevelResult, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write a level's metrics, curves, mask and ticket; a level already there is left alone.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with _speaking(self.uri) as client:
+            run_id, published = self._run(client, run)
+            if level.level < published:
+                return
+            metrics = list(level_metrics(level, records))
+            for start in range(0, len(metrics), BATCH):
+                client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+            self._artifacts(client, run_id, level)
+            client.set_tag(run_id, names.LEVELS, level.level + 1)
+
+    def published(self, run: TrialRun) -> int:
+        """Levels that a trial's run has, the dense run counted; 0 where there is no run.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with _speaking(self.uri) as client:
+            found = self._find(client, run)
+            return found[1] if found else 0
+
+    def finish(self, run: TrialRun) -> None:
+        """Mark a trial's run finished.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with _speaking(self.uri) as client:
+            run_id, _ = self._run(client, run)
+            if client.get_run(run_id).info.status != "FINISHED":
+                client.set_terminated(run_id, "FINISHED")
+
+    def publish_study(self, folder: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Put a study's report and figures on its own run.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with _speaking(self.uri) as client:
+            for key, value in tags.items():
+                client.set_tag(self.study_run, key, value)
+            for key, value in metrics.items():
+                client.log_metric(self.study_run, names.metric(key), value)
+            client.log_artifact(self.study_run, str(folder / "report.html"))
+            client.log_artifacts(self.study_run, str(folder / "figures"), "figures")
+            client.set_terminated(self.study_run, "FINISHED")
+
+    def _run(self, client: MlflowClient, run: TrialRun) -> tuple[str, int]:
+        """The trial's run, made where it is missing, and how many levels it has."""
+        if found := self._find(client, run):
+            return found
+        tags = {
+            names.KEY: run.key,
+            names.PARENT: self.study_run,
+            names.RUN_NAME: run.name[:250],
+            names.COMMIT: self.commit,
+            **{f"axis.{field}": str(value) for field, value in run.fields.items()},
+        }
+        made = client.create_run(self.experiment, tags=tags)
+        client.log_batch(made.info.run_id, params=list(_params(run.spec)))
+        return made.info.run_id, 0
+
+    def _find(self, client: MlflowClient, run: TrialRun) -> tuple[str, int] | None:
+        query = f"tags.`{names.KEY}` = '{run.key}'"
+        found = client.search_runs([self.experiment], query, max_results=1)
+        if not found:
+            return None
+        return found[0].info.run_id, int(found[0].data.tags.get(names.LEVELS, 0))
+
+    def _artifacts(self, client: MlflowClient, run_id: str, level: LevelResult) -> None:
+        ticket = level.ticket
+        with tempfile.TemporaryDirectory(prefix="lth-") as folder:
+            ticket.save(Path(folder) / "ticket.safetensors")
+            bits = {f"mask/{name}": masks.pack_bits(m) for name, m in ticket.mask.items()}
+            shapes = {name: str(list(m.shape)) for name, m in ticket.mask.items()}
+            about = {"mask_digest": masks.digest(ticket.mask), **shapes}
+            save_file(bits, Path(folder) / "mask.safetensors", metadata=about)
+            client.log_artifacts(run_id, folder, names.level_folder(level.level))
+
+
+def open_publisher(uri: str, study: str, description: str) -> Publisher:
+    """A publisher to a study's experiment and run, both made where they are missing.
+
+    Args:
+        uri: ``sqlite:///FILE`` (relative to the current folder) or ``http(s)://...``.
+
+    Raises:
+        TrackingError: the server cannot be reached, or the address is of another kind.
+    """
+    artifacts = None
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+        uri, artifacts = f"sqlite:///{database}", str(database.parent / "mlartifacts" / study)
+    elif not uri.startswith(("http://", "https://")):
+        raise TrackingError(f"tracking.uri: must be sqlite:///FILE, http://... or null, but got {uri!r}")
+    with _speaking(uri) as client:
+        experiment = client.get_experiment_by_name(study)
+        experiment_id = (
+            experiment.experiment_id if experiment else client.create_experiment(study, artifacts)
+        )
+        query = f"tags.`{names.STUDY}` = '{study}'"
+        found = client.search_runs([experiment_id], query, max_results=1)
+        if found:
+            return Publisher(uri, experiment_id, found[0].info.run_id, git_commit())
+        tags = {names.STUDY: study, names.RUN_NAME: study, "mlflow.note.content": description}
+        made = client.create_run(experiment_id, tags=tags)
+        return Publisher(uri, experiment_id, made.info.run_id, git_commit())
+
+
+def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    """A level as MLflow metrics, stamped with the time its training ended: the same at each call."""
+    from mlflow.entities import Metric
+
+    stamps = {b: int(r.training.finished_at * 1000) for b, r in level.results.items()}
+    shared = next(r for r in records if r["branch"] == level.branch)
+    for name in names.LEVEL_METRICS:
+        yield Metric(name, float(shared[name]), stamps[level.branch], level.level)
+    for record in records:
+        branch = record["branch"]
+        for name in names.BRANCH_METRICS:
+            yield Metric(f"{branch}/{name}", float(record[name]), stamps[branch], level.level)
+        curves = level.results[branch].training.curves
+        for name in names.CURVES:
+            key = f"{names.level_folder(level.level)}/{branch}/{name}"
+            for step, value in zip(curves.step, getattr(curves, name), strict=True):
+                yield Metric(key, float(value), stamps[branch], step)
+    for layer, density in shared["layer_density"].items():
+        key = names.metric(f"layer_density/{layer}")
+        yield Metric(key, float(density), stamps[level.branch], level.level)
+
+
+def _params(spec: TicketSpec) -> Iterator[Any]:
+    from mlflow.entities import Param
+
+    def flat(prefix: str, said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for name, value in said.items():
+            if isinstance(value, dict):
+                yield from flat(f"{prefix}{name}.", value)
+            else:
+                yield f"{prefix}{name}", str(value)
+
+    for key, value in flat("", describe(spec)):
+        yield Param(names.metric(key), value)
+    yield Param("spec_digest", spec.digest())
+    for key, value in versions().items():
+        yield Param(f"version.{key}", value)
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on, and the device."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
+    packages = {name: version(name) for name in ("torch", "ray", "mlflow", "numpy")}
+    return {**packages, "python": platform.python_version(), "device": device or platform.machine()}
+
+
+def git_commit() -> str:
+    """The commit of the folder the sweep was started in, or empty."""
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+@contextmanager
+def _speaking(uri: str) -> Iterator[MlflowClient]:
+    """A client whose every failure is a TrackingError, after seconds and not minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    for noisy in ("alembic", "mlflow"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield _client(uri)
+    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrackingError(f"tracking.uri: {uri} does not answer as MLflow should: {reason}") from None
+
+
+@lru_cache(maxsize=4)
+def _client(uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
