@@ -1,7 +1,7 @@
 """The science: find lottery tickets, in a notebook or under a sweep.
 
-    for level in find_tickets(TicketSpec()):
-        print(level)
+for level in find_tickets(TicketSpec()):
+    print(level)
 """
 
 from lth_core.errors import LthError

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from lth_core.branches import BRANCHES
 from lth_core.jobs import Full, Init, Job, Pruned
-from lth_core.masks import prunable_layers
-from lth_core.prune import compounded, groups
+from lth_core.prune import compounded
 from lth_core.resolve import resolve
 from lth_core.results import LevelResult, Result
 from lth_core.spec import TicketSpec, steps_in
@@ -59,8 +58,6 @@ def find_tickets(spec: TicketSpec, train: Trainer | None = None) -> Iterator[Lev
         DivergedError: a loss stopped being finite.
     """
     spec, train = resolve(spec), train or Trainer()
-    (dense,) = next(levels(spec)).values()
-    groups(list(prunable_layers(train.model(dense))), spec.prune)  # every pattern names a layer
     for level, jobs in enumerate(levels(spec)):
         results = train(list(jobs.values()))
         yield LevelResult(spec, level, dict(zip(jobs, results, strict=True)), train)

@@ -20,7 +20,9 @@ def prunable_layers(model: nn.Module) -> dict[str, nn.Linear | _ConvNd]:
     Linear and convolution layers: normalization parameters and biases are not prunable.
     """
     return {
-        name: layer for name, layer in model.named_modules() if isinstance(layer, (nn.Linear, _ConvNd))
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, (nn.Linear, _ConvNd))
     }
 
 

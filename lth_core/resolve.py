@@ -7,8 +7,11 @@ from functools import lru_cache
 
 from lth_core import data, models
 from lth_core.branches import BRANCHES
+from lth_core.data.sources import Outline
 from lth_core.errors import SpecError
-from lth_core.prune import check_score
+from lth_core.masks import prunable_layers
+from lth_core.prune import check_score, groups
+from lth_core.seeds import generator
 from lth_core.spec import DataSpec, ModelSpec, TicketSpec, steps_in
 
 
@@ -25,7 +28,9 @@ def resolve(spec: TicketSpec) -> TicketSpec:
     for branch in spec.branches:
         if branch not in BRANCHES:
             raise SpecError("branches", "is not a known branch", branch, BRANCHES)
-    pinned_data, examples = _data(spec.data)
+    pinned_data, (examples, shape, classes) = _data(spec.data)
+    pinned_model, layers = _model(spec.model, shape, classes)
+    groups(layers, spec.prune)  # every pattern names a layer
     per_epoch = -(-examples // spec.train.batch_size)
     try:
         train = spec.train.resolved(per_epoch)
@@ -38,16 +43,19 @@ def resolve(spec: TicketSpec) -> TicketSpec:
     if rewind == steps and spec.levels:
         rule = f"must leave something to train before step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
-    return replace(
-        spec, data=pinned_data, model=_model(spec.model), train=train, rewind=f"{rewind}it"
-    )
+    return replace(spec, data=pinned_data, model=pinned_model, train=train, rewind=f"{rewind}it")
 
 
 @lru_cache(maxsize=256)
-def _data(spec: DataSpec) -> tuple[DataSpec, int]:
-    return replace(spec, fingerprint=data.fingerprint(spec)), data.train_size(spec)
+def _data(spec: DataSpec) -> tuple[DataSpec, Outline]:
+    return replace(spec, fingerprint=data.fingerprint(spec)), data.outline(spec)
 
 
 @lru_cache(maxsize=256)
-def _model(spec: ModelSpec) -> ModelSpec:
-    return replace(spec, fingerprint=models.fingerprint(spec))
+def _model(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int
+) -> tuple[ModelSpec, tuple[str, ...]]:
+    """The pinned spec and the prunable layers; the network is built to see that it can be."""
+    pinned = replace(spec, fingerprint=models.fingerprint(spec))
+    model = models.build(spec, shape, classes, generator(0, "structure"))
+    return pinned, tuple(prunable_layers(model))

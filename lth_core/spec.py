@@ -120,7 +120,9 @@ class _Checks:
         value = getattr(self, name)
         ok = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= low
         if not ok or (high is not None and value > high):
-            bound = f"must be at least {low:g}" if high is None else f"must be in [{low:g}, {high:g}]"
+            bound = (
+                f"must be at least {low:g}" if high is None else f"must be in [{low:g}, {high:g}]"
+            )
             raise SpecError(name, rule or bound, value)
 
     def _share(self, name: str, value: object) -> None:
@@ -254,7 +256,11 @@ class TrainSpec(_Checks):
 
     def __post_init__(self) -> None:
         self._normalize()
-        for name, literal in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
+        for name, literal in (
+            ("optimizer", Optimizer),
+            ("schedule", Schedule),
+            ("precision", Precision),
+        ):
             self._one_of(name, literal)
         if not isinstance(self.lr, float) or not 0 < self.lr < float("inf"):
             raise SpecError("lr", "must be a positive number", self.lr)
@@ -313,7 +319,7 @@ class PruneSpec(_Checks):
     ignore: tuple[str, ...] = ()
     """Layers (names or patterns; `output` is the last one) that stay dense and out of the count."""
     one_shot: bool = False
-    """True: every level prunes the dense run at once, to the density the iterative way would have."""
+    """True: every level prunes the dense run at once, to the density of the iterative way."""
 
     def __post_init__(self) -> None:
         self._normalize()

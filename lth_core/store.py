@@ -15,6 +15,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +72,11 @@ class Store:
         self._files = files or MemoryFiles()
 
     def put(
-        self, kind: str, digest: str, meta: Mapping[str, Any], blobs: Mapping[str, bytes] | None = None
+        self,
+        kind: str,
+        digest: str,
+        meta: Mapping[str, Any],
+        blobs: Mapping[str, bytes] | None = None,
     ) -> None:
         """Write an entry, replacing one that is there.
 
@@ -82,7 +87,11 @@ class Store:
         for name, content in (blobs or {}).items():
             sha = hashlib.sha256(content).hexdigest()
             stem, _, suffix = name.partition(".")
-            listed[name] = {"file": f"{stem}-{sha[:16]}.{suffix}", "sha256": sha, "size": len(content)}
+            listed[name] = {
+                "file": f"{stem}-{sha[:16]}.{suffix}",
+                "sha256": sha,
+                "size": len(content),
+            }
             self._files.write(f"{folder}/{listed[name]['file']}", content)
         said = canonical_json({"meta": dict(meta), "blobs": listed})
         check = hashlib.sha256(said.encode()).hexdigest()
@@ -172,7 +181,8 @@ class FolderFiles:
                 os.fsync(file.fileno())
             scratch.replace(target)
         except OSError as error:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):  # the first error is the one to tell
+                scratch.unlink()
             free = ""
             if error.errno == errno.ENOSPC:
                 free = f"; {shutil.disk_usage(self.root).free} bytes are free"

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -81,11 +82,13 @@ class Ticket:
         try:
             model.load_state_dict(self.start)
         except RuntimeError as error:
-            raise TicketFileError(f"the ticket does not fit {self.spec.model.name}: {error}") from None
+            raise TicketFileError(
+                f"the ticket does not fit {self.spec.model.name}: {error}"
+            ) from None
         return model.train()
 
     def apply_mask(self, model: nn.Module) -> None:
-        """Set the pruned weights of a model to exactly 0, in place; to be called after each step."""
+        """Set the pruned weights of a model to exactly 0, in place; call it after each step."""
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in self.mask:
@@ -118,7 +121,8 @@ class Ticket:
             scratch.write_bytes(self.to_bytes())
             scratch.replace(target)
         except OSError as error:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):  # the first error is the one to tell
+                scratch.unlink()
             raise TicketFileError(f"{target}: cannot be written ({error.strerror})") from None
 
 

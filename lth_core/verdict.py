@@ -67,7 +67,7 @@ class Verdict:
     level: int
     density: float
     accuracy: dict[str, Summary]
-    """Final test accuracy by branch, `dense` among them; the seeds that have both dense and ticket."""
+    """Final test accuracy by branch, `dense` among them, over seeds with both dense and ticket."""
     early_stop: dict[str, Summary]
     """Early-stop step by branch."""
     tolerance: float
@@ -102,7 +102,9 @@ def verdicts(
     ]
 
 
-def sparsest(found: Iterable[Verdict], of: Sequence[str] = ("matching", "winning")) -> Verdict | None:
+def sparsest(
+    found: Iterable[Verdict], of: Sequence[str] = ("matching", "winning")
+) -> Verdict | None:
     """The verdict of lowest density among those that read as one of ``of``."""
     return min((v for v in found if v.verdict in of), key=lambda v: v.density, default=None)
 

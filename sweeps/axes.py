@@ -89,7 +89,7 @@ def _draw(axis: Axis, stream: random.Random) -> Any:
 def _points(path: str, name: str, axis: Axis) -> list[Fields]:
     """An axis as the fields that each of its values sets."""
     try:
-        values = axis.values() if isinstance(axis, Range) else axis
+        values: list[Any] = axis.values() if isinstance(axis, Range) else axis
     except SpecError as error:
         raise SpecError(path, error.rule, error.got) from None
     if not values:

@@ -142,7 +142,8 @@ def studies() -> None:
 @app.command("list")
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(help="datasets, models, scores, branches or fields; all if none.")
+        str | None,
+        typer.Argument(help="datasets, models, scores, branches or fields; all if none."),
     ] = None,
 ) -> None:
     """List what a study file can name."""
@@ -161,7 +162,9 @@ def list_(
 
 @app.command()
 def schema(
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The file to write.")
+    ] = None,
 ) -> None:
     """Write the JSON Schema of study files, so that editors complete and check them."""
     from sweeps.config import study_schema
@@ -175,7 +178,9 @@ def schema(
 
 @app.command()
 def ui(
-    study: Annotated[str | None, typer.Argument(help="The study whose tracking store to show.")] = None,
+    study: Annotated[
+        str | None, typer.Argument(help="The study whose tracking store to show.")
+    ] = None,
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open MLflow's UI, on this machine only (127.0.0.1)."""
@@ -190,7 +195,9 @@ def ui(
 
 @ticket_app.command("export")
 def ticket_export(
-    digest: Annotated[str, typer.Argument(help="A ticket_digest of `lth report --json`, or its start.")],
+    digest: Annotated[
+        str, typer.Argument(help="A ticket_digest of `lth report --json`, or its start.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
     store: Annotated[str, typer.Option(help="The result store.")] = "./lth-store",
 ) -> None:
@@ -214,7 +221,9 @@ def ticket_ls(
     if as_json:
         print_json(found)
         return
-    table = Table("ticket", "study", "trial", "seed", "branch", "level", "density", "test", box=None)
+    table = Table(
+        "ticket", "study", "trial", "seed", "branch", "level", "density", "test", box=None
+    )
     for row in found:
         table.add_row(
             row["ticket_digest"][:12], row["study"], row["trial"], str(row["seed"]), row["branch"],

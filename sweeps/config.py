@@ -71,7 +71,7 @@ class Search(_Part):
     """How cells are chosen."""
 
     algorithm: Literal["grid", "random", "optuna"] = "grid"
-    """grid: the product of the axes. random, optuna (TPE): samples of `space`, each on every cell."""
+    """grid: the product of the axes; random, optuna (TPE): samples of `space`, on every cell."""
     trials: Annotated[int, Field(ge=1)] = 20
     """Samples of space."""
     objective: dict[str, Literal["max", "min"]] = {"final_test_accuracy": "max"}
@@ -134,7 +134,7 @@ class Study(_Part):
     """Folder of the result store, shared by studies."""
     tracking: Tracking = Tracking()
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Accuracy below dense that still matches; null: one dense standard deviation, at least 0.001."""
+    """Accuracy below dense that still matches; null: one dense deviation, at least 0.001."""
 
     @field_validator("name")
     @classmethod

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -71,8 +71,9 @@ def launch(study: Study, console: Console, address: str | None = None) -> Outcom
             _sweep(plan, missing, setting, trainer, console, outcome)
     failed = {name for name, _ in outcome.failures}
     done = [trial for trial in plan.trials if trial not in missing and trial.id not in failed]
+    untracked = replace(setting, tracking=None)  # the report publishes what MLflow has not got
     for trial in done:  # everything is in the store: this trains nothing, on no cluster
-        for _ in run_trial(trial, setting, trainer):
+        for _ in run_trial(trial, untracked, trainer):
             pass
     return outcome
 
@@ -86,7 +87,9 @@ def make_setting(study: Study, outcome: Outcome) -> Setting:
         except TrackingError as error:
             if not study.tracking.uri.startswith("http"):
                 raise
-            outcome.notes.append(f"{error}; the sweep went on, `lth sync {study.name}` publishes it")
+            outcome.notes.append(
+                f"{error}; the sweep went on, `lth sync {study.name}` publishes it"
+            )
     return Setting(
         study=study.name,
         study_digest=study.digest(),

@@ -93,7 +93,9 @@ class Plan:
         lot_of: dict[str, int] = {}
         lots: dict[int, list[Trial]] = {}
         for number, trial in enumerate(trials):
-            digests = [job.digest for job in trial.jobs() if job.level and self.needed[job.digest] > 1]
+            digests = [
+                job.digest for job in trial.jobs() if job.level and self.needed[job.digest] > 1
+            ]
             joined = sorted({lot_of[digest] for digest in digests if digest in lot_of})
             lots[number] = [t for lot in joined for t in lots.pop(lot)] + [trial]
             for digest, lot in lot_of.items():

@@ -8,8 +8,14 @@ from typing import Any
 
 from ray.tune import Callback
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 _on_screen: list[Screen] = []
 """The display of the sweep that runs in this process. Tune pickles callbacks, so none holds it."""
@@ -42,7 +48,7 @@ class Screen:
         self._bar.update(self._task, advance=1, latest=latest)
         tenth = max(1, self._total // 10)
         if not self._console.is_terminal and before // tenth < self._done // tenth:
-            self._console.print(f"{self._done}/{self._total} levels  {latest}", highlight=False)
+            self._console.print(f"{self._done}/{self._total} levels  {latest}", soft_wrap=True)
 
 
 @contextmanager

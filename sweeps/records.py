@@ -33,7 +33,7 @@ def save_records(
 
 def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
     """The records of trials, in their order; of a trial that has none, nothing."""
-    found = []
+    found: list[Record] = []
     for trial in trials:
         about = _about(store, f"{study}.{trial.digest}")
         found += about["records"] if about else []

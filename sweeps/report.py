@@ -21,7 +21,7 @@ from sweeps.plan import Trial, make_plan, summary
 from sweeps.records import load_curves, load_records, searched_trials, with_verdicts
 from sweeps.trainable import level_records, trial_run
 from tracking.publish import Publisher, open_publisher, versions
-from tracking.report import headlines, verdict_table, write_report
+from tracking.report import verdict_table, write_report
 
 Record = dict[str, Any]
 
@@ -60,8 +60,6 @@ def finish(study: Study, console: Console, output: Path | None = None) -> Writte
     records, found = study_records(study)
     axes, store = make_plan(study).axes, open_store(study.store)
     console.print(verdict_table(records, axes, study.tolerance))
-    for line in headlines(records, axes, study.tolerance):
-        console.print(line, soft_wrap=True, markup=False)
     path = write_report(
         output or study.folder() / "report.html",
         study.name,

@@ -26,7 +26,9 @@ def open_study(study: Study) -> optuna.Study:
     found = optuna.create_study(
         storage=_storage(study),
         study_name=study.name,
-        directions=["maximize" if way == "max" else "minimize" for way in study.search.objective.values()],
+        directions=[
+            "maximize" if way == "max" else "minimize" for way in study.search.objective.values()
+        ],
         load_if_exists=True,
     )
     for trial in found.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):

@@ -72,7 +72,7 @@ def early_stop(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
 def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure:
     """Mean test accuracy (%) against step, of the dense run and of the tickets at a few levels."""
     figure, drawn = panels(cells(records, axes), "Training step", ACCURACY)
-    lines = [(panel, rows) for panel, cell in drawn for rows in _spread(_tickets(cell))]
+    lines = [(panel, rows) for panel, cell in drawn for rows in _spread(_levels(cell))]
     percents = [100 * fmean(row["density"] for row in rows) for _, rows in lines]
     low = min([50.0, *filter(None, percents)])
     norm = LogNorm(low, 100, clip=True)
@@ -92,31 +92,27 @@ def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: Curv
 def layer_density(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure:
     """Mean density (%) of each layer of the tickets against density (%), both logarithmic."""
     figure, drawn = panels(cells(records, axes), REMAINING, "Weights remaining in the layer (%)")
-    names, handles = _layers(records), {}
-    shades = Normalize(1 - len(names), 0)
-    lowest = 50.0
+    names = _layers(records)
+    depth = Normalize(0, len(names) - 1)
+    handles: dict[str, Any] = {}
     for panel, cell in drawn:
         panel.axline((100, 100), (1, 1), color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        x = [_percent([r["density"] for r in rows]) for rows in _tickets(cell)]
         for i, name in enumerate(names):
-            y = [
-                _percent([r["layer_density"].get(name, 0) for r in rows]) for rows in _tickets(cell)
-            ]
             # Layers of equal density lie on each other: the earlier ones show as a rim.
-            (handles[name],) = panel.plot(
-                x, y, color=SHADES(shades(-i)), linewidth=4.5 - 3 * i / len(names), marker="."
-            )
-            lowest = min([lowest, *(v for v in x + y if v > 0)])
-        density_scale(panel, lowest)
-        panel.set(yscale="log", ylim=panel.get_xlim()[::-1])
-        percent_ticks(panel.yaxis, lowest)
+            width = 4.5 - 3 * i / len(names)
+            handles[name] = _draw_layer(panel, cell, name, SHADES(depth(i)), width)
+    if drawn:
+        shares = [s for r in records for s in (r["density"], *r["layer_density"].values()) if s]
+        first, low = drawn[0][0], 100 * min(shares)
+        density_scale(first, low)
+        first.set(yscale="log", ylim=first.get_xlim()[::-1])
+        percent_ticks(first.yaxis, min(low, 50))
     if len(names) <= MOST_NAMED_LAYERS:
         legend(figure, handles)
     elif drawn:
-        bar = color_bar(
-            figure, shades, [panel for panel, _ in drawn], "Layer"
-        )
-        bar.set_ticks([1 - len(names), 0], labels=[plain(names[-1]), plain(names[0])])
+        bar = color_bar(figure, depth, [panel for panel, _ in drawn], "Layer")
+        bar.set_ticks([0, len(names) - 1], labels=[plain(names[0]), plain(names[-1])])
+        bar.ax.invert_yaxis()
     return figure
 
 
@@ -157,7 +153,15 @@ def _draw_dense(panel: Panel, points: list[Point], color: str, marker: str) -> A
     return panel.axhline(value.mean, color=color, linewidth=1.6, linestyle=(0, (5, 2)))
 
 
-def _tickets(cell: Cell) -> list[list[Record]]:
+def _draw_layer(panel: Panel, cell: Cell, name: str, color: Any, width: float) -> Any:
+    levels = _levels(cell)
+    x = [_percent([row["density"] for row in rows]) for rows in levels]
+    y = [_percent([row["layer_density"].get(name, 0) for row in rows]) for rows in levels]
+    (line,) = panel.plot(x, y, color=color, linewidth=width, marker=".", markersize=4)
+    return line
+
+
+def _levels(cell: Cell) -> list[list[Record]]:
     """The dense run's records, then the tickets', level by level."""
     return [*cell.levels("dense").values(), *cell.levels("ticket").values()]
 
@@ -169,7 +173,7 @@ def _spread(levels: list[list[Record]]) -> list[list[Record]]:
 
 
 def _percent(shares: Sequence[float]) -> float:
-    """Their mean; NaN, which is not drawn, where it is 0, which no logarithmic axis reaches."""
+    """Their mean; NaN, which is not drawn, for 0, which a logarithmic axis never reaches."""
     return 100 * fmean(shares) if any(shares) else nan
 
 

@@ -100,7 +100,7 @@ def accuracy_scale(panel: Panel, low: float, high: float) -> None:
 
 def stretch(percent: Any) -> Any:
     """Accuracy in percent, number or array, to a scale logarithmic in the error; finite at 100."""
-    return -np.log10(100 + LEAST_ERROR - np.clip(percent, -10, 100))
+    return -np.log10(100 + LEAST_ERROR - np.clip(percent, -10, 100 + LEAST_ERROR / 2))
 
 
 def unstretch(stretched: Any) -> Any:
@@ -113,7 +113,7 @@ def _accuracy_ticks(low: float, high: float) -> list[float]:
     for digits in ((1, 2, 5), (1, 2, 3, 4, 5, 7)):
         errors = [d * 10.0**e for e in (2, 1, 0, -1) for d in digits]
         ticks = [round(100 - error, 1) for error in errors if low <= 100 - error <= high]
-        if len(ticks) >= 5:
+        if len(ticks) >= 4:
             return ticks
     return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
 

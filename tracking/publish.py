@@ -55,7 +55,9 @@ class Publisher:
     study_run: str
     commit: str
 
-    def publish(self, run: TrialRun, level: LevelResult, records: Sequence[Mapping[str, Any]]) -> None:
+    def publish(
+        self, run: TrialRun, level: LevelResult, records: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Write a level's metrics, curves, mask and ticket; a level already there is left alone.
 
         Raises:
@@ -92,15 +94,17 @@ class Publisher:
             if client.get_run(run_id).info.status != "FINISHED":
                 client.set_terminated(run_id, "FINISHED")
 
-    def publish_study(self, folder: Path, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    def publish_study(
+        self, folder: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
+    ) -> None:
         """Put a study's report and figures on its own run.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
         with _speaking(self.uri) as client:
-            for key, value in tags.items():
-                client.set_tag(self.study_run, key, value)
+            for tag, word in tags.items():
+                client.set_tag(self.study_run, tag, word)
             for key, value in metrics.items():
                 client.log_metric(self.study_run, names.metric(key), value)
             client.log_artifact(self.study_run, str(folder / "report.html"))
@@ -154,7 +158,9 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
         database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
         uri, artifacts = f"sqlite:///{database}", str(database.parent / "mlartifacts" / study)
     elif not uri.startswith(("http://", "https://")):
-        raise TrackingError(f"tracking.uri: must be sqlite:///FILE, http://... or null, but got {uri!r}")
+        raise TrackingError(
+            f"tracking.uri: must be sqlite:///FILE, http://... or null, but got {uri!r}"
+        )
     with _speaking(uri) as client:
         experiment = client.get_experiment_by_name(study)
         experiment_id = (
@@ -170,7 +176,7 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
 
 
 def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    """A level as MLflow metrics, stamped with the time its training ended: the same at each call."""
+    """A level as MLflow metrics, stamped with its training's end: the same at each call."""
     from mlflow.entities import Metric
 
     stamps = {b: int(r.training.finished_at * 1000) for b, r in level.results.items()}
@@ -235,8 +241,8 @@ def _speaking(uri: str) -> Iterator[MlflowClient]:
     """A client whose every failure is a TrackingError, after seconds and not minutes."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    for noisy in ("alembic", "mlflow"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+    logging.getLogger("alembic").setLevel(logging.ERROR)
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -245,7 +251,9 @@ def _speaking(uri: str) -> Iterator[MlflowClient]:
         yield _client(uri)
     except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrackingError(f"tracking.uri: {uri} does not answer as MLflow should: {reason}") from None
+        raise TrackingError(
+            f"tracking.uri: {uri} does not answer as MLflow should: {reason}"
+        ) from None
 
 
 @lru_cache(maxsize=4)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,49 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from lth_core.store import FolderFiles
-from lth_core.verdict import FEWEST, Summary, Verdict, sparsest, verdicts
-from tracking.cells import Cell, Record, cells
+from lth_core.verdict import FEWEST
+from tracking.cells import Record, cells
 from tracking.figures import FIGURES, CurvesOf
+from tracking.sections import MISSING, TOO_FEW, Section, count, density_text, sections
 
 MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
 """Of a cell and of all cells in the terminal's table; the HTML has every level."""
-STYLES = {"winning": "bold green", "matching": "cyan", "too few replicates": "yellow"}
-SHORT = {"too few replicates": "too few"}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A verdict in words: density and accuracies in percent, differences in points."""
-
-    level: int
-    density: str
-    accuracy: dict[str, str]
-    """By branch: mean, and half of the 95% interval."""
-    beyond_dense: str
-    """The ticket's mean accuracy less the dense run's."""
-    early_stop: str
-    """The ticket's mean early-stop step, and the dense run's."""
-    faster: str
-    p: str
-    verdict: str
-    collapsed: bool
-    """Whether the ticket has a layer without weights, in any replicate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A cell in words."""
-
-    label: str
-    headline: str
-    basis: str
-    """What the ticket is held against."""
-    branches: list[str]
-    """Ticket and controls."""
-    rows: list[Row]
-    """Every level's."""
-    best: int | None
-    """Position of the sparsest matching row."""
+WORD_STYLES = {"winning": "bold green", "matching": "cyan", TOO_FEW: "yellow"}
+NOTHING = "Nothing has been trained yet."
+SHORT = {TOO_FEW: "too few"}
 
 
 def headlines(
@@ -70,7 +36,7 @@ def headlines(
         axes: dotted names of the study's axes; those but `seed` make a cell.
         tolerance: accuracy below dense that still matches; None: as `lth_core.verdict` says.
     """
-    return [section.headline for section in _sections(records, axes, tolerance)]
+    return [section.headline for section in sections(records, axes, tolerance)]
 
 
 def verdict_table(
@@ -80,16 +46,18 @@ def verdict_table(
 
     A cell with many levels shows some: first, last, the sparsest matching one and its next.
     """
-    sections = _sections(records, axes, tolerance)
-    most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(sections), 1)), 1)
-    table = Table.grid(padding=(0, 0, 1, 0))
-    for section in sections:
+    found = sections(records, axes, tolerance)
+    most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(found), 1)), 1)
+    table = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
+    for section in found:
         cell = Table.grid()
         cell.add_row(Text(section.headline, style="bold"))
         cell.add_row(Text(section.basis, style="dim"))
         if section.rows:
             cell.add_row(_levels_table(section, most))
         table.add_row(cell)
+    if not found:
+        table.add_row(NOTHING)
     return table
 
 
@@ -133,7 +101,7 @@ def write_report(
     page = environment.get_template("report.html.jinja").render(
         study=study,
         scope=_scope(records, axes),
-        sections=_sections(records, axes, tolerance),
+        sections=sections(records, axes, tolerance),
         figures=shown,
         about=about,
         fewest=FEWEST,
@@ -153,115 +121,36 @@ def _rendered(figure: Figure) -> tuple[bytes, bytes]:
 
 def _scope(records: Sequence[Record], axes: Sequence[str]) -> str:
     if not records:
-        return "Nothing has been trained yet."
+        return NOTHING
     trials = len({record["trial"] for record in records})
     seeds = len({record["seed"] for record in records})
     density = min(record["density"] for record in records)
-    counts = (_count(trials, "trial"), _count(len(cells(records, axes)), "cell"), _count(seeds, "seed"))
-    return f"{', '.join(counts)}; down to {_density(density)} of the weights."
-
-
-def _sections(
-    records: Sequence[Record], axes: Sequence[str], tolerance: float | None
-) -> list[Section]:
-    return [_section(cell, tolerance) for cell in cells(records, axes)]
-
-
-def _section(cell: Cell, tolerance: float | None) -> Section:
-    found = verdicts(cell.records, list(cell.values), tolerance)
-    dense = cell.series("dense", "final_test_accuracy")
-    basis = f"Dense {_accuracy(dense[0].value)} %" if dense else "The dense run is missing"
-    if found:
-        slack = max(verdict.tolerance for verdict in found)
-        basis += f"; within {100 * slack:.2f} points of it is matching"
-    best = sparsest(found)
-    return Section(
-        label=cell.label or "All trials",
-        headline=f"{cell.label}: {_finding(found)}" if cell.label else _finding(found).capitalize(),
-        basis=f"{basis}; {_count(cell.seeds, 'seed')}.",
-        branches=[branch for branch in cell.branches if branch != "dense"],
-        rows=[_row(cell, verdict) for verdict in found],
-        best=found.index(best) if best else None,
-    )
-
-
-def _finding(found: Sequence[Verdict]) -> str:
-    """The outcome of a cell in a line."""
-    if not found:
-        return "no ticket yet"
-    seeds = _count(max(verdict.accuracy["ticket"].n for verdict in found), "seed")
-    if all(verdict.verdict == "too few replicates" for verdict in found):
-        return f"too few replicates ({seeds}; a verdict takes {FEWEST})"
-    best, winner = sparsest(found), sparsest(found, of=["winning"])
-    if best is None:
-        last = min(verdict.density for verdict in found)
-        return f"no matching ticket down to {_density(last)} density ({seeds})"
-    seeds = _count(best.accuracy["ticket"].n, "seed")
-    line = f"sparsest matching ticket at {_density(best.density)} density ({seeds})"
-    if best is winner:
-        return f"{line}, winning against reinit {_p(best.p_reinit, 'p')}"
-    if winner:
-        line += f"; sparsest winning one at {_density(winner.density)} {_p(winner.p_reinit, 'p')}"
-    elif best.p_reinit is not None:
-        line += f", not better than reinit {_p(best.p_reinit, 'p')}"
-    return line
-
-
-def _row(cell: Cell, verdict: Verdict) -> Row:
-    ticket, dense = verdict.accuracy["ticket"], verdict.accuracy["dense"]
-    steps = verdict.early_stop
-    return Row(
-        level=verdict.level,
-        density=_density(verdict.density),
-        accuracy={branch: _accuracy(summary) for branch, summary in verdict.accuracy.items()},
-        beyond_dense=f"{100 * (ticket.mean - dense.mean):+.2f}".replace("-", "−"),
-        early_stop=f"{steps['ticket'].mean:.0f} / {steps['dense'].mean:.0f}",
-        faster="yes" if verdict.faster else "no",
-        p=_p(verdict.p_reinit),
-        verdict=verdict.verdict,
-        collapsed=any(r["collapsed_layers"] for r in cell.levels("ticket")[verdict.level]),
-    )
+    found = len(cells(records, axes))
+    counts = count(trials, "trial"), count(found, "cell"), count(seeds, "seed")
+    return f"{', '.join(counts)}; down to {density_text(density)} of the weights."
 
 
 def _levels_table(section: Section, most: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for name in ("density", *section.branches, "faster", "p"):
-        table.add_column(name.replace("_", " "), justify="right", no_wrap=name not in section.branches)
+        table.add_column(
+            name.replace("_", " "), justify="right", no_wrap=name not in section.branches
+        )
     table.add_column("verdict", no_wrap=True)
     for i in _telling(len(section.rows), section.best, most):
         row = section.rows[i]
-        values = [row.accuracy.get(branch, "–") for branch in section.branches]
-        word = Text(SHORT.get(row.verdict, row.verdict), style=STYLES.get(row.verdict, "dim"))
+        values = [row.accuracy.get(branch, MISSING) for branch in section.branches]
+        word = Text(SHORT.get(row.verdict, row.verdict), style=WORD_STYLES.get(row.verdict, "dim"))
         style = "bold" if i == section.best else ""
         table.add_row(row.density, *values, row.faster, row.p, word, style=style)
     return table
 
 
 def _telling(count: int, best: int | None, most: int) -> list[int]:
-    """At most ``most`` of ``count`` positions: the best, the last, best's next, the first; then
-    whatever lies farthest from those."""
-    first = [] if best is None else [best]
-    chosen = [*dict.fromkeys(i for i in [*first, count - 1, *(b + 1 for b in first), 0] if i < count)]
+    """At most ``most`` of ``count`` positions, rising: the best, the last, the one after the best,
+    the first, then whatever lies farthest from those."""
+    wanted = [count - 1, 0] if best is None else [best, count - 1, min(best + 1, count - 1), 0]
+    chosen = list(dict.fromkeys(wanted))
     while len(chosen) < min(most, count):
         chosen.append(max(range(count), key=lambda i: min(abs(i - j) for j in chosen)))
     return sorted(chosen[:most])
-
-
-def _accuracy(summary: Summary) -> str:
-    mean = f"{100 * summary.mean:.2f}"
-    return mean if summary.high is None else f"{mean} ±{100 * (summary.high - summary.mean):.2f}"
-
-
-def _density(share: float) -> str:
-    return f"{100 * share:.3g}%"
-
-
-def _p(p: float | None, name: str = "") -> str:
-    if p is None:
-        return "–"
-    relation = f"{name}=" if name else ""
-    return f"{name}<0.001" if p < 0.001 else f"{relation}{p:.3f}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"

@@ -9,12 +9,12 @@ import torch
 from lth_core.data.dataset import Dataset, Split, split, split_sizes
 from lth_core.data.dataset import fingerprint as content_fingerprint
 from lth_core.data.folder import folder_fingerprint, load_folder
-from lth_core.data.sources import SOURCES, TRAIN_SIZES
+from lth_core.data.sources import OUTLINES, SOURCES, Outline
 from lth_core.errors import DataError, SpecError
 from lth_core.factories import load_factory
 from lth_core.spec import DataSpec
 
-__all__ = ["SOURCES", "Dataset", "Split", "fingerprint", "load", "train_size"]
+__all__ = ["SOURCES", "Dataset", "Split", "fingerprint", "load", "outline"]
 
 KNOWN = (*SOURCES, "folder:PATH", "package.module:factory")
 
@@ -27,28 +27,33 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
         SpecError: the name is not known, or validation leaves no training examples.
         DataError: the data are absent or broken.
     """
-    raw = _raw(spec)
+    outline(spec)
     if spec.fingerprint and spec.fingerprint != fingerprint(spec):
         raise DataError(f"data.name: {spec.name} is not what it was when its digest was taken, "
                         f"{spec.fingerprint}")  # fmt: skip
-    train, held = split_sizes(spec, len(raw.train))
-    if train < 1 or held < 1:
-        rule = f"must leave training examples of the {len(raw.train) * spec.fraction:g} there are"
-        raise SpecError("data.validation", rule, spec.validation)
-    if spec.augment != "none" and len(raw.shape) != 3:
-        raise SpecError("data.augment", f"needs images, but {spec.name} has shape {raw.shape}",
-                        spec.augment)  # fmt: skip
-    return split(raw, spec).to(device)
+    return split(_raw(spec), spec).to(device)
 
 
-def train_size(spec: DataSpec) -> int:
-    """Training examples after subsampling and the validation split; reads no named dataset."""
-    available = TRAIN_SIZES[spec.name] if spec.name in TRAIN_SIZES else len(_raw(spec).train)
-    train, held = split_sizes(spec, available)
+def outline(spec: DataSpec) -> Outline:
+    """(training examples, shape of one, classes) of the split dataset; reads no named dataset.
+
+    Raises:
+        SpecError: validation leaves no training examples.
+        DataError: data that must be read are absent or broken.
+    """
+    if spec.name in OUTLINES:
+        available, shape, classes = OUTLINES[spec.name]
+    else:
+        raw = _raw(spec)
+        available, shape, classes = len(raw.train), raw.shape, raw.classes
+    train, _ = split_sizes(spec, available)
     if train < 1:
         rule = f"must leave training examples of the {available * spec.fraction:g} there are"
         raise SpecError("data.validation", rule, spec.validation)
-    return train
+    if spec.augment != "none" and len(shape) != 3:
+        raise SpecError("data.augment", f"needs images, not examples of shape {shape}",
+                        spec.augment)  # fmt: skip
+    return train, shape, classes
 
 
 def fingerprint(spec: DataSpec) -> str:

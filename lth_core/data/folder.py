@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,8 @@ def _load(path: str) -> tuple[Dataset, str]:
 def _listing(root: Path, part: str) -> list[tuple[str, Path]]:
     folder = root / part
     if not folder.is_dir():
-        raise DataError(f"data.name: folder:{root} must have {part}/CLASS/*, but {folder.absolute()} "
-                        "is not a folder")  # fmt: skip
+        raise DataError(f"data.name: folder:{root} must have {part}/CLASS/*, but "
+                        f"{folder.absolute()} is not a folder")  # fmt: skip
     found = [
         (entry.name, Path(file.path))
         for entry in sorted(os.scandir(folder), key=lambda e: e.name)
@@ -127,4 +128,5 @@ def _keep(cache: Path, tensors: dict[str, Tensor]) -> None:
         save_file(tensors, scratch)
         scratch.replace(cache)
     except OSError:  # a cache that cannot be written costs time, not results
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()

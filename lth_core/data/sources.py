@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,13 +27,13 @@ def raw(train: Split, test: Split, mean: Tensor, std: Tensor, classes: int) -> D
 
 def digits(spec: DataSpec) -> Dataset:
     """1,797 real handwritten digits, 8x8 (UCI, in scikit-learn); nothing to download."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    every = Split(
-        torch.tensor(bunch.images, dtype=torch.uint8)[:, None],
-        torch.tensor(bunch.target, dtype=torch.int64),
-    )
+    # Its file alone: importing scikit-learn takes seconds, in every worker.
+    package = find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise DataError("data.name: digits ship with scikit-learn, which is not installed")
+    file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.int64))
+    every = Split(table[:, :64].to(torch.uint8).view(-1, 1, 8, 8), table[:, 64])
     order = torch.randperm(len(every), generator=generator(0, "digits", "test"))
     train, test = every.at(order[DIGITS_TEST:]), every.at(order[:DIGITS_TEST])
     # Mean and deviation of the 0..16 pixels of all 1,797 digits.
@@ -41,26 +44,23 @@ def digits(spec: DataSpec) -> Dataset:
 def mnist(spec: DataSpec) -> Dataset:
     """MNIST, 60,000 + 10,000 handwritten digits, 28x28 (LeCun et al. 1998), by torchvision."""
     train, test = _torchvision(spec, "MNIST", spec.root)
-    pair = [Split(part.data[:, None].contiguous(), part.targets.long()) for part in (train, test)]
+    pair = tuple(Split(p.data[:, None].contiguous(), p.targets.long()) for p in (train, test))
     _expect(spec, pair, (60_000, 10_000))
     # The usual 0.1307 and 0.3081, in units of a byte.
     mean, std = torch.tensor([33.3285]), torch.tensor([78.5655])
-    return raw(*pair, mean.view(1, 1, 1), std.view(1, 1, 1), 10)
+    return raw(pair[0], pair[1], mean.view(1, 1, 1), std.view(1, 1, 1), 10)
 
 
 def cifar10(spec: DataSpec) -> Dataset:
     """CIFAR-10, 50,000 + 10,000 colour images, 32x32 (Krizhevsky 2009), by torchvision."""
-    parts = _torchvision(spec, "CIFAR10", spec.root)
-    pair = [
-        Split(
-            torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)
-        )
-        for part in parts
-    ]
+    pair = tuple(
+        Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))
+        for p in _torchvision(spec, "CIFAR10", spec.root)
+    )
     _expect(spec, pair, (50_000, 10_000))
     mean = torch.tensor([0.4914, 0.4822, 0.4465]) * 255
     std = torch.tensor([0.2470, 0.2435, 0.2616]) * 255
-    return raw(*pair, mean.view(3, 1, 1), std.view(3, 1, 1), 10)
+    return raw(pair[0], pair[1], mean.view(3, 1, 1), std.view(3, 1, 1), 10)
 
 
 SOURCES: dict[str, Callable[[DataSpec], Dataset]] = {
@@ -69,11 +69,18 @@ SOURCES: dict[str, Callable[[DataSpec], Dataset]] = {
     "cifar10": cifar10,
 }
 
-TRAIN_SIZES = {"digits": 1797 - DIGITS_TEST, "mnist": 60_000, "cifar10": 50_000}
-"""Training examples of the named datasets, so that a plan needs no data."""
+Outline = tuple[int, tuple[int, ...], int]
+"""Training examples, shape of one, classes."""
+
+OUTLINES: dict[str, Outline] = {
+    "digits": (1797 - DIGITS_TEST, (1, 8, 8), 10),
+    "mnist": (60_000, (1, 28, 28), 10),
+    "cifar10": (50_000, (3, 32, 32), 10),
+}
+"""What is known of the named datasets without reading them, so that a plan needs no data."""
 
 
-def _torchvision(spec: DataSpec, name: str, root: str):  # type: ignore[no-untyped-def]
+def _torchvision(spec: DataSpec, name: str, root: str) -> list[Any]:
     import torchvision.datasets
 
     folder = Path(root).expanduser()
@@ -94,7 +101,7 @@ def _torchvision(spec: DataSpec, name: str, root: str):  # type: ignore[no-untyp
         ) from None
 
 
-def _expect(spec: DataSpec, pair: list[Split], sizes: tuple[int, int]) -> None:
+def _expect(spec: DataSpec, pair: tuple[Split, ...], sizes: tuple[int, int]) -> None:
     got = tuple(len(part) for part in pair)
     if got != sizes:
         raise DataError(f"data.root: {spec.name} must have {sizes} examples, but got {got}")

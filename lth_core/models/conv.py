@@ -21,7 +21,7 @@ def conv(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
 
 
 def _conv(depth: int, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Pairs of 3x3 convolutions (64, 128, 256, ... channels), each pair max-pooled, then 256-256."""
+    """Pairs of 3x3 convolutions (64, 128, 256 ... channels), each pair max-pooled; 256-256."""
     if len(shape) != 3 or min(shape[1:]) < 2 ** (depth // 2):
         need = f"needs images of at least {2 ** (depth // 2)} pixels a side, not shape {shape}"
         raise SpecError("model.name", need, spec.name)

@@ -30,4 +30,4 @@ def initialize(model: nn.Module, init: Initialization, generator: torch.Generato
     for layer in prunable_layers(model).values():
         _DRAW[init](layer.weight, generator=generator)
         if layer.bias is not None:
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)

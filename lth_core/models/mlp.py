@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 
 from torch import nn
@@ -17,7 +18,7 @@ def mlp(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     widths = spec.widths * spec.depth if spec.depth else spec.widths
     sizes = [prod(shape), *(scaled(width, spec.width) for width in widths)]
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
-    for number, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False), start=1):
+    for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
         layers[f"fc{number}"] = nn.Linear(inputs, outputs)
         layers[f"relu{number}"] = nn.ReLU()
     layers["output"] = nn.Linear(sizes[-1], classes)

@@ -27,7 +27,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.norm1(self.conv1(x)).relu()
-        return (self.norm2(self.conv2(inner)) + self.shortcut(x)).relu()
+        out: Tensor = (self.norm2(self.conv2(inner)) + self.shortcut(x)).relu()
+        return out
 
 
 class ResNet(nn.Module):

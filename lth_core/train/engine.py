@@ -20,7 +20,7 @@ from torch import nn
 from lth_core import data, masks, models, ticket
 from lth_core.data import Dataset
 from lth_core.errors import CorruptEntryError, StoreError, TicketFileError
-from lth_core.jobs import Init, Job, MaskRecipe
+from lth_core.jobs import Job, MaskRecipe
 from lth_core.masks import Mask, State
 from lth_core.measures import layers_of
 from lth_core.results import Layer, Result, Training
@@ -154,7 +154,7 @@ class Trainer:
         model.load_state_dict(masks.masked(start, mask))
         model.to(self.device).train()
         if len(dataset.shape) == 3:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)
         order = Order(
             examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
             level=0 if job.train.replay_order else job.level, augment=job.data.augment,

@@ -79,7 +79,7 @@ def run(task: Task) -> Outcome:
                 group["lr"] = learning_rate(spec, step)
             loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             if weights:
                 torch._foreach_mul_(weights, masks)

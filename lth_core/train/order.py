@@ -35,7 +35,9 @@ class Order:
         while step < last:
             epoch, position = divmod(step, self.steps_per_epoch)
             order, drawn = (t.to(device) for t in self.epoch(epoch))
-            batches = list(zip(order.split(self.batch_size), drawn.split(self.batch_size), strict=True))
+            batches = list(
+                zip(order.split(self.batch_size), drawn.split(self.batch_size), strict=True)
+            )
             for index, draw in batches[position : position + last - step]:
                 yield step, index, draw
                 step += 1

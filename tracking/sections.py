@@ -1,0 +1,136 @@
+"""Verdicts in words: what the terminal's table and the HTML report both show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lth_core.verdict import FEWEST, Summary, Verdict, sparsest, verdicts
+from tracking.cells import Cell, Record, cells
+
+MISSING = "\N{EN DASH}"
+TOO_FEW = "too few replicates"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A verdict in words: density and accuracies in percent, differences in points."""
+
+    level: int
+    density: str
+    accuracy: dict[str, str]
+    """By branch: mean, and half of the 95% interval."""
+    beyond_dense: str
+    """The ticket's mean accuracy less the dense run's."""
+    early_stop: str
+    """The ticket's mean early-stop step, and the dense run's."""
+    faster: str
+    p: str
+    verdict: str
+    collapsed: bool
+    """Whether the ticket has a layer without weights, in any replicate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A cell in words."""
+
+    label: str
+    headline: str
+    basis: str
+    """What the ticket is held against."""
+    branches: list[str]
+    """Ticket and controls."""
+    rows: list[Row]
+    """Every level's."""
+    best: int | None
+    """Position of the sparsest matching row."""
+
+
+def sections(
+    records: Sequence[Record], axes: Sequence[str], tolerance: float | None
+) -> list[Section]:
+    """Each cell's section, in the order of `cells`."""
+    return [_section(cell, tolerance) for cell in cells(records, axes)]
+
+
+def _section(cell: Cell, tolerance: float | None) -> Section:
+    found = verdicts(cell.records, list(cell.values), tolerance)
+    dense = cell.series("dense", "final_test_accuracy")
+    basis = f"Dense {_accuracy(dense[0].value)}%" if dense else "The dense run is missing"
+    if any(verdict.verdict != TOO_FEW for verdict in found):
+        floor = found[0].accuracy["dense"].mean - found[0].tolerance
+        basis += f"; matching from {100 * floor:.2f}% up"
+    best = sparsest(found)
+    return Section(
+        label=cell.label or "All trials",
+        headline=f"{cell.label}: {_finding(found)}" if cell.label else _finding(found).capitalize(),
+        basis=basis,
+        branches=[branch for branch in cell.branches if branch != "dense"],
+        rows=[_row(cell, verdict) for verdict in found],
+        best=found.index(best) if best else None,
+    )
+
+
+def _finding(found: Sequence[Verdict]) -> str:
+    """The outcome of a cell in a line."""
+    if not found:
+        return "no ticket yet"
+    seeds = count(max(verdict.accuracy["ticket"].n for verdict in found), "seed")
+    if all(verdict.verdict == TOO_FEW for verdict in found):
+        return f"too few replicates ({seeds}; a verdict takes {FEWEST})"
+    best, winner = sparsest(found), sparsest(found, of=["winning"])
+    if best is None:
+        last = min(verdict.density for verdict in found)
+        return f"no matching ticket down to {density_text(last)} density ({seeds})"
+    seeds = count(best.accuracy["ticket"].n, "seed")
+    line = f"sparsest matching ticket at {density_text(best.density)} density ({seeds})"
+    if best is winner:
+        return f"{line}, winning against reinit {_p(best.p_reinit, 'p')}"
+    if winner:
+        line += f"; sparsest winning one at {density_text(winner.density)}"
+        line += f" {_p(winner.p_reinit, 'p')}"
+    elif best.p_reinit is not None:
+        line += f", not better than reinit {_p(best.p_reinit, 'p')}"
+    return line
+
+
+def _row(cell: Cell, verdict: Verdict) -> Row:
+    ticket, dense = verdict.accuracy["ticket"], verdict.accuracy["dense"]
+    steps = verdict.early_stop
+    return Row(
+        level=verdict.level,
+        density=density_text(verdict.density),
+        accuracy={branch: _accuracy(summary) for branch, summary in verdict.accuracy.items()},
+        beyond_dense=f"{100 * (ticket.mean - dense.mean):+.2f}".replace("-", "\N{MINUS SIGN}"),
+        early_stop=f"{steps['ticket'].mean:.0f} / {steps['dense'].mean:.0f}",
+        faster="yes" if verdict.faster else "no",
+        p=_p(verdict.p_reinit),
+        verdict=verdict.verdict,
+        collapsed=any(r["collapsed_layers"] for r in cell.levels("ticket")[verdict.level]),
+    )
+
+
+def _accuracy(summary: Summary) -> str:
+    mean = f"{100 * summary.mean:.2f}"
+    if summary.high is None:
+        return mean
+    half = 100 * (summary.high - summary.mean)
+    return f"{mean}±{half:.{2 if half < 9.995 else 1}f}"
+
+
+def density_text(share: float) -> str:
+    """In percent, three digits: 0.0352 is `3.52%`."""
+    return f"{100 * share:.3g}%"
+
+
+def _p(p: float | None, name: str = "") -> str:
+    if p is None:
+        return MISSING
+    relation = f"{name}=" if name else ""
+    return f"{name}<0.001" if p < 0.001 else f"{relation}{p:.3f}"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{n} {noun}{'s' * (n != 1)}"
