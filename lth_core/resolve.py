@@ -48,7 +48,8 @@ def resolve(spec: TicketSpec) -> TicketSpec:
 
 @lru_cache(maxsize=256)
 def _data(spec: DataSpec) -> tuple[DataSpec, Outline]:
-    return replace(spec, fingerprint=data.fingerprint(spec)), data.outline(spec)
+    pinned = replace(data.placed(spec), fingerprint=data.fingerprint(spec))
+    return pinned, data.outline(spec)
 
 
 @lru_cache(maxsize=256)

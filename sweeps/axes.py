@@ -10,6 +10,7 @@ from math import exp, log
 from typing import Any
 
 from lth_core.errors import SpecError
+from lth_core.resolve import resolve
 from lth_core.spec import TicketSpec
 from sweeps.config import Axis, Range, Study, parse_spec, set_field, spec_fields, spec_values
 
@@ -37,16 +38,17 @@ def axis_fields(study: Study) -> list[str]:
 
 
 def spec_of(base: Mapping[str, Any], fields: Fields) -> TicketSpec:
-    """The base spec's plain values with some fields set.
+    """The base spec's plain values with some fields set, resolved.
 
     Raises:
         SpecError: a value does not fit its field; names the field as an axis.
+        DataError: data that must be read to be pinned are absent or broken.
     """
     values = copy.deepcopy(dict(base))
     for field, value in fields.items():
         set_field(values, field, value)
     try:
-        return parse_spec(values)
+        return resolve(parse_spec(values))
     except SpecError as error:
         by = [field for field in fields if error.field.startswith(field)]
         raise error.under("axes" if by else "base") from None
@@ -72,7 +74,7 @@ def check_space(study: Study) -> None:
         raise SpecError("search.space", rule, {}, spec_fields())
     for name, axis in study.search.space.items():
         _check_field(f"search.space.{name}", name)
-        if not isinstance(axis, Range) and not axis:
+        if not isinstance(axis, Range) and not axis:  # of a range, low at least is one
             raise SpecError(f"search.space.{name}", "must have a value", axis)
 
 

@@ -15,7 +15,7 @@ def catalogue() -> dict[str, dict[str, str]]:
     """Kind -> name -> what it is."""
     return {
         "datasets": {
-            **_first_lines(SOURCES),
+            **_first_lines({n: s for n, s in SOURCES.items() if n != "folder"}),
             "folder:PATH": "images in PATH/train/CLASS/* and PATH/test/CLASS/*",
             "package.module:factory": "your own: a function from DataSpec to lth_core.data.Dataset",
         },

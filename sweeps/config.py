@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lth_core.errors import SpecError
 from lth_core.spec import TicketSpec, describe, sha256
@@ -27,7 +36,13 @@ DIRECTIONS: dict[str, Literal["max", "min"]] = {
 }
 """Record fields that a search can optimize, and which way is better."""
 
+MOST_VALUES = 100_000
+"""Of a range: more is a slip of the pen, and would fill the memory."""
+
 _ENDING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+_NOT_WRITTEN = re.compile(r"list\[any\]|function-after\[.*Range\]|\[key\]")
+"""What pydantic adds to a path for the arms of a union; what a user wrote is what counts."""
 
 
 class _Part(BaseModel):
@@ -37,14 +52,24 @@ class _Part(BaseModel):
 class Range(_Part):
     """Numbers from low to high: `count` or `step` spaces them; without either, any number."""
 
-    low: float
-    high: float
-    count: Annotated[int, Field(ge=2)] | None = None
+    low: FiniteFloat
+    high: FiniteFloat
+    count: Annotated[int, Field(ge=2, le=MOST_VALUES)] | None = None
     """How many values, ends included."""
     step: Annotated[float, Field(gt=0)] | None = None
     """Distance between values."""
     log: bool = False
     """Space or sample on a logarithmic scale."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.high < self.low:
+            raise SpecError("high", f"must not be below low, {self.low:g}", self.high)
+        if self.log and self.low <= 0:
+            raise SpecError("low", "must be above 0 on a logarithmic scale", self.low)
+        if self.step and (self.high - self.low) / self.step > MOST_VALUES:
+            raise SpecError("step", f"must give at most {MOST_VALUES} values", self.step)
+        return self
 
     def values(self) -> list[float]:
         """The spaced values; whole numbers where low, high and step are.
@@ -87,6 +112,8 @@ class Search(_Part):
         names = [said] if isinstance(said, str) else said
         if isinstance(names, list):
             said = {str(name): DIRECTIONS.get(str(name), "max") for name in names}
+        if not isinstance(said, dict):
+            raise SpecError("", "must name one record field, or two", said)
         for name in said:
             if name not in DIRECTIONS:
                 raise SpecError("", "is not a record field to optimize", name, DIRECTIONS)
@@ -169,7 +196,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(str(path), "must be a readable study file", str(error)) from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date's 13th month
         raise SpecError(str(path), "must be YAML", " ".join(str(error).split())) from None
     if not isinstance(said, dict):
         raise SpecError(str(path), "must be a mapping with the study's fields", said)
@@ -243,19 +270,29 @@ def _override(said: dict[str, Any], override: str) -> None:
         raise SpecError(override, "an override must read field=value", override)
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise SpecError(field, "must have a YAML value", text) from None
-    axes = said.setdefault("axes", {})
+    axes, base = (said.setdefault(part, {}) for part in ("axes", "base"))
+    if not isinstance(axes, dict) or not isinstance(base, dict):
+        return  # the study's own error is the one to show
     head, _, rest = field.partition(".")
-    if head == "axes":
+    if head == "axes" and rest:
         axes[rest] = value
     elif field in axes and isinstance(value, (list, dict)):
         axes[field] = value
     elif head in Study.model_fields:
         set_field(said, field, value)
     else:
-        axes.pop(field, None)  # one value asked for: the field is no axis any more
-        set_field(said.setdefault("base", {}), field, value)
+        # One value asked for: the field is no axis any more, nor part of a bundled one.
+        axes.pop(field, None)
+        for name, values in axes.items():
+            if isinstance(values, list) and name not in spec_fields():
+                axes[name] = [_without(field, point) for point in values]
+        set_field(base, field, value)
+
+
+def _without(field: str, point: Any) -> Any:
+    return {k: v for k, v in point.items() if k != field} if isinstance(point, dict) else point
 
 
 @cache
@@ -272,9 +309,11 @@ def _checked(adapter: TypeAdapter[Any], said: dict[str, Any]) -> Any:
 
 def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError:
     """Pydantic's first complaint in our words: path, rule, what was got, what is known."""
-    first = error.errors(include_url=False)[0]
-    # Arms of a union add their type's name to the path; what a user wrote is what counts.
-    parts = [str(part) for part in first["loc"] if part not in ("Range", "list[any]")]
+    found = error.errors(include_url=False)
+    first = found[0]
+    if first["type"] == "list_type" and isinstance(first["input"], dict) and len(found) > 1:
+        first = found[1]  # a mapping where a list or a range may be was meant as a range
+    parts = [str(part) for part in first["loc"] if not _NOT_WRITTEN.fullmatch(str(part))]
     path = ".".join(parts)
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, SpecError):
@@ -284,8 +323,8 @@ def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError
         return SpecError(path, "is not a known field", first["input"], _siblings(adapter, parts))
     if first["type"] in ("missing", "missing_argument"):
         return SpecError(path, "must be given", None)
-    rule = first["msg"].removeprefix("Input should be ")
-    return SpecError(path, f"must be {rule}", first["input"])
+    rule = first["msg"].replace("Input should be", "must be")
+    return SpecError(path, rule[0].lower() + rule[1:], first["input"])
 
 
 def _siblings(adapter: TypeAdapter[Any], parts: list[str]) -> list[str]:
@@ -293,7 +332,8 @@ def _siblings(adapter: TypeAdapter[Any], parts: list[str]) -> list[str]:
     schema = adapter.json_schema()
     where = schema
     for part in ["", *parts[:-1]]:
-        where = where.get("properties", {}).get(part, where if not part else {})
+        inside = where.get("additionalProperties") or {}  # of a mapping with names of its own
+        where = where.get("properties", {}).get(part, inside if part else where)
         for reference in (where, *where.get("allOf", ()), *where.get("anyOf", ())):
             if "$ref" in reference:
                 where = schema["$defs"][reference["$ref"].rpartition("/")[2]]

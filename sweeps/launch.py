@@ -20,7 +20,6 @@ from rich.console import Console
 from lth_core import data
 from lth_core.errors import LaunchError, LthError, TrackingError
 from lth_core.jobs import Job
-from lth_core.resolve import resolve
 from lth_core.train import Trainer
 from sweeps.axes import base_values, cells, spec_of
 from sweeps.config import Resources, Study
@@ -206,7 +205,7 @@ def sampled_trials(study: Study, sample: dict[str, Any]) -> tuple[Trial, ...]:
     """A sample of the space on every cell of the axes."""
     base = base_values(study)
     points = [{**sample, **cell} for cell in cells(study)]
-    return tuple(Trial(fields, resolve(spec_of(base, fields))) for fields in points)
+    return tuple(Trial(fields, spec_of(base, fields)) for fields in points)
 
 
 @contextmanager

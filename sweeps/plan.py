@@ -10,7 +10,6 @@ from typing import Any
 
 from lth_core.jobs import Job
 from lth_core.lottery import levels
-from lth_core.resolve import resolve
 from lth_core.spec import TicketSpec
 from lth_core.train import Trainer
 from sweeps.axes import Fields, axis_fields, base_values, cells, check_space, samples, spec_of
@@ -120,7 +119,7 @@ def make_plan(study: Study) -> Plan:
     base = base_values(study)
     found: dict[str, Trial] = {}
     for fields in points:
-        trial = Trial(fields, resolve(spec_of(base, fields)))
+        trial = Trial(fields, spec_of(base, fields))
         found.setdefault(trial.digest, trial)
     return Plan(study, tuple(found.values()))
 

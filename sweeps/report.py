@@ -74,7 +74,7 @@ def finish(study: Study, console: Console, output: Path | None = None) -> Writte
         try:
             publish_missing(study)
             publisher = _publisher(study)
-            publisher.publish_study(path.parent, *_study_says(found))
+            publisher.publish_study(path, *_study_says(found))
         except TrackingError as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
     return Written(path, notes)

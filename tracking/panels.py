@@ -53,14 +53,17 @@ def panels(
         lowest.tick_params(labelbottom=True)
     drawn = list(zip(grid, some, strict=False))
     for panel, cell in drawn:
-        _dress(panel, cell)
+        _dress(panel, cell, letters=round(10.5 * wide))
     return figure, drawn
 
 
-def _dress(panel: Panel, cell: Cell) -> None:
+def _dress(panel: Panel, cell: Cell, letters: int) -> None:
+    """Title (lines of so many letters), grid and frame."""
     seeds = f"{cell.seeds} seed{'s' * (cell.seeds != 1)}"
-    lines = wrap(f"{cell.label}, {seeds}" if cell.label else seeds, 44)
-    panel.set_title("\n".join(lines[:3]), loc="left", parse_math=False, color=INK, fontsize=10)
+    lines = wrap(f"{cell.label}, {seeds}" if cell.label else seeds, letters)
+    if len(lines) > 3:
+        lines = [*wrap(cell.label, letters, max_lines=2, placeholder=" ..."), seeds]
+    panel.set_title("\n".join(lines), loc="left", parse_math=False, color=INK, fontsize=10)
     panel.grid(color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)

@@ -95,7 +95,7 @@ class Publisher:
                 client.set_terminated(run_id, "FINISHED")
 
     def publish_study(
-        self, folder: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
+        self, report: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
     ) -> None:
         """Put a study's report and figures on its own run.
 
@@ -107,8 +107,8 @@ class Publisher:
                 client.set_tag(self.study_run, tag, word)
             for key, value in metrics.items():
                 client.log_metric(self.study_run, names.metric(key), value)
-            client.log_artifact(self.study_run, str(folder / "report.html"))
-            client.log_artifacts(self.study_run, str(folder / "figures"), "figures")
+            client.log_artifact(self.study_run, str(report))
+            client.log_artifacts(self.study_run, str(report.parent / "figures"), "figures")
             client.set_terminated(self.study_run, "FINISHED")
 
     def _run(self, client: MlflowClient, run: TrialRun) -> tuple[str, int]:

@@ -62,7 +62,7 @@ def verdict_table(
 
 
 def write_report(
-    folder: Path,
+    file: Path,
     study: str,
     records: Sequence[Record],
     axes: Sequence[str],
@@ -70,22 +70,22 @@ def write_report(
     tolerance: float | None,
     about: Mapping[str, str],
 ) -> Path:
-    """Write report.html, whole and in need of no other file, and figures/NAME.png and .pdf.
+    """Write one HTML file in need of no other, and figures/NAME.png and .pdf beside it.
 
     Args:
-        folder: made where it is missing; what is there is replaced, file by file, atomically.
+        file: its folder is made where it is missing; what is there is replaced, file by file.
         study: the study's name.
         records, axes, tolerance: as in `headlines`.
         curves: from a record's `training_digest` to its learning curves.
         about: how it was run, shown as it is: versions, machine, command, ...
 
     Returns:
-        The path of report.html.
+        The file's absolute path.
 
     Raises:
         StoreError: a file cannot be written.
     """
-    files, shown = FolderFiles(folder), []
+    files, shown = FolderFiles(file.parent), []
     for name, chart in FIGURES.items() if records else ():
         png, pdf = _rendered(chart.draw(records, axes, curves))
         files.write(f"figures/{name}.png", png)
@@ -106,8 +106,8 @@ def write_report(
         about=about,
         fewest=FEWEST,
     )
-    files.write("report.html", page.encode())
-    return folder / "report.html"
+    files.write(file.name, page.encode())
+    return file.absolute()
 
 
 def _rendered(figure: Figure) -> tuple[bytes, bytes]:

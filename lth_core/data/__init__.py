@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
 from lth_core.data.dataset import Dataset, Split, split, split_sizes
 from lth_core.data.dataset import fingerprint as content_fingerprint
-from lth_core.data.folder import folder_fingerprint, load_folder
-from lth_core.data.sources import OUTLINES, SOURCES, Outline
+from lth_core.data.folder import folder, listing_digest
+from lth_core.data.sources import OUTLINES, Outline, cifar10, digits, mnist
 from lth_core.errors import DataError, SpecError
 from lth_core.factories import load_factory
 from lth_core.spec import DataSpec
 
-__all__ = ["SOURCES", "Dataset", "Split", "fingerprint", "load", "outline"]
+__all__ = ["SOURCES", "Dataset", "Split", "fingerprint", "load", "outline", "placed"]
 
-KNOWN = (*SOURCES, "folder:PATH", "package.module:factory")
+SOURCES: dict[str, Callable[[DataSpec], Dataset]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "folder": folder,
+}
+
+KNOWN = (*OUTLINES, "folder:PATH", "package.module:factory")
 
 
 @lru_cache(maxsize=4)
@@ -62,19 +72,30 @@ def fingerprint(spec: DataSpec) -> str:
     Raises:
         SpecError: the name is not known.
     """
-    if spec.name in SOURCES:
-        return ""
-    if spec.name.startswith("folder:"):
-        return folder_fingerprint(spec.name.removeprefix("folder:"))
-    return content_fingerprint(_raw(spec))
+    return "" if spec.name in OUTLINES else content_fingerprint(_raw(spec))
+
+
+def placed(spec: DataSpec) -> DataSpec:
+    """The same data at an absolute place: ``folder:PATH`` is ``folder`` with PATH as its root.
+
+    The root is not part of the digest, so a folder is known by its content, wherever it lies.
+    """
+    name, _, path = spec.name.partition(":")
+    if name == "folder" and path:
+        spec = replace(spec, name=name, root=path)
+    return replace(spec, root=str(Path(spec.root).expanduser().absolute()))
+
+
+def _raw(spec: DataSpec) -> Dataset:
+    spec = placed(spec)
+    return _read(spec, listing_digest(spec) if spec.name == "folder" else "")
 
 
 @lru_cache(maxsize=1)
-def _raw(spec: DataSpec) -> Dataset:
+def _read(spec: DataSpec, listing: str) -> Dataset:
+    """The raw data, kept until another are read or a folder's listing changes."""
     if spec.name in SOURCES:
         return SOURCES[spec.name](spec)
-    if spec.name.startswith("folder:"):
-        return load_folder(spec.name.removeprefix("folder:"))
     if ":" not in spec.name:
         raise SpecError("data.name", "is not a known dataset", spec.name, KNOWN)
     made = load_factory("data.name", spec.name)(spec)

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lth_core.data.dataset import Dataset, Split, example_mean_std, fingerprint
+from lth_core.data.dataset import Dataset, Split, example_mean_std
 from lth_core.data.sources import raw
 from lth_core.errors import DataError
+from lth_core.spec import DataSpec
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
 
-def load_folder(path: str) -> Dataset:
-    """PATH/train/CLASS/* and PATH/test/CLASS/* as uint8 tensors; classes in sorted order.
+def folder(spec: DataSpec) -> Dataset:
+    """Images in ROOT/train/CLASS/* and ROOT/test/CLASS/*; as uint8, classes in sorted order.
 
     All images must share one size. Decoded images are kept in the cache folder
     (``LTH_CACHE``, by default ``~/.cache/lth``) under the digest of the file listing: names,
@@ -28,25 +29,16 @@ def load_folder(path: str) -> Dataset:
     Raises:
         DataError: a folder is missing or empty, or an image is broken or of another size.
     """
-    return _load(path)[0]
-
-
-def folder_fingerprint(path: str) -> str:
-    """Digest of the decoded pixels and classes."""
-    return _load(path)[1]
-
-
-def _load(path: str) -> tuple[Dataset, str]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    root = Path(path).expanduser()
-    files = {part: _listing(root, part) for part in ("train", "test")}
+    root = Path(spec.root)
+    files = _files(root)
     classes = sorted({name for name, _ in files["train"]})
     unknown = {name for name, _ in files["test"]} - set(classes)
     if unknown:
         raise DataError(f"{root / 'test'}: has classes that train/ lacks: {sorted(unknown)}")
-    cache = _cache_folder() / f"{_listing_digest(root, files)}.safetensors"
+    cache = _cache_folder() / f"{listing_digest(spec)}.safetensors"
     try:
         tensors = load_file(cache)
     except (OSError, SafetensorError):
@@ -60,8 +52,11 @@ def _load(path: str) -> tuple[Dataset, str]:
     if train.x.shape[1:] != test.x.shape[1:]:
         raise DataError(f"{root}: test images are {tuple(test.x.shape[1:])}, train images "
                         f"{tuple(train.x.shape[1:])}; all must share one size")  # fmt: skip
-    dataset = raw(train, test, *example_mean_std(train.x), len(classes))
-    return dataset, fingerprint(dataset)
+    return raw(train, test, *example_mean_std(train.x), len(classes))
+
+
+def _files(root: Path) -> dict[str, list[tuple[str, Path]]]:
+    return {part: _listing(root, part) for part in ("train", "test")}
 
 
 def _listing(root: Path, part: str) -> list[tuple[str, Path]]:
@@ -82,7 +77,10 @@ def _listing(root: Path, part: str) -> list[tuple[str, Path]]:
     return found
 
 
-def _listing_digest(root: Path, files: dict[str, list[tuple[str, Path]]]) -> str:
+def listing_digest(spec: DataSpec) -> str:
+    """Digest of the names, sizes and times of change of a folder's images."""
+    root = Path(spec.root)
+    files = _files(root)
     digest = hashlib.sha256()
     for listing in files.values():
         for _, path in listing:

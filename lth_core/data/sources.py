@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,12 +61,6 @@ def cifar10(spec: DataSpec) -> Dataset:
     std = torch.tensor([0.2470, 0.2435, 0.2616]) * 255
     return raw(pair[0], pair[1], mean.view(3, 1, 1), std.view(3, 1, 1), 10)
 
-
-SOURCES: dict[str, Callable[[DataSpec], Dataset]] = {
-    "digits": digits,
-    "mnist": mnist,
-    "cifar10": cifar10,
-}
 
 Outline = tuple[int, tuple[int, ...], int]
 """Training examples, shape of one, classes."""

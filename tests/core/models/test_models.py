@@ -1,0 +1,176 @@
+from math import sqrt
+
+import pytest
+import torch
+from torch import nn
+
+from lth_core import models
+from lth_core.errors import SpecError
+from lth_core.masks import prunable_layers
+from lth_core.spec import ModelSpec
+
+GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
+
+
+def build(shape: tuple[int, ...] = DIGIT, seed: int = 0, **fields: object) -> nn.Module:
+    return models.build(ModelSpec(**fields), shape, 10, torch.Generator().manual_seed(seed))
+
+
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def conv(inputs: int, outputs: int) -> int:
+    return 9 * inputs * outputs + outputs
+
+
+def fc(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+HEAD = fc(256, 256) + fc(256, 10)
+TWO = conv(3, 64) + conv(64, 64)
+FOUR = TWO + conv(64, 128) + conv(128, 128)
+SIX = FOUR + conv(128, 256) + conv(256, 256)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "parameters"),
+    [
+        ("lenet-300-100", GREY, 266_610),
+        ("conv-2", COLOUR, TWO + fc(64 * 16 * 16, 256) + HEAD),
+        ("conv-4", COLOUR, FOUR + fc(128 * 8 * 8, 256) + HEAD),
+        ("conv-6", COLOUR, SIX + fc(256 * 4 * 4, 256) + HEAD),
+        ("resnet-20", COLOUR, 272_474),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(
+    name: str, shape: tuple[int, ...], parameters: int
+) -> None:
+    model = build(shape, name=name)
+    assert count(model) == parameters
+    assert model(torch.zeros(2, *shape)).shape == (2, 10)
+
+
+def test_conv_2_4_6_have_the_parameters_of_the_layers_the_paper_lists() -> None:
+    """4.30M, 2.43M, 2.26M: convolutions, then 256-256-10 (Frankle & Carbin 2019, figure 2)."""
+    totals = TWO + fc(16384, 256) + HEAD, FOUR + fc(8192, 256) + HEAD, SIX + fc(4096, 256) + HEAD
+    assert totals == (4_301_642, 2_425_930, 2_262_602)
+
+
+def test_resnet_20_with_running_statistics_has_274042_numbers() -> None:
+    state = build(COLOUR, name="resnet-20").state_dict()
+    assert sum(v.numel() for name, v in state.items() if "num_batches" not in name) == 274_042
+
+
+def test_resnet_20_prunes_no_normalization() -> None:
+    model = build(COLOUR, name="resnet-20")
+    weights = sum(layer.weight.numel() for layer in prunable_layers(model).values())
+    norms = sum(
+        p.numel() for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()
+    )
+    assert weights + norms + 10 == 272_474  # and the ten biases of the output
+    assert list(prunable_layers(model))[-1] == "output"
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "hidden"),
+    [
+        ({"widths": (20,)}, DIGIT, [20]),
+        ({"widths": (20,), "depth": 3}, DIGIT, [20, 20, 20]),
+        ({"widths": (20, 5), "width": 0.5}, DIGIT, [10, 2]),
+        ({"widths": (20, 5), "width": 0.01}, DIGIT, [1, 1]),
+        ({"name": "lenet-300-100", "width": 0.1}, GREY, [30, 10]),
+        ({"name": "conv-2", "width": 0.25}, DIGIT, [16, 16, 64, 64]),
+        ({"name": "conv-2", "depth": 4, "width": 1 / 64}, DIGIT, [1, 1, 2, 2, 4, 4]),
+    ],
+)
+def test_width_scales_and_depth_counts_hidden_layers(
+    fields: dict[str, object], shape: tuple[int, ...], hidden: list[int]
+) -> None:
+    layers = prunable_layers(build(shape, **fields))
+    assert [layer.weight.shape[0] for layer in layers.values()] == [*hidden, 10]
+
+
+def test_resnet_depth_is_6n_plus_2() -> None:
+    layers = prunable_layers(build(DIGIT, name="resnet-20", depth=8, width=0.25))
+    assert len([name for name in layers if "shortcut" not in name]) == 8
+    assert layers["stem"].weight.shape[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape", "field"),
+    [
+        ({"name": "lenet-5"}, DIGIT, "model.name"),
+        ({"name": "resnet-20", "depth": 19}, DIGIT, "model.depth"),
+        ({"name": "resnet-20"}, (64,), "model.name"),
+        ({"name": "conv-2", "depth": 3}, DIGIT, "model.depth"),
+        ({"name": "conv-6"}, (1, 4, 4), "model.name"),
+        ({"name": "conv-2"}, (64,), "model.name"),
+        ({"name": "lenet-300-100", "depth": 2}, DIGIT, "model.depth"),
+        ({"name": "toys:absent"}, DIGIT, "model.name"),
+        ({"name": "nowhere:net"}, DIGIT, "model.name"),
+        ({"name": ":net"}, DIGIT, "model.name"),
+    ],
+)
+def test_model_that_does_not_exist_or_fit_is_refused_by_its_field(
+    fields: dict[str, object], shape: tuple[int, ...], field: str
+) -> None:
+    with pytest.raises(SpecError) as refused:
+        build(shape, **fields)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("init", "std", "uniform"),
+    [
+        ("kaiming_normal", lambda fan_in, fan_out: sqrt(2 / fan_in), False),
+        ("kaiming_uniform", lambda fan_in, fan_out: sqrt(2 / fan_in), True),
+        ("xavier_normal", lambda fan_in, fan_out: sqrt(2 / (fan_in + fan_out)), False),
+        ("xavier_uniform", lambda fan_in, fan_out: sqrt(2 / (fan_in + fan_out)), True),
+    ],
+)
+@pytest.mark.parametrize("name", ["lenet-300-100", "conv-2"])
+def test_weights_have_the_distribution_named(
+    name: str, init: str, std: object, uniform: bool
+) -> None:
+    for layer in prunable_layers(build(GREY, name=name, init=init)).values():
+        weight = layer.weight.detach()
+        if weight.numel() < 5000:
+            continue
+        window = weight[0, 0].numel()  # 9 for a 3x3 convolution, 1 for a linear layer
+        expected = std(weight.shape[1] * window, weight.shape[0] * window)  # type: ignore[operator]
+        assert weight.std().item() == pytest.approx(expected, rel=0.04)
+        assert weight.mean().item() == pytest.approx(0, abs=0.05 * expected)
+        bound = sqrt(3) * expected
+        assert (weight.abs().max().item() <= bound * 1.0001) == uniform
+        assert not layer.bias.detach().any()
+
+
+def test_as_built_keeps_what_the_factory_drew() -> None:
+    def own_draw() -> list[nn.Module]:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(4)
+            return [nn.Linear(64, 20), nn.Linear(20, 10)]
+
+    built = prunable_layers(build(widths=(20,), init="as_built", seed=4)).values()
+    for layer, drawn in zip(built, own_draw(), strict=True):
+        assert torch.equal(layer.weight, drawn.weight)
+        assert torch.equal(layer.bias, drawn.bias)
+
+
+@pytest.mark.parametrize("fields", [{}, {"init": "as_built"}, {"name": "toys:batch_norm_net"}])
+def test_build_repeats_by_its_seed_and_leaves_the_global_generator(fields: dict[str, str]) -> None:
+    before = torch.random.get_rng_state()
+    one, again, other = (
+        torch.cat([p.flatten() for p in build(seed=seed, **fields).parameters()])
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_only_a_users_model_is_pinned_by_its_source() -> None:
+    assert models.fingerprint(ModelSpec()) == ""
+    assert len(models.fingerprint(ModelSpec(name="toys:batch_norm_net"))) == 64

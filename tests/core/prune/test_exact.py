@@ -1,0 +1,47 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lth_core.prune import lowest
+
+# Few values, so that most draws have ties.
+scores = st.lists(st.integers(0, 4).map(float), min_size=1, max_size=40)
+
+
+def chosen(values: list[float], k: int, seed: int = 0) -> set[int]:
+    picked = lowest(torch.tensor(values), k, torch.Generator().manual_seed(seed))
+    return set(picked.nonzero().squeeze(1).tolist())
+
+
+@given(scores, st.data())
+def test_lowest_chooses_exactly_k_and_none_above_one_it_leaves(
+    values: list[float], data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(0, len(values)))
+    picked = chosen(values, k)
+    assert len(picked) == k
+    assert sorted(values[i] for i in picked) == sorted(values)[:k]
+
+
+@given(scores, st.data())
+def test_fewer_chosen_are_among_more_chosen_with_the_same_seed(
+    values: list[float], data: st.DataObject
+) -> None:
+    k = data.draw(st.integers(0, len(values)))
+    assert chosen(values, data.draw(st.integers(0, k))) <= chosen(values, k)
+
+
+def test_ties_fall_by_the_seed_not_by_position() -> None:
+    tied = [1.0] * 100
+    picked = chosen(tied, 50, seed=1)
+    assert picked == chosen(tied, 50, seed=1)
+    assert picked != chosen(tied, 50, seed=2)
+    # By position, all or none of the first half would go.
+    assert 10 < len(picked & set(range(50))) < 40
+
+
+@pytest.mark.parametrize("k", [-1, 4])
+def test_more_than_there_are_cannot_be_chosen(k: int) -> None:
+    with pytest.raises(AssertionError):
+        chosen([1.0, 2.0, 3.0], k)

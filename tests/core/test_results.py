@@ -1,0 +1,105 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets
+from lth_core.masks import density, overlap
+from lth_core.results import Curves, LevelResult, Training, record
+
+
+def test_early_stop_is_the_first_lowest_validation_loss_and_nothing_else(
+    search: list[LevelResult],
+) -> None:
+    """The best test accuracy stands elsewhere, and is not reported."""
+    curves = Curves(
+        step=[10, 20, 30, 40],
+        train_loss=[0.4, 0.3, 0.2, 0.1],
+        validation_loss=[0.5, 0.3, 0.3, 0.6],
+        validation_accuracy=[0.7, 0.8, 0.9, 0.95],
+        test_accuracy=[0.99, 0.8, 0.85, 0.9],
+    )
+    result = search[1].results["ticket"]
+    told = record(
+        search[1].spec,
+        1,
+        "ticket",
+        replace(result, training=replace(result.training, curves=curves)),
+    )
+    assert curves.early_stop == 1
+    assert told["early_stop_step"] == 20
+    assert told["early_stop_validation_loss"] == 0.3
+    assert told["early_stop_test_accuracy"] == 0.8
+    assert told["final_test_accuracy"] == 0.9
+
+
+def test_records_tell_what_the_masks_and_curves_hold(search: list[LevelResult]) -> None:
+    for level in search:
+        for row in level.records():
+            result = level.results[row["branch"]]
+            assert row["density"] == pytest.approx(density(level.mask))
+            assert row["requested_density"] == pytest.approx(
+                (2560 * 0.5**level.level + 160 * 0.75**level.level) / 2720
+            )
+            assert row["weights_prunable"] == 2720
+            assert row["weights_kept"] == sum(int(m.sum()) for m in level.mask.values())
+            assert row["parameters"] == 2720 + 32 + 16 + 10
+            assert row["flops"] == 2 * row["weights_kept"]  # one position in a linear layer
+            assert row["dense_flops"] == 2 * 2720
+            assert (row["rewind_step"], row["level"], row["seed"]) == (7, level.level, 0)
+            assert row["steps"] == (33 if level.level else 40)
+            assert row["collapsed_layers"] == 0
+            assert row["final_test_accuracy"] == result.training.curves.test_accuracy[-1]
+            assert result.training.curves.step == [10, 20, 30, 40]
+            assert row["training_digest"] == result.job.digest
+            assert row["ticket_digest"] == level.ticket_of(row["branch"]).digest
+
+
+def test_flops_count_a_kept_weight_at_each_of_its_positions(
+    normed: TicketSpec, trainer: Trainer
+) -> None:
+    level = list(find_tickets(normed, trainer))[1]
+    conv, output = (int(level.mask[name].sum()) for name in ("conv.weight", "output.weight"))
+    row = level.records()[0]
+    assert (conv, output) == (18, 1920)
+    assert row["flops"] == 2 * (18 * 64 + 1920)
+    assert row["dense_flops"] == 2 * (36 * 64 + 2560)
+
+
+def test_overlap_is_with_the_levels_ticket(search: list[LevelResult], trainer: Trainer) -> None:
+    for row in search[2].records():
+        job = search[2].results[row["branch"]].job
+        assert row["mask_overlap"] == overlap(trainer.mask(job.mask, job), search[2].mask)
+        assert (row["mask_overlap"] == 1) == (row["branch"] in ("ticket", "reinit"))
+
+
+def test_ignored_layer_stays_dense_and_out_of_the_count(
+    small: TicketSpec, trainer: Trainer
+) -> None:
+    prune = PruneSpec(fraction=0.5, ignore=("output",))
+    levels = list(find_tickets(replace(small, prune=prune, branches=("ticket",)), trainer))
+    row = levels[2].records()[0]
+    assert row["weights_prunable"] == 2560
+    assert row["weights_kept"] == 640
+    assert row["density"] == row["requested_density"] == levels[2].ticket.density == 0.25
+    assert row["layer_density"] == {"fc1": 0.25, "fc2": 0.25, "output": 1.0}
+    assert row["flops"] == 2 * (640 + 160)
+
+
+def test_records_are_json_and_trainings_come_back_from_it(search: list[LevelResult]) -> None:
+    for level in search:
+        json.dumps(level.records(), allow_nan=False)
+        for result in level.results.values():
+            said = json.loads(json.dumps(result.training.to_json()))
+            assert Training.from_json(said) == result.training
+
+
+def test_level_prints_as_one_line(search: list[LevelResult]) -> None:
+    assert str(search[0]).startswith("level  0  density 1.000  dense 0.")
+    assert [part.split()[0] for part in str(search[1]).split("  ")[-4:]] == list(search[1].results)
+
+
+def test_search_learns() -> None:
+    """Small as it is, the net tells digits apart, so that what is compared is no noise."""
+    level = next(find_tickets(TicketSpec(levels=0)))
+    assert level.records()[0]["final_test_accuracy"] > 0.93

@@ -1,0 +1,257 @@
+import dataclasses
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lth_core.errors import LthError, SpecError
+from lth_core.spec import (
+    WHERE,
+    DataSpec,
+    ModelSpec,
+    PruneSpec,
+    TicketSpec,
+    TrainSpec,
+    canonical_json,
+    describe,
+    steps_in,
+)
+from lth_core.ticket import spec_from
+
+PARTS = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec}
+MULTISTEP = {"schedule": "multistep", "milestones": ("5it",)}
+
+# For every field that decides the result: what it is changed to, beside the other fields it needs.
+CHANGES: dict[str, tuple[object, dict[str, object]]] = {
+    "data.name": ("mnist", {}),
+    "data.validation": (100, {}),
+    "data.fraction": (0.5, {}),
+    "data.augment": ("crop", {}),
+    "data.split_seed": (1, {}),
+    "data.fingerprint": ("ab", {}),
+    "model.name": ("conv-2", {}),
+    "model.widths": ((300,), {}),
+    "model.width": (0.5, {}),
+    "model.depth": (2, {"widths": (20,)}),
+    "model.init": ("xavier_normal", {}),
+    "model.fingerprint": ("ab", {}),
+    "train.optimizer": ("sgd", {}),
+    "train.lr": (0.1, {}),
+    "train.momentum": (0.9, {}),
+    "train.nesterov": (True, {"momentum": 0.9}),
+    "train.weight_decay": (1e-4, {}),
+    "train.batch_size": (61, {}),
+    "train.steps": (601, {}),
+    "train.schedule": ("cosine", {}),
+    "train.milestones": (("6it",), MULTISTEP),
+    "train.gamma": (0.2, {}),
+    "train.warmup": (5, {}),
+    "train.evaluate_every": (21, {}),
+    "train.precision": ("bf16", {}),
+    "train.replay_order": (True, {}),
+    "prune.score": ("other", {}),
+    "prune.scope": ("global", {}),
+    "prune.fraction": (0.3, {}),
+    "prune.output_fraction": (0.0, {}),
+    "prune.layer_fractions": ({"fc1": 0.1}, {}),
+    "prune.ignore": (("output",), {}),
+    "prune.one_shot": (True, {}),
+    "levels": (16, {}),
+    "rewind": (1, {}),
+    "branches": (("ticket",), {}),
+    "seed": (1, {}),
+}
+
+
+def make(path: str, **fields: object) -> TicketSpec:
+    """A spec with fields set in the part that a dotted path names."""
+    part = path.rpartition(".")[0]
+    return TicketSpec(**({part: PARTS[part](**fields)} if part else fields))
+
+
+def test_every_field_is_known_to_the_digest_test() -> None:
+    decisive = [
+        f"{prefix}{f.name}"
+        for prefix, spec in [("", TicketSpec), *((f"{k}.", v) for k, v in PARTS.items())]
+        for f in dataclasses.fields(spec)
+        if f.metadata != WHERE and (prefix or f.name not in PARTS)
+    ]
+    assert sorted(decisive) == sorted(CHANGES)
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_digest_changes_with_every_field_that_decides_the_result(path: str) -> None:
+    value, needed = CHANGES[path]
+    changed = make(path, **{**needed, path.rpartition(".")[2]: value})
+    assert changed.digest() != make(path, **needed).digest()
+
+
+def test_digest_does_not_depend_on_where_data_lie() -> None:
+    elsewhere = DataSpec(root="/elsewhere", download=True)
+    assert TicketSpec(data=elsewhere).digest() == TicketSpec().digest()
+
+
+def test_default_spec_keeps_its_digest() -> None:
+    """What a store remembers is lost when this changes. Raise SCHEMA if results change meaning."""
+    assert (
+        TicketSpec().digest() == "55bf896fa6b6219c873bc25e761a73deeb800c8f88d3d8d217123c3f52270e3c"
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (DataSpec(validation=100, fraction=1), DataSpec(validation=100.0, fraction=1.0)),
+        (ModelSpec(width=2, widths=[20, 10]), ModelSpec(width=2.0, widths=(20, 10))),
+        (TrainSpec(lr=1, batch_size=60.0), TrainSpec(lr=1.0, batch_size=60)),
+        (TrainSpec(steps=500, warmup=0), TrainSpec(steps="500it", warmup="0it")),
+        (
+            TrainSpec(schedule="multistep", milestones=[5, "2ep"]),
+            TrainSpec(schedule="multistep", milestones=("5it", "2ep")),
+        ),
+        (
+            PruneSpec(output_fraction=0, ignore=["fc1"]),
+            PruneSpec(output_fraction=0.0, ignore=("fc1",)),
+        ),
+        (PruneSpec(layer_fractions={"fc1": 0}), PruneSpec(layer_fractions={"fc1": 0.0})),
+        (TicketSpec(rewind=5, seed=1.0), TicketSpec(rewind="5it", seed=1)),
+        (TicketSpec(branches=["ticket"]), TicketSpec(branches=("ticket",))),
+    ],
+)
+def test_two_spellings_of_a_value_make_equal_specs(one: object, other: object) -> None:
+    assert one == other
+    assert canonical_json(describe(one)) == canonical_json(describe(other))
+
+
+def test_order_of_layer_fractions_neither_changes_digest_nor_meaning() -> None:
+    one = PruneSpec(layer_fractions={"fc1": 0.5, "fc?": 0.2, "*": 0.1})
+    other = PruneSpec(layer_fractions={"*": 0.1, "fc?": 0.2, "fc1": 0.5})
+    assert list(one.layer_fractions) == list(other.layer_fractions) == ["*", "fc?", "fc1"]
+
+
+NAN, INF = float("nan"), float("inf")
+BAD = [
+    (DataSpec, "name", [5, None]),
+    (DataSpec, "validation", [0, -1, 1.5, NAN, INF, "10", True, None]),
+    (DataSpec, "fraction", [0, -0.1, 1.01, NAN, True]),
+    (DataSpec, "augment", ["rotate", None]),
+    (DataSpec, "split_seed", [-1, 0.5, True]),
+    (DataSpec, "download", [1, "yes"]),
+    (ModelSpec, "widths", [(), (0,), (2.5,), 5, "300", (True,)]),
+    (ModelSpec, "width", [0, -1, INF, NAN, "1"]),
+    (ModelSpec, "depth", [0, 1.5, "2"]),
+    (ModelSpec, "init", ["zeros"]),
+    (TrainSpec, "optimizer", ["lion"]),
+    (TrainSpec, "lr", [0, -1, INF, NAN, "1e-3"]),
+    (TrainSpec, "momentum", [-0.1, 1, NAN]),
+    (TrainSpec, "nesterov", [True, 1]),
+    (TrainSpec, "weight_decay", [-1e-4, INF, NAN]),
+    (TrainSpec, "batch_size", [0, 1.5, "60"]),
+    (TrainSpec, "steps", [0, -1, "0it", "0ep", "10", 10.0, True, "1.5it"]),
+    (TrainSpec, "schedule", ["linear"]),
+    (TrainSpec, "milestones", [("5it",), 5]),
+    (TrainSpec, "gamma", [-0.1, 1.1]),
+    (TrainSpec, "warmup", [-1, "soon"]),
+    (TrainSpec, "evaluate_every", [0, "0ep"]),
+    (TrainSpec, "precision", ["fp8"]),
+    (PruneSpec, "scope", ["local"]),
+    (PruneSpec, "fraction", [1, -0.1, NAN, "0.2", False]),
+    (PruneSpec, "output_fraction", [1, -0.1]),
+    (PruneSpec, "layer_fractions", [[], 0.5]),
+    (PruneSpec, "ignore", ["output", None]),
+    (TicketSpec, "levels", [-1, 2.5, None]),
+    (TicketSpec, "rewind", [-1, "5", None]),
+    (TicketSpec, "branches", [(), ("reinit",), ("ticket", "ticket"), "ticket"]),
+    (TicketSpec, "seed", [-1, 0.5, "0"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "value"), [(s, n, v) for s, n, values in BAD for v in values]
+)
+def test_bad_value_is_refused_by_its_field(spec: type, name: str, value: object) -> None:
+    with pytest.raises(SpecError) as refused:
+        spec(**{name: value})
+    assert refused.value.field == name
+    assert str(refused.value).startswith(f"{name}: ")
+
+
+def test_bad_entries_are_refused_by_the_field_that_holds_them() -> None:
+    with pytest.raises(SpecError, match=r"^layer_fractions\.fc1: must be a fraction"):
+        PruneSpec(layer_fractions={"fc1": 1.0})
+    with pytest.raises(SpecError, match=r"^milestones: .*'soon'"):
+        TrainSpec(schedule="multistep", milestones=("soon",))
+    with pytest.raises(SpecError, match=r"^milestones: go with schedule"):
+        TrainSpec(schedule="multistep")
+    with pytest.raises(SpecError, match=r"^depth: repeats a single width"):
+        ModelSpec(widths=(20, 10), depth=3)
+
+
+def test_spec_error_says_rule_value_and_what_is_known_and_survives_pickling() -> None:
+    error = SpecError("scope", "is not known", "local", ["global", "layerwise"]).under("prune")
+    said = "prune.scope: is not known, but got 'local'; known: global, layerwise"
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(error) == str(copy) == said
+    assert (copy.field, copy.got, copy.known) == ("prune.scope", "local", ("global", "layerwise"))
+    assert isinstance(error, ValueError)
+    assert isinstance(error, LthError)
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"), [("0it", 0), ("500it", 500), ("2ep", 42), ("0.5ep", 10), ("1.5ep", 32)]
+)
+def test_durations_are_steps_or_epochs_rounded(duration: str, steps: int) -> None:
+    assert steps_in(duration, steps_per_epoch=21) == steps
+
+
+def test_resolved_has_every_duration_in_steps() -> None:
+    spec = TrainSpec(
+        steps="2ep",
+        warmup="0.5ep",
+        evaluate_every="1ep",
+        schedule="multistep",
+        milestones=("1ep", 30),
+    ).resolved(20)
+    assert (spec.steps, spec.warmup, spec.evaluate_every) == ("40it", "10it", "20it")
+    assert spec.milestones == ("20it", "30it")
+
+
+shares = st.floats(0, 0.99)
+specs = st.builds(
+    TicketSpec,
+    data=st.builds(
+        DataSpec,
+        validation=st.integers(1, 500) | st.floats(0.01, 0.99),
+        fraction=st.floats(0.01, 1),
+        split_seed=st.integers(0, 2**63),
+    ),
+    model=st.builds(
+        ModelSpec, widths=st.lists(st.integers(1, 9), min_size=1), width=st.integers(1, 3)
+    ),
+    train=st.builds(TrainSpec, lr=st.floats(1e-6, 10), steps=st.integers(1, 99)),
+    prune=st.builds(
+        PruneSpec,
+        fraction=shares,
+        output_fraction=st.none() | shares,
+        layer_fractions=st.dictionaries(
+            st.sampled_from(["fc*", "fc1", "*", "[ab]"]), shares | st.just(0)
+        ),
+    ),
+    levels=st.integers(0, 30),
+    rewind=st.integers(0, 30) | st.just("1ep"),
+    seed=st.integers(0, 2**63),
+)
+
+
+@given(specs)
+def test_spec_read_back_from_json_is_equal_with_equal_digest(spec: TicketSpec) -> None:
+    again = spec_from(json.loads(canonical_json(describe(spec))))
+    assert again == spec
+    assert again.digest() == spec.digest()
+
+
+@given(specs, specs)
+def test_different_specs_have_different_digests(one: TicketSpec, other: TicketSpec) -> None:
+    assert (one == other) == (one.digest() == other.digest())

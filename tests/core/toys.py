@@ -1,0 +1,102 @@
+"""Helpers of these tests, and a user's own models and datasets as a study file names them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lth_core.data import Dataset, Split
+from lth_core.data.augment import augment
+from lth_core.data.sources import raw
+from lth_core.jobs import Job
+from lth_core.lottery import levels
+from lth_core.masks import Mask, State
+from lth_core.resolve import resolve
+from lth_core.spec import DataSpec, ModelSpec, TicketSpec
+from lth_core.train.order import Order
+from lth_core.train.schedule import learning_rate
+
+BRANCHES = ("ticket", "reinit", "random_mask", "shuffled_mask")
+
+
+def same(a: State, b: State) -> bool:
+    """Whether two states are equal to the bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def timeless(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what may differ between two equal runs."""
+    return {k: v for k, v in record.items() if k not in ("train_seconds", "reused")}
+
+
+def jobs_of(spec: TicketSpec) -> list[dict[str, Job]]:
+    return list(levels(resolve(spec)))
+
+
+def batch_norm_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A convolution with buffers that training changes."""
+    net = nn.Sequential()
+    net.add_module("conv", nn.Conv2d(shape[0], 4, 3, padding=1, bias=False))
+    net.add_module("norm", nn.BatchNorm2d(4))
+    net.add_module("relu", nn.ReLU())
+    net.add_module("flatten", nn.Flatten())
+    net.add_module("output", nn.Linear(4 * shape[1] * shape[2], classes))
+    return net
+
+
+def tied_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Weights of few values, so that most scores tie; built so, not drawn."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 6), nn.ReLU(),
+                        nn.Linear(6, classes))  # fmt: skip
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(parameter.sign() * 0.1)
+    return net
+
+
+def not_a_dataset(spec: DataSpec) -> int:
+    return 3
+
+
+def colours(spec: DataSpec) -> Dataset:
+    """50 seeded 3x8x8 images of 3 classes, the class told by the brightest channel."""
+    stream = torch.Generator().manual_seed(5)
+    y = torch.randint(0, 3, (70,), generator=stream)
+    x = torch.randint(0, 128, (70, 3, 8, 8), generator=stream, dtype=torch.uint8)
+    x[torch.arange(70), y] += 100
+    flat = torch.tensor([90.0, 91.0, 92.0]).view(3, 1, 1), torch.tensor([50.0]).view(1, 1, 1)
+    return raw(Split(x[:50], y[:50]), Split(x[50:], y[50:]), *flat, 3)
+
+
+def features(spec: DataSpec) -> Dataset:
+    """Rows of five numbers, no images."""
+    rows = Split(torch.arange(100.0).view(20, 5), torch.arange(20) % 2)
+    return raw(rows, rows, torch.zeros(5), torch.ones(5), 2)
+
+
+def textbook(job: Job, model: nn.Module, mask: Mask, dataset: Dataset) -> State:
+    """The job's training as a textbook writes it, one step after the other; returns the end.
+
+    The model holds the start. Plain optimizers, the mask multiplied in after each step.
+    """
+    spec, optimizers = job.train, {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    options = {"momentum": spec.momentum, "nesterov": spec.nesterov} if spec.momentum else {}
+    optimizer = optimizers[spec.optimizer](
+        model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, **options
+    )
+    level = 0 if spec.replay_order else job.level
+    order = Order(len(dataset.train), spec.batch_size, job.seed, level, job.data.augment)
+    for step in range(job.first, job.last):
+        ((_, index, drawn),) = order.batches(step, step + 1, torch.device("cpu"))
+        optimizer.param_groups[0]["lr"] = learning_rate(spec, step)
+        x: Tensor = dataset.train.x[index]
+        x = augment(x, drawn) if job.data.augment != "none" else x
+        optimizer.zero_grad()
+        cross_entropy(model(dataset.normalize(x)), dataset.train.y[index]).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in mask:
+                    parameter *= mask[name]
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}

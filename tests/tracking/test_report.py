@@ -1,0 +1,197 @@
+import base64
+import re
+from html.parser import HTMLParser
+from io import StringIO
+
+import pytest
+from hand_made import curves, record, study
+from rich.console import Console
+
+from tracking.figures import FIGURES
+from tracking.report import headlines, verdict_table, write_report
+from tracking.sections import sections
+
+AXES = ["seed", "prune.fraction"]
+FRACTION = {"prune.fraction": 0.5}
+HOSTILE = '<script>alert("x")</script>[red]{{ 1 }}'
+
+
+def printed(records, axes=AXES, width=80):
+    console = Console(width=width, file=StringIO())
+    console.print(verdict_table(records, axes))
+    return console.file.getvalue()
+
+
+def written(folder, records=None, study_name="hand-made", axes=AXES, about=None):
+    records = study(**FRACTION) if records is None else records
+    file = folder / "report.html"
+    path = write_report(file, study_name, records, axes, curves, None, about or {})
+    assert path == file
+    return path.read_text("utf-8")
+
+
+def test_a_headline_names_the_sparsest_matching_ticket_and_its_win():
+    assert headlines(study(**FRACTION), AXES) == [
+        "prune.fraction=0.5: sparsest matching ticket at 50% density (3 seeds), "
+        "winning against reinit p=0.018"
+    ]
+
+
+def test_a_headline_says_when_no_ticket_matches():
+    losing = [r for r in study() if r["level"] != 1]
+    assert headlines(losing, ["seed"]) == ["No matching ticket down to 25% density (3 seeds)"]
+
+
+def test_a_headline_names_a_denser_winner_where_the_sparsest_match_does_not_win():
+    records = [r for r in study() if (r["branch"], r["level"]) != ("reinit", 2)]
+    (line,) = headlines(records, ["seed"], 0.1)
+    assert line.endswith("at 25% density (3 seeds); sparsest winning one at 50% p=0.018")
+
+
+def test_a_headline_says_when_the_ticket_is_no_better_than_reinit():
+    equal = [
+        {**r, "final_test_accuracy": (0.97, 0.96, 0.99)[r["seed"]]}
+        if r["branch"] == "reinit"
+        else r
+        for r in study(levels=1)
+    ]
+    (line,) = headlines(equal, ["seed"])
+    assert re.search(r"\(3 seeds\), not better than reinit p=0\.2\d\d$", line)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_below_three_replicates_nothing_is_decided(seeds):
+    (line,) = headlines(study(seeds=seeds, **FRACTION), AXES)
+    assert line.startswith("prune.fraction=0.5: too few replicates")
+    assert "too few" in printed(study(seeds=seeds, **FRACTION))
+
+
+def test_levels_0_has_no_ticket_yet():
+    assert headlines(study(levels=0), ["seed"]) == ["No ticket yet"]
+    assert "97.00±2.48%" in printed(study(levels=0))
+
+
+def test_the_table_shows_means_with_half_of_their_intervals():
+    (winner,) = [
+        row
+        for row in printed(study(**FRACTION)).splitlines()
+        if "winning " in row + " " and "±" in row
+    ]
+    assert winner.split() == ["50%", "98.00±2.48", "95.00±2.48", "yes", "0.018", "winning"]
+
+
+@pytest.mark.parametrize("branches", [["reinit"], ["reinit", "random_mask", "shuffled_mask"]])
+def test_the_table_keeps_a_level_on_one_line_at_80_columns(branches):
+    records = [r for r in study() if r["branch"] != "reinit"]
+    records += [{**r, "branch": b} for r in study() if r["branch"] == "reinit" for b in branches]
+    lines = [row for row in printed(records).splitlines() if re.match(r" *\d+% ", row)]
+    assert len(lines) == 2
+    assert all(row.count("±") == 1 + len(branches) for row in lines)
+
+
+def test_the_table_of_many_levels_keeps_the_sparsest_match_its_next_and_the_last():
+    records = [record(s, "dense", 0, (0.96, 0.97, 0.98)[s]) for s in range(3)]
+    for level in range(1, 31):
+        value = (0.96, 0.97, 0.98) if level <= 17 else (0.5, 0.6, 0.7)
+        ticket = [{**record(s, "ticket", 1, value[s]), "level": level} for s in range(3)]
+        records += [{**r, "density": 0.8**level} for r in ticket]
+    text = printed(records)
+    rows = re.findall(r"^ *([\d.]+%) ", text, flags=re.MULTILINE)
+    assert len(rows) == 8
+    assert {f"{100 * 0.8**level:.3g}%" for level in (1, 17, 18, 30)} <= set(rows)
+    (section,) = sections(records, ["seed"], None)
+    assert len(section.rows) == 30
+
+
+def test_the_table_shows_study_names_as_they_are():
+    assert "model.name=[red]x" in printed(study(**{"model.name": "[red]x"}), ["model.name"])
+
+
+def test_the_table_of_nothing_says_so():
+    assert "Nothing has been trained yet." in printed([])
+
+
+def test_the_report_writes_each_figure_beside_it_and_in_it(tmp_path):
+    page = written(tmp_path)
+    for name in FIGURES:
+        png = (tmp_path / "figures" / f"{name}.png").read_bytes()
+        assert png.startswith(b"\x89PNG")
+        assert base64.b64encode(png).decode() in page
+        assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+class Page(HTMLParser):
+    """Collects tags with what they load, and checks that what opens is closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.loads, self.tags, self.open = [], set(), []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.loads += [
+            value for name, value in attrs if name in ("src", "href", "srcset", "action")
+        ]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_well_formed_and_loads_nothing_from_outside(tmp_path):
+    page, text = Page(), written(tmp_path)
+    page.feed(text)
+    assert page.open == []
+    assert not re.search(r"https?://|url\(|@import", text)
+    assert page.loads
+    assert all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert "default-src 'none'" in text
+    assert not page.tags & {"script", "link", "iframe", "object"}
+
+
+def test_the_report_escapes_what_comes_from_a_study(tmp_path):
+    axis = f"model.{HOSTILE}"
+    records = [{**r, axis: HOSTILE} for r in study(levels=1)]
+    records += [{**r, "branch": HOSTILE} for r in records if r["branch"] == "reinit"]
+    text = written(tmp_path, records, HOSTILE, ["seed", axis], {HOSTILE: HOSTILE})
+    page = Page()
+    page.feed(text)
+    assert "script" not in page.tags
+    assert "<h1>&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;[red]{{ 1 }}</h1>" in text
+
+
+def test_the_report_shows_the_verdict_of_every_level_and_marks_the_best(tmp_path):
+    text = written(tmp_path)
+    assert text.count('<span class="tag winning">winning</span>') == 1
+    assert text.count('<span class="tag not">not matching</span>') == 1
+    (best,) = re.findall(r"<tr class=best>(.*?)</tr>", text, flags=re.DOTALL)
+    cells = re.findall(r"<td>(?:<span[^>]*>)?([^<]*)", best)
+    assert [cell.strip() for cell in cells] == [
+        "1", "50%", "winning", "98.00 ± 2.48", "95.00 ± 2.48", "+1.00", "90 / 110", "yes", "0.018",
+    ]  # fmt: skip
+
+
+def test_the_report_flags_layer_collapse(tmp_path):
+    records = [{**r, "collapsed_layers": int(r["level"] == 2)} for r in study()]
+    assert written(tmp_path, records).count('<span class="tag">layer collapse</span>') == 1
+
+
+def test_the_report_says_how_it_was_run(tmp_path):
+    text = written(tmp_path, about={"command": "lth sweep a.yaml"})
+    assert "<dt>command</dt><dd>lth sweep a.yaml</dd>" in text
+
+
+@pytest.mark.parametrize("records", [[], study(levels=0), study(seeds=1)], ids=len)
+def test_the_report_shows_what_there_is(tmp_path, records):
+    assert "hand-made" in written(tmp_path, records)
+
+
+def test_the_same_study_gives_the_same_files(tmp_path):
+    written(tmp_path / "a")
+    written(tmp_path / "b")
+    files = sorted(path for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert len(files) == 1 + 2 * len(FIGURES)
+    for path in files:
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
