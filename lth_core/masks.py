@@ -8,21 +8,19 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
 Mask = dict[str, Tensor]
 State = dict[str, Tensor]
+PrunableLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-def prunable_layers(model: nn.Module) -> dict[str, nn.Linear | _ConvNd]:
+def prunable_layers(model: nn.Module) -> dict[str, PrunableLayer]:
     """Layers whose weight can be pruned, by name, in the model's order; the last is the output.
 
     Linear and convolution layers: normalization parameters and biases are not prunable.
     """
     return {
-        name: layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, (nn.Linear, _ConvNd))
+        name: layer for name, layer in model.named_modules() if isinstance(layer, PrunableLayer)
     }
 
 

@@ -48,11 +48,12 @@ def summarize(values: Sequence[float]) -> Summary:
 def p_greater(a: Sequence[float], b: Sequence[float]) -> float:
     """p of the paired one-sided t-test that a is greater than b on average.
 
-    Where all differences are equal there is no variance to test with: 0 if a is greater, else 1.
+    Where all differences are equal the t-test has no variance to go by, and would find any gain
+    significant: the sign test says how likely so many gains are by chance, 2^-n.
     """
     differences = [x - y for x, y in zip(a, b, strict=True)]
-    if len(differences) < 2 or max(differences) - min(differences) < 1e-12:
-        return 0.0 if len(differences) >= 2 and differences[0] > 1e-12 else 1.0
+    if max(differences) - min(differences) < 1e-12:
+        return 0.5 ** len(differences) if differences[0] > 1e-12 else 1.0
     from scipy.stats import ttest_rel
 
     return float(ttest_rel(a, b, alternative="greater").pvalue)

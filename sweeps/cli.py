@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lth_core.errors import LthError, SpecError
@@ -58,7 +59,7 @@ def sweep(
     from sweeps.launch import launch
     from sweeps.plan import make_plan, summary
     from sweeps.report import finish
-    from sweeps.studies import find_study, remember
+    from sweeps.studies import find_study
 
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     chosen = find_study(study, changes)
@@ -66,14 +67,20 @@ def sweep(
     out.print(plan_line(chosen.name, cost), soft_wrap=True)
     if dry_run:
         return
-    remember(chosen)
     outcome = launch(chosen, out, address)
-    report = finish(chosen, out)
-    for note in [*outcome.notes, *report.notes]:
-        out.print(note, soft_wrap=True)
+    for note in outcome.notes:
+        out.print(note, soft_wrap=True, markup=False)
     for name, reason in outcome.failures:
-        out.print(f"[red]failed[/] {name}: {reason}", soft_wrap=True)
-    out.print(f"report: {report.path}", soft_wrap=True)
+        out.print(f"[red]failed[/] {escape(f'{name}: {reason}')}", soft_wrap=True)
+    try:
+        report = finish(chosen, out)
+    except SpecError:  # nothing is done
+        if not outcome.failures:
+            raise
+        raise typer.Exit(1) from None
+    for note in report.notes:
+        out.print(note, soft_wrap=True, markup=False)
+    out.print(f"report: {report.path}", soft_wrap=True, markup=False)
     if chosen.tracking.uri:
         out.print(f"every ticket, mask and curve, in MLflow's UI: lth ui {chosen.name}")
     if outcome.failures:
@@ -113,8 +120,8 @@ def report(
         return
     written = finish(chosen, out, output)
     for note in written.notes:
-        out.print(note, soft_wrap=True)
-    out.print(f"report: {written.path}", soft_wrap=True)
+        out.print(note, soft_wrap=True, markup=False)
+    out.print(f"report: {written.path}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -206,7 +213,7 @@ def ticket_export(
 
     ticket = export(store, digest, output)
     out.print(f"{output}: level {ticket.level} {ticket.branch}, density {ticket.density:.4f}",
-              soft_wrap=True)  # fmt: skip
+              soft_wrap=True, markup=False)  # fmt: skip
 
 
 @ticket_app.command("ls")
@@ -238,7 +245,7 @@ def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")]) ->
     from sweeps.tickets import about
 
     for name, value in about(file).items():
-        out.print(f"{name:14} {value}", soft_wrap=True)
+        out.print(f"{name:14} {value}", soft_wrap=True, markup=False)
 
 
 def plan_line(name: str, cost: dict[str, int]) -> str:

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -24,6 +24,7 @@ from lth_core.train import Trainer
 from sweeps.axes import base_values, cells, spec_of
 from sweeps.config import Resources, Study
 from sweeps.plan import Plan, Trial, is_stored, make_plan
+from sweeps.studies import remember
 from sweeps.trainable import Setting, make_trainer, run_trial, train_shared, use_threads
 from tracking.publish import Publisher, open_publisher
 
@@ -55,11 +56,12 @@ def launch(study: Study, console: Console, address: str | None = None) -> Outcom
         LthError: bad input, before anything runs.
     """
     plan = make_plan(study)
-    trainer = make_trainer(_absolute(study.store))
     if address is None:
         _check_data(plan)
+    trainer = make_trainer(_absolute(study.store))
     outcome = Outcome()
     setting = make_setting(study, outcome)
+    remember(study)
     if study.search.algorithm == "optuna":
         with _ray(address, study.resources):
             _search(study, setting, console, outcome)
@@ -165,7 +167,8 @@ def _fit(
             failed = (result.metrics or {}).get("failed", [])
             outcome.failures += [(name, reason) for name, reason in failed]
             if result.error and not failed:
-                outcome.failures.append((str(result.config), str(result.error).strip()))
+                reason = str(result.error).strip().splitlines()[-1]
+                outcome.failures.append((_name(work, result.config or {}), reason))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -182,7 +185,8 @@ def trainable(config: dict[str, Any], work: Any, setting: Setting) -> None:
     trainer = make_trainer(setting.store)
     piece = work[config["work"]] if "work" in config else sampled_trials(work, config)
     if isinstance(piece, Job):
-        train_shared(piece, setting)
+        with suppress(LthError):  # the trials that need it say so
+            train_shared(piece, setting)
         tune.report({"failed": []})
         return
     failed: list[tuple[str, str]] = []
@@ -244,6 +248,16 @@ def _check_data(plan: Plan) -> None:
 
     for spec in dict.fromkeys(trial.spec.data for trial in plan.trials):
         data.load(spec, torch.device("cpu"))
+
+
+def _name(work: Any, config: dict[str, Any]) -> str:
+    """What a piece of work is called: its trials, a dense run, or a sample."""
+    if "work" not in config:
+        return str(config)
+    piece = work[config["work"]]
+    if isinstance(piece, Job):
+        return f"the dense run {piece.digest[:12]}"
+    return ", ".join(trial.id for trial in piece)
 
 
 def _line(trial: Trial, rows: list[dict[str, Any]]) -> str:

@@ -12,6 +12,9 @@ COMMIT = "lth.git_commit"
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
 
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Makes the UI show runs, metrics and artifacts first, and not its pages for language models."""
+
 LEVEL_METRICS = (
     "requested_density",
     "density",

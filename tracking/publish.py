@@ -164,7 +164,9 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
     with _speaking(uri) as client:
         experiment = client.get_experiment_by_name(study)
         experiment_id = (
-            experiment.experiment_id if experiment else client.create_experiment(study, artifacts)
+            experiment.experiment_id
+            if experiment
+            else client.create_experiment(study, artifacts, names.EXPERIMENT_TAGS)
         )
         query = f"tags.`{names.STUDY}` = '{study}'"
         found = client.search_runs([experiment_id], query, max_results=1)

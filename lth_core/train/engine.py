@@ -102,7 +102,12 @@ class Trainer:
 
         def make() -> tuple[State, Mask]:
             stored = self._stored_state("points", job) or self._stored_state("trainings", job)
-            return stored or self._train(job)[1]
+            if stored:
+                return stored
+            state, mask = self._train(job)[1]
+            if self._entry("points", job.digest):  # its manifest is sound, its weights were not
+                self._keep_point(job, state, mask)
+            return state, mask
 
         return _recent(self._finals, job.digest, make)
 
@@ -166,9 +171,12 @@ class Trainer:
 
     def _keep_points(self, job: Job, outcome: Outcome) -> None:
         for step, state in outcome.points.items():
-            point, mask = _point(job, step), self.mask(job.mask, job)
-            about = {"step": step, "parent": job.digest}
-            self.store.put("points", point.digest, about, {STATE: _to_bytes(state, mask)})
+            self._keep_point(_point(job, step), state, self.mask(job.mask, job))
+
+    def _keep_point(self, point: Job, state: State, mask: Mask) -> None:
+        self.store.put(
+            "points", point.digest, {"step": point.last}, {STATE: _to_bytes(state, mask)}
+        )
 
     def _stored_state(self, kind: str, job: Job) -> tuple[State, Mask] | None:
         entry = self._entry(kind, job.digest)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from lth_core.errors import SpecError
+from lth_core.store import FolderFiles
 from sweeps.config import Study, read_study
 
 
@@ -21,7 +23,7 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
         SpecError: there is no such study, or a field of it is wrong.
     """
     path, last, known = Path(name), remembered(name), presets()
-    if not path.is_file():
+    if not os.path.isfile(path):  # False also where the name is too long for a file
         if last and (swept or name not in known):
             path = last
         elif name in known:
@@ -39,13 +41,16 @@ def presets() -> dict[str, Path]:
 
 
 def remember(study: Study) -> None:
-    """Keep the study as it is swept, overrides and all, for the commands that come after."""
-    path = study.folder() / "study.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True)))
+    """Keep the study as it is swept, overrides and all, for the commands that come after.
+
+    Raises:
+        StoreError: its folder cannot be written to.
+    """
+    said = yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+    FolderFiles(study.folder()).write("study.yaml", said.encode())
 
 
 def remembered(name: str) -> Path | None:
     """The file of a study as it was last swept from this folder, if it was."""
     path = Path("lth-studies").absolute() / name / "study.yaml"
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None

@@ -84,7 +84,7 @@ def test_header_says_what_the_ticket_is(file: Path, ticket: Ticket) -> None:
 
 def test_ticket_read_back_is_the_ticket_written(file: Path, ticket: Ticket) -> None:
     again = load_ticket(file)
-    assert again.spec == ticket.spec
+    assert again.spec.digest() == ticket.spec.digest()
     assert again.digest == ticket.digest
     assert same(again.start, ticket.start)
     assert same(again.mask, ticket.mask)

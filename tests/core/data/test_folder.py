@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lth_core import data
+from lth_core import TicketSpec, TrainSpec, data, find_tickets
 from lth_core.data import Dataset
 from lth_core.errors import DataError
 from lth_core.spec import DataSpec
@@ -64,6 +64,19 @@ def test_changed_content_has_another_fingerprint_though_size_and_names_stay(fold
 def test_fingerprint_is_of_the_content_not_the_place(folder: Path) -> None:
     before = fingerprint(folder)
     assert fingerprint(folder.rename(folder.with_name("animals"))) == before
+
+
+def test_search_on_a_folder_has_one_digest_wherever_the_folder_lies(folder: Path) -> None:
+    def search(place: Path) -> list[dict[str, object]]:
+        spec = TicketSpec(
+            data=DataSpec(name=f"folder:{place}", validation=2), train=TrainSpec(steps=2), levels=0
+        )
+        return next(find_tickets(spec)).records()
+
+    here = search(folder)
+    there = search(folder.rename(folder.with_name("animals")))
+    for said in ("spec_digest", "training_digest", "final_test_accuracy"):
+        assert here[0][said] == there[0][said]
 
 
 def test_decoded_images_are_cached_and_a_torn_cache_is_made_again(

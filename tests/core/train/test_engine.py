@@ -126,6 +126,8 @@ def test_another_seed_gives_other_weights_order_and_masks(
             assert not torch.equal(a["fc1.weight"], b["fc1.weight"])
             if one.level:
                 assert result.training.mask_digest != two.results[branch].training.mask_digest
+    starts = [trainer.start(jobs_of(replace(small, seed=seed))[0]["dense"]) for seed in (0, 1)]
+    assert not (starts[0]["fc1.weight"] == starts[1]["fc1.weight"]).any()
     # The order alone: the same start and mask under another replicate's order end elsewhere.
     dense = jobs_of(small)[0]["dense"]
     assert not same(trainer.final(dense)[0], trainer.final(replace(dense, seed=1))[0])
