@@ -13,9 +13,10 @@ from lth_core.branches import BRANCHES
 from lth_core.jobs import Full, Init, Job, Pruned
 from lth_core.prune import compounded
 from lth_core.resolve import resolve
-from lth_core.results import LevelResult, Result
+from lth_core.results import LevelResult
 from lth_core.spec import TicketSpec, steps_in
 from lth_core.train import Trainer
+from lth_core.training import Result
 
 Train = Callable[[Sequence[Job]], list[Result]]
 

@@ -45,6 +45,17 @@ _NOT_WRITTEN = re.compile(r"list\[any\]|function-after\[.*Range\]|\[key\]")
 """What pydantic adds to a path for the arms of a union; what a user wrote is what counts."""
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 2e-4 is a number, as in YAML 1.2, and no text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+"),
+    list("-+0123456789"),
+)
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -193,7 +204,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
         SpecError: the file is not YAML, or a field is wrong; names the field's path.
     """
     try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        said = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(str(path), "must be a readable study file", str(error)) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date's 13th month
@@ -269,7 +280,7 @@ def _override(said: dict[str, Any], override: str) -> None:
     if not equals or not field:
         raise SpecError(override, "an override must read field=value", override)
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise SpecError(field, "must have a YAML value", text) from None
     axes, base = (said.setdefault(part, {}) for part in ("axes", "base"))

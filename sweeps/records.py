@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from lth_core.errors import CorruptEntryError
-from lth_core.results import Curves, Training
 from lth_core.store import Store
+from lth_core.training import Curves, Training
 from lth_core.verdict import Verdict, verdicts
 from sweeps.config import Study, parse_spec, spec_values
 from sweeps.plan import Trial

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from lth_core.results import Curves
+from lth_core.training import Curves
 from lth_core.verdict import Summary
 from tracking.cells import Cell, Point, Record, cells
 from tracking.panels import (

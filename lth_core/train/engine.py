@@ -23,13 +23,13 @@ from lth_core.errors import CorruptEntryError, StoreError, TicketFileError
 from lth_core.jobs import Job, MaskRecipe
 from lth_core.masks import Mask, State
 from lth_core.measures import layers_of
-from lth_core.results import Layer, Result, Training
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec, TicketSpec, describe, sha256
 from lth_core.store import Entry, Store
 from lth_core.ticket import Ticket
 from lth_core.train.loop import Outcome, Task, run
 from lth_core.train.order import Order
+from lth_core.training import Layer, Result, Training
 
 logger = logging.getLogger("lth")
 

@@ -15,11 +15,11 @@ from lth_core.data import Dataset, Split
 from lth_core.data.augment import augment
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
-from lth_core.results import Curves
 from lth_core.spec import TrainSpec, steps_in
 from lth_core.train.order import Order
 from lth_core.train.precision import arithmetic
 from lth_core.train.schedule import learning_rate
+from lth_core.training import Curves
 
 EVALUATION_BATCH = 1000
 

@@ -5,7 +5,8 @@ import pytest
 
 from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets
 from lth_core.masks import density, overlap
-from lth_core.results import Curves, LevelResult, Training, record
+from lth_core.results import LevelResult, record
+from lth_core.training import Curves, Training
 
 
 def test_early_stop_is_the_first_lowest_validation_loss_and_nothing_else(

@@ -52,7 +52,7 @@ def test_ticket_that_does_not_beat_reinit_is_only_matching() -> None:
 
 
 def test_ticket_below_dense_is_not_matching_though_it_beats_reinit() -> None:
-    verdict = judged([0.960, 0.961, 0.959], WORSE)
+    verdict = judged([0.960, 0.961, 0.958], WORSE)
     assert verdict.verdict == "not matching"
     assert verdict.p_reinit is not None
     assert verdict.p_reinit < 0.05

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lth_core.results import Curves
+from lth_core.training import Curves
 
 DENSE = (0.96, 0.97, 0.98)
 TICKET = {1: (0.97, 0.98, 0.99), 2: (0.90, 0.92, 0.91)}
