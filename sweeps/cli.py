@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,7 +83,9 @@ def sweep(
         out.print(note, soft_wrap=True, markup=False)
     out.print(f"report: {report.path}", soft_wrap=True, markup=False)
     if chosen.tracking.uri:
-        out.print(f"every ticket, mask and curve, in MLflow's UI: lth ui {chosen.name}")
+        lth = "lth" if shutil.which("lth") else sys.argv[0]
+        out.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {chosen.name}",
+                  soft_wrap=True, markup=False)  # fmt: skip
     if outcome.failures:
         raise typer.Exit(1)
 

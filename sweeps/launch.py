@@ -18,15 +18,18 @@ from typing import Any
 from rich.console import Console
 
 from lth_core import data
-from lth_core.errors import LaunchError, LthError, TrackingError
+from lth_core.errors import LaunchError, LthError, StoreError, TrackingError
 from lth_core.jobs import Job
 from lth_core.train import Trainer
 from sweeps.axes import base_values, cells, spec_of
 from sweeps.config import Resources, Study
 from sweeps.plan import Plan, Trial, is_stored, make_plan
 from sweeps.studies import remember
-from sweeps.trainable import Setting, make_trainer, run_trial, train_shared, use_threads
+from sweeps.trainable import Setting, make_trainer, run_trial, use_threads
 from tracking.publish import Publisher, open_publisher
+
+Work = Sequence[Job] | Sequence[tuple[Trial, ...]] | Study
+"""Dense runs, lots of trials, or a study whose samples become trials."""
 
 RETRIES = 2
 """Times a trial whose worker died is started again."""
@@ -34,7 +37,7 @@ RETRIES = 2
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that was given no GPU sees none
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -117,7 +120,7 @@ def _sweep(
     with screen(console, sum(trial.spec.levels + 1 for trial in missing)):
         for work in (shared, plan.lots(missing)):
             if work:
-                _fit(plan.study, {"work": list(range(len(work)))}, work, setting, outcome)
+                _fit(plan.study, work, setting, outcome)
 
 
 def _search(study: Study, setting: Setting, console: Console, outcome: Outcome) -> None:
@@ -129,30 +132,34 @@ def _search(study: Study, setting: Setting, console: Console, outcome: Outcome) 
     total = left * sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
     if left > 0:
         with screen(console, total):
-            _fit(study, None, study, setting, outcome, search=searcher(study, found), samples=left)
+            _fit(study, study, setting, outcome, search=searcher(study, found), samples=left)
     found = open_study(study)
     outcome.notes += ["best: " + line for line in best(found, study)]
 
 
 def _fit(
     study: Study,
-    grid: dict[str, list[int]] | None,
-    work: Any,
+    work: Work,
     setting: Setting,
     outcome: Outcome,
     search: Any = None,
     samples: int = 1,
 ) -> None:
-    """One Tuner over numbered pieces of work, or over what a searcher suggests."""
+    """One Tuner over pieces of work, by number, or over what a searcher suggests.
+
+    Raises:
+        StoreError: the store could not be written; every later trial would meet the same.
+    """
     from ray import tune
 
     from sweeps.progress import ShowLevels
 
     resources = study.resources.model_dump()
+    numbers = {} if isinstance(work, Study) else {"work": tune.grid_search([*range(len(work))])}
     scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trainable, work=work, setting=setting), resources),
-        param_space={name: tune.grid_search(values) for name, values in (grid or {}).items()},
+        param_space=numbers,
         tune_config=tune.TuneConfig(
             num_samples=samples, search_alg=search, reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -164,7 +171,10 @@ def _fit(
     )  # fmt: skip
     try:
         for result in tuner.fit():
-            failed = (result.metrics or {}).get("failed", [])
+            said = result.metrics or {}
+            if "store" in said:
+                raise StoreError(said["store"])
+            failed = said.get("failed", [])
             outcome.failures += [(name, reason) for name, reason in failed]
             if result.error and not failed:
                 reason = str(result.error).strip().splitlines()[-1]
@@ -173,7 +183,7 @@ def _fit(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def trainable(config: dict[str, Any], work: Any, setting: Setting) -> None:
+def trainable(config: dict[str, Any], work: Work, setting: Setting) -> None:
     """What a Ray Tune trial runs: a shared dense run, a lot of trials, or a sample's cells.
 
     A failure that would come again (bad data, a loss that is not finite) is reported, not raised:
@@ -183,25 +193,30 @@ def trainable(config: dict[str, Any], work: Any, setting: Setting) -> None:
 
     use_threads(setting.cpu)
     trainer = make_trainer(setting.store)
-    piece = work[config["work"]] if "work" in config else sampled_trials(work, config)
+    try:
+        piece = sampled_trials(work, config) if isinstance(work, Study) else work[config["work"]]
+    except LthError as error:
+        tune.report({"failed": [(str(config), str(error))]})
+        return
     if isinstance(piece, Job):
         with suppress(LthError):  # the trials that need it say so
-            train_shared(piece, setting)
+            trainer([piece])
         tune.report({"failed": []})
         return
-    failed: list[tuple[str, str]] = []
+    report: dict[str, Any] = {"failed": []}
     last: list[dict[str, Any]] = []
     for trial in piece:
         rows: list[dict[str, Any]] = []
         try:
             for rows in run_trial(trial, setting, trainer):
                 tune.report({"latest": _line(trial, rows)})
+        except StoreError as error:
+            report["store"] = str(error)
         except LthError as error:
-            failed.append((trial.id, str(error)))
+            report["failed"].append((trial.id, str(error)))
         last += [row for row in rows if row["branch"] in ("ticket", "dense")]
-    report: dict[str, Any] = {"failed": failed}
-    if isinstance(work, Study) and not failed:
-        report |= {name: fmean(row[name] for row in last) for name in work.search.objective}
+    if isinstance(work, Study) and last and report == {"failed": []}:
+        report |= {key: fmean(row[key] for row in last) for key in work.search.objective}
     tune.report(report)
 
 
@@ -233,9 +248,11 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
         there = ray.cluster_resources()
         for name, need in (("CPU", resources.cpu), ("GPU", resources.gpu)):
             if address is None and need > there.get(name, 0):
+                field = f"resources.{name.lower()}"
+                hint = f"; {field}=0 runs on CPUs" if name == "GPU" else ""
                 raise LaunchError(
-                    f"resources.{name.lower()}: a trial needs {need:g}, but this machine has "
-                    f"{there.get(name, 0):g}"
+                    f"{field}: a trial needs {need:g}, but this machine has "
+                    f"{there.get(name, 0):g}{hint}"
                 )
         yield
     finally:
@@ -250,9 +267,9 @@ def _check_data(plan: Plan) -> None:
         data.load(spec, torch.device("cpu"))
 
 
-def _name(work: Any, config: dict[str, Any]) -> str:
+def _name(work: Work, config: dict[str, Any]) -> str:
     """What a piece of work is called: its trials, a dense run, or a sample."""
-    if "work" not in config:
+    if isinstance(work, Study):
         return str(config)
     piece = work[config["work"]]
     if isinstance(piece, Job):
@@ -266,4 +283,4 @@ def _line(trial: Trial, rows: list[dict[str, Any]]) -> str:
 
 
 def _absolute(store: str) -> str:
-    return str(Path(store).expanduser().absolute())
+    return store if "://" in store else str(Path(store).expanduser().absolute())

@@ -13,7 +13,6 @@ import torch
 
 from lth_core import find_tickets
 from lth_core.errors import TrackingError
-from lth_core.jobs import Job
 from lth_core.results import LevelResult
 from lth_core.store import open_store
 from lth_core.train import Trainer
@@ -83,11 +82,6 @@ def trial_run(trial: Trial) -> TrialRun:
     """The trial as tracking knows it."""
     named = " ".join(f"{field}={value}" for field, value in trial.fields.items())
     return TrialRun(key=trial.digest, name=named or trial.id, fields=trial.fields, spec=trial.spec)
-
-
-def train_shared(job: Job, setting: Setting) -> None:
-    """Train a dense run, with the rewind points of every trial that hangs on it."""
-    make_trainer(setting.store)([job])
 
 
 @lru_cache(maxsize=1)
