@@ -191,9 +191,10 @@ class Study(_Part):
         return Path("lth-studies").absolute() / self.name
 
     def digest(self) -> str:
-        """sha256 of what decides which trials there are."""
+        """sha256 of what decides which trials there are; how many of them, a search may extend."""
         said = {"axes": self.axes, "search": self.search}
         dumped = TypeAdapter(dict[str, Any]).dump_python(said, mode="json")
+        del dumped["search"]["trials"]
         return sha256({"name": self.name, "base": describe(self.base), **dumped})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from lth_core.train import Trainer
 from sweeps.axes import base_values, cells, spec_of
 from sweeps.config import Resources, Study
 from sweeps.plan import Plan, Trial, is_stored, make_plan
+from sweeps.records import load_records
+from sweeps.stopping import why_stop
 from sweeps.studies import remember
 from sweeps.trainable import Setting, make_trainer, run_trial, use_threads
 from tracking.publish import Publisher, open_publisher
@@ -69,7 +72,7 @@ def launch(study: Study, console: Console, address: str | None = None) -> Outcom
         with _ray(address, study.resources):
             _search(study, setting, console, outcome)
         return outcome
-    missing = [trial for trial in plan.trials if not is_stored(trial, trainer)]
+    missing = [trial for trial in plan.trials if not _is_done(trial, study, trainer)]
     if missing:
         with _ray(address, study.resources):
             _sweep(plan, missing, setting, trainer, console, outcome)
@@ -234,6 +237,8 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
     Raises:
         LaunchError: the cluster cannot be reached, or has not what a trial needs.
     """
+    if address:
+        _check_address(address)
     os.environ.update(QUIET)
     import ray
 
@@ -257,6 +262,25 @@ def _ray(address: str | None, resources: Resources) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _is_done(trial: Trial, study: Study, trainer: Trainer) -> bool:
+    """Whether a trial has reached its last level, or the one at which it stops."""
+    if is_stored(trial, trainer):
+        return True
+    records = load_records(trainer.store, study.name, [trial])
+    return bool(records) and why_stop(records, study.stop, study.tolerance) is not None
+
+
+def _check_address(address: str) -> None:
+    """Ray itself waits minutes for a cluster that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # `auto`
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise LaunchError(f"--address: no Ray cluster answers at {address}: {error}") from None
 
 
 def _check_data(plan: Plan) -> None:
