@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 _on_screen: list[Screen] = []
 """The display of the sweep that runs in this process. Tune pickles callbacks, so none holds it."""
@@ -26,12 +27,14 @@ class Screen:
 
     def __init__(self, console: Console, total: int) -> None:
         self._console, self._total, self._done = console, total, 0
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("levels"), TimeElapsedColumn(), TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[latest]}"), console=console,
+            BarColumn(24), MofNCompleteColumn(), TextColumn("levels"), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(),
+            TextColumn("[dim]{task.description}", table_column=rest),
+            console=console, expand=True,
         )  # fmt: skip
-        self._task = self._bar.add_task("sweep", total=total, latest="starting Ray")
+        self._task = self._bar.add_task("starting Ray", total=total)
 
     def __enter__(self) -> Screen:
         if self._console.is_terminal:
@@ -45,7 +48,7 @@ class Screen:
     def level(self, latest: str) -> None:
         """One more level is done."""
         before, self._done = self._done, self._done + 1
-        self._bar.update(self._task, advance=1, latest=latest)
+        self._bar.update(self._task, advance=1, description=latest)
         tenth = max(1, self._total // 10)
         if not self._console.is_terminal and before // tenth < self._done // tenth:
             self._console.print(f"{self._done}/{self._total} levels  {latest}", soft_wrap=True)

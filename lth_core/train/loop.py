@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from lth_core.data.augment import augment
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
 from lth_core.spec import TrainSpec, steps_in
+from lth_core.train.optimizer import make_optimizer, stepper
 from lth_core.train.order import Order
 from lth_core.train.precision import arithmetic
 from lth_core.train.schedule import learning_rate
@@ -65,6 +65,7 @@ def run(task: Task) -> Outcome:
     model, spec, data = task.model, task.spec, task.data
     device = data.train.x.device
     optimizer = make_optimizer(model, spec)
+    step_and_forget = stepper(optimizer)
     weights, masks = masked_parameters(model, task.mask)
     every, curves, points = steps_in(spec.evaluate_every), Curves(), {}
     losses: list[Tensor] = []
@@ -78,11 +79,11 @@ def run(task: Task) -> Outcome:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(spec, step)
             loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            optimizer.step()
-            if weights:
-                torch._foreach_mul_(weights, masks)
+            with torch.no_grad():
+                step_and_forget()
+                if weights:
+                    torch._foreach_mul_(weights, masks)
             losses.append(loss.detach())
             done = step + 1
             if done % every == 0 or done == task.last:
@@ -91,16 +92,6 @@ def run(task: Task) -> Outcome:
     if task.last in task.keep:
         points[task.last] = state_of(model)
     return Outcome(state_of(model), points, curves, time.perf_counter() - started)
-
-
-def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
-    """torch.optim's own, over all parameters."""
-    options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay, "fused": True}
-    if spec.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), **options)
-    return torch.optim.SGD(
-        model.parameters(), momentum=spec.momentum, nesterov=spec.nesterov, **options
-    )
 
 
 def masked_parameters(model: nn.Module, mask: Mask) -> tuple[list[Tensor], list[Tensor]]:
