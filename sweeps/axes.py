@@ -12,7 +12,8 @@ from typing import Any
 from lth_core.errors import SpecError
 from lth_core.resolve import resolve
 from lth_core.spec import TicketSpec
-from sweeps.config import Axis, Range, Study, parse_spec, set_field, spec_fields, spec_values
+from sweeps.config import Axis, Range, Study
+from sweeps.reader import parse_spec, set_field, spec_fields, spec_values
 
 Fields = dict[str, Any]
 """Dotted fields of a spec and their values."""

@@ -8,7 +8,8 @@ from lth_core.branches import BRANCHES
 from lth_core.data import SOURCES
 from lth_core.models import ABOUT
 from lth_core.prune import SCORES
-from sweeps.config import spec_fields, study_schema
+from sweeps.config import study_schema
+from sweeps.reader import spec_fields
 
 
 def catalogue() -> dict[str, dict[str, str]]:

@@ -9,8 +9,9 @@ from lth_core.errors import CorruptEntryError
 from lth_core.store import Store
 from lth_core.training import Curves, Training
 from lth_core.verdict import Verdict, verdicts
-from sweeps.config import Study, parse_spec, spec_values
+from sweeps.config import Study
 from sweeps.plan import Trial
+from sweeps.reader import parse_spec, spec_values
 
 KIND = "trials"
 

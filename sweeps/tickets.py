@@ -12,7 +12,7 @@ from lth_core.resolve import resolve
 from lth_core.store import Store, open_store
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
-from sweeps.config import parse_spec
+from sweeps.reader import parse_spec
 from sweeps.records import every_trial
 
 SHORTEST = 6

@@ -10,7 +10,8 @@ import yaml
 
 from lth_core.errors import SpecError
 from lth_core.store import FolderFiles
-from sweeps.config import Study, read_study
+from sweeps.config import Study
+from sweeps.reader import read_study
 
 
 def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False) -> Study:

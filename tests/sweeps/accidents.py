@@ -1,0 +1,40 @@
+"""Networks of a user's own that misbehave on a worker; tests copy this file beside their study."""
+
+import os
+import time
+from pathlib import Path
+
+from torch import nn
+
+from lth_core.spec import ModelSpec
+
+PLACE = Path(__file__).parent
+"""The copy's folder. `driver` there holds the process id of the one that launches."""
+
+
+def plain(shape: tuple[int, ...], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+
+def on_worker() -> bool:
+    return os.getpid() != int((PLACE / "driver").read_text())
+
+
+def dies_once(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """The first worker that builds it dies like one that was killed."""
+    if on_worker() and not (PLACE / "died").exists():
+        (PLACE / "died").touch()
+        os._exit(137)
+    return plain(shape, classes)
+
+
+def meets(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Waits until two workers are here at once."""
+    if on_worker():
+        (PLACE / f"here-{os.getpid()}").touch()
+        patience = time.monotonic() + 60
+        while len(list(PLACE.glob("here-*"))) < 2:
+            if time.monotonic() > patience:
+                raise RuntimeError("no other worker came")
+            time.sleep(0.05)
+    return plain(shape, classes)

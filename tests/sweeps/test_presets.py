@@ -1,0 +1,129 @@
+"""The presets say what the papers say."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from lth_core.branches import BRANCHES
+from lth_core.spec import TicketSpec, steps_in
+from sweeps.plan import make_plan, summary
+from sweeps.studies import find_study, presets
+
+
+def specs(name: str, *overrides: str) -> list[TicketSpec]:
+    return [trial.spec for trial in make_plan(find_study(name, overrides)).trials]
+
+
+def test_the_five_presets_are_there_under_their_own_names() -> None:
+    assert list(presets()) == [
+        "conv-cifar10",
+        "digits",
+        "lenet-mnist",
+        "resnet20-cifar10",
+        "width-depth",
+    ]
+    for name, path in presets().items():
+        text = path.read_text()
+        assert yaml.safe_load(text)["name"] == name
+        assert re.match(r"# \w.+\n", text), "its first line says what it asks, for `lth studies`"
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "naive", "unique"),
+    [
+        ("digits", 10, 5 * (1 + 15 * 3) + 5 * (1 + 5 * 3), 5 + 5 * 15 * 3 + 5 * 5 * 3),
+        ("lenet-mnist", 5, 5 * 61, 5 * 61),
+        ("conv-cifar10", 15, 15 * 61, 15 * 61),
+        ("resnet20-cifar10", 15, 15 * 46, 3 + 15 * 45),
+        ("width-depth", 36, 36 * 15, 36 * 15),
+    ],
+)
+def test_preset_plans_as_many_trainings_as_counted_by_hand(
+    name: str, trials: int, naive: int, unique: int
+) -> None:
+    cost = summary(make_plan(find_study(name)))
+    assert (cost["trials"], cost["trainings_naive"], cost["trainings_unique"]) == (
+        trials,
+        naive,
+        unique,
+    )
+
+
+def test_lenet_is_the_papers() -> None:
+    spec = specs("lenet-mnist")[0]
+    assert (spec.model.name, spec.model.init) == ("lenet-300-100", "xavier_normal")
+    assert (spec.train.optimizer, spec.train.lr, spec.train.batch_size) == ("adam", 1.2e-3, 60)
+    assert (spec.train.steps, spec.train.evaluate_every) == ("50000it", "100it")
+    assert (spec.data.name, spec.data.validation) == ("mnist", 5000)
+    assert (spec.prune.fraction, spec.prune.output_fraction, spec.prune.scope) == (
+        0.2,
+        0.1,
+        "layerwise",
+    )
+    assert spec.rewind == "0it"
+
+
+@pytest.mark.parametrize(
+    ("model", "lr", "steps", "conv"),
+    [
+        ("conv-2", 2e-4, 20_000, 0.10),
+        ("conv-4", 3e-4, 25_000, 0.10),
+        ("conv-6", 3e-4, 30_000, 0.15),
+    ],
+)
+def test_conv_is_the_papers(model: str, lr: float, steps: int, conv: float) -> None:
+    found = [spec for spec in specs("conv-cifar10") if spec.model.name == model]
+    assert [spec.seed for spec in found] == [0, 1, 2, 3, 4]
+    spec = found[0]
+    assert (spec.train.optimizer, spec.train.lr, spec.train.batch_size) == ("adam", lr, 60)
+    assert steps_in(spec.train.steps) == steps
+    assert (spec.model.init, spec.data.validation) == ("xavier_normal", 5000)
+    assert spec.prune.layer_fractions == {"conv*": conv}
+    assert (spec.prune.fraction, spec.prune.output_fraction, spec.prune.scope) == (
+        0.2,
+        0.1,
+        "layerwise",
+    )
+
+
+def test_resnet_is_the_papers() -> None:
+    found = specs("resnet20-cifar10")
+    spec, epoch = found[0], -(-45_000 // 128)
+    assert (spec.model.name, spec.data.name, spec.data.augment) == (
+        "resnet-20",
+        "cifar10",
+        "crop_flip",
+    )
+    train = spec.train
+    assert (train.optimizer, train.momentum, train.lr, train.weight_decay) == (
+        "sgd",
+        0.9,
+        0.1,
+        2e-4,
+    )
+    assert (train.batch_size, train.schedule, train.gamma) == (128, "multistep", 0.1)
+    assert train.steps == f"{182 * epoch}it"
+    assert train.milestones == (f"{91 * epoch}it", f"{136 * epoch}it")
+    assert (spec.prune.scope, spec.prune.fraction) == ("global", 0.2)
+    assert {spec.rewind for spec in found} >= {"0it", "1000it"}
+
+
+def test_demo_has_three_seeds_or_more_and_reaches_three_percent() -> None:
+    found = specs("digits")
+    assert {spec.data.name for spec in found} == {"digits"}
+    assert (found[0].model.name, found[0].model.widths) == ("mlp", (300, 100))
+    assert set(found[0].branches) == {"ticket", "reinit", "random_mask"} <= BRANCHES.keys()
+    assert len({spec.seed for spec in found}) >= 3
+    assert len({spec.prune.fraction for spec in found}) >= 2
+    assert {round((1 - s.prune.fraction) ** s.levels, 2) for s in found} <= {0.03, 0.04}
+
+
+def test_width_and_depth_vary_in_every_combination() -> None:
+    found: Any = {(spec.model.width, spec.model.depth, spec.seed) for spec in specs("width-depth")}
+    assert len(found) == 4 * 3 * 3
+
+
+def test_digits_is_cut_short_by_overrides_of_its_bundled_axis() -> None:
+    assert {spec.levels for spec in specs("digits", "levels=2", "seed=0")} == {2}
