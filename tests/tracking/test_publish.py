@@ -1,0 +1,205 @@
+"""MLflow as a projection: the same contract on an SQLite file and on a server over HTTP."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets, load_ticket
+from lth_core.errors import TrackingError
+from lth_core.results import LevelResult
+from tracking import names
+from tracking.publish import Publisher, TrialRun, open_publisher
+
+mlflow = pytest.mark.mlflow
+
+SPEC = TicketSpec(
+    data=DataSpec(fraction=0.3),
+    model=ModelSpec(widths=(16,)),
+    train=TrainSpec(steps=20, evaluate_every=10),
+    levels=2,
+    branches=("ticket", "reinit"),
+    seed=3,
+)
+
+
+@pytest.fixture(scope="module")
+def levels() -> list[LevelResult]:
+    return list(find_tickets(SPEC))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
+        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1",
+        "--artifacts-destination", str(folder / "artifacts"),
+    ]  # fmt: skip
+    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder)
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.fixture(params=["sqlite", "http"])
+def publisher(request: pytest.FixtureRequest, tmp_path: Path) -> Publisher:
+    if request.param == "sqlite":
+        return open_publisher(f"sqlite:///{tmp_path}/mlflow.db", "a-study", "about it")
+    return open_publisher(request.getfixturevalue("server"), tmp_path.name, "about it")
+
+
+def trial_of(levels: list[LevelResult]) -> TrialRun:
+    spec = levels[0].spec
+    return TrialRun(key=spec.digest(), name="seed=3", fields={"seed": 3}, spec=spec)
+
+
+def publish(publisher: Publisher, levels: list[LevelResult]) -> None:
+    for level in levels:
+        publisher.publish(trial_of(levels), level, level.records())
+    publisher.finish(trial_of(levels))
+
+
+def everything(publisher: Publisher) -> dict[str, object]:
+    """All that an experiment holds of trials: tags, parameters, metric histories, artifacts."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(publisher.uri)
+    found = {}
+    for run in client.search_runs([publisher.experiment]):
+        histories = {
+            key: [
+                (m.step, m.timestamp, m.value)
+                for m in client.get_metric_history(run.info.run_id, key)
+            ]
+            for key in run.data.metrics
+        }
+        folders = [a.path for a in client.list_artifacts(run.info.run_id)]
+        files = [
+            a.path for folder in folders for a in client.list_artifacts(run.info.run_id, folder)
+        ]
+        found[run.info.run_id] = (run.info.status, dict(run.data.params), histories, files)
+    return found
+
+
+@mlflow
+def test_a_trial_becomes_a_run_below_its_study(
+    publisher: Publisher, levels: list[LevelResult]
+) -> None:
+    from mlflow import MlflowClient
+
+    publish(publisher, levels)
+    client = MlflowClient(publisher.uri)
+    study = client.get_run(publisher.study_run)
+    (run,) = client.search_runs(
+        [publisher.experiment], f"tags.`{names.KEY}` = '{digest_of(levels)}'"
+    )
+    assert run.data.tags[names.PARENT] == study.info.run_id
+    assert run.data.tags[names.RUN_NAME] == "seed=3"
+    assert run.data.tags["axis.seed"] == "3"
+    assert len(run.data.tags[names.COMMIT]) in (0, 40)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.widths"] == "[16]"
+    assert run.data.params["spec_digest"] == digest_of(levels)
+    assert run.data.params["version.torch"]
+    assert run.data.params["version.device"]
+
+
+def digest_of(levels: list[LevelResult]) -> str:
+    return levels[0].spec.digest()
+
+
+@mlflow
+def test_metrics_have_the_level_and_curves_the_iteration_as_step(
+    publisher: Publisher, levels: list[LevelResult]
+) -> None:
+    publish(publisher, levels)
+    ((_, _, histories, _),) = [v for v in everything(publisher).values() if v[1]]
+    records = [record for level in levels for record in level.records()]
+    tickets = {r["level"]: r for r in records if r["branch"] in ("dense", "ticket")}
+    assert [(s, v) for s, _, v in histories["density"]] == [
+        (level, pytest.approx(record["density"])) for level, record in tickets.items()
+    ]
+    for branch, name in (("ticket", "final_test_accuracy"), ("reinit", "early_stop_step"),
+                         ("ticket", "mask_overlap")):  # fmt: skip
+        expected = [(r["level"], r[name]) for r in records if r["branch"] == branch]
+        assert [(s, v) for s, _, v in histories[f"{branch}/{name}"]] == expected
+    curves = levels[2].results["reinit"].training.curves
+    said = [(s, v) for s, _, v in histories["level_02/reinit/test_accuracy"]]
+    assert said == list(zip(curves.step, curves.test_accuracy, strict=True))
+    assert [s for s, _, _ in histories["level_00/dense/train_loss"]] == [10, 20]
+
+
+@mlflow
+def test_each_level_keeps_its_mask_and_a_ticket_that_loads(
+    publisher: Publisher, levels: list[LevelResult], tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+    from safetensors.numpy import load_file
+
+    publish(publisher, levels)
+    client = MlflowClient(publisher.uri)
+    (run,) = client.search_runs([publisher.experiment], f"tags.`{names.KEY}` != ''")
+    for level in levels:
+        folder = client.download_artifacts(
+            run.info.run_id, f"level_{level.level:02d}", str(tmp_path)
+        )
+        ticket = load_ticket(Path(folder) / "ticket.safetensors")
+        assert ticket.digest == level.ticket.digest
+        bits = load_file(Path(folder) / "mask.safetensors")
+        kept = sum(int.from_bytes(b.tobytes(), "little").bit_count() for b in bits.values())
+        assert kept == level.records()[0]["weights_kept"]
+
+
+@mlflow
+def test_publishing_again_changes_nothing(publisher: Publisher, levels: list[LevelResult]) -> None:
+    publish(publisher, levels[:2])
+    assert publisher.published(trial_of(levels)) == 2
+    publish(publisher, levels)
+    before = everything(publisher)
+    publish(publisher, levels)
+    again = open_publisher(publisher.uri, _name(publisher), "about it")
+    assert again == publisher
+    publish(again, levels)
+    assert everything(publisher) == before
+    assert publisher.published(trial_of(levels)) == 3
+
+
+def _name(publisher: Publisher) -> str:
+    from mlflow import MlflowClient
+
+    return MlflowClient(publisher.uri).get_experiment(publisher.experiment).name
+
+
+@mlflow
+def test_a_server_that_is_not_there_is_said_within_seconds() -> None:
+    started = time.monotonic()
+    with pytest.raises(TrackingError, match=r"tracking.uri: http://127.0.0.1:9 does not answer"):
+        open_publisher("http://127.0.0.1:9", "a-study", "about it")
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/x", "mlruns", "postgres://x"])
+def test_an_address_of_another_kind_is_refused(uri: str) -> None:
+    with pytest.raises(TrackingError, match="must be sqlite:///FILE"):
+        open_publisher(uri, "a-study", "about it")
