@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -105,16 +106,25 @@ class Publisher:
         with _speaking(self.uri) as client:
             for tag, word in tags.items():
                 client.set_tag(self.study_run, tag, word)
+            known = client.get_run(self.study_run).data.metrics
             for key, value in metrics.items():
-                client.log_metric(self.study_run, names.metric(key), value)
+                if known.get(names.metric(key)) != value:
+                    client.log_metric(self.study_run, names.metric(key), value)
             client.log_artifact(self.study_run, str(report))
             client.log_artifacts(self.study_run, str(report.parent / "figures"), "figures")
             client.set_terminated(self.study_run, "FINISHED")
 
     def _run(self, client: MlflowClient, run: TrialRun) -> tuple[str, int]:
         """The trial's run, made where it is missing, and how many levels it has."""
-        if found := self._find(client, run):
+        found = self._find(client, run)
+        if found and found[1]:
             return found
+        run_id = found[0] if found else self._create(client, run)
+        # Again also where the run is there: a kill may have come between.
+        client.log_batch(run_id, params=list(_params(run.spec)))
+        return run_id, 0
+
+    def _create(self, client: MlflowClient, run: TrialRun) -> str:
         tags = {
             names.KEY: run.key,
             names.PARENT: self.study_run,
@@ -122,9 +132,8 @@ class Publisher:
             names.COMMIT: self.commit,
             **{f"axis.{field}": str(value) for field, value in run.fields.items()},
         }
-        made = client.create_run(self.experiment, tags=tags)
-        client.log_batch(made.info.run_id, params=list(_params(run.spec)))
-        return made.info.run_id, 0
+        run_id: str = client.create_run(self.experiment, tags=tags).info.run_id
+        return run_id
 
     def _find(self, client: MlflowClient, run: TrialRun) -> tuple[str, int] | None:
         query = f"tags.`{names.KEY}` = '{run.key}'"
@@ -156,6 +165,7 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
     artifacts = None
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+        _check_database(database)
         uri, artifacts = f"sqlite:///{database}", str(database.parent / "mlartifacts" / study)
     elif not uri.startswith(("http://", "https://")):
         raise TrackingError(
@@ -175,6 +185,18 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
         tags = {names.STUDY: study, names.RUN_NAME: study, "mlflow.note.content": description}
         made = client.create_run(experiment_id, tags=tags)
         return Publisher(uri, experiment_id, made.info.run_id, git_commit())
+
+
+def _check_database(database: Path) -> None:
+    """MLflow itself tries for minutes to open a file that cannot be opened."""
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(database)) as opened:
+            opened.execute("select count(*) from sqlite_master")
+    except (OSError, sqlite3.Error) as error:
+        raise TrackingError(
+            f"tracking.uri: {database} cannot be opened as an SQLite file: {error}"
+        ) from None
 
 
 def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> Iterator[Any]:

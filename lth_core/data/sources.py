@@ -42,7 +42,7 @@ def digits(spec: DataSpec) -> Dataset:
 
 def mnist(spec: DataSpec) -> Dataset:
     """MNIST, 60,000 + 10,000 handwritten digits, 28x28 (LeCun et al. 1998), by torchvision."""
-    train, test = _torchvision(spec, "MNIST", spec.root)
+    train, test = _torchvision(spec, "MNIST", "MNIST/raw")
     pair = tuple(Split(p.data[:, None].contiguous(), p.targets.long()) for p in (train, test))
     _expect(spec, pair, (60_000, 10_000))
     # The usual 0.1307 and 0.3081, in units of a byte.
@@ -54,7 +54,7 @@ def cifar10(spec: DataSpec) -> Dataset:
     """CIFAR-10, 50,000 + 10,000 colour images, 32x32 (Krizhevsky 2009), by torchvision."""
     pair = tuple(
         Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))
-        for p in _torchvision(spec, "CIFAR10", spec.root)
+        for p in _torchvision(spec, "CIFAR10", "cifar-10-batches-py")
     )
     _expect(spec, pair, (50_000, 10_000))
     mean = torch.tensor([0.4914, 0.4822, 0.4465]) * 255
@@ -73,11 +73,14 @@ OUTLINES: dict[str, Outline] = {
 """What is known of the named datasets without reading them, so that a plan needs no data."""
 
 
-def _torchvision(spec: DataSpec, name: str, root: str) -> list[Any]:
-    import torchvision.datasets
-
-    folder = Path(root).expanduser()
+def _torchvision(spec: DataSpec, name: str, files: str) -> list[Any]:
+    """torchvision's train and test part of a dataset whose ``files`` lie below the root."""
+    folder = Path(spec.root).expanduser()
     try:
+        if not spec.download and not (folder / files).is_dir():  # said before a slow import
+            raise FileNotFoundError(f"there is no folder {files}")
+        import torchvision.datasets
+
         if spec.download:
             folder.mkdir(parents=True, exist_ok=True)
         return [

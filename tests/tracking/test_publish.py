@@ -62,11 +62,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.wait(timeout=30)
 
 
-@pytest.fixture(params=["sqlite", "http"])
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('database')}/mlflow.db"
+
+
+@pytest.fixture(params=["database", "server"])
 def publisher(request: pytest.FixtureRequest, tmp_path: Path) -> Publisher:
-    if request.param == "sqlite":
-        return open_publisher(f"sqlite:///{tmp_path}/mlflow.db", "a-study", "about it")
-    return open_publisher(request.getfixturevalue("server"), tmp_path.name, "about it")
+    """A study of its own in the SQLite file or on the server that these tests share."""
+    return open_publisher(request.getfixturevalue(request.param), tmp_path.name, "about it")
 
 
 def trial_of(levels: list[LevelResult]) -> TrialRun:
@@ -203,3 +207,61 @@ def test_a_server_that_is_not_there_is_said_within_seconds() -> None:
 def test_an_address_of_another_kind_is_refused(uri: str) -> None:
     with pytest.raises(TrackingError, match="must be sqlite:///FILE"):
         open_publisher(uri, "a-study", "about it")
+
+
+@pytest.mark.parametrize("file", ["folder", "text", "text/below.db"])
+def test_a_file_that_is_no_database_is_refused_at_once(file: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "text").write_text("no database, but long enough to have a header " * 9)
+    with pytest.raises(TrackingError, match=rf"{tmp_path}/{file} cannot be opened as an SQLite"):
+        open_publisher(f"sqlite:///{tmp_path}/{file}", "a-study", "about it")
+
+
+@mlflow
+def test_publishing_cut_off_anywhere_is_made_whole_by_the_next(
+    publisher: Publisher, levels: list[LevelResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off before the parameters, before the artifacts, before the level is marked."""
+    from mlflow import MlflowClient
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for call in ("log_batch", "log_artifacts", "set_tag"):
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, call, killed)
+            with pytest.raises(KeyboardInterrupt):
+                publish(publisher, levels)
+    assert publisher.published(trial_of(levels)) == 0
+    publish(publisher, levels)
+    trials = [held for held in everything(publisher).values() if held[1]]  # type: ignore[index]
+    ((status, params, histories, files),) = trials  # type: ignore[misc]
+    assert status == "FINISHED"
+    assert params["spec_digest"] == digest_of(levels)
+    assert [step for step, _, _ in histories["density"]] == [0, 1, 2]
+    assert [step for step, _, _ in histories["level_00/dense/train_loss"]] == [10, 20]
+    assert len(files) == 3 * 2
+
+
+@mlflow
+def test_report_and_verdict_go_to_the_studys_own_run_and_again_change_nothing(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    (tmp_path / "figures").mkdir()
+    for name in ("report.html", "figures/accuracy.png"):
+        (tmp_path / name).write_text("drawn")
+    client = MlflowClient(publisher.uri)
+    for count in (2.0, 2.0, 1.0, 1.0):
+        said = {"verdicts/winning": count}
+        publisher.publish_study(tmp_path / "report.html", said, {"verdict": "winning"})
+    run = client.get_run(publisher.study_run)
+    assert (run.info.status, run.data.tags["verdict"]) == ("FINISHED", "winning")
+    assert run.data.metrics["verdicts/winning"] == 1.0
+    history = client.get_metric_history(run.info.run_id, "verdicts/winning")
+    assert [metric.value for metric in history] == [2.0, 1.0]
+    held = {
+        a.path for where in (None, "figures") for a in client.list_artifacts(run.info.run_id, where)
+    }
+    assert {"report.html", "figures/accuracy.png"} <= held
