@@ -21,19 +21,20 @@ from lth_core.training import Result
 Train = Callable[[Sequence[Job]], list[Result]]
 
 
-def levels(spec: TicketSpec) -> Iterator[dict[str, Job]]:
+def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job]]:
     """What is trained at each level, by branch: level 0 is the dense run, then `spec.levels` more.
 
     Pure: nothing is trained here, so a plan is this very iteration.
 
     Args:
         spec: a resolved spec.
+        keep: further steps of the dense run to keep as rewind points, for other searches.
     """
     steps, rewind = steps_in(spec.train.steps), steps_in(spec.rewind)
     dense = Job(
         data=spec.data, model=spec.model, train=spec.train, seed=spec.seed, level=0,
         start=Init(seed=spec.seed), mask=Full(), first=0, last=steps,
-        keep=(rewind,) if rewind else (),
+        keep=tuple(sorted({rewind, *keep} - {0})),
     )  # fmt: skip
     yield {"dense": dense}
     trained = dense
@@ -47,18 +48,21 @@ def levels(spec: TicketSpec) -> Iterator[dict[str, Job]]:
         yield {branch: BRANCHES[branch](trained) for branch in spec.branches}
 
 
-def find_tickets(spec: TicketSpec, train: Trainer | None = None) -> Iterator[LevelResult]:
+def find_tickets(
+    spec: TicketSpec, train: Trainer | None = None, keep: Sequence[int] = ()
+) -> Iterator[LevelResult]:
     """Search for tickets, one level at a time; stop iterating to stop searching.
 
     Args:
         spec: what to search for.
         train: jobs -> results; by default a new `Trainer` that remembers in memory.
+        keep: further steps of the dense run to keep as rewind points, for other searches.
 
     Raises:
         SpecError: before anything is trained.
         DivergedError: a loss stopped being finite.
     """
     spec, train = resolve(spec), train or Trainer()
-    for level, jobs in enumerate(levels(spec)):
+    for level, jobs in enumerate(levels(spec, keep)):
         results = train(list(jobs.values()))
         yield LevelResult(spec, level, dict(zip(jobs, results, strict=True)), train)

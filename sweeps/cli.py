@@ -199,7 +199,6 @@ def ui(
     from tracking.server import serve_ui
 
     tracking = find_study(study, [], swept=True).tracking if study else Tracking()
-    out.print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)")
     serve_ui(tracking.uri, port)
 
 

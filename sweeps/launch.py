@@ -10,17 +10,16 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from lth_core import data
 from lth_core.errors import LaunchError, LthError, StoreError, TrackingError
-from lth_core.jobs import Job
 from lth_core.train import Trainer
 from sweeps.axes import base_values, cells, spec_of
 from sweeps.config import Resources, Study
@@ -31,8 +30,12 @@ from sweeps.studies import remember
 from sweeps.trainable import Setting, make_trainer, run_trial, use_threads
 from tracking.publish import Publisher, open_publisher
 
-Work = Sequence[Job] | Sequence[tuple[Trial, ...]] | Study
-"""Dense runs, lots of trials, or a study whose samples become trials."""
+if TYPE_CHECKING:
+    from ray.tune.search import Searcher
+
+Work = Sequence[tuple[tuple[int, ...], tuple[Trial, ...]]] | Study
+"""Lots of trials, each with the steps of its dense run that any trial rewinds to; or a study whose
+samples become trials."""
 
 RETRIES = 2
 """Times a trial whose worker died is started again."""
@@ -116,14 +119,16 @@ def _sweep(
     console: Console,
     outcome: Outcome,
 ) -> None:
+    from sweeps.dense_first import DenseFirst
     from sweeps.progress import screen
 
-    wanted = {next(trial.jobs()).digest for trial in missing}
-    shared = [j for j in plan.shared_dense() if j.digest in wanted and not trainer.known(j)]
+    shared = {job.digest: job for job in plan.shared_dense()}
+    lots = plan.lots(missing)
+    dense = [shared.get(next(lot[0].jobs()).digest) for lot in lots]
+    work = [(job.keep if job else (), lot) for job, lot in zip(dense, lots, strict=True)]
     with screen(console, sum(trial.spec.levels + 1 for trial in missing)):
-        for work in (shared, plan.lots(missing)):
-            if work:
-                _fit(plan.study, work, setting, outcome)
+        order = DenseFirst(dense, trainer.known)
+        _fit(plan.study, work, setting, outcome, order, samples=len(lots))
 
 
 def _search(study: Study, setting: Setting, console: Console, outcome: Outcome) -> None:
@@ -135,7 +140,7 @@ def _search(study: Study, setting: Setting, console: Console, outcome: Outcome) 
     total = left * sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
     if left > 0:
         with screen(console, total):
-            _fit(study, study, setting, outcome, search=searcher(study, found), samples=left)
+            _fit(study, study, setting, outcome, searcher(study, found), samples=left)
     found = open_study(study)
     outcome.notes += ["best: " + line for line in best(found, study)]
 
@@ -145,10 +150,10 @@ def _fit(
     work: Work,
     setting: Setting,
     outcome: Outcome,
-    search: Any = None,
-    samples: int = 1,
+    search: Searcher,
+    samples: int,
 ) -> None:
-    """One Tuner over pieces of work, by number, or over what a searcher suggests.
+    """One Tuner over what a searcher suggests: numbers of lots, or samples of the space.
 
     Raises:
         StoreError: the store could not be written; every later trial would meet the same.
@@ -158,11 +163,9 @@ def _fit(
     from sweeps.progress import ShowLevels
 
     resources = study.resources.model_dump()
-    numbers = {} if isinstance(work, Study) else {"work": tune.grid_search([*range(len(work))])}
     scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(trainable, work=work, setting=setting), resources),
-        param_space=numbers,
         tune_config=tune.TuneConfig(
             num_samples=samples, search_alg=search, reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -187,7 +190,7 @@ def _fit(
 
 
 def trainable(config: dict[str, Any], work: Work, setting: Setting) -> None:
-    """What a Ray Tune trial runs: a shared dense run, a lot of trials, or a sample's cells.
+    """What a Ray Tune trial runs: a lot of trials, or a sample's cells.
 
     A failure that would come again (bad data, a loss that is not finite) is reported, not raised:
     only a worker that dies is started again.
@@ -197,21 +200,19 @@ def trainable(config: dict[str, Any], work: Work, setting: Setting) -> None:
     use_threads(setting.cpu)
     trainer = make_trainer(setting.store)
     try:
-        piece = sampled_trials(work, config) if isinstance(work, Study) else work[config["work"]]
+        if isinstance(work, Study):
+            keep, trials = (), sampled_trials(work, config)
+        else:
+            keep, trials = work[config["work"]]
     except LthError as error:
         tune.report({"failed": [(str(config), str(error))]})
         return
-    if isinstance(piece, Job):
-        with suppress(LthError):  # the trials that need it say so
-            trainer([piece])
-        tune.report({"failed": []})
-        return
     report: dict[str, Any] = {"failed": []}
     last: list[dict[str, Any]] = []
-    for trial in piece:
+    for trial in trials:
         rows: list[dict[str, Any]] = []
         try:
-            for rows in run_trial(trial, setting, trainer):
+            for rows in run_trial(trial, setting, trainer, keep):
                 tune.report({"latest": _line(trial, rows)})
         except StoreError as error:
             report["store"] = str(error)
@@ -292,13 +293,10 @@ def _check_data(plan: Plan) -> None:
 
 
 def _name(work: Work, config: dict[str, Any]) -> str:
-    """What a piece of work is called: its trials, a dense run, or a sample."""
+    """What a piece of work is called: its trials, or a sample."""
     if isinstance(work, Study):
         return str(config)
-    piece = work[config["work"]]
-    if isinstance(piece, Job):
-        return f"the dense run {piece.digest[:12]}"
-    return ", ".join(trial.id for trial in piece)
+    return ", ".join(trial.id for trial in work[config["work"]][1])
 
 
 def _line(trial: Trial, rows: list[dict[str, Any]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -41,8 +41,13 @@ class Setting:
     tracking: Publisher | None
 
 
-def run_trial(trial: Trial, setting: Setting, trainer: Trainer) -> Iterator[list[Record]]:
+def run_trial(
+    trial: Trial, setting: Setting, trainer: Trainer, keep: Sequence[int] = ()
+) -> Iterator[list[Record]]:
     """Search for the trial's tickets; yields each level's records once they are kept.
+
+    Args:
+        keep: steps of the dense run that other trials rewind to.
 
     A tracking server that fails does not stop a trial: what was not published stays in the store
     for `lth sync`.
@@ -50,7 +55,7 @@ def run_trial(trial: Trial, setting: Setting, trainer: Trainer) -> Iterator[list
     records: list[Record] = []
     publisher = setting.tracking
     run = trial_run(trial)
-    for level in find_tickets(trial.spec, trainer):
+    for level in find_tickets(trial.spec, trainer, keep):
         rows = level_records(trial, setting.study, level)
         records += rows
         save_records(trainer.store, setting.study, setting.study_digest, trial, records)

@@ -36,6 +36,8 @@ def serve_ui(uri: str | None, port: int) -> None:
         TrackingError: as ``ui_command``.
     """
     command = ui_command(uri, port)
+    sys.stdout.write(f"http://127.0.0.1:{port}  (on this machine only; Ctrl-C ends it)\n")
+    sys.stdout.flush()
     # MLflow's job runner takes 1.5 GB and 15 s that a look at a study does not need.
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(command[0], command)

@@ -65,7 +65,7 @@ class Swept:
     """`lth sweep tiny.yaml` in a session of its own, so that all it starts can be told by it."""
 
     def __init__(self, ray_folder: Path, here: Path) -> None:
-        env = {**os.environ, "RAY_TMPDIR": str(ray_folder)}
+        env = {**os.environ, "RAY_TMPDIR": str(ray_folder), "TMPDIR": str(ray_folder)}
         self.log = here / "log.txt"
         with self.log.open("w") as log:
             self.driver = subprocess.Popen(
@@ -159,8 +159,8 @@ def test_sweep_goes_on_after_kill_9_without_training_anything_twice(
     sweep: Callable[[], Swept], tiny_file: StudyFile, here: Path, lth: Lth
 ) -> None:
     changes = {
-        "axes.prune.fraction": [0.2, 0.5], "axes.rewind": ["0it", "10it"], "base.levels": 4,
-        "base.train.steps": "250it",
+        "axes.prune.fraction": [0.2, 0.5], "axes.rewind": ["0it", "10it"], "axes.seed": [0],
+        "base.levels": 4, "base.train.steps": "150it",
     }  # fmt: skip
     tiny_file(changes)
     planned = summary(make_plan(parse_study(tiny_fields(changes))))["trainings_unique"]
