@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from lth_core.branches import BRANCHES
+from lth_core.checks import steps_in
 from lth_core.jobs import Full, Init, Job, Pruned
 from lth_core.prune import compounded
 from lth_core.resolve import resolve
 from lth_core.results import LevelResult
-from lth_core.spec import TicketSpec, steps_in
+from lth_core.spec import TicketSpec
 from lth_core.train import Trainer
 from lth_core.training import Result
 

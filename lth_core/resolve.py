@@ -7,12 +7,13 @@ from functools import lru_cache
 
 from lth_core import data, models
 from lth_core.branches import BRANCHES
+from lth_core.checks import steps_in
 from lth_core.data.sources import Outline
 from lth_core.errors import SpecError
 from lth_core.masks import prunable_layers
 from lth_core.prune import check_score, groups
 from lth_core.seeds import generator
-from lth_core.spec import DataSpec, ModelSpec, TicketSpec, steps_in
+from lth_core.spec import DataSpec, ModelSpec, TicketSpec
 
 
 def resolve(spec: TicketSpec) -> TicketSpec:

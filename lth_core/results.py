@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from lth_core.checks import steps_in
 from lth_core.masks import Mask
 from lth_core.prune import groups, requested_density
-from lth_core.spec import TicketSpec, steps_in
+from lth_core.spec import TicketSpec
 from lth_core.ticket import Ticket
 from lth_core.train import Trainer
 from lth_core.training import Result

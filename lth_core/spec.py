@@ -10,12 +10,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from dataclasses import dataclass, field
-from math import isfinite
-from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+from lth_core.checks import DURATION, Checks, steps_in
 from lth_core.errors import SpecError
 
 SCHEMA = 1
@@ -32,16 +30,7 @@ Schedule = Literal["constant", "multistep", "cosine"]
 Precision = Literal["fp32", "tf32", "bf16"]
 Scope = Literal["global", "layerwise"]
 
-_DURATION = re.compile(r"(\d+)it|(\d+(?:\.\d+)?)ep")
 _STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
-_KINDS: dict[str, tuple[type, str]] = {
-    "bool": (bool, "must be true or false"),
-    "int": (int, "must be a whole number"),
-    "float": (float, "must be a finite number"),
-    "str": (str, "must be text"),
-    "tuple": (tuple, "must be a list"),
-    "dict": (dict, "must be a mapping"),
-}
 
 
 def canonical_json(value: object) -> str:
@@ -69,86 +58,8 @@ def describe(spec: object) -> Any:
     return spec
 
 
-def steps_in(duration: int | str, steps_per_epoch: int = 0) -> int:
-    """Optimizer steps in a duration: ``"500it"`` is 500, ``"2ep"`` two epochs (rounded)."""
-    match = _DURATION.fullmatch(str(duration))
-    assert match, duration
-    return int(match[1]) if match[1] else round(float(match[2]) * steps_per_epoch)
-
-
-def _spelled(name: str, kind: str, value: object) -> object:
-    """The value in its one spelling: 1 and 1.0, lists and tuples make equal specs digest equal.
-
-    Args:
-        kind: the field's annotation, such as ``float | None``.
-
-    Raises:
-        SpecError: the value is of another type, or not finite.
-    """
-    if value is None and kind.endswith(" | None"):
-        return None
-    kind = kind.removesuffix(" | None").partition("[")[0]
-    if isinstance(value, list):
-        value = tuple(value)
-    elif isinstance(value, Real) and not isinstance(value, bool):
-        if kind == "float":
-            value = float(value)
-        elif kind == "int" and float(value).is_integer():
-            value = int(value)  # type: ignore[call-overload]
-    if kind in _KINDS:
-        expected, rule = _KINDS[kind]
-        wrong = not isinstance(value, expected) or isinstance(value, bool) is not (expected is bool)
-        if wrong or (isinstance(value, float) and not isfinite(value)):
-            raise SpecError(name, rule, value)
-    return value
-
-
-class _Checks:
-    """Field checks shared by the specs. Each raises SpecError with the field's name."""
-
-    __slots__ = ()
-
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-
-    def _normalize(self) -> None:
-        """Every field in its one spelling."""
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            self._set(f.name, _spelled(f.name, str(f.type), getattr(self, f.name)))
-
-    def _number(self, name: str, low: float, high: float | None = None, rule: str = "") -> None:
-        value = getattr(self, name)
-        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= low
-        if not ok or (high is not None and value > high):
-            bound = (
-                f"must be at least {low:g}" if high is None else f"must be in [{low:g}, {high:g}]"
-            )
-            raise SpecError(name, rule or bound, value)
-
-    def _share(self, name: str, value: object) -> None:
-        if not isinstance(value, (int, float)) or not 0 <= value < 1:
-            raise SpecError(name, "must be a fraction in [0, 1)", value)
-
-    def _one_of(self, name: str, literal: object) -> None:
-        known = get_args(literal)
-        if getattr(self, name) not in known:
-            raise SpecError(name, "is not known", getattr(self, name), known)
-
-    def _duration(self, name: str, *, positive: bool = False) -> None:
-        value = getattr(self, name)
-        if type(value) is int:
-            value = f"{value}it"
-        if not isinstance(value, str) or not _DURATION.fullmatch(value):
-            raise SpecError(
-                name, "must be steps such as '500it' or epochs such as '2ep', not negative", value
-            )
-        if positive and steps_in(value, 10**9) == 0:
-            raise SpecError(name, "must be more than 0", value)
-        self._set(name, value)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataSpec(_Checks):
+class DataSpec(Checks):
     """Which examples are trained on, chosen by and tested on."""
 
     __pydantic_config__ = _STRICT
@@ -184,7 +95,7 @@ class DataSpec(_Checks):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSpec(_Checks):
+class ModelSpec(Checks):
     """The network and the distribution its weights are drawn from."""
 
     __pydantic_config__ = _STRICT
@@ -220,7 +131,7 @@ class ModelSpec(_Checks):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainSpec(_Checks):
+class TrainSpec(Checks):
     """How a network is trained."""
 
     __pydantic_config__ = _STRICT
@@ -278,7 +189,7 @@ class TrainSpec(_Checks):
     def _milestones(self) -> None:
         spelled = tuple(f"{m}it" if type(m) is int else m for m in self.milestones)
         for milestone in spelled:
-            if not isinstance(milestone, str) or not _DURATION.fullmatch(milestone):
+            if not isinstance(milestone, str) or not DURATION.fullmatch(milestone):
                 raise SpecError("milestones", "must be durations such as '91ep'", milestone)
         self._set("milestones", spelled)
         if (self.schedule == "multistep") != bool(spelled):
@@ -300,7 +211,7 @@ class TrainSpec(_Checks):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PruneSpec(_Checks):
+class PruneSpec(Checks):
     """Which surviving weights one level removes."""
 
     __pydantic_config__ = _STRICT
@@ -335,7 +246,7 @@ class PruneSpec(_Checks):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TicketSpec(_Checks):
+class TicketSpec(Checks):
     """One search for tickets: a dense run, then `levels` prunings with their branches."""
 
     __pydantic_config__ = _STRICT

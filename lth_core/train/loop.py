@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lth_core.checks import steps_in
 from lth_core.data import Dataset, Split
 from lth_core.data.augment import augment
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
-from lth_core.spec import TrainSpec, steps_in
+from lth_core.spec import TrainSpec
 from lth_core.train.optimizer import make_optimizer, stepper
 from lth_core.train.order import Order
 from lth_core.train.precision import arithmetic

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from math import cos, pi
 
-from lth_core.spec import TrainSpec, steps_in
+from lth_core.checks import steps_in
+from lth_core.spec import TrainSpec
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lth_core.checks import steps_in
 from lth_core.errors import LthError, SpecError
 from lth_core.spec import (
     WHERE,
@@ -16,7 +17,6 @@ from lth_core.spec import (
     TrainSpec,
     canonical_json,
     describe,
-    steps_in,
 )
 from lth_core.ticket import spec_from
 

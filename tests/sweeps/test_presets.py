@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from lth_core.branches import BRANCHES
-from lth_core.spec import TicketSpec, steps_in
+from lth_core.checks import steps_in
+from lth_core.spec import TicketSpec
 from sweeps.plan import make_plan, summary
 from sweeps.studies import find_study, presets
 
