@@ -5,12 +5,9 @@ A sweep called again is the same call: the store, not Tune's snapshot, says what
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -19,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lth_core import data
-from lth_core.errors import LaunchError, LthError, StoreError, TrackingError
+from lth_core.errors import LthError, StoreError, TrackingError
 from lth_core.train import Trainer
 from sweeps.axes import base_values, cells, spec_of
-from sweeps.config import Resources, Study
+from sweeps.cluster import joined
+from sweeps.config import Study
 from sweeps.plan import Plan, Trial, is_stored, make_plan
 from sweeps.records import load_records
 from sweeps.stopping import why_stop
@@ -39,15 +37,6 @@ samples become trials."""
 
 RETRIES = 2
 """Times a trial whose worker died is started again."""
-
-QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that was given no GPU sees none
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
 
 
 @dataclass
@@ -72,12 +61,12 @@ def launch(study: Study, console: Console, address: str | None = None) -> Outcom
     setting = make_setting(study, outcome)
     remember(study)
     if study.search.algorithm == "optuna":
-        with _ray(address, study.resources):
+        with joined(address, study.resources):
             _search(study, setting, console, outcome)
         return outcome
     missing = [trial for trial in plan.trials if not _is_done(trial, study, trainer)]
     if missing:
-        with _ray(address, study.resources):
+        with joined(address, study.resources):
             _sweep(plan, missing, setting, trainer, console, outcome)
     failed = {name for name, _ in outcome.failures}
     done = [trial for trial in plan.trials if trial not in missing and trial.id not in failed]
@@ -231,57 +220,12 @@ def sampled_trials(study: Study, sample: dict[str, Any]) -> tuple[Trial, ...]:
     return tuple(Trial(fields, spec_of(base, fields)) for fields in points)
 
 
-@contextmanager
-def _ray(address: str | None, resources: Resources) -> Iterator[None]:
-    """Ray, started on this machine or joined at an address, let go of afterwards.
-
-    Raises:
-        LaunchError: the cluster cannot be reached, or has not what a trial needs.
-    """
-    if address:
-        _check_address(address)
-    os.environ.update(QUIET)
-    import ray
-
-    here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **here)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        tried = address or "this machine"
-        reason = str(error).strip().splitlines()[0]
-        raise LaunchError(f"--address: no Ray cluster answers at {tried}: {reason}") from None
-    try:
-        there = ray.cluster_resources()
-        for name, need in (("CPU", resources.cpu), ("GPU", resources.gpu)):
-            if address is None and need > there.get(name, 0):
-                field = f"resources.{name.lower()}"
-                hint = f"; {field}=0 runs on CPUs" if name == "GPU" else ""
-                raise LaunchError(
-                    f"{field}: a trial needs {need:g}, but this machine has "
-                    f"{there.get(name, 0):g}{hint}"
-                )
-        yield
-    finally:
-        ray.shutdown()
-
-
 def _is_done(trial: Trial, study: Study, trainer: Trainer) -> bool:
     """Whether a trial has reached its last level, or the one at which it stops."""
     if is_stored(trial, trainer):
         return True
     records = load_records(trainer.store, study.name, [trial])
     return bool(records) and why_stop(records, study.stop, study.tolerance) is not None
-
-
-def _check_address(address: str) -> None:
-    """Ray itself waits minutes for a cluster that is not there."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # `auto`
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, OverflowError) as error:
-        raise LaunchError(f"--address: no Ray cluster answers at {address}: {error}") from None
 
 
 def _check_data(plan: Plan) -> None:
