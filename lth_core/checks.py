@@ -10,6 +10,9 @@ from typing import get_args
 
 from lth_core.errors import SpecError
 
+STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
+"""How pydantic reads a spec, where it is asked to."""
+
 DURATION = re.compile(r"(\d+)it|(\d+(?:\.\d+)?)ep")
 
 _KINDS: dict[str, tuple[type, str]] = {

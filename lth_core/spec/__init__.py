@@ -1,0 +1,73 @@
+"""Everything that decides a result, as frozen values with a digest.
+
+A result is a pure function of its spec. ``digest`` is sha256 over canonical JSON of all fields
+(defaults too) and the schema version; a field marked ``WHERE`` says where things lie on this
+machine, not what they are, and stays out of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lth_core.checks import STRICT, Checks
+from lth_core.errors import SpecError
+from lth_core.spec.data import Augment, DataSpec
+from lth_core.spec.digest import SCHEMA, WHERE, canonical_json, describe, sha256
+from lth_core.spec.model import Initialization, ModelSpec
+from lth_core.spec.prune import PruneSpec, Scope
+from lth_core.spec.train import Optimizer, Precision, Schedule, TrainSpec
+
+__all__ = [
+    "SCHEMA",
+    "WHERE",
+    "Augment",
+    "DataSpec",
+    "Initialization",
+    "ModelSpec",
+    "Optimizer",
+    "Precision",
+    "PruneSpec",
+    "Schedule",
+    "Scope",
+    "TicketSpec",
+    "TrainSpec",
+    "canonical_json",
+    "describe",
+    "sha256",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TicketSpec(Checks):
+    """One search for tickets: a dense run, then `levels` prunings with their branches."""
+
+    __pydantic_config__ = STRICT
+
+    data: DataSpec = field(default_factory=DataSpec)
+    """Which examples."""
+    model: ModelSpec = field(default_factory=ModelSpec)
+    """Which network."""
+    train: TrainSpec = field(default_factory=TrainSpec)
+    """How it is trained."""
+    prune: PruneSpec = field(default_factory=PruneSpec)
+    """How it is pruned."""
+    levels: int = 15
+    """Prunings applied, one after the other; 0 is the dense run alone."""
+    rewind: int | str = "0it"
+    """Rewind point: the step (`500it`) or epoch (`2ep`) whose weights a ticket starts from."""
+    branches: tuple[str, ...] = ("ticket", "reinit", "random_mask")
+    """What is trained at each level; see `lth list branches`."""
+    seed: int = 0
+    """The replicate: draws initialization, data order, augmentation and control masks."""
+
+    def __post_init__(self) -> None:
+        self._normalize()
+        self._number("levels", 0)
+        self._number("seed", 0)
+        self._duration("rewind")
+        if "ticket" not in self.branches or len(set(self.branches)) < len(self.branches):
+            raise SpecError("branches", "must name 'ticket', and each branch once", self.branches)
+
+    def digest(self) -> str:
+        """sha256 of all that decides the result."""
+        return sha256({"schema": SCHEMA, "kind": "ticket_spec", **describe(self)})

@@ -1,0 +1,48 @@
+"""Which examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lth_core.checks import STRICT, Checks
+from lth_core.errors import SpecError
+from lth_core.spec.digest import WHERE
+
+Augment = Literal["none", "flip", "crop", "crop_flip"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSpec(Checks):
+    """Which examples are trained on, chosen by and tested on."""
+
+    __pydantic_config__ = STRICT
+
+    name: str = "digits"
+    """A dataset of `lth list datasets`, `folder:PATH` (train/CLASS/*, test/CLASS/*), or
+    `package.module:factory`."""
+    root: str = field(default="~/data", metadata=WHERE)
+    """Folder that holds (or gets) downloaded datasets. Not part of the digest."""
+    download: bool = field(default=False, metadata=WHERE)
+    """Whether an absent dataset may be downloaded into root. Not part of the digest."""
+    validation: float = 0.1
+    """Training examples held out to choose the early-stop step: a count if 1 or more, else a
+    share of the training set."""
+    fraction: float = 1.0
+    """Share of the training examples that is used, in (0, 1]; drawn before validation is split."""
+    augment: Augment = "none"
+    """Per example and epoch: horizontal flip, 4-pixel padded random crop, or both."""
+    split_seed: int = 0
+    """Draws the subsample and the validation split; replicates share it."""
+    fingerprint: str = ""
+    """Digest of the content where the name does not determine it; filled in by `resolve`."""
+
+    def __post_init__(self) -> None:
+        self._normalize()
+        self._one_of("augment", Augment)
+        self._number("split_seed", 0)
+        if not isinstance(self.fraction, float) or not 0 < self.fraction <= 1:
+            raise SpecError("fraction", "must be in (0, 1]", self.fraction)
+        count = self.validation
+        if not isinstance(count, float) or count <= 0 or (count > 1 and count != int(count)):
+            raise SpecError("validation", "must be a whole count or a share in (0, 1)", count)

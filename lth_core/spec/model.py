@@ -1,0 +1,49 @@
+"""Which network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lth_core.checks import STRICT, Checks
+from lth_core.errors import SpecError
+
+Initialization = Literal[
+    "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "as_built"
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec(Checks):
+    """The network and the distribution its weights are drawn from."""
+
+    __pydantic_config__ = STRICT
+
+    name: str = "mlp"
+    """A model of `lth list models`, or `package.module:factory`."""
+    widths: tuple[int, ...] = (300, 100)
+    """Units of each hidden layer (mlp only)."""
+    width: float = 1.0
+    """Multiplies every hidden width or channel count, rounded, at least 1."""
+    depth: int | None = None
+    """mlp: hidden layers, each as wide as the one entry of widths; conv-*: convolutions;
+    resnet-*: layers, 6n+2. None: what the name says."""
+    init: Initialization = "kaiming_normal"
+    """Distribution of linear and convolution weights (biases 0); `as_built` keeps what the
+    factory drew, for our own models PyTorch's default (uniform within 1/sqrt(fan in))."""
+    fingerprint: str = ""
+    """Digest of the source where the name does not determine it; filled in by `resolve`."""
+
+    def __post_init__(self) -> None:
+        self._normalize()
+        self._one_of("init", Initialization)
+        if not isinstance(self.width, float) or not 0 < self.width < float("inf"):
+            raise SpecError("width", "must be a positive number", self.width)
+        if self.depth is not None:
+            self._number("depth", 1)
+        if not self.widths or any(type(w) is not int or w < 1 for w in self.widths):
+            raise SpecError("widths", "must be whole numbers of at least 1", self.widths)
+        if self.depth is not None and self.name == "mlp" and len(self.widths) > 1:
+            raise SpecError(
+                "depth", "repeats a single width, so widths must have one entry", self.widths
+            )

@@ -1,0 +1,94 @@
+"""How a network is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from lth_core.checks import DURATION, STRICT, Checks, steps_in
+from lth_core.errors import SpecError
+
+Optimizer = Literal["sgd", "adam"]
+Schedule = Literal["constant", "multistep", "cosine"]
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSpec(Checks):
+    """How a network is trained."""
+
+    __pydantic_config__ = STRICT
+
+    optimizer: Optimizer = "adam"
+    """torch.optim's SGD or Adam."""
+    lr: float = 1.2e-3
+    """Learning rate before the schedule, above 0."""
+    momentum: float = 0.0
+    """SGD's momentum, in [0, 1)."""
+    nesterov: bool = False
+    """SGD's Nesterov momentum."""
+    weight_decay: float = 0.0
+    """L2 penalty, as torch.optim adds it to the gradient of every parameter."""
+    batch_size: int = 60
+    """Examples a step; the last batch of an epoch may be smaller, none is dropped."""
+    steps: int | str = "600it"
+    """Length of the dense run: steps (`600it`) or epochs (`2ep`)."""
+    schedule: Schedule = "constant"
+    """Learning rate over steps, after warm-up."""
+    milestones: tuple[int | str, ...] = ()
+    """multistep: when the rate is multiplied by gamma."""
+    gamma: float = 0.1
+    """multistep: the factor at each milestone."""
+    warmup: int | str = "0it"
+    """Linear warm-up from 0 over this long."""
+    evaluate_every: int | str = "20it"
+    """Grid on which validation and test are evaluated; the last step always is."""
+    precision: Precision = "fp32"
+    """Arithmetic of the forward and backward pass; weights stay float32."""
+    replay_order: bool = False
+    """True: every level sees the dense run's batches in the dense run's order."""
+
+    def __post_init__(self) -> None:
+        self._normalize()
+        for name, literal in (
+            ("optimizer", Optimizer),
+            ("schedule", Schedule),
+            ("precision", Precision),
+        ):
+            self._one_of(name, literal)
+        if not isinstance(self.lr, float) or not 0 < self.lr < float("inf"):
+            raise SpecError("lr", "must be a positive number", self.lr)
+        self._share("momentum", self.momentum)
+        self._number("weight_decay", 0)
+        self._number("gamma", 0, 1)
+        self._number("batch_size", 1)
+        self._duration("steps", positive=True)
+        self._duration("evaluate_every", positive=True)
+        self._duration("warmup")
+        self._milestones()
+        if self.nesterov and not self.momentum:
+            raise SpecError("nesterov", "needs train.momentum above 0", self.momentum)
+
+    def _milestones(self) -> None:
+        spelled = tuple(f"{m}it" if type(m) is int else m for m in self.milestones)
+        for milestone in spelled:
+            if not isinstance(milestone, str) or not DURATION.fullmatch(milestone):
+                raise SpecError("milestones", "must be durations such as '91ep'", milestone)
+        self._set("milestones", spelled)
+        if (self.schedule == "multistep") != bool(spelled):
+            raise SpecError("milestones", "go with schedule: multistep, and only with it", spelled)
+
+    def resolved(self, steps_per_epoch: int) -> TrainSpec:
+        """The same spec with every duration in steps."""
+
+        def as_steps(duration: int | str) -> str:
+            return f"{steps_in(duration, steps_per_epoch)}it"
+
+        return dataclasses.replace(
+            self,
+            steps=as_steps(self.steps),
+            warmup=as_steps(self.warmup),
+            evaluate_every=as_steps(self.evaluate_every),
+            milestones=tuple(as_steps(m) for m in self.milestones),
+        )
