@@ -12,7 +12,8 @@ import torch
 from lth_core.data.dataset import Dataset, Split, split, split_sizes
 from lth_core.data.dataset import fingerprint as content_fingerprint
 from lth_core.data.folder import folder, listing_digest
-from lth_core.data.sources import OUTLINES, Outline, cifar10, digits, mnist
+from lth_core.data.packaged import digits, mnist1d, mnist_5k
+from lth_core.data.sources import OUTLINES, Outline, cifar10, cifar100, fashion_mnist, mnist, svhn
 from lth_core.errors import DataError, SpecError
 from lth_core.factories import load_factory
 from lth_core.spec import DataSpec
@@ -21,8 +22,13 @@ __all__ = ["SOURCES", "Dataset", "Split", "fingerprint", "load", "outline", "pla
 
 SOURCES: dict[str, Callable[[DataSpec], Dataset]] = {
     "digits": digits,
+    "mnist1d": mnist1d,
+    "mnist-5k": mnist_5k,
     "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "svhn": svhn,
     "cifar10": cifar10,
+    "cifar100": cifar100,
     "folder": folder,
 }
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lth_core.errors import SpecError
 from lth_core.seeds import generator
 from lth_core.spec import DataSpec
 
@@ -29,6 +30,13 @@ class Split:
     def at(self, index: Tensor) -> Split:
         """The examples at index, (m,) int64."""
         return Split(self.x[index], self.y[index])
+
+    def of_each_class(self, count: int, generator: torch.Generator) -> Split:
+        """So many examples of each class there is, drawn; fewer where there are fewer."""
+        order = torch.randperm(len(self), generator=generator)
+        y = self.y.cpu()[order]
+        chosen = torch.cat([order[y == label][:count] for label in y.unique()])
+        return self.at(chosen.to(self.y.device))
 
     def to(self, device: torch.device) -> Split:
         return Split(self.x.to(device), self.y.to(device))
@@ -68,6 +76,11 @@ class Dataset:
         return (x.float() - self.mean) / self.std
 
 
+def raw(train: Split, test: Split, mean: Tensor, std: Tensor, classes: int) -> Dataset:
+    """A dataset whose validation part has not been split off yet."""
+    return Dataset(train, train.at(torch.arange(0)), test, mean, std, classes)
+
+
 def example_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation over all examples: per channel for images, per feature otherwise.
 
@@ -102,11 +115,34 @@ def split_sizes(spec: DataSpec, available: int) -> tuple[int, int]:
 
 
 def split(raw: Dataset, spec: DataSpec) -> Dataset:
-    """Subsample the training examples and hold out validation, both drawn by ``split_seed``."""
+    """Subsample the training examples, hold out validation, and mislabel what is left.
+
+    All three are drawn by ``split_seed``; validation and test keep their true labels.
+
+    Raises:
+        SpecError: labels are to be replaced, but there is one class only.
+    """
     train, held = split_sizes(spec, len(raw.train))
     order = torch.randperm(len(raw.train), generator=generator(spec.split_seed, "split"))
-    return replace(
-        raw,
-        validation=raw.train.at(order[:held]),
-        train=raw.train.at(order[held : held + train].sort().values),
-    )
+    examples = raw.train.at(order[held : held + train].sort().values)
+    if spec.label_noise:
+        if raw.classes < 2:
+            raise SpecError("data.label_noise", "needs two classes or more", spec.label_noise)
+        stream = generator(spec.split_seed, "label_noise")
+        y = mislabelled(examples.y, spec.label_noise, raw.classes, stream)
+        examples = replace(examples, y=y)
+    return replace(raw, validation=raw.train.at(order[:held]), train=examples)
+
+
+def mislabelled(y: Tensor, share: float, classes: int, stream: torch.Generator) -> Tensor:
+    """The labels, a share of them (its count rounded) replaced by another class, drawn uniformly.
+
+    Args:
+        y: (n,) int64 in 0..classes-1; left as it is.
+        share: in [0, 1).
+    """
+    wrong = torch.randperm(len(y), generator=stream)[: round(share * len(y))]
+    shift = torch.randint(1, classes, wrong.shape, generator=stream)
+    noisy = y.clone()
+    noisy[wrong] = (noisy[wrong] + shift) % classes
+    return noisy

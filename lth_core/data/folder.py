@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lth_core.data.dataset import Dataset, Split, example_mean_std
-from lth_core.data.sources import raw
+from lth_core.data.dataset import Dataset, Split, example_mean_std, raw
 from lth_core.errors import DataError
 from lth_core.spec import DataSpec
 

@@ -1,92 +1,128 @@
-"""Where datasets come from: one function each, spec -> raw Dataset (validation still empty)."""
+"""Datasets in torchvision's layouts: one function each, spec -> raw Dataset."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lth_core.data.dataset import Dataset, Split
+from lth_core.data.dataset import Dataset, Split, raw
+from lth_core.data.packaged import DIGITS_TEST, MNIST_5K_TEST
 from lth_core.errors import DataError
-from lth_core.seeds import generator
 from lth_core.spec import DataSpec
-
-DIGITS_TEST = 449
-"""A quarter of the 1,797 digits; always the same ones, so that every study is tested alike."""
-
-
-def raw(train: Split, test: Split, mean: Tensor, std: Tensor, classes: int) -> Dataset:
-    """A dataset whose validation part has not been split off yet."""
-    return Dataset(train, train.at(torch.arange(0)), test, mean, std, classes)
-
-
-def digits(spec: DataSpec) -> Dataset:
-    """1,797 real handwritten digits, 8x8 (UCI, in scikit-learn); nothing to download."""
-    # Its file alone: importing scikit-learn takes seconds, in every worker.
-    package = find_spec("sklearn")
-    if package is None or not package.submodule_search_locations:
-        raise DataError("data.name: digits ship with scikit-learn, which is not installed")
-    file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-    table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.int64))
-    every = Split(table[:, :64].to(torch.uint8).view(-1, 1, 8, 8), table[:, 64])
-    order = torch.randperm(len(every), generator=generator(0, "digits", "test"))
-    train, test = every.at(order[DIGITS_TEST:]), every.at(order[:DIGITS_TEST])
-    # Mean and deviation of the 0..16 pixels of all 1,797 digits.
-    mean, std = torch.tensor([4.8842]), torch.tensor([6.0168])
-    return raw(train, test, mean.view(1, 1, 1), std.view(1, 1, 1), 10)
-
-
-def mnist(spec: DataSpec) -> Dataset:
-    """MNIST, 60,000 + 10,000 handwritten digits, 28x28 (LeCun et al. 1998), by torchvision."""
-    train, test = _torchvision(spec, "MNIST", "MNIST/raw")
-    pair = tuple(Split(p.data[:, None].contiguous(), p.targets.long()) for p in (train, test))
-    _expect(spec, pair, (60_000, 10_000))
-    # The usual 0.1307 and 0.3081, in units of a byte.
-    mean, std = torch.tensor([33.3285]), torch.tensor([78.5655])
-    return raw(pair[0], pair[1], mean.view(1, 1, 1), std.view(1, 1, 1), 10)
-
-
-def cifar10(spec: DataSpec) -> Dataset:
-    """CIFAR-10, 50,000 + 10,000 colour images, 32x32 (Krizhevsky 2009), by torchvision."""
-    pair = tuple(
-        Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))
-        for p in _torchvision(spec, "CIFAR10", "cifar-10-batches-py")
-    )
-    _expect(spec, pair, (50_000, 10_000))
-    mean = torch.tensor([0.4914, 0.4822, 0.4465]) * 255
-    std = torch.tensor([0.2470, 0.2435, 0.2616]) * 255
-    return raw(pair[0], pair[1], mean.view(3, 1, 1), std.view(3, 1, 1), 10)
-
 
 Outline = tuple[int, tuple[int, ...], int]
 """Training examples, shape of one, classes."""
 
 OUTLINES: dict[str, Outline] = {
     "digits": (1797 - DIGITS_TEST, (1, 8, 8), 10),
+    "mnist1d": (4_000, (40,), 10),
+    "mnist-5k": (5_000 - MNIST_5K_TEST, (1, 28, 28), 10),
     "mnist": (60_000, (1, 28, 28), 10),
+    "fashion_mnist": (60_000, (1, 28, 28), 10),
+    "svhn": (73_257, (3, 32, 32), 10),
     "cifar10": (50_000, (3, 32, 32), 10),
+    "cifar100": (50_000, (3, 32, 32), 100),
 }
 """What is known of the named datasets without reading them, so that a plan needs no data."""
 
+TESTED = {
+    "mnist": 10_000,
+    "fashion_mnist": 10_000,
+    "svhn": 26_032,
+    "cifar10": 10_000,
+    "cifar100": 10_000,
+}
+"""Test examples of those that are read from the root."""
 
-def _torchvision(spec: DataSpec, name: str, files: str) -> list[Any]:
-    """torchvision's train and test part of a dataset whose ``files`` lie below the root."""
+BY_TRAIN = ({"train": True}, {"train": False})
+BY_SPLIT = ({"split": "train"}, {"split": "test"})
+
+
+def mnist(spec: DataSpec) -> Dataset:
+    """MNIST, 60,000 + 10,000 handwritten digits, 28x28 (LeCun et al. 1998), by torchvision."""
+    return _grey(spec, "MNIST", 33.3285, 78.5655)
+
+
+def fashion_mnist(spec: DataSpec) -> Dataset:
+    """Fashion-MNIST, 60,000 + 10,000 articles, 28x28 (Xiao et al. 2017), by torchvision."""
+    return _grey(spec, "FashionMNIST", 72.9404, 90.0212)
+
+
+def svhn(spec: DataSpec) -> Dataset:
+    """SVHN, 73,257 + 26,032 house numbers, 32x32 (Netzer et al. 2011), by torchvision."""
+    train, test = (
+        Split(torch.from_numpy(p.data).contiguous(), torch.from_numpy(p.labels).long())
+        for p in _torchvision(spec, "SVHN", "train_32x32.mat", BY_SPLIT)
+    )
+    return _colour(spec, train, test, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
+
+
+def cifar10(spec: DataSpec) -> Dataset:
+    """CIFAR-10, 50,000 + 10,000 colour images, 32x32 (Krizhevsky 2009), by torchvision."""
+    train, test = _cifar(spec, "CIFAR10", "cifar-10-batches-py")
+    return _colour(spec, train, test, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+
+
+def cifar100(spec: DataSpec) -> Dataset:
+    """CIFAR-100, 50,000 + 10,000 colour images, 32x32 (Krizhevsky 2009), by torchvision."""
+    train, test = _cifar(spec, "CIFAR100", "cifar-100-python")
+    return _colour(spec, train, test, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+
+
+def _grey(spec: DataSpec, name: str, mean: float, std: float) -> Dataset:
+    """A dataset in MNIST's files; mean and std in units of a byte."""
+    train, test = (
+        Split(p.data[:, None].contiguous(), p.targets.long())
+        for p in _torchvision(spec, name, f"{name}/raw", BY_TRAIN)
+    )
+    return _whole(spec, train, test, torch.tensor([mean]), torch.tensor([std]))
+
+
+def _cifar(spec: DataSpec, name: str, files: str) -> list[Split]:
+    return [
+        Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets))
+        for p in _torchvision(spec, name, files, BY_TRAIN)
+    ]
+
+
+def _colour(
+    spec: DataSpec, train: Split, test: Split, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Dataset:
+    """A dataset of 3 channels; mean and std of pixels in 0..1."""
+    return _whole(spec, train, test, torch.tensor(mean) * 255, torch.tensor(std) * 255)
+
+
+def _whole(spec: DataSpec, train: Split, test: Split, mean: Tensor, std: Tensor) -> Dataset:
+    """The raw dataset, of the size its name promises; mean and std in units of a byte."""
+    examples, _, classes = OUTLINES[spec.name]
+    sizes, got = (examples, TESTED[spec.name]), (len(train), len(test))
+    if got != sizes:
+        raise DataError(f"data.root: {spec.name} must have {sizes} examples, but got {got}")
+    return raw(train, test, mean.view(-1, 1, 1), std.view(-1, 1, 1), classes)
+
+
+def _torchvision(
+    spec: DataSpec, name: str, files: str, parts: tuple[dict[str, Any], dict[str, Any]]
+) -> list[Any]:
+    """torchvision's train and test part of a dataset.
+
+    Args:
+        files: a file or folder of the dataset, below the root.
+        parts: the arguments that name the train and the test part.
+    """
     folder = Path(spec.root).expanduser()
     try:
-        if not spec.download and not (folder / files).is_dir():  # said before a slow import
-            raise FileNotFoundError(f"there is no folder {files}")
+        if not spec.download and not (folder / files).exists():  # said before a slow import
+            raise FileNotFoundError(f"there is no {files}")
         import torchvision.datasets
 
         if spec.download:
             folder.mkdir(parents=True, exist_ok=True)
-        return [
-            getattr(torchvision.datasets, name)(str(folder), train=train, download=spec.download)
-            for train in (True, False)
-        ]
+        dataset = getattr(torchvision.datasets, name)
+        return [dataset(str(folder), download=spec.download, **part) for part in parts]
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         if spec.download:
             raise DataError(f"data.name: {spec.name} could not be downloaded: {error}") from None
@@ -95,9 +131,3 @@ def _torchvision(spec: DataSpec, name: str, files: str) -> list[Any]:
             f"but it was not found or could not be read there ({str(error).splitlines()[0]}); "
             "name its folder with data.root=FOLDER, or add --download to fetch it"
         ) from None
-
-
-def _expect(spec: DataSpec, pair: tuple[Split, ...], sizes: tuple[int, int]) -> None:
-    got = tuple(len(part) for part in pair)
-    if got != sizes:
-        raise DataError(f"data.root: {spec.name} must have {sizes} examples, but got {got}")

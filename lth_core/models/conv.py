@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from lth_core.errors import SpecError
-from lth_core.models.scale import scaled
+from lth_core.models.scale import images, refuse, scaled
 from lth_core.spec import ModelSpec
 
 
@@ -21,10 +21,12 @@ def conv(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
 
 
 def _conv(depth: int, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Pairs of 3x3 convolutions (64, 128, 256 ... channels), each pair max-pooled; 256-256."""
-    if len(shape) != 3 or min(shape[1:]) < 2 ** (depth // 2):
-        need = f"needs images of at least {2 ** (depth // 2)} pixels a side, not shape {shape}"
-        raise SpecError("model.name", need, spec.name)
+    """Pairs of 3x3 convolutions (64, 128, 256 ... channels), each pair max-pooled; 256-256.
+
+    Dropout after the two hidden linear layers.
+    """
+    refuse(spec, "stem")
+    images(spec, shape, 2 ** (depth // 2))
     if depth % 2:
         raise SpecError("model.depth", "must be even: convolutions come in pairs", depth)
     channels, side = shape[0], list(shape[1:])
@@ -42,5 +44,6 @@ def _conv(depth: int, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> 
     for number, inputs in enumerate((channels * side[0] * side[1], hidden), start=1):
         model.add_module(f"fc{number}", nn.Linear(inputs, hidden))
         model.add_module(f"fc_relu{number}", nn.ReLU())
+        model.add_module(f"dropout{number}", nn.Dropout(spec.dropout))
     model.add_module("output", nn.Linear(hidden, classes))
     return model

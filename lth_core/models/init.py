@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +12,28 @@ from torch import Tensor, nn
 from lth_core.masks import prunable_layers
 from lth_core.spec import Initialization
 
+
+def _signed_constant(weight: Tensor, generator: torch.Generator) -> Tensor:
+    """sqrt(2/fan in), each with a sign of its own (Ramanujan et al. 2020, section 4.1)."""
+    signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
+    with torch.no_grad():
+        return weight.copy_(signs * sqrt(2 / weight[0].numel()))
+
+
 _DRAW: dict[str, Callable[..., Tensor]] = {
     "kaiming_normal": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
     "kaiming_uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
     "xavier_normal": nn.init.xavier_normal_,
     "xavier_uniform": nn.init.xavier_uniform_,
+    "signed_constant": _signed_constant,
 }
 
 
 def initialize(model: nn.Module, init: Initialization, generator: torch.Generator) -> None:
     """Draw linear and convolution weights in the model's order; set their biases to 0.
 
-    kaiming: fan in, gain of ReLU (He et al. 2015); xavier: Glorot & Bengio 2010, gain 1.
+    kaiming: fan in, gain of ReLU (He et al. 2015); xavier: Glorot & Bengio 2010, gain 1;
+    signed_constant: kaiming's deviation with a random sign. Batch norm stays as it was built.
     ``as_built`` changes nothing.
     """
     if init == "as_built":

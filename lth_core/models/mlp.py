@@ -8,19 +8,20 @@ from math import prod
 
 from torch import nn
 
-from lth_core.errors import SpecError
-from lth_core.models.scale import scaled
+from lth_core.models.scale import refuse, scaled
 from lth_core.spec import ModelSpec
 
 
 def mlp(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """ReLU layers of ``widths`` units; ``depth`` repeats a single width."""
+    """ReLU layers of ``widths`` units, dropout after each; ``depth`` repeats a single width."""
+    refuse(spec, "stem")
     widths = spec.widths * spec.depth if spec.depth else spec.widths
     sizes = [prod(shape), *(scaled(width, spec.width) for width in widths)]
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
     for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
         layers[f"fc{number}"] = nn.Linear(inputs, outputs)
         layers[f"relu{number}"] = nn.ReLU()
+        layers[f"dropout{number}"] = nn.Dropout(spec.dropout)
     layers["output"] = nn.Linear(sizes[-1], classes)
     model = nn.Sequential()
     for name, layer in layers.items():
@@ -30,6 +31,5 @@ def mlp(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
 
 def lenet_300_100(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """The paper's fully connected network: 266,610 parameters on MNIST."""
-    if spec.depth is not None:
-        raise SpecError("model.depth", "does not apply to lenet-300-100; mlp has one", spec.depth)
+    refuse(spec, "depth")
     return mlp(replace(spec, widths=(300, 100)), shape, classes)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lth_core.errors import SpecError
-from lth_core.models.scale import scaled
+from lth_core.models.scale import images, refuse, scaled
 from lth_core.spec import ModelSpec
 
 
@@ -58,11 +58,11 @@ def resnet(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module
     """The builder of ResNet-``layers``; ``spec.depth`` overrides the count."""
 
     def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+        refuse(spec, "stem", "dropout")
         depth = spec.depth or layers
         if depth < 8 or (depth - 2) % 6:
             raise SpecError("model.depth", "must be 6n+2, at least 8", depth)
-        if len(shape) != 3:
-            raise SpecError("model.name", f"needs images, not shape {shape}", spec.name)
+        images(spec, shape)
         return ResNet(shape[0], scaled(16, spec.width), (depth - 2) // 6, classes)
 
     return build

@@ -33,7 +33,10 @@ class DataSpec(Checks):
     augment: Augment = "none"
     """Per example and epoch: horizontal flip, 4-pixel padded random crop, or both."""
     split_seed: int = 0
-    """Draws the subsample and the validation split; replicates share it."""
+    """Draws the subsample, the validation split and label noise; replicates share it."""
+    label_noise: float = 0.0
+    """Share of the training labels that are replaced by another class, drawn uniformly by
+    split_seed, in [0, 1); validation and test stay clean."""
     fingerprint: str = ""
     """Digest of the content where the name does not determine it; filled in by `resolve`."""
 
@@ -41,6 +44,7 @@ class DataSpec(Checks):
         self._normalize()
         self._one_of("augment", Augment)
         self._number("split_seed", 0)
+        self._share("label_noise", self.label_noise)
         if not isinstance(self.fraction, float) or not 0 < self.fraction <= 1:
             raise SpecError("fraction", "must be in (0, 1]", self.fraction)
         count = self.validation

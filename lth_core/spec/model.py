@@ -9,8 +9,14 @@ from lth_core.checks import STRICT, Checks
 from lth_core.errors import SpecError
 
 Initialization = Literal[
-    "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "as_built"
+    "kaiming_normal",
+    "kaiming_uniform",
+    "xavier_normal",
+    "xavier_uniform",
+    "signed_constant",
+    "as_built",
 ]
+Stem = Literal["cifar", "imagenet"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,19 +30,30 @@ class ModelSpec(Checks):
     widths: tuple[int, ...] = (300, 100)
     """Units of each hidden layer (mlp only)."""
     width: float = 1.0
-    """Multiplies every hidden width or channel count, rounded, at least 1."""
+    """Multiplies every hidden width or channel count, rounded, at least 1 (mobilenet-v2: rounded to
+    multiples of 8, as published); not for resnet-18 and resnet-50."""
     depth: int | None = None
     """mlp: hidden layers, each as wide as the one entry of widths; conv-*: convolutions;
-    resnet-*: layers, 6n+2. None: what the name says."""
+    resnet-8 ... resnet-110: layers, 6n+2; vgg-*: layers, 11, 13, 16 or 19; the others have one
+    depth. None: what the name says."""
+    stem: Stem = "cifar"
+    """How resnet-18, resnet-50 and mobilenet-v2 begin: as published (`imagenet`), or for images of
+    about 32 pixels a side (`cifar`)."""
+    dropout: float = 0.0
+    """Share of units set to 0 in training, in [0, 1): after each hidden fully connected layer, or
+    before the output where there is none (vgg-*, mobilenet-v2). Not for resnet-*."""
     init: Initialization = "kaiming_normal"
-    """Distribution of linear and convolution weights (biases 0); `as_built` keeps what the
-    factory drew, for our own models PyTorch's default (uniform within 1/sqrt(fan in))."""
+    """Distribution of linear and convolution weights (biases 0). `signed_constant`: sqrt(2/fan in)
+    with a random sign; `as_built` keeps what the factory drew, for our own models PyTorch's
+    default (uniform within 1/sqrt(fan in)), for torchvision's theirs."""
     fingerprint: str = ""
     """Digest of the source where the name does not determine it; filled in by `resolve`."""
 
     def __post_init__(self) -> None:
         self._normalize()
         self._one_of("init", Initialization)
+        self._one_of("stem", Stem)
+        self._share("dropout", self.dropout)
         if not isinstance(self.width, float) or not 0 < self.width < float("inf"):
             raise SpecError("width", "must be a positive number", self.width)
         if self.depth is not None:

@@ -101,7 +101,22 @@ def test_resnet_depth_is_6n_plus_2() -> None:
 @pytest.mark.parametrize(
     ("fields", "shape", "field"),
     [
-        ({"name": "lenet-5"}, DIGIT, "model.name"),
+        ({"name": "lenet-4"}, DIGIT, "model.name"),
+        ({"name": "lenet-5"}, (1, 15, 15), "model.name"),
+        ({"name": "lenet-5", "depth": 5}, GREY, "model.depth"),
+        ({"name": "vgg-16", "depth": 12}, COLOUR, "model.depth"),
+        ({"name": "vgg-16"}, DIGIT, "model.name"),
+        ({"name": "resnet-18", "depth": 20}, COLOUR, "model.depth"),
+        ({"name": "resnet-18", "width": 0.5}, COLOUR, "model.width"),
+        ({"name": "resnet-50", "dropout": 0.1}, COLOUR, "model.dropout"),
+        ({"name": "resnet-18"}, (40,), "model.name"),
+        ({"name": "resnet-20", "dropout": 0.1}, COLOUR, "model.dropout"),
+        ({"name": "resnet-20", "stem": "imagenet"}, COLOUR, "model.stem"),
+        ({"name": "mobilenet-v2", "depth": 2}, COLOUR, "model.depth"),
+        ({"name": "mobilenet-v2"}, (40,), "model.name"),
+        ({"name": "vgg-11", "stem": "imagenet"}, COLOUR, "model.stem"),
+        ({"name": "conv-2", "stem": "imagenet"}, COLOUR, "model.stem"),
+        ({"stem": "imagenet"}, COLOUR, "model.stem"),
         ({"name": "resnet-20", "depth": 19}, DIGIT, "model.depth"),
         ({"name": "resnet-20"}, (64,), "model.name"),
         ({"name": "conv-2", "depth": 3}, DIGIT, "model.depth"),
@@ -147,6 +162,20 @@ def test_weights_have_the_distribution_named(
         assert not layer.bias.detach().any()
 
 
+def test_signed_constant_has_one_magnitude_and_even_signs() -> None:
+    """sqrt(2/fan in), Ramanujan et al. 2020; batch norm and the others as they were built."""
+    model = build(COLOUR, name="vgg-11", init="signed_constant")
+    for layer in prunable_layers(model).values():
+        weight = layer.weight.detach()
+        fan_in = weight[0].numel()
+        assert torch.equal(weight.abs(), torch.full_like(weight, sqrt(2 / fan_in)))
+        positive = (weight > 0).float().mean().item()
+        assert positive == pytest.approx(0.5, abs=4 * 0.5 / sqrt(weight.numel()))
+        assert not layer.bias.detach().any()
+    norm = model.get_submodule("norm1")
+    assert bool((norm.weight == 1).all())  # type: ignore[union-attr]
+
+
 def test_as_built_keeps_what_the_factory_drew() -> None:
     def own_draw() -> list[nn.Module]:
         with torch.random.fork_rng(devices=[]):
@@ -159,11 +188,25 @@ def test_as_built_keeps_what_the_factory_drew() -> None:
         assert torch.equal(layer.bias, drawn.bias)
 
 
-@pytest.mark.parametrize("fields", [{}, {"init": "as_built"}, {"name": "toys:batch_norm_net"}])
-def test_build_repeats_by_its_seed_and_leaves_the_global_generator(fields: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"init": "as_built"},
+        {"name": "toys:batch_norm_net"},
+        {"name": "lenet-5", "init": "signed_constant"},
+        {"name": "vgg-11", "width": 1 / 16},
+        {"name": "resnet-18", "init": "as_built"},
+        {"name": "resnet-50"},
+        {"name": "mobilenet-v2", "init": "as_built"},
+    ],
+)
+def test_build_repeats_by_its_seed_and_leaves_the_global_generator(
+    fields: dict[str, object],
+) -> None:
     before = torch.random.get_rng_state()
     one, again, other = (
-        torch.cat([p.flatten() for p in build(seed=seed, **fields).parameters()])
+        torch.cat([p.flatten() for p in build((3, 16, 16), seed, **fields).parameters()])
         for seed in (1, 1, 2)
     )
     assert torch.equal(one, again)

@@ -1,0 +1,51 @@
+"""Dropout that draws from nothing global."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lth_core.seeds import generator
+
+
+class Dropout(nn.Module):
+    """``torch.nn.Dropout`` whose draws are a function of (seed, level, place, step).
+
+    Drawn on the CPU, so that every device drops the same units. It counts its own calls in training
+    mode, one a step; ``restart_dropout`` says which run they belong to.
+
+    Args:
+        p: share of entries set to 0 in training, in [0, 1); the others are divided by 1 - p.
+        place: the module's name in its network, so that no two layers share draws.
+    """
+
+    def __init__(self, p: float, place: str) -> None:
+        super().__init__()
+        self.p, self.place = p, place
+        self.seed, self.level, self.step = 0, 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.p:
+            return x
+        stream = generator(self.seed, "dropout", self.level, self.place, self.step)
+        self.step += 1
+        kept = torch.rand(x.shape, generator=stream) >= self.p
+        return x * kept.to(x.device, x.dtype) / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def own_dropout(model: nn.Module) -> None:
+    """Put ``Dropout`` in the place of every ``torch.nn.Dropout``, which draws globally."""
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Dropout:
+            parent, _, last = name.rpartition(".")
+            setattr(model.get_submodule(parent), last, Dropout(module.p, name))
+
+
+def restart_dropout(model: nn.Module, seed: int, level: int, step: int) -> None:
+    """Begin a run: what is dropped from here on is that of (seed, level) from ``step`` on."""
+    for module in model.modules():
+        if isinstance(module, Dropout):
+            module.seed, module.level, module.step = seed, level, step
