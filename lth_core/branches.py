@@ -1,6 +1,7 @@
-"""Branches: what is trained at a level, each a job made from the dense run and the ticket's mask.
+"""Branches: what is trained at a level, each a job made from the ticket's.
 
-All branches of a level train as long, on the same batches, at the same learning rates.
+All branches of a level train as long and on the same batches. Where a ticket's mask is found during
+its training, the controls get the mask found; where nothing is trained, they are not either.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lth_core.jobs import Init, Job, Lab, MaskRecipe
-from lth_core.masks import Mask
+from lth_core.checks import steps_in
+from lth_core.jobs import Found, Init, Job, Lab, MaskRecipe, Pruned, Start
+from lth_core.masks import Mask, State
 from lth_core.seeds import generator
+from lth_core.train.schedule import learning_rate
 
-Branch = Callable[[Job], Job]
-"""From a level's ticket job to the branch's own."""
+Branch = Callable[[Job, Job], Job]
+"""From a level's ticket job, and this branch's job before (or the dense run), to its own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,24 +55,122 @@ class ShuffledMask(MaskRecipe):
         return shuffled
 
 
-def ticket(job: Job) -> Job:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InvertedMask(MaskRecipe):
+    """As many weights a layer as in ``like``, first of all those that it prunes, drawn at random.
+
+    Where a layer keeps more than half, that is all it prunes and some of the rest.
+    """
+
+    like: MaskRecipe
+    seed: int
+
+    def make(self, lab: Lab, job: Job) -> Mask:
+        inverted = {}
+        for name, mask in lab.mask(self.like, job).items():
+            draw = torch.rand(mask.shape, generator=generator(self.seed, "mask", "inverted", name))
+            rank = (draw + mask).reshape(-1).argsort().argsort()
+            inverted[name] = (rank < int(mask.sum())).view(mask.shape)
+        return inverted
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ConstantSign(Start):
+    """Each prunable weight of a start as its sign times the deviation of its layer's weights."""
+
+    of: Start
+
+    def make(self, lab: Lab, job: Job) -> State:
+        state = dict(self.of.make(lab, job))
+        for name in lab.mask(job.mask, job):
+            state[name] = state[name].sign() * state[name].std(correction=0)
+        return state
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reshuffled(Start):
+    """A start whose surviving weights are permuted within their layer."""
+
+    of: Start
+    seed: int
+    level: int
+
+    def make(self, lab: Lab, job: Job) -> State:
+        state = dict(self.of.make(lab, job))
+        for name, mask in lab.mask(job.mask, job).items():
+            stream = generator(self.seed, "init", "reshuffled", self.level, name)
+            state[name] = state[name].clone()
+            kept = state[name][mask]
+            state[name][mask] = kept[torch.randperm(len(kept), generator=stream)]
+        return state
+
+
+def ticket(job: Job, before: Job) -> Job:
     """The ticket's mask on the weights of the rewind point."""
     return job
 
 
-def reinit(job: Job) -> Job:
+def reinit(job: Job, before: Job) -> Job:
     """The ticket's mask on freshly drawn weights (Frankle & Carbin 2019, section 2)."""
-    return replace(job, start=Init(seed=job.seed, draw=("reinit", job.level)))
+    return replace(_control(job), start=Init(seed=job.seed, draw=("reinit", job.level)))
 
 
-def random_mask(job: Job) -> Job:
+def random_mask(job: Job, before: Job) -> Job:
     """The rewind point's weights under a random mask with the ticket's layer counts."""
-    return replace(job, mask=RandomMask(like=job.mask, seed=job.seed))
+    held = _control(job)
+    return replace(held, mask=RandomMask(like=held.mask, seed=job.seed))
 
 
-def shuffled_mask(job: Job) -> Job:
+def shuffled_mask(job: Job, before: Job) -> Job:
     """The rewind point's weights under the ticket's mask, permuted within each layer."""
-    return replace(job, mask=ShuffledMask(like=job.mask, seed=job.seed, level=job.level))
+    held = _control(job)
+    return replace(held, mask=ShuffledMask(like=held.mask, seed=job.seed, level=job.level))
+
+
+def inverted_mask(job: Job, before: Job) -> Job:
+    """The weights that the ticket prunes, as many a layer as it keeps (Frankle et al. 2021)."""
+    held = _control(job)
+    return replace(held, mask=InvertedMask(like=held.mask, seed=job.seed))
+
+
+def constant_sign(job: Job, before: Job) -> Job:
+    """The ticket with each weight its sign times the layer's deviation (Zhou et al. 2019)."""
+    return replace(_control(job), start=ConstantSign(of=job.start))
+
+
+def reshuffled(job: Job, before: Job) -> Job:
+    """The ticket with its starting weights permuted within each layer (Zhou et al. 2019)."""
+    return replace(_control(job), start=Reshuffled(of=job.start, seed=job.seed, level=job.level))
+
+
+def trained(job: Job, before: Job) -> Job:
+    """The ticket's mask on the rewind point's weights, trained: for masks found in training or
+    learned without; else it is the ticket."""
+    return replace(job, mask=_found(job), finds=None)
+
+
+def lr_rewind(job: Job, before: Job) -> Job:
+    """Trained weights, pruned and trained on, learning rates from the rewind point's (Renda et al.
+    2020)."""
+    assert isinstance(job.mask, Pruned)
+    return replace(job, start=before, mask=replace(job.mask, of=before))
+
+
+def finetune(job: Job, before: Job) -> Job:
+    """Trained weights, pruned and trained on at the last learning rate (Han et al. 2015)."""
+    rate = learning_rate(job.train, steps_in(job.train.steps) - 1)
+    train = replace(job.train, lr=rate, schedule="constant", milestones=(), warmup="0it")
+    return replace(lr_rewind(job, before), train=train)
+
+
+def _found(job: Job) -> MaskRecipe:
+    return Found(by=job) if job.finds else job.mask
+
+
+def _control(job: Job) -> Job:
+    """The ticket's job under the mask it ends with; of no steps where it trains no weights."""
+    learned = job.finds is not None and job.finds.when == "never"
+    return replace(job, mask=_found(job), finds=None, last=job.first if learned else job.last)
 
 
 BRANCHES: dict[str, Branch] = {
@@ -77,4 +178,13 @@ BRANCHES: dict[str, Branch] = {
     "reinit": reinit,
     "random_mask": random_mask,
     "shuffled_mask": shuffled_mask,
+    "inverted_mask": inverted_mask,
+    "constant_sign": constant_sign,
+    "reshuffled": reshuffled,
+    "trained": trained,
+    "lr_rewind": lr_rewind,
+    "finetune": finetune,
 }
+
+RETRAINED = ("lr_rewind", "finetune")
+"""Branches that go on from trained weights, and so need some to be pruned."""

@@ -13,7 +13,7 @@ from lth_core.errors import SpecError
 STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads a spec, where it is asked to."""
 
-DURATION = re.compile(r"(\d+)it|(\d+(?:\.\d+)?)ep")
+DURATION = re.compile(r"(\d+)it|(\d+(?:\.\d+)?)ep|(\d+(?:\.\d+)?)%")
 
 _KINDS: dict[str, tuple[type, str]] = {
     "bool": (bool, "must be true or false"),
@@ -25,11 +25,18 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-def steps_in(duration: int | str, steps_per_epoch: int = 0) -> int:
-    """Optimizer steps in a duration: ``"500it"`` is 500, ``"2ep"`` two epochs (rounded)."""
+def steps_in(duration: int | str, steps_per_epoch: int = 0, steps: int = 0) -> int:
+    """Optimizer steps in a duration: ``"500it"``, ``"2ep"`` (epochs), ``"5%"`` (of training).
+
+    >>> steps_in("500it"), steps_in("2ep", steps_per_epoch=20), steps_in("5%", steps=600)
+    (500, 40, 30)
+    """
     match = DURATION.fullmatch(str(duration))
     assert match, duration
-    return int(match[1]) if match[1] else round(float(match[2]) * steps_per_epoch)
+    if match[1]:
+        return int(match[1])
+    share_of = steps_per_epoch if match[2] else steps / 100
+    return round(float(match[2] or match[3]) * share_of)
 
 
 def _spelled(name: str, kind: str, value: object) -> object:
@@ -90,14 +97,17 @@ class Checks:
         if getattr(self, name) not in known:
             raise SpecError(name, "is not known", getattr(self, name), known)
 
-    def _duration(self, name: str, *, positive: bool = False) -> None:
+    def _duration(self, name: str, *, positive: bool = False, share: bool = True) -> None:
         value = getattr(self, name)
         if type(value) is int:
             value = f"{value}it"
-        if not isinstance(value, str) or not DURATION.fullmatch(value):
-            raise SpecError(
-                name, "must be steps such as '500it' or epochs such as '2ep', not negative", value
-            )
-        if positive and steps_in(value, 10**9) == 0:
+        match = DURATION.fullmatch(value) if isinstance(value, str) else None
+        if not match or (match[3] and not share):
+            rule = "must be steps such as '500it' or epochs such as '2ep'"
+            rule += " or a share of training such as '5%'" if share else ""
+            raise SpecError(name, f"{rule}, not negative", value)
+        if match[3] and float(match[3]) > 100:
+            raise SpecError(name, "must be at most 100% of training", value)
+        if positive and steps_in(value, 10**9, 10**9) == 0:
             raise SpecError(name, "must be more than 0", value)
         self._set(name, value)

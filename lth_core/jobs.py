@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lth_core.masks import Mask, State, ones
-from lth_core.prune import prune
+from lth_core.prune import Candidate, prune
 from lth_core.seeds import generator
 from lth_core.spec import SCHEMA, WHERE, DataSpec, ModelSpec, PruneSpec, TrainSpec, describe, sha256
 
@@ -27,11 +27,19 @@ class Lab(Protocol):
     def model(self, job: Job) -> nn.Module:
         """The job's network, for its structure."""
 
+    def drawn(self, init: Init, job: Job) -> State:
+        """The weights and buffers of the job's network, freshly drawn."""
+
     def final(self, job: Job) -> tuple[State, Mask]:
-        """Weights and buffers after a job's last step, and its mask."""
+        """Weights and buffers after a job's last step, and its mask then."""
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
         """The mask a recipe gives for the job's network."""
+
+    def candidate(
+        self, state: State, mask: Mask, initial: State, job: Job, examples: int
+    ) -> Candidate:
+        """A state of the job's network, for a score."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,12 +64,24 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Init(Recipe):
+class Start(Recipe):
+    """Where weights and buffers come from."""
+
+    def make(self, lab: Lab, job: Job) -> State:
+        """They, for the job's network, before its mask."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Init(Start):
     """Freshly drawn weights."""
 
     seed: int
     draw: tuple[str | int, ...] = ("init",)
     """Purpose of the draw: ``("init",)``, or ``("reinit", level)``."""
+
+    def make(self, lab: Lab, job: Job) -> State:
+        return lab.drawn(self, job)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,25 +106,41 @@ class Full(MaskRecipe):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pruned(MaskRecipe):
-    """The survivors of a trained network under its own mask, once pruned."""
+    """The survivors of a network under its own mask, once pruned."""
 
-    after: Job
-    """The training whose final weights are scored."""
+    of: Start
+    """The network that is scored: a training's end, or a start."""
     prune: PruneSpec
     seed: int
     """Draws among equal scores."""
 
     def make(self, lab: Lab, job: Job) -> Mask:
-        trained, mask = lab.final(self.after)
-        return prune(trained, mask, self.prune, generator(self.seed, "mask", "ties"))
+        if isinstance(self.of, Job):
+            state, mask = lab.final(self.of)
+            initial = self.of.start.make(lab, self.of)
+        else:
+            state, mask = self.of.make(lab, job), ones(lab.model(job))
+            initial = state
+        network = lab.candidate(state, mask, initial, job, self.prune.examples)
+        return prune(network, self.prune, generator(self.seed, "mask", "ties"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job(Recipe):
+class Found(MaskRecipe):
+    """The mask that a training ended with."""
+
+    by: Job
+
+    def make(self, lab: Lab, job: Job) -> Mask:
+        return lab.final(self.by)[1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job(Start):
     """One training run: from a start, under a mask, from step ``first`` to step ``last``.
 
     The learning rate and the position in the data order are those of steps first..last of the
-    whole schedule in ``train``.
+    whole schedule in ``train``. As a start, it stands for its final state.
     """
 
     data: DataSpec
@@ -115,15 +151,23 @@ class Job(Recipe):
     """The replicate: draws data order and augmentation."""
     level: int
     """Prunings behind the mask; enters the data order."""
-    start: Init | Job
-    """Where weights and buffers come from; a job stands for its final state."""
+    start: Start
+    """Where weights and buffers come from."""
     mask: MaskRecipe
+    """The mask, as the run begins."""
+    finds: PruneSpec | None = None
+    """How the run itself changes or learns the mask; None: it stays."""
     first: int
     last: int
     keep: tuple[int, ...] = field(default=(), metadata=WHERE)
     """Steps whose state is kept as rewind points; they do not change the result."""
+    dense: Job | None = field(default=None, metadata=WHERE)
+    """The dense run that the search hangs on: its weights' travel is measured. None: itself."""
 
-    def at(self, step: int) -> Init | Job:
+    def make(self, lab: Lab, job: Job) -> State:
+        return lab.final(self)[0]
+
+    def at(self, step: int) -> Start:
         """The state of this run after ``step`` steps: its start, or the run stopped there."""
         if step == self.first:
             return self.start

@@ -1,7 +1,8 @@
-"""The algorithm: iterative magnitude pruning with rewinding and controls.
+"""The algorithm: iterative magnitude pruning with rewinding and controls, and its rivals.
 
 Train the dense network; prune the trained weights; rewind the survivors; train again, beside the
-controls; repeat (Frankle & Carbin 2019; rewinding to a step k: Frankle et al. 2020).
+controls; repeat (Frankle & Carbin 2019; rewinding to a step k: Frankle et al. 2020). Other ways of
+finding a mask (`when.py`) differ in one line: what the level's ticket is.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from dataclasses import replace
 
 from lth_core.branches import BRANCHES
 from lth_core.checks import steps_in
-from lth_core.jobs import Full, Init, Job, Pruned
-from lth_core.prune import compounded
+from lth_core.jobs import Full, Init, Job
 from lth_core.resolve import resolve
 from lth_core.results import LevelResult
 from lth_core.spec import TicketSpec
 from lth_core.train import Trainer
 from lth_core.training import Result
+from lth_core.when import WHEN
 
 Train = Callable[[Sequence[Job]], list[Result]]
 
@@ -38,15 +39,16 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
         keep=tuple(sorted({rewind, *keep} - {0})),
     )  # fmt: skip
     yield {"dense": dense}
-    trained = dense
+    find, before = WHEN[spec.prune.when], dict.fromkeys(spec.branches, dense)
     for level in range(1, spec.levels + 1):
-        prune = compounded(spec.prune, level) if spec.prune.one_shot else spec.prune
-        after = dense if spec.prune.one_shot else trained
-        mask = Pruned(after=after, prune=prune, seed=spec.seed)
-        trained = replace(
-            dense, level=level, start=dense.at(rewind), mask=mask, first=rewind, keep=()
+        rewound = replace(
+            dense, level=level, start=dense.at(rewind), first=rewind, keep=(), dense=dense
         )
-        yield {branch: BRANCHES[branch](trained) for branch in spec.branches}
+        ticket = find(rewound, spec.prune, dense, before["ticket"])
+        jobs = {branch: BRANCHES[branch](ticket, before[branch]) for branch in spec.branches}
+        yield jobs
+        if not spec.prune.one_shot:
+            before = jobs
 
 
 def find_tickets(

@@ -57,6 +57,11 @@ def density(mask: Mask) -> float:
     return kept(mask) / max(1, total(mask))
 
 
+def counts(a: Mask, b: Mask) -> list[tuple[int, int, int]]:
+    """(kept by a, kept by b, weights) of each layer."""
+    return [(int(a[name].sum()), int(b[name].sum()), a[name].numel()) for name in a]
+
+
 def overlap(a: Mask, b: Mask) -> float:
     """Jaccard overlap: weights kept by both / weights kept by either; 1 where neither keeps any."""
     both = sum(int((a[name] & b[name]).sum()) for name in a)

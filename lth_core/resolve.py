@@ -6,14 +6,15 @@ from dataclasses import replace
 from functools import lru_cache
 
 from lth_core import data, models
-from lth_core.branches import BRANCHES
+from lth_core.branches import BRANCHES, RETRAINED
 from lth_core.checks import steps_in
 from lth_core.data.sources import Outline
 from lth_core.errors import SpecError
 from lth_core.masks import prunable_layers
-from lth_core.prune import check_score, groups
+from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
 from lth_core.seeds import generator
-from lth_core.spec import DataSpec, ModelSpec, TicketSpec
+from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec
+from lth_core.train.schedule import learning_rate
 
 
 def resolve(spec: TicketSpec) -> TicketSpec:
@@ -25,10 +26,8 @@ def resolve(spec: TicketSpec) -> TicketSpec:
         SpecError: a name is not known, or the rewind point lies past the end of training.
         DataError: data that must be read are absent or broken.
     """
-    check_score(spec.prune)
-    for branch in spec.branches:
-        if branch not in BRANCHES:
-            raise SpecError("branches", "is not a known branch", branch, BRANCHES)
+    _check_branches(spec)
+    fingerprint = scores.fingerprint(spec.prune)
     pinned_data, (examples, shape, classes) = _data(spec.data)
     pinned_model, layers = _model(spec.model, shape, classes)
     groups(layers, spec.prune)  # every pattern names a layer
@@ -37,14 +36,60 @@ def resolve(spec: TicketSpec) -> TicketSpec:
         train = spec.train.resolved(per_epoch)
     except SpecError as error:  # an epoch's share that rounds to no step
         raise error.under("train") from None
-    steps, rewind = steps_in(train.steps), steps_in(spec.rewind, per_epoch)
+    steps = steps_in(train.steps)
+    if "finetune" in spec.branches and not learning_rate(train, steps - 1) > 0:
+        rule = "must not end training at rate 0, which branch finetune trains at"
+        raise SpecError("train.gamma", rule, train.gamma)
+    rewind = steps_in(spec.rewind, per_epoch, steps)
     if rewind > steps:
         rule = f"must not lie past the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
     if rewind == steps and spec.levels:
         rule = f"must leave something to train before step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
-    return replace(spec, data=pinned_data, model=pinned_model, train=train, rewind=f"{rewind}it")
+    prune = spec.prune.resolved(
+        per_epoch, steps, rewind, fingerprint=fingerprint, rounds=_rounds(spec.prune),
+        schedule=_schedule(spec.prune),
+    )  # fmt: skip
+    _check_changes(prune, steps)
+    return replace(spec, data=pinned_data, model=pinned_model, train=train, prune=prune,
+                   rewind=f"{rewind}it")  # fmt: skip
+
+
+def _check_branches(spec: TicketSpec) -> None:
+    for branch in spec.branches:
+        if branch not in BRANCHES:
+            raise SpecError("branches", "is not a known branch", branch, BRANCHES)
+        if branch in RETRAINED and spec.prune.when != "after":
+            rule = "goes on from trained weights, and so with prune.when: after only"
+            raise SpecError("branches", rule, branch)
+
+
+def _rounds(prune: PruneSpec) -> int | None:
+    return (prune.rounds or ROUNDS.get(prune.score, 1)) if prune.when == "before" else None
+
+
+def _schedule(prune: PruneSpec) -> str | None:
+    if prune.when == "before":
+        usual = "exponential"
+    elif prune.when == "during":
+        usual = "cubic" if prune.grow == "none" else "constant"
+    else:
+        return None
+    name = prune.schedule or usual
+    if name not in SCHEDULES:
+        raise SpecError("prune.schedule", "is not a known schedule", name, SCHEDULES)
+    return name
+
+
+def _check_changes(prune: PruneSpec, steps: int) -> None:
+    """A mask that changes during training must get where it is to be."""
+    if prune.when != "during":
+        return
+    begin, end = steps_in(prune.begin), steps_in(prune.end)
+    if not begin < end < steps:
+        rule = f"must come after begin (and rewind) and before {steps}, the end of training"
+        raise SpecError("prune.end", rule, f"begin {begin}, end {end}")
 
 
 @lru_cache(maxsize=256)
@@ -56,8 +101,8 @@ def _data(spec: DataSpec) -> tuple[DataSpec, Outline]:
 @lru_cache(maxsize=256)
 def _model(
     spec: ModelSpec, shape: tuple[int, ...], classes: int
-) -> tuple[ModelSpec, tuple[str, ...]]:
-    """The pinned spec and the prunable layers; the network is built to see that it can be."""
+) -> tuple[ModelSpec, dict[str, tuple[int, ...]]]:
+    """The pinned spec and the prunable layers' shapes; the network is built: that it can be."""
     pinned = replace(spec, fingerprint=models.fingerprint(spec))
     model = models.build(spec, shape, classes, generator(0, "structure"))
-    return pinned, tuple(prunable_layers(model))
+    return pinned, {n: tuple(layer.weight.shape) for n, layer in prunable_layers(model).items()}

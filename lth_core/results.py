@@ -7,11 +7,12 @@ from typing import Any
 
 from lth_core.checks import steps_in
 from lth_core.masks import Mask
-from lth_core.prune import groups, requested_density
+from lth_core.prune import at_level, groups, requested_density
 from lth_core.spec import TicketSpec
 from lth_core.ticket import Ticket
 from lth_core.train import Trainer
 from lth_core.training import Result
+from lth_core.when import method
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,7 @@ class LevelResult:
     @property
     def mask(self) -> Mask:
         """The ticket's mask."""
-        job = self.results[self.branch].job
-        return self.trainer.mask(job.mask, job)
+        return self.trainer.mask_of(self.results[self.branch].job)
 
     def records(self) -> list[dict[str, Any]]:
         """One flat record a branch, keys as in the glossary."""
@@ -64,17 +64,19 @@ def record(spec: TicketSpec, level: int, branch: str, result: Result) -> dict[st
     training, curves = result.training, result.training.curves
     early = curves.early_stop
     layers = training.layers
-    counted = {name for layer_names, _ in groups(list(layers), spec.prune) for name in layer_names}
+    shapes = {name: layer.shape for name, layer in layers.items()}
+    counted = {name for layer_names, _ in groups(shapes, spec.prune) for name in layer_names}
     kept = sum(layers[name].kept for name in counted)
     prunable = sum(layers[name].weights for name in counted)
-    sizes = {name: layer.weights for name, layer in layers.items()}
     return {
         "seed": spec.seed,
+        "method": method(spec),
+        "when": spec.prune.when,
         "branch": branch,
         "level": level,
-        "prune_fraction": spec.prune.fraction,
+        "prune_fraction": at_level(spec.prune, max(1, level)).fraction,
         "rewind_step": steps_in(spec.rewind),
-        "requested_density": requested_density(sizes, spec.prune, level),
+        "requested_density": requested_density(shapes, spec.prune, level),
         "density": kept / prunable,
         "weights_kept": kept,
         "weights_prunable": prunable,
@@ -89,6 +91,11 @@ def record(spec: TicketSpec, level: int, branch: str, result: Result) -> dict[st
         "collapsed_layers": sum(layer.kept == 0 for layer in layers.values()),
         "layer_density": {name: layer.kept / layer.weights for name, layer in layers.items()},
         "mask_overlap": training.mask_overlap,
+        "mask_overlap_chance": training.mask_overlap_chance,
+        "travel": training.travel,
+        "travel_inside": training.travel_inside,
+        "travel_outside": training.travel_outside,
+        "sign_agreement": training.sign_agreement,
         "spec_digest": spec.digest(),
         "mask_digest": training.mask_digest,
         "ticket_digest": training.ticket_digest,

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lth_core import masks, models
 from lth_core.errors import SpecError, TicketFileError
 from lth_core.masks import Mask, State
-from lth_core.prune import groups
+from lth_core.prune import groups, shapes_of
 from lth_core.seeds import generator
 from lth_core.spec import (
     DataSpec,
@@ -67,8 +67,8 @@ class Ticket:
     @property
     def density(self) -> float:
         """Share of the prunable weights kept; ignored layers are out of the count."""
-        layers = [masks.layer_of(name) for name in self.mask]
-        names = [masks.parameter_of(n) for part, _ in groups(layers, self.spec.prune) for n in part]
+        division = groups(shapes_of(self.mask), self.spec.prune)
+        names = [masks.parameter_of(layer) for layers, _ in division for layer in layers]
         return masks.density({name: self.mask[name] for name in names})
 
     def model(self) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
 from lth_core.jobs import Job
@@ -31,10 +32,16 @@ class Curves:
 class Layer:
     """What a mask leaves of a layer."""
 
-    weights: int
+    shape: tuple[int, ...]
+    """Of the layer's weight."""
     kept: int
     positions: int
     """Places of the output at which each weight is multiplied once, per example."""
+
+    @property
+    def weights(self) -> int:
+        """Weights in all."""
+        return prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,17 @@ class Training:
     """All parameters of the dense network."""
     mask_digest: str
     mask_overlap: float
-    """Jaccard overlap with the ticket's mask of the same level."""
+    """Jaccard overlap with the mask that a control imitates, of the same level; else 1."""
+    mask_overlap_chance: float
+    """The overlap to expect of random masks with the same layer counts."""
+    travel: float | None
+    """Mean distance of the kept weights from start to end; None where none are kept."""
+    sign_agreement: float | None
+    """Share of the kept weights that end with the sign they had at the start."""
+    travel_inside: float | None
+    """Mean distance, from start to end of the dense run, of the weights that this mask keeps."""
+    travel_outside: float | None
+    """The same of the weights that it prunes, layer by layer as many as it keeps there."""
     ticket_digest: str
     """Of the mask's bits and the starting values: what a ticket file holds."""
     seconds: float
@@ -62,7 +79,10 @@ class Training:
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Training:
-        layers = {name: Layer(**layer) for name, layer in said["layers"].items()}
+        layers = {
+            name: Layer(**{**layer, "shape": tuple(layer["shape"])})
+            for name, layer in said["layers"].items()
+        }
         return cls(**{**said, "curves": Curves(**said["curves"]), "layers": layers})
 
 

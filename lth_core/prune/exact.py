@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,10 +23,21 @@ def lowest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
     assert 0 <= k <= scores.numel()
     if k == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    # A full sort would be simpler and, for millions of weights, many times slower.
-    threshold = scores.kthvalue(k).values
+    threshold = kth_lowest(scores, k)
     chosen = scores < threshold
     tied = (scores == threshold).nonzero().squeeze(1)
     drawn = torch.randperm(len(tied), generator=generator)[: k - int(chosen.sum())]
     chosen[tied[drawn.to(tied.device)]] = True
     return chosen
+
+
+def kth_lowest(scores: Tensor, k: int) -> Tensor:
+    """The k-th lowest of (n,) scores, 1 <= k <= n, without sorting them all.
+
+    >>> kth_lowest(torch.tensor([3.0, 1.0, 2.0]), 2)
+    tensor(2.)
+    """
+    if scores.is_cuda:
+        return scores.kthvalue(k).values
+    # NumPy's partition is some ten times faster than kthvalue on a CPU.
+    return torch.from_numpy(np.partition(scores.numpy(), k - 1)[k - 1 : k])[0]

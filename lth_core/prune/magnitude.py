@@ -1,15 +1,18 @@
-"""Magnitude: the smallest trained weights go (Han et al. 2015; Frankle & Carbin 2019)."""
+"""Magnitude: the smallest weights go (Han et al. 2015; Frankle & Carbin 2019)."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from lth_core.prune.candidate import Candidate, Scores
 
 
-def magnitude(weight: Tensor) -> Tensor:
-    """|w|, in the weight's shape.
+def magnitude(network: Candidate) -> Scores:
+    """|w|: the smallest weights go (Han et al. 2015; Frankle & Carbin 2019).
+
+    Equal ones are told apart by a seeded draw.
 
     >>> import torch
-    >>> magnitude(torch.tensor([-2.0, 0.5]))
-    tensor([2.0000, 0.5000])
+    >>> from lth_core.prune.candidate import plain
+    >>> magnitude(plain({"fc.weight": torch.tensor([-2.0, 0.5])}))
+    {'fc.weight': tensor([2.0000, 0.5000])}
     """
-    return weight.abs()
+    return network.each(lambda w, initial: w.abs())

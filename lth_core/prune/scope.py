@@ -1,42 +1,107 @@
-"""Scope: which layers compete, and what fraction each group of them loses."""
+"""Scope: which layers compete, what share each group of them loses, and how a layer's is set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from math import prod
 
 from lth_core.errors import SpecError
+from lth_core.prune.structure import Shapes, covered
 from lth_core.spec import PruneSpec
 
 Groups = list[tuple[list[str], float]]
 """Layers that compete with each other, and the fraction of their survivors that a level removes."""
 
+SCOPES = {
+    "global": "all weights compete",
+    "layerwise": "weights compete within their layer, each layer loses the same share",
+    "erk": "larger layers get sparser: density follows (in + out + kernel) / (in x out x kernel) "
+    "(Erdos-Renyi-Kernel, Evci et al. 2020)",
+    "like:SCORE": "weights compete within their layer, each layer gets the density that another "
+    "score would give it globally",
+}
 
-def groups(layers: Sequence[str], spec: PruneSpec) -> Groups:
+
+def groups(shapes: Shapes, spec: PruneSpec) -> Groups:
     """Divide the prunable layers (in the model's order; the last is the output) into groups.
 
-    Layerwise, each layer is a group; globally, all are one. A layer with a fraction of its own is
-    a group of its own under either scope. Ignored layers are in none.
+    Layerwise, each layer is a group; else, all are one. A layer with a fraction of its own is a
+    group of its own under any scope. Layers that are ignored, or have no such units as
+    ``structure`` says, are in none.
 
-    >>> groups(["fc1", "fc2", "output"], PruneSpec(scope="global", output_fraction=0.1))
+    >>> shapes = {"fc1": (30, 8), "fc2": (9, 30), "output": (10, 9)}
+    >>> groups(shapes, PruneSpec(scope="global", output_fraction=0.1))
     [(['fc1', 'fc2'], 0.2), (['output'], 0.1)]
 
     Raises:
-        SpecError: a pattern matches no layer, or every layer is ignored.
+        SpecError: a pattern matches no layer, or no layer is left.
     """
+    layers = list(shapes)
     output = layers[-1]
     named = _by_pattern("prune.layer_fractions", spec.layer_fractions, layers)
     own = {layer: spec.layer_fractions[pattern] for layer, pattern in named.items()}
     if spec.output_fraction is not None:
         own[output] = spec.output_fraction
     ignored = set(_by_pattern("prune.ignore", spec.ignore, layers))
-    together = [layer for layer in layers if layer not in ignored and layer not in own]
-    alone = [([layer], own[layer]) for layer in layers if layer in own and layer not in ignored]
-    if not together and not alone:
+    fitting = covered(shapes, spec)
+    if not fitting:
+        known = ("weights", "channels", "neurons", "N:M")
+        raise SpecError("prune.structure", "has no such units here", spec.structure, known)
+    counted = [layer for layer in fitting if layer not in ignored]
+    if not counted:
         raise SpecError("prune.ignore", "must leave a layer to prune", spec.ignore, layers)
+    together = [layer for layer in counted if layer not in own]
+    alone = [([layer], own[layer]) for layer in counted if layer in own]
     if spec.scope == "layerwise":
         return [([layer], spec.fraction) for layer in together] + alone
     return [(together, spec.fraction), *alone] if together else alone
+
+
+def erk(shapes: Shapes, most: Sequence[int], total: int, structure: str = "weights") -> list[int]:
+    """How many units each layer keeps, ``total`` in all, by Erdos-Renyi-Kernel.
+
+    A layer's density is in proportion to the sum of its weight's dimensions over their product; a
+    layer that would get more than it has keeps all, and the others share the rest.
+
+    >>> erk({"a": (100, 10), "b": (10, 10)}, [1000, 100], 220)
+    [186, 34]
+
+    Args:
+        most: units that each layer has to keep from.
+        structure: what a unit is.
+    """
+    # A unit of weights is a row of the first dimension; the density of rows is that of weights.
+    shares = [
+        sum(shape) / (1 if structure == "weights" else prod(shape[1:])) for shape in shapes.values()
+    ]
+    return in_proportion(shares, most, total)
+
+
+def in_proportion(shares: Sequence[float], most: Sequence[int], total: int) -> list[int]:
+    """Whole numbers in proportion to ``shares``, none above its ``most``, of exactly ``total``.
+
+    >>> in_proportion([3, 1, 1], [2, 9, 9], 7)
+    [2, 3, 2]
+    """
+    assert 0 <= total <= sum(most)
+    open_, exact = list(range(len(shares))), [0.0] * len(shares)
+    left = float(total)
+    while open_:
+        scale = left / sum(shares[i] for i in open_)
+        full = [i for i in open_ if shares[i] * scale >= most[i]]
+        for i in full or open_:
+            exact[i] = float(most[i]) if full else shares[i] * scale
+        left -= sum(most[i] for i in full)
+        open_ = [i for i in open_ if i not in full] if full else []
+    counts = [int(value) for value in exact]
+    # What rounding down left over goes where it took most.
+    by_loss = sorted(range(len(counts)), key=lambda i: counts[i] - exact[i])
+    room = [i for i in by_loss if counts[i] < most[i]]
+    for i in room[: total - sum(counts)]:
+        counts[i] += 1
+    assert sum(counts) == total
+    return counts
 
 
 def _by_pattern(field: str, patterns: object, layers: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from lth_core.errors import SpecError
 from lth_core.spec.data import Augment, DataSpec
 from lth_core.spec.digest import SCHEMA, WHERE, canonical_json, describe, sha256
 from lth_core.spec.model import Initialization, ModelSpec
-from lth_core.spec.prune import PruneSpec, Scope
+from lth_core.spec.prune import PruneSpec
 from lth_core.spec.train import Optimizer, Precision, Schedule, TrainSpec
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Precision",
     "PruneSpec",
     "Schedule",
-    "Scope",
     "TicketSpec",
     "TrainSpec",
     "canonical_json",
@@ -65,6 +64,12 @@ class TicketSpec(Checks):
         self._number("levels", 0)
         self._number("seed", 0)
         self._duration("rewind")
+        if self.prune.densities and self.levels != len(self.prune.densities):
+            rule = f"must be {len(self.prune.densities)}, as many as prune.densities"
+            raise SpecError("levels", rule, self.levels)
+        if self.prune.pattern and self.levels > 1:
+            rule = f"must be 1: structure {self.prune.structure} is one density"
+            raise SpecError("levels", rule, self.levels)
         if "ticket" not in self.branches or len(set(self.branches)) < len(self.branches):
             raise SpecError("branches", "must name 'ticket', and each branch once", self.branches)
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised whenever the same spec begins to mean another computation."""
 
 WHERE: dict[str, Any] = {"where": True}

@@ -9,7 +9,7 @@ from typing import Literal
 from lth_core.checks import DURATION, STRICT, Checks, steps_in
 from lth_core.errors import SpecError
 
-Optimizer = Literal["sgd", "adam"]
+Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "multistep", "cosine"]
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -21,7 +21,7 @@ class TrainSpec(Checks):
     __pydantic_config__ = STRICT
 
     optimizer: Optimizer = "adam"
-    """torch.optim's SGD or Adam."""
+    """torch.optim's SGD, Adam or AdamW."""
     lr: float = 1.2e-3
     """Learning rate before the schedule, above 0."""
     momentum: float = 0.0
@@ -29,7 +29,8 @@ class TrainSpec(Checks):
     nesterov: bool = False
     """SGD's Nesterov momentum."""
     weight_decay: float = 0.0
-    """L2 penalty, as torch.optim adds it to the gradient of every parameter."""
+    """L2 penalty on every parameter, at least 0: added to the gradient as torch.optim does it; with
+    adamw weights shrink by lr x weight_decay a step instead (Loshchilov & Hutter 2019)."""
     batch_size: int = 60
     """Examples a step; the last batch of an epoch may be smaller, none is dropped."""
     steps: int | str = "600it"
@@ -63,7 +64,7 @@ class TrainSpec(Checks):
         self._number("weight_decay", 0)
         self._number("gamma", 0, 1)
         self._number("batch_size", 1)
-        self._duration("steps", positive=True)
+        self._duration("steps", positive=True, share=False)
         self._duration("evaluate_every", positive=True)
         self._duration("warmup")
         self._milestones()
@@ -82,12 +83,14 @@ class TrainSpec(Checks):
     def resolved(self, steps_per_epoch: int) -> TrainSpec:
         """The same spec with every duration in steps."""
 
+        steps = steps_in(self.steps, steps_per_epoch)
+
         def as_steps(duration: int | str) -> str:
-            return f"{steps_in(duration, steps_per_epoch)}it"
+            return f"{steps_in(duration, steps_per_epoch, steps)}it"
 
         return dataclasses.replace(
             self,
-            steps=as_steps(self.steps),
+            steps=f"{steps}it",
             warmup=as_steps(self.warmup),
             evaluate_every=as_steps(self.evaluate_every),
             milestones=tuple(as_steps(m) for m in self.milestones),

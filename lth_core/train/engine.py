@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import copy
 import logging
-import platform
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
-from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import nn
 
 from lth_core import data, masks, models, ticket
 from lth_core.data import Dataset
 from lth_core.errors import CorruptEntryError, StoreError, TicketFileError
-from lth_core.jobs import Job, MaskRecipe
+from lth_core.jobs import Init, Job, MaskRecipe
 from lth_core.masks import Mask, State
-from lth_core.measures import layers_of
+from lth_core.measures import (
+    chance_overlap,
+    layers_of,
+    sign_agreement,
+    travel,
+    travel_by_mask,
+)
+from lth_core.prune.candidate import Batch, Candidate
 from lth_core.seeds import generator
-from lth_core.spec import ModelSpec, TicketSpec, describe, sha256
+from lth_core.spec import TicketSpec, TrainSpec, describe, sha256
 from lth_core.store import Entry, Store
 from lth_core.ticket import Ticket
+from lth_core.train.gradual import Gradual
+from lth_core.train.keeping import from_blobs, made_with, recent, template, to_blobs
+from lth_core.train.learned import Learned
 from lth_core.train.loop import Outcome, Task, run
+from lth_core.train.masking import Fixed, Masking
 from lth_core.train.order import Order
 from lth_core.training import Layer, Result, Training
 
 logger = logging.getLogger("lth")
-
-STATE = "state.safetensors"
-T = TypeVar("T")
 
 
 class Trainer:
@@ -85,17 +89,35 @@ class Trainer:
 
     def start(self, job: Job) -> State:
         """The weights and buffers a job starts from, before its mask."""
-        if isinstance(job.start, Job):
-            return self.final(job.start)[0]
-        dataset, drawn = self._data(job), generator(job.start.seed, *job.start.draw)
-        model = models.build(job.model, dataset.shape, dataset.classes, drawn)
+        return job.start.make(self, job)
+
+    def drawn(self, init: Init, job: Job) -> State:
+        """The weights and buffers of the job's network, freshly drawn."""
+        dataset, draw = self._data(job), generator(init.seed, *init.draw)
+        model = models.build(job.model, dataset.shape, dataset.classes, draw)
         return {name: value.clone() for name, value in model.state_dict().items()}
+
+    def candidate(
+        self, state: State, mask: Mask, initial: State, job: Job, examples: int
+    ) -> Candidate:
+        """A state of the job's network, for a score."""
+        dataset = self._data(job)
+
+        def batch() -> Batch:
+            split = dataset.train.of_each_class(examples, generator(job.seed, "mask", "examples"))
+            return dataset.normalize(split.x), split.y
+
+        return Candidate(
+            weights=masks.masked({name: state[name] for name in mask}, mask),
+            mask=mask, initial={name: initial[name] for name in mask},
+            copy=lambda: self._network(job, state), batch=batch, seed=job.seed,
+        )  # fmt: skip
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
         """The mask a recipe gives for the job's network."""
         # The network is part of the key, for `Full` is the same recipe for all of them.
         key = sha256([recipe.digest, describe(job.model), describe(job.data)])
-        return _recent(self._masks, key, lambda: recipe.make(self, job))
+        return recent(self._masks, key, lambda: recipe.make(self, job))
 
     def final(self, job: Job) -> tuple[State, Mask]:
         """Weights and buffers after a job's last step, and its mask."""
@@ -109,11 +131,15 @@ class Trainer:
                 self._keep_point(job, state, mask)
             return state, mask
 
-        return _recent(self._finals, job.digest, make)
+        return recent(self._finals, job.digest, make)
+
+    def mask_of(self, job: Job) -> Mask:
+        """The mask of a job's result: its own, or the one that it finds."""
+        return self.final(job)[1] if job.finds else self.mask(job.mask, job)
 
     def ticket(self, spec: TicketSpec, level: int, branch: str, job: Job) -> Ticket:
-        """The subnetwork that a job trains, as it starts."""
-        mask = self.mask(job.mask, job)
+        """The subnetwork that a job trains or finds, with the weights to start from."""
+        mask = self.mask_of(job)
         return Ticket(
             spec=spec, level=level, branch=branch, rewind_step=job.first, mask=mask,
             start=masks.masked(self.start(job), mask),
@@ -123,67 +149,97 @@ class Trainer:
     # Training and remembering
 
     def _train(self, job: Job) -> tuple[Training, tuple[State, Mask]]:
-        mask, start = self.mask(job.mask, job), self.start(job)
-        outcome = self._run(job, mask, start)
+        start = self.start(job)
+        outcome = self._run(job, start)
+        mask, state = outcome.mask, outcome.state
         begun = masks.masked(start, mask)
         like = self.mask(job.mask.like, job) if job.mask.like else mask
+        final = recent(self._finals, job.digest, lambda: (state, mask))
         counts = layers_of(self.model(job), self._data(job).shape)
         training = Training(
             curves=outcome.curves,
             layers={
-                name: Layer(weights=weights, positions=positions,
+                name: Layer(shape=shape, positions=positions,
                             kept=int(mask[masks.parameter_of(name)].sum()))
-                for name, (weights, positions) in counts.items()
+                for name, (shape, positions) in counts.items()
             },
             parameters=sum(p.numel() for p in self.model(job).parameters()),
             mask_digest=masks.digest(mask),
             mask_overlap=masks.overlap(mask, like),
+            mask_overlap_chance=chance_overlap(masks.counts(mask, like)),
+            travel=travel(begun, state, mask),
+            sign_agreement=sign_agreement(begun, state, mask),
+            **self._dense_travel(job, mask, begun, state),
             ticket_digest=ticket.digest(mask, begun),
             seconds=outcome.seconds,
             finished_at=time.time(),
             made_with=made_with(self.device),
         )  # fmt: skip
         self._keep_points(job, outcome)
-        self.store.put("trainings", job.digest, training.to_json(),
-                       {STATE: _to_bytes(outcome.state, mask)})  # fmt: skip
-        final = _recent(self._finals, job.digest, lambda: (outcome.state, mask))
+        self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
         return training, final
 
-    def _run(self, job: Job, mask: Mask | None = None, start: State | None = None) -> Outcome:
+    def _dense_travel(
+        self, job: Job, mask: Mask, begun: State, state: State
+    ) -> dict[str, float | None]:
+        """How far the dense run took the weights that the mask keeps, and those that it prunes."""
+        if job.dense is None:
+            inside, outside = travel(begun, state, mask), None
+        else:
+            from_, to = self.start(job.dense), self.final(job.dense)[0]
+            inside, outside = travel_by_mask(from_, to, mask)
+        return {"travel_inside": inside, "travel_outside": outside}
+
+    def _run(self, job: Job, start: State | None = None) -> Outcome:
         if self.frozen:
             raise StoreError(f"the store has lost training {job.digest}; sweep again to remake it")
-        mask = self.mask(job.mask, job) if mask is None else mask
+        mask = self.mask(job.mask, job)
         start = self.start(job) if start is None else start
         dataset = self._data(job)
-        model = copy.deepcopy(self.model(job))
-        model.load_state_dict(masks.masked(start, mask))
-        model.to(self.device).train()
-        if len(dataset.shape) == 3:
-            model.to(memory_format=torch.channels_last)
+        model = self._network(job, masks.masked(start, mask))
         order = Order(
             examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
             level=0 if job.train.replay_order else job.level, augment=job.data.augment,
         )  # fmt: skip
+        models.restart_dropout(model, order.seed, order.level, job.first)
         return run(
-            Task(model=model, mask=mask, data=dataset, spec=job.train, order=order,
-                 first=job.first, last=job.last, keep=job.keep)
+            Task(model=model, masking=self._masking(job, model, mask, start), data=dataset,
+                 spec=_mask_train(job), order=order, first=job.first, last=job.last,
+                 keep=job.keep)
         )  # fmt: skip
+
+    def _network(self, job: Job, state: State) -> nn.Module:
+        """The job's network with a state, on the device, in training mode."""
+        model = copy.deepcopy(self.model(job))
+        model.load_state_dict(state)
+        model.to(self.device).train()
+        if len(self._data(job).shape) == 3:
+            model.to(memory_format=torch.channels_last)
+        return model
+
+    def _masking(self, job: Job, model: nn.Module, mask: Mask, start: State) -> Masking:
+        """How the job keeps its mask."""
+        if job.finds is None:
+            return Fixed(model, mask)
+        if job.finds.when == "never":
+            return Learned(model, mask, job.finds, job.seed, job.level)
+        initial = {name: start[name] for name in mask}
+        batch = self.candidate(start, mask, start, job, job.finds.examples).batch
+        return Gradual(model, mask, job.finds, initial, batch, job.seed, job.level)
 
     def _keep_points(self, job: Job, outcome: Outcome) -> None:
         for step, state in outcome.points.items():
-            self._keep_point(_point(job, step), state, self.mask(job.mask, job))
+            self._keep_point(_point(job, step), state, outcome.mask)
 
     def _keep_point(self, point: Job, state: State, mask: Mask) -> None:
-        self.store.put(
-            "points", point.digest, {"step": point.last}, {STATE: _to_bytes(state, mask)}
-        )
+        self.store.put("points", point.digest, {"step": point.last}, to_blobs(state, mask))
 
     def _stored_state(self, kind: str, job: Job) -> tuple[State, Mask] | None:
         entry = self._entry(kind, job.digest)
         if entry is None:
             return None
         try:
-            return _from_bytes(entry.blob(STATE), self.model(job))
+            return from_blobs(entry, self.model(job))
         except (CorruptEntryError, TicketFileError, SafetensorError) as error:
             logger.warning("%s; it is made again", error)
             return None
@@ -199,42 +255,13 @@ class Trainer:
         return data.load(job.data, self.device)
 
 
-@lru_cache(maxsize=8)
-def template(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A network for its structure alone: names, shapes, layers."""
-    return models.build(spec, shape, classes, generator(0, "template"))
-
-
-def made_with(device: torch.device) -> dict[str, str]:
-    """Versions and device, as a result remembers them."""
-    on_gpu = device.type == "cuda"
-    return {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
 def _point(job: Job, step: int) -> Job:
     """The job stopped at a step: what a rewind point's entry is named by."""
     return replace(job, last=step, keep=())
 
 
-def _to_bytes(state: State, mask: Mask) -> bytes:
-    return save(ticket.pack(state, mask))
-
-
-def _from_bytes(content: bytes, model: nn.Module) -> tuple[State, Mask]:
-    shapes = {name: list(m.shape) for name, m in masks.ones(model).items()}
-    return ticket.unpack(load(content), shapes)
-
-
-def _recent(cache: OrderedDict[str, T], key: str, make: Callable[[], T], size: int = 8) -> T:
-    """The cached value, or the one just made; the least recently used goes."""
-    if key not in cache:
-        cache[key] = make()
-    cache.move_to_end(key)
-    while len(cache) > size:
-        cache.popitem(last=False)
-    return cache[key]
+def _mask_train(job: Job) -> TrainSpec:
+    """How the job's optimizer steps: a learned mask may have a rate of its own."""
+    if job.finds and job.finds.lr:
+        return replace(job.train, lr=job.finds.lr)
+    return job.train

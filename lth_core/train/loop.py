@@ -16,6 +16,7 @@ from lth_core.data.augment import augment
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
 from lth_core.spec import TrainSpec
+from lth_core.train.masking import Masking
 from lth_core.train.optimizer import make_optimizer, stepper
 from lth_core.train.order import Order
 from lth_core.train.precision import arithmetic
@@ -30,11 +31,12 @@ class Task:
     """A job with everything it needs at hand.
 
     model: holds the start, pruned weights at 0; trained in place, on the data's device.
+    masking: how its mask is kept.
     keep: steps after which the state is copied out.
     """
 
     model: nn.Module
-    mask: Mask
+    masking: Masking
     data: Dataset
     spec: TrainSpec
     order: Order
@@ -45,9 +47,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """state: weights and buffers at the end, on the CPU; points: the same at the kept steps."""
+    """state, mask: weights and buffers at the end, on the CPU; points: states at the kept steps."""
 
     state: State
+    mask: Mask
     points: dict[int, State]
     curves: Curves
     seconds: float
@@ -56,8 +59,7 @@ class Outcome:
 def run(task: Task) -> Outcome:
     """Train one task to its last step.
 
-    The mask is applied once after every optimizer step, so a pruned weight is exactly 0 whatever
-    momentum, weight decay or Adam made of it; forward and backward know nothing of masks.
+    A task of no steps is evaluated as it is.
 
     Raises:
         DivergedError: the loss is not finite at an evaluation.
@@ -65,9 +67,9 @@ def run(task: Task) -> Outcome:
     started = time.perf_counter()
     model, spec, data = task.model, task.spec, task.data
     device = data.train.x.device
-    optimizer = make_optimizer(model, spec)
+    masking = task.masking
+    optimizer = make_optimizer(masking.trained(), spec)
     step_and_forget = stepper(optimizer)
-    weights, masks = masked_parameters(model, task.mask)
     every, curves, points = steps_in(spec.evaluate_every), Curves(), {}
     losses: list[Tensor] = []
     with arithmetic(spec.precision, device):
@@ -79,29 +81,25 @@ def run(task: Task) -> Outcome:
                 x = augment(x, draw)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(spec, step)
+            masking.before_forward(step)
             loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
             loss.backward()
             with torch.no_grad():
-                step_and_forget()
-                if weights:
-                    torch._foreach_mul_(weights, masks)
+                step_and_forget(masking.before_step(step, optimizer))
+                masking.after_step()
             losses.append(loss.detach())
             done = step + 1
             if done % every == 0 or done == task.last:
+                masking.settle()
                 record_evaluation(curves, done, torch.stack(losses).mean().item(), model, data)
                 losses.clear()
+        if task.first == task.last:
+            train_loss, _ = evaluate(model, data, data.train)
+            record_evaluation(curves, task.last, train_loss, model, data)
     if task.last in task.keep:
         points[task.last] = state_of(model)
-    return Outcome(state_of(model), points, curves, time.perf_counter() - started)
-
-
-def masked_parameters(model: nn.Module, mask: Mask) -> tuple[list[Tensor], list[Tensor]]:
-    """The weights that have a pruned entry, and their masks as floats, in the same layout."""
-    parameters = dict(model.named_parameters())
-    sparse = [name for name, m in mask.items() if not bool(m.all())]
-    weights = [parameters[name].detach() for name in sparse]
-    masks = [torch.empty_like(w).copy_(mask[n]) for n, w in zip(sparse, weights, strict=True)]
-    return weights, masks
+    seconds = time.perf_counter() - started
+    return Outcome(state_of(model), masking.mask, points, curves, seconds)
 
 
 def record_evaluation(

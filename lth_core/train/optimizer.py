@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,24 +18,28 @@ from torch.optim.optimizer import Optimizer
 from lth_core.spec import TrainSpec
 
 
-def make_optimizer(model: nn.Module, spec: TrainSpec) -> Optimizer:
-    """SGD or Adam over all parameters, in one fused kernel a step."""
+def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainSpec) -> Optimizer:
+    """SGD, Adam or AdamW over the parameters, in one fused kernel a step."""
     _leave_tracer_out()
     options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay, "fused": True}
     if spec.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), **options)
-    return torch.optim.SGD(
-        model.parameters(), momentum=spec.momentum, nesterov=spec.nesterov, **options
-    )
+        return torch.optim.Adam(parameters, **options)
+    if spec.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **options)
+    return torch.optim.SGD(parameters, momentum=spec.momentum, nesterov=spec.nesterov, **options)
 
 
-def stepper(optimizer: Optimizer) -> Callable[[], None]:
-    """The optimizer's plain step, then gradients forgotten; to be called without gradients on."""
+def stepper(optimizer: Optimizer) -> Callable[[bool], None]:
+    """The optimizer's plain step, if it is to be taken, then gradients forgotten.
+
+    To be called without gradients on.
+    """
     step = inspect.unwrap(type(optimizer).step)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def run() -> None:
-        step(optimizer)
+    def run(take: bool) -> None:
+        if take:
+            step(optimizer)
         for parameter in parameters:
             parameter.grad = None
 

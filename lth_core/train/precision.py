@@ -23,7 +23,9 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
         False,
     )
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        bf16 = precision == "bf16"
+        # torch would keep the bf16 copy of each weight for as long as this lasts: for all steps.
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before

@@ -98,4 +98,4 @@ def test_ticket_is_scored_on_the_last_ticket_never_on_a_control(jobs: list[dict[
     for level in (1, 2):
         made = jobs[level]["ticket"].mask
         assert isinstance(made, Pruned)
-        assert made.after == jobs[level - 1]["ticket" if level > 1 else "dense"]
+        assert made.of == jobs[level - 1]["ticket" if level > 1 else "dense"]

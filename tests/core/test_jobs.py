@@ -1,11 +1,16 @@
 from dataclasses import fields, replace
 
 import pytest
-from toys import jobs_of
+import torch
+from toys import jobs_of, same
 
-from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
-from lth_core.branches import RandomMask, ShuffledMask
-from lth_core.jobs import Full, Init, Job, Pruned
+from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec
+from lth_core.branches import ConstantSign, InvertedMask, RandomMask, Reshuffled, ShuffledMask
+from lth_core.jobs import Found, Full, Init, Job, Pruned
+from lth_core.masks import digest, masked, ones
+from lth_core.prune import prune
+from lth_core.prune.candidate import plain
+from lth_core.seeds import generator
 
 
 def job(**changes: object) -> Job:
@@ -23,29 +28,35 @@ CHANGES: dict[str, object] = {
     "seed": 1,
     "level": 1,
     "start": Init(seed=1),
-    "mask": Pruned(after=job(), prune=PruneSpec(), seed=0),
+    "mask": Pruned(of=job(), prune=PruneSpec(), seed=0),
     "first": 1,
     "last": 41,
+    "finds": PruneSpec(when="during"),
 }
 
 
-def test_every_field_of_a_job_but_keep_enters_its_digest() -> None:
-    assert set(CHANGES) | {"keep"} == {f.name for f in fields(Job)}
+def test_every_field_of_a_job_that_decides_its_result_enters_its_digest() -> None:
+    assert set(CHANGES) | {"keep", "dense"} == {f.name for f in fields(Job)}
     digests = {job(**{name: value}).digest for name, value in CHANGES.items()} | {job().digest}
     assert len(digests) == len(CHANGES) + 1
     assert job(keep=(7,)).digest == job().digest
-    assert job(keep=(7,)) == job()
+    assert job(keep=(7,)) == job(dense=job()) == job()
 
 
 def test_digest_of_every_recipe_covers_its_fields() -> None:
-    made = Pruned(after=job(), prune=PruneSpec(), seed=0)
+    made = Pruned(of=job(), prune=PruneSpec(), seed=0)
     recipes = [
-        Full(), made, replace(made, seed=1), replace(made, after=job(seed=1)),
-        replace(made, prune=PruneSpec(fraction=0.3)),
+        Full(), made, replace(made, seed=1), replace(made, of=job(seed=1)),
+        replace(made, prune=PruneSpec(fraction=0.3)), replace(made, of=Init(seed=0)),
+        Found(by=job()), Found(by=job(seed=1)),
         RandomMask(like=made, seed=0), RandomMask(like=made, seed=1),
         RandomMask(like=Full(), seed=0),
         ShuffledMask(like=made, seed=0, level=1), ShuffledMask(like=made, seed=0, level=2),
         ShuffledMask(like=made, seed=1, level=1),
+        InvertedMask(like=made, seed=0), InvertedMask(like=made, seed=1),
+        ConstantSign(of=job()), ConstantSign(of=job(seed=1)),
+        Reshuffled(of=job(), seed=0, level=1), Reshuffled(of=job(), seed=1, level=1),
+        Reshuffled(of=job(), seed=0, level=2), Reshuffled(of=job(seed=1), seed=0, level=1),
         Init(seed=0), Init(seed=1),
         Init(seed=0, draw=("reinit", 1)), Init(seed=0, draw=("reinit", 2)),
     ]  # fmt: skip
@@ -73,10 +84,8 @@ def test_ancestors_seed_alone_reaches_the_digest() -> None:
 
     def last(seed: int) -> Job:
         dense = job(start=Init(seed=seed))
-        ticket = job(
-            start=dense.at(7), mask=Pruned(after=dense, prune=PruneSpec(), seed=0), first=7
-        )
-        return replace(ticket, start=Init(seed=0), mask=replace(ticket.mask, after=ticket))
+        ticket = job(start=dense.at(7), mask=Pruned(of=dense, prune=PruneSpec(), seed=0), first=7)
+        return replace(ticket, start=Init(seed=0), mask=replace(ticket.mask, of=ticket))
 
     assert last(0).digest == last(0).digest != last(1).digest
 
@@ -86,3 +95,70 @@ def test_state_at_a_step_is_the_start_or_the_run_stopped_there() -> None:
     assert dense.at(0) is dense.start
     assert dense.at(7) == job(last=7)
     assert dense.at(7).keep == ()
+
+
+def first_ticket(small: TicketSpec, rewind: int, **fields: object) -> Job:
+    pruning = PruneSpec(scope="global", fraction=0.5, **fields)  # type: ignore[arg-type]
+    spec = replace(small, prune=pruning, rewind=rewind, levels=1, branches=("ticket",))
+    return jobs_of(spec)[1]["ticket"]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("rewind", [0, 7])
+@pytest.mark.parametrize("score", ["magnitude", "own_scores:of_the_copy"])
+def test_the_very_weights_that_are_trained_are_scored(
+    when: str, rewind: int, score: str, small: TicketSpec, trainer: Trainer
+) -> None:
+    """Those of the rewind point, or of the dense run's end; also in the copy of the network."""
+    job = first_ticket(small, rewind, when=when, score=score)
+    state = trainer.start(job) if when == "before" else trainer.final(job.dense)[0]  # type: ignore[arg-type]
+    weights = {name: state[name] for name in ones(trainer.model(job))}
+    spec = PruneSpec(scope="global", fraction=0.5)
+    expected = prune(plain(weights), spec, generator(0, "mask", "ties"))
+    assert digest(trainer.mask(job.mask, job)) == digest(expected)
+
+
+def test_initial_weights_are_those_at_the_start_of_the_training_that_is_pruned(
+    small: TicketSpec, trainer: Trainer
+) -> None:
+    """Not those of the rewind point; before training, the very ones that are pruned."""
+    init, point = (first_ticket(small, k, when="before") for k in (0, 7))
+    late = first_ticket(small, 7, score="own_scores:of_the_start")
+    early = first_ticket(small, 0, when="before", score="own_scores:of_the_start")
+    expected = digest(trainer.mask(init.mask, init))
+    assert (
+        digest(trainer.mask(late.mask, late)) == digest(trainer.mask(early.mask, early)) == expected
+    )
+    assert digest(trainer.mask(point.mask, point)) != expected
+
+
+def test_candidate_has_its_state_and_draws_as_many_examples_of_each_class_as_asked(
+    small: TicketSpec, trainer: Trainer
+) -> None:
+    job = first_ticket(small, 0, when="before")
+    state = trainer.start(job)
+    mask = trainer.mask(job.mask, job)
+    network = trainer.candidate(state, mask, state, job, 3)
+    assert same(network.weights, {name: masked(state, mask)[name] for name in mask})
+    assert same(dict(network.copy().state_dict()), state)
+    assert same(dict(network.model().state_dict()), masked(state, mask))
+    x, y = network.batch()
+    assert torch.bincount(y).tolist() == [3] * 10
+    assert -1 < float(x.mean()) < 1  # normalized, as the network takes them
+    reseeded = trainer.candidate(state, mask, state, replace(job, seed=1), 3)
+    assert torch.equal(network.batch()[0], x)
+    assert not torch.equal(reseeded.batch()[0], x)
+
+
+def test_copies_that_a_score_spoils_leave_the_weights_alone(
+    small: TicketSpec, trainer: Trainer
+) -> None:
+    job = first_ticket(small, 0, when="before")
+    state = trainer.start(job)
+    before = {name: value.clone() for name, value in state.items()}
+    network = trainer.candidate(state, ones(trainer.model(job)), state, job, 1)
+    with torch.no_grad():
+        for parameter in network.model().parameters():
+            parameter.fill_(7)
+    assert same(state, before)
+    assert same(dict(network.copy().state_dict()), before)

@@ -1,8 +1,9 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec
+from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.errors import SpecError
 from lth_core.resolve import resolve
 from lth_core.spec import TicketSpec as Spec
@@ -23,6 +24,9 @@ def test_resolving_twice_changes_nothing() -> None:
     assert spec.data.fingerprint == ""
 
 
+BEFORE, DURING = PruneSpec(when="before"), PruneSpec(when="during")
+
+
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
@@ -33,12 +37,89 @@ def test_resolving_twice_changes_nothing() -> None:
         (TicketSpec(model=ModelSpec(name="lenet")), "model.name"),
         (TicketSpec(train=TrainSpec(steps="0.01ep")), "train.steps"),
         (TicketSpec(train=TrainSpec(evaluate_every="0.01ep")), "train.evaluate_every"),
+        (TicketSpec(train=TrainSpec(evaluate_every="0.01%")), "train.evaluate_every"),
+        (TicketSpec(rewind="100%"), "rewind"),
+        (TicketSpec(prune=PruneSpec(score="magnitud")), "prune.score"),
+        (TicketSpec(prune=PruneSpec(score="nowhere:score")), "prune.score"),
+        (TicketSpec(prune=PruneSpec(scope="like:magnitud")), "prune.scope"),
+        (TicketSpec(prune=PruneSpec(ignore=("fc9",))), "prune.ignore"),
+        (TicketSpec(prune=PruneSpec(layer_fractions={"fc9": 0.1})), "prune.layer_fractions"),
+        (TicketSpec(prune=PruneSpec(structure="channels")), "prune.structure"),
+        (TicketSpec(prune=BEFORE, branches=("ticket", "finetune")), "branches"),
+        (TicketSpec(prune=BEFORE, branches=("ticket", "lr_rewind")), "branches"),
+        (TicketSpec(prune=DURING, branches=("ticket", "finetune")), "branches"),
+        (TicketSpec(prune=replace(BEFORE, schedule="lineal")), "prune.schedule"),
+        (TicketSpec(prune=replace(DURING, schedule="lineal")), "prune.schedule"),
+        (TicketSpec(prune=replace(DURING, begin="75%")), "prune.end"),
+        (
+            TicketSpec(
+                branches=("ticket", "finetune"),
+                train=TrainSpec(schedule="multistep", milestones=("5it",), gamma=0.0),
+            ),
+            "train.gamma",
+        ),
+        (TicketSpec(prune=replace(DURING, end="600it")), "prune.end"),
+        (TicketSpec(prune=replace(DURING, end="100%")), "prune.end"),
+        (TicketSpec(prune=DURING, rewind="460it"), "prune.end"),
     ],
 )
 def test_what_cannot_be_computed_is_refused_by_its_field(spec: Spec, field: str) -> None:
     with pytest.raises(SpecError) as refused:
         resolve(spec)
     assert refused.value.field == field
+
+
+def pruning(rewind: str = "0it", **fields: object) -> PruneSpec:
+    """The resolved pruning of a search that trains for 600 steps, 21 an epoch."""
+    prune = PruneSpec(**fields)  # type: ignore[arg-type]
+    return resolve(TicketSpec(prune=prune, rewind=rewind, branches=("ticket",))).prune
+
+
+@pytest.mark.parametrize(
+    ("fields", "rounds", "schedule"),
+    [
+        ({}, None, None),
+        ({"when": "never", "score": "edge-popup"}, None, None),
+        ({"when": "before", "score": "snip"}, 1, "exponential"),
+        ({"when": "before", "score": "synflow"}, 100, "exponential"),
+        ({"when": "before", "score": "synflow", "rounds": 3}, 3, "exponential"),
+        ({"when": "before", "score": "random", "schedule": "linear"}, 1, "linear"),
+        ({"when": "during"}, None, "cubic"),
+        ({"when": "during", "grow": "gradient"}, None, "constant"),
+        ({"when": "during", "grow": "random", "schedule": "cubic"}, None, "cubic"),
+    ],
+)
+def test_rounds_and_schedule_left_open_are_filled_in(
+    fields: dict[str, object], rounds: int | None, schedule: str | None
+) -> None:
+    resolved = pruning(**fields)
+    assert (resolved.rounds, resolved.schedule) == (rounds, schedule)
+    assert resolve(TicketSpec(prune=resolved)).prune == resolved
+
+
+def test_what_is_left_open_and_what_it_means_are_one_result() -> None:
+    open_, said = (PruneSpec(when="before", score="synflow", rounds=n) for n in (None, 100))
+    assert resolve(TicketSpec(prune=open_)).digest() == resolve(TicketSpec(prune=said)).digest()
+
+
+def test_changes_during_training_are_resolved_to_steps() -> None:
+    usual = pruning(when="during")
+    assert (usual.begin, usual.end, usual.every) == ("0it", "450it", "6it")
+    own = pruning("7it", when="during", begin="0.5ep", end=599, every="0.05%")
+    assert (own.begin, own.end, own.every) == ("10it", "599it", "1it")
+    assert pruning("10it", when="during", begin="10it").begin == "10it"
+
+
+def test_source_of_an_own_score_enters_the_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source, spec = tmp_path / "resolved_score.py", PruneSpec(score="resolved_score:score")
+    digests = []
+    for body in ("network.weights", "network.initial"):
+        source.write_text(f"def score(network): return {body}\n")
+        digests.append(resolve(TicketSpec(prune=spec)).digest())
+    assert len(set(digests)) == 2
 
 
 def test_dense_run_alone_may_be_kept_at_its_end() -> None:

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets
-from lth_core.masks import density, overlap
+from lth_core.masks import counts, density, overlap
+from lth_core.measures import chance_overlap, sign_agreement, travel, travel_by_mask
 from lth_core.results import LevelResult, record
 from lth_core.training import Curves, Training
 
@@ -85,6 +86,29 @@ def test_ignored_layer_stays_dense_and_out_of_the_count(
     assert row["density"] == row["requested_density"] == levels[2].ticket.density == 0.25
     assert row["layer_density"] == {"fc1": 0.25, "fc2": 0.25, "output": 1.0}
     assert row["flops"] == 2 * (640 + 160)
+
+
+def test_records_tell_how_far_weights_went(search: list[LevelResult], trainer: Trainer) -> None:
+    dense = search[0].results["dense"].job
+    whole = trainer.start(dense), trainer.final(dense)[0]
+    for level in search:
+        for row in level.records():
+            job = level.results[row["branch"]].job
+            mask = trainer.mask(job.mask, job)
+            start, end = trainer.start(job), trainer.final(job)[0]
+            assert row["travel"] == travel(start, end, mask)
+            assert row["sign_agreement"] == sign_agreement(start, end, mask)
+            inside, outside = travel_by_mask(*whole, mask)
+            expected = (row["travel"], None) if job == dense else (inside, outside)
+            assert (row["travel_inside"], row["travel_outside"]) == expected
+            ticket = search[level.level].mask
+            assert row["mask_overlap_chance"] == chance_overlap(counts(mask, ticket))
+            assert (row["method"], row["when"]) == ("imp-rewind", "after")
+    rows = {row["branch"]: row for row in search[2].records()}
+    assert rows["ticket"]["travel_inside"] > rows["ticket"]["travel_outside"]
+    drawn = rows["random_mask"]
+    assert drawn["travel_inside"] == pytest.approx(drawn["travel_outside"], rel=0.15)
+    assert drawn["mask_overlap"] == pytest.approx(drawn["mask_overlap_chance"], abs=0.05)
 
 
 def test_records_are_json_and_trainings_come_back_from_it(search: list[LevelResult]) -> None:

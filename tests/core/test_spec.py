@@ -30,12 +30,15 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "data.fraction": (0.5, {}),
     "data.augment": ("crop", {}),
     "data.split_seed": (1, {}),
+    "data.label_noise": (0.2, {}),
     "data.fingerprint": ("ab", {}),
     "model.name": ("conv-2", {}),
     "model.widths": ((300,), {}),
     "model.width": (0.5, {}),
     "model.depth": (2, {"widths": (20,)}),
     "model.init": ("xavier_normal", {}),
+    "model.stem": ("imagenet", {}),
+    "model.dropout": (0.5, {}),
     "model.fingerprint": ("ab", {}),
     "train.optimizer": ("sgd", {}),
     "train.lr": (0.1, {}),
@@ -51,13 +54,26 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "train.evaluate_every": (21, {}),
     "train.precision": ("bf16", {}),
     "train.replay_order": (True, {}),
+    "prune.when": ("before", {}),
     "prune.score": ("other", {}),
     "prune.scope": ("global", {}),
     "prune.fraction": (0.3, {}),
+    "prune.densities": (tuple(0.5**level for level in range(1, 16)), {}),
     "prune.output_fraction": (0.0, {}),
     "prune.layer_fractions": ({"fc1": 0.1}, {}),
     "prune.ignore": (("output",), {}),
+    "prune.structure": ("channels", {}),
     "prune.one_shot": (True, {}),
+    "prune.rounds": (2, {"when": "before"}),
+    "prune.examples": (11, {}),
+    "prune.schedule": ("linear", {"when": "before"}),
+    "prune.begin": ("1%", {"when": "during"}),
+    "prune.end": ("70%", {"when": "during"}),
+    "prune.every": ("2%", {"when": "during"}),
+    "prune.grow": ("random", {"when": "during"}),
+    "prune.swap": (0.5, {"when": "during", "grow": "random"}),
+    "prune.lr": (0.1, {"when": "never", "score": "edge-popup"}),
+    "prune.fingerprint": ("ab", {}),
     "levels": (16, {}),
     "rewind": (1, {}),
     "branches": (("ticket",), {}),
@@ -96,7 +112,7 @@ def test_digest_does_not_depend_on_where_data_lie() -> None:
 def test_default_spec_keeps_its_digest() -> None:
     """What a store remembers is lost when this changes. Raise SCHEMA if results change meaning."""
     assert (
-        TicketSpec().digest() == "55bf896fa6b6219c873bc25e761a73deeb800c8f88d3d8d217123c3f52270e3c"
+        TicketSpec().digest() == "f70606ddb261aded544807eaeb208fc3c25ba4c1c58337913f505570a2c500ba"
     )
 
 
@@ -139,22 +155,25 @@ BAD = [
     (DataSpec, "augment", ["rotate", None]),
     (DataSpec, "split_seed", [-1, 0.5, True]),
     (DataSpec, "download", [1, "yes"]),
+    (DataSpec, "label_noise", [1, -0.1, NAN, "0.2", None]),
     (ModelSpec, "widths", [(), (0,), (2.5,), 5, "300", (True,)]),
     (ModelSpec, "width", [0, -1, INF, NAN, "1"]),
     (ModelSpec, "depth", [0, 1.5, "2"]),
     (ModelSpec, "init", ["zeros"]),
+    (ModelSpec, "stem", ["resnet", None]),
+    (ModelSpec, "dropout", [1, -0.5, INF, "0.5", True]),
     (TrainSpec, "optimizer", ["lion"]),
     (TrainSpec, "lr", [0, -1, INF, NAN, "1e-3"]),
     (TrainSpec, "momentum", [-0.1, 1, NAN]),
     (TrainSpec, "nesterov", [True, 1]),
     (TrainSpec, "weight_decay", [-1e-4, INF, NAN]),
     (TrainSpec, "batch_size", [0, 1.5, "60"]),
-    (TrainSpec, "steps", [0, -1, "0it", "0ep", "10", 10.0, True, "1.5it"]),
+    (TrainSpec, "steps", [0, -1, "0it", "0ep", "10", 10.0, True, "1.5it", "50%"]),
     (TrainSpec, "schedule", ["linear"]),
     (TrainSpec, "milestones", [("5it",), 5]),
     (TrainSpec, "gamma", [-0.1, 1.1]),
     (TrainSpec, "warmup", [-1, "soon"]),
-    (TrainSpec, "evaluate_every", [0, "0ep"]),
+    (TrainSpec, "evaluate_every", [0, "0ep", "0%", "101%", "-5%", "5 %", "%"]),
     (TrainSpec, "precision", ["fp8"]),
     (PruneSpec, "scope", ["local"]),
     (PruneSpec, "fraction", [1, -0.1, NAN, "0.2", False]),
@@ -200,10 +219,16 @@ def test_spec_error_says_rule_value_and_what_is_known_and_survives_pickling() ->
 
 
 @pytest.mark.parametrize(
-    ("duration", "steps"), [("0it", 0), ("500it", 500), ("2ep", 42), ("0.5ep", 10), ("1.5ep", 32)]
-)
-def test_durations_are_steps_or_epochs_rounded(duration: str, steps: int) -> None:
-    assert steps_in(duration, steps_per_epoch=21) == steps
+    ("duration", "steps"),
+    [
+        ("0it", 0), ("500it", 500), ("2ep", 42), ("0.5ep", 10), ("1.5ep", 32),
+        ("0%", 0), ("5%", 30), ("12.5%", 75), ("0.1%", 1), ("100%", 600),
+    ],
+)  # fmt: skip
+def test_durations_are_steps_epochs_or_shares_of_training_rounded(
+    duration: str, steps: int
+) -> None:
+    assert steps_in(duration, steps_per_epoch=21, steps=600) == steps
 
 
 def test_resolved_has_every_duration_in_steps() -> None:
@@ -212,10 +237,10 @@ def test_resolved_has_every_duration_in_steps() -> None:
         warmup="0.5ep",
         evaluate_every="1ep",
         schedule="multistep",
-        milestones=("1ep", 30),
+        milestones=("1ep", 30, "85%"),
     ).resolved(20)
     assert (spec.steps, spec.warmup, spec.evaluate_every) == ("40it", "10it", "20it")
-    assert spec.milestones == ("20it", "30it")
+    assert spec.milestones == ("20it", "30it", "34it")
 
 
 shares = st.floats(0, 0.99)

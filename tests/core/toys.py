@@ -1,5 +1,6 @@
 """Helpers of these tests, and a user's own models and datasets as a study file names them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from lth_core.data import Dataset, Split
 from lth_core.data.augment import augment
-from lth_core.data.sources import raw
+from lth_core.data.dataset import raw
 from lth_core.jobs import Job
 from lth_core.lottery import levels
 from lth_core.masks import Mask, State
@@ -45,6 +46,16 @@ def batch_norm_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.
     return net
 
 
+def dropping_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A network with torch's own dropout inside."""
+    inner = nn.Sequential()
+    inner.add_module("drop", nn.Dropout(0.5))
+    net = nn.Sequential(nn.Flatten())
+    net.add_module("inner", inner)
+    net.add_module("output", nn.Linear(shape[0] * shape[1] * shape[2], classes))
+    return net
+
+
 def tied_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Weights of few values, so that most scores tie; built so, not drawn."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], 6), nn.ReLU(),
@@ -75,12 +86,17 @@ def features(spec: DataSpec) -> Dataset:
     return raw(rows, rows, torch.zeros(5), torch.ones(5), 2)
 
 
-def textbook(job: Job, model: nn.Module, mask: Mask, dataset: Dataset) -> State:
+def textbook(
+    job: Job, model: nn.Module, mask: Mask, dataset: Dataset,
+    change: Callable[[int, nn.Module, Mask], object] = lambda step, model, mask: None,
+) -> State:  # fmt: skip
     """The job's training as a textbook writes it, one step after the other; returns the end.
 
-    The model holds the start. Plain optimizers, the mask multiplied in after each step.
+    The model holds the start. Plain optimizers, the mask multiplied in after each step. ``change``
+    is called before each optimizer step, to alter weights and mask in place.
     """
-    spec, optimizers = job.train, {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    spec, kinds = job.train, ("SGD", "Adam", "AdamW")
+    optimizers = {kind.lower(): getattr(torch.optim, kind) for kind in kinds}
     options = {"momentum": spec.momentum, "nesterov": spec.nesterov} if spec.momentum else {}
     optimizer = optimizers[spec.optimizer](
         model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, **options
@@ -94,6 +110,7 @@ def textbook(job: Job, model: nn.Module, mask: Mask, dataset: Dataset) -> State:
         x = augment(x, drawn) if job.data.augment != "none" else x
         optimizer.zero_grad()
         cross_entropy(model(dataset.normalize(x)), dataset.train.y[index]).backward()
+        change(step, model, mask)
         optimizer.step()
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -5,9 +7,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lth_core import masks
-from lth_core.errors import DivergedError, SpecError
+from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
-from lth_core.prune import check_score, compounded, prune, requested_density
+from lth_core.prune import at_level, compounded, prune, requested_density
+from lth_core.prune.candidate import plain
 from lth_core.spec import PruneSpec
 
 SHAPES = {"fc1.weight": (7, 5), "fc2.weight": (4, 7), "output.weight": (3, 4)}
@@ -33,7 +36,10 @@ def full() -> Mask:
 
 
 def pruned(state: State, mask: Mask, seed: int = 0, **fields: object) -> Mask:
-    return prune(state, mask, PruneSpec(**fields), torch.Generator().manual_seed(seed))
+    spec = PruneSpec(**fields)  # type: ignore[arg-type]
+    # The state as it is: plain would make pruned weights 0, and hide one that is looked at.
+    network = replace(plain(state, mask), weights=state)
+    return prune(network, spec, torch.Generator().manual_seed(seed))
 
 
 def by_sorting(state: State, mask: Mask, names: list[str], fraction: float) -> set[tuple[str, int]]:
@@ -143,11 +149,6 @@ def test_nan_among_survivors_is_divergence() -> None:
         pruned(state, full())
 
 
-def test_unknown_score_is_refused_with_what_is_known() -> None:
-    with pytest.raises(SpecError, match=r"^prune\.score: .*'magnitud'; known: magnitude"):
-        check_score(PruneSpec(score="magnitud"))
-
-
 @given(st.integers(0, 999), shares, st.integers(0, 2), st.integers(1, 8))
 def test_one_shot_masks_are_nested_and_of_the_iterative_density(
     seed: int, fraction: float, values: int, level: int
@@ -155,11 +156,11 @@ def test_one_shot_masks_are_nested_and_of_the_iterative_density(
     spec, state = PruneSpec(fraction=fraction, output_fraction=fraction / 2), drawn(seed, values)
 
     def shot(level: int) -> Mask:
-        return prune(state, full(), compounded(spec, level), torch.Generator().manual_seed(1))
+        return prune(plain(state), compounded(spec, level), torch.Generator().manual_seed(1))
 
     mask: Tensor
     assert masks.nested(shot(level + 1), shot(level))
-    sizes = {masks.layer_of(name): m.numel() for name, m in full().items()}
+    sizes = {masks.layer_of(name): tuple(m.shape) for name, m in full().items()}
     for name, mask in shot(level).items():
         own = fraction / 2 if name == "output.weight" else fraction
         assert abs(int(mask.sum()) - mask.numel() * (1 - own) ** level) <= 0.5 + 1e-6
@@ -168,9 +169,21 @@ def test_one_shot_masks_are_nested_and_of_the_iterative_density(
 
 
 def test_requested_density_counts_only_what_is_pruned() -> None:
-    sizes = {"a": 80, "b": 20, "c": 100}
+    sizes = {"a": (8, 10), "b": (4, 5), "c": (10, 10)}
     spec = PruneSpec(fraction=0.5, layer_fractions={"b": 0.1}, ignore=("c",))
     assert requested_density(sizes, spec, 2) == pytest.approx((80 * 0.25 + 20 * 0.81) / 100)
+
+
+def test_given_densities_are_reached_to_the_weight_and_requested() -> None:
+    spec, shapes = PruneSpec(densities=(0.6, 0.5, 0.05), scope="global"), {"a": (10, 20)}
+    state, mask = {"a.weight": torch.arange(200.0).view(10, 20)}, None
+    for level, density in enumerate(spec.densities, start=1):
+        network = plain(state, mask)
+        mask = prune(network, at_level(spec, level), torch.Generator())
+        once = prune(plain(state), compounded(spec, level), torch.Generator())
+        assert masks.kept(mask) == masks.kept(once) == round(density * 200)
+        assert requested_density(shapes, spec, level) == pytest.approx(density)
+    assert requested_density(shapes, spec, 0) == 1
 
 
 def test_compounded_fraction_stays_below_one() -> None:

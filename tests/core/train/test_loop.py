@@ -13,7 +13,8 @@ from lth_core.jobs import Job
 from lth_core.masks import Mask, masked, ones
 from lth_core.seeds import generator
 from lth_core.spec import DataSpec
-from lth_core.train.loop import Task, evaluate, masked_parameters, run
+from lth_core.train.loop import Task, evaluate, run
+from lth_core.train.masking import Fixed, masked_parameters
 from lth_core.train.order import Order
 
 SGD = TrainSpec(optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01)
@@ -38,7 +39,7 @@ def make(
     model.load_state_dict(masked(model.state_dict(), mask))
     order = Order(len(dataset.train), 60, seed=0, level=1)
     spec = replace(train.resolved(order.steps_per_epoch), evaluate_every=f"{last}it")
-    return Task(model, mask, dataset, spec, order, 0, last, keep)
+    return Task(model, Fixed(model, mask), dataset, spec, order, 0, last, keep)
 
 
 @pytest.mark.parametrize("train", [SGD, ADAM], ids=["nesterov", "adam"])
@@ -48,7 +49,7 @@ def test_pruned_weights_are_exactly_zero_after_every_step(train: TrainSpec, net:
     points = run(task).points
     assert list(points) == list(range(13))
     for before, after in zip(range(12), range(1, 13), strict=True):
-        for name, kept in task.mask.items():
+        for name, kept in task.masking.mask.items():
             assert not points[after][name][~kept].any()
             assert (points[after][name] != points[before][name])[kept].float().mean() > 0.5
 
@@ -57,8 +58,9 @@ def test_pruned_weights_are_exactly_zero_after_every_step(train: TrainSpec, net:
 def test_pruned_weights_come_alive_without_the_mask(net: ModelSpec) -> None:
     """What the test above would not see if gradients or momentum were zero there anyway."""
     task = make(SGD, net)
-    state = run(replace(task, mask=ones(task.model))).state
-    assert all((state[name][~kept] != 0).float().mean() > 0.5 for name, kept in task.mask.items())
+    state = run(replace(task, masking=Fixed(task.model, ones(task.model)))).state
+    for name, kept in task.masking.mask.items():
+        assert (state[name][~kept] != 0).float().mean() > 0.5
 
 
 def test_forward_knows_nothing_of_the_mask() -> None:
@@ -69,12 +71,13 @@ def test_forward_knows_nothing_of_the_mask() -> None:
     unmasked = cross_entropy(task.model(task.data.normalize(batch.x)), batch.y).item()
     outcome = run(task)
     assert outcome.curves.train_loss == [pytest.approx(unmasked, rel=1e-6)]
-    assert not outcome.state["fc1.weight"][~task.mask["fc1.weight"]].any()
+    assert not outcome.state["fc1.weight"][~task.masking.mask["fc1.weight"]].any()
 
 
 VARIANTS = {
     "adam": {},
     "adam with decay": {"train": {"weight_decay": 0.01}},
+    "adamw": {"train": {"optimizer": "adamw", "weight_decay": 1.0}},
     "nesterov": {
         "train": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
     },
@@ -166,14 +169,17 @@ def test_loss_that_is_not_finite_is_divergence() -> None:
 
 def test_a_full_mask_costs_nothing() -> None:
     task = make(ADAM, density=2.0)
-    assert masked_parameters(task.model, task.mask) == ([], [])
+    assert masked_parameters(task.model, task.masking.mask) == ([], [])
 
 
-def test_bf16_changes_the_arithmetic_but_not_the_weights_type() -> None:
-    full, half = run(make(ADAM, last=3)), run(make(replace(ADAM, precision="bf16"), last=3))
+def test_bf16_changes_the_arithmetic_but_neither_the_weights_type_nor_what_is_learned() -> None:
+    full, half = run(make(ADAM, last=40)), run(make(replace(ADAM, precision="bf16"), last=40))
     assert half.state["fc1.weight"].dtype == torch.float32
     assert not torch.equal(full.state["fc1.weight"], half.state["fc1.weight"])
     assert half.curves.train_loss == pytest.approx(full.curves.train_loss, rel=0.05)
+    accuracy, exact = half.curves.test_accuracy[-1], full.curves.test_accuracy[-1]
+    assert accuracy == pytest.approx(exact, abs=0.05)
+    assert exact > 0.4
 
 
 def test_training_puts_back_the_settings_of_torch() -> None:

@@ -1,0 +1,73 @@
+"""What a score may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from lth_core.masks import Mask, State, masked
+from lth_core.models.dropout import Dropout
+
+Scores = dict[str, Tensor]
+"""A float tensor in each prunable weight's shape, by parameter name; the lowest go first."""
+Batch = tuple[Tensor, Tensor]
+"""Examples (n, ...) as the network takes them, and their classes (n,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A network about to be pruned.
+
+    weights: the prunable weights, by parameter name; pruned ones are 0.
+    mask: the survivors so far, of every prunable layer in the model's order, the output last.
+    initial: the weights at the start of the training that made them; before training, the same.
+    copy: makes a copy of the network with all its weights and buffers, in training mode.
+    batch: draws training examples, as many of each class as ``prune.examples`` says.
+    seed: the replicate.
+    """
+
+    weights: State
+    mask: Mask
+    initial: State
+    copy: Callable[[], nn.Module] = field(repr=False)
+    batch: Callable[[], Batch] = field(repr=False)
+    seed: int
+
+    def model(self) -> nn.Module:
+        """A copy of the network, in training mode but for dropout; its pruned weights are 0."""
+        model = self.copy()
+        for layer in model.modules():
+            if isinstance(layer, Dropout):  # a score is of the whole network
+                layer.eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self.mask:
+                    parameter.mul_(self.mask[name].to(parameter.device))
+        return model
+
+    def each(self, score: Callable[[Tensor, Tensor], Tensor]) -> Scores:
+        """A score that looks at weights alone: a layer's now and at the start, pruned ones 0."""
+        initial = masked(self.initial, self.mask)
+        return {name: score(w, initial[name]) for name, w in self.weights.items()}
+
+    def under(self, mask: Mask) -> Candidate:
+        """The same network with fewer survivors."""
+        return replace(self, weights=masked(self.weights, mask), mask=mask)
+
+
+def plain(
+    weights: State, mask: Mask | None = None, initial: State | None = None, seed: int = 0
+) -> Candidate:
+    """A candidate that is its weights alone, for scores that look at nothing else."""
+
+    def absent() -> nn.Module:
+        raise AssertionError("this candidate has no network")
+
+    mask = mask or {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+    return Candidate(
+        weights=masked(weights, mask), mask=mask, initial=initial or weights, copy=absent,
+        batch=absent, seed=seed,  # type: ignore[arg-type]
+    )  # fmt: skip

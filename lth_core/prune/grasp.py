@@ -1,0 +1,35 @@
+"""GraSP: keep the gradient flowing (Wang et al. 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from lth_core.prune.candidate import Candidate, Scores
+
+TEMPERATURE = 200.0
+"""Divides the logits, as the authors' code does, so that all classes are about as likely."""
+
+
+def grasp(network: Candidate) -> Scores:
+    """w (H g): weights go whose removal would most raise, or least lower, the gradient's norm.
+
+    The paper's S is -w (H g) and prunes the highest (Wang et al. 2020, equation 8); H is the
+    Hessian and g the gradient of the loss in the surviving weights. Batch norm works on the batch.
+    Scores have either sign; of a network without gradient they are all 0.
+    """
+    model, (x, y) = network.model(), network.batch()
+    parameters = dict(model.named_parameters())
+    weights = [parameters[name] for name in network.mask]
+    alive = [network.mask[name].to(w.device) for name, w in zip(network.mask, weights, strict=True)]
+    loss = cross_entropy(model(x) / TEMPERATURE, y)
+    gradients = torch.autograd.grad(loss, weights, create_graph=True)
+    # d(g.stop(g))/dw = H g, for the survivors: a pruned weight has no gradient to keep.
+    flow = torch.stack(
+        [(g * (g * a).detach()).sum() for g, a in zip(gradients, alive, strict=True)]
+    ).sum()
+    products = torch.autograd.grad(flow, weights)
+    return {
+        name: (w.detach() * p).cpu()
+        for name, w, p in zip(network.mask, weights, products, strict=True)
+    }

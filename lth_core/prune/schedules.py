@@ -1,0 +1,34 @@
+"""Schedules: how density falls on its way to a level's, over rounds or over training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def exponential(progress: float, density: float) -> float:
+    """Each round removes the same share of what is left (Tanaka et al. 2020)."""
+    return float(density**progress)
+
+
+def cubic(progress: float, density: float) -> float:
+    """Fast at first, slow at the end (Zhu & Gupta 2017)."""
+    return density + (1 - density) * (1 - progress) ** 3
+
+
+def linear(progress: float, density: float) -> float:
+    """Each change removes as many."""
+    return 1 - (1 - density) * progress
+
+
+def constant(progress: float, density: float) -> float:
+    """As sparse from the first step on (Mocanu et al. 2018; Evci et al. 2020)."""
+    return density
+
+
+SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "exponential": exponential,
+    "cubic": cubic,
+    "linear": linear,
+    "constant": constant,
+}
+"""(progress in [0, 1], density at the end) -> density now."""

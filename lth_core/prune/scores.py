@@ -1,0 +1,79 @@
+"""Scores by name: each a function in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from lth_core.errors import DivergedError, SpecError
+from lth_core.factories import load_factory, source_fingerprint
+from lth_core.prune import criteria, synflow
+from lth_core.prune.candidate import Candidate, Scores
+from lth_core.prune.chance import random
+from lth_core.prune.grasp import grasp
+from lth_core.prune.magnitude import magnitude
+from lth_core.prune.snip import snip
+from lth_core.spec import PruneSpec
+from lth_core.spec.prune import LEARNED
+
+Score = Callable[[Candidate], Scores]
+
+SCORES: dict[str, Score] = {
+    "magnitude": magnitude,
+    "random": random,
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow.synflow,
+    "movement": criteria.movement,
+    "magnitude-increase": criteria.magnitude_increase,
+    "final-times-initial": criteria.final_times_initial,
+    "large-init": criteria.large_init,
+    "large-init-large-final": criteria.large_init_large_final,
+    "large-final-same-sign": criteria.large_final_same_sign,
+    "large-final-diff-sign": criteria.large_final_diff_sign,
+    "small-init": criteria.small_init,
+    "small-final": criteria.small_final,
+    "small-init-small-final": criteria.small_init_small_final,
+}
+
+ROUNDS = {"synflow": synflow.ROUNDS}
+"""Rounds of scores that need more than one."""
+
+
+def scores_of(network: Candidate, name: str) -> Scores:
+    """The network's scores.
+
+    Raises:
+        SpecError: a score of the user's own gives other weights, shapes or types.
+        DivergedError: a score is NaN.
+    """
+    score = SCORES.get(name) or load_factory("prune.score", name)
+    found, checked = score(network), {}
+    for weight, mask in network.mask.items():
+        given = found.get(weight) if isinstance(found, dict) else None
+        fits = isinstance(given, Tensor) and given.shape == mask.shape
+        if not fits or not found[weight].is_floating_point():
+            rule = f"must give each weight of {weight} a float, shape {tuple(mask.shape)}"
+            raise SpecError("prune.score", rule, name)
+        checked[weight] = found[weight].detach().to(mask.device)
+        if bool(checked[weight][mask].isnan().any()):
+            raise DivergedError(f"cannot prune {weight}: its scores by {name} are NaN")
+    return checked
+
+
+def fingerprint(spec: PruneSpec) -> str:
+    """Digest of the source, for a score whose name does not determine it; else empty.
+
+    Raises:
+        SpecError: the score, or the one that a scope names, is not known.
+    """
+    like = spec.scope.removeprefix("like:")
+    if like != spec.scope and like not in SCORES:
+        raise SpecError("prune.scope", "names no known score", spec.scope, SCORES)
+    if spec.score in SCORES or spec.score in LEARNED:
+        return ""
+    if ":" not in spec.score:
+        raise SpecError("prune.score", "is not a known score", spec.score,
+                        (*SCORES, *LEARNED, "package.module:function"))  # fmt: skip
+    return source_fingerprint("prune.score", spec.score)

@@ -1,0 +1,170 @@
+"""Pruning: score the survivors, divide them by scope, keep exactly k of each part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from lth_core.masks import Mask, layer_of, parameter_of
+from lth_core.prune.candidate import Candidate, Scores
+from lth_core.prune.exact import lowest
+from lth_core.prune.schedules import SCHEDULES
+from lth_core.prune.scope import erk, groups
+from lth_core.prune.scores import ROUNDS, scores_of
+from lth_core.prune.structure import best_of, units, weights_of
+from lth_core.spec import PruneSpec
+
+Parts = list[tuple[list[str], int]]
+"""Parameters whose units compete with each other, and how many units they keep together."""
+
+
+def prune(network: Candidate, spec: PruneSpec, generator: torch.Generator) -> Mask:
+    """The network's survivors, less the lowest-scored share that one level removes.
+
+    Exactly round(fraction x survivors) units go from each group, a unit being a weight, a channel
+    or a neuron. Scores of dead weights are never looked at. Layers in no group keep their mask.
+    In several rounds the survivors are scored anew after each.
+
+    Args:
+        generator: draws among equal scores.
+
+    Raises:
+        DivergedError: a score is NaN.
+    """
+    start, rounds = network.mask, spec.rounds or 1
+    for done in range(1, rounds + 1):
+        network = network.under(pruned_to(network, start, spec, done / rounds, generator))
+    return network.mask
+
+
+def pruned_to(
+    network: Candidate, start: Mask, spec: PruneSpec, progress: float, generator: torch.Generator
+) -> Mask:
+    """The survivors at ``progress`` in [0, 1] on the way from ``start`` to the level's density."""
+    scores = scores_of(network, spec.score)
+    if spec.pattern:
+        pruned = dict(network.mask)
+        for layers, _ in groups(shapes_of(start), spec):
+            for name in map(parameter_of, layers):
+                pruned[name] = best_of(
+                    scores[name], pruned[name], *spec.pattern, generator=generator
+                )
+        return pruned
+    parts = parts_of(network, start, spec, progress, generator)
+    return keep_highest(scores, network.mask, parts, spec.structure, generator)
+
+
+def keep_highest(
+    scores: Scores, mask: Mask, parts: Parts, structure: str, generator: torch.Generator
+) -> Mask:
+    """The mask that keeps exactly so many of each part's units, those of highest score."""
+    kept = dict(mask)
+    for names, keep in parts:
+        alive = [units(mask[name].float(), structure) > 0 for name in names]
+        values = torch.cat(
+            [
+                units(scores[n].where(mask[n], 0), structure)[a]
+                for n, a in zip(names, alive, strict=True)
+            ]
+        )
+        # A stream for each part: ties in one leave the draws of the next alone, so that masks of
+        # different fractions (one-shot levels) are nested.
+        stream = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        survives = ~lowest(values, len(values) - keep, stream)
+        sizes = [int(a.sum()) for a in alive]
+        for name, a, part in zip(names, alive, survives.split(sizes), strict=True):
+            chosen = a.clone()
+            chosen[a] = part
+            kept[name] = mask[name] & weights_of(chosen, mask[name].shape, structure)
+    return kept
+
+
+def parts_of(
+    network: Candidate, start: Mask, spec: PruneSpec, progress: float, generator: torch.Generator
+) -> Parts:
+    """What competes, and how many units of it are left at ``progress``."""
+    began, now = _alive(start, spec.structure), _alive(network.mask, spec.structure)
+    schedule = SCHEDULES[spec.schedule or "exponential"]
+    parts: Parts = []
+    for layers, fraction in groups(shapes_of(start), spec):
+        names = [parameter_of(layer) for layer in layers]
+        left = schedule(progress, 1 - fraction)
+        lost = fraction if left == 1 - fraction else 1 - left
+        all_ = sum(began[name] for name in names)
+        keep = min(all_ - round(lost * all_), sum(now[name] for name in names))
+        if len(names) > 1 and spec.scope not in ("global", "layerwise"):
+            kept = _by_layer(network, names, keep, spec, generator)
+            parts += [([name], count) for name, count in zip(names, kept, strict=True)]
+        else:
+            parts.append((names, keep))
+    return parts
+
+
+def _by_layer(
+    network: Candidate, names: Sequence[str], keep: int, spec: PruneSpec, generator: torch.Generator
+) -> list[int]:
+    """How many units each layer keeps where it is not the scores that say."""
+    alive = _alive(network.mask, spec.structure)
+    now = [alive[name] for name in names]
+    if spec.scope == "erk":
+        shapes = {name: network.mask[name].shape for name in names}
+        return erk(shapes, now, keep, spec.structure)
+    score = spec.scope.removeprefix("like:")
+    # Of the survivors at hand, for in a later round some are gone already; below 1, as specs are.
+    fraction = min(1 - keep / max(1, sum(now)), 1 - 2**-53)
+    like = replace(spec, score=score, scope="global", when="before", fraction=fraction,
+                   rounds=ROUNDS.get(score, 1))  # fmt: skip
+    kept = _alive(prune(network, like, generator), spec.structure)
+    return [kept[name] for name in names]
+
+
+def _alive(mask: Mask, structure: str) -> dict[str, int]:
+    """Units of each parameter that have a survivor."""
+    return {name: int((units(m.float(), structure) > 0).sum()) for name, m in mask.items()}
+
+
+def shapes_of(mask: Mask) -> dict[str, tuple[int, ...]]:
+    """Weight shape of each prunable layer."""
+    return {layer_of(name): tuple(m.shape) for name, m in mask.items()}
+
+
+def requested_density(shapes: Mapping[str, Sequence[int]], spec: PruneSpec, level: int) -> float:
+    """The density that ``level`` prunings ask for, before rounding to whole units.
+
+    Args:
+        shapes: weight shape of each prunable layer, in the model's order.
+    """
+    division = groups(shapes, compounded(spec, level)) if level else [(list(shapes), 0.0)]
+    sizes = {layer: torch.Size(shape).numel() for layer, shape in shapes.items()}
+    asked = sum(
+        sum(sizes[layer] for layer in layers) * (1 - fraction) for layers, fraction in division
+    )
+    return asked / sum(sizes[layer] for layers, _ in division for layer in layers)
+
+
+def at_level(spec: PruneSpec, level: int) -> PruneSpec:
+    """The spec of one pruning, from the level before to this one."""
+    if not spec.densities:
+        return spec
+    before = spec.densities[level - 2] if level > 1 else 1.0
+    return replace(spec, densities=(), fraction=1 - spec.densities[level - 1] / before)
+
+
+def compounded(spec: PruneSpec, level: int) -> PruneSpec:
+    """The spec that removes in one pruning what ``level`` iterative ones would have left to go."""
+
+    def once(fraction: float) -> float:
+        # Below 1 also where the power is too small for a float to tell. One level is as it is
+        # said: 1 - (1 - f) is not always f.
+        return fraction if level == 1 else min(1 - (1 - fraction) ** level, 1 - 2**-53)
+
+    return replace(
+        spec,
+        densities=(),
+        fraction=1 - spec.densities[level - 1] if spec.densities else once(spec.fraction),
+        output_fraction=None if spec.output_fraction is None else once(spec.output_fraction),
+        layer_fractions={layer: once(f) for layer, f in spec.layer_fractions.items()},
+        one_shot=False,
+    )

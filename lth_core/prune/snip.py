@@ -1,0 +1,26 @@
+"""SNIP: what the loss feels when a connection is weakened (Lee et al. 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from lth_core.prune.candidate import Candidate, Scores
+
+
+def snip(network: Candidate) -> Scores:
+    """|dL/dc| of a mask c on the weights, at c = mask: connection sensitivity (Lee et al. 2019).
+
+    The mask is differentiated, not the weight; at the mask that is |w dL/dw|. Batch norm works on
+    the batch, as in training. A weight of 0 scores 0, and so does all of a dead network.
+    """
+    model, (x, y) = network.model(), network.batch()
+    parameters = dict(model.named_parameters())
+    device = next(iter(parameters.values())).device
+    c = {
+        name: mask.to(device, torch.float32).requires_grad_() for name, mask in network.mask.items()
+    }
+    connected = {name: parameters[name].detach() * c[name] for name in c}
+    logits = torch.func.functional_call(model, connected, (x,))
+    gradients = torch.autograd.grad(cross_entropy(logits, y), list(c.values()))
+    return {name: g.abs().cpu() for name, g in zip(c, gradients, strict=True)}

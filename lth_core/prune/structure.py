@@ -1,0 +1,75 @@
+"""Structure: what is pruned as a whole, a unit; its score is the mean over its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lth_core.spec import PruneSpec
+
+Shapes = Mapping[str, Sequence[int]]
+"""Weight shape of each prunable layer, (out, in, ...), in the model's order."""
+
+STRUCTURES = {
+    "weights": "every weight for itself",
+    "channels": "output channels (filters) of convolutions, whole (Li et al. 2017)",
+    "neurons": "units of linear layers with all their inputs, whole",
+    "N:M": "such as 2:4: N of every M weights along the inputs stay (Mishra et al. 2021)",
+}
+
+
+def covered(shapes: Shapes, spec: PruneSpec) -> list[str]:
+    """The layers that have such units; the output's are the classes, and stay.
+
+    >>> covered({"conv": (8, 3, 3, 3), "output": (10, 8)}, PruneSpec(structure="channels"))
+    ['conv']
+    """
+    if spec.structure not in ("channels", "neurons"):
+        return list(shapes)
+    convolution = spec.structure == "channels"
+    return [name for name in list(shapes)[:-1] if (len(shapes[name]) > 2) == convolution]
+
+
+def units(values: Tensor, structure: str) -> Tensor:
+    """(n,) the mean over each unit's weights.
+
+    >>> units(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), "neurons")
+    tensor([2., 0.])
+    """
+    if structure == "weights":
+        return values.reshape(-1)
+    return values.flatten(1).mean(1)
+
+
+def weights_of(chosen: Tensor, shape: Sequence[int], structure: str) -> Tensor:
+    """The mask, in a weight's shape, of its chosen units (n,) bool."""
+    if structure == "weights":
+        return chosen.reshape(*shape)
+    return chosen.reshape(-1, *[1] * (len(shape) - 1)).expand(*shape).clone()
+
+
+def best_of(
+    scores: Tensor, alive: Tensor, stay: int, of: int, generator: torch.Generator
+) -> Tensor:
+    """The mask that keeps the ``stay`` highest of every ``of`` weights along the inputs.
+
+    A convolution's weights are grouped over its input channels, position by position. A last group
+    with fewer weights keeps as many as there are, up to ``stay``. Equal scores are drawn.
+
+    Args:
+        scores, alive: (out, in, ...) float and bool; what is not alive stays pruned.
+    """
+    last = torch.where(alive, scores, -torch.inf).movedim(1, -1)
+    inputs = last.shape[-1]
+    padded = pad(last, (0, -inputs % of), value=-torch.inf)
+    rows = padded.reshape(-1, of)
+    # Ordered by a random draw first: the stable sort then leaves ties in drawn order.
+    shuffle = torch.rand(rows.shape, generator=generator).argsort(1)
+    order = rows.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices
+    chosen = torch.zeros_like(rows, dtype=torch.bool)
+    chosen.scatter_(1, shuffle.gather(1, order[:, :stay]), True)
+    kept = chosen.reshape(padded.shape)[..., :inputs].movedim(-1, 1)
+    return kept & alive

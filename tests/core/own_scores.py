@@ -1,0 +1,51 @@
+"""Scores of a user's own, as a study file names them."""
+
+import torch
+from torch import Tensor
+
+from lth_core.prune import Candidate, Scores
+
+
+def of_the_copy(network: Candidate) -> Scores:
+    """Magnitude, of the network that the candidate makes a copy of."""
+    parameters = dict(network.model().named_parameters())
+    return {name: parameters[name].detach().abs() for name in network.mask}
+
+
+def attached(network: Candidate) -> Scores:
+    """The same, with a gradient that nobody asked for."""
+    parameters = dict(network.model().named_parameters())
+    return {name: parameters[name].abs() for name in network.mask}
+
+
+def of_the_start(network: Candidate) -> Scores:
+    """Magnitude, at the start of the training."""
+    return {name: w.abs() for name, w in network.initial.items()}
+
+
+def undefined(network: Candidate) -> Scores:
+    return {name: torch.full_like(w, float("nan")) for name, w in network.weights.items()}
+
+
+def undefined_where_dead(network: Candidate) -> Scores:
+    return {name: w.abs() / network.mask[name] for name, w in network.weights.items()}
+
+
+def forgetful(network: Candidate) -> Scores:
+    return dict(list(network.weights.items())[:-1])
+
+
+def flattened(network: Candidate) -> Scores:
+    return {name: w.flatten() for name, w in network.weights.items()}
+
+
+def whole(network: Candidate) -> Scores:
+    return {name: w.sign().long() for name, w in network.weights.items()}
+
+
+def lists(network: Candidate) -> dict[str, list[float]]:
+    return {name: w.tolist() for name, w in network.weights.items()}
+
+
+def a_tensor(network: Candidate) -> Tensor:
+    return torch.ones(3)

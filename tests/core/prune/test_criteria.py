@@ -1,0 +1,122 @@
+"""Magnitude, random, and the criteria of Zhou et al., weight by weight."""
+
+from collections.abc import Callable
+from math import copysign
+
+import pytest
+import torch
+from small_nets import counts, pruned
+from torch import Tensor
+
+from lth_core.masks import nested
+from lth_core.prune import SCORES
+from lth_core.prune.candidate import Candidate, plain
+
+# (final weight, initial weight, a) -> score; a brings final weights to the initial ones' mean size.
+BY_HAND: dict[str, Callable[[float, float, float], float]] = {
+    "magnitude": lambda w, w0, a: abs(w),
+    "small-final": lambda w, w0, a: -abs(w),
+    "large-init": lambda w, w0, a: abs(w0),
+    "small-init": lambda w, w0, a: -abs(w0),
+    "large-init-large-final": lambda w, w0, a: min(a * abs(w), abs(w0)),
+    "small-init-small-final": lambda w, w0, a: -max(a * abs(w), abs(w0)),
+    "magnitude-increase": lambda w, w0, a: abs(w) - abs(w0),
+    "movement": lambda w, w0, a: abs(w - w0),
+    "final-times-initial": lambda w, w0, a: w * w0,
+    "large-final-same-sign": lambda w, w0, a: max(0.0, w * copysign(1, w0)),
+    "large-final-diff-sign": lambda w, w0, a: max(0.0, -w * copysign(1, w0)),
+}
+
+
+def moved(density: float = 1.0, seed: int = 0) -> Candidate:
+    """Two layers that training moved, one grown and one shrunk, some of each sign flipped."""
+    stream = torch.Generator().manual_seed(seed)
+    initial, final, mask = {}, {}, {}
+    for name, shape, growth in (("a.weight", (4, 5), 3.0), ("b.weight", (2, 4), 0.1)):
+        initial[name] = torch.randn(shape, generator=stream)
+        final[name] = (initial[name] + 0.8 * torch.randn(shape, generator=stream)) * growth
+        mask[name] = torch.rand(shape, generator=stream) < density
+    return plain(final, mask, initial)
+
+
+def by_hand(name: str, w: Tensor, w0: Tensor) -> Tensor:
+    """Scores of a layer's survivors, (n,)."""
+    a = float(w0.abs().mean() / w.abs().mean())
+    pairs = zip(w.tolist(), w0.tolist(), strict=True)
+    return torch.tensor([BY_HAND[name](final, first, a) for final, first in pairs])
+
+
+def test_every_score_but_those_of_their_own_is_checked_here() -> None:
+    assert set(BY_HAND) | {"random", "snip", "grasp", "synflow"} == set(SCORES)
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5])
+@pytest.mark.parametrize("name", BY_HAND)
+def test_criterion_is_its_formula_over_the_survivors(name: str, density: float) -> None:
+    """Where a criterion looks at the layer's mean, dead weights have no part in it."""
+    network = moved(density)
+    for layer, score in SCORES[name](network).items():
+        alive = network.mask[layer]
+        w, w0 = network.weights[layer][alive], network.initial[layer][alive]
+        assert torch.allclose(score[alive], by_hand(name, w, w0), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "goes"),
+    [
+        ("magnitude", {1}), ("small-final", {3}), ("large-init", {0}), ("small-init", {3}),
+        ("magnitude-increase", {2}), ("movement", {3}), ("final-times-initial", {2}),
+        ("large-final-same-sign", {1, 2}), ("large-final-diff-sign", {0, 3}),
+    ],
+)  # fmt: skip
+def test_criterion_removes_a_weight_that_its_name_says(name: str, goes: set[int]) -> None:
+    w0 = {"fc.weight": torch.tensor([[0.1, 0.6, 4.0, -5.0]])}
+    w = {"fc.weight": torch.tensor([[0.6, -0.1, -1.0, -5.0]])}
+    kept = pruned(plain(w, initial=w0), score=name, fraction=0.25)["fc.weight"]
+    (gone,) = (~kept[0]).nonzero().flatten().tolist()
+    assert gone in goes
+
+
+def test_movement_of_an_untrained_network_leaves_it_to_the_draw() -> None:
+    weights = {"fc.weight": torch.randn(20, 5, generator=torch.Generator().manual_seed(0))}
+    one, again, other = (
+        pruned(plain(weights), t, score="movement", fraction=0.5)["fc.weight"] for t in (1, 1, 2)
+    )
+    assert int(one.sum()) == 50
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def wide_and_narrow(seed: int = 0) -> Candidate:
+    """Layers of other sizes and scales."""
+    shapes = {"a.weight": (50, 200), "b.weight": (40, 50), "c.weight": (100, 8)}
+    scales = zip(shapes.items(), (100.0, 1.0, 0.01), strict=True)
+    return plain({name: torch.full(shape, scale) for (name, shape), scale in scales}, seed=seed)
+
+
+def test_random_scores_compare_across_layers_under_a_global_rank() -> None:
+    """Every layer keeps about the same share: a draw scaled by fan-in or weights would not."""
+    mask = pruned(wide_and_narrow(), score="random", scope="global", fraction=0.6)
+    assert sum(counts(mask)) == 12800 - round(0.6 * 12800)
+    for m in mask.values():
+        # Four standard deviations of a share among so many weights.
+        assert float(m.float().mean()) == pytest.approx(0.4, abs=4 * (0.24 / m.numel()) ** 0.5)
+
+
+def test_random_scores_are_uniform_and_of_their_seed_and_layer() -> None:
+    one, again, other = (SCORES["random"](wide_and_narrow(seed)) for seed in (1, 1, 2))
+    wide = one["a.weight"].flatten()
+    quarters = torch.histc(wide, 4, 0, 1) / wide.numel()
+    assert torch.allclose(quarters, torch.tensor(0.25), atol=0.04)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not any((one[name] == other[name]).any() for name in one)
+    assert (wide[:2000] == one["b.weight"].flatten()).sum() < 9
+
+
+def test_random_masks_of_one_seed_are_nested_over_densities() -> None:
+    network = wide_and_narrow()
+    dense, sparse = (
+        pruned(network, ties, score="random", scope="global", fraction=fraction)
+        for ties, fraction in enumerate((0.3, 0.8))
+    )
+    assert nested(sparse, dense)

@@ -1,0 +1,98 @@
+"""Scores by name, and a user's own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_nets import batch, candidate, mlp, pruned
+
+from lth_core.errors import DivergedError, SpecError
+from lth_core.masks import digest, ones
+from lth_core.prune import ROUNDS, SCORES
+from lth_core.prune.candidate import plain
+from lth_core.prune.scores import fingerprint, scores_of
+from lth_core.spec import PruneSpec
+
+MODEL = mlp(4, 6, 3)
+NETWORK = candidate(MODEL, *batch((4,), 3))
+
+
+@pytest.mark.parametrize("name", ["of_the_copy", "attached"])
+def test_own_score_prunes_as_the_same_one_by_name(name: str) -> None:
+    fields = {"scope": "global", "fraction": 0.6}
+    own = pruned(NETWORK, score=f"own_scores:{name}", **fields)
+    assert digest(own) == digest(pruned(NETWORK, score="magnitude", **fields))
+
+
+@pytest.mark.parametrize("name", ["forgetful", "flattened", "whole", "lists", "a_tensor"])
+def test_own_score_that_does_not_fit_the_weights_is_refused(name: str) -> None:
+    layer = "fc2.weight" if name == "forgetful" else "fc1.weight"
+    with pytest.raises(SpecError) as refused:
+        scores_of(NETWORK, f"own_scores:{name}")
+    assert refused.value.field == "prune.score"
+    assert refused.value.got == f"own_scores:{name}"
+    assert layer in refused.value.rule
+
+
+def test_score_that_is_nan_is_divergence() -> None:
+    with pytest.raises(DivergedError, match=r"^cannot prune fc1\.weight: .*own_scores:undefined"):
+        scores_of(NETWORK, "own_scores:undefined")
+
+
+def test_score_may_be_nan_where_weights_are_dead() -> None:
+    mask = ones(MODEL)
+    mask["fc1.weight"][2] = False
+    network = plain(NETWORK.weights, mask)
+    own = pruned(network, score="own_scores:undefined_where_dead", fraction=0.5)
+    assert digest(own) == digest(pruned(network, fraction=0.5))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_weight_that_is_nan_is_divergence_for_every_score_that_looks(score: str) -> None:
+    model = mlp(4, 6, 3)
+    with torch.no_grad():
+        model.fc1.weight[0, 0] = float("nan")
+    network = candidate(model, *batch((4,), 3))
+    if score == "random":
+        assert pruned(network, score=score)
+    else:
+        with pytest.raises(DivergedError, match="are NaN"):
+            pruned(network, score=score)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field", "said"),
+    [
+        (PruneSpec(score="magnitud"), "prune.score", "known: magnitude.*package.module:function"),
+        (PruneSpec(score="nowhere:score"), "prune.score", "cannot be imported"),
+        (PruneSpec(score="own_scores:nothing"), "prune.score", "known: .*of_the_copy"),
+        (PruneSpec(scope="like:magnitud"), "prune.scope", "known: magnitude"),
+        (PruneSpec(scope="like:own_scores:undefined"), "prune.scope", "names no known score"),
+        (PruneSpec(scope="like:edge-popup"), "prune.scope", "names no known score"),
+    ],
+)
+def test_unknown_score_is_refused_with_what_is_known(
+    spec: PruneSpec, field: str, said: str
+) -> None:
+    with pytest.raises(SpecError, match=said) as refused:
+        fingerprint(spec)
+    assert refused.value.field == field
+
+
+def test_only_scores_whose_name_does_not_say_what_they_do_have_a_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert {fingerprint(PruneSpec(score=score, scope="like:snip")) for score in SCORES} == {""}
+    assert fingerprint(PruneSpec(when="never", score="edge-popup")) == ""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = tmp_path / "edited_score.py"
+    source.write_text("def score(network): return network.weights\n")
+    before = fingerprint(PruneSpec(score="edited_score:score"))
+    assert len(before) == 64
+    source.write_text("def score(network): return network.initial\n")
+    assert fingerprint(PruneSpec(score="edited_score:score")) != before
+
+
+def test_rounds_are_of_scores_that_there_are() -> None:
+    assert ROUNDS == {"synflow": 100}
+    assert set(ROUNDS) <= set(SCORES)

@@ -1,0 +1,71 @@
+import copy
+
+import pytest
+import torch
+from small_nets import batch, candidate, close, conv_net, mlp, sparse
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+
+from lth_core.masks import Mask, ones
+from lth_core.prune.snip import snip
+
+STEP = 1e-6
+
+
+def slopes(model: nn.Module, mask: Mask, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """How fast the loss changes with each entry of the mask, by moving one after the other."""
+    model = copy.deepcopy(model)
+    weights = {
+        name: p.detach() * mask[name] for name, p in model.named_parameters() if name in mask
+    }
+    c = {name: m.double() for name, m in mask.items()}
+
+    def loss() -> float:
+        connected = {name: weights[name] * c[name] for name in c}
+        with torch.no_grad():
+            return float(cross_entropy(functional_call(model, connected, (x,)), y))
+
+    found = {name: torch.zeros_like(entries) for name, entries in c.items()}
+    for name, entries in c.items():
+        for i, here in enumerate(entries.flatten().tolist()):
+            flat = entries.view(-1)
+            flat[i] = here + STEP
+            above = loss()
+            flat[i] = here - STEP
+            found[name].view(-1)[i] = abs(above - loss()) / (2 * STEP)
+            flat[i] = here
+    return found
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5])
+@pytest.mark.parametrize(
+    ("model", "shape"), [(mlp(4, 5, 3), (4,)), (conv_net(), (2, 4, 4))], ids=["mlp", "conv"]
+)
+def test_snip_is_how_fast_the_loss_changes_with_each_entry_of_the_mask(
+    model: nn.Module, shape: tuple[int, ...], density: float
+) -> None:
+    (x, y), mask = batch(shape, 3), sparse(model, density)
+    scores = snip(candidate(model, x, y, mask))
+    for name, slope in slopes(model, mask, x, y).items():
+        assert slope.any()
+        assert close(scores[name], slope, rtol=1e-4, atol=1e-8)
+
+
+def test_weight_of_zero_scores_zero_though_the_loss_has_a_slope_in_it() -> None:
+    """The mask is differentiated, not the weight."""
+    model, (x, y) = mlp(4, 5, 3), batch((4,), 3)
+    with torch.no_grad():
+        model.fc2.weight[1, 2] = 0
+    cross_entropy(model(x), y).backward()
+    assert model.fc2.weight.grad[1, 2].abs() > 1e-3
+    score = snip(candidate(model, x, y))["fc2.weight"]
+    assert score[1, 2] == 0
+    assert close(score, (model.fc2.weight * model.fc2.weight.grad).abs(), rtol=1e-5)
+
+
+def test_snip_leaves_the_network_it_looks_at_alone() -> None:
+    model, (x, y) = conv_net(), batch((2, 4, 4), 3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    snip(candidate(model, x, y, ones(model)))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -1,0 +1,198 @@
+"""SET and RigL: as sparse from the first step on, weights are swapped for others."""
+
+from itertools import pairwise
+from math import cos, pi
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from toys import jobs_of
+from watched import Watch, counts, equal, watch
+
+from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, data, models
+from lth_core.jobs import Job
+from lth_core.masks import Mask, State, overlap
+from lth_core.masks import counts as pairs
+from lth_core.measures import chance_overlap
+from lth_core.train.order import Order
+
+SWAPS, END = (3, 7, 11), 15
+SGD = TrainSpec(optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=0.01, steps=20)
+ADAM = TrainSpec(lr=0.01, steps=20)
+LAYERWISE = {"fc1.weight": 410, "fc2.weight": 102, "output.weight": 32}
+ERK = {"fc1.weight": 307, "fc2.weight": 154, "output.weight": 83}
+"""544 in proportion to 64 + 32, 32 + 16 and 16 + 10."""
+
+
+def search(grow: str, train: TrainSpec = SGD, seed: int = 0, **prune: object) -> TicketSpec:
+    """A fifth of the weights; swaps at steps 3, 7 and 11."""
+    fields = {"fraction": 0.8, "scope": "erk", "begin": 3, "end": END, "every": 4, **prune}
+    return TicketSpec(
+        model=ModelSpec(widths=(32, 16)), train=train, branches=("ticket",), levels=1, seed=seed,
+        prune=PruneSpec(when="during", grow=grow, **fields),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def job_of(grow: str, train: TrainSpec = SGD, seed: int = 0, **prune: object) -> Job:
+    return jobs_of(search(grow, train, seed, **prune))[1]["ticket"]
+
+
+def share(step: int) -> float:
+    """Of each layer's weights: 0.3 at first, as a cosine to 0 at the end."""
+    return 0.3 * (1 + cos(pi * (step - 3) / (END - 3))) / 2
+
+
+def ranked(values: Tensor, among: Tensor) -> list[int]:
+    """Places of the entries among those given, the lowest first."""
+    flat = values.flatten().tolist()
+    return sorted(among.flatten().nonzero().flatten().tolist(), key=lambda i: flat[i])
+
+
+def left(weight: Tensor, alive: Tensor, step: int) -> tuple[Tensor, int]:
+    """What stays when the lowest go, and how many go."""
+    n = round(share(step) * int(alive.sum()))
+    stays = alive.flatten().clone()
+    stays[ranked(weight.abs(), alive)[:n]] = False
+    return stays.view_as(alive), n
+
+
+def gradients(job: Job, state: State, step: int) -> State:
+    """Dense ones, of a step's batch."""
+    dataset = data.load(job.data, torch.device("cpu"))
+    model = models.build(job.model, dataset.shape, 10, torch.Generator()).train()
+    model.load_state_dict(state)
+    order = Order(len(dataset.train), job.train.batch_size, job.seed, job.level)
+    ((_, index, _),) = order.batches(step, step + 1, torch.device("cpu"))
+    batch = dataset.train.at(index)
+    cross_entropy(model(dataset.normalize(batch.x)), batch.y).backward()
+    return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+def grown(seen: Watch, step: int, name: str) -> Tensor:
+    """What a change grew: all that is there but what stayed."""
+    stays, _ = left(seen.before[step][name], seen.masks[step - 1][name], step)
+    return seen.masks[step][name] & ~stays
+
+
+@pytest.fixture(scope="module", params=["random", "gradient"])
+def seen(request: pytest.FixtureRequest) -> Watch:
+    return watch(job_of(request.param))
+
+
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+@pytest.mark.parametrize(("scope", "expected"), [("layerwise", LAYERWISE), ("erk", ERK)])
+def test_every_layer_keeps_its_count_at_every_step(
+    grow: str, scope: str, expected: dict[str, int], trainer: Trainer
+) -> None:
+    job = job_of(grow, scope=scope)
+    assert counts(trainer.mask(job.mask, job)) == expected
+    assert [counts(mask) for mask in watch(job).masks] == [expected] * 20
+
+
+def test_layers_keep_their_counts_where_all_compete_too(trainer: Trainer) -> None:
+    job = job_of("gradient", scope="global")
+    begun = counts(trainer.mask(job.mask, job))
+    assert sum(begun.values()) == 544
+    assert [counts(mask) for mask in watch(job).masks] == [begun] * 20
+
+
+def test_mask_to_begin_with_is_drawn(trainer: Trainer) -> None:
+    jobs = [job_of("random"), job_of("random", seed=1)]
+    one, other = (trainer.mask(job.mask, job) for job in jobs)
+    weights = trainer.start(jobs[0])
+    largest: Mask = {
+        name: weights[name].abs() >= weights[name].abs().flatten().topk(ERK[name]).values[-1]
+        for name in one
+    }
+    chance = chance_overlap(pairs(one, other))
+    assert overlap(one, other) == pytest.approx(chance, abs=0.04)
+    assert overlap(one, largest) == pytest.approx(chance, abs=0.04)
+
+
+def test_masks_change_when_it_is_time_and_never_after_the_end(seen: Watch) -> None:
+    changed = [s for s, (a, b) in enumerate(pairwise(seen.masks), start=1) if not equal(a, b)]
+    assert changed == list(SWAPS)
+
+
+def test_swap_takes_the_place_of_the_step(seen: Watch) -> None:
+    assert [step for step, taken in enumerate(seen.taken) if not taken] == list(SWAPS)
+    for step in SWAPS:
+        for name, value in seen.before[step].items():
+            mask = seen.masks[step].get(name)
+            stayed = value if mask is None else value * mask * ~grown(seen, step, name)
+            assert torch.equal(seen.after[step][name], stayed)
+
+
+def test_lowest_weights_go_and_fewer_at_each_change(seen: Watch) -> None:
+    for step in SWAPS:
+        for name, mask in seen.masks[step].items():
+            stays, n = left(seen.before[step][name], seen.masks[step - 1][name], step)
+            assert not (stays & ~mask).any()
+            assert int((mask & ~stays).sum()) == n
+    assert [round(share(step) * 307) for step in SWAPS] == [92, 69, 23]
+
+
+def test_rigl_grows_the_weights_of_largest_dense_gradient() -> None:
+    job = job_of("gradient")
+    seen = watch(job)
+    for step in SWAPS:
+        dense = gradients(job, seen.before[step], step)
+        for name in seen.masks[step]:
+            stays, n = left(seen.before[step][name], seen.masks[step - 1][name], step)
+            largest = torch.zeros(stays.numel(), dtype=torch.bool)
+            largest[ranked(dense[name].abs(), ~stays)[-n:]] = True
+            assert torch.equal(grown(seen, step, name), largest.view_as(stays))
+
+
+def test_set_grows_weights_as_they_are_drawn() -> None:
+    job = job_of("random")
+    one, again, other = watch(job), watch(job), watch(job_of("random", seed=1))
+    assert equal(one.masks[-1], again.masks[-1])
+    assert not equal(one.masks[-1], other.masks[-1])
+    for name in ERK:
+        first, second = (grown(one, step, name) for step in SWAPS[:2])
+        large = gradients(job, one.before[3], 3)[name].abs()
+        # Neither the same places each time, nor those of large gradient.
+        assert int((first & second).sum()) < int(second.sum()) / 2
+        stays, _ = left(one.before[3][name], one.masks[2][name], 3)
+        median = large[~stays].median()
+        assert 0.3 < float((large[first] > median).float().mean()) < 0.7
+
+
+@pytest.mark.parametrize("train", [SGD, ADAM], ids=["momentum", "adam"])
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_grown_weights_start_at_zero_without_a_past_and_come_alive(
+    grow: str, train: TrainSpec
+) -> None:
+    seen = watch(job_of(grow, train))
+    for step in SWAPS:
+        for name in ERK:
+            new = grown(seen, step, name)
+            assert not seen.after[step][name][new].any()
+            assert seen.moments[step][name]
+            for moment in seen.moments[step][name]:
+                assert not moment[new].any()
+                assert moment[seen.masks[step][name] & ~new].any()
+            assert (seen.after[step + 1][name][new] != 0).float().mean() > 0.5
+
+
+def test_what_is_pruned_is_exactly_zero_after_every_step(seen: Watch) -> None:
+    for mask, state in zip(seen.masks, seen.after, strict=True):
+        assert not any(state[name][~m].any() for name, m in mask.items())
+
+
+def test_density_may_fall_while_weights_are_swapped() -> None:
+    seen = watch(job_of("gradient", schedule="linear", scope="layerwise"))
+    for step, progress in ((3, 0), (7, 1 / 3), (11, 2 / 3), (15, 1)):
+        assert counts(seen.masks[step]) == {
+            name: size - round(0.8 * progress * size)
+            for name, size in {"fc1.weight": 2048, "fc2.weight": 512, "output.weight": 160}.items()
+        }
+    assert not equal(seen.masks[11], {n: m & seen.masks[7][n] for n, m in seen.masks[11].items()})
+
+
+def test_ignored_layer_stays_dense() -> None:
+    seen = watch(job_of("gradient", ignore=("output",)))
+    assert all(bool(mask["output.weight"].all()) for mask in seen.masks)
+    assert counts(seen.masks[-1])["fc1.weight"] < 1000
