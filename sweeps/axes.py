@@ -13,7 +13,7 @@ from lth_core.errors import SpecError
 from lth_core.resolve import resolve
 from lth_core.spec import TicketSpec
 from sweeps.config import Axis, Range, Study
-from sweeps.reader import parse_spec, set_field, spec_fields, spec_values
+from sweeps.reader import get_field, parse_spec, set_field, spec_fields, spec_values
 
 Fields = dict[str, Any]
 """Dotted fields of a spec and their values."""
@@ -21,7 +21,8 @@ Fields = dict[str, Any]
 
 def cells(study: Study) -> list[Fields]:
     """Every combination of the axes' values, the last axis varying fastest."""
-    columns = [_points(f"axes.{name}", name, axis) for name, axis in study.axes.items()]
+    base = base_values(study)
+    columns = [_points(f"axes.{name}", name, axis, base) for name, axis in study.axes.items()]
     return [
         {field: value for point in combination for field, value in point.items()}
         for combination in product(*columns)
@@ -33,7 +34,7 @@ def axis_fields(study: Study) -> list[str]:
     named = [
         field
         for name, axis in study.axes.items()
-        for field in (_points(f"axes.{name}", name, axis) or [{}])[0]
+        for field in (_points(f"axes.{name}", name, axis, base_values(study)) or [{}])[0]
     ]
     return list(dict.fromkeys([*named, *study.search.space]))
 
@@ -89,8 +90,8 @@ def _draw(axis: Axis, stream: random.Random) -> Any:
     return stream.uniform(axis.low, axis.high)
 
 
-def _points(path: str, name: str, axis: Axis) -> list[Fields]:
-    """An axis as the fields that each of its values sets."""
+def _points(path: str, name: str, axis: Axis, base: Mapping[str, Any]) -> list[Fields]:
+    """An axis as the fields that each of its values sets: what one leaves out is as in the base."""
     try:
         values: list[Any] = axis.values() if isinstance(axis, Range) else axis
     except SpecError as error:
@@ -99,11 +100,12 @@ def _points(path: str, name: str, axis: Axis) -> list[Fields]:
         raise SpecError(path, "must have at least one value", values)
     together = [value for value in values if isinstance(value, dict)]
     if together and name not in spec_fields():
-        if len(together) < len(values) or any(v.keys() != values[0].keys() for v in together):
-            raise SpecError(path, "must set the same fields in each of its values", values)
-        for field in values[0]:
+        if len(together) < len(values):
+            raise SpecError(path, "must have mappings of fields alone", values)
+        fields = list(dict.fromkeys(field for value in together for field in value))
+        for field in fields:
             _check_field(path, field)
-        return together
+        return [{f: v[f] if f in v else get_field(base, f, path) for f in fields} for v in together]
     _check_field(path, name)
     return [{name: value} for value in values]
 

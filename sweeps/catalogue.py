@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from lth_core.branches import BRANCHES
 from lth_core.data import SOURCES
 from lth_core.models import ABOUT
-from lth_core.prune import SCORES
+from lth_core.prune import SCHEDULES, SCOPES, SCORES, STRUCTURES
+from lth_core.train.learned import LEARN
+from lth_core.when import WHEN
 from sweeps.config import study_schema
 from sweeps.reader import spec_fields
 
@@ -24,7 +26,16 @@ def catalogue() -> dict[str, dict[str, str]]:
             **ABOUT,
             "package.module:factory": "your own: a function of (ModelSpec, shape, classes)",
         },
-        "scores": _first_lines(SCORES),
+        "when": _first_lines(WHEN),
+        "scores": {
+            **_first_lines(SCORES),
+            **LEARN,
+            "package.module:function": "your own: a function from lth_core.prune.Candidate to "
+            "a tensor of scores by parameter name",
+        },
+        "scopes": SCOPES,
+        "structures": STRUCTURES,
+        "schedules": _first_lines(SCHEDULES),
         "branches": _first_lines(BRANCHES),
         "fields": {field: _about_field(field) for field in spec_fields()},
     }

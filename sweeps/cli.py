@@ -1,4 +1,4 @@
-"""The command line, `lth`. Exit codes: 0 done, 1 some trials failed, 2 bad input."""
+"""The command line, `lth`. Exit codes: 0 done, 1 trials failed or figures differ, 2 bad input."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +16,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from lth_core.errors import LthError, SpecError
+from sweeps.console import AsJson, out, print_json, write_text
+from sweeps.ticket_commands import ticket_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,15 +25,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find lottery tickets: sweeps on Ray Tune, tickets in MLflow.",
 )
-ticket_app = typer.Typer(no_args_is_help=True, help="Tickets in the store, and ticket files.")
 app.add_typer(ticket_app, name="ticket")
 
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or a name.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes to the study.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
-out = Console(highlight=False)
 
 
 def main() -> None:
@@ -128,6 +126,32 @@ def report(
 
 
 @app.command()
+def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Hold a finished study against the published figures in its file; 1 where any disagrees."""
+    from sweeps.plan import make_plan
+    from sweeps.report import study_records
+    from sweeps.studies import find_study, presets_with_reference
+    from sweeps.verify import check_table, disagreement, verify
+
+    # The file's own as it is now: it may have come after the sweep.
+    reference = find_study(study, overrides or []).reference
+    chosen = find_study(study, overrides or [], swept=True)
+    reference = reference or chosen.reference
+    if reference is None:
+        rule = "must be given in the study's file for anything to be verified"
+        raise SpecError("reference", rule, None, presets_with_reference())
+    checks = verify(study_records(chosen)[0], make_plan(chosen).axes, reference)
+    if as_json:
+        print_json(check.to_json() for check in checks)
+    else:
+        out.print(f"{reference.source}; {reference.within:g} points still agree", markup=False)
+        out.print(check_table(checks))
+        out.print(disagreement(checks) or "All agree.", soft_wrap=True, markup=False)
+    if any(check.outcome != "agrees" for check in checks):
+        raise typer.Exit(1)
+
+
+@app.command()
 def sync(study: StudyArgument) -> None:
     """Publish to MLflow what it has not got."""
     from sweeps.report import publish_missing
@@ -153,7 +177,10 @@ def studies() -> None:
 def list_(
     kind: Annotated[
         str | None,
-        typer.Argument(help="datasets, models, scores, branches or fields; all if none."),
+        typer.Argument(
+            help="datasets, models, when, scores, scopes, structures, schedules, branches or "
+            "fields; all if none."
+        ),
     ] = None,
 ) -> None:
     """List what a study file can name."""
@@ -202,54 +229,6 @@ def ui(
     serve_ui(tracking.uri, port)
 
 
-@ticket_app.command("export")
-def ticket_export(
-    digest: Annotated[
-        str, typer.Argument(help="A ticket_digest of `lth report --json`, or its start.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
-    store: Annotated[str, typer.Option(help="The result store.")] = "./lth-store",
-) -> None:
-    """Write a ticket as one safetensors file that `lth_core.load_ticket` reads."""
-    from sweeps.tickets import export
-
-    ticket = export(store, digest, output)
-    out.print(f"{output}: level {ticket.level} {ticket.branch}, density {ticket.density:.4f}",
-              soft_wrap=True, markup=False)  # fmt: skip
-
-
-@ticket_app.command("ls")
-def ticket_ls(
-    store: Annotated[str, typer.Option(help="The result store.")] = "./lth-store",
-    as_json: AsJson = False,
-) -> None:
-    """List the tickets in the store."""
-    from sweeps.tickets import listing
-
-    found = listing(store)
-    if as_json:
-        print_json(found)
-        return
-    table = Table(
-        "ticket", "study", "trial", "seed", "branch", "level", "density", "test", box=None
-    )
-    for row in found:
-        table.add_row(
-            row["ticket_digest"][:12], row["study"], row["trial"], str(row["seed"]), row["branch"],
-            str(row["level"]), f"{row['density']:.4f}", f"{row['final_test_accuracy']:.4f}",
-        )  # fmt: skip
-    out.print(table)
-
-
-@ticket_app.command("show")
-def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")]) -> None:
-    """Check a ticket file whole, and say what it holds."""
-    from sweeps.tickets import about
-
-    for name, value in about(file).items():
-        out.print(f"{name:14} {value}", soft_wrap=True, markup=False)
-
-
 def plan_line(name: str, cost: dict[str, int]) -> str:
     """The plan in a sentence."""
     saved = 1 - cost["steps_unique"] / max(1, cost["steps_naive"])
@@ -258,27 +237,6 @@ def plan_line(name: str, cost: dict[str, int]) -> str:
         f"({cost['trainings_naive']} without sharing), {cost['steps_unique']:,} steps "
         f"({saved:.1%} saved)"
     )
-
-
-def print_json(rows: Iterable[Any]) -> None:
-    """One object a line."""
-    for row in rows:
-        sys.stdout.write(json.dumps(row, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        SpecError: it cannot be written.
-    """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        scratch.write_text(text)
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise SpecError("--output", f"cannot be written ({error.strerror})", str(path)) from None
 
 
 if __name__ == "__main__":

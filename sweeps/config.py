@@ -138,6 +138,30 @@ class Tracking(_Part):
     """An SQLite file, a server's address, or null for no tracking."""
 
 
+class ReferenceRow(_Part):
+    """A published figure."""
+
+    method: str
+    """As in the records: imp, snip, ..."""
+    density: Annotated[float, Field(gt=0, le=1)]
+    """Share of the weights kept."""
+    accuracy: Annotated[float, Field(ge=0, le=100)]
+    """Final test accuracy, in percent."""
+    branch: str = "ticket"
+    where: dict[str, Any] = {}
+    """Values of further axes, where the study has such: {rewind: 500it}."""
+
+
+class Reference(_Part):
+    """Published figures that a finished study is held against by `lth verify`."""
+
+    source: str
+    """Whose, and of which setting."""
+    within: Annotated[float, Field(ge=0, le=100)]
+    """Points of test accuracy that still agree."""
+    rows: Annotated[list[ReferenceRow], Field(min_length=1)]
+
+
 class Study(_Part):
     """One sweep file."""
 
@@ -155,6 +179,8 @@ class Study(_Part):
     tracking: Tracking = Tracking()
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Accuracy below dense that still matches; null: one dense deviation, at least 0.001."""
+    reference: Reference | None = None
+    """What `lth verify` compares with; decides nothing of what is trained."""
 
     @field_validator("name")
     @classmethod

@@ -95,6 +95,20 @@ def set_field(said: dict[str, Any], field: str, value: Any) -> None:
     said[last] = value
 
 
+def get_field(said: Mapping[str, Any], field: str, path: str) -> Any:
+    """A dotted field of nested mappings.
+
+    Raises:
+        SpecError: it is not there, for the axis at ``path`` to leave out.
+    """
+    value: Any = said
+    for part in field.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise SpecError(path, f"must set {field} in each of its values, or base must", None)
+        value = value[part]
+    return value
+
+
 def _dotted(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if isinstance(value, dict) and value:
@@ -171,7 +185,8 @@ def _siblings(adapter: TypeAdapter[Any], parts: list[str]) -> list[str]:
     schema = adapter.json_schema()
     where = schema
     for part in ["", *parts[:-1]]:
-        inside = where.get("additionalProperties") or {}  # of a mapping with names of its own
+        # Of a mapping with names of its own, or of a list.
+        inside = where.get("additionalProperties") or where.get("items") or {}
         where = where.get("properties", {}).get(part, inside if part else where)
         for reference in (where, *where.get("allOf", ()), *where.get("anyOf", ())):
             if "$ref" in reference:

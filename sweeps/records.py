@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from safetensors.numpy import load
+
 from lth_core.errors import CorruptEntryError
+from lth_core.masks import layer_of
 from lth_core.store import Store
 from lth_core.training import Curves, Training
 from lth_core.verdict import Verdict, verdicts
 from sweeps.config import Study
+from sweeps.overlaps import PackedMask, packed_mask
 from sweeps.plan import Trial
 from sweeps.reader import parse_spec, spec_values
 
-KIND = "trials"
+KIND, MASK = "trials", "mask.safetensors"
 
 Record = dict[str, Any]
 
@@ -82,6 +86,20 @@ def load_curves(store: Store, training_digest: str) -> Curves | None:
     except CorruptEntryError:
         return None
     return Training.from_json(entry.meta).curves if entry else None
+
+
+def load_mask(store: Store, training_digest: str) -> PackedMask | None:
+    """The mask that a training was under, or None where the store has lost it."""
+    try:
+        entry = store.get("trainings", training_digest)
+        if entry is None or MASK not in entry.blobs:
+            return None
+        bits = load(entry.blob(MASK))
+    except CorruptEntryError:
+        return None
+    layers = Training.from_json(entry.meta).layers
+    named = {name.removeprefix("mask/"): packed for name, packed in bits.items()}
+    return packed_mask({n: (packed, layers[layer_of(n)].weights) for n, packed in named.items()})
 
 
 def _about(store: Store, key: str) -> dict[str, Any] | None:

@@ -17,11 +17,13 @@ from lth_core.store import Store, open_store
 from lth_core.train import Trainer
 from lth_core.verdict import Verdict
 from sweeps.config import Study
+from sweeps.overlaps import with_overlaps
 from sweeps.plan import Trial, make_plan, summary
-from sweeps.records import load_curves, load_records, searched_trials, with_verdicts
+from sweeps.records import load_curves, load_mask, load_records, searched_trials, with_verdicts
 from sweeps.trainable import level_records, trial_run
 from tracking.publish import Publisher, open_publisher, versions
-from tracking.report import verdict_table, write_report
+from tracking.report import write_report
+from tracking.terminal import verdict_table
 
 Record = dict[str, Any]
 
@@ -42,19 +44,21 @@ def study_trials(study: Study, store: Store) -> Sequence[Trial]:
 
 
 def study_records(study: Study) -> tuple[list[Record], list[Verdict]]:
-    """A record for every trial, level and branch that is done, with the verdicts.
+    """A record for every trial, level and branch that is done, with overlaps, and the verdicts.
 
     Raises:
         SpecError: nothing of the study is in its store.
     """
-    records: list[Record] = []
+    records, store = list[Record](), Store()
     if Path(study.store).expanduser().is_dir():  # asking for a report makes no store
         store = open_store(study.store)
         records = load_records(store, study.name, study_trials(study, store))
     if not records:
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
-    return with_verdicts(records, make_plan(study).axes, study.tolerance)
+    axes = make_plan(study).axes
+    records = with_overlaps(records, axes, lambda digest: load_mask(store, digest))
+    return with_verdicts(records, axes, study.tolerance)
 
 
 def finish(study: Study, console: Console, output: Path | None = None) -> Written:

@@ -16,6 +16,7 @@ from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
 from lth_core.store import open_store
 from lth_core.train import Trainer
+from lth_core.when import method
 from sweeps.config import Stop
 from sweeps.plan import Trial
 from sweeps.records import save_records
@@ -85,8 +86,11 @@ def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:
 
 def trial_run(trial: Trial) -> TrialRun:
     """The trial as tracking knows it."""
-    named = " ".join(f"{field}={value}" for field, value in trial.fields.items())
-    return TrialRun(key=trial.digest, name=named or trial.id, fields=trial.fields, spec=trial.spec)
+    told = {"prune.when", "prune.score", "prune.scope", "prune.structure", "prune.grow",
+            "prune.one_shot", "branches"}  # fmt: skip
+    named = [f"{field}={value}" for field, value in trial.fields.items() if field not in told]
+    name = " ".join([method(trial.spec), *named])
+    return TrialRun(key=trial.digest, name=name, fields=trial.fields, spec=trial.spec)
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,8 @@ STUDY = "lth.study"
 LEVELS = "lth.levels"
 """Tag: levels published so far, the dense run counted."""
 COMMIT = "lth.git_commit"
+METHOD = "method"
+"""Tag of a trial's run: the short name of the way it prunes, to filter runs by."""
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
 
@@ -32,9 +34,14 @@ BRANCH_METRICS = (
     "early_stop_validation_loss",
     "early_stop_step",
     "mask_overlap",
+    "mask_overlap_chance",
+    "travel",
+    "travel_inside",
+    "travel_outside",
+    "sign_agreement",
     "train_seconds",
 )
-"""Record fields of each branch, as metrics `BRANCH/NAME` with step = level."""
+"""Record fields of each branch, as metrics `BRANCH/NAME` with step = level; none where None."""
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
 """Learning curves, as metrics `level_NN/BRANCH/NAME` with step = iteration."""

@@ -14,6 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from tracking.cells import Cell
@@ -141,6 +142,24 @@ def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
             list(handles.values()), [plain(name) for name in handles], ncols=min(len(handles), 5),
             loc="outside upper center", frameon=False, fontsize=10, labelcolor=INK,
         )  # fmt: skip
+
+
+def side_legend(figure: Figure, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    """A legend to the right of all panels, by group; the figure grows until it has room."""
+    rows: list[tuple[Any, str]] = []
+    for title, handles in groups.items():
+        rows += [(Line2D([], [], linestyle=""), title)] if title else []
+        rows += [(handle, plain(name)) for name, handle in handles.items()]
+    wide, high = figure.get_size_inches()
+    letters = max((len(name) for _, name in rows), default=0)
+    figure.set_size_inches(wide + 0.75 + 0.08 * letters, max(high, 0.6 + 0.19 * len(rows)))
+    drawn = figure.legend(
+        [handle for handle, _ in rows], [name for _, name in rows], loc="outside right upper",
+        frameon=False, fontsize=9, labelcolor=INK, handlelength=3.2, labelspacing=0.35,
+    )  # fmt: skip
+    for text in drawn.get_texts():
+        if text.get_text() in groups:
+            text.set_fontweight("bold")
 
 
 def color_bar(figure: Figure, norm: Any, beside: list[Panel], label: str) -> Any:

@@ -72,6 +72,8 @@ class Publisher:
             for start in range(0, len(metrics), BATCH):
                 client.log_batch(run_id, metrics=metrics[start : start + BATCH])
             self._artifacts(client, run_id, level)
+            if not published:
+                client.set_tag(run_id, names.METHOD, records[0]["method"])
             client.set_tag(run_id, names.LEVELS, level.level + 1)
 
     def published(self, run: TrialRun) -> int:
@@ -210,7 +212,8 @@ def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> I
     for record in records:
         branch = record["branch"]
         for name in names.BRANCH_METRICS:
-            yield Metric(f"{branch}/{name}", float(record[name]), stamps[branch], level.level)
+            if record.get(name) is not None:
+                yield Metric(f"{branch}/{name}", float(record[name]), stamps[branch], level.level)
         curves = level.results[branch].training.curves
         for name in names.CURVES:
             key = f"{names.level_folder(level.level)}/{branch}/{name}"

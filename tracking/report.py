@@ -1,4 +1,4 @@
-"""The report: a study's verdicts for the terminal, and all there is to see as one HTML file."""
+"""The report: all there is to see of a study as one HTML file, and its verdicts in a line each."""
 
 from __future__ import annotations
 
@@ -10,20 +10,13 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from rich.table import Table
-from rich.text import Text
 
 from lth_core.store import FolderFiles
 from lth_core.verdict import FEWEST
-from tracking.cells import Record, cells
+from tracking.cells import Record, cells, methods
 from tracking.figures import FIGURES, CurvesOf
-from tracking.sections import MISSING, TOO_FEW, Section, count, density_text, sections
-
-MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
-"""Of a cell and of all cells in the terminal's table; the HTML has every level."""
-WORD_STYLES = {"winning": "bold green", "matching": "cyan", TOO_FEW: "yellow"}
-NOTHING = "Nothing has been trained yet."
-SHORT = {TOO_FEW: "too few"}
+from tracking.method_table import method_tables
+from tracking.sections import NOTHING, count, density_text, sections
 
 
 def headlines(
@@ -37,28 +30,6 @@ def headlines(
         tolerance: accuracy below dense that still matches; None: as `lth_core.verdict` says.
     """
     return [section.headline for section in sections(records, axes, tolerance)]
-
-
-def verdict_table(
-    records: Sequence[Record], axes: Sequence[str], tolerance: float | None = None
-) -> Table:
-    """The verdicts, for a terminal of at least 80 columns; arguments as in `headlines`.
-
-    A cell with many levels shows some: first, last, the sparsest matching one and its next.
-    """
-    found = sections(records, axes, tolerance)
-    most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(found), 1)), 1)
-    table = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
-    for section in found:
-        cell = Table.grid()
-        cell.add_row(Text(section.headline, style="bold"))
-        cell.add_row(Text(section.basis, style="dim"))
-        if section.rows:
-            cell.add_row(_levels_table(section, most))
-        table.add_row(cell)
-    if not found:
-        table.add_row(NOTHING)
-    return table
 
 
 def write_report(
@@ -87,7 +58,10 @@ def write_report(
     """
     files, shown = FolderFiles(file.parent), []
     for name, chart in FIGURES.items() if records else ():
-        png, pdf = _rendered(chart.draw(records, axes, curves))
+        figure = chart.draw(records, axes, curves)
+        if figure is None:
+            continue
+        png, pdf = _rendered(figure)
         files.write(f"figures/{name}.png", png)
         files.write(f"figures/{name}.pdf", pdf)
         shown.append({"name": name, "chart": chart, "png": b64encode(png).decode()})
@@ -101,6 +75,7 @@ def write_report(
     page = environment.get_template("report.html.jinja").render(
         study=study,
         scope=_scope(records, axes),
+        methods=method_tables(records, axes, tolerance),
         sections=sections(records, axes, tolerance),
         figures=shown,
         about=about,
@@ -126,31 +101,7 @@ def _scope(records: Sequence[Record], axes: Sequence[str]) -> str:
     seeds = len({record["seed"] for record in records})
     density = min(record["density"] for record in records)
     found = len(cells(records, axes))
-    counts = count(trials, "trial"), count(found, "cell"), count(seeds, "seed")
+    ways = len(methods(records))
+    counts = [count(trials, "trial"), count(found, "cell"), count(seeds, "seed")]
+    counts += [count(ways, "method")] * (ways > 1)
     return f"{', '.join(counts)}; down to {density_text(density)} of the weights."
-
-
-def _levels_table(section: Section, most: int) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("density", *section.branches, "faster", "p"):
-        table.add_column(
-            name.replace("_", " "), justify="right", no_wrap=name not in section.branches
-        )
-    table.add_column("verdict", no_wrap=True)
-    for i in _telling(len(section.rows), section.best, most):
-        row = section.rows[i]
-        values = [row.accuracy.get(branch, MISSING) for branch in section.branches]
-        word = Text(SHORT.get(row.verdict, row.verdict), style=WORD_STYLES.get(row.verdict, "dim"))
-        style = "bold" if i == section.best else ""
-        table.add_row(row.density, *values, row.faster, row.p, word, style=style)
-    return table
-
-
-def _telling(count: int, best: int | None, most: int) -> list[int]:
-    """At most ``most`` of ``count`` positions, rising: the best, the last, the one after the best,
-    the first, then whatever lies farthest from those."""
-    wanted = [count - 1, 0] if best is None else [best, count - 1, min(best + 1, count - 1), 0]
-    chosen = list(dict.fromkeys(wanted))
-    while len(chosen) < min(most, count):
-        chosen.append(max(range(count), key=lambda i: min(abs(i - j) for j in chosen)))
-    return sorted(chosen[:most])

@@ -10,6 +10,7 @@ from tracking.cells import Cell, Record, cells
 
 MISSING = "\N{EN DASH}"
 TOO_FEW = "too few replicates"
+NOTHING = "Nothing has been trained yet."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def sections(
 def _section(cell: Cell, tolerance: float | None) -> Section:
     found = verdicts(cell.records, list(cell.values), tolerance)
     dense = cell.series("dense", "final_test_accuracy")
-    basis = f"Dense {_accuracy(dense[0].value)}%" if dense else "The dense run is missing"
+    basis = f"Dense {accuracy_text(dense[0].value)}%" if dense else "The dense run is missing"
     if any(verdict.verdict != TOO_FEW for verdict in found):
         floor = found[0].accuracy["dense"].mean - found[0].tolerance
         basis += f"; matching from {100 * floor:.2f}% up"
@@ -101,7 +102,7 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
     return Row(
         level=verdict.level,
         density=density_text(verdict.density),
-        accuracy={branch: _accuracy(summary) for branch, summary in verdict.accuracy.items()},
+        accuracy={branch: accuracy_text(summary) for branch, summary in verdict.accuracy.items()},
         beyond_dense=f"{100 * (ticket.mean - dense.mean):+.2f}".replace("-", "\N{MINUS SIGN}"),
         early_stop=f"{steps['ticket'].mean:.0f} / {steps['dense'].mean:.0f}",
         faster="yes" if verdict.faster else "no",
@@ -111,7 +112,8 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
     )
 
 
-def _accuracy(summary: Summary) -> str:
+def accuracy_text(summary: Summary) -> str:
+    """In percent: mean, and half of the 95% interval."""
     mean = f"{100 * summary.mean:.2f}"
     if summary.high is None:
         return mean

@@ -41,6 +41,11 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
 
 
+def presets_with_reference() -> list[str]:
+    """Names of the presets that ship with published figures."""
+    return [name for name, path in presets().items() if read_study(path).reference]
+
+
 def remember(study: Study) -> None:
     """Keep the study as it is swept, overrides and all, for the commands that come after.
 

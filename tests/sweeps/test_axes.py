@@ -62,10 +62,19 @@ def test_bundled_axis_varies_its_fields_together() -> None:
     assert axis_fields(bundled) == ["prune.fraction", "levels", "seed"]
 
 
-def test_bundled_values_must_set_the_same_fields() -> None:
-    for values in ([{"seed": 1}, {"levels": 1}], [{"seed": 1}, 3]):
-        with pytest.raises(SpecError, match=r"^axes\.both: must set the same fields"):
-            cells(study({"both": values}))
+def test_what_a_bundled_value_leaves_out_is_as_in_the_base() -> None:
+    ways = [{"seed": 7, "prune.fraction": 0.5}, {"levels": 2}]
+    assert cells(study({"way": ways})) == [
+        {"seed": 7, "prune.fraction": 0.5, "levels": study({}).base.levels},
+        {"seed": study({}).base.seed, "prune.fraction": study({}).base.prune.fraction, "levels": 2},
+    ]
+
+
+def test_bundled_values_are_mappings_of_fields_that_the_base_has() -> None:
+    with pytest.raises(SpecError, match=r"^axes\.both: must have mappings of fields alone"):
+        cells(study({"both": [{"seed": 1}, 3]}))
+    with pytest.raises(SpecError, match=r"^axes\.both: must set prune\.layer_fractions\.fc1 in"):
+        cells(study({"both": [{"prune.layer_fractions.fc1": 0.1}, {"seed": 1}]}))
 
 
 def test_mapping_field_takes_mappings_as_its_values() -> None:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from tiny import Called, Lth, Record, StudyFile, search, tiny_fields
 
-from lth_core import Trainer, load_ticket
+from lth_core import Trainer, load_ticket, masks
 from lth_core.branches import BRANCHES
 from lth_core.errors import StoreError
 from lth_core.store import open_store
@@ -99,6 +99,31 @@ def test_report_as_json_is_one_record_a_line(lth: Lth, swept: Path) -> None:
     words = {"winning", "matching", "not matching"}
     assert {row["verdict"] for row in rows if row["branch"] == "ticket"} <= words
     assert {row["verdict"] for row in rows if row["branch"] != "ticket"} == {None}
+
+
+def test_report_says_how_far_masks_overlap(lth: Lth, swept: Path) -> None:
+    rows = [json.loads(line) for line in lth("report", "tiny", "--json").out.splitlines()]
+    found = {(row["seed"], row["level"]): row for row in rows if row["branch"] == "ticket"}
+    store = swept / "lth-store"
+    held = {}
+    for at, row in found.items():
+        file = store.parent / f"{row['ticket_digest'][:8]}.safetensors"
+        lth("ticket", "export", row["ticket_digest"], "-o", file)
+        held[at] = load_ticket(file).mask
+    between = [masks.overlap(held[0, 2], held[seed, 2]) for seed in (1, 2)]
+    assert found[0, 2]["overlap_seeds"] == pytest.approx(sum(between) / 2)
+    assert 0 < found[0, 2]["overlap_seeds_chance"] < 0.5
+    assert found[1, 2]["overlap_level"] == pytest.approx(masks.overlap(held[1, 1], held[1, 2]))
+    assert found[1, 1]["overlap_level"] is None
+    assert found[1, 1]["overlap_methods"] == {}
+
+
+def test_report_of_masks_that_are_lost_compares_none(lth: Lth, torn: Path) -> None:
+    for blob in (torn / "lth-store" / "trainings").glob("*/mask-*.safetensors"):
+        blob.unlink()
+    rows = [json.loads(line) for line in lth("report", "tiny", "--json").out.splitlines()]
+    assert len(rows) == 3 * 5
+    assert {row["overlap_seeds"] for row in rows if row["branch"] == "ticket"} == {None}
 
 
 def test_report_is_written_where_asked_with_its_figures_beside_it(
@@ -194,6 +219,55 @@ def test_studies_lists_the_presets_with_what_they_ask(lth: Lth) -> None:
     assert "Do winning tickets exist?" in said
 
 
+# Published figures
+
+
+def swept_with_reference(swept: Path, **row: object) -> Path:
+    """The tiny study as a file, with one published figure."""
+    said = tiny_fields({"axes.seed": [0, 1, 2], "store": str(swept / "lth-store")})
+    shown = {"method": "imp", "density": 0.5, "accuracy": 50.0, **row}
+    reference = {"source": "theirs", "within": 49, "rows": [shown]}
+    file = swept / "with-reference.yaml"
+    file.write_text(yaml.safe_dump({**said, "reference": reference}))
+    return file
+
+
+def test_verify_says_of_every_row_how_it_compares(lth: Lth, swept: Path) -> None:
+    file = swept_with_reference(swept)
+    called = lth("verify", file)
+    assert (called.code, called.err) == (0, "")
+    assert "theirs; 49 points still agree" in called.out
+    assert "agrees" in called.out
+    (line,) = lth("verify", file, "--json").out.splitlines()
+    said = json.loads(line)
+    assert (said["outcome"], said["n"], said["method"]) == ("agrees", 3, "imp")
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [({"density": 0.01}, "imp at 1% not run: nearest is 25"), ({"method": "snip"}, "not swept"),
+     ({"accuracy": 0.0}, "differs")],
+)  # fmt: skip
+def test_verify_exits_with_1_where_a_row_does_not_agree(
+    row: dict[str, object], why: str, lth: Lth, swept: Path
+) -> None:
+    called = lth("verify", swept_with_reference(swept, **row))
+    assert called.code == 1
+    assert "1 of 1 do not agree" in called.out
+    assert why in called.out.splitlines()[-1]
+
+
+def test_verify_refuses_a_study_without_published_figures(lth: Lth, swept: Path) -> None:
+    said = complaint(lth("verify", "tiny"))
+    assert said.startswith("reference: must be given in the study")
+    assert "known: at-init-vgg16" in said
+
+
+def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: Path) -> None:
+    file = swept_with_reference(swept)
+    assert "must have been swept" in complaint(lth("verify", file, "store=elsewhere"))
+
+
 # What is refused
 
 
@@ -202,7 +276,7 @@ def test_studies_lists_the_presets_with_what_they_ask(lth: Lth) -> None:
     [
         (
             ["plan", "nosuch"],
-            r"STUDY: is neither a file nor a known study, but got 'nosuch'; known: conv",
+            r"STUDY: is neither a file nor a known study, but got 'nosuch'; known: at-init",
         ),
         (["sweep", "nosuch"], "STUDY: is neither a file"),
         (["report", "nosuch", "--json"], "STUDY: is neither a file"),

@@ -6,13 +6,13 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from tiny import StudyOf
+from tiny import StudyOf, tiny_fields
 
 from lth_core.errors import SpecError
 from lth_core.spec import TicketSpec
 from sweeps.config import Study, study_schema
 from sweeps.plan import make_plan
-from sweeps.reader import parse_spec, read_study, spec_fields, spec_values
+from sweeps.reader import parse_spec, parse_study, read_study, spec_fields, spec_values
 from sweeps.studies import find_study, presets, remember
 
 
@@ -49,8 +49,8 @@ UNKNOWN = [
     ("search: {algorithm: random, space: {x: [1]}}", "search.space.x", "x", "seed"),
     ("search: {algorithm: random}", "search.space", {}, "seed"),
     ("base: {model: {name: vgg}}", "base.model.name", "vgg", "conv-2"),
-    ("base: {data: {name: svhn}}", "base.data.name", "svhn", "cifar10"),
-    ("axes: {data.name: [digits, svhn]}", "axes.data.name", "svhn", "cifar10"),
+    ("base: {data: {name: imagenet}}", "base.data.name", "imagenet", "cifar10"),
+    ("axes: {data.name: [digits, imagenet]}", "axes.data.name", "imagenet", "cifar10"),
     ("base: {branches: [ticket, x]}", "base.branches", "x", "reinit"),
     ("base: {prune: {score: luck}}", "base.prune.score", "luck", "magnitude"),
     ("base: {prune: {ignore: [fc9]}}", "base.prune.ignore", "fc9", "output"),
@@ -77,7 +77,7 @@ WRONG = [
     ("search: {objective: []}", "search.objective", "must name one record field, or two", []),
     ("search: {objective: {flops: up}}", "search.objective.flops", "must be 'max' or 'min'", "up"),
     ("search: {trials: 0}", "search.trials", "must be greater than or equal to 1", 0),
-    ("base: {train: {optimizer: x}}", "base.train.optimizer", "must be 'sgd' or 'adam'", "x"),
+    ("base: {train: {optimizer: x}}", "base.train.optimizer", "must be 'sgd', 'adam' or 'adamw'", "x"),
     # another type
     ("base: {levels: many}", "base.levels", "must be a valid integer", "many"),
     ("base: {levels: 1.5}", "base.levels", "must be a valid integer", 1.5),
@@ -356,3 +356,41 @@ def test_schema_accepts_every_preset_and_rejects_a_typo_anywhere(name: str) -> N
         with pytest.raises(jsonschema.ValidationError, match="learnign_rate"):
             jsonschema.validate(said, schema)
         del part["learnign_rate"]
+
+
+ROW = {"method": "snip", "density": 0.1, "accuracy": 92.26}
+
+
+def with_reference(**row: object) -> dict[str, Any]:
+    return tiny_fields({"reference": {"source": "them", "within": 1.0, "rows": [{**ROW, **row}]}})
+
+
+def test_published_figures_decide_nothing_of_what_is_trained() -> None:
+    with_one, without = parse_study(with_reference()), parse_study(tiny_fields())
+    assert with_one.reference is not None
+    assert with_one.reference.rows[0].branch == "ticket"
+    assert with_one.digest() == without.digest()
+    trials = [[trial.digest for trial in make_plan(study).trials] for study in (with_one, without)]
+    assert trials[0] == trials[1]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"density": 0}, r"reference\.rows\.0\.density: must be greater than 0"),
+        ({"density": 10}, r"reference\.rows\.0\.density: must be less than or equal to 1"),
+        ({"accuracy": 101}, r"reference\.rows\.0\.accuracy: must be less than"),
+        (
+            {"acuracy": 92},
+            r"reference\.rows\.0\.acuracy: is not a known field.*known: method, density",
+        ),
+    ],
+)
+def test_published_figures_are_checked(row: dict[str, object], said: str) -> None:
+    with pytest.raises(SpecError, match=said):
+        parse_study(with_reference(**row))
+
+
+def test_published_figures_without_a_row_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"reference\.rows: "):
+        parse_study(tiny_fields({"reference": {"source": "them", "within": 1, "rows": []}}))

@@ -17,12 +17,16 @@ def specs(name: str, *overrides: str) -> list[TicketSpec]:
     return [trial.spec for trial in make_plan(find_study(name, overrides)).trials]
 
 
-def test_the_five_presets_are_there_under_their_own_names() -> None:
+def test_the_presets_are_there_under_their_own_names() -> None:
     assert list(presets()) == [
+        "at-init-vgg16",
         "conv-cifar10",
         "digits",
         "lenet-mnist",
         "resnet20-cifar10",
+        "strong-tickets",
+        "taxonomy",
+        "vgg-cifar10",
         "width-depth",
     ]
     for name, path in presets().items():
@@ -38,6 +42,7 @@ def test_the_five_presets_are_there_under_their_own_names() -> None:
         ("lenet-mnist", 5, 5 * 61, 5 * 61),
         ("conv-cifar10", 15, 15 * 61, 15 * 61),
         ("resnet20-cifar10", 15, 15 * 46, 3 + 15 * 45),
+        ("vgg-cifar10", 6, 6 * 61, 3 + 6 * 60),
         ("width-depth", 36, 36 * 15, 36 * 15),
     ],
 )
@@ -109,6 +114,36 @@ def test_resnet_is_the_papers() -> None:
     assert train.milestones == (f"{91 * epoch}it", f"{136 * epoch}it")
     assert (spec.prune.scope, spec.prune.fraction) == ("global", 0.2)
     assert {spec.rewind for spec in found} >= {"0it", "1000it"}
+
+
+def test_vgg_is_the_papers() -> None:
+    found = specs("vgg-cifar10")
+    spec, epoch = found[0], 45_000 // 64
+    assert (spec.model.name, spec.model.init, spec.data.name, spec.data.validation) == (
+        "vgg-19",
+        "xavier_normal",
+        "cifar10",
+        5000,
+    )
+    train = spec.train
+    assert spec.data.augment == "crop_flip"
+    assert (train.optimizer, train.momentum, train.lr, train.weight_decay) == (
+        "sgd",
+        0.9,
+        0.1,
+        1e-4,
+    )
+    assert (train.batch_size, train.schedule, train.gamma) == (64, "multistep", 0.1)
+    assert (train.steps, train.warmup) == (f"{160 * epoch}it", "10000it") == ("112480it", "10000it")
+    assert train.milestones == (f"{80 * epoch}it", f"{120 * epoch}it")
+    assert all(at % steps_in(train.evaluate_every) == 0 for at in (30_000, 60_000))  # figure 7
+    assert (spec.prune.scope, spec.prune.fraction, spec.prune.ignore) == (
+        "global",
+        0.2,
+        ("output",),
+    )
+    assert (1 - spec.prune.fraction) ** spec.levels < 0.015
+    assert {spec.rewind for spec in found} == {"0it", "100it"}
 
 
 def test_demo_has_three_seeds_or_more_and_reaches_three_percent() -> None:

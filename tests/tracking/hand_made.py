@@ -1,5 +1,6 @@
 """A small study, made by hand, whose means and verdicts can be worked out on paper."""
 
+from itertools import product
 from typing import Any
 
 from lth_core.training import Curves
@@ -11,13 +12,17 @@ DENSITY = {0: 1.0, 1: 0.5, 2: 0.25}
 
 
 def record(seed: int, branch: str, level: int, accuracy: float, **more: Any) -> dict[str, Any]:
-    density = DENSITY[level]
+    density = DENSITY.get(level, 0.5**level)
     return {
         "study": "hand-made", "trial": f"trial-{seed}", "verdict": None, "seed": seed,
+        "method": "imp", "when": "after",
         "branch": branch, "level": level, "density": density, "steps": 100,
         "final_test_accuracy": accuracy, "early_stop_step": 100 - 20 * level + 10 * seed,
         "collapsed_layers": 0, "layer_density": {"hidden": density, "output": (1 + density) / 2},
-        "training_digest": f"{branch}-{level}-{seed}", **more,
+        "training_digest": f"{branch}-{level}-{seed}", "mask_overlap": 1.0,
+        "mask_overlap_chance": density / (2 - density), "travel": 0.02, "sign_agreement": 0.9,
+        "travel_inside": (0.04, 0.05, 0.06)[seed] if branch == "ticket" else None,
+        "travel_outside": (0.02, 0.02, 0.05)[seed] if branch == "ticket" else None, **more,
     }  # fmt: skip
 
 
@@ -29,6 +34,46 @@ def study(seeds: int = 3, levels: int = 2, **axes: Any) -> list[dict[str, Any]]:
         for level in range(1, levels + 1):
             found.append(record(seed, "ticket", level, TICKET[level][seed], **axes))
             found.append(record(seed, "reinit", level, REINIT[level][seed], **axes))
+    return found
+
+
+WAYS = {
+    "before": ["random", "random-erk", "magnitude-init", "snip", "grasp", "synflow"],
+    "during": ["gmp", "set", "rigl"],
+    "after": ["one-shot", "imp", "imp-rewind", "movement", "magnitude-increase", "final-initial"],
+    "never": ["edge-popup", "edge-popup-signed", "supermask"],
+}
+"""Methods by when they prune."""
+
+
+def taxonomy(seeds: int = 3, levels: int = 5, **axes: Any) -> list[dict[str, Any]]:
+    """Records of many methods with one dense run, a field `prune.score` for an axis, and one method
+    that retrains in two further ways; method i loses i/1000 and, level by level, i/400 more."""
+    named = [(when, name) for when, found in WAYS.items() for name in found]
+    found = []
+    for seed, (i, (when, name)) in product(range(seeds), enumerate(named)):
+        about = {
+            "method": name,
+            "when": when,
+            "prune.score": name,
+            "trial": f"{name}-{seed}",
+            **axes,
+        }
+        found.append(record(seed, "dense", 0, DENSE[seed], **about))
+        for level in range(1, levels + 1):
+            loss = i / 1000 + (i / 400 + 0.004) * (level - 1)
+            branches = ("ticket", "finetune", "lr_rewind") if name == "one-shot" else ("ticket",)
+            others = [other for _, other in named if other != name]
+            for j, branch in enumerate(branches):
+                made = record(seed, branch, level, DENSE[seed] - loss - j / 100, **about)
+                density = 0.5**level
+                found.append({
+                    **made, "density": density, "collapsed_layers": int(i == 2 and level == 5),
+                    "overlap_seeds": density, "overlap_seeds_chance": density / (2 - density),
+                    "overlap_methods": {other: 0.5 / (1 + abs(named.index((when, name)) - k))
+                                        for k, (_, other) in enumerate(named) if other in others},
+                    "overlap_methods_chance": dict.fromkeys(others, density / (2 - density)),
+                })  # fmt: skip
     return found
 
 

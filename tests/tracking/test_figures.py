@@ -1,21 +1,15 @@
 from math import sqrt
 
 import pytest
-from hand_made import DENSE, TICKET, curves, record, study
+from hand_made import DENSE, TICKET, curves, record, study, taxonomy
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.colors import to_hex
 from scipy.stats import t
 
 from tracking.cells import cells
-from tracking.figures import (
-    FIGURES,
-    MOST_CURVES,
-    STYLES,
-    accuracy,
-    early_stop,
-    layer_density,
-    learning_curves,
-)
+from tracking.figures import FIGURES
+from tracking.figures.branches import STYLES, accuracy, early_stop
+from tracking.figures.networks import MOST_CURVES, layer_density, learning_curves
 from tracking.panels import MOST_PANELS, limits, plain, stretch, unstretch
 
 AXES = ["seed"]
@@ -162,12 +156,27 @@ def test_an_unknown_branch_gets_a_style_of_its_own_and_a_place_in_the_legend():
 @pytest.mark.parametrize(
     "records",
     [[], study(levels=0), study(seeds=1), [r for r in study() if r["branch"] != "reinit"],
-     study(**{"model.name": "a$b$\\frac_c"}), [r for r in study() if r["branch"] != "dense"]],
-    ids=["nothing", "dense alone", "one seed", "no reinit", "hostile name", "no dense"],
+     study(**{"model.name": "a$b$\\frac_c"}), [r for r in study() if r["branch"] != "dense"],
+     taxonomy(), taxonomy(seeds=1, levels=1), taxonomy(levels=0),
+     study() + study(method="a$b$\\frac_c", when="at noon", overlap_methods={"imp": 0.5},
+                     overlap_methods_chance={"imp": 0.1}),
+     [{**r, "density": 0.0, "collapsed_layers": 2} if r["level"] else r for r in taxonomy()]],
+    ids=["nothing", "dense alone", "one seed", "no reinit", "hostile name", "no dense",
+         "many methods", "many methods once", "no tickets", "hostile method", "no weights left"],
 )  # fmt: skip
 def test_figures_draw_what_there_is(name, records, tmp_path):
-    figure = FIGURES[name].draw(records, ["seed", "model.name"], curves)
-    figure.savefig(tmp_path / "figure.png")
+    if figure := FIGURES[name].draw(records, ["seed", "model.name"], curves):
+        figure.savefig(tmp_path / "figure.png")
+
+
+def drawn(records):
+    return {n for n, chart in FIGURES.items() if chart.draw(records, ["seed"], curves)}
+
+
+def test_figures_of_what_a_study_has_not_are_not_drawn():
+    assert drawn(taxonomy(levels=2)) == set(FIGURES)
+    bare = [{**r, "travel_inside": None, "travel_outside": None} for r in study()]
+    assert set(FIGURES) - drawn(bare) == {"methods", "travel", "overlap"}
 
 
 def test_figures_leave_pyplot_alone():

@@ -15,7 +15,7 @@ from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets, l
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
 from tracking import names
-from tracking.publish import Publisher, TrialRun, open_publisher
+from tracking.publish import Publisher, TrialRun, level_metrics, open_publisher
 
 mlflow = pytest.mark.mlflow
 
@@ -121,6 +121,7 @@ def test_a_trial_becomes_a_run_below_its_study(
     assert run.data.tags[names.PARENT] == study.info.run_id
     assert run.data.tags[names.RUN_NAME] == "seed=3"
     assert run.data.tags["axis.seed"] == "3"
+    assert run.data.tags[names.METHOD] == "imp"
     assert len(run.data.tags[names.COMMIT]) in (0, 40)
     assert run.info.status == "FINISHED"
     assert run.data.params["model.widths"] == "[16]"
@@ -152,6 +153,20 @@ def test_metrics_have_the_level_and_curves_the_iteration_as_step(
     said = [(s, v) for s, _, v in histories["level_02/reinit/test_accuracy"]]
     assert said == list(zip(curves.step, curves.test_accuracy, strict=True))
     assert [s for s, _, _ in histories["level_00/dense/train_loss"]] == [10, 20]
+
+
+@mlflow
+def test_what_was_not_measured_is_no_metric(levels: list[LevelResult]) -> None:
+    ticket, reinit = levels[1].records()
+    records = [
+        {**ticket, "travel": 0.1, "travel_inside": 0.0, "travel_outside": None},
+        {k: v for k, v in reinit.items() if k != "travel"},
+    ]
+    found = {metric.key: metric.value for metric in level_metrics(levels[1], records)}
+    assert (found["ticket/travel"], found["ticket/travel_inside"]) == (0.1, 0.0)
+    assert {"ticket/travel_outside", "reinit/travel"}.isdisjoint(found)
+    assert "ticket/mask_overlap_chance" in found
+    assert "ticket/sign_agreement" in found
 
 
 @mlflow

@@ -1,25 +1,18 @@
 import base64
 import re
 from html.parser import HTMLParser
-from io import StringIO
 
 import pytest
-from hand_made import curves, record, study
-from rich.console import Console
+from hand_made import curves, study, taxonomy
 
 from tracking.figures import FIGURES
-from tracking.report import headlines, verdict_table, write_report
-from tracking.sections import sections
+from tracking.report import headlines, write_report
 
 AXES = ["seed", "prune.fraction"]
 FRACTION = {"prune.fraction": 0.5}
+ABSENT = {"methods", "overlap"}
+"""Figures that the study made by hand, of one method and with no masks to compare, has not."""
 HOSTILE = '<script>alert("x")</script>[red]{{ 1 }}'
-
-
-def printed(records, axes=AXES, width=80):
-    console = Console(width=width, file=StringIO())
-    console.print(verdict_table(records, axes))
-    return console.file.getvalue()
 
 
 def written(folder, records=None, study_name="hand-made", axes=AXES, about=None):
@@ -63,56 +56,14 @@ def test_a_headline_says_when_the_ticket_is_no_better_than_reinit():
 def test_below_three_replicates_nothing_is_decided(seeds):
     (line,) = headlines(study(seeds=seeds, **FRACTION), AXES)
     assert line.startswith("prune.fraction=0.5: too few replicates")
-    assert "too few" in printed(study(seeds=seeds, **FRACTION))
 
 
 def test_levels_0_has_no_ticket_yet():
     assert headlines(study(levels=0), ["seed"]) == ["No ticket yet"]
-    assert "97.00±2.48%" in printed(study(levels=0))
-
-
-def test_the_table_shows_means_with_half_of_their_intervals():
-    (winner,) = [
-        row
-        for row in printed(study(**FRACTION)).splitlines()
-        if "winning " in row + " " and "±" in row
-    ]
-    assert winner.split() == ["50%", "98.00±2.48", "95.00±2.48", "yes", "0.018", "winning"]
-
-
-@pytest.mark.parametrize("branches", [["reinit"], ["reinit", "random_mask", "shuffled_mask"]])
-def test_the_table_keeps_a_level_on_one_line_at_80_columns(branches):
-    records = [r for r in study() if r["branch"] != "reinit"]
-    records += [{**r, "branch": b} for r in study() if r["branch"] == "reinit" for b in branches]
-    lines = [row for row in printed(records).splitlines() if re.match(r" *\d+% ", row)]
-    assert len(lines) == 2
-    assert all(row.count("±") == 1 + len(branches) for row in lines)
-
-
-def test_the_table_of_many_levels_keeps_the_sparsest_match_its_next_and_the_last():
-    records = [record(s, "dense", 0, (0.96, 0.97, 0.98)[s]) for s in range(3)]
-    for level in range(1, 31):
-        value = (0.96, 0.97, 0.98) if level <= 17 else (0.5, 0.6, 0.7)
-        ticket = [{**record(s, "ticket", 1, value[s]), "level": level} for s in range(3)]
-        records += [{**r, "density": 0.8**level} for r in ticket]
-    text = printed(records)
-    rows = re.findall(r"^ *([\d.]+%) ", text, flags=re.MULTILINE)
-    assert len(rows) == 8
-    assert {f"{100 * 0.8**level:.3g}%" for level in (1, 17, 18, 30)} <= set(rows)
-    (section,) = sections(records, ["seed"], None)
-    assert len(section.rows) == 30
-
-
-def test_the_table_shows_study_names_as_they_are():
-    assert "model.name=[red]x" in printed(study(**{"model.name": "[red]x"}), ["model.name"])
-
-
-def test_the_table_of_nothing_says_so():
-    assert "Nothing has been trained yet." in printed([])
 
 
 def test_the_report_writes_each_figure_beside_it_and_in_it(tmp_path):
-    page = written(tmp_path)
+    page = written(tmp_path, taxonomy(levels=2))
     for name in FIGURES:
         png = (tmp_path / "figures" / f"{name}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
@@ -178,6 +129,41 @@ def test_the_report_flags_layer_collapse(tmp_path):
     assert written(tmp_path, records).count('<span class="tag">layer collapse</span>') == 1
 
 
+def test_a_figure_that_a_study_has_not_is_not_in_its_report(tmp_path):
+    page = written(tmp_path)
+    for name, chart in FIGURES.items():
+        assert (tmp_path / "figures" / f"{name}.png").exists() == (name not in ABSENT)
+        assert (f"<h3>{chart.title}</h3>" in page) == (name not in ABSENT)
+
+
+def rows_of_methods(text):
+    (table,) = re.findall(r'<table class="methods">(.*?)</table>', text, flags=re.DOTALL)
+    return re.findall(r"<tr><td>([^<]*)</td>(.*?)</tr>", table, flags=re.DOTALL)
+
+
+def test_the_report_of_several_methods_has_a_table_of_them_before_the_figures(tmp_path):
+    records = taxonomy(levels=5)
+    text = written(tmp_path, records, axes=["seed", "prune.score"])
+    rows = dict(rows_of_methods(text))
+    assert list(rows)[:2] == ["random", "random-erk"]
+    assert len(rows) == len({r["method"] for r in records}) + 2  # and one retrains in two ways
+    assert all(marks.count("±") == 5 for marks in rows.values())
+    assert [name for name, marks in rows.items() if "<sup>" in marks] == ["magnitude-init"]
+    assert [name for name, marks in rows.items() if "class=best" in marks] == ["random"]
+    assert 'tag matching">97.00 ± 2.48' in rows["random"]
+    order = ['class="methods"', "<h2>Figures</h2>", "<h2>Verdicts</h2>"]
+    assert sorted(order, key=text.index) == order
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+
+
+def test_the_report_of_one_method_has_no_table_of_methods_and_its_verdicts_first(tmp_path):
+    text = written(tmp_path)
+    assert '<table class="methods">' not in text
+    assert text.index("<h2>Verdicts</h2>") < text.index("<h2>Figures</h2>")
+
+
 def test_the_report_says_how_it_was_run(tmp_path):
     text = written(tmp_path, about={"command": "lth sweep a.yaml"})
     assert "<dt>command</dt><dd>lth sweep a.yaml</dd>" in text
@@ -192,6 +178,6 @@ def test_the_same_study_gives_the_same_files(tmp_path):
     written(tmp_path / "a")
     written(tmp_path / "b")
     files = sorted(path for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 1 + 2 * len(FIGURES)
+    assert len(files) == 1 + 2 * (len(FIGURES) - len(ABSENT))
     for path in files:
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()

@@ -1,0 +1,141 @@
+"""How much tickets have in common, beside what masks of the same layer counts share by chance."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from math import log
+from statistics import fmean
+from typing import Any
+
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+
+from tracking.cells import Record, cells, methods
+from tracking.figures.drawing import REMAINING, CurvesOf, draw_line
+from tracking.figures.styles import way_styles
+from tracking.panels import (
+    FAINT,
+    INK,
+    SHADES,
+    Panel,
+    color_bar,
+    density_scale,
+    legend,
+    panels,
+    plain,
+)
+from tracking.ways import Way, ways
+
+TELLING = 0.2
+"""Density of the level at which methods are compared: sparse, and few have collapsed."""
+OVERLAP = "Mask overlap (Jaccard, %)"
+LINES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "overlap_seeds": ("between seeds", "#0072b2", {"marker": "o"}),
+    "overlap_seeds_chance": ("by chance", FAINT, {"marker": "", "linestyle": (0, (4, 3))}),
+}
+
+Pairs = dict[tuple[str, str], tuple[float, float]]
+"""Overlap and the level of chance, in percent, by two names of methods."""
+
+
+def overlap(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+    """Overlap (%) of methods with each other at one level, or of seeds against density.
+
+    None where no two masks could be compared.
+    """
+    tickets = [record for record in records if record["branch"] == "ticket"]
+    if len(methods(records)) > 1:
+        return _between_methods(tickets)
+    measured = [record for record in tickets if record.get("overlap_seeds") is not None]
+    return _between_seeds(measured, axes) if measured else None
+
+
+def _between_seeds(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
+    figure, drawn = panels(cells(tickets, axes), REMAINING, OVERLAP)
+    handles, densities = dict[str, Any](), list[float]()
+    for panel, cell in drawn:
+        for key, (name, color, style) in LINES.items():
+            points = [point for point in cell.series("ticket", key, 100) if point.density > 0]
+            handles[name] = draw_line(panel, points, color, **style)
+            densities += [point.density for point in points]
+    density_scale(drawn[0][0], 100 * min(densities, default=1))
+    drawn[0][0].set_ylim(0, 100)
+    legend(figure, handles)
+    return figure
+
+
+def telling_level(tickets: Sequence[Record]) -> int | None:
+    """The level whose tickets' mean density is nearest to `TELLING`; None where there is none."""
+    densities: dict[int, list[float]] = defaultdict(list)
+    for ticket in tickets:
+        if ticket.get("overlap_methods") and ticket["density"] > 0:
+            densities[ticket["level"]].append(ticket["density"])
+    return min(densities, key=lambda n: abs(log(fmean(densities[n]) / TELLING)), default=None)
+
+
+def pairs(tickets: Sequence[Record]) -> Pairs:
+    """Means over all tickets: of a method with another, and, with itself, between seeds."""
+    found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for ticket in tickets:
+        method, by_chance = ticket["method"], ticket.get("overlap_methods_chance") or {}
+        for other, share in (ticket.get("overlap_methods") or {}).items():
+            found[method, other].append((share, by_chance[other]))
+        if ticket.get("overlap_seeds") is not None:
+            found[method, method].append((ticket["overlap_seeds"], ticket["overlap_seeds_chance"]))
+    return {
+        names: (100 * fmean(share for share, _ in said), 100 * fmean(c for _, c in said))
+        for names, said in found.items()
+    }
+
+
+def _between_methods(tickets: Sequence[Record]) -> Figure | None:
+    level = telling_level(tickets)
+    if level is None:
+        return None
+    tickets = [ticket for ticket in tickets if ticket["level"] == level]
+    found, measured = ways(tickets), pairs(tickets)
+    side = 0.46 * len(found)
+    figure = Figure((side + 2.9, side + 1.7), facecolor="white", layout=ConstrainedLayoutEngine())
+    panel = figure.subplots()
+    norm = Normalize(0, max(share for share, _ in measured.values()))
+    for row, one in enumerate(found):
+        for column, other in enumerate(found[: row + 1]):
+            _draw_pair(panel, (column, row), measured.get((one.method, other.method)), norm)
+    density = 100 * fmean(ticket["density"] for ticket in tickets)
+    panel.set_title(
+        f"Level {level}: {density:.3g}% of the weights remain", loc="left", color=INK, fontsize=10
+    )
+    _name_sides(panel, found)
+    bar = color_bar(figure, norm, [panel], OVERLAP)
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=""))
+    return figure
+
+
+def _draw_pair(
+    panel: Panel, at: tuple[int, int], said: tuple[float, float] | None, norm: Normalize
+) -> None:
+    column, row = at
+    corner = (column - 0.48, row - 0.48)
+    color = SHADES(norm(said[0])) if said else "#f2f2f2"
+    panel.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=color, linewidth=0))
+    if said:
+        ink = "white" if norm(said[0]) > 0.45 else INK
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
+        panel.text(column, row - 0.14, f"{said[0]:.0f}", fontsize=10, **style)
+        panel.text(column, row + 0.27, f"{said[1]:.0f}", fontsize=7, **style)
+
+
+def _name_sides(panel: Panel, found: Sequence[Way]) -> None:
+    styles, places, names = way_styles(found), range(len(found)), [plain(way.name) for way in found]
+    panel.set(xlim=(-0.5, len(found) - 0.5), ylim=(len(found) - 0.5, -0.5), aspect="equal")
+    panel.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
+    panel.set_yticks(places, names, fontsize=9)
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    for labels in (panel.get_xticklabels(), panel.get_yticklabels()):
+        for label, way in zip(labels, found, strict=True):
+            label.set_color(styles[way]["color"])

@@ -1,0 +1,71 @@
+"""How far the dense run moves the weights that a ticket keeps, and those that it prunes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from tracking.cells import Record, cells, methods, open_cells
+from tracking.figures.drawing import REMAINING, CurvesOf, draw_line
+from tracking.figures.methods import draw_ways, grouped
+from tracking.panels import FAINT, density_scale, legend, limits, panels, side_legend
+from tracking.ways import ways
+
+TRAVEL = "Mean distance from initialization"
+RATIO = "Distance moved, kept over pruned (log scale)"
+SIDES = {
+    "travel_inside": ("kept by the ticket", "#0072b2", "o"),
+    "travel_outside": ("pruned", "#d55e00", "s"),
+}
+
+
+def travel(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+    """Mean distance (absolute, of weights) of both sides against density (%), or their ratio.
+
+    The ratio, one line a method, where there are several; None where nothing was measured.
+    """
+    tickets = [
+        {**record, "travel_ratio": record["travel_inside"] / record["travel_outside"]}
+        for record in records
+        if record["branch"] == "ticket"
+        and record.get("travel_inside") is not None
+        and record["density"] > 0
+        and record.get("travel_outside")  # None where nothing is pruned; 0 where nothing is trained
+    ]
+    if not tickets:
+        return None
+    return _ratios(tickets, axes) if len(methods(records)) > 1 else _sides(tickets, axes)
+
+
+def _sides(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
+    figure, drawn = panels(cells(tickets, axes), REMAINING, TRAVEL)
+    handles: dict[str, Any] = {}
+    reached, bounds = [0.0], list[tuple[float, float]]()
+    for panel, cell in drawn:
+        for key, (name, color, marker) in SIDES.items():
+            points = [point for point in cell.series("ticket", key) if point.density > 0]
+            handles[name] = draw_line(panel, points, color, marker)
+            reached += [point.value.mean for point in points]
+            values = [point.value for point in points]
+            bounds += [(v.low, v.high) for v in values if v.low is not None and v.high is not None]
+    density_scale(drawn[0][0], 100 * min(ticket["density"] for ticket in tickets))
+    drawn[0][0].set_ylim(0, limits(reached, bounds)[1])
+    legend(figure, handles)
+    return figure
+
+
+def _ratios(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
+    figure, drawn = panels(open_cells(tickets, axes), REMAINING, RATIO)
+    for panel, _ in drawn:
+        panel.axhline(1, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+    handles, _ = draw_ways(drawn, ways(tickets), "travel_ratio")
+    drawn[0][0].set_yscale("log")
+    axis = drawn[0][0].yaxis
+    axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
+    side_legend(figure, grouped(handles))
+    return figure

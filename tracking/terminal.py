@@ -1,0 +1,110 @@
+"""Verdicts and methods as tables for a terminal of at least 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from tracking.cells import Record
+from tracking.method_table import Mark, MethodTable, method_tables
+from tracking.sections import MISSING, NOTHING, TOO_FEW, Section, sections
+
+MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
+"""Of a cell and of all cells in the table of verdicts; the HTML has every level."""
+MOST_COLUMNS, MOST_TABLES = 5, 4
+"""Densities of a table of methods, and how many of those tables; the HTML has them all."""
+WORD_STYLES = {"winning": "bold green", "matching": "cyan", TOO_FEW: "yellow"}
+SHORT = {TOO_FEW: "too few"}
+SIGNS = {"winning": "\N{BLACK CIRCLE}", "matching": "\N{WHITE CIRCLE}"}
+COLLAPSED = "\N{MULTIPLICATION SIGN}"
+
+
+def verdict_table(
+    records: Sequence[Record], axes: Sequence[str], tolerance: float | None = None
+) -> Table:
+    """The verdicts, for a terminal of at least 80 columns; arguments as in `report.headlines`.
+
+    A cell with many levels shows some: first, last, the sparsest matching one and its next. Of
+    several methods, what each reaches at a few densities, and a line for each cell.
+    """
+    found = sections(records, axes, tolerance)
+    if tables := method_tables(records, axes, tolerance, MOST_COLUMNS):
+        return _by_method(tables, [section.headline for section in found])
+    most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(found), 1)), 1)
+    table = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
+    for section in found:
+        cell = Table.grid()
+        cell.add_row(Text(section.headline, style="bold"))
+        cell.add_row(Text(section.basis, style="dim"))
+        if section.rows:
+            cell.add_row(_levels_table(section, most))
+        table.add_row(cell)
+    if not found:
+        table.add_row(NOTHING)
+    return table
+
+
+def _by_method(tables: Sequence[MethodTable], lines: Sequence[str]) -> Table:
+    """Tables of methods, and a line for each cell."""
+    whole = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
+    for table in tables[:MOST_TABLES]:
+        cell = Table.grid()
+        dense = f"Test accuracy (%) at a share of the weights; dense {', '.join(table.dense)}"
+        cell.add_row(Text(table.label or "Ways to a sparse network", style="bold"))
+        cell.add_row(Text(dense, style="dim"))
+        cell.add_row(_methods_table(table))
+        whole.add_row(cell)
+    key = [f"{sign} {word}" for word, sign in SIGNS.items()] + [f"{COLLAPSED} layer collapse"]
+    key += [f"{len(tables) - MOST_TABLES} more tables in the report"] * (len(tables) > MOST_TABLES)
+    whole.add_row(Text(", ".join([*key, "bold: best of its column"]), style="dim"))
+    whole.add_row(Text("\n".join(lines)))
+    return whole
+
+
+def _methods_table(said: MethodTable) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("")
+    for density in said.densities:
+        # The sign at the end is not part of the number.
+        table.add_column(f"{density} ", justify="right", no_wrap=True)
+    for family, rows in said.groups.items():
+        table.add_row(Text(family, style="dim italic"))
+        for name, marks in rows.items():
+            table.add_row(Text(f"  {name}"), *map(_mark, marks))
+    return table
+
+
+def _mark(mark: Mark | None) -> Text:
+    if mark is None:
+        return Text(f"{MISSING} ", style="dim")
+    sign = COLLAPSED if mark.collapsed else SIGNS.get(mark.verdict, " ")
+    style = "bold" if mark.best else ""
+    return Text(mark.accuracy, style=style).append(sign, WORD_STYLES.get(mark.verdict, "red"))
+
+
+def _levels_table(section: Section, most: int) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("density", *section.branches, "faster", "p"):
+        table.add_column(
+            name.replace("_", " "), justify="right", no_wrap=name not in section.branches
+        )
+    table.add_column("verdict", no_wrap=True)
+    for i in _telling(len(section.rows), section.best, most):
+        row = section.rows[i]
+        values = [row.accuracy.get(branch, MISSING) for branch in section.branches]
+        word = Text(SHORT.get(row.verdict, row.verdict), style=WORD_STYLES.get(row.verdict, "dim"))
+        style = "bold" if i == section.best else ""
+        table.add_row(row.density, *values, row.faster, row.p, word, style=style)
+    return table
+
+
+def _telling(count: int, best: int | None, most: int) -> list[int]:
+    """At most ``most`` of ``count`` positions, rising: the best, the last, the one after the best,
+    the first, then whatever lies farthest from those."""
+    wanted = [count - 1, 0] if best is None else [best, count - 1, min(best + 1, count - 1), 0]
+    chosen = list(dict.fromkeys(wanted))
+    while len(chosen) < min(most, count):
+        chosen.append(max(range(count), key=lambda i: min(abs(i - j) for j in chosen)))
+    return sorted(chosen[:most])
