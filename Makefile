@@ -20,10 +20,11 @@ demo: setup
 	$(BIN)/lth sweep sweeps/studies/digits.yaml
 
 test: setup
-	$(BIN)/pytest -m "not gpu"
+	$(BIN)/pytest -n 2 -m "not (ray or gpu)"
+	$(BIN)/pytest -m "ray and not gpu"
 
 fast: setup
-	$(BIN)/pytest -m "not (ray or slow or mlflow or data or gpu)"
+	$(BIN)/pytest -n 2 -m "not (ray or slow or mlflow or data or gpu)"
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import lth_core
 
 SOURCES = sorted(Path(lth_core.__file__).parent.rglob("*.py"))
@@ -47,6 +49,7 @@ def test_core_never_seeds_globally_and_never_unpickles() -> None:
     )
 
 
+@pytest.mark.slow
 def test_importing_core_loads_nothing_it_may_do_without() -> None:
     heavy = "{'torchvision', 'sklearn', 'scipy', 'pyarrow', 'ray', 'mlflow', 'PIL'}"
     code = f"import sys, lth_core; print(sorted({heavy} & set(sys.modules)))"

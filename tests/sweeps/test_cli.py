@@ -69,6 +69,7 @@ def test_preset_is_planned_by_its_name_without_its_data(name: str, lth: Lth) -> 
     assert json.loads(lth("plan", name, "--json").out).keys() == PLAN
 
 
+@pytest.mark.slow
 def test_planning_and_reporting_load_neither_ray_nor_mlflow_nor_optuna(swept: Path) -> None:
     code = (
         "import json, sys; sys.argv = ['lth', *sys.argv[1:]]\n"

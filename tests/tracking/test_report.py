@@ -8,6 +8,8 @@ from hand_made import curves, study, taxonomy
 from tracking.figures import FIGURES
 from tracking.report import headlines, write_report
 
+pytestmark = pytest.mark.slow
+
 AXES = ["seed", "prune.fraction"]
 FRACTION = {"prune.fraction": 0.5}
 ABSENT = {"methods", "overlap"}

@@ -14,6 +14,7 @@ from tracking.figures.methods import by_method
 from tracking.figures.networks import layer_density, learning_curves
 from tracking.figures.overlap import overlap
 from tracking.figures.travel import travel
+from tracking.figures.width import width
 
 __all__ = ["FIGURES", "Chart", "CurvesOf"]
 
@@ -46,6 +47,14 @@ FIGURES = {
         "it is the initial weights that matter, not the structure alone. Bands are 95% "
         "t-intervals, cut where they would dwarf the lines. The accuracy axis is logarithmic in "
         "the error: 99 lies as far above 98 as 80 above 60.",
+    ),
+    "width": Chart(
+        width,
+        "How wide a network must be",
+        "Mean final test accuracy of the best ticket, over all densities, less that of the dense "
+        "run of the same seed, against the width multiplier; one line a depth. Where a line "
+        "reaches the dashed one, the best ticket is as good as the dense run. The best of several "
+        "densities is a little lucky. Bands are 95% t-intervals.",
     ),
     "early_stop": Chart(
         early_stop,

@@ -82,6 +82,7 @@ def test_evaluation_takes_no_step() -> None:
     assert torch.equal(one.train()(torch.ones(2, 64)), other.train()(torch.ones(2, 64)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

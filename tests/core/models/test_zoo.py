@@ -9,6 +9,8 @@ from lth_core import models
 from lth_core.masks import prunable_layers
 from lth_core.spec import ModelSpec
 
+pytestmark = pytest.mark.slow
+
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 
 

@@ -81,6 +81,7 @@ def test_deep_network_does_not_overflow() -> None:
     assert all(bool(score.isfinite().all()) for score in scores.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "density"),
     [((20, 90, 10, 90, 5), 0.004), ((20, *[12] * 5, 5), 0.015)],

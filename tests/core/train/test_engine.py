@@ -194,6 +194,7 @@ def flip(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "files", ["trainings/*/entry.json", "trainings/*/state*", "trainings/*/mask*", "points/*/*"]
 )

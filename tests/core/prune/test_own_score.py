@@ -1,0 +1,41 @@
+"""The example of docs/ways.md, as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec, find_tickets
+from lth_core.prune.candidate import plain
+
+DOCS = Path(__file__).parents[3] / "docs" / "ways.md"
+
+
+def example() -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), flags=re.DOTALL)
+    return code
+
+
+def test_the_example_in_the_docs_has_fifteen_lines_at_most() -> None:
+    assert len(example().strip().splitlines()) <= 15
+
+
+def test_the_example_in_the_docs_finds_tickets_from_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(example())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (said,) = re.findall(r"```yaml\nprune: \{score: (\S+), fraction: (\S+)\}", DOCS.read_text())
+    spec = TicketSpec(
+        data=DataSpec(name="digits"), model=ModelSpec(widths=(20,)), train=TrainSpec(steps=20),
+        prune=PruneSpec(score=said[0], fraction=float(said[1])), levels=2, branches=("ticket",),
+    )  # fmt: skip
+    found = list(find_tickets(spec))
+    assert found[-1].records()[0]["density"] == pytest.approx(0.64, abs=1e-3)
+    assert found[-1].spec.prune.fingerprint
+
+    import mine
+
+    w, w0 = {"fc.weight": torch.tensor([-2.0, 3.0])}, {"fc.weight": torch.tensor([1.0, 2.5])}
+    assert mine.size_times_travel(plain(w, initial=w0))["fc.weight"].tolist() == [6.0, 1.5]

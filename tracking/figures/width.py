@@ -1,0 +1,72 @@
+"""How near the best ticket of a network comes to the dense run, as the network gets wider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from lth_core.verdict import Summary, summarize
+from tracking.cells import Cell, Record, cells
+from tracking.figures.drawing import CurvesOf
+from tracking.panels import FAINT, SHADES, legend, limits, panels
+
+WIDTH, DEPTH = "model.width", "model.depth"
+GAP = "Best ticket less dense (points)"
+
+
+def width(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+    """The best ticket's mean accuracy less the dense run's, in points, against width.
+
+    One line a depth, panels by the other axes; None where a study has not several widths.
+    """
+    if WIDTH not in axes or len({record[WIDTH] for record in records}) < 2:
+        return None
+    figure, drawn = panels(
+        cells(records, [axis for axis in axes if axis not in (WIDTH, DEPTH)]),
+        "Width multiplier (log scale)",
+        GAP,
+    )
+    depths = sorted({record.get(DEPTH) or 0 for record in records})
+    handles: dict[str, Any] = {}
+    reached, bounds = [0.0], list[tuple[float, float]]()
+    for panel, cell in drawn:
+        panel.axhline(0, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        for i, depth in enumerate(depths):
+            line = [r for r in cell.records if (r.get(DEPTH) or 0) == depth]
+            found = {c.values[WIDTH]: gap for c in cells(line, [WIDTH]) if (gap := best_gap(c))}
+            if not found:
+                continue
+            color = SHADES(0.15 + 0.8 * i / max(1, len(depths) - 1))
+            values = list(found.values())
+            lows = [v.mean if v.low is None else v.low for v in values]
+            highs = [v.mean if v.high is None else v.high for v in values]
+            panel.fill_between(list(found), lows, highs, color=color, alpha=0.14, linewidth=0)
+            (handle,) = panel.plot(
+                list(found), [v.mean for v in values], color=color, marker="o", linewidth=1.6
+            )
+            handles[f"depth {depth}" if depth else "ticket"] = handle
+            reached += [v.mean for v in values]
+            bounds += list(zip(lows, highs, strict=True))
+    first = drawn[0][0]
+    first.set_xscale("log")
+    first.xaxis.set_major_locator(FixedLocator(sorted({record[WIDTH] for record in records})))
+    first.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    first.xaxis.set_minor_locator(NullLocator())
+    first.set_ylim(*limits(reached, bounds))
+    legend(figure, handles)
+    return figure
+
+
+def best_gap(cell: Cell) -> Summary | None:
+    """Of the level with the highest mean: final test accuracy less the same seed's dense one."""
+    dense = {r["seed"]: r["final_test_accuracy"] for rows in cell.levels("dense").values()
+             for r in rows}  # fmt: skip
+    gaps = [
+        summarize([100 * (r["final_test_accuracy"] - dense[r["seed"]]) for r in paired])
+        for rows in cell.levels("ticket").values()
+        if (paired := [r for r in rows if r["seed"] in dense])
+    ]
+    return max(gaps, key=lambda gap: gap.mean, default=None)
