@@ -89,6 +89,7 @@ def _rendered(figure: Figure) -> tuple[bytes, bytes]:
     """A figure as PNG and PDF; the same figure gives the same bytes."""
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    figure.set_layout_engine("none")  # it is laid out: once more would take as long as drawing
     with rc_context({"pdf.fonttype": 42}):  # fonts that journals accept
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return png.getvalue(), pdf.getvalue()
