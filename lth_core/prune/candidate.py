@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from lth_core.masks import Mask, State, masked
+from lth_core.masks import Mask, State, masked, ones
 from lth_core.models.dropout import Dropout
 
 Scores = dict[str, Tensor]
@@ -56,6 +57,23 @@ class Candidate:
     def under(self, mask: Mask) -> Candidate:
         """The same network with fewer survivors."""
         return replace(self, weights=masked(self.weights, mask), mask=mask)
+
+
+def of_network(
+    model: nn.Module, x: Tensor, y: Tensor, mask: Mask | None = None, seed: int = 0
+) -> Candidate:
+    """A candidate from a network and examples at hand, before training: for scores in a notebook.
+
+    >>> network = of_network(nn.Linear(2, 3), torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))
+    >>> {name: tuple(w.shape) for name, w in network.weights.items()}
+    {'weight': (3, 2)}
+    """
+    mask = mask or ones(model)
+    weights = {n: p.detach().clone() for n, p in model.named_parameters() if n in mask}
+    return Candidate(
+        weights=masked(weights, mask), mask=mask, initial=masked(weights, mask),
+        copy=lambda: deepcopy(model).train(), batch=lambda: (x, y), seed=seed,
+    )  # fmt: skip
 
 
 def plain(

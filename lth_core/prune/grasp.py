@@ -16,7 +16,17 @@ def grasp(network: Candidate) -> Scores:
 
     The paper's S is -w (H g) and prunes the highest (Wang et al. 2020, equation 8); H is the
     Hessian and g the gradient of the loss in the surviving weights. Batch norm works on the batch.
-    Scores have either sign; of a network without gradient they are all 0.
+    Scores have either sign; of a network without gradient, as where a layer has no survivors, they
+    are all 0, and a seeded draw decides.
+
+    >>> from lth_core.prune.candidate import of_network
+    >>> layer = torch.nn.Linear(1, 2, bias=False)
+    >>> with torch.no_grad():
+    ...     _ = layer.weight.copy_(torch.tensor([[1.0], [0.5]]))
+    >>> score = grasp(of_network(layer, torch.ones(1, 1), torch.tensor([0])))["weight"]
+    >>> score.sign()  # g lowers the first logit's weight: keeping it keeps the gradient small
+    tensor([[-1.],
+            [ 1.]])
     """
     model, (x, y) = network.model(), network.batch()
     parameters = dict(model.named_parameters())

@@ -16,7 +16,14 @@ def synflow(network: Candidate) -> Scores:
 
     Looks at no data: all weights are made positive, shifts are left out, and an input of ones is
     sent through in evaluation mode, in double precision, as deep networks overflow single. What
-    flows into a unit flows out of it, so every layer's scores have the same sum.
+    flows into a unit flows out of it, so every layer's scores have the same sum; where a layer has
+    no survivors nothing flows, and all scores are 0. One weight left in a layer carries all of it.
+
+    >>> from lth_core.prune.candidate import of_network
+    >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    >>> scores = synflow(of_network(net, torch.ones(1, 2), torch.tensor([0])))
+    >>> bool((scores["0.weight"].sum() - scores["2.weight"].sum()).abs() < 1e-12)
+    True
     """
     model = network.model().double().eval()
     with torch.no_grad():

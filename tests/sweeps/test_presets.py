@@ -23,6 +23,7 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         "conv-cifar10",
         "digits",
         "lenet-mnist",
+        "mnist1d",
         "resnet20-cifar10",
         "strong-tickets",
         "taxonomy",

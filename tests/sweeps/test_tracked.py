@@ -77,7 +77,7 @@ def test_trial_whose_server_goes_away_trains_on_and_sync_brings_what_is_missing(
     ((status, metrics, folders),) = held(publisher).values()
     assert (status, folders) == ("FINISHED", ["level_00", "level_01", "level_02"])
     assert lth("sync", "tiny").code == 0
-    assert held(publisher) == {"seed=0": (status, metrics, folders)}
+    assert held(publisher) == {"imp seed=0": (status, metrics, folders)}
 
 
 def test_sync_publishes_from_the_store_what_was_swept_without_tracking(
@@ -87,7 +87,7 @@ def test_sync_publishes_from_the_store_what_was_swept_without_tracking(
     swept_without_tracking(study)
     assert "2 trials are in MLflow" in lth("sync", "tiny").out
     published = held(open_publisher(HERE, "tiny", "a study"))
-    assert published.keys() == {"seed=0", "seed=1"}
+    assert published.keys() == {"imp seed=0", "imp seed=1"}
     assert {status for status, _, _ in published.values()} == {"FINISHED"}
     assert len({metrics for _, metrics, _ in published.values()}) == 1
     assert (here / "mlflow.db").is_file()
