@@ -69,5 +69,13 @@ def search(study: Study, trainer: Trainer) -> Iterator[tuple[Trial, list[Record]
 
 
 def timeless(rows: list[Record]) -> list[Record]:
-    """Records without what may differ between two equal sweeps."""
-    return [{k: v for k, v in row.items() if k not in ("train_seconds", "reused")} for row in rows]
+    """Records without what may differ between two equal sweeps, or is found in reporting them."""
+    found_late = ("overlap_seeds", "overlap_level", "overlap_methods")
+    return [
+        {
+            key: value
+            for key, value in row.items()
+            if key not in ("train_seconds", "reused") and not key.startswith(found_late)
+        }
+        for row in rows
+    ]
