@@ -71,7 +71,7 @@ def erk(shapes: Shapes, most: Sequence[int], total: int, structure: str = "weigh
         most: units that each layer has to keep from.
         structure: what a unit is.
     """
-    # A unit of weights is a row of the first dimension; the density of rows is that of weights.
+    # A unit of a structure is a row of the first dimension: as dense in rows as in weights.
     shares = [
         sum(shape) / (1 if structure == "weights" else prod(shape[1:])) for shape in shapes.values()
     ]
