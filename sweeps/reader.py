@@ -20,14 +20,21 @@ _NOT_WRITTEN = re.compile(r"list\[any\]|function-after\[.*Range\]|\[key\]")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 2e-4 is a number, as in YAML 1.2, and no text."""
+    """Safe YAML whose numbers are those of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1 it is 124)."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?\d[\d_]*(\.\d*)?[eE][-+]?\d+"),
-    list("-+0123456789"),
-)
+for _tag, _number in (
+    ("int", r"[-+]?(0|[1-9][\d_]*)|0x[\da-fA-F]+"),
+    ("float", r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_number})$"), list("-+.0123456789")
+    )
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
