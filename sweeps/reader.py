@@ -20,14 +20,13 @@ _NOT_WRITTEN = re.compile(r"list\[any\]|function-after\[.*Range\]|\[key\]")
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML whose numbers are those of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1 it is 124)."""
-
-    yaml_implicit_resolvers = {
-        first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
-        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    """Safe YAML with the numbers of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1 it is 124)."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 for _tag, _number in (
     ("int", r"[-+]?(0|[1-9][\d_]*)|0x[\da-fA-F]+"),
     ("float", r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)"),

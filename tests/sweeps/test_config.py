@@ -232,6 +232,19 @@ def test_scalar_override_of_a_bundled_field_counts() -> None:
     assert [(t.spec.prune.fraction, t.spec.levels) for t in trials] == [(0.2, 1), (0.5, 1)]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2e-4", 0.0002), (".5", 0.5), ("1_000", 1000), ("-3", -3), (".inf", float("inf"))],
+)
+def test_numbers_are_those_of_yaml_1_2(text: str, value: float) -> None:
+    assert study_of(f"axes: {{train.lr: [{text}]}}").axes == {"train.lr": [value]}
+
+
+@pytest.mark.parametrize("text", ["2:4", "190:20:30", "500it", "5%"])
+def test_what_is_no_number_stays_text(text: str) -> None:
+    assert study_of(f"axes: {{prune.structure: [{text}]}}").axes == {"prune.structure": [text]}
+
+
 def test_axis_is_added_by_override() -> None:
     study = study_of("", "axes.prune.fraction=[0.1, 0.4]", "axes.seed={low: 0, high: 2, step: 1}")
     assert list(study.axes) == ["prune.fraction", "seed"]
