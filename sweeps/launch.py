@@ -31,9 +31,9 @@ from tracking.publish import Publisher, open_publisher
 if TYPE_CHECKING:
     from ray.tune.search import Searcher
 
-Work = Sequence[tuple[tuple[int, ...], tuple[Trial, ...]]] | Study
-"""Lots of trials, each with the steps of its dense run that any trial rewinds to; or a study whose
-samples become trials."""
+Work = Sequence[tuple[tuple[int, ...], Trial]] | Study
+"""Trials, each with the steps of its dense run that any trial rewinds to; or a study whose samples
+become trials."""
 
 RETRIES = 2
 """Times a trial whose worker died is started again."""
@@ -108,16 +108,17 @@ def _sweep(
     console: Console,
     outcome: Outcome,
 ) -> None:
-    from sweeps.dense_first import DenseFirst
+    from sweeps.once import Piece, TrainOnce
     from sweeps.progress import screen
 
-    shared = {job.digest: job for job in plan.shared_dense()}
-    lots = plan.lots(missing)
-    dense = [shared.get(next(lot[0].jobs()).digest) for lot in lots]
-    work = [(job.keep if job else (), lot) for job, lot in zip(dense, lots, strict=True)]
+    shared, work, pieces = plan.shared(), list[tuple[tuple[int, ...], Trial]](), list[Piece]()
+    for number, trial in enumerate(missing):
+        jobs = [shared[job.digest] for job in trial.jobs() if job.digest in shared]
+        work.append((jobs[0].keep if jobs else (), trial))
+        pieces.append(Piece({"work": number}, jobs))
     with screen(console, sum(trial.spec.levels + 1 for trial in missing)):
-        order = DenseFirst(dense, trainer.known)
-        _fit(plan.study, work, setting, outcome, order, samples=len(lots))
+        order = TrainOnce(pieces, trainer.known)
+        _fit(plan.study, work, setting, outcome, order, samples=len(pieces))
 
 
 def _search(study: Study, setting: Setting, console: Console, outcome: Outcome) -> None:
@@ -142,7 +143,7 @@ def _fit(
     search: Searcher,
     samples: int,
 ) -> None:
-    """One Tuner over what a searcher suggests: numbers of lots, or samples of the space.
+    """One Tuner over what a searcher suggests: numbers of trials, or samples of the space.
 
     Raises:
         StoreError: the store could not be written; every later trial would meet the same.
@@ -179,7 +180,7 @@ def _fit(
 
 
 def trainable(config: dict[str, Any], work: Work, setting: Setting) -> None:
-    """What a Ray Tune trial runs: a lot of trials, or a sample's cells.
+    """What a Ray Tune trial runs: one trial, or a sample's cells.
 
     A failure that would come again (bad data, a loss that is not finite) is reported, not raised:
     only a worker that dies is started again.
@@ -192,7 +193,7 @@ def trainable(config: dict[str, Any], work: Work, setting: Setting) -> None:
         if isinstance(work, Study):
             keep, trials = (), sampled_trials(work, config)
         else:
-            keep, trials = work[config["work"]]
+            keep, *trials = work[config["work"]]
     except LthError as error:
         tune.report({"failed": [(str(config), str(error))]})
         return
@@ -237,10 +238,8 @@ def _check_data(plan: Plan) -> None:
 
 
 def _name(work: Work, config: dict[str, Any]) -> str:
-    """What a piece of work is called: its trials, or a sample."""
-    if isinstance(work, Study):
-        return str(config)
-    return ", ".join(trial.id for trial in work[config["work"]][1])
+    """What a piece of work is called: its trial, or a sample."""
+    return str(config) if isinstance(work, Study) else work[config["work"]][1].id
 
 
 def _line(trial: Trial, rows: list[dict[str, Any]]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -72,36 +72,15 @@ class Plan:
             "steps_unique": sum(steps.values()),
         }
 
-    def shared_dense(self) -> list[Job]:
-        """Dense runs that several trials need, with the rewind points of all of them."""
-        found: dict[str, list[Job]] = defaultdict(list)
+    def shared(self) -> dict[str, Job]:
+        """Trainings that several trials need, by digest, with the rewind points of all of them."""
+        found: dict[str, Job] = {}
         for trial in self.trials:
-            dense = next(trial.jobs())
-            found[dense.digest].append(dense)
-        return [
-            replace(jobs[0], keep=tuple(sorted({k for job in jobs for k in job.keep})))
-            for jobs in found.values()
-            if len(jobs) > 1
-        ]
-
-    def lots(self, trials: Sequence[Trial]) -> list[tuple[Trial, ...]]:
-        """Trials grouped so that no training beyond a dense run is in two groups.
-
-        A group runs on one worker, one trial after the other, so nothing is trained twice at once.
-        """
-        lot_of: dict[str, int] = {}
-        lots: dict[int, list[Trial]] = {}
-        for number, trial in enumerate(trials):
-            digests = [
-                job.digest for job in trial.jobs() if job.level and self.needed[job.digest] > 1
-            ]
-            joined = sorted({lot_of[digest] for digest in digests if digest in lot_of})
-            lots[number] = [t for lot in joined for t in lots.pop(lot)] + [trial]
-            for digest, lot in lot_of.items():
-                if lot in joined:
-                    lot_of[digest] = number
-            lot_of.update(dict.fromkeys(digests, number))
-        return [tuple(lot) for lot in lots.values()]
+            for job in trial.jobs():
+                if self.needed[job.digest] > 1:
+                    keep = {*job.keep, *(found[job.digest].keep if job.digest in found else ())}
+                    found[job.digest] = replace(job, keep=tuple(sorted(keep)))
+        return found
 
 
 def make_plan(study: Study) -> Plan:

@@ -4,15 +4,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import StudyOf
 
 from lth_core import Trainer, find_tickets
 from lth_core.errors import SpecError
 from sweeps.config import Study
-from sweeps.plan import Plan, Trial, is_stored, make_plan, summary
-from sweeps.reader import parse_study
+from sweeps.plan import Trial, is_stored, make_plan, summary
 
 
 def cost(study: Study) -> tuple[int, ...]:
@@ -98,15 +95,22 @@ SHARING = {
 
 
 def test_shared_dense_run_keeps_the_rewind_points_of_every_trial(tiny: StudyOf) -> None:
-    (dense,) = make_plan(tiny(SHARING)).shared_dense()
+    plan = make_plan(tiny(SHARING))
+    dense = plan.shared()[next(plan.trials[0].jobs()).digest]
     assert dense.keep == (10, 30)
     assert (dense.level, dense.first, dense.last) == (0, 0, 40)
 
 
-def test_dense_run_of_one_trial_is_not_shared(tiny: StudyOf) -> None:
-    assert make_plan(tiny()).shared_dense() == []
+def test_trainings_of_one_trial_are_not_shared(tiny: StudyOf) -> None:
+    assert make_plan(tiny()).shared() == {}
     pairs = [{"seed": s, "prune.fraction": f} for s, f in ((0, 0.2), (0, 0.5), (1, 0.2))]
-    assert [job.seed for job in make_plan(tiny({"axes.pair": pairs})).shared_dense()] == [0]
+    shared = make_plan(tiny({"axes.pair": pairs})).shared().values()
+    assert [(job.seed, job.level) for job in shared] == [(0, 0)]
+
+
+def test_trainings_beyond_the_dense_run_are_shared(tiny: StudyOf) -> None:
+    shared = make_plan(tiny({"axes.levels": [1, 2], "axes.seed": [0]})).shared().values()
+    assert sorted({job.level for job in shared}) == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,7 @@ def test_plan_counts_exactly_what_is_then_trained(tiny: StudyOf, changes: dict[s
     plan, trainer = make_plan(tiny(changes)), Trainer()
     steps: Counter[str] = Counter()
     assert not any(is_stored(trial, trainer) for trial in plan.trials)
-    for job in plan.shared_dense():
+    for job in plan.shared().values():
         trainer([job])
         steps[job.digest] = job.last - job.first
     for trial in plan.trials:
@@ -136,50 +140,6 @@ def test_plan_counts_exactly_what_is_then_trained(tiny: StudyOf, changes: dict[s
     assert len(trainer.store.digests("trainings")) == len(steps) == counted["trainings_unique"]
     assert sum(steps.values()) == counted["steps_unique"]
     assert all(is_stored(trial, trainer) for trial in plan.trials)
-
-
-# Lots
-
-axis = {
-    "seed": st.lists(st.integers(0, 2), min_size=1, max_size=3),
-    "levels": st.lists(st.integers(0, 3), min_size=1, max_size=3),
-    "rewind": st.lists(st.sampled_from(["0it", "5it", "9it"]), min_size=1, max_size=3),
-    "prune.fraction": st.lists(st.sampled_from([0.2, 0.5]), min_size=1, max_size=2),
-    "branches": st.lists(
-        st.sampled_from([["ticket"], ["ticket", "reinit"], ["ticket", "random_mask"]]),
-        min_size=1, max_size=3,
-    ),
-}  # fmt: skip
-several = st.dictionaries(st.sampled_from(sorted(axis)), st.none(), min_size=1, max_size=4).flatmap(
-    lambda chosen: st.fixed_dictionaries({name: axis[name] for name in chosen})
-)
-
-
-@given(axes=several, keep=st.integers(0, 2**12 - 1))
-def test_lots_part_the_trials_so_that_none_waits_for_another(
-    axes: dict[str, Any], keep: int
-) -> None:
-    base = {"train": {"steps": "10it"}, "model": {"widths": [4]}, "levels": 2}
-    plan = make_plan(parse_study({"name": "x", "base": base, "axes": axes}))
-    missing = [trial for number, trial in enumerate(plan.trials) if not keep >> number & 1]
-    lots = plan.lots(missing)
-    assert sorted(t.id for lot in lots for t in lot) == sorted(t.id for t in missing)
-    trained = [{job.digest for t in lot for job in t.jobs() if job.level} for lot in lots]
-    assert sum(map(len, trained)) == len(set().union(*trained)), "two lots train the same"
-
-
-def test_lots_are_as_many_as_can_run_at_once(tiny: StudyOf) -> None:
-    def lots(changes: dict[str, Any]) -> list[list[tuple[Any, ...]]]:
-        plan: Plan = make_plan(tiny(changes))
-        return [[tuple(t.fields.values()) for t in lot] for lot in plan.lots(plan.trials)]
-
-    assert lots({"axes.prune.fraction": [0.2, 0.5]}) == [
-        [(0, 0.2)],
-        [(0, 0.5)],
-        [(1, 0.2)],
-        [(1, 0.5)],
-    ]
-    assert lots({"axes.levels": [1, 2]}) == [[(0, 1), (0, 2)], [(1, 1), (1, 2)]]
 
 
 def test_trial_is_named_by_the_start_of_its_digest(tiny: StudyOf) -> None:
