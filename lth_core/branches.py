@@ -1,7 +1,8 @@
 """Branches: what is trained at a level, each a job made from the ticket's.
 
-All branches of a level train as long and on the same batches. Where a ticket's mask is found during
-its training, the controls get the mask found; where nothing is trained, they are not either.
+All branches of a level but `reinit` train as long, and all but `twin` on the same batches. Where a
+ticket's mask is found during its training, the controls get the mask found; where nothing is
+trained, they are not either.
 """
 
 from __future__ import annotations
@@ -111,8 +112,11 @@ def ticket(job: Job, before: Job) -> Job:
 
 
 def reinit(job: Job, before: Job) -> Job:
-    """The ticket's mask on freshly drawn weights (Frankle & Carbin 2019, section 2)."""
-    return replace(_control(job), start=Init(seed=job.seed, draw=("reinit", job.level)))
+    """The ticket's mask on freshly drawn weights, trained from the schedule's start: as long as the
+    ticket's weights were in all (Frankle & Carbin 2019, section 2)."""
+    held = _control(job)
+    first = held.first if held.first == held.last < job.last else 0
+    return replace(held, start=Init(seed=job.seed, draw=("reinit", job.level)), first=first)
 
 
 def random_mask(job: Job, before: Job) -> Job:
@@ -163,6 +167,12 @@ def finetune(job: Job, before: Job) -> Job:
     return replace(lr_rewind(job, before), train=train)
 
 
+def twin(job: Job, before: Job) -> Job:
+    """The ticket once more under another data order, for instability analysis (Frankle et al.
+    2020); at level 0 the dense run, from the rewind point on."""
+    return replace(job, order=1)
+
+
 def _found(job: Job) -> MaskRecipe:
     return Found(by=job) if job.finds else job.mask
 
@@ -184,6 +194,7 @@ BRANCHES: dict[str, Branch] = {
     "trained": trained,
     "lr_rewind": lr_rewind,
     "finetune": finetune,
+    "twin": twin,
 }
 
 RETRAINED = ("lr_rewind", "finetune")

@@ -20,6 +20,8 @@ from lth_core.spec import SCHEMA, WHERE, DataSpec, ModelSpec, PruneSpec, TrainSp
 if TYPE_CHECKING:
     from torch import nn
 
+    from lth_core.data import Dataset
+
 
 class Lab(Protocol):
     """What a recipe needs to be carried out: things made from other recipes."""
@@ -40,6 +42,12 @@ class Lab(Protocol):
         self, state: State, mask: Mask, initial: State, job: Job, examples: int
     ) -> Candidate:
         """A state of the job's network, for a score."""
+
+    def network(self, job: Job, state: State) -> nn.Module:
+        """The job's network with a state, on the device, in training mode."""
+
+    def data(self, job: Job) -> Dataset:
+        """The job's data, on the device."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,6 +159,8 @@ class Job(Start):
     """The replicate: draws data order and augmentation."""
     level: int
     """Prunings behind the mask; enters the data order."""
+    order: int = 0
+    """0, or another data order for the same run."""
     start: Start
     """Where weights and buffers come from."""
     mask: MaskRecipe
@@ -167,8 +177,23 @@ class Job(Start):
     def make(self, lab: Lab, job: Job) -> State:
         return lab.final(self)[0]
 
+    @property
+    def run(self) -> str:
+        """Which of the replicate's runs this is: each draws its own data order."""
+        level = 0 if self.train.replay_order else self.level
+        return f"{level}.{self.order}" if self.order else str(level)
+
     def at(self, step: int) -> Start:
         """The state of this run after ``step`` steps: its start, or the run stopped there."""
         if step == self.first:
             return self.start
         return dataclasses.replace(self, last=step, keep=())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measure(Recipe):
+    """Numbers that are taken of trainings, and remembered as they are."""
+
+    def take(self, lab: Lab) -> dict[str, float | None]:
+        """Take them."""
+        raise NotImplementedError

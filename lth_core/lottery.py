@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from lth_core.branches import BRANCHES
+from lth_core.branches import BRANCHES, twin
 from lth_core.checks import steps_in
 from lth_core.jobs import Full, Init, Job
 from lth_core.resolve import resolve
@@ -38,13 +38,11 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
         start=Init(seed=spec.seed), mask=Full(), first=0, last=steps,
         keep=tuple(sorted({rewind, *keep} - {0})),
     )  # fmt: skip
-    yield {"dense": dense}
+    rewound = replace(dense, start=dense.at(rewind), first=rewind, keep=(), dense=dense)
+    yield {"dense": dense} | ({"twin": twin(rewound, dense)} if "twin" in spec.branches else {})
     find, before = WHEN[spec.prune.when], dict.fromkeys(spec.branches, dense)
     for level in range(1, spec.levels + 1):
-        rewound = replace(
-            dense, level=level, start=dense.at(rewind), first=rewind, keep=(), dense=dense
-        )
-        ticket = find(rewound, spec.prune, dense, before["ticket"])
+        ticket = find(replace(rewound, level=level), spec.prune, dense, before["ticket"])
         jobs = {branch: BRANCHES[branch](ticket, before[branch]) for branch in spec.branches}
         yield jobs
         if not spec.prune.one_shot:

@@ -44,7 +44,7 @@ def resolve(spec: TicketSpec) -> TicketSpec:
     if rewind > steps:
         rule = f"must not lie past the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
-    if rewind == steps and spec.levels:
+    if rewind == steps and spec.levels and spec.prune.when in ("during", "never"):
         rule = f"must leave something to train before step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
     prune = spec.prune.resolved(
@@ -63,6 +63,11 @@ def _check_branches(spec: TicketSpec) -> None:
         if branch in RETRAINED and spec.prune.when != "after":
             rule = "goes on from trained weights, and so with prune.when: after only"
             raise SpecError("branches", rule, branch)
+    if "twin" in spec.branches and spec.prune.when in ("during", "never"):
+        rule = "compares runs under one mask, and so goes with prune.when: before or after only"
+        raise SpecError("branches", rule, "twin")
+    if spec.predictors and spec.prune.when != "after":
+        raise SpecError("predictors", "goes with prune.when: after, and only so", spec.predictors)
 
 
 def _rounds(prune: PruneSpec) -> int | None:

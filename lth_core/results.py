@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lth_core.checks import steps_in
+from lth_core.jobs import Job, Measure, Pruned
 from lth_core.masks import Mask
-from lth_core.prune import at_level, groups, requested_density
+from lth_core.predictors import AtRewind, MaskStability
+from lth_core.prune import at_level, compounded, groups, requested_density
 from lth_core.spec import TicketSpec
+from lth_core.stability import Barrier
 from lth_core.ticket import Ticket
 from lth_core.train import Trainer
 from lth_core.training import Result
@@ -50,13 +54,38 @@ class LevelResult:
     def records(self) -> list[dict[str, Any]]:
         """One flat record a branch, keys as in the glossary."""
         return [
-            record(self.spec, self.level, branch, result) for branch, result in self.results.items()
+            record(self.spec, self.level, branch, result) | self._measured(branch)
+            for branch, result in self.results.items()
         ]
+
+    def _measured(self, branch: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        jobs = {name: result.job for name, result in self.results.items()}
+        for measure in measures(self.spec, branch, jobs):
+            found |= self.trainer.measured(measure)
+        return found
 
     def __str__(self) -> str:
         rows = self.records()
         accuracies = "  ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
         return f"level {self.level:2d}  density {rows[0]['density']:.3f}  {accuracies}"
+
+
+def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator[Measure]:
+    """What is taken of one of a level's branches, beside what its training remembers."""
+    job = jobs[branch]
+    if branch == "twin":
+        of = jobs.get("ticket") or jobs["dense"]
+        yield Barrier(one=of, other=job, stability=spec.stability)
+    if spec.predictors and branch == "dense":
+        yield AtRewind(dense=job, step=steps_in(spec.rewind))
+    if spec.predictors and branch == "ticket" and job.dense:
+        prune = replace(compounded(spec.prune, job.level), score="magnitude", fingerprint="")
+        early, late = (
+            Pruned(of=job.dense.at(step), prune=prune, seed=job.seed)
+            for step in (job.first, job.dense.last)
+        )
+        yield MaskStability(early=early, late=late, job=job)
 
 
 def record(spec: TicketSpec, level: int, branch: str, result: Result) -> dict[str, Any]:

@@ -59,6 +59,12 @@ def p_greater(a: Sequence[float], b: Sequence[float]) -> float:
     return float(ttest_rel(a, b, alternative="greater").pvalue)
 
 
+def slack(dense: Summary, tolerance: float | None) -> float:
+    """How far below dense still matches: what is given, or one dense deviation, at least 0.1
+    points."""
+    return max(dense.std or 0.0, LEAST_TOLERANCE) if tolerance is None else tolerance
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """What the replicates of one cell say of the ticket at one level."""
@@ -138,9 +144,9 @@ def _verdict(
 
     accuracy, early_stop = summaries("final_test_accuracy"), summaries("early_stop_step")
     dense, ticket = accuracy["dense"], accuracy["ticket"]
-    slack = max(dense.std or 0.0, LEAST_TOLERANCE) if tolerance is None else tolerance
+    allowed = slack(dense, tolerance)
     within = max(values("ticket", "steps")) <= min(values("dense", "steps"))
-    matching = within and ticket.mean >= dense.mean - slack
+    matching = within and ticket.mean >= dense.mean - allowed
     both = [s for s in seeds if s in branches.get("reinit", {})]
     p = None
     if len(both) > 1:
@@ -153,6 +159,6 @@ def _verdict(
         word = "winning" if p is not None and p < SIGNIFICANT else "matching"
     return Verdict(
         cell=cell, level=level, density=fmean(values("ticket", "density")), accuracy=accuracy,
-        early_stop=early_stop, tolerance=slack, p_reinit=p, matching=matching,
+        early_stop=early_stop, tolerance=allowed, p_reinit=p, matching=matching,
         faster=early_stop["ticket"].mean < early_stop["dense"].mean, verdict=word,
     )  # fmt: skip

@@ -27,6 +27,9 @@ app = typer.Typer(
 )
 app.add_typer(ticket_app, name="ticket")
 
+Address = Annotated[
+    str | None, typer.Option(help="A Ray cluster's address; by default this machine.")
+]
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or a name.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes to the study.")
@@ -48,9 +51,7 @@ def main() -> None:
 def sweep(
     study: StudyArgument,
     overrides: Overrides = None,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster's address; by default this machine.")
-    ] = None,
+    address: Address = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch absent datasets.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
 ) -> None:
@@ -123,6 +124,33 @@ def report(
     for note in written.notes:
         out.print(note, soft_wrap=True, markup=False)
     out.print(f"report: {written.path}", soft_wrap=True, markup=False)
+
+
+@app.command()
+def rewind(
+    study: StudyArgument,
+    overrides: Overrides = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the earliest rewind point whose tickets match, of every cell and density, by bisection
+    on the evaluation grid."""
+    from sweeps.answers import answer_table
+    from sweeps.rewind import find_rewinds
+    from sweeps.studies import find_study
+
+    screen = Console(stderr=True, highlight=False) if as_json else out
+    answers, outcome = find_rewinds(find_study(study, overrides or []), screen, address)
+    for note in outcome.notes:
+        screen.print(note, soft_wrap=True, markup=False)
+    for name, reason in outcome.failures:
+        screen.print(f"[red]failed[/] {escape(f'{name}: {reason}')}", soft_wrap=True)
+    if as_json:
+        print_json(answer.to_json() for answer in answers)
+    else:
+        out.print(answer_table(answers))
+    if outcome.failures:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -5,9 +5,10 @@ A sweep called again is the same call: the store, not Tune's snapshot, says what
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +23,7 @@ from sweeps.axes import base_values, cells, spec_of
 from sweeps.cluster import joined
 from sweeps.config import Study
 from sweeps.plan import Plan, Trial, is_stored, make_plan
+from sweeps.reader import parse_spec, spec_values
 from sweeps.records import load_records
 from sweeps.stopping import why_stop
 from sweeps.studies import remember
@@ -30,10 +32,6 @@ from tracking.publish import Publisher, open_publisher
 
 if TYPE_CHECKING:
     from ray.tune.search import Searcher
-
-Work = Sequence[tuple[tuple[int, ...], Trial]] | Study
-"""Trials, each with the steps of its dense run that any trial rewinds to; or a study whose samples
-become trials."""
 
 RETRIES = 2
 """Times a trial whose worker died is started again."""
@@ -55,8 +53,8 @@ def launch(study: Study, console: Console, address: str | None = None) -> Outcom
     """
     plan = make_plan(study)
     if address is None:
-        _check_data(plan)
-    trainer = make_trainer(_absolute(study.store))
+        check_data(plan)
+    trainer = make_trainer(absolute(study.store))
     outcome = Outcome()
     setting = make_setting(study, outcome)
     remember(study)
@@ -92,7 +90,7 @@ def make_setting(study: Study, outcome: Outcome) -> Setting:
     return Setting(
         study=study.name,
         study_digest=study.digest(),
-        store=_absolute(study.store),
+        store=absolute(study.store),
         stop=study.stop,
         tolerance=study.tolerance,
         cpu=study.resources.cpu,
@@ -111,14 +109,13 @@ def _sweep(
     from sweeps.once import Piece, TrainOnce
     from sweeps.progress import screen
 
-    shared, work, pieces = plan.shared(), list[tuple[tuple[int, ...], Trial]](), list[Piece]()
-    for number, trial in enumerate(missing):
+    shared, pieces = plan.shared(), list[Piece]()
+    for trial in missing:
         jobs = [shared[job.digest] for job in trial.jobs() if job.digest in shared]
-        work.append((jobs[0].keep if jobs else (), trial))
-        pieces.append(Piece({"work": number}, jobs))
+        pieces.append(Piece(trial_config(trial, jobs[0].keep if jobs else ()), jobs))
     with screen(console, sum(trial.spec.levels + 1 for trial in missing)):
         order = TrainOnce(pieces, trainer.known)
-        _fit(plan.study, work, setting, outcome, order, samples=len(pieces))
+        fit(plan.study, setting, outcome, order, samples=len(pieces))
 
 
 def _search(study: Study, setting: Setting, console: Console, outcome: Outcome) -> None:
@@ -130,20 +127,20 @@ def _search(study: Study, setting: Setting, console: Console, outcome: Outcome) 
     total = left * sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
     if left > 0:
         with screen(console, total):
-            _fit(study, study, setting, outcome, searcher(study, found), samples=left)
+            fit(study, setting, outcome, searcher(study, found), samples=left, space=study)
     found = open_study(study)
     outcome.notes += ["best: " + line for line in best(found, study)]
 
 
-def _fit(
+def fit(
     study: Study,
-    work: Work,
     setting: Setting,
     outcome: Outcome,
     search: Searcher,
     samples: int,
+    space: Study | None = None,
 ) -> None:
-    """One Tuner over what a searcher suggests: numbers of trials, or samples of the space.
+    """One Tuner over what a searcher suggests: trials, or samples of a study's space.
 
     Raises:
         StoreError: the store could not be written; every later trial would meet the same.
@@ -155,7 +152,9 @@ def _fit(
     resources = study.resources.model_dump()
     scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trainable, work=work, setting=setting), resources),
+        tune.with_resources(
+            tune.with_parameters(trainable, setting=setting, space=space), resources
+        ),
         tune_config=tune.TuneConfig(
             num_samples=samples, search_alg=search, reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
@@ -174,12 +173,12 @@ def _fit(
             outcome.failures += [(name, reason) for name, reason in failed]
             if result.error and not failed:
                 reason = str(result.error).strip().splitlines()[-1]
-                outcome.failures.append((_name(work, result.config or {}), reason))
+                outcome.failures.append((_name(result.config or {}), reason))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def trainable(config: dict[str, Any], work: Work, setting: Setting) -> None:
+def trainable(config: dict[str, Any], setting: Setting, space: Study | None) -> None:
     """What a Ray Tune trial runs: one trial, or a sample's cells.
 
     A failure that would come again (bad data, a loss that is not finite) is reported, not raised:
@@ -190,12 +189,9 @@ def trainable(config: dict[str, Any], work: Work, setting: Setting) -> None:
     use_threads(setting.cpu)
     trainer = make_trainer(setting.store)
     try:
-        if isinstance(work, Study):
-            keep, trials = (), sampled_trials(work, config)
-        else:
-            keep, *trials = work[config["work"]]
+        keep, trials = config_trials(config) if space is None else sampled_trials(space, config)
     except LthError as error:
-        tune.report({"failed": [(str(config), str(error))]})
+        tune.report({"failed": [(_name(config), str(error))]})
         return
     report: dict[str, Any] = {"failed": []}
     last: list[dict[str, Any]] = []
@@ -209,16 +205,32 @@ def trainable(config: dict[str, Any], work: Work, setting: Setting) -> None:
         except LthError as error:
             report["failed"].append((trial.id, str(error)))
         last += [row for row in rows if row["branch"] in ("ticket", "dense")]
-    if isinstance(work, Study) and last and report == {"failed": []}:
-        report |= {key: fmean(row[key] for row in last) for key in work.search.objective}
+    if space and last and report == {"failed": []}:
+        report |= {key: fmean(row[key] for row in last) for key in space.search.objective}
     tune.report(report)
 
 
-def sampled_trials(study: Study, sample: dict[str, Any]) -> tuple[Trial, ...]:
+Work = tuple[Sequence[int], Sequence[Trial]]
+"""Trials, and steps of their dense run that others rewind to."""
+
+
+def trial_config(trial: Trial, keep: Sequence[int]) -> dict[str, Any]:
+    """A trial as Tune carries it to a worker."""
+    said = {"fields": trial.fields, "spec": spec_values(trial.spec), "keep": list(keep)}
+    return {"name": trial.id, "trial": json.dumps(said)}
+
+
+def config_trials(config: Mapping[str, Any]) -> Work:
+    """What `trial_config` was given."""
+    said = json.loads(config["trial"])
+    return said["keep"], (Trial(said["fields"], parse_spec(said["spec"])),)
+
+
+def sampled_trials(study: Study, sample: dict[str, Any]) -> Work:
     """A sample of the space on every cell of the axes."""
     base = base_values(study)
     points = [{**sample, **cell} for cell in cells(study)]
-    return tuple(Trial(fields, spec_of(base, fields)) for fields in points)
+    return (), tuple(Trial(fields, spec_of(base, fields)) for fields in points)
 
 
 def _is_done(trial: Trial, study: Study, trainer: Trainer) -> bool:
@@ -229,7 +241,7 @@ def _is_done(trial: Trial, study: Study, trainer: Trainer) -> bool:
     return bool(records) and why_stop(records, study.stop, study.tolerance) is not None
 
 
-def _check_data(plan: Plan) -> None:
+def check_data(plan: Plan) -> None:
     """Load each dataset once here: what is absent is said before Ray starts."""
     import torch
 
@@ -237,9 +249,9 @@ def _check_data(plan: Plan) -> None:
         data.load(spec, torch.device("cpu"))
 
 
-def _name(work: Work, config: dict[str, Any]) -> str:
+def _name(config: Mapping[str, Any]) -> str:
     """What a piece of work is called: its trial, or a sample."""
-    return str(config) if isinstance(work, Study) else work[config["work"]][1].id
+    return str(config.get("name", config))
 
 
 def _line(trial: Trial, rows: list[dict[str, Any]]) -> str:
@@ -247,5 +259,6 @@ def _line(trial: Trial, rows: list[dict[str, Any]]) -> str:
     return f"{trial.id[:6]} level {rows[0]['level']} density {rows[0]['density']:.3f} {accuracies}"
 
 
-def _absolute(store: str) -> str:
+def absolute(store: str) -> str:
+    """A store's place wherever one is: a worker's folder is not the user's."""
     return store if "://" in store else str(Path(store).expanduser().absolute())

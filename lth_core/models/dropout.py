@@ -9,7 +9,7 @@ from lth_core.seeds import generator
 
 
 class Dropout(nn.Module):
-    """``torch.nn.Dropout`` whose draws are a function of (seed, level, place, step).
+    """``torch.nn.Dropout`` whose draws are a function of (seed, run, place, step).
 
     Drawn on the CPU, so that every device drops the same units. It counts its own calls in training
     mode, one a step; ``restart_dropout`` says which run they belong to.
@@ -22,12 +22,12 @@ class Dropout(nn.Module):
     def __init__(self, p: float, place: str) -> None:
         super().__init__()
         self.p, self.place = p, place
-        self.seed, self.level, self.step = 0, 0, 0
+        self.seed, self.run, self.step = 0, "0", 0
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or not self.p:
             return x
-        stream = generator(self.seed, "dropout", self.level, self.place, self.step)
+        stream = generator(self.seed, "dropout", self.run, self.place, self.step)
         self.step += 1
         kept = torch.rand(x.shape, generator=stream) >= self.p
         return x * kept.to(x.device, x.dtype) / (1 - self.p)
@@ -44,8 +44,8 @@ def own_dropout(model: nn.Module) -> None:
             setattr(model.get_submodule(parent), last, Dropout(module.p, name))
 
 
-def restart_dropout(model: nn.Module, seed: int, level: int, step: int) -> None:
-    """Begin a run: what is dropped from here on is that of (seed, level) from ``step`` on."""
+def restart_dropout(model: nn.Module, seed: int, run: str, step: int) -> None:
+    """Begin a run: what is dropped from here on is that of (seed, run) from ``step`` on."""
     for module in model.modules():
         if isinstance(module, Dropout):
-            module.seed, module.level, module.step = seed, level, step
+            module.seed, module.run, module.step = seed, run, step

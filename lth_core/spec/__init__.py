@@ -15,6 +15,7 @@ from lth_core.spec.data import Augment, DataSpec
 from lth_core.spec.digest import SCHEMA, WHERE, canonical_json, describe, sha256
 from lth_core.spec.model import Initialization, ModelSpec
 from lth_core.spec.prune import PruneSpec
+from lth_core.spec.stability import StabilitySpec
 from lth_core.spec.train import Optimizer, Precision, Schedule, TrainSpec
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Precision",
     "PruneSpec",
     "Schedule",
+    "StabilitySpec",
     "TicketSpec",
     "TrainSpec",
     "canonical_json",
@@ -53,9 +55,15 @@ class TicketSpec(Checks):
     levels: int = 15
     """Prunings applied, one after the other; 0 is the dense run alone."""
     rewind: int | str = "0it"
-    """Rewind point: the step (`500it`) or epoch (`2ep`) whose weights a ticket starts from."""
+    """Rewind point: the step (`500it`), epoch (`2ep`) or share of training (`5%`) whose weights a
+    ticket starts from."""
     branches: tuple[str, ...] = ("ticket", "reinit", "random_mask")
     """What is trained at each level; see `lth list branches`."""
+    predictors: bool = False
+    """Record what the dense run looks like at the rewind point and may tell whether it is late
+    enough: distance, cosine and signs against its end, loss, gradient, curvature, masks."""
+    stability: StabilitySpec = field(default_factory=StabilitySpec)
+    """How branch `twin` is compared with the run that it is a twin of."""
     seed: int = 0
     """The replicate: draws initialization, data order, augmentation and control masks."""
 

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite
 
 import torch
 from safetensors import SafetensorError
@@ -16,7 +17,7 @@ from torch import nn
 from lth_core import data, masks, models, ticket
 from lth_core.data import Dataset
 from lth_core.errors import CorruptEntryError, StoreError, TicketFileError
-from lth_core.jobs import Init, Job, MaskRecipe
+from lth_core.jobs import Init, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
 from lth_core.measures import (
     chance_overlap,
@@ -85,7 +86,7 @@ class Trainer:
 
     def model(self, job: Job) -> nn.Module:
         """The job's network; only its structure is meant, its weights are of no seed."""
-        return template(job.model, self._data(job).shape, self._data(job).classes)
+        return template(job.model, self.data(job).shape, self.data(job).classes)
 
     def start(self, job: Job) -> State:
         """The weights and buffers a job starts from, before its mask."""
@@ -93,7 +94,7 @@ class Trainer:
 
     def drawn(self, init: Init, job: Job) -> State:
         """The weights and buffers of the job's network, freshly drawn."""
-        dataset, draw = self._data(job), generator(init.seed, *init.draw)
+        dataset, draw = self.data(job), generator(init.seed, *init.draw)
         model = models.build(job.model, dataset.shape, dataset.classes, draw)
         return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -101,7 +102,7 @@ class Trainer:
         self, state: State, mask: Mask, initial: State, job: Job, examples: int
     ) -> Candidate:
         """A state of the job's network, for a score."""
-        dataset = self._data(job)
+        dataset = self.data(job)
 
         def batch() -> Batch:
             split = dataset.train.of_each_class(examples, generator(job.seed, "mask", "examples"))
@@ -110,7 +111,7 @@ class Trainer:
         return Candidate(
             weights=masks.masked({name: state[name] for name in mask}, mask),
             mask=mask, initial={name: initial[name] for name in mask},
-            copy=lambda: self._network(job, state), batch=batch, seed=job.seed,
+            copy=lambda: self.network(job, state), batch=batch, seed=job.seed,
         )  # fmt: skip
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
@@ -137,13 +138,25 @@ class Trainer:
         """The mask of a job's result: its own, or the one that it finds."""
         return self.final(job)[1] if job.finds else self.mask(job.mask, job)
 
+    def measured(self, measure: Measure) -> dict[str, float | None]:
+        """A measure's numbers, remembered."""
+        entry = self._entry("measures", measure.digest)
+        if entry is None:
+            taken = {
+                name: None if value is None or not isfinite(value) else value
+                for name, value in measure.take(self).items()
+            }
+            self.store.put("measures", measure.digest, taken)
+            return taken
+        return entry.meta
+
     def ticket(self, spec: TicketSpec, level: int, branch: str, job: Job) -> Ticket:
         """The subnetwork that a job trains or finds, with the weights to start from."""
         mask = self.mask_of(job)
         return Ticket(
             spec=spec, level=level, branch=branch, rewind_step=job.first, mask=mask,
             start=masks.masked(self.start(job), mask),
-            example_shape=self._data(job).shape, classes=self._data(job).classes,
+            example_shape=self.data(job).shape, classes=self.data(job).classes,
         )  # fmt: skip
 
     # Training and remembering
@@ -155,7 +168,7 @@ class Trainer:
         begun = masks.masked(start, mask)
         like = self.mask(job.mask.like, job) if job.mask.like else mask
         final = recent(self._finals, job.digest, lambda: (state, mask))
-        counts = layers_of(self.model(job), self._data(job).shape)
+        counts = layers_of(self.model(job), self.data(job).shape)
         training = Training(
             curves=outcome.curves,
             layers={
@@ -195,25 +208,25 @@ class Trainer:
             raise StoreError(f"the store has lost training {job.digest}; sweep again to remake it")
         mask = self.mask(job.mask, job)
         start = self.start(job) if start is None else start
-        dataset = self._data(job)
-        model = self._network(job, masks.masked(start, mask))
+        dataset = self.data(job)
+        model = self.network(job, masks.masked(start, mask))
         order = Order(
             examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
-            level=0 if job.train.replay_order else job.level, augment=job.data.augment,
+            run=job.run, augment=job.data.augment,
         )  # fmt: skip
-        models.restart_dropout(model, order.seed, order.level, job.first)
+        models.restart_dropout(model, order.seed, order.run, job.first)
         return run(
             Task(model=model, masking=self._masking(job, model, mask, start), data=dataset,
                  spec=_mask_train(job), order=order, first=job.first, last=job.last,
                  keep=job.keep)
         )  # fmt: skip
 
-    def _network(self, job: Job, state: State) -> nn.Module:
+    def network(self, job: Job, state: State) -> nn.Module:
         """The job's network with a state, on the device, in training mode."""
         model = copy.deepcopy(self.model(job))
         model.load_state_dict(state)
         model.to(self.device).train()
-        if len(self._data(job).shape) == 3:
+        if len(self.data(job).shape) == 3:
             model.to(memory_format=torch.channels_last)
         return model
 
@@ -251,7 +264,7 @@ class Trainer:
             logger.warning("store: %s; it is made again", error)
             return None
 
-    def _data(self, job: Job) -> Dataset:
+    def data(self, job: Job) -> Dataset:
         return data.load(job.data, self.device)
 
 

@@ -15,12 +15,15 @@ from lth_core.spec import Augment
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Batches of every epoch, drawn from (seed, level, epoch); each example once an epoch."""
+    """Batches of every epoch, drawn from (seed, run, epoch); each example once an epoch.
+
+    run: the level, and which data order of it: as `Job.run`.
+    """
 
     examples: int
     batch_size: int
     seed: int
-    level: int
+    run: str
     augment: Augment = "none"
 
     @property
@@ -45,7 +48,7 @@ class Order:
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
         """One epoch's order (n,) and augmentation draws (n, 3), by position in the order."""
         order = torch.randperm(
-            self.examples, generator=generator(self.seed, "order", self.level, epoch)
+            self.examples, generator=generator(self.seed, "order", self.run, epoch)
         )
-        stream = generator(self.seed, "augment", self.level, epoch)
+        stream = generator(self.seed, "augment", self.run, epoch)
         return order, draws(self.augment, self.examples, stream)
