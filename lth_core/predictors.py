@@ -19,6 +19,7 @@ from lth_core.masks import Mask, State, counts, overlap
 from lth_core.measures import chance_overlap
 from lth_core.models.dropout import Dropout
 from lth_core.seeds import generator
+from lth_core.train.precision import arithmetic
 
 EXAMPLES = 1000
 """Training examples, drawn, that loss, gradient and curvature are of."""
@@ -56,14 +57,15 @@ class AtRewind(Measure):
         def loss() -> Tensor:
             return cross_entropy(model(data.normalize(some.x)), some.y)
 
-        value = loss()
-        gradient = torch.autograd.grad(value, parameters)
-        return {
-            **apart(start, lab.final(self.dense)[0], mask),
-            "rewind_loss": value.item(),
-            "rewind_gradient_norm": _length(gradient),
-            "rewind_curvature": top_eigenvalue(loss, parameters, stream),
-        }
+        # Whatever training's own: a second derivative of bf16 is noise.
+        with arithmetic("fp32", data.train.x.device):
+            value = loss()
+            return {
+                **apart(start, lab.final(self.dense)[0], mask),
+                "rewind_loss": value.item(),
+                "rewind_gradient_norm": _length(torch.autograd.grad(value, parameters)),
+                "rewind_curvature": top_eigenvalue(loss, parameters, stream),
+            }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,6 +17,7 @@ from lth_core.jobs import Job, Lab, Measure
 from lth_core.masks import State
 from lth_core.spec import StabilitySpec
 from lth_core.train.loop import evaluate
+from lth_core.train.precision import arithmetic
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 STATISTICS_BATCH = 500
@@ -36,7 +37,8 @@ class Barrier(Measure):
     def take(self, lab: Lab) -> dict[str, float | None]:
         data, ends = lab.data(self.one), (lab.final(self.one)[0], lab.final(self.other)[0])
         model = lab.network(self.one, ends[0])
-        test, train = path(model, data, *ends, self.stability)
+        with arithmetic(self.one.train.precision, data.train.x.device):
+            test, train = path(model, data, *ends, self.stability)
         return {"test_barrier": barrier(test), "train_barrier": barrier(train)}
 
 

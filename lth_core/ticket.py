@@ -31,6 +31,7 @@ from lth_core.spec import (
     DataSpec,
     ModelSpec,
     PruneSpec,
+    StabilitySpec,
     TicketSpec,
     TrainSpec,
     canonical_json,
@@ -177,7 +178,8 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
 
 def spec_from(said: Mapping[str, Any]) -> TicketSpec:
     """A spec from what ``describe`` said of it."""
-    parts = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec}
+    parts = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec,
+             "stability": StabilitySpec}  # fmt: skip
     return TicketSpec(**{k: parts[k](**v) if k in parts else v for k, v in said.items()})
 
 

@@ -109,6 +109,16 @@ def verdicts(
     ]
 
 
+WORDS = ("winning", "matching", "not matching", "too few replicates")
+"""What a verdict reads, the best first."""
+
+
+def best_word(found: Iterable[Verdict]) -> str:
+    """The best of some verdicts; `none` of none."""
+    words = {verdict.verdict for verdict in found}
+    return next((word for word in WORDS if word in words), "none")
+
+
 def sparsest(
     found: Iterable[Verdict], of: Sequence[str] = ("matching", "winning")
 ) -> Verdict | None:

@@ -18,6 +18,8 @@ from tracking.sections import MISSING, density_text
 class Answer:
     """The earliest matching rewind point of a cell at one level, in steps of training.
 
+    monotone: whether it could be bisected; else the grid was asked. finished: False where a probe
+    failed.
     confidence, confidence_below: that it matches, and that the point below it does not.
     probes: points looked at; points: all there are.
     trainings: tickets that those took, stored ones too; trainings_grid: what all points take.
@@ -29,6 +31,7 @@ class Answer:
     earliest: int | None
     below: int | None
     monotone: bool
+    finished: bool
     confidence: float | None
     confidence_below: float | None
     steps: int
@@ -52,6 +55,8 @@ class Answer:
     @property
     def how(self) -> str:
         """How it was found."""
+        if not self.finished:
+            return "unfinished"
         return "bisected" if self.monotone else "not monotone: grid"
 
 
@@ -78,7 +83,7 @@ def answer_table(answers: Sequence[Answer]) -> Table:
             MISSING if answer.below is None else f"{answer.below}it",
             _percent(answer.confidence_below),
             f"{answer.trainings} of {answer.trainings_grid}",
-            Text(answer.how, style="" if answer.monotone else "yellow"),
+            Text(answer.how, style="" if answer.how == "bisected" else "yellow"),
         )
     return table
 

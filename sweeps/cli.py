@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from rich.table import Table
 from lth_core.errors import LthError, SpecError
 from sweeps.console import AsJson, out, print_json, write_text
 from sweeps.ticket_commands import ticket_app
+
+if TYPE_CHECKING:
+    from sweeps.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,14 +60,13 @@ def sweep(
 ) -> None:
     """Plan, launch or resume, track, report."""
     from sweeps.launch import launch
-    from sweeps.plan import make_plan, summary
+    from sweeps.plan import make_plan
     from sweeps.report import finish
     from sweeps.studies import find_study
 
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     chosen = find_study(study, changes)
-    cost = summary(make_plan(chosen))
-    out.print(plan_line(chosen.name, cost), soft_wrap=True)
+    out.print(plan_text(make_plan(chosen)), soft_wrap=True)
     if dry_run:
         return
     outcome = launch(chosen, out, address)
@@ -96,11 +98,12 @@ def plan(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = Fa
     from sweeps.studies import find_study
 
     chosen = find_study(study, overrides or [])
-    cost = summary(make_plan(chosen))
+    planned = make_plan(chosen)
     if as_json:
-        print_json([cost])
+        sharing = {name: {"made": m, "used": u} for name, (m, u) in planned.sharing().items()}
+        print_json([{**summary(planned), "sharing": sharing}])
     else:
-        out.print(plan_line(chosen.name, cost), soft_wrap=True)
+        out.print(plan_text(planned), soft_wrap=True)
 
 
 @app.command()
@@ -257,14 +260,20 @@ def ui(
     serve_ui(tracking.uri, port)
 
 
-def plan_line(name: str, cost: dict[str, int]) -> str:
-    """The plan in a sentence."""
+def plan_text(plan: Plan) -> str:
+    """The plan in a sentence, and what of it is made once for several."""
+    from sweeps.plan import summary
+
+    cost = summary(plan)
     saved = 1 - cost["steps_unique"] / max(1, cost["steps_naive"])
-    return (
-        f"[bold]{name}[/]: {cost['trials']} trials, {cost['trainings_unique']} trainings "
-        f"({cost['trainings_naive']} without sharing), {cost['steps_unique']:,} steps "
-        f"({saved:.1%} saved)"
+    text = (
+        f"[bold]{plan.study.name}[/]: {cost['trials']} trials, {cost['trainings_unique']} "
+        f"trainings ({cost['trainings_naive']} without sharing), {cost['steps_unique']:,} "
+        f"steps ({saved:.1%} saved)"
     )
+    shared = [f"{name} {made} for {used}" for name, (made, used) in plan.sharing().items()
+              if made < used]  # fmt: skip
+    return f"{text}\nshared: {', '.join(shared)}" if shared else text
 
 
 if __name__ == "__main__":

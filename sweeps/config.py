@@ -179,6 +179,8 @@ class Study(_Part):
     tracking: Tracking = Tracking()
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Accuracy below dense that still matches; null: one dense deviation, at least 0.001."""
+    stable_below: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Error barrier between a run and its twin below which training is called stable."""
     reference: Reference | None = None
     """What `lth verify` compares with; decides nothing of what is trained."""
 

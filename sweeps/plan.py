@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -55,6 +55,20 @@ class Plan:
     def needed(self) -> Counter[str]:
         """How many trials need each training, by digest."""
         return Counter(job.digest for trial in self.trials for job in trial.jobs())
+
+    def sharing(self) -> dict[str, tuple[int, int]]:
+        """Of each branch, and of the tickets' masks: how many are made, and for how many users."""
+        made: dict[str, set[str]] = defaultdict(set)
+        users: Counter[str] = Counter()
+        for trial in self.trials:
+            for branches in levels(trial.spec):
+                found = {branch: job.digest for branch, job in branches.items()}
+                if "ticket" in branches:
+                    found["mask"] = branches["ticket"].mask.digest
+                for name, digest in found.items():
+                    made[name].add(digest)
+                    users[name] += 1
+        return {name: (len(made[name]), users[name]) for name in made}
 
     def cost(self) -> dict[str, int]:
         """Trials; trainings and steps, as the sum over trials and with each trained once."""

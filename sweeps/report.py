@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,13 +16,15 @@ from lth_core import find_tickets
 from lth_core.errors import SpecError, TrackingError
 from lth_core.store import Store, open_store
 from lth_core.train import Trainer
-from lth_core.verdict import Verdict
+from lth_core.verdict import WORDS, Verdict, best_word, verdicts
 from sweeps.config import Study
 from sweeps.overlaps import with_overlaps
 from sweeps.plan import Trial, make_plan, summary
 from sweeps.records import load_curves, load_mask, load_records, searched_trials, with_verdicts
 from sweeps.trainable import level_records, trial_run
-from tracking.publish import Publisher, open_publisher, versions
+from tracking import names
+from tracking.about import versions
+from tracking.publish import Publisher, open_publisher
 from tracking.report import write_report
 from tracking.terminal import verdict_table
 
@@ -65,7 +68,7 @@ def finish(study: Study, console: Console, output: Path | None = None) -> Writte
     """Print the verdict, write the report, and put it on the study's run in MLflow."""
     records, found = study_records(study)
     axes, store = make_plan(study).axes, open_store(study.store)
-    console.print(verdict_table(records, axes, study.tolerance))
+    console.print(verdict_table(records, axes, study.tolerance, study.stable_below))
     path = write_report(
         output or study.folder() / "report.html",
         study.name,
@@ -74,37 +77,39 @@ def finish(study: Study, console: Console, output: Path | None = None) -> Writte
         lambda digest: load_curves(store, digest),
         study.tolerance,
         _about(study, records),
+        study.stable_below,
     )
     notes = []
     if study.tracking.uri and output is None:
         try:
             publish_missing(study)
-            publisher = _publisher(study)
-            publisher.publish_study(path, *_study_says(found))
+            _publisher(study).publish_study(path, *_study_says(found))
         except TrackingError as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
     return Written(path, notes)
 
 
 def publish_missing(study: Study) -> int:
-    """Publish every finished level that MLflow has not got; how many trials it then has.
+    """Publish every finished level and verdict that MLflow has not got; how many trials it has.
 
     Raises:
         TrackingError: the server cannot be reached or refuses.
     """
     publisher, store = _publisher(study), open_store(study.store)
-    trainer, count = Trainer(store, frozen=True), 0
+    trainer, records = Trainer(store, frozen=True), list[Record]()
     for trial in study_trials(study, store):
-        done = {record["level"] for record in load_records(store, study.name, [trial])}
-        if not done:
+        rows = load_records(store, study.name, [trial])
+        if not rows:
             continue
-        count += 1
-        run = trial_run(trial)
+        records += rows
+        done, run = {record["level"] for record in rows}, trial_run(trial)
         if publisher.published(run) < len(done):
             for level in islice(find_tickets(trial.spec, trainer), len(done)):
                 publisher.publish(run, level, level_records(trial, study.name, level))
         publisher.finish(run)
-    return count
+    axes = make_plan(study).axes
+    publisher.publish_verdicts(_by_trial(records, axes, verdicts(records, axes, study.tolerance)))
+    return len({record["trial"] for record in records})
 
 
 def _publisher(study: Study) -> Publisher:
@@ -116,9 +121,22 @@ def _publisher(study: Study) -> Publisher:
 def _study_says(found: list[Verdict]) -> tuple[dict[str, float], dict[str, str]]:
     """Counts of the verdicts, as metrics, and the best of them, as a tag."""
     words = [verdict.verdict for verdict in found]
-    order = ("winning", "matching", "not matching", "too few replicates")
-    counts = {f"verdicts/{word}": float(words.count(word)) for word in order}
-    return counts, {"verdict": next((word for word in order if word in words), "none")}
+    counts = {f"verdicts/{word}": float(words.count(word)) for word in WORDS}
+    return counts, {names.VERDICT: best_word(found)}
+
+
+def _by_trial(
+    records: list[Record], axes: list[str], found: list[Verdict]
+) -> dict[str, list[Verdict]]:
+    """The verdicts on each trial's cell, by the trial's key."""
+    by_cell: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in found:
+        by_cell[repr(list(verdict.cell.values()))].append(verdict)
+    cell = [axis for axis in axes if axis != "seed"]
+    return {
+        record["spec_digest"]: by_cell[repr([record.get(axis) for axis in cell])]
+        for record in records
+    }
 
 
 def _about(study: Study, records: list[Record]) -> dict[str, str]:

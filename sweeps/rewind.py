@@ -21,7 +21,7 @@ from lth_core.verdict import FEWEST
 from sweeps.answers import Answer
 from sweeps.axes import Fields, base_values, spec_of
 from sweeps.cluster import joined
-from sweeps.config import Study
+from sweeps.config import Stop, Study
 from sweeps.launch import Outcome, absolute, check_data, fit, make_setting, trial_config
 from sweeps.plan import Trial, make_plan
 from sweeps.trainable import Setting, make_trainer
@@ -112,6 +112,7 @@ class Search:
                 yield Answer(
                     cell=cell.fields, level=level, density=cell.densities[level],
                     earliest=found.earliest, below=found.below, monotone=found.monotone,
+                    finished=not found.ask,
                     confidence=at, confidence_below=under, steps=cell.steps,
                     probes=len(known), points=len(cell.points),
                     trainings=each * len(known), trainings_grid=each * len(cell.points),
@@ -166,7 +167,7 @@ def find_rewinds(
     if address is None:
         check_data(plan)
     trainer, outcome = make_trainer(absolute(study.store)), Outcome()
-    setting = make_setting(study, outcome)
+    setting = replace(make_setting(study, outcome), stop=Stop())
     search = Search(study, trainer)
     first = [(number, trial) for number in range(len(search.cells))
              for trial in search.missing(number)]  # fmt: skip

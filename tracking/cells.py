@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from lth_core.branches import BRANCHES
 from lth_core.verdict import Summary, summarize
 
 Record = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,12 @@ def _label(rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | N
     if free is not None and len(methods(rows)) == 1:
         start, names = [rows[0]["method"]], free
     return ", ".join([*start, *(f"{name}={shown(rows[0].get(name))}" for name in names)])
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spaced, the first and the last among them."""
+    most, last = min(most, len(items)), len(items) - 1
+    return [items[round(i * last / max(most - 1, 1))] for i in range(most)]
 
 
 def shown(value: object) -> str:

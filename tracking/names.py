@@ -11,6 +11,11 @@ LEVELS = "lth.levels"
 COMMIT = "lth.git_commit"
 METHOD = "method"
 """Tag of a trial's run: the short name of the way it prunes, to filter runs by."""
+VERDICT = "verdict"
+"""Tag of a study's and of a trial's run: the best verdict on a level of its cell; with
+`.level_NN`, that on one level. And the prefix of the verdicts' metrics."""
+VERDICTS = "lth.verdicts"
+"""Tag: digest of the verdicts that a trial's run has: writing them twice is writing them once."""
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
 
@@ -39,6 +44,16 @@ BRANCH_METRICS = (
     "travel_inside",
     "travel_outside",
     "sign_agreement",
+    "test_barrier",
+    "train_barrier",
+    "rewind_distance",
+    "rewind_cosine",
+    "rewind_sign_agreement",
+    "rewind_loss",
+    "rewind_gradient_norm",
+    "rewind_curvature",
+    "rewind_mask_overlap",
+    "rewind_mask_overlap_chance",
     "train_seconds",
 )
 """Record fields of each branch, as metrics `BRANCH/NAME` with step = level; none where None."""

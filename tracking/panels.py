@@ -138,8 +138,10 @@ def limits(
 def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
     """One legend above all panels: what was drawn, by name."""
     if handles:
+        widest = 0.7 + 0.08 * max(map(len, handles))  # inches, with its sign
+        columns = max(1, min(len(handles), 5, int(figure.get_size_inches()[0] / widest)))
         figure.legend(
-            list(handles.values()), [plain(name) for name in handles], ncols=min(len(handles), 5),
+            list(handles.values()), [plain(name) for name in handles], ncols=columns,
             loc="outside upper center", frameon=False, fontsize=10, labelcolor=INK,
         )  # fmt: skip
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sqlite3
-import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +14,19 @@ from safetensors.torch import save_file
 from lth_core import masks
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
-from lth_core.spec import TicketSpec, describe
+from lth_core.spec import TicketSpec, describe, sha256
+from lth_core.verdict import Verdict, best_word, sparsest
 from tracking import names
+from tracking.about import git_commit, versions
+from tracking.client import check_database, speaking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BATCH = 1000
 """Metrics in one call, MLflow's limit."""
+PAGE = 1000
+"""Runs in one answer."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Publisher:
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        with _speaking(self.uri) as client:
+        with speaking(self.uri) as client:
             run_id, published = self._run(client, run)
             if level.level < published:
                 return
@@ -82,7 +82,7 @@ class Publisher:
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        with _speaking(self.uri) as client:
+        with speaking(self.uri) as client:
             found = self._find(client, run)
             return found[1] if found else 0
 
@@ -92,10 +92,31 @@ class Publisher:
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        with _speaking(self.uri) as client:
+        with speaking(self.uri) as client:
             run_id, _ = self._run(client, run)
             if client.get_run(run_id).info.status != "FINISHED":
                 client.set_terminated(run_id, "FINISHED")
+
+    def publish_verdicts(self, found: Mapping[str, Sequence[Verdict]]) -> None:
+        """Write the verdicts on the levels of each trial's cell; what is there already is left.
+
+        Args:
+            found: by the trial's key.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with speaking(self.uri) as client:
+            token = None
+            while token != "":
+                page = client.search_runs([self.experiment], max_results=PAGE, page_token=token)
+                for run in page:
+                    said = found.get(run.data.tags.get(names.KEY, ""), ())
+                    digest = sha256([[v.level, v.verdict, v.p_reinit, v.density] for v in said])
+                    if said and run.data.tags.get(names.VERDICTS) != digest:
+                        tags, metrics = verdict_tags(said, digest), verdict_metrics(said)
+                        client.log_batch(run.info.run_id, metrics=list(metrics), tags=list(tags))
+                token = page.token or ""
 
     def publish_study(
         self, report: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
@@ -105,7 +126,7 @@ class Publisher:
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        with _speaking(self.uri) as client:
+        with speaking(self.uri) as client:
             for tag, word in tags.items():
                 client.set_tag(self.study_run, tag, word)
             known = client.get_run(self.study_run).data.metrics
@@ -167,13 +188,13 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
     artifacts = None
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
-        _check_database(database)
+        check_database(database)
         uri, artifacts = f"sqlite:///{database}", str(database.parent / "mlartifacts" / study)
     elif not uri.startswith(("http://", "https://")):
         raise TrackingError(
             f"tracking.uri: must be sqlite:///FILE, http://... or null, but got {uri!r}"
         )
-    with _speaking(uri) as client:
+    with speaking(uri) as client:
         experiment = client.get_experiment_by_name(study)
         experiment_id = (
             experiment.experiment_id
@@ -189,16 +210,31 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
         return Publisher(uri, experiment_id, made.info.run_id, git_commit())
 
 
-def _check_database(database: Path) -> None:
-    """MLflow itself tries for minutes to open a file that cannot be opened."""
-    try:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(database)) as opened:
-            opened.execute("select count(*) from sqlite_master")
-    except (OSError, sqlite3.Error) as error:
-        raise TrackingError(
-            f"tracking.uri: {database} cannot be opened as an SQLite file: {error}"
-        ) from None
+def verdict_tags(found: Sequence[Verdict], digest: str) -> Iterator[Any]:
+    """The best of a trial's verdicts, and each level's, to filter runs by."""
+    from mlflow.entities import RunTag
+
+    yield RunTag(names.VERDICT, best_word(found))
+    for verdict in found:
+        yield RunTag(f"{names.VERDICT}.{names.level_folder(verdict.level)}", verdict.verdict)
+    yield RunTag(names.VERDICTS, digest)
+
+
+def verdict_metrics(found: Sequence[Verdict]) -> Iterator[Any]:
+    """A trial's verdicts as numbers, with step = level."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    for verdict in found:
+        for name, value in {
+            "matching": float(verdict.matching),
+            "winning": float(verdict.verdict == "winning"),
+            "p_reinit": verdict.p_reinit,
+        }.items():
+            if value is not None:
+                yield Metric(f"{names.VERDICT}/{name}", value, now, verdict.level)
+    if best := sparsest(found):
+        yield Metric(f"{names.VERDICT}/sparsest_matching_density", best.density, now, best.level)
 
 
 def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
@@ -239,52 +275,3 @@ def _params(spec: TicketSpec) -> Iterator[Any]:
     yield Param("spec_digest", spec.digest())
     for key, value in versions().items():
         yield Param(f"version.{key}", value)
-
-
-@lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on, and the device."""
-    import platform
-    from importlib.metadata import version
-
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor()
-    packages = {name: version(name) for name in ("torch", "ray", "mlflow", "numpy")}
-    return {**packages, "python": platform.python_version(), "device": device or platform.machine()}
-
-
-def git_commit() -> str:
-    """The commit of the folder the sweep was started in, or empty."""
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-@contextmanager
-def _speaking(uri: str) -> Iterator[MlflowClient]:
-    """A client whose every failure is a TrackingError, after seconds and not minutes."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-    logging.getLogger("alembic").setLevel(logging.ERROR)
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield _client(uri)
-    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TrackingError(
-            f"tracking.uri: {uri} does not answer as MLflow should: {reason}"
-        ) from None
-
-
-@lru_cache(maxsize=4)
-def _client(uri: str) -> MlflowClient:
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)

@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from lth_core.store import FolderFiles
 from lth_core.verdict import FEWEST
 from tracking.cells import Record, cells, methods
-from tracking.figures import FIGURES, CurvesOf
+from tracking.figures import CurvesOf, figures
 from tracking.method_table import method_tables
+from tracking.rewind_table import predictor_tables, rewind_tables
+from tracking.rewinds import STABLE_BELOW, settled_methods
 from tracking.sections import NOTHING, count, density_text, sections
 
 
@@ -29,6 +31,7 @@ def headlines(
         axes: dotted names of the study's axes; those but `seed` make a cell.
         tolerance: accuracy below dense that still matches; None: as `lth_core.verdict` says.
     """
+    records = settled_methods(records, axes)
     return [section.headline for section in sections(records, axes, tolerance)]
 
 
@@ -40,6 +43,7 @@ def write_report(
     curves: CurvesOf,
     tolerance: float | None,
     about: Mapping[str, str],
+    stable_below: float = STABLE_BELOW,
 ) -> Path:
     """Write one HTML file in need of no other, and figures/NAME.png and .pdf beside it.
 
@@ -49,6 +53,7 @@ def write_report(
         records, axes, tolerance: as in `headlines`.
         curves: from a record's `training_digest` to its learning curves.
         about: how it was run, shown as it is: versions, machine, command, ...
+        stable_below: barrier, in error as a fraction, below which training is stable.
 
     Returns:
         The file's absolute path.
@@ -56,8 +61,9 @@ def write_report(
     Raises:
         StoreError: a file cannot be written.
     """
+    records = settled_methods(records, axes)
     files, shown = FolderFiles(file.parent), []
-    for name, chart in FIGURES.items() if records else ():
+    for name, chart in figures(stable_below).items() if records else ():
         figure = chart.draw(records, axes, curves)
         if figure is None:
             continue
@@ -65,24 +71,34 @@ def write_report(
         files.write(f"figures/{name}.png", png)
         files.write(f"figures/{name}.pdf", pdf)
         shown.append({"name": name, "chart": chart, "png": b64encode(png).decode()})
-    environment = Environment(
+    page = (
+        _templates()
+        .get_template("report.html.jinja")
+        .render(
+            study=study,
+            scope=_scope(records, axes),
+            methods=method_tables(records, axes, tolerance),
+            sections=sections(records, axes, tolerance),
+            rewinds=rewind_tables(records, axes, tolerance, stable_below),
+            predictors=predictor_tables(records, axes),
+            stable_below=f"{100 * stable_below:g}",
+            figures=shown,
+            about=about,
+            fewest=FEWEST,
+        )
+    )
+    files.write(file.name, page.encode())
+    return file.absolute()
+
+
+def _templates() -> Environment:
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.jinja").render(
-        study=study,
-        scope=_scope(records, axes),
-        methods=method_tables(records, axes, tolerance),
-        sections=sections(records, axes, tolerance),
-        figures=shown,
-        about=about,
-        fewest=FEWEST,
-    )
-    files.write(file.name, page.encode())
-    return file.absolute()
 
 
 def _rendered(figure: Figure) -> tuple[bytes, bytes]:

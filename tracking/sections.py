@@ -30,6 +30,8 @@ class Row:
     verdict: str
     collapsed: bool
     """Whether the ticket has a layer without weights, in any replicate."""
+    barrier: str
+    """Rise of test error between the ticket and its twin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,9 @@ class Section:
     basis: str
     """What the ticket is held against."""
     branches: list[str]
-    """Ticket and controls."""
+    """Ticket and controls, without the twin, which is told of by the barrier."""
+    barriers: bool
+    """Whether there is one."""
     rows: list[Row]
     """Every level's."""
     best: int | None
@@ -67,7 +71,8 @@ def _section(cell: Cell, tolerance: float | None) -> Section:
         label=cell.label or "All trials",
         headline=f"{cell.label}: {_finding(found)}" if cell.label else _finding(found).capitalize(),
         basis=basis,
-        branches=[branch for branch in cell.branches if branch != "dense"],
+        branches=[branch for branch in cell.branches if branch not in ("dense", "twin")],
+        barriers="twin" in cell.branches,
         rows=[_row(cell, verdict) for verdict in found],
         best=found.index(best) if best else None,
     )
@@ -99,6 +104,7 @@ def _finding(found: Sequence[Verdict]) -> str:
 def _row(cell: Cell, verdict: Verdict) -> Row:
     ticket, dense = verdict.accuracy["ticket"], verdict.accuracy["dense"]
     steps = verdict.early_stop
+    rises = {point.level: point.value for point in cell.series("twin", "test_barrier")}
     return Row(
         level=verdict.level,
         density=density_text(verdict.density),
@@ -109,6 +115,7 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
         p=_p(verdict.p_reinit),
         verdict=verdict.verdict,
         collapsed=any(r["collapsed_layers"] for r in cell.levels("ticket")[verdict.level]),
+        barrier=accuracy_text(rises[verdict.level]) if verdict.level in rises else MISSING,
     )
 
 

@@ -9,6 +9,8 @@ from rich.text import Text
 
 from tracking.cells import Record
 from tracking.method_table import Mark, MethodTable, method_tables
+from tracking.rewind_table import RewindMark, RewindTable, rewind_tables
+from tracking.rewinds import STABLE_BELOW, settled_methods
 from tracking.sections import MISSING, NOTHING, TOO_FEW, Section, sections
 
 MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
@@ -22,14 +24,21 @@ COLLAPSED = "\N{MULTIPLICATION SIGN}"
 
 
 def verdict_table(
-    records: Sequence[Record], axes: Sequence[str], tolerance: float | None = None
+    records: Sequence[Record],
+    axes: Sequence[str],
+    tolerance: float | None = None,
+    stable_below: float = STABLE_BELOW,
 ) -> Table:
-    """The verdicts, for a terminal of at least 80 columns; arguments as in `report.headlines`.
+    """The verdicts, for a terminal of at least 80 columns; arguments as in `report.write_report`.
 
     A cell with many levels shows some: first, last, the sparsest matching one and its next. Of
-    several methods, what each reaches at a few densities, and a line for each cell.
+    several rewind points, what each gives at a few densities; of several methods, what each
+    reaches there, and a line for each cell.
     """
+    records = settled_methods(records, axes)
     found = sections(records, axes, tolerance)
+    if points := rewind_tables(records, axes, tolerance, stable_below, MOST_COLUMNS):
+        return _by_rewind_point(points, [section.headline for section in found])
     if tables := method_tables(records, axes, tolerance, MOST_COLUMNS):
         return _by_method(tables, [section.headline for section in found])
     most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(found), 1)), 1)
@@ -56,9 +65,8 @@ def _by_method(tables: Sequence[MethodTable], lines: Sequence[str]) -> Table:
         cell.add_row(Text(dense, style="dim"))
         cell.add_row(_methods_table(table))
         whole.add_row(cell)
-    key = [f"{sign} {word}" for word, sign in SIGNS.items()] + [f"{COLLAPSED} layer collapse"]
-    key += [f"{len(tables) - MOST_TABLES} more tables in the report"] * (len(tables) > MOST_TABLES)
-    whole.add_row(Text(", ".join([*key, "bold: best of its column"]), style="dim"))
+    key = [*_key(len(tables)), "bold: best of its column"]
+    whole.add_row(Text(", ".join(key), style="dim"))
     whole.add_row(Text("\n".join(lines)))
     return whole
 
@@ -76,11 +84,45 @@ def _methods_table(said: MethodTable) -> Table:
     return table
 
 
-def _mark(mark: Mark | None) -> Text:
+def _by_rewind_point(tables: Sequence[RewindTable], lines: Sequence[str]) -> Table:
+    """Tables of rewind points; a line for each cell where they have not all levels."""
+    whole = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
+    for table in tables[:MOST_TABLES]:
+        cell = Table.grid()
+        dense = f"; dense {table.dense}" if table.dense else ""
+        cell.add_row(Text(table.label or "Rewind points", style="bold"))
+        cell.add_row(Text(f"Ticket's test accuracy (%) at a density{dense}", style="dim"))
+        cell.add_row(_points_table(table))
+        cell.add_row(Text(table.matching))
+        whole.add_row(cell)
+    whole.add_row(Text(", ".join(_key(len(tables))), style="dim"))
+    if any(table.left_out for table in tables):
+        whole.add_row(Text("\n".join(lines)))
+    return whole
+
+
+def _points_table(said: RewindTable) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("rewind")
+    table.add_column("step ", justify="right")
+    for density in said.densities:
+        table.add_column(f"{density} ", justify="right", no_wrap=True)
+    for row in said.rows:
+        table.add_row(Text(row.point), f"{row.step} ", *map(_mark, row.marks))
+    return table
+
+
+def _key(tables: int) -> list[str]:
+    """What the signs mean, and that there are more tables than are shown."""
+    key = [f"{sign} {word}" for word, sign in SIGNS.items()] + [f"{COLLAPSED} layer collapse"]
+    return key + [f"{tables - MOST_TABLES} more tables in the report"] * (tables > MOST_TABLES)
+
+
+def _mark(mark: Mark | RewindMark | None) -> Text:
     if mark is None:
         return Text(f"{MISSING} ", style="dim")
     sign = COLLAPSED if mark.collapsed else SIGNS.get(mark.verdict, " ")
-    style = "bold" if mark.best else ""
+    style = "bold" if isinstance(mark, Mark) and mark.best else ""
     return Text(mark.accuracy, style=style).append(sign, WORD_STYLES.get(mark.verdict, "red"))
 
 

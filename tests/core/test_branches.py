@@ -86,11 +86,14 @@ def test_masked_branches_start_from_the_rewind_point(
         assert not value[~kept].any()
 
 
-def test_branches_of_a_level_train_alike(jobs: list[dict[str, Job]]) -> None:
+def test_branches_of_a_level_train_alike_and_reinit_from_the_first_step_on(
+    jobs: list[dict[str, Job]],
+) -> None:
     for level in (1, 2):
         assert tuple(jobs[level]) == BRANCHES
-        alike = {(j.first, j.last, j.seed, j.level, j.train.lr) for j in jobs[level].values()}
-        assert alike == {(7, 40, 0, level, 0.01)}
+        for branch, job in jobs[level].items():
+            assert (job.first, job.last) == (0 if branch == "reinit" else 7, 40)
+            assert (job.seed, job.level, job.order, job.train.lr) == (0, level, 0, 0.01)
         assert len({job.digest for job in jobs[level].values()}) == 4
 
 

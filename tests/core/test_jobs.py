@@ -27,6 +27,7 @@ CHANGES: dict[str, object] = {
     "train": TrainSpec(lr=0.1),
     "seed": 1,
     "level": 1,
+    "order": 1,
     "start": Init(seed=1),
     "mask": Pruned(of=job(), prune=PruneSpec(), seed=0),
     "first": 1,

@@ -25,20 +25,20 @@ def test_resolving_twice_changes_nothing() -> None:
 
 
 BEFORE, DURING = PruneSpec(when="before"), PruneSpec(when="during")
+NEVER = PruneSpec(when="never", score="supermask")
+TWIN = ("ticket", "twin")
 
 
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
         (TicketSpec(rewind="601it"), "rewind"),
-        (TicketSpec(rewind="600it"), "rewind"),
         (TicketSpec(branches=("ticket", "tocket")), "branches"),
         (TicketSpec(data=DataSpec(name="digts")), "data.name"),
         (TicketSpec(model=ModelSpec(name="lenet")), "model.name"),
         (TicketSpec(train=TrainSpec(steps="0.01ep")), "train.steps"),
         (TicketSpec(train=TrainSpec(evaluate_every="0.01ep")), "train.evaluate_every"),
         (TicketSpec(train=TrainSpec(evaluate_every="0.01%")), "train.evaluate_every"),
-        (TicketSpec(rewind="100%"), "rewind"),
         (TicketSpec(prune=PruneSpec(score="magnitud")), "prune.score"),
         (TicketSpec(prune=PruneSpec(score="nowhere:score")), "prune.score"),
         (TicketSpec(prune=PruneSpec(scope="like:magnitud")), "prune.scope"),
@@ -61,6 +61,15 @@ BEFORE, DURING = PruneSpec(when="before"), PruneSpec(when="during")
         (TicketSpec(prune=replace(DURING, end="600it")), "prune.end"),
         (TicketSpec(prune=replace(DURING, end="100%")), "prune.end"),
         (TicketSpec(prune=DURING, rewind="460it"), "prune.end"),
+        (TicketSpec(prune=DURING, rewind="600it"), "rewind"),
+        (TicketSpec(prune=NEVER, rewind="100%"), "rewind"),
+        (TicketSpec(prune=BEFORE, rewind="601it"), "rewind"),
+        (TicketSpec(prune=DURING, branches=TWIN), "branches"),
+        (TicketSpec(prune=NEVER, branches=TWIN), "branches"),
+        (TicketSpec(prune=NEVER, levels=0, branches=TWIN), "branches"),
+        (TicketSpec(prune=BEFORE, predictors=True), "predictors"),
+        (TicketSpec(prune=DURING, predictors=True), "predictors"),
+        (TicketSpec(prune=NEVER, predictors=True), "predictors"),
     ],
 )
 def test_what_cannot_be_computed_is_refused_by_its_field(spec: Spec, field: str) -> None:
@@ -122,5 +131,15 @@ def test_source_of_an_own_score_enters_the_digest(
     assert len(set(digests)) == 2
 
 
-def test_dense_run_alone_may_be_kept_at_its_end() -> None:
-    assert resolve(replace(TicketSpec(), levels=0, rewind="600it")).rewind == "600it"
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TicketSpec(),
+        TicketSpec(prune=BEFORE),
+        TicketSpec(branches=("ticket", "finetune", "twin"), predictors=True),
+        TicketSpec(prune=NEVER, levels=0),
+    ],
+)
+def test_one_may_rewind_to_the_end_where_no_mask_is_to_be_found_from_there_on(spec: Spec) -> None:
+    for end in ("600it", "100%"):
+        assert resolve(replace(spec, rewind=end)).rewind == "600it"

@@ -13,6 +13,7 @@ from lth_core.spec import (
     DataSpec,
     ModelSpec,
     PruneSpec,
+    StabilitySpec,
     TicketSpec,
     TrainSpec,
     canonical_json,
@@ -20,7 +21,13 @@ from lth_core.spec import (
 )
 from lth_core.ticket import spec_from
 
-PARTS = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec}
+PARTS = {
+    "data": DataSpec,
+    "model": ModelSpec,
+    "train": TrainSpec,
+    "prune": PruneSpec,
+    "stability": StabilitySpec,
+}
 MULTISTEP = {"schedule": "multistep", "milestones": ("5it",)}
 
 # For every field that decides the result: what it is changed to, beside the other fields it needs.
@@ -77,6 +84,9 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "levels": (16, {}),
     "rewind": (1, {}),
     "branches": (("ticket",), {}),
+    "predictors": (True, {}),
+    "stability.points": (31, {}),
+    "stability.renormalize": (False, {}),
     "seed": (1, {}),
 }
 
@@ -112,7 +122,7 @@ def test_digest_does_not_depend_on_where_data_lie() -> None:
 def test_default_spec_keeps_its_digest() -> None:
     """What a store remembers is lost when this changes. Raise SCHEMA if results change meaning."""
     assert (
-        TicketSpec().digest() == "f70606ddb261aded544807eaeb208fc3c25ba4c1c58337913f505570a2c500ba"
+        TicketSpec().digest() == "67877c2bba13d86cd18a6fdd96df57a8fe6e0395e1730acd44cd4c0e00032844"
     )
 
 
@@ -183,7 +193,10 @@ BAD = [
     (TicketSpec, "levels", [-1, 2.5, None]),
     (TicketSpec, "rewind", [-1, "5", None]),
     (TicketSpec, "branches", [(), ("reinit",), ("ticket", "ticket"), "ticket"]),
+    (TicketSpec, "predictors", [1, "yes", None]),
     (TicketSpec, "seed", [-1, 0.5, "0"]),
+    (StabilitySpec, "points", [2, 0, -3, 3.5, "30", True, None]),
+    (StabilitySpec, "renormalize", [1, "no", None]),
 ]
 
 
@@ -264,6 +277,8 @@ specs = st.builds(
             st.sampled_from(["fc*", "fc1", "*", "[ab]"]), shares | st.just(0)
         ),
     ),
+    stability=st.builds(StabilitySpec, points=st.integers(3, 99), renormalize=st.booleans()),
+    predictors=st.booleans(),
     levels=st.integers(0, 30),
     rewind=st.integers(0, 30) | st.just("1ep"),
     seed=st.integers(0, 2**63),

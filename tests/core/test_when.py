@@ -20,7 +20,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "edge-popup": {"when": "never", "score": "edge-popup"},
     "supermask": {"when": "never", "score": "supermask"},
 }
-ALL = tuple(name for name in BRANCHES if name not in RETRAINED)
+ALL = tuple(name for name in BRANCHES if name not in (*RETRAINED, "twin"))
 
 
 def tickets(small: TicketSpec, way: str, **changes: Any) -> list[Job]:
@@ -97,14 +97,18 @@ def test_rewind_points_and_ways_share_the_dense_run(way: str, small: TicketSpec)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_branch_takes_as_many_steps_as_the_ticket(way: str, small: TicketSpec) -> None:
-    retrained = RETRAINED if WAYS[way]["when"] == "after" else ()
-    fields = {"begin": "25%"} if WAYS[way]["when"] == "during" else {}
+def test_every_branch_takes_the_tickets_steps_and_reinit_all_of_them(
+    way: str, small: TicketSpec
+) -> None:
+    when = WAYS[way]["when"]
+    more = {"after": (*RETRAINED, "twin"), "before": ("twin",)}.get(when, ())
+    fields = {"begin": "25%"} if when == "during" else {}
     prune = PruneSpec(fraction=0.5, **WAYS[way], **fields)
-    for level in jobs_of(replace(small, prune=prune, branches=(*ALL, *retrained)))[1:]:
+    for level in jobs_of(replace(small, prune=prune, branches=(*ALL, *more)))[1:]:
         for branch, job in level.items():
-            untrained = WAYS[way]["when"] == "never" and branch not in ("ticket", "trained")
-            assert (job.first, job.last) == (7, 7 if untrained else 40)
+            untrained = when == "never" and branch not in ("ticket", "trained")
+            first = 0 if branch == "reinit" and not untrained else 7
+            assert (job.first, job.last) == (first, 7 if untrained else 40)
             assert job.level == level["ticket"].level
             assert job.dense is not None
             assert job.dense.level == 0

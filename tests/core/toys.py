@@ -1,6 +1,7 @@
 """Helpers of these tests, and a user's own models and datasets as a study file names them."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
@@ -66,6 +67,13 @@ def tied_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module
     return net
 
 
+def linear_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Softmax regression: its loss is convex."""
+    net = nn.Sequential(nn.Flatten())
+    net.add_module("output", nn.Linear(prod(shape), classes))
+    return net
+
+
 def not_a_dataset(spec: DataSpec) -> int:
     return 3
 
@@ -101,8 +109,9 @@ def textbook(
     optimizer = optimizers[spec.optimizer](
         model.parameters(), lr=spec.lr, weight_decay=spec.weight_decay, **options
     )
-    level = 0 if spec.replay_order else job.level
-    order = Order(len(dataset.train), spec.batch_size, job.seed, level, job.data.augment)
+    # Said anew, not asked of the job: the level, and with order 1 the other draws of that level.
+    run = str(0 if spec.replay_order else job.level) + (".1" if job.order == 1 else "")
+    order = Order(len(dataset.train), spec.batch_size, job.seed, run, job.data.augment)
     for step in range(job.first, job.last):
         ((_, index, drawn),) = order.batches(step, step + 1, torch.device("cpu"))
         optimizer.param_groups[0]["lr"] = learning_rate(spec, step)

@@ -24,7 +24,7 @@ from sweeps.launch import Outcome
 from sweeps.reader import parse_study, spec_fields
 from sweeps.studies import presets
 
-PLAN = {"trials", "trainings_naive", "trainings_unique", "steps_naive", "steps_unique"}
+PLAN = {"trials", "trainings_naive", "trainings_unique", "steps_naive", "steps_unique", "sharing"}
 
 
 def left_in(folder: Path) -> list[str]:
@@ -42,18 +42,32 @@ def complaint(called: Called) -> str:
 # What works
 
 
-def test_plan_as_json_is_one_object_with_its_five_keys(lth: Lth, tiny_file: StudyFile) -> None:
+def test_plan_as_json_is_one_object_with_its_keys(lth: Lth, tiny_file: StudyFile) -> None:
     called = lth("plan", tiny_file(), "--json")
     assert called.code == 0
     (line,) = called.out.splitlines()
     assert json.loads(line) == {
-        "trials": 2, "trainings_naive": 10, "trainings_unique": 10, "steps_naive": 400, "steps_unique": 400
+        "trials": 2, "trainings_naive": 10, "trainings_unique": 10, "steps_naive": 400, "steps_unique": 400,
+        "sharing": {
+            "dense": {"made": 2, "used": 2}, "ticket": {"made": 4, "used": 4},
+            "reinit": {"made": 4, "used": 4}, "mask": {"made": 4, "used": 4},
+        },
     }  # fmt: skip
 
 
 def test_plan_says_what_sharing_saves(lth: Lth, tiny_file: StudyFile) -> None:
     said = lth("plan", tiny_file(), "axes.prune.fraction=[0.2,0.5]").out
-    assert said == "tiny: 4 trials, 18 trainings (20 without sharing), 720 steps (10.0% saved)\n"
+    assert said == (
+        "tiny: 4 trials, 18 trainings (20 without sharing), 720 steps (10.0% saved)\n"
+        "shared: dense 2 for 4\n"
+    )
+
+
+def test_plan_of_a_rewind_study_shows_one_dense_run_and_one_mask_a_seed(
+    lth: Lth, tiny_file: StudyFile
+) -> None:
+    said = lth("plan", tiny_file(), "levels=1", "axes.rewind=[0it,10it,100%]").out
+    assert said.splitlines()[1] == "shared: dense 2 for 6, reinit 2 for 6, mask 2 for 6"
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing(

@@ -24,7 +24,9 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         "digits",
         "lenet-mnist",
         "mnist1d",
+        "resnet20-cifar10-rewind",
         "resnet20-cifar10",
+        "rewind",
         "strong-tickets",
         "taxonomy",
         "vgg-cifar10",
@@ -42,8 +44,10 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         ("digits", 10, 5 * (1 + 15 * 3) + 5 * (1 + 5 * 3), 5 + 5 * 15 * 3 + 5 * 5 * 3),
         ("lenet-mnist", 5, 5 * 61, 5 * 61),
         ("conv-cifar10", 15, 15 * 61, 15 * 61),
-        ("resnet20-cifar10", 15, 15 * 46, 3 + 15 * 45),
-        ("vgg-cifar10", 6, 6 * 61, 3 + 6 * 60),
+        ("resnet20-cifar10", 15, 15 * 46, 3 + 15 * 45 - 3 * 4),
+        ("resnet20-cifar10-rewind", 12, 12 * 52, 3 + 6 + 4 * (120 - 6) + 30 + 54),
+        ("rewind", 24, 24 * 14, 3 + 24 + 9 + 3 * 72 - 9),
+        ("vgg-cifar10", 6, 6 * 61, 3 + 6 * 60 - 3),
         ("width-depth", 36, 36 * 15, 36 * 15),
     ],
 )
@@ -164,3 +168,9 @@ def test_width_and_depth_vary_in_every_combination() -> None:
 
 def test_digits_is_cut_short_by_overrides_of_its_bundled_axis() -> None:
     assert {spec.levels for spec in specs("digits", "levels=2", "seed=0")} == {2}
+
+
+def test_rewind_preset_takes_a_third_fewer_steps_than_without_sharing() -> None:
+    cost = summary(make_plan(find_study("rewind")))
+    assert cost["steps_unique"] <= 0.65 * cost["steps_naive"]
+    assert steps_in(specs("rewind")[-1].rewind) == 400

@@ -83,3 +83,46 @@ def curves(digest: str) -> Curves | None:
         return None
     more = int(digest.rsplit("-", 1)[1]) / 100
     return Curves([50, 100], [1.0, 0.5], [1.0, 0.5], [0.5, 0.9], [0.5 + more, 0.9 + more])
+
+
+REWOUND = {"0%": 0, "2%": 8, "5%": 20, "10%": 40, "100%": 400}
+"""Rewind points by their steps, of 400."""
+RISE = {
+    0: (0.05, 0.03, 0.01, 0.0, 0.0),
+    1: (0.04, 0.01, 0.01, 0.0, 0.0),
+    2: (0.2, 0.1, 0.06, 0.03, 0.0),
+}
+"""Test barriers by level and rewind point."""
+GAIN = {1: (-0.05, -0.02, 0.01, 0.02, -0.4), 2: (-0.3, -0.2, -0.1, -0.05, -0.6)}
+"""Tickets' accuracies less the dense run's, by level and rewind point."""
+
+
+def rewound(seeds: int = 3, **axes: Any) -> list[dict[str, Any]]:
+    """Records of one shot at five rewind points: tickets at level 1 match the dense run from 5% on,
+    but not at 100%; at level 2 nowhere. Level 1 is stable from 2% on, the dense run from 5% on."""
+    found = []
+    for seed, (i, (name, step)) in product(range(seeds), enumerate(REWOUND.items())):
+        about = {
+            "rewind": name, "rewind_step": step, "trial": f"{name}-{seed}",
+            "method": "one-shot-rewind" if step else "one-shot", **axes,
+        }  # fmt: skip
+        known = {
+            "rewind_distance": 5.0 - i,
+            "rewind_cosine": i / 5,
+            "rewind_loss": 1.0 if i else 2.0,
+        }
+        made = [record(seed, "dense", 0, DENSE[seed], **known)]
+        for level, rises in RISE.items():
+            made.append(
+                record(seed, "twin", level, DENSE[seed], test_barrier=rises[i] + seed / 1000)
+            )
+        for level, gains in GAIN.items():
+            accuracy = DENSE[seed] + gains[i]
+            made += [
+                {**record(seed, "ticket", level, accuracy), "steps": 400 - step,
+                 "travel": (400 - step) / 1000, "rewind_mask_overlap": level * i / 10},
+                record(seed, "reinit", level, DENSE[seed] - 0.5 - seed**2 / 100),
+            ]  # fmt: skip
+        found += [{**r, "steps": 400, **about} if r["branch"] != "ticket" else {**r, **about}
+                  for r in made]  # fmt: skip
+    return found

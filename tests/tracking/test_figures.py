@@ -1,7 +1,7 @@
 from math import sqrt
 
 import pytest
-from hand_made import DENSE, TICKET, curves, record, study, taxonomy
+from hand_made import DENSE, TICKET, curves, record, rewound, study, taxonomy
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.colors import to_hex
 from scipy.stats import t
@@ -13,6 +13,7 @@ from tracking.figures.networks import MOST_CURVES, layer_density, learning_curve
 from tracking.panels import MOST_PANELS, limits, plain, stretch, unstretch
 
 AXES = ["seed"]
+OF_REWINDING = {"rewind", "stability", "predictors", "rewind_travel"}
 
 
 def line(panel, branch):
@@ -120,6 +121,28 @@ def test_many_layers_get_a_colour_bar_instead_of_a_legend():
     assert [tick.get_text() for tick in ticks] == ["layer0", "layer19"]
 
 
+def test_the_early_stop_axis_does_not_go_far_below_step_0():
+    records = [{**r, "early_stop_step": 400 * (r["seed"] == 0)} for r in study()]
+    (panel,) = early_stop(records, AXES, curves).axes
+    low, high = panel.get_ylim()
+    assert -high / 20 < low < 0
+
+
+def test_a_twin_is_no_branch_to_look_at_but_has_a_style():
+    records = [*study(), *(record(s, "twin", 1, 0.1) for s in range(3))]
+    for draw in (accuracy, early_stop):
+        names = [text.get_text() for text in draw(records, AXES, curves).legends[0].get_texts()]
+        assert names == ["dense", "ticket", "reinit"]
+    assert "twin" in STYLES
+
+
+@pytest.mark.parametrize("name", ["travel", "overlap", "layer_density"])
+def test_what_hangs_on_no_rewind_point_has_one_panel_for_all(name):
+    records = [{**r, "method": "one-shot", "overlap_seeds": 0.5, "overlap_seeds_chance": 0.1}
+               for r in rewound()]  # fmt: skip
+    assert len(FIGURES[name].draw(records, ["rewind", "seed"], curves).axes) == 1
+
+
 def test_each_cell_has_a_panel_in_rising_order_with_its_own_title():
     records = [r for k in ("2000it", "500it") for r in study(rewind=k)]
     figure = accuracy(records, ["seed", "rewind"], curves)
@@ -174,9 +197,9 @@ def drawn(records):
 
 
 def test_figures_of_what_a_study_has_not_are_not_drawn():
-    assert drawn(taxonomy(levels=2)) == set(FIGURES) - {"width"}
+    assert drawn(taxonomy(levels=2)) == set(FIGURES) - {"width"} - OF_REWINDING
     bare = [{**r, "travel_inside": None, "travel_outside": None} for r in study()]
-    assert set(FIGURES) - drawn(bare) == {"methods", "travel", "overlap", "width"}
+    assert set(FIGURES) - drawn(bare) == {"methods", "travel", "overlap", "width"} | OF_REWINDING
 
 
 def test_figures_leave_pyplot_alone():

@@ -3,7 +3,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hand_made import curves, study, taxonomy
+from hand_made import curves, rewound, study, taxonomy
 
 from tracking.figures import FIGURES
 from tracking.report import headlines, write_report
@@ -12,7 +12,8 @@ pytestmark = pytest.mark.slow
 
 AXES = ["seed", "prune.fraction"]
 FRACTION = {"prune.fraction": 0.5}
-ABSENT = {"methods", "overlap", "width"}
+OF_REWINDING = {"rewind", "stability", "predictors", "rewind_travel"}
+ABSENT = {"methods", "overlap", "width"} | OF_REWINDING
 """Figures that the study made by hand, of one method and with no masks to compare, has not."""
 HOSTILE = '<script>alert("x")</script>[red]{{ 1 }}'
 
@@ -66,7 +67,7 @@ def test_levels_0_has_no_ticket_yet():
 
 def test_the_report_writes_each_figure_beside_it_and_in_it(tmp_path):
     page = written(tmp_path, taxonomy(levels=2))
-    for name in FIGURES.keys() - {"width"}:
+    for name in FIGURES.keys() - {"width"} - OF_REWINDING:
         png = (tmp_path / "figures" / f"{name}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
         assert base64.b64encode(png).decode() in page
@@ -164,6 +165,73 @@ def test_the_report_of_one_method_has_no_table_of_methods_and_its_verdicts_first
     text = written(tmp_path)
     assert '<table class="methods">' not in text
     assert text.index("<h2>Verdicts</h2>") < text.index("<h2>Figures</h2>")
+
+
+REWIND = ["rewind", "seed"]
+
+
+def written_of_rewinding(folder, **more):
+    file = folder / "report.html"
+    return write_report(file, "r", rewound(), REWIND, curves, 0.0, {}, **more).read_text("utf-8")
+
+
+def test_headlines_of_rewind_points_are_not_of_methods():
+    lines = headlines(rewound(), REWIND, 0.0)
+    assert [line.split(":")[0] for line in lines] == [
+        "rewind=0%", "rewind=2%", "rewind=5%", "rewind=10%", "rewind=100%",
+    ]  # fmt: skip
+
+
+def rows_of_rewinding(text):
+    (table,) = re.findall(r'<table class="methods rewinds">(.*?)</table>', text, flags=re.DOTALL)
+    rows = re.findall(r"<tr><td>([^<]*)</td>(.*?)</tr>", table, flags=re.DOTALL)
+    return {name: re.sub(r"\s+", " ", rest) for name, rest in rows}
+
+
+def test_the_report_of_rewind_points_has_a_table_of_them_with_barriers(tmp_path):
+    text = written_of_rewinding(tmp_path)
+    rows = rows_of_rewinding(text)
+    assert list(rows) == ["0%", "2%", "5%", "10%", "100%"]
+    assert "<td>20</td> <td><small><span>1.10 ± 0.25, stable</span>" in rows["5%"]
+    assert '<span class="tag winning">98.00 ± 2.48</span>' in rows["5%"]
+    assert "<span class=unstable>4.10 ± 0.25, unstable</span>" in rows["0%"]
+    assert "Earliest matching rewind point seen: 5% at 50% density, none at 25%." in text
+    assert (
+        "Earliest stable rewind point seen: 5% for dense, 2% at 50% density, 100% at 25%." in text
+    )
+
+
+def test_the_report_of_rewind_points_says_what_foretells_them_before_the_figures(tmp_path):
+    text = written_of_rewinding(tmp_path)
+    order = [
+        "<h2>Rewind points</h2>",
+        "<h2>What foretells",
+        "<h2>Figures</h2>",
+        "<h2>Verdicts</h2>",
+    ]
+    assert sorted(order, key=text.index) == order
+    assert "Ways to a sparse network" not in text
+    for name in OF_REWINDING:
+        assert f"<h3>{FIGURES[name].title}</h3>" in text
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+
+
+def test_another_barrier_may_count_as_stable(tmp_path):
+    text = written_of_rewinding(tmp_path, stable_below=0.045)
+    assert "stable below 4.5" in text
+    assert "<span>4.10 ± 0.25, stable</span>" in rows_of_rewinding(text)["0%"]
+
+
+def test_the_report_of_a_twin_shows_its_barrier_and_not_its_accuracy(tmp_path):
+    twins = [
+        {**r, "branch": "twin", "test_barrier": 0.05} for r in study() if r["branch"] == "ticket"
+    ]
+    text = written(tmp_path, [*study(), *twins], axes=["seed"])
+    assert "<td>5.00 ± 0.00</td>" in text
+    assert ">twin<small>" not in text
+    assert "barrier<small>" not in written(tmp_path)
 
 
 def test_the_report_says_how_it_was_run(tmp_path):

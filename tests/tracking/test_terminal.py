@@ -2,7 +2,7 @@ import re
 from io import StringIO
 
 import pytest
-from hand_made import record, study, taxonomy
+from hand_made import record, rewound, study, taxonomy
 from rich.console import Console
 
 from tracking.sections import sections
@@ -121,3 +121,47 @@ def test_axes_that_no_method_determines_have_tables_of_their_own_up_to_a_few():
     assert text.count("dense 96.00") == MOST_TABLES
     assert "model.width=0\n" in re.sub(" +\n", "\n", text)
     assert "2 more tables in the report" in text
+
+
+# Several rewind points
+
+REWIND = ["rewind", "seed"]
+
+
+def test_rewind_points_are_rows_and_densities_columns():
+    text = printed(rewound(), REWIND)
+    assert re.search(r"^rewind +step +50% +25% *$", text, flags=re.MULTILINE)
+    rows = [row.split() for row in text.splitlines() if re.match(r"\d+% +\d+ ", row)]
+    assert [row[:2] for row in rows] == [
+        ["0%", "0"], ["2%", "8"], ["5%", "20"], ["10%", "40"], ["100%", "400"],
+    ]  # fmt: skip
+    assert rows[2][2] == "98.00±2.48●"
+    assert rows[4][2:] == ["57.00±2.48", "37.00±2.48"]
+    assert "one-shot-rewind" not in text
+
+
+def test_a_line_names_the_earliest_matching_rewind_point_of_each_density():
+    lines = [row.rstrip() for row in printed(rewound(), REWIND).splitlines()]
+    # At 2% it is two points below the dense run, whose deviation of one is the tolerance.
+    assert "Earliest matching rewind point seen: 5% at 50% density, none at 25%" in lines
+    few = printed(rewound(seeds=2), REWIND)
+    assert "Earliest matching rewind point: too few replicates" in few
+
+
+def test_rewind_points_with_many_levels_and_cells_keep_to_80_columns():
+    tickets = [r for r in rewound() if r["level"] == 1 or r["branch"] == "dense"]
+    records = [
+        {**r, "level": level, "density": 0.8**level, "model.width": width}
+        if r["level"] else {**r, "model.width": width}
+        for r in tickets for width in range(6) for level in range(1, 16)
+    ]  # fmt: skip
+    text = printed(records, [*REWIND, "model.width"])
+    assert all(len(line.rstrip()) <= 80 for line in text.splitlines())
+    assert text.count("dense 97.00") == MOST_TABLES
+    assert "2 more tables in the report" in text
+    # Levels without a column are told of by a line for each cell.
+    assert "sparsest" in text
+
+
+def test_rewind_points_with_all_levels_in_columns_need_no_line_for_each_cell():
+    assert "sparsest" not in printed(rewound(), REWIND)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -13,10 +14,13 @@ from tracking.figures.drawing import CurvesOf
 from tracking.figures.methods import by_method
 from tracking.figures.networks import layer_density, learning_curves
 from tracking.figures.overlap import overlap
+from tracking.figures.predictors import predictors
+from tracking.figures.rewinds import rewind, rewind_travel, stability
 from tracking.figures.travel import travel
 from tracking.figures.width import width
+from tracking.rewinds import STABLE_BELOW
 
-__all__ = ["FIGURES", "Chart", "CurvesOf"]
+__all__ = ["FIGURES", "Chart", "CurvesOf", "figures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,44 @@ FIGURES = {
         "reaches the dashed one, the best ticket is as good as the dense run. The best of several "
         "densities is a little lucky. Bands are 95% t-intervals.",
     ),
+    "rewind": Chart(
+        rewind,
+        "Accuracy against the rewind point",
+        "Mean final test accuracy over seeds of what starts from the dense run's weights at a "
+        "step, a panel a density. Far to the left a ticket may start too early to match; far to "
+        "the right too few steps are left to train it. Rewound to the end, it is pruned and not "
+        "trained at all. The dashed line is the dense run. Bands are 95% t-intervals, cut where "
+        "they would dwarf the lines. The accuracy axis is logarithmic in the error.",
+    ),
+    "stability": Chart(
+        stability,
+        "Stability against the rewind point",
+        "Two copies are trained from one state under different data orders, and the error is "
+        "followed on the straight line between their ends. Drawn is its highest rise above the "
+        "mean of the two ends: of the dense run from the rewind point, and of the tickets rewound "
+        "to it. Below the dashed line the noise of data order takes training nowhere else. Late "
+        "in training there are no steps left to part in. Bands are 95% t-intervals, cut where "
+        "they would dwarf the lines.",
+    ),
+    "predictors": Chart(
+        predictors,
+        "What foretells a good rewind point",
+        "Spearman's rank correlation over rewind points of what is known there with the final "
+        "test accuracy of the ticket rewound there, one value a seed: mean and 95% t-interval, cut "
+        "where correlations end. The further from the dashed line, on whichever side, the "
+        "better. Rewinding very late leaves no steps to train, so over all points accuracy rises "
+        "and then falls; filled points therefore count rewind points only up to the best one, and "
+        "at least three, the best being chosen on the other seeds. What rises or falls with "
+        "the step alone ranks the points just as the step itself does, which costs nothing. Three "
+        "points rank in six ways: seeds often agree, and an interval without width proves little.",
+    ),
+    "rewind_travel": Chart(
+        rewind_travel,
+        "How far tickets travel",
+        "Mean distance of the kept weights from the rewind point, where the ticket's training "
+        "starts, to its end: how much is left to learn. Bands are 95% t-intervals, cut where they "
+        "would dwarf the lines.",
+    ),
     "early_stop": Chart(
         early_stop,
         "Early-stop step against density",
@@ -94,3 +136,9 @@ FIGURES = {
     ),
 }
 """The report's figures by file name, in the report's order."""
+
+
+def figures(stable_below: float = STABLE_BELOW) -> dict[str, Chart]:
+    """The same, with another barrier (a fraction) that counts as stable."""
+    marked = replace(FIGURES["stability"], draw=partial(stability, stable_below=stable_below))
+    return {**FIGURES, "stability": marked}

@@ -33,9 +33,14 @@ STYLES = {
     "finetune": ("#e69f00", "D"),
     "lr_rewind": ("#56b4e9", "P"),
     "trained": ("#8c6bb1", "X"),
+    "twin": ("#999933", "8"),
 }
 """Colour (from Okabe and Ito's palette, safe for the colour-blind, on) and marker, by branch."""
-OTHER_STYLES = (("#e7298a", "h"), ("#17becf", "*"), ("#1b1b1b", "d"), ("#999933", "8"))
+NOT_SHOWN = ("twin",)
+"""A second run of the ticket: what it is for is the barrier between the two, not its accuracy."""
+LINE_WIDTHS = {"lr_rewind": 3}
+"""Late rewind points leave it what the ticket is, which lies on it: it shows as a rim."""
+OTHER_STYLES = (("#e7298a", "h"), ("#17becf", "*"), ("#1b1b1b", "d"), ("#66c2a5", "H"))
 
 
 def accuracy(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure:
@@ -55,7 +60,8 @@ def early_stop(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
     values = _draw_branches(figure, drawn, "early_stop_step")
     if values:
         bounds = [(v.low, v.high) for v in values if v.low is not None and v.high is not None]
-        drawn[0][0].set_ylim(*limits([v.mean for v in values], bounds))
+        low, high = limits([v.mean for v in values], bounds)
+        drawn[0][0].set_ylim(max(low, -0.03 * high), high)  # no step is below 0
     return figure
 
 
@@ -63,17 +69,31 @@ def _draw_branches(
     figure: Figure, drawn: Sequence[tuple[Panel, Cell]], key: str, scale: float = 1
 ) -> list[Summary]:
     """Draw each branch's mean and band in each panel; returns all that is drawn, scaled."""
-    others = sorted({name for _, cell in drawn for name in cell.branches} - set(STYLES))
-    styles = {**STYLES, **dict(zip(others, OTHER_STYLES * len(others), strict=False))}
+    styles = branch_styles([cell for _, cell in drawn])
     handles: dict[str, Any] = {}
     shown: list[Point] = []
     for panel, cell in drawn:
-        for branch in cell.branches:
+        for branch in reversed(shown_branches(cell)):
             points = [p for p in cell.series(branch, key, scale) if p.density > 0]
-            draw = draw_dense if branch == "dense" else draw_line
-            handles[branch] = draw(panel, points, *styles[branch])
+            if branch == "dense":
+                handles[branch] = draw_dense(panel, points)
+            else:
+                handles[branch] = draw_line(
+                    panel, points, *styles[branch], linewidth=LINE_WIDTHS.get(branch, 1.6)
+                )
             shown += points
     if shown:
         density_scale(drawn[0][0], 100 * min(point.density for point in shown))
     legend(figure, {name: handles[name] for name in styles if name in handles})
     return [point.value for point in shown]
+
+
+def shown_branches(cell: Cell) -> list[str]:
+    """Names of the branches there are, without those that are not looked at for themselves."""
+    return [branch for branch in cell.branches if branch not in NOT_SHOWN]
+
+
+def branch_styles(found: Sequence[Cell]) -> dict[str, tuple[str, str]]:
+    """Colours and markers by branch, those of unknown branches at the end."""
+    others = sorted({name for cell in found for name in cell.branches} - set(STYLES))
+    return {**STYLES, **dict(zip(others, OTHER_STYLES * len(others), strict=False))}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import nan
 from typing import Any
 
 from lth_core.training import Curves
+from lth_core.verdict import Summary
 from tracking.cells import Point
 from tracking.panels import Panel
 
@@ -22,14 +23,27 @@ def draw_line(
     panel: Panel, points: list[Point], color: Any, marker: str, *, band: bool = True, **style: Any
 ) -> Any:
     """Means against density (%), with their 95% intervals as a band."""
-    x = [100 * point.density for point in points]
+    x, values = [100 * point.density for point in points], [point.value for point in points]
+    return draw_values(panel, x, values, color, marker, band=band, **style)
+
+
+def draw_values(
+    panel: Panel,
+    x: Sequence[float],
+    values: Sequence[Summary],
+    color: Any,
+    marker: str,
+    *,
+    band: bool = True,
+    **style: Any,
+) -> Any:
+    """Means against anything, with their 95% intervals as a band."""
     if band:
-        lows = [nan if p.value.low is None else p.value.low for p in points]
-        highs = [nan if p.value.high is None else p.value.high for p in points]
+        lows = [nan if value.low is None else value.low for value in values]
+        highs = [nan if value.high is None else value.high for value in values]
         panel.fill_between(x, lows, highs, color=color, alpha=0.14, linewidth=0)
-    means = [point.value.mean for point in points]
     look = {"markersize": 4.5, "linewidth": 1.6, **style}
-    (line,) = panel.plot(x, means, color=color, marker=marker, **look)
+    (line,) = panel.plot(x, [value.mean for value in values], color=color, marker=marker, **look)
     return line
 
 

@@ -20,6 +20,7 @@ from tracking.panels import (
     stretch,
     unstretch,
 )
+from tracking.rewinds import rewind_cells
 from tracking.ways import Way, families, ways
 
 MOST_BANDS = 6
@@ -27,9 +28,13 @@ MOST_BANDS = 6
 
 
 def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
-    """Mean final test accuracy (%) of each way against density (%); None for a single way."""
+    """Mean final test accuracy (%) of each way against density (%).
+
+    None for a single way; nor are retrainings of one method looked at here where the rewind point
+    is what the study is about.
+    """
     found = ways(records)
-    if len(found) < 2:
+    if len(found) < 2 or (len(methods(records)) < 2 and rewind_cells(records, axes)):
         return None
     figure, drawn = panels(open_cells(records, axes), REMAINING, ACCURACY)
     dense, reached = None, list[float]()

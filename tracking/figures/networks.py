@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from tracking.cells import Cell, Record, cells
+from tracking.cells import Cell, Record, cells, spread
 from tracking.figures.drawing import ACCURACY, REMAINING, CurvesOf
 from tracking.panels import (
     FAINT,
@@ -27,6 +27,7 @@ from tracking.panels import (
     stretch,
     unstretch,
 )
+from tracking.rewinds import axes_that_matter
 
 MOST_CURVES = 6
 MOST_NAMED_LAYERS = 10
@@ -35,7 +36,7 @@ MOST_NAMED_LAYERS = 10
 def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure:
     """Mean test accuracy (%) against step, of the dense run and of the tickets at a few levels."""
     figure, drawn = panels(cells(records, axes), "Training step", ACCURACY)
-    lines = [(panel, rows) for panel, cell in drawn for rows in _spread(_levels(cell))]
+    lines = [(panel, rows) for panel, cell in drawn for rows in spread(_levels(cell), MOST_CURVES)]
     percents = [100 * fmean(row["density"] for row in rows) for _, rows in lines]
     low = min([50.0, *filter(None, percents)])
     norm = LogNorm(low, 100, clip=True)
@@ -54,6 +55,7 @@ def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: Curv
 
 def layer_density(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure:
     """Mean density (%) of each layer of the tickets against density (%), both logarithmic."""
+    axes = axes_that_matter(records, axes, ["density", "layer_density"])
     figure, drawn = panels(cells(records, axes), REMAINING, "Weights remaining in the layer (%)")
     names = _layers(records)
     depth = Normalize(0, len(names) - 1)
@@ -90,12 +92,6 @@ def _draw_layer(panel: Panel, cell: Cell, name: str, color: Any, width: float) -
 def _levels(cell: Cell) -> list[list[Record]]:
     """The dense run's records, then the tickets', level by level."""
     return [*cell.levels("dense").values(), *cell.levels("ticket").values()]
-
-
-def _spread(levels: list[list[Record]]) -> list[list[Record]]:
-    """At most `MOST_CURVES` of the levels, evenly spaced, the first and the last among them."""
-    most, last = min(MOST_CURVES, len(levels)), len(levels) - 1
-    return [levels[round(i * last / max(most - 1, 1))] for i in range(most)]
 
 
 def _percent(shares: Sequence[float]) -> float:

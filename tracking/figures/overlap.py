@@ -28,6 +28,7 @@ from tracking.panels import (
     panels,
     plain,
 )
+from tracking.rewinds import axes_that_matter
 from tracking.ways import Way, ways
 
 TELLING = 0.2
@@ -55,6 +56,7 @@ def overlap(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) ->
 
 
 def _between_seeds(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
+    axes = axes_that_matter(tickets, axes, ["density", *LINES])
     figure, drawn = panels(cells(tickets, axes), REMAINING, OVERLAP)
     handles, densities = dict[str, Any](), list[float]()
     for panel, cell in drawn:

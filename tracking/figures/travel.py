@@ -12,6 +12,7 @@ from tracking.cells import Record, cells, methods, open_cells
 from tracking.figures.drawing import REMAINING, CurvesOf, draw_line
 from tracking.figures.methods import draw_ways, grouped
 from tracking.panels import FAINT, density_scale, legend, limits, panels, side_legend
+from tracking.rewinds import axes_that_matter
 from tracking.ways import ways
 
 TRAVEL = "Mean distance from initialization"
@@ -41,6 +42,7 @@ def travel(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> 
 
 
 def _sides(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
+    axes = axes_that_matter(tickets, axes, ["density", *SIDES])
     figure, drawn = panels(cells(tickets, axes), REMAINING, TRAVEL)
     handles: dict[str, Any] = {}
     reached, bounds = [0.0], list[tuple[float, float]]()

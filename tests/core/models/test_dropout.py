@@ -44,17 +44,17 @@ def test_gradient_passes_only_what_is_kept() -> None:
     assert 0 < int((out == 0).sum()) < 200
 
 
-def test_draws_are_of_seed_level_place_and_step_and_of_nothing_global() -> None:
-    def first(seed: int = 0, level: int = 0, step: int = 0, place: str = "a") -> torch.Tensor:
+def test_draws_are_of_seed_run_place_and_step_and_of_nothing_global() -> None:
+    def first(seed: int = 0, run: str = "0", step: int = 0, place: str = "a") -> torch.Tensor:
         net = nn.Sequential(Dropout(0.5, place))
-        restart_dropout(net, seed, level, step)
+        restart_dropout(net, seed, run, step)
         return net.train()(torch.ones(2, 64))
 
     before = torch.random.get_rng_state()
     one = first()
     torch.rand(3)
     assert torch.equal(one, first())
-    others = [first(seed=1), first(level=1), first(step=1), first(place="b")]
+    others = [first(seed=1), first(run="1"), first(run="0.1"), first(step=1), first(place="b")]
     assert not any(torch.equal(one, other) for other in others)
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(before)
@@ -64,8 +64,8 @@ def test_draws_are_of_seed_level_place_and_step_and_of_nothing_global() -> None:
 
 def test_run_that_begins_later_drops_what_the_whole_run_drops_there() -> None:
     whole, later = (nn.Sequential(Dropout(0.5, "a")) for _ in range(2))
-    restart_dropout(whole, 3, 2, 0)
-    restart_dropout(later, 3, 2, 4)
+    restart_dropout(whole, 3, "2", 0)
+    restart_dropout(later, 3, "2", 4)
     steps = drawn(whole[0], 6)  # type: ignore[arg-type]
     assert all(
         torch.equal(a, b)

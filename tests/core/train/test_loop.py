@@ -37,7 +37,7 @@ def make(
         name: torch.rand(m.shape, generator=stream) < density for name, m in ones(model).items()
     }
     model.load_state_dict(masked(model.state_dict(), mask))
-    order = Order(len(dataset.train), 60, seed=0, level=1)
+    order = Order(len(dataset.train), 60, seed=0, run="1")
     spec = replace(train.resolved(order.steps_per_epoch), evaluate_every=f"{last}it")
     return Task(model, Fixed(model, mask), dataset, spec, order, 0, last, keep)
 

@@ -1,0 +1,73 @@
+"""Verdicts in MLflow: runs can be filtered by them, and writing them again changes nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
+from lth_core.verdict import Verdict, verdicts
+from tracking import names
+from tracking.publish import Publisher, TrialRun, open_publisher
+
+pytestmark = pytest.mark.mlflow
+
+ACCURACY = {"dense": 0.96, "ticket": 0.97, "reinit": 0.9}
+
+
+def verdict(level: int, word: str, p: float | None = 0.01) -> Verdict:
+    """One made from three hand-made seeds, reading as asked."""
+    rows = [
+        {"seed": seed, "level": at, "branch": branch, "density": 0.8**level, "steps": 10,
+         "early_stop_step": 5, "final_test_accuracy": ACCURACY[branch]}
+        for seed in range(3)
+        for at, branch in ((0, "dense"), (level, "ticket"), (level, "reinit"))
+    ]  # fmt: skip
+    (found,) = verdicts(rows, ["seed"])
+    return replace(found, verdict=word, p_reinit=p, matching=word != "not matching")
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    return open_publisher(f"sqlite:///{tmp_path}/mlflow.db", "study", "about it")
+
+
+def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
+    from mlflow import MlflowClient
+
+    spec = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
+                      train=TrainSpec(steps=2, evaluate_every=2), levels=0)  # fmt: skip
+    (level,) = find_tickets(spec)
+    for key in ("good", "bad", "silent"):
+        run = TrialRun(key=key, name=key, fields={}, spec=level.spec)
+        publisher.publish(run, level, level.records())
+    said = {
+        "good": [verdict(1, "matching", None), verdict(2, "winning"), verdict(3, "not matching")],
+        "bad": [verdict(1, "not matching", 0.7)],
+    }
+    publisher.publish_verdicts(said)
+    client = MlflowClient(publisher.uri)
+
+    def filtered(query: str) -> list[str]:
+        return [
+            run.data.tags[names.KEY] for run in client.search_runs([publisher.experiment], query)
+        ]
+
+    assert filtered("tags.verdict = 'winning'") == ["good"]
+    assert filtered("tags.verdict = 'not matching'") == ["bad"]
+    assert filtered("tags.`verdict.level_03` = 'not matching'") == ["good"]
+    (good,) = client.search_runs([publisher.experiment], "tags.verdict = 'winning'")
+
+    def history(name: str) -> list[tuple[int, float]]:
+        found = client.get_metric_history(good.info.run_id, f"verdict/{name}")
+        return sorted((metric.step, metric.value) for metric in found)
+
+    assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)]
+    assert history("winning") == [(1, 0.0), (2, 1.0), (3, 0.0)]
+    assert history("p_reinit") == [(2, 0.01), (3, 0.01)]
+    assert history("sparsest_matching_density") == [(2, pytest.approx(0.64))]
+
+    publisher.publish_verdicts(said)
+    assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)], "written twice"
+    publisher.publish_verdicts({"good": [verdict(1, "not matching")]})
+    assert filtered("tags.verdict = 'winning'") == []

@@ -1,0 +1,76 @@
+"""How well what is known of a rewind point foretells its ticket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lth_core.verdict import Summary
+from tracking.cells import Record
+from tracking.figures.drawing import CurvesOf
+from tracking.foretelling import Foretold, foretold
+from tracking.panels import FAINT, Panel, legend, panels
+from tracking.rewinds import by_level, rewind_cells
+
+CORRELATION = "Rank correlation with the ticket's accuracy, over rewind points"
+LOOKS: dict[str, dict[str, Any]] = {
+    "up to the best point": {"color": "#0072b2", "marker": "o", "markersize": 6},
+    "all points": {
+        "color": "#8a8a8a",
+        "marker": "D",
+        "markersize": 4.5,
+        "markerfacecolor": "white",
+    },
+}
+
+
+def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+    """Spearman's correlation of each predictor with final test accuracy, a panel a level.
+
+    None where a study has not several rewind points, or nothing was taken there.
+    """
+    cells = rewind_cells(records, axes)
+    said = {id(cell): foretold(cell) for cell in cells}
+    cells = [cell for cell in cells if said[id(cell)]]
+    levels = [
+        (cell, [told for told in said[id(whole)] if told.level == level])
+        for whole in cells
+        for level, cell in by_level([whole])
+    ]
+    if not levels:
+        return None
+    figure, drawn = panels([cell for cell, _ in levels], CORRELATION, "")
+    names = list(dict.fromkeys(t.predictor.name for _, found in levels for t in found))
+    handles: dict[str, Any] = {}
+    for (panel, _), (_, found) in zip(drawn, levels, strict=False):
+        panel.axvline(0, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        _draw(panel, found, names, handles)
+    first = drawn[0][0]
+    first.set_xlim(-1.08, 1.08)
+    first.set_ylim(len(names) - 0.5, -0.5)
+    first.set_yticks(range(len(names)), names)
+    legend(figure, {name: handles[name] for name in LOOKS if name in handles})
+    return figure
+
+
+def _draw(
+    panel: Panel, found: Sequence[Foretold], names: Sequence[str], handles: dict[str, Any]
+) -> None:
+    """Both correlations of each predictor, one above the other in its row."""
+    for told in found:
+        row = names.index(told.predictor.name)
+        both = zip(LOOKS.items(), (told.to_best, told.over_all), (-0.14, 0.2), strict=True)
+        for (name, look), value, aside in both:
+            if value is not None:
+                handles[name] = _draw_value(panel, value, row + aside, look)
+
+
+def _draw_value(panel: Panel, value: Summary, y: float, look: dict[str, Any]) -> Any:
+    """A mean with its interval, as far as correlations go."""
+    if value.low is not None and value.high is not None:
+        ends = [max(value.low, -1), min(value.high, 1)]
+        panel.plot(ends, [y, y], color=look["color"], linewidth=1.4, solid_capstyle="butt")
+    (point,) = panel.plot([value.mean], [y], linestyle="", **look)
+    return point
