@@ -138,3 +138,18 @@ def study_of(path: object) -> Study:
     from sweeps.studies import find_study
 
     return find_study(str(path), [])
+
+
+def test_every_cell_has_its_own_search(tiny: StudyOf) -> None:
+    changes = CHANGES | {"axes.prune.fraction": [0.2, 0.5], "axes.rewind": ["0it", "5it", "60%"]}
+    found = Search(tiny(changes), Trainer())
+    assert [cell.fields for cell in found.cells] == [
+        {"prune.fraction": 0.2},
+        {"prune.fraction": 0.5},
+    ]
+    for number, cell in enumerate(found.cells):
+        asked = found.missing(number)
+        assert [t.fields["prune.fraction"] for t in asked] == 3 * [cell.fields["prune.fraction"]]
+        assert [(t.spec.seed, t.spec.rewind) for t in asked] == [(s, "15it") for s in range(3)]
+        assert cell.grid == [0, 5, 24]
+        assert cell.points == sorted({*POINTS, 24})
