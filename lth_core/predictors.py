@@ -119,7 +119,9 @@ def top_eigenvalue(
         if length == 0:
             return 0.0
         vector = [v / length for v in vector]
-        product = torch.autograd.grad(gradient, parameters, vector, retain_graph=True)
+        # As a sum, not as grad_outputs: for those torch imports its compiler, some 5 s.
+        along = torch.stack([(g * v).sum() for g, v in zip(gradient, vector, strict=True)]).sum()
+        product = torch.autograd.grad(along, parameters, retain_graph=True)
         last, eigenvalue = eigenvalue, _inner(vector, product)
         vector = product
         if abs(eigenvalue - last) <= 1e-3 * abs(eigenvalue):
