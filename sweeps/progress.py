@@ -48,7 +48,8 @@ class Screen:
     def level(self, latest: str) -> None:
         """One more level is done."""
         before, self._done = self._done, self._done + 1
-        self._bar.update(self._task, advance=1, description=latest)
+        self._total = max(self._total, self._done)  # bisection may turn out to need more
+        self._bar.update(self._task, advance=1, total=self._total, description=latest)
         tenth = max(1, self._total // 10)
         if not self._console.is_terminal and before // tenth < self._done // tenth:
             self._console.print(f"{self._done}/{self._total} levels  {latest}", soft_wrap=True)
