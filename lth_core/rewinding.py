@@ -49,7 +49,7 @@ class Finding:
     earliest: the first point that was seen to match, or None.
     below: the last point before it that was seen not to, or None.
     ask: points to look at next; none where nothing is left to find out.
-    monotone: whether accuracy was nowhere seen to fall, beyond noise, to what does not match.
+    monotone: whether accuracy was nowhere seen to fall, beyond noise, before the first match.
     """
 
     earliest: int | None
@@ -65,8 +65,8 @@ def earliest_matching(
 
     Of n points, where those from some k on match, k is found in ceil(log2 n) looks; one more where
     it is the last, for that one is assumed to match until it has been seen. Rewinding can also be
-    too late, and a curve that rises and falls cannot be bisected: once that is seen, all of
-    ``grid`` is asked for.
+    too late, and a curve that has risen and falls again before any match is seen cannot be
+    bisected: then all of ``grid`` is asked for.
 
     Args:
         known: what was looked at, by point.
@@ -78,14 +78,15 @@ def earliest_matching(
     Finding(earliest=20, below=0, ask=(10,), monotone=True)
     """
     seen = sorted(known)
-    monotone = not any(
-        not known[late].matching and known[early].falls_to(known[late])
-        for number, late in enumerate(seen)
-        for early in seen[:number]
-    )
     earliest = next((point for point in seen if known[point].matching), None)
     before = [point for point in seen if earliest is None or point < earliest]
     below = before[-1] if before else None
+    # How it goes on behind a point that matches says nothing of those before it.
+    monotone = not any(
+        known[early].falls_to(known[late])
+        for number, late in enumerate(before)
+        for early in before[:number]
+    )
     if not monotone:
         ask = tuple(point for point in grid if point not in known)
     else:

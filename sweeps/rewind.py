@@ -45,6 +45,8 @@ class Cell:
     """By level, then by point."""
     densities: dict[int, float] = field(default_factory=dict)
     """By level."""
+    not_monotone: set[int] = field(default_factory=set)
+    """Levels at which bisection was given up at some point."""
 
     def findings(self) -> dict[int, Finding]:
         """By level; of none where nothing is known."""
@@ -57,7 +59,9 @@ class Cell:
         """Points to look at next, for any level."""
         if not self.known:
             return list(earliest_matching({}, self.points, self.grid).ask)
-        return sorted({point for found in self.findings().values() for point in found.ask})
+        found = self.findings()
+        self.not_monotone |= {level for level, f in found.items() if not f.monotone}
+        return sorted({point for f in found.values() for point in f.ask})
 
     def bracket(self) -> list[int]:
         """Points that may still be asked for, while the curve looks monotone."""
@@ -111,8 +115,8 @@ class Search:
                 each = len(cell.seeds)
                 yield Answer(
                     cell=cell.fields, level=level, density=cell.densities[level],
-                    earliest=found.earliest, below=found.below, monotone=found.monotone,
-                    finished=not found.ask,
+                    earliest=found.earliest, below=found.below, finished=not found.ask,
+                    monotone=found.monotone and level not in cell.not_monotone,
                     confidence=at, confidence_below=under, steps=cell.steps,
                     probes=len(known), points=len(cell.points),
                     trainings=each * len(known), trainings_grid=each * len(cell.points),
