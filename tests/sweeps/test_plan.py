@@ -33,9 +33,11 @@ def test_fractions_share_their_dense_run(tiny: StudyOf) -> None:
 
 
 def test_rewind_points_share_their_dense_run_and_save_its_first_steps(tiny: StudyOf) -> None:
-    # 1 seed x rewinding to 0, 10, 30 of 40: four trainings each from there, one dense run
+    # 1 seed x rewinding to 0, 10, 30 of 40: two tickets each from there, one dense run; two reinits
+    # of 40 steps, the first level's the same for all three
     study = tiny({"axes.seed": [0], "axes.rewind": ["0it", "10it", "30it"]})
-    assert cost(study) == (3, 15, 13, 3 * 40 + 4 * (40 + 30 + 10), 40 + 4 * (40 + 30 + 10))
+    tickets = 2 * (40 + 30 + 10)
+    assert cost(study) == (3, 15, 11, 3 * 40 + tickets + 6 * 40, 40 + tickets + 4 * 40)
 
 
 def test_longer_trial_shares_all_that_the_shorter_one_trains(tiny: StudyOf) -> None:
