@@ -13,7 +13,7 @@ from lth_core.models.conv import conv
 from lth_core.models.dropout import own_dropout, restart_dropout
 from lth_core.models.init import initialize
 from lth_core.models.lenet import lenet_5
-from lth_core.models.mlp import lenet_300_100, mlp
+from lth_core.models.mlp import lenet_300_100, mlp, mlp_constant
 from lth_core.models.resnet import resnet
 from lth_core.models.vgg import vgg
 from lth_core.models.vision import mobilenet_v2, vision_resnet
@@ -25,6 +25,7 @@ Builder = Callable[[ModelSpec, tuple[int, ...], int], nn.Module]
 
 MODELS: dict[str, Builder] = {
     "mlp": mlp,
+    "mlp-constant": mlp_constant,
     "lenet-300-100": lenet_300_100,
     "lenet-5": lenet_5,
     "conv-2": conv(2),
@@ -48,6 +49,7 @@ MODELS: dict[str, Builder] = {
 
 ABOUT = {
     "mlp": "fully connected, any widths and depth",
+    "mlp-constant": "mlp whose biases are weights of a constant input, pruned with the others",
     "lenet-300-100": "fully connected 300-100, 267K parameters on MNIST (LeCun et al. 1998)",
     "lenet-5": "2 convolutions, 500 units, 431K parameters on MNIST (LeCun et al. 1998, Caffe's)",
     "conv-2": "2 convolutions, 4.30M parameters on CIFAR-10 (Frankle & Carbin 2019)",

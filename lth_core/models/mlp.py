@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from lth_core.models.scale import refuse, scaled
 from lth_core.spec import ModelSpec
 
 
-def mlp(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+class WithConstant(nn.Linear):
+    """A linear layer with no bias but one more input, the constant 1: its weight is the bias.
+
+    So biases are scored and pruned with the other weights, (outputs, inputs + 1) in all.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs + 1, outputs, bias=False)
+        plain = nn.Linear(inputs, outputs)  # drawn as PyTorch draws it
+        with torch.no_grad():
+            self.weight.copy_(torch.cat([plain.weight, plain.bias[:, None]], 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(pad(x, (0, 1), value=1.0))
+
+
+def mlp(
+    spec: ModelSpec,
+    shape: tuple[int, ...],
+    classes: int,
+    linear: Callable[[int, int], nn.Linear] = nn.Linear,
+) -> nn.Module:
     """ReLU layers of ``widths`` units, dropout after each; ``depth`` repeats a single width."""
     refuse(spec, "stem")
     widths = spec.widths * spec.depth if spec.depth else spec.widths
     sizes = [prod(shape), *(scaled(width, spec.width) for width in widths)]
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
     for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
-        layers[f"fc{number}"] = nn.Linear(inputs, outputs)
+        layers[f"fc{number}"] = linear(inputs, outputs)
         layers[f"relu{number}"] = nn.ReLU()
         layers[f"dropout{number}"] = nn.Dropout(spec.dropout)
-    layers["output"] = nn.Linear(sizes[-1], classes)
+    layers["output"] = linear(sizes[-1], classes)
     model = nn.Sequential()
     for name, layer in layers.items():
         model.add_module(name, layer)
     return model
+
+
+def mlp_constant(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """As ``mlp``, with biases that are prunable weights, as Greydanus & Kobak 2024 prune them."""
+    return mlp(spec, shape, classes, WithConstant)
 
 
 def lenet_300_100(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:

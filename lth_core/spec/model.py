@@ -28,14 +28,14 @@ class ModelSpec(Checks):
     name: str = "mlp"
     """A model of `lth list models`, or `package.module:factory`."""
     widths: tuple[int, ...] = (300, 100)
-    """Units of each hidden layer (mlp only)."""
+    """Units of each hidden layer (mlp, mlp-constant)."""
     width: float = 1.0
     """Multiplies every hidden width or channel count, rounded, at least 1 (mobilenet-v2: rounded to
     multiples of 8, as published); not for resnet-18 and resnet-50."""
     depth: int | None = None
-    """mlp: hidden layers, each as wide as the one entry of widths; conv-*: convolutions;
-    resnet-8 ... resnet-110: layers, 6n+2; vgg-*: layers, 11, 13, 16 or 19; the others have one
-    depth. None: what the name says."""
+    """mlp, mlp-constant: hidden layers, each as wide as the one entry of widths; conv-*:
+    convolutions; resnet-8 ... resnet-110: layers, 6n+2; vgg-*: layers, 11, 13, 16 or 19; the
+    others have one depth. None: what the name says."""
     stem: Stem = "cifar"
     """How resnet-18, resnet-50 and mobilenet-v2 begin: as published (`imagenet`), or for images of
     about 32 pixels a side (`cifar`)."""
@@ -60,7 +60,7 @@ class ModelSpec(Checks):
             self._number("depth", 1)
         if not self.widths or any(type(w) is not int or w < 1 for w in self.widths):
             raise SpecError("widths", "must be whole numbers of at least 1", self.widths)
-        if self.depth is not None and self.name == "mlp" and len(self.widths) > 1:
+        if self.depth is not None and self.name.startswith("mlp") and len(self.widths) > 1:
             raise SpecError(
                 "depth", "repeats a single width, so widths must have one entry", self.widths
             )

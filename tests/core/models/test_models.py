@@ -217,3 +217,18 @@ def test_build_repeats_by_its_seed_and_leaves_the_global_generator(
 def test_only_a_users_model_is_pinned_by_its_source() -> None:
     assert models.fingerprint(ModelSpec()) == ""
     assert len(models.fingerprint(ModelSpec(name="toys:batch_norm_net"))) == 64
+
+
+def test_a_constant_input_takes_the_place_of_biases() -> None:
+    """Same function, same count; what was bias is in the weight, so a mask reaches it."""
+    model = build(name="mlp-constant", widths=(6, 5), init="as_built")
+    plain = build(name="mlp", widths=(6, 5))
+    assert count(model) == count(plain)
+    assert not any(name.endswith("bias") for name, _ in model.named_parameters())
+    with torch.no_grad():
+        for name, layer in prunable_layers(plain).items():
+            whole = prunable_layers(model)[name].weight
+            layer.weight.copy_(whole[:, :-1])
+            layer.bias.copy_(whole[:, -1])
+    x = torch.randn(3, *DIGIT)
+    torch.testing.assert_close(model(x), plain(x))
