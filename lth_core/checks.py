@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import cache
 from math import isfinite
 from numbers import Real
 from typing import get_args
@@ -55,7 +56,7 @@ def _spelled(name: str, kind: str, value: object) -> object:
         value = tuple(value)
     elif isinstance(value, Real) and not isinstance(value, bool):
         if kind == "float":
-            value = float(value)
+            value = float(value) + 0.0  # -0.0 is 0.0
         elif kind == "int" and float(value).is_integer():
             value = int(value)  # type: ignore[call-overload]
     if kind in _KINDS:
@@ -66,18 +67,33 @@ def _spelled(name: str, kind: str, value: object) -> object:
     return value
 
 
+@cache
+def _kinds_of(spec: type) -> tuple[tuple[str, str, type | None], ...]:
+    """Of each field: name, annotation, and the type whose values are in their one spelling."""
+    found = []
+    for f in dataclasses.fields(spec):
+        kind = str(f.type)
+        usual, _ = _KINDS.get(kind.removesuffix(" | None").partition("[")[0], (None, ""))
+        found.append((f.name, kind, None if usual is float else usual))  # it may be infinite
+    return tuple(found)
+
+
 class Checks:
     """Field checks shared by the specs. Each raises SpecError with the field's name."""
 
-    __slots__ = ()
+    __slots__ = ("_said",)
+    _said: str
+    """What `spec.digest.said` keeps of a spec."""
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
 
     def _normalize(self) -> None:
         """Every field in its one spelling."""
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
-            self._set(f.name, _spelled(f.name, str(f.type), getattr(self, f.name)))
+        for name, kind, usual in _kinds_of(type(self)):  # type: ignore[arg-type]
+            value = getattr(self, name)
+            if type(value) is not usual:  # a plan makes a hundred thousand specs
+                self._set(name, _spelled(name, kind, value))
 
     def _number(self, name: str, low: float, high: float | None = None, rule: str = "") -> None:
         value = getattr(self, name)

@@ -58,6 +58,10 @@ class DivergedError(LthError):
     """The loss stopped being finite; the run has no result."""
 
 
+class PreemptedError(LthError):
+    """The process was told to end; what was trained so far is kept, to be gone on with."""
+
+
 class TrackingError(LthError):
     """The tracking server cannot be reached or refuses."""
 

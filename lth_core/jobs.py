@@ -10,12 +10,21 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lth_core.masks import Mask, State, ones
 from lth_core.prune import Candidate, prune
 from lth_core.seeds import generator
-from lth_core.spec import SCHEMA, WHERE, DataSpec, ModelSpec, PruneSpec, TrainSpec, describe, sha256
+from lth_core.spec import (
+    WHERE,
+    DataSpec,
+    ModelSpec,
+    PruneSpec,
+    TrainSpec,
+    deciding,
+    digest_of,
+    said,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,12 +66,11 @@ class Recipe:
     @cached_property
     def digest(self) -> str:
         """sha256 over everything that decides what this recipe makes."""
-        said: dict[str, Any] = {}
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if not f.metadata.get("where"):
-                said[f.name] = value.digest if isinstance(value, Recipe) else describe(value)
-        return sha256({"schema": SCHEMA, "kind": type(self).__name__, **said})
+        parts: dict[str, str] = {}
+        for name in deciding(type(self)):  # type: ignore[arg-type]
+            value = getattr(self, name)
+            parts[name] = f'"{value.digest}"' if isinstance(value, Recipe) else said(value)
+        return digest_of(type(self).__name__, parts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self.digest == other.digest

@@ -13,7 +13,7 @@ from lth_core.errors import SpecError
 from lth_core.masks import prunable_layers
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
 from lth_core.seeds import generator
-from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec
+from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.train.schedule import learning_rate
 
 
@@ -29,13 +29,10 @@ def resolve(spec: TicketSpec) -> TicketSpec:
     _check_branches(spec)
     fingerprint = scores.fingerprint(spec.prune)
     pinned_data, (examples, shape, classes) = _data(spec.data)
-    pinned_model, layers = _model(spec.model, shape, classes)
-    groups(layers, spec.prune)  # every pattern names a layer
+    pinned_model, _ = _model(spec.model, shape, classes)
+    _check_layers(spec.model, shape, classes, spec.prune)
     per_epoch = -(-examples // spec.train.batch_size)
-    try:
-        train = spec.train.resolved(per_epoch)
-    except SpecError as error:  # an epoch's share that rounds to no step
-        raise error.under("train") from None
+    train = _train(spec.train, per_epoch)
     steps = steps_in(train.steps)
     if "finetune" in spec.branches and not learning_rate(train, steps - 1) > 0:
         rule = "must not end training at rate 0, which branch finetune trains at"
@@ -47,11 +44,7 @@ def resolve(spec: TicketSpec) -> TicketSpec:
     if rewind == steps and spec.levels and spec.prune.when in ("during", "never"):
         rule = f"must leave something to train before step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
-    prune = spec.prune.resolved(
-        per_epoch, steps, rewind, fingerprint=fingerprint, rounds=_rounds(spec.prune),
-        schedule=_schedule(spec.prune),
-    )  # fmt: skip
-    _check_changes(prune, steps)
+    prune = _prune(spec.prune, per_epoch, steps, rewind, fingerprint)
     return replace(spec, data=pinned_data, model=pinned_model, train=train, prune=prune,
                    rewind=f"{rewind}it")  # fmt: skip
 
@@ -97,6 +90,9 @@ def _check_changes(prune: PruneSpec, steps: int) -> None:
         raise SpecError("prune.end", rule, f"begin {begin}, end {end}")
 
 
+# The trials of a study have most of their parts in common: each is resolved once.
+
+
 @lru_cache(maxsize=256)
 def _data(spec: DataSpec) -> tuple[DataSpec, Outline]:
     pinned = replace(data.placed(spec), fingerprint=data.fingerprint(spec))
@@ -111,3 +107,27 @@ def _model(
     pinned = replace(spec, fingerprint=models.fingerprint(spec))
     model = models.build(spec, shape, classes, generator(0, "structure"))
     return pinned, {n: tuple(layer.weight.shape) for n, layer in prunable_layers(model).items()}
+
+
+@lru_cache(maxsize=1024)
+def _check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: PruneSpec) -> None:
+    """Every pattern names a layer."""
+    groups(_model(spec, shape, classes)[1], prune)
+
+
+@lru_cache(maxsize=1024)
+def _train(spec: TrainSpec, per_epoch: int) -> TrainSpec:
+    try:
+        return spec.resolved(per_epoch)
+    except SpecError as error:  # an epoch's share that rounds to no step
+        raise error.under("train") from None
+
+
+@lru_cache(maxsize=1024)
+def _prune(spec: PruneSpec, per_epoch: int, steps: int, rewind: int, fingerprint: str) -> PruneSpec:
+    prune = spec.resolved(
+        per_epoch, steps, rewind, fingerprint=fingerprint, rounds=_rounds(spec),
+        schedule=_schedule(spec),
+    )  # fmt: skip
+    _check_changes(prune, steps)
+    return prune

@@ -1,4 +1,4 @@
-"""The store remembers: content-addressed results in a folder, or in memory.
+"""The store remembers: content-addressed results in a folder, in S3, or in memory.
 
 An entry is ``<kind>/<digest>/entry.json`` beside its blobs. The blobs are written first, under
 names that carry their content's digest; entry.json, which names them and checks itself, comes
@@ -8,38 +8,22 @@ writing it twice changes nothing. Only JSON and safetensors are ever read back.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from lth_core.arrow_files import s3_files
 from lth_core.errors import CorruptEntryError, SpecError, StoreError
+from lth_core.files import Files, FolderFiles, MemoryFiles, inside
 from lth_core.spec import canonical_json
 
 MANIFEST = "entry.json"
-
-
-class Files(Protocol):
-    """The few things a store needs of a place that keeps files; paths are ``a/b/c``."""
-
-    def read(self, path: str) -> bytes | None:
-        """The whole file, or None where there is none."""
-
-    def write(self, path: str, content: bytes) -> None:
-        """Write the whole file or nothing, replacing what was there."""
-
-    def folders(self, path: str) -> Iterator[str]:
-        """Names of the folders in a folder."""
-
-    def size(self, path: str) -> int | None:
-        """Bytes in a file, or None where there is none."""
+S3 = "s3://BUCKET/PREFIX"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +53,7 @@ class Store:
 
     def __init__(self, files: Files | None = None) -> None:
         """Keep entries in ``files``, by default in this process's memory."""
-        self._files = files or MemoryFiles()
+        self.files = files or MemoryFiles()
 
     def put(
         self,
@@ -92,10 +76,8 @@ class Store:
                 "sha256": sha,
                 "size": len(content),
             }
-            self._files.write(f"{folder}/{listed[name]['file']}", content)
-        said = canonical_json({"meta": dict(meta), "blobs": listed})
-        check = hashlib.sha256(said.encode()).hexdigest()
-        self._files.write(f"{folder}/{MANIFEST}", f'{{"entry":{said},"sha256":"{check}"}}'.encode())
+            self.files.write(f"{folder}/{listed[name]['file']}", content)
+        self.files.write(f"{folder}/{MANIFEST}", _manifest({"meta": dict(meta), "blobs": listed}))
 
     def get(self, kind: str, digest: str) -> Entry | None:
         """The entry, or None where it is missing.
@@ -103,24 +85,38 @@ class Store:
         Raises:
             CorruptEntryError: entry.json is torn or altered, or a blob is missing or cut short.
         """
-        folder = f"{kind}/{digest}"
-        content = self._files.read(f"{folder}/{MANIFEST}")
-        if content is None:
+        path = f"{kind}/{digest}/{MANIFEST}"
+        content, before = self.files.read(path), None
+        while content is not None:
+            if entry := self._entry(kind, digest, content):
+                break
+            if content == before:
+                raise CorruptEntryError(f"{path}: is torn or altered")
+            # A remote file that was replaced while it was read is torn once, not twice.
+            before, content = content, self.files.read(path)
+        else:
             return None
-        try:
-            whole = json.loads(content)
-            said, check = whole["entry"], whole["sha256"]
-            sound = hashlib.sha256(canonical_json(said).encode()).hexdigest() == check
-            entry = Entry(said["meta"], said["blobs"], self._files, folder)
-            sizes = {blob["file"]: blob["size"] for blob in entry.blobs.values()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            sound, sizes = False, {}
-        if not sound:
-            raise CorruptEntryError(f"{folder}/{MANIFEST}: is torn or altered")
-        for file, size in sizes.items():
-            if self._files.size(f"{folder}/{file}") != size:
-                raise CorruptEntryError(f"{folder}/{file}: must have {size} bytes")
+        listed = {f"{kind}/{digest}/{b['file']}": b["size"] for b in entry.blobs.values()}
+        for path, there in zip(listed, self.files.sizes(list(listed)), strict=True):
+            if there != listed[path]:
+                raise CorruptEntryError(f"{path}: must have {listed[path]} bytes")
         return entry
+
+    def _entry(self, kind: str, digest: str, content: bytes) -> Entry | None:
+        """What a manifest says, or None where it is not sound, to the byte."""
+        try:
+            said = json.loads(content)["entry"]
+            names = [blob["file"] for blob in said["blobs"].values() if blob["size"] >= 0]
+            if _manifest(said) == content and all("/" not in name for name in names):
+                return Entry(said["meta"], said["blobs"], self.files, f"{kind}/{digest}")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        return None
+
+    def delete(self, kind: str, digest: str) -> None:
+        """Remove an entry, its manifest first: cut short, it is missing all the same."""
+        self.files.delete(f"{kind}/{digest}/{MANIFEST}")
+        self.files.delete(f"{kind}/{digest}")
 
     def has(self, kind: str, digest: str) -> bool:
         """Whether a sound entry is there."""
@@ -131,94 +127,65 @@ class Store:
 
     def digests(self, kind: str) -> list[str]:
         """Digests of a kind's entries, sorted."""
-        return sorted(self._files.folders(kind))
+        return sorted(self.files.folders(kind))
+
+    def kinds(self) -> list[str]:
+        """Kinds of which there are entries, sorted."""
+        return sorted(self.files.folders(""))
 
 
-class MemoryFiles:
-    """Files in this process's memory."""
+def store_clock(store: Store) -> float:
+    """Unix time by the clock of who keeps the files; other machines' clocks may go otherwise.
 
-    def __init__(self) -> None:
-        self._content: dict[str, bytes] = {}
-
-    def read(self, path: str) -> bytes | None:
-        return self._content.get(path)
-
-    def write(self, path: str, content: bytes) -> None:
-        self._content[path] = content
-
-    def folders(self, path: str) -> Iterator[str]:
-        start = f"{path}/"
-        # A list first: another thread may be writing.
-        inside = (key[len(start) :] for key in list(self._content) if key.startswith(start))
-        yield from {rest.partition("/")[0] for rest in inside if "/" in rest}
-
-    def size(self, path: str) -> int | None:
-        return len(self._content[path]) if path in self._content else None
+    Raises:
+        StoreError: it cannot be written to.
+    """
+    path = f".clock/{uuid.uuid4().hex}"
+    store.files.write(path, b"", durable=False)
+    try:
+        return next(found.modified for found in store.files.files(".clock") if found.path == path)
+    finally:
+        store.files.delete(path)
 
 
-class FolderFiles:
-    """Files below a folder, local or NFS."""
-
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).expanduser().absolute()
-
-    def read(self, path: str) -> bytes | None:
-        try:
-            return (self.root / path).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise StoreError(f"store {self.root}: cannot read {path} ({error.strerror})") from None
-
-    def write(self, path: str, content: bytes) -> None:
-        target = self.root / path
-        scratch = target.with_name(f".{uuid.uuid4().hex}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with scratch.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(target)
-        except OSError as error:
-            with suppress(OSError):  # the first error is the one to tell
-                scratch.unlink()
-            free = ""
-            if error.errno == errno.ENOSPC:
-                free = f"; {shutil.disk_usage(self.root).free} bytes are free"
-            raise StoreError(
-                f"store {self.root}: cannot write {path} ({error.strerror}{free})"
-            ) from None
-
-    def folders(self, path: str) -> Iterator[str]:
-        try:
-            yield from (e.name for e in os.scandir(self.root / path) if e.is_dir())
-        except FileNotFoundError:
-            return
-
-    def size(self, path: str) -> int | None:
-        try:
-            return (self.root / path).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+def _manifest(said: dict[str, Any]) -> bytes:
+    entry = canonical_json(said)
+    check = hashlib.sha256(entry.encode()).hexdigest()
+    return f'{{"entry":{entry},"sha256":"{check}"}}'.encode()
 
 
-def open_store(where: str | None) -> Store:
-    """The store at a place: a folder, or None for memory.
+def open_store(where: str | None, *, make: bool = True) -> Store:
+    """The store at a place: a folder, ``s3://bucket/prefix``, or None for memory.
+
+    Args:
+        make: make the folder, and see that it can be written to; False is for who only reads: a
+            folder that is not there is then an empty store, and stays away. Buckets are never made.
 
     Raises:
         SpecError: another kind of place.
-        StoreError: the folder cannot be made or written to.
+        StoreError: the place cannot be made, reached or written to; within 30 seconds.
     """
     if where is None:
         return Store()
-    if "://" in where:
-        raise SpecError("store", "must be a folder", where)
+    scheme, separator, place = where.partition("://")
+    if separator:
+        bucket, _, prefix = place.rstrip("/").partition("/")
+        if scheme != "s3" or not bucket:
+            raise SpecError("store", "must be a folder or in S3", where, ["FOLDER", S3])
+        return Store(s3_files(bucket, inside(prefix) if prefix else ""))
     files = FolderFiles(where)
-    try:
-        files.root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"store: {files.root} cannot be made ({error.strerror})") from None
-    if not os.access(files.root, os.W_OK):
-        raise StoreError(f"store: {files.root} cannot be written to (no permission)")
+    if make:
+        _make(files.root)
     return Store(files)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        there = next(parent for parent in folder.parents if os.path.exists(parent))
+        raise StoreError(
+            f"store: {folder} cannot be made ({error.strerror}); there is {there}"
+        ) from None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise StoreError(f"store: {folder} cannot be written to (no permission)")

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field
 from lth_core.checks import STRICT, Checks
 from lth_core.errors import SpecError
 from lth_core.spec.data import Augment, DataSpec
-from lth_core.spec.digest import SCHEMA, WHERE, canonical_json, describe, sha256
+from lth_core.spec.digest import (
+    SCHEMA,
+    WHERE,
+    canonical_json,
+    deciding,
+    describe,
+    digest_of,
+    said,
+    sha256,
+)
 from lth_core.spec.model import Initialization, ModelSpec
 from lth_core.spec.prune import PruneSpec
 from lth_core.spec.stability import StabilitySpec
@@ -33,7 +42,10 @@ __all__ = [
     "TicketSpec",
     "TrainSpec",
     "canonical_json",
+    "deciding",
     "describe",
+    "digest_of",
+    "said",
     "sha256",
 ]
 
@@ -83,4 +95,5 @@ class TicketSpec(Checks):
 
     def digest(self) -> str:
         """sha256 of all that decides the result."""
-        return sha256({"schema": SCHEMA, "kind": "ticket_spec", **describe(self)})
+        parts = {name: said(getattr(self, name)) for name in deciding(TicketSpec)}
+        return digest_of("ticket_spec", parts)

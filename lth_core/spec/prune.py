@@ -56,7 +56,7 @@ class PruneSpec(Checks):
     """Density of each level, falling, each in (0, 1): in place of fraction, for unequal steps."""
     output_fraction: float | None = None
     """The output layer's own fraction; None: as the others."""
-    layer_fractions: dict[str, float] = field(default_factory=dict)
+    layer_fractions: dict[str, float] = field(default_factory=dict, hash=False)
     """Own fractions by layer name or pattern (`conv*: 0.1`); such a layer competes with itself.
     A name goes before a pattern, and among patterns the later in the alphabet."""
     ignore: tuple[str, ...] = ()

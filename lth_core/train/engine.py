@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from dataclasses import replace
 from math import isfinite
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from lth_core import data, masks, models, ticket
+from lth_core.claims import claimed
 from lth_core.data import Dataset
-from lth_core.errors import CorruptEntryError, StoreError, TicketFileError
+from lth_core.errors import PreemptedError, StoreError
 from lth_core.jobs import Init, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
 from lth_core.measures import (
@@ -29,17 +29,21 @@ from lth_core.measures import (
 from lth_core.prune.candidate import Batch, Candidate
 from lth_core.seeds import generator
 from lth_core.spec import TicketSpec, TrainSpec, describe, sha256
-from lth_core.store import Entry, Store
+from lth_core.store import Store
 from lth_core.ticket import Ticket
+from lth_core.train.checkpoint import (
+    CHECKPOINT_EVERY,
+    drop_checkpoint,
+    keep_checkpoint,
+    kept_checkpoint,
+)
 from lth_core.train.gradual import Gradual
-from lth_core.train.keeping import from_blobs, made_with, recent, template, to_blobs
+from lth_core.train.keeping import Kept, made_with, point, recent, template, to_blobs
 from lth_core.train.learned import Learned
-from lth_core.train.loop import Outcome, Task, run
+from lth_core.train.loop import Outcome, Run, Task
 from lth_core.train.masking import Fixed, Masking
 from lth_core.train.order import Order
 from lth_core.training import Layer, Result, Training
-
-logger = logging.getLogger("lth")
 
 
 class Trainer:
@@ -52,13 +56,25 @@ class Trainer:
         store: remembers results; by default this process's memory.
         device: by default the GPU where there is one.
         frozen: never train; what the store lacks is a StoreError.
+        checkpoint_every: seconds of a training after which it is kept as it stands; a shorter one
+            never is.
     """
 
     def __init__(
-        self, store: Store | None = None, device: str | None = None, *, frozen: bool = False
+        self,
+        store: Store | None = None,
+        device: str | None = None,
+        *,
+        frozen: bool = False,
+        checkpoint_every: float = CHECKPOINT_EVERY,
     ) -> None:
         self.store = store or Store()
-        self.frozen = frozen
+        self._kept = Kept(self.store)
+        self.frozen, self.checkpoint_every = frozen, checkpoint_every
+        self.ending = threading.Event()
+        """Once set, whatever is being trained is kept as it stands and left: PreemptedError."""
+        self._interrupted = set[str]()
+        """Digests of trainings of which a checkpoint was kept or taken up."""
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._finals: OrderedDict[str, tuple[State, Mask]] = OrderedDict()
         self._masks: OrderedDict[str, Mask] = OrderedDict()
@@ -68,19 +84,27 @@ class Trainer:
         return [self._result(job) for job in jobs]
 
     def _result(self, job: Job) -> Result:
-        entry = self._entry("trainings", job.digest)
-        if entry is None:
-            return Result(job, self._train(job)[0], reused=False)
-        lost = [k for k in job.keep if self._entry("points", _point(job, k).digest) is None]
+        training = self._kept.training(job)
+        if training is None:
+            self._refuse_if_frozen(job)
+            with claimed(
+                self.store.files, job.digest, lambda: self.known(replace(job, keep=()))
+            ) as mine:
+                if mine:
+                    return Result(job, self._train(job)[0], reused=False)
+            training = self._kept.training(job)
+        if training is None:  # another made it, and it is lost again
+            return self._result(job)
+        lost = [k for k in job.keep if self._kept.entry("points", point(job, k).digest) is None]
         if lost:
-            self._keep_points(job, self._run(replace(job, last=max(lost), keep=tuple(lost))))
-        return Result(job, Training.from_json(entry.meta), reused=True)
+            again = self._run(replace(job, last=max(lost), keep=tuple(lost)))
+            self._kept.put_points(job, again.points, again.mask)
+        return Result(job, training, reused=True)
 
     def known(self, job: Job) -> bool:
         """Whether the store has the job and its rewind points."""
-        return self.store.has("trainings", job.digest) and all(
-            self.store.has("points", _point(job, k).digest) for k in job.keep
-        )
+        wanted = [("trainings", job.digest), *(("points", point(job, k).digest) for k in job.keep)]
+        return all(self._kept.entry(kind, digest) is not None for kind, digest in wanted)
 
     # What recipes ask for
 
@@ -124,12 +148,13 @@ class Trainer:
         """Weights and buffers after a job's last step, and its mask."""
 
         def make() -> tuple[State, Mask]:
-            stored = self._stored_state("points", job) or self._stored_state("trainings", job)
+            stored = self._kept.state(job, self.model(job))
             if stored:
                 return stored
             state, mask = self._train(job)[1]
-            if self._entry("points", job.digest):  # its manifest is sound, its weights were not
-                self._keep_point(job, state, mask)
+            # Its manifest is sound, its weights were not.
+            if entry := self._kept.entry("points", job.digest):
+                self._kept.put_point(job, state, mask, entry.meta.get("of"))
             return state, mask
 
         return recent(self._finals, job.digest, make)
@@ -140,7 +165,7 @@ class Trainer:
 
     def measured(self, measure: Measure) -> dict[str, float | None]:
         """A measure's numbers, remembered."""
-        entry = self._entry("measures", measure.digest)
+        entry = self._kept.entry("measures", measure.digest)
         if entry is None:
             taken = {
                 name: None if value is None or not isfinite(value) else value
@@ -168,6 +193,12 @@ class Trainer:
         begun = masks.masked(start, mask)
         like = self.mask(job.mask.like, job) if job.mask.like else mask
         final = recent(self._finals, job.digest, lambda: (state, mask))
+        # How far the dense run took the weights that the mask keeps, and those that it prunes.
+        inside, outside = (
+            travel_by_mask(self.start(job.dense), self.final(job.dense)[0], mask)
+            if job.dense
+            else (travel(begun, state, mask), None)
+        )
         counts = layers_of(self.model(job), self.data(job).shape)
         training = Training(
             curves=outcome.curves,
@@ -182,30 +213,22 @@ class Trainer:
             mask_overlap_chance=chance_overlap(masks.counts(mask, like)),
             travel=travel(begun, state, mask),
             sign_agreement=sign_agreement(begun, state, mask),
-            **self._dense_travel(job, mask, begun, state),
+            travel_inside=inside,
+            travel_outside=outside,
             ticket_digest=ticket.digest(mask, begun),
             seconds=outcome.seconds,
             finished_at=time.time(),
             made_with=made_with(self.device),
         )  # fmt: skip
-        self._keep_points(job, outcome)
+        self._kept.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
+        if job.digest in self._interrupted:
+            drop_checkpoint(self.store, job)
+        self._kept.pace(job, training.seconds, self.device)
         return training, final
 
-    def _dense_travel(
-        self, job: Job, mask: Mask, begun: State, state: State
-    ) -> dict[str, float | None]:
-        """How far the dense run took the weights that the mask keeps, and those that it prunes."""
-        if job.dense is None:
-            inside, outside = travel(begun, state, mask), None
-        else:
-            from_, to = self.start(job.dense), self.final(job.dense)[0]
-            inside, outside = travel_by_mask(from_, to, mask)
-        return {"travel_inside": inside, "travel_outside": outside}
-
     def _run(self, job: Job, start: State | None = None) -> Outcome:
-        if self.frozen:
-            raise StoreError(f"the store has lost training {job.digest}; sweep again to remake it")
+        self._refuse_if_frozen(job)
         mask = self.mask(job.mask, job)
         start = self.start(job) if start is None else start
         dataset = self.data(job)
@@ -215,11 +238,39 @@ class Trainer:
             run=job.run, augment=job.data.augment,
         )  # fmt: skip
         models.restart_dropout(model, order.seed, order.run, job.first)
-        return run(
+        return self._finish(
+            job,
             Task(model=model, masking=self._masking(job, model, mask, start), data=dataset,
-                 spec=_mask_train(job), order=order, first=job.first, last=job.last,
+                 spec=_steps_as(job), order=order, first=job.first, last=job.last,
                  keep=job.keep)
         )  # fmt: skip
+
+    def _finish(self, job: Job, task: Task) -> Outcome:
+        """Train a task from its start, or from where an interrupted process has left it."""
+        running, kept_at = Run(task), time.monotonic()
+        begun = kept_checkpoint(self.store, job)
+        if begun and running.fits(begun):
+            running.restore(begun)
+            self._interrupted.add(job.digest)
+        for done in running:
+            ending = self.ending.is_set()
+            due = ending or time.monotonic() - kept_at > self.checkpoint_every
+            if done == job.last or not due:
+                continue
+            self._kept.put_points(job, running.points, task.masking.mask)
+            running.points.clear()
+            keep_checkpoint(self.store, job, running.checkpoint())
+            self._interrupted.add(job.digest)
+            kept_at = time.monotonic()
+            if ending:
+                raise PreemptedError(
+                    f"told to end; training {job.digest[:12]} is kept at step {done}"
+                )
+        return running.outcome()
+
+    def _refuse_if_frozen(self, job: Job) -> None:
+        if self.frozen:
+            raise StoreError(f"the store has lost training {job.digest}; sweep again to remake it")
 
     def network(self, job: Job, state: State) -> nn.Module:
         """The job's network with a state, on the device, in training mode."""
@@ -240,41 +291,10 @@ class Trainer:
         batch = self.candidate(start, mask, start, job, job.finds.examples).batch
         return Gradual(model, mask, job.finds, initial, batch, job.seed, job.level)
 
-    def _keep_points(self, job: Job, outcome: Outcome) -> None:
-        for step, state in outcome.points.items():
-            self._keep_point(_point(job, step), state, outcome.mask)
-
-    def _keep_point(self, point: Job, state: State, mask: Mask) -> None:
-        self.store.put("points", point.digest, {"step": point.last}, to_blobs(state, mask))
-
-    def _stored_state(self, kind: str, job: Job) -> tuple[State, Mask] | None:
-        entry = self._entry(kind, job.digest)
-        if entry is None:
-            return None
-        try:
-            return from_blobs(entry, self.model(job))
-        except (CorruptEntryError, TicketFileError, SafetensorError) as error:
-            logger.warning("%s; it is made again", error)
-            return None
-
-    def _entry(self, kind: str, digest: str) -> Entry | None:
-        try:
-            return self.store.get(kind, digest)
-        except CorruptEntryError as error:
-            logger.warning("store: %s; it is made again", error)
-            return None
-
     def data(self, job: Job) -> Dataset:
         return data.load(job.data, self.device)
 
 
-def _point(job: Job, step: int) -> Job:
-    """The job stopped at a step: what a rewind point's entry is named by."""
-    return replace(job, last=step, keep=())
-
-
-def _mask_train(job: Job) -> TrainSpec:
+def _steps_as(job: Job) -> TrainSpec:
     """How the job's optimizer steps: a learned mask may have a rate of its own."""
-    if job.finds and job.finds.lr:
-        return replace(job.train, lr=job.finds.lr)
-    return job.train
+    return replace(job.train, lr=job.finds.lr) if job.finds and job.finds.lr else job.train

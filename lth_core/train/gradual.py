@@ -9,7 +9,7 @@ et al. 2020); then the density may stay the same from the first step on.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import cos, pi
 
 import torch
@@ -63,6 +63,12 @@ class Gradual(Fixed):
             return True
         self._swap(pruned, self.spec.swap * (1 + cos(pi * progress)) / 2, optimizer, draws)
         return False
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self.mask)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self.set({name: tensors[name] for name in self.mask})
 
     def _swap(self, mask: Mask, share: float, optimizer: Optimizer, draws: torch.Generator) -> None:
         """In each layer, drop round(share x kept) weights and grow as many, from 0."""

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
 from lth_core import masks, models, ticket
+from lth_core.errors import CorruptEntryError, TicketFileError
+from lth_core.jobs import Job
 from lth_core.masks import Mask, State
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec
-from lth_core.store import Entry
+from lth_core.speeds import remember_speed, speed_key
+from lth_core.store import Entry, Store
+from lth_core.training import Training
 
 STATE, MASK = "state.safetensors", "mask.safetensors"
 T = TypeVar("T")
+
+logger = logging.getLogger("lth")
 
 
 def to_blobs(state: State, mask: Mask) -> dict[str, bytes]:
@@ -40,6 +49,69 @@ def from_blobs(entry: Entry, model: nn.Module) -> tuple[State, Mask]:
     """
     shapes = {name: list(m.shape) for name, m in masks.ones(model).items()}
     return ticket.unpack({**load(entry.blob(MASK)), **load(entry.blob(STATE))}, shapes)
+
+
+class Kept:
+    """What a store has of trainings and of their rewind points; corrupt entries are as missing."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._told: set[str] = set()
+        """What was said to be corrupt: until it is made again, it is asked for time and again."""
+        self._paces: set[str] = set()
+        """Kinds of jobs of which this process has told the pace."""
+
+    def entry(self, kind: str, digest: str) -> Entry | None:
+        """An entry, if there is a sound one."""
+        try:
+            return self._store.get(kind, digest)
+        except CorruptEntryError as error:
+            if str(error) not in self._told:
+                logger.warning("store: %s; it is made again", error)
+                self._told.add(str(error))
+            return None
+
+    def training(self, job: Job) -> Training | None:
+        """What is remembered of a training."""
+        entry = self.entry("trainings", job.digest)
+        try:
+            return Training.from_json(entry.meta) if entry else None
+        except (KeyError, TypeError, AttributeError) as error:
+            logger.warning(
+                "store: training %s says too little (%s); it is made again", job.digest, error
+            )
+            return None
+
+    def state(self, job: Job, model: nn.Module) -> tuple[State, Mask] | None:
+        """The state a job ends with and its mask, from a rewind point or the job's own entry."""
+        for kind in ("points", "trainings"):
+            entry = self.entry(kind, job.digest)
+            try:
+                if entry:
+                    return from_blobs(entry, model)
+            except (CorruptEntryError, TicketFileError, SafetensorError) as error:
+                logger.warning("%s; it is made again", error)
+        return None
+
+    def put_points(self, job: Job, points: Mapping[int, State], mask: Mask) -> None:
+        """Keep states of a job by the step they were reached at."""
+        for step, state in points.items():
+            self.put_point(point(job, step), state, mask, job.digest)
+
+    def put_point(self, at: Job, state: State, mask: Mask, of: str | None) -> None:
+        """Keep one; ``of`` is the digest of the training whose point it is."""
+        self._store.put("points", at.digest, {"step": at.last, "of": of}, to_blobs(state, mask))
+
+    def pace(self, job: Job, seconds: float, device: torch.device) -> None:
+        """Remember how long a training took: of each kind the first, for the plans to come."""
+        if job.last > job.first and (key := speed_key(job, device)) not in self._paces:
+            self._paces.add(key)
+            remember_speed(self._store, job, seconds / (job.last - job.first), device)
+
+
+def point(job: Job, step: int) -> Job:
+    """The job stopped at a step: what a rewind point's entry is named by."""
+    return replace(job, last=step, keep=())
 
 
 @lru_cache(maxsize=8)

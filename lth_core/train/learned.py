@@ -8,7 +8,7 @@ here a layer's probabilities sum to what it is to keep, and in evaluation the li
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 
 import torch
@@ -89,6 +89,22 @@ class Learned:
         draws = generator(self.seed, "mask", "ties")
         self.mask = keep_highest(scores, everything, self.parts, "weights", draws)
         self._use({name: self.mask[name].to(self.frozen[name].device) for name in self.scores})
+
+    def tensors(self) -> dict[str, Tensor]:
+        scores = {f"score/{name}": score for name, score in self.scores.items()}
+        masks = {f"mask/{name}": mask for name, mask in self.mask.items()}
+        return {
+            **scores,
+            **masks,
+            "thresholds": torch.tensor(self._thresholds, dtype=torch.float64),
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, score in self.scores.items():
+                score.copy_(tensors[f"score/{name}"])
+        self.mask = {name: tensors[f"mask/{name}"] for name in self.mask}
+        self._thresholds = tensors["thresholds"].tolist()
 
     def _highest(self) -> Mask:
         """As `settle`, but equal scores at the threshold are all pruned, to save time."""

@@ -1,10 +1,10 @@
-"""One plain training loop."""
+"""One plain training loop, that can be stopped after any step and gone on with."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,15 @@ from lth_core.data import Dataset, Split
 from lth_core.data.augment import augment
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
+from lth_core.models import restart_dropout
 from lth_core.spec import TrainSpec
+from lth_core.train.checkpoint import (
+    Checkpoint,
+    copied,
+    moment_fits,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from lth_core.train.masking import Masking
 from lth_core.train.optimizer import make_optimizer, stepper
 from lth_core.train.order import Order
@@ -56,50 +64,126 @@ class Outcome:
     seconds: float
 
 
+class Run:
+    """A task being trained. Iterate to train: yields after each step how many are done."""
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.done, self.curves = task, task.first, Curves()
+        self.optimizer = make_optimizer(task.masking.trained(), task.spec)
+        self.points: dict[int, State] = {}
+        """States at the kept steps that were passed."""
+        self._losses: list[Tensor] = []
+        self._before, self._started = 0.0, time.perf_counter()
+
+    def __iter__(self) -> Iterator[int]:
+        """Train to the last step; a task of no steps is evaluated as it is.
+
+        Raises:
+            DivergedError: the loss is not finite at an evaluation.
+        """
+        task, data = self.task, self.task.data
+        device = data.train.x.device
+        step_and_forget = stepper(self.optimizer)
+        with arithmetic(task.spec.precision, device):
+            for step, index, draw in task.order.batches(self.done, task.last, device):
+                if step in task.keep:
+                    self.points[step] = state_of(task.model)
+                self._step(step, index, draw, step_and_forget)
+                yield self.done
+            if task.first == task.last:
+                train_loss, _ = evaluate(task.model, data, data.train)
+                record_evaluation(self.curves, task.last, train_loss, task.model, data)
+        if task.last in task.keep:
+            self.points[task.last] = state_of(task.model)
+
+    def _step(
+        self, step: int, index: Tensor, draw: Tensor, step_and_forget: Callable[[bool], None]
+    ) -> None:
+        model, spec, data, masking = (
+            self.task.model, self.task.spec, self.task.data, self.task.masking,
+        )  # fmt: skip
+        x = data.train.x[index]
+        if self.task.order.augment != "none":
+            x = augment(x, draw)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(spec, step)
+        masking.before_forward(step)
+        loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
+        loss.backward()
+        with torch.no_grad():
+            step_and_forget(masking.before_step(step, self.optimizer))
+            masking.after_step()
+        self._losses.append(loss.detach())
+        self.done = step + 1
+        if self.done % steps_in(spec.evaluate_every) == 0 or self.done == self.task.last:
+            masking.settle()
+            train_loss = torch.stack(self._losses).mean().item()
+            record_evaluation(self.curves, self.done, train_loss, model, data)
+            self._losses.clear()
+
+    @property
+    def seconds(self) -> float:
+        """Spent in training so far, before an interruption too."""
+        return self._before + time.perf_counter() - self._started
+
+    def checkpoint(self) -> Checkpoint:
+        """The run as it is between two steps."""
+        parts = {
+            "model": self.task.model.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "masking": self.task.masking.tensors(),
+        }
+        tensors = {f"{part}/{k}": v for part, named in parts.items() for k, v in named.items()}
+        tensors["losses"] = torch.stack(self._losses) if self._losses else torch.zeros(0)
+        curves = Curves(**asdict(self.curves))
+        return Checkpoint(
+            step=self.done, tensors=copied(tensors), curves=curves, seconds=self.seconds
+        )
+
+    def fits(self, begun: Checkpoint) -> bool:
+        """Whether a checkpoint can be of this task: steps, names, shapes and types."""
+        mine = self.checkpoint()
+        like = [p for group in self.optimizer.param_groups for p in group["params"]]
+        return (
+            self.task.first <= begun.step <= self.task.last
+            and all(_kinds(begun.part(n)) == _kinds(mine.part(n)) for n in ("model", "masking"))
+            and all(moment_fits(n, t, like) for n, t in begun.part("optimizer").items())
+            and begun.tensors.get("losses", mine.tensors["losses"][None]).dim() == 1
+        )
+
+    def restore(self, begun: Checkpoint) -> None:
+        """Go on where an interrupted run of the same task was: the rest comes out the same, bit
+        for bit. The rewind points that it had passed are not in its checkpoint."""
+        device = self.task.data.train.x.device
+        self.task.model.load_state_dict(begun.part("model"))
+        restore_optimizer(self.optimizer, begun.part("optimizer"))
+        self.task.masking.restore(begun.part("masking"))
+        self._losses = list(begun.tensors["losses"].to(device).unbind())
+        restart_dropout(self.task.model, self.task.order.seed, self.task.order.run, begun.step)
+        self.curves, self.done, self._before = begun.curves, begun.step, begun.seconds
+
+    def outcome(self) -> Outcome:
+        """Of a run that has come to its end."""
+        return Outcome(
+            state_of(self.task.model), self.task.masking.mask, self.points, self.curves,
+            self.seconds,
+        )  # fmt: skip
+
+
+def _kinds(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
 def run(task: Task) -> Outcome:
     """Train one task to its last step.
-
-    A task of no steps is evaluated as it is.
 
     Raises:
         DivergedError: the loss is not finite at an evaluation.
     """
-    started = time.perf_counter()
-    model, spec, data = task.model, task.spec, task.data
-    device = data.train.x.device
-    masking = task.masking
-    optimizer = make_optimizer(masking.trained(), spec)
-    step_and_forget = stepper(optimizer)
-    every, curves, points = steps_in(spec.evaluate_every), Curves(), {}
-    losses: list[Tensor] = []
-    with arithmetic(spec.precision, device):
-        for step, index, draw in task.order.batches(task.first, task.last, device):
-            if step in task.keep:
-                points[step] = state_of(model)
-            x = data.train.x[index]
-            if task.order.augment != "none":
-                x = augment(x, draw)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(spec, step)
-            masking.before_forward(step)
-            loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
-            loss.backward()
-            with torch.no_grad():
-                step_and_forget(masking.before_step(step, optimizer))
-                masking.after_step()
-            losses.append(loss.detach())
-            done = step + 1
-            if done % every == 0 or done == task.last:
-                masking.settle()
-                record_evaluation(curves, done, torch.stack(losses).mean().item(), model, data)
-                losses.clear()
-        if task.first == task.last:
-            train_loss, _ = evaluate(model, data, data.train)
-            record_evaluation(curves, task.last, train_loss, model, data)
-    if task.last in task.keep:
-        points[task.last] = state_of(model)
-    seconds = time.perf_counter() - started
-    return Outcome(state_of(model), masking.mask, points, curves, seconds)
+    running = Run(task)
+    for _ in running:
+        pass
+    return running.outcome()
 
 
 def record_evaluation(

@@ -7,7 +7,7 @@ weights are 0 in the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import torch
@@ -36,6 +36,12 @@ class Masking(Protocol):
 
     def settle(self) -> None:
         """Put the mask at hand into the network, to be evaluated."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What has changed since the run's start, beside the network and the optimizer."""
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `tensors` gave."""
 
 
 class Fixed:
@@ -67,6 +73,12 @@ class Fixed:
             torch._foreach_mul_(self._weights, self._masks)
 
     def settle(self) -> None:
+        return
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
         return
 
 

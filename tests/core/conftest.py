@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from places import files, nfs  # noqa: F401  fixtures
 from toys import BRANCHES
 
 from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets

@@ -18,6 +18,7 @@ def counted(model: nn.Module, shape: tuple[int, ...]) -> int:
     return counter.get_total_flops()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "shape"),
     [

@@ -1,48 +1,26 @@
+import hashlib
 import json
+import math
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import S3Server
 
-from lth_core.errors import CorruptEntryError, SpecError, StoreError
-from lth_core.store import Files, FolderFiles, MemoryFiles, Store, open_store
+from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec, find_tickets
+from lth_core.errors import CorruptEntryError, SpecError
+from lth_core.files import Files, FolderFiles, MemoryFiles
+from lth_core.spec import canonical_json
+from lth_core.store import Store, open_store, store_clock
 
 META = {"loss": [0.5, 0.25], "name": "dense", "nothing": None}
 BLOBS = {"state.safetensors": b"\x00" * 100 + b"\x01", "empty.bin": b""}
-
-
-@pytest.fixture(params=["memory", "folder"])
-def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    """Every place that keeps files, under one contract."""
-    return MemoryFiles() if request.param == "memory" else FolderFiles(tmp_path / "store")
-
-
-# The contract of files
-
-
-def test_file_is_read_as_written_and_replaced_whole(files: Files) -> None:
-    files.write("a/b/c.bin", b"long content")
-    files.write("a/b/c.bin", b"new")
-    assert files.read("a/b/c.bin") == b"new"
-    assert files.size("a/b/c.bin") == 3
-
-
-def test_what_is_not_there_is_none(files: Files) -> None:
-    files.write("a/b", b"x")
-    for path in ("nowhere", "a/c", "a/b/c", "x/y/z"):
-        assert files.read(path) is None
-        assert files.size(path) is None
-    assert list(files.folders("nowhere")) == []
-
-
-def test_folders_are_those_directly_below(files: Files) -> None:
-    for path in ("a/one/x", "a/one/y", "a/two/deep/x", "a/file", "ab/three/x"):
-        files.write(path, b"")
-    assert sorted(files.folders("a")) == ["one", "two"]
 
 
 # The contract of a store
@@ -121,15 +99,176 @@ def test_anything_else_in_place_of_entry_json_is_corrupt(content: bytes, files: 
         Store(files).get("k", "d")
 
 
+def test_what_is_spelled_otherwise_is_altered(files: Files) -> None:
+    """A flipped bit may leave the same number: 1e-05 is 1E-05."""
+    Store(files).put("k", "d", {"loss": 1e-05})
+    content = files.read("k/d/entry.json") or b""
+    files.write("k/d/entry.json", content.replace(b"1e-05", b"1E-05"))
+    with pytest.raises(CorruptEntryError, match="is torn or altered"):
+        Store(files).get("k", "d")
+
+
+def test_blob_outside_its_entry_is_not_read(files: Files) -> None:
+    store = Store(files)
+    store.put("k", "other", {}, BLOBS)
+    (name,) = (b["file"] for b in store.get("k", "other").blobs.values() if b["size"])  # type: ignore[union-attr]
+    store.put("k", "d", {}, {"state.safetensors": BLOBS["state.safetensors"]})
+    said = json.loads(files.read("k/d/entry.json") or b"")["entry"]
+    said["blobs"]["state.safetensors"]["file"] = f"../other/{name}"
+    files.write("k/d/entry.json", manifest_of(said))
+    with pytest.raises(CorruptEntryError, match="is torn or altered"):
+        store.get("k", "d")
+
+
+def manifest_of(said: object) -> bytes:
+    entry = canonical_json(said)
+    check = hashlib.sha256(entry.encode()).hexdigest()
+    return f'{{"entry":{entry},"sha256":"{check}"}}'.encode()
+
+
+def test_entry_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    """As in S3, where the size is asked for first: the longer manifest is cut at the old size."""
+
+    class Replaced(FolderFiles):
+        def read(self, path: str) -> bytes | None:
+            content = super().read(path)
+            if content and b"old" in content:
+                Store(FolderFiles(tmp_path)).put("k", "d", {"now": "longer than it was"})
+                new = super().read(path)
+                return new and new[: len(content)]
+            return content
+
+    Store(FolderFiles(tmp_path)).put("k", "d", {"n": "old"})
+    entry = Store(Replaced(tmp_path)).get("k", "d")
+    assert entry is not None
+    assert entry.meta == {"now": "longer than it was"}
+
+
+def test_deleted_entry_is_gone_and_can_come_again(files: Files) -> None:
+    store = Store(files)
+    for digest in ("d1", "d2"):
+        store.put("k", digest, META, BLOBS)
+    store.delete("k", "d1")
+    store.delete("k", "never")
+    assert store.get("k", "d1") is None
+    assert store.digests("k") == ["d2"]
+    assert all(found.path.startswith("k/d2/") for found in files.files(""))
+    store.put("k", "d1", META, BLOBS)
+    assert store.has("k", "d1")
+
+
+def test_deletion_that_is_cut_short_leaves_no_half_of_an_entry(tmp_path: Path) -> None:
+    """Whatever was deleted before the end: the entry is whole, or it is missing."""
+
+    class Killed(FolderFiles):
+        left = 0
+
+        def delete(self, path: str) -> None:
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            super().delete(path)
+
+    for number in range(2):
+        files = Killed(tmp_path / str(number))
+        Store(files).put("k", "d", META, BLOBS)
+        files.left = number
+        with pytest.raises(KeyboardInterrupt):
+            Store(files).delete("k", "d")
+        assert Store(files).has("k", "d") == (number == 0)
+        assert (Store(files).get("k", "d") is None) == (number == 1)
+
+
+def test_stores_clock_is_that_of_its_files(files: Files, tmp_path: Path) -> None:
+    store = Store(files)
+    store.put("k", "d", {})
+    (written,) = (found.modified for found in files.files("k"))
+    assert abs(store_clock(store) - written) < 5
+    assert store.kinds() == ["k"]
+    assert [found.path for found in files.files("")] == ["k/d/entry.json"]
+
+
+WRITER = """
+import sys
+from lth_core.store import open_store
+store, me = open_store(sys.argv[1]), int(sys.argv[2])
+for number in range(me, me + 12):
+    content = b"x" * number
+    store.put("k", "d", {"n": number}, {"state.safetensors": content})
+    entry = store.get("k", "d")
+    assert entry is not None
+    assert entry.blob("state.safetensors") == b"x" * entry.meta["n"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_writers_in_several_processes_leave_an_entry_sound(
+    place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    where = request.getfixturevalue("s3") if place == "s3" else str(tmp_path / "store")
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, where, str(1000 * n)], stderr=subprocess.PIPE
+        )
+        for n in range(3)
+    ]
+    for writer in writers:
+        _, said = writer.communicate(timeout=120)
+        assert writer.returncode == 0, said.decode()
+    entry = open_store(where).get("k", "d")
+    assert entry is not None
+    assert entry.blob("state.safetensors") == b"x" * entry.meta["n"]
+
+
+# What a search keeps
+
+
+def test_mask_takes_a_bit_a_weight(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    for level in find_tickets(tiny_spec(levels=1), Trainer(store)):
+        digest = level.results[level.branch].job.digest
+        entry = store.get("trainings", digest)
+        assert entry is not None
+        stored = tmp_path / "trainings" / digest / entry.blobs["mask.safetensors"]["file"]
+        content = stored.read_bytes()
+        header = int.from_bytes(content[:8], "little")
+        sizes = {
+            name: about["data_offsets"][1] - about["data_offsets"][0]
+            for name, about in json.loads(content[8 : 8 + header]).items()
+        }
+        weights = {name: mask.numel() for name, mask in level.mask.items()}
+        assert sizes == {f"mask/{name}": math.ceil(n / 8) for name, n in weights.items()}
+        assert len(content) == 8 + header + sum(math.ceil(n / 8) for n in weights.values())
+
+
+def test_rewind_point_is_stored_once_however_many_levels_start_from_it(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    levels = list(find_tickets(tiny_spec(levels=3, rewind="5it"), Trainer(store)))
+    assert len(store.digests("trainings")) == len(levels) == 4
+    (point,) = store.digests("points")
+    entry = store.get("points", point)
+    assert entry is not None
+    assert entry.meta == {"step": 5, "of": levels[0].results["dense"].job.digest}
+
+
+def tiny_spec(**changes: object) -> TicketSpec:
+    spec = TicketSpec(
+        model=ModelSpec(widths=(13,)), train=TrainSpec(steps="10it", evaluate_every="10it"),
+        branches=("ticket",),
+    )  # fmt: skip
+    return replace(spec, **changes)  # type: ignore[arg-type]
+
+
 def test_entry_json_says_everything_and_is_written_last(tmp_path: Path) -> None:
     class Watched(FolderFiles):
         def __init__(self, root: Path) -> None:
             super().__init__(root)
             self.written: list[str] = []
 
-        def write(self, path: str, content: bytes) -> None:
+        def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
             self.written.append(path)
-            super().write(path, content)
+            super().write(path, content, durable=durable)
 
     files = Watched(tmp_path)
     Store(files).put("k", "d", META, BLOBS)
@@ -172,17 +311,34 @@ def test_writing_leaves_no_scratch_behind(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "k/d").iterdir() if ".tmp" in path.name) == []
 
 
-def test_store_that_cannot_be_written_says_which_and_why(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=rf"{tmp_path}/file.*cannot write k/d/entry\.json"):
-        Store(FolderFiles(tmp_path / "file")).put("k", "d", {})
-    with pytest.raises(StoreError, match=rf"{tmp_path}/file/s cannot be made"):
-        open_store(str(tmp_path / "file" / "s"))
+@pytest.mark.parametrize("where", ["gs://x", "s3://", "s3:///p", "file:///tmp/s"])
+def test_places_of_another_kind_are_refused_with_those_that_are_known(where: str) -> None:
+    said = f"store: must be a folder or in S3, but got '{where}'; known: FOLDER, s3://BUCKET/PREFIX"
+    with pytest.raises(SpecError) as error:
+        open_store(where)
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize("prefix", ["a", "a/b/", ""])
+def test_stores_of_a_bucket_are_apart_by_prefix(s3: str, prefix: str) -> None:
+    one, other = open_store(f"{s3}/{prefix}"), open_store(f"{s3}-other")
+    one.put("k", "d", META, BLOBS)
+    assert open_store(f"{s3}/{prefix}").has("k", "d")
+    assert not other.has("k", "d")
+    assert one.kinds() == ["k"]
+
+
+def test_store_that_is_only_read_is_not_made(tmp_path: Path, s3: str, s3_server: S3Server) -> None:
+    before = len(s3_server.requests())
+    for where in (str(tmp_path / "nowhere"), s3):
+        store = open_store(where, make=False)
+        assert (store.kinds(), store.digests("k"), store.get("k", "d")) == ([], [], None)
+    assert not (tmp_path / "nowhere").exists()
+    asked = {request.split()[0] for request in s3_server.requests()[before:]}
+    assert asked == {"HEAD", "GET"}
 
 
 def test_open_store_is_a_folder_or_memory(tmp_path: Path) -> None:
     open_store(str(tmp_path / "a" / "b")).put("k", "d", META)
     assert open_store(str(tmp_path / "a" / "b")).has("k", "d")
     assert not open_store(None).has("k", "d")
-    with pytest.raises(SpecError, match=r"^store: must be a folder, but got 'gs://x'"):
-        open_store("gs://x")

@@ -159,6 +159,7 @@ def test_data_that_cannot_be_had_are_refused_with_what_is_known(
         load(**fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "svhn", "cifar10", "cifar100"])
 def test_absent_data_are_refused_within_a_second_naming_the_folder(
     name: str, tmp_path: Path

@@ -1,0 +1,275 @@
+"""Places that keep files, under one protocol: this process's memory, a folder (NFS too), S3."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from lth_core.errors import StoreError
+
+SCRATCH = ".tmp"
+"""How the name ends of what is not whole yet, or not wholly gone."""
+
+TRIES = 5
+"""Times that a file is asked for while another process replaces it or deletes its folder."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file: its path in the store, bytes, and when it was last written, by the place's clock."""
+
+    path: str
+    size: int
+    modified: float
+    """Unix time."""
+
+
+class Files(Protocol):
+    """The few things a store needs of a place that keeps files; paths are ``a/b/c``.
+
+    All of them raise StoreError where the place cannot be reached or refuses, and for a path that
+    leads out of it.
+    """
+
+    def read(self, path: str) -> bytes | None:
+        """The whole file, or None where there is none."""
+
+    def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        """Write the whole file or nothing, replacing what was there.
+
+        Args:
+            durable: it outlasts a power cut.
+        """
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a file unless there is one; whether it was written.
+
+        Of several that try at once one succeeds; on S3 they all may.
+        """
+
+    def delete(self, path: str) -> None:
+        """Remove a file, or a folder with all in it; what is not there is gone already."""
+
+    def folders(self, path: str) -> Iterator[str]:
+        """Names of the folders in a folder, but those that begin with a dot."""
+
+    def files(self, path: str) -> Iterator[Found]:
+        """All files below a folder, "" for all; what others write meanwhile may be among them."""
+
+    def sizes(self, paths: Sequence[str]) -> list[int | None]:
+        """Bytes in each of the files, None where there is none."""
+
+
+def inside(path: str) -> str:
+    """The path, which leads nowhere but down.
+
+    Raises:
+        StoreError: it does not.
+    """
+    if any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:
+        raise StoreError(f"{path!r}: must lead to a file inside the store")
+    return path
+
+
+class MemoryFiles:
+    """Files in this process's memory."""
+
+    def __init__(self) -> None:
+        self._content: dict[str, tuple[bytes, float]] = {}
+
+    def read(self, path: str) -> bytes | None:
+        return self._content.get(inside(path), (None, 0))[0]
+
+    def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        self._content[inside(path)] = content, time.time()
+
+    def create(self, path: str, content: bytes) -> bool:
+        mine = content, time.time()
+        return self._content.setdefault(inside(path), mine) is mine
+
+    def delete(self, path: str) -> None:
+        for found in [*self.files(path)]:
+            self._content.pop(found.path, None)
+        self._content.pop(inside(path), None)
+
+    def folders(self, path: str) -> Iterator[str]:
+        start = len(path) + 1 if path else 0
+        below = (found.path[start:] for found in self.files(path))
+        names = {rest.partition("/")[0] for rest in below if "/" in rest}
+        yield from (name for name in names if not name.startswith("."))
+
+    def files(self, path: str) -> Iterator[Found]:
+        start = f"{inside(path)}/" if path else ""
+        # A copy, made at one go: another thread may be writing.
+        for key, (content, modified) in self._content.copy().items():
+            if key.startswith(start):
+                yield Found(key, len(content), modified)
+
+    def sizes(self, paths: Sequence[str]) -> list[int | None]:
+        every = (self.read(path) for path in paths)
+        return [None if content is None else len(content) for content in every]
+
+
+class FolderFiles:
+    """Files below a folder, local or NFS."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).expanduser().absolute()
+
+    def read(self, path: str) -> bytes | None:
+        return self._looked_at(path, Path.read_bytes)
+
+    def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
+        target = self.root / inside(path)
+
+        def place() -> None:
+            scratch = target.with_name(_scratch())
+            try:
+                _fill(scratch, "wb", content, durable)
+                scratch.replace(target)
+            except OSError:
+                with suppress(OSError):  # the first error is the one to tell
+                    scratch.unlink()
+                raise
+
+        self._changed("write", path, place)
+
+    def create(self, path: str, content: bytes) -> bool:
+        target = self.root / inside(path)
+
+        def place() -> bool:
+            try:
+                _fill(target, "xb", content, durable=False)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno == errno.ENOSPC:  # so the file is there, empty
+                    with suppress(OSError):
+                        target.unlink()
+                raise
+            return True
+
+        return self._changed("write", path, place)
+
+    def delete(self, path: str) -> None:
+        target = self.root / inside(path)
+
+        def remove() -> None:
+            try:
+                target.unlink()
+            except (IsADirectoryError, PermissionError):
+                if not target.is_dir():
+                    raise
+                # Out of sight at once: a file that a process of this machine has open stays in
+                # its folder on NFS, as .nfs..., until it is closed.
+                away = target.rename(target.with_name(_scratch()))
+                shutil.rmtree(away, ignore_errors=True)
+
+        try:
+            _patiently(remove)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise self._complaint("delete", path, error) from None
+        with suppress(OSError):  # others are in it
+            if target.parent != self.root:
+                target.parent.rmdir()
+
+    def folders(self, path: str) -> Iterator[str]:
+        for entry in self._listed(path):
+            if not entry.name.startswith(".") and entry.is_dir():
+                yield entry.name
+
+    def files(self, path: str) -> Iterator[Found]:
+        for entry in self._listed(path):
+            below = f"{path}/{entry.name}" if path else entry.name
+            if entry.is_dir():
+                yield from self.files(below)
+            elif not entry.name.startswith(".nfs"):  # what NFS keeps of an open, deleted file
+                found = self._looked_at(below, os.stat)
+                if found:  # not deleted since it was listed
+                    yield Found(below, found.st_size, found.st_mtime)
+
+    def sizes(self, paths: Sequence[str]) -> list[int | None]:
+        found = (self._looked_at(path, os.stat) for path in paths)
+        return [None if each is None else each.st_size for each in found]
+
+    def _listed(self, path: str) -> list[os.DirEntry[str]]:
+        try:
+            folder = self.root / inside(path) if path else self.root
+            return _patiently(lambda: list(os.scandir(folder)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise self._complaint("list", path, error) from None
+
+    def _looked_at(self, path: str, look: Callable[[Path], T]) -> T | None:
+        """What a look at a file gives; None where there is none.
+
+        An NFS client may remember that a file is not there; listing its folder makes it ask.
+        """
+        target = self.root / inside(path)
+        for _ in range(TRIES):
+            try:
+                return _patiently(lambda: look(target))
+            except (FileNotFoundError, NotADirectoryError):
+                beside = self._listed(path.rpartition("/")[0])
+                if all(entry.name != target.name for entry in beside):
+                    return None
+            except IsADirectoryError:
+                return None
+            except OSError as error:
+                raise self._complaint("read", path, error) from None
+        return None
+
+    def _changed(self, verb: str, path: str, change: Callable[[], T]) -> T:
+        """Make a change in a folder that is made where there is none, also if it goes meanwhile."""
+        parent = (self.root / path).parent
+
+        def made() -> T:
+            parent.mkdir(parents=True, exist_ok=True)
+            return change()
+
+        try:
+            return _patiently(made, errno.ESTALE, errno.ENOENT, errno.EEXIST)
+        except OSError as error:
+            raise self._complaint(verb, path, error) from None
+
+    def _complaint(self, verb: str, path: str, error: OSError) -> StoreError:
+        free = ""
+        if error.errno == errno.ENOSPC:
+            free = f"; {shutil.disk_usage(self.root).free} bytes are free"
+        return StoreError(f"store {self.root}: cannot {verb} {path} ({error.strerror}{free})")
+
+
+def _scratch() -> str:
+    return f".{uuid.uuid4().hex}{SCRATCH}"
+
+
+def _fill(target: Path, mode: str, content: bytes, durable: bool) -> None:
+    with target.open(mode) as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _patiently(act: Callable[[], T], *passing: int) -> T:
+    """Act, again where the error is one that passes; by default, a file replaced under NFS."""
+    for _ in range(TRIES - 1):
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in (passing or (errno.ESTALE,)):
+                raise
+    return act()

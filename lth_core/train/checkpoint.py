@@ -1,0 +1,146 @@
+"""A run that was interrupted: everything that the rest of it depends on, and how it is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lth_core.errors import CorruptEntryError
+from lth_core.jobs import Job
+from lth_core.store import Entry, Store
+from lth_core.training import Curves
+
+KIND, BLOB = "checkpoints", "run.safetensors"
+
+logger = logging.getLogger("lth")
+
+CHECKPOINT_EVERY = 300.0
+"""Seconds of a training after which it is kept, where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A run after ``step`` steps, counted from the start of the dense run's schedule.
+
+    tensors: by part of the run, ``model/...``, ``optimizer/...``, ``masking/...``, ``losses``.
+    seconds: spent in training so far.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    curves: Curves
+    seconds: float
+
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors of one part, by their own names."""
+        start = f"{name}/"
+        return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+def keep_checkpoint(store: Store, job: Job, checkpoint: Checkpoint) -> None:
+    """Put it in place of the job's one before; whenever this is cut short, one of both is there.
+
+    Raises:
+        StoreError: no space left, no permission, ...
+    """
+    before = _files(store, job)
+    about = {
+        "step": checkpoint.step,
+        "curves": asdict(checkpoint.curves),
+        "seconds": checkpoint.seconds,
+    }
+    tensors = {name: value.contiguous() for name, value in checkpoint.tensors.items()}
+    store.put(KIND, job.digest, about, {BLOB: save(tensors)})
+    for path in before - _files(store, job):
+        store.files.delete(path)
+
+
+def checkpoint_step(store: Store, job: Job) -> int | None:
+    """How far an interrupted training of the job had come."""
+    entry = _entry(store, job)
+    return entry.meta["step"] if entry else None
+
+
+def drop_checkpoint(store: Store, job: Job) -> None:
+    """The job is done."""
+    store.delete(KIND, job.digest)
+
+
+def kept_checkpoint(store: Store, job: Job) -> Checkpoint | None:
+    """What an interrupted training of the job has left, if it is whole."""
+    try:
+        entry = store.get(KIND, job.digest)
+        if entry is None:
+            return None
+        return Checkpoint(
+            step=int(entry.meta["step"]), tensors=load(entry.blob(BLOB)),
+            curves=Curves(**entry.meta["curves"]), seconds=float(entry.meta["seconds"]),
+        )  # fmt: skip
+    except (CorruptEntryError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        logger.warning("store: %s; the training begins anew", error)
+        drop_checkpoint(store, job)
+        return None
+
+
+def _entry(store: Store, job: Job) -> Entry | None:
+    try:
+        return store.get(KIND, job.digest)
+    except CorruptEntryError:
+        return None
+
+
+def _files(store: Store, job: Job) -> set[str]:
+    entry = _entry(store, job)
+    blobs = entry.blobs.values() if entry else ()
+    return {f"{KIND}/{job.digest}/{blob['file']}" for blob in blobs}
+
+
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """An optimizer's memory, as ``<number of the parameter>/<name>``."""
+    return {
+        f"{number}/{name}": value
+        for number, parameter in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    parameters = list(_parameters(optimizer))
+    memory: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition("/")
+        like = parameters[int(number)]
+        # A moment lies in memory as its parameter does; the count of steps stays where it is read.
+        kept = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
+        memory.setdefault(int(number), {})[name] = kept.detach()
+    for place, state in memory.items():
+        optimizer.state[parameters[place]] = state
+
+
+def moment_fits(key: str, value: Tensor, parameters: Sequence[Tensor]) -> bool:
+    """Whether a tensor of `optimizer_tensors` can belong to one of the parameters."""
+    number = key.partition("/")[0]
+    known = number.isdecimal() and int(number) < len(parameters)
+    return known and value.shape in (torch.Size(), parameters[int(number)].shape)
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, so that the run can go on."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()
+    }
+
+
+def _parameters(optimizer: Optimizer) -> Iterable[nn.Parameter]:
+    for group in optimizer.param_groups:
+        yield from group["params"]

@@ -1,0 +1,119 @@
+"""Every place that keeps files, under one contract; and a folder that behaves as NFS does."""
+
+import errno
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lth_core.files import Files, FolderFiles, MemoryFiles
+from lth_core.store import open_store
+
+PLACES = ["memory", "folder", "nfs", "s3"]
+
+
+class Nfs:
+    """A client's view of a folder, laid over the system calls that lead into it.
+
+    It opens a file that another has replaced by the handle it remembers, once: ESTALE. It
+    remembers that a file was not there until it lists the folder. A file that is held open is not
+    deleted but renamed to .nfs..., which stays until the file is let go.
+    """
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self._patch = root, monkeypatch
+        self.handles: dict[str, int] = {}
+        self.absent: set[str] = set()
+        self.held: set[str] = set()
+        self.stale = 0
+        self._stat, self._unlink = os.stat, os.unlink
+        self._off = False
+        for module, name in (
+            (os, "stat"), (io, "open"), (os, "scandir"), (os, "unlink"), (os, "replace")
+        ):  # fmt: skip
+            self._lay_over(module, name)
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """What is done now is done on another machine."""
+        self._off = True
+        yield
+        self._off = False
+
+    def _lay_over(self, module: Any, name: str) -> None:
+        real, mine = getattr(module, name), getattr(self, f"_{module.__name__}_{name}")
+
+        def call(path: Any, *args: Any, **kwargs: Any) -> Any:
+            full = self._full(path, kwargs.get("dir_fd"))
+            if self._off or full is None:
+                return real(path, *args, **kwargs)
+            return mine(real, full, path, *args, **kwargs)
+
+        self._patch.setattr(module, name, call)
+
+    def _full(self, path: Any, dir_fd: int | None) -> str | None:
+        if not isinstance(path, (str, Path)):
+            return None
+        full = os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd else "", path)
+        return full if full.startswith(f"{self.root}/") else None
+
+    def _looked_up(self, full: str) -> None:
+        if full in self.absent:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", full)
+        try:
+            number = self._stat(full).st_ino
+        except FileNotFoundError:
+            self.absent.add(full)
+            raise
+        if self.handles.setdefault(full, number) != number:
+            del self.handles[full]
+            self.stale += 1
+            raise OSError(errno.ESTALE, "Stale file handle", full)
+
+    def _os_stat(self, real: Any, full: str, *args: Any, **kwargs: Any) -> Any:
+        self._looked_up(full)
+        return real(*args, **kwargs)
+
+    def _io_open(self, real: Any, full: str, path: Any, mode: str = "r", *args: Any) -> Any:
+        if mode[0] == "r":
+            self._looked_up(full)
+        self.absent.discard(full)
+        return real(path, mode, *args)
+
+    def _os_scandir(self, real: Any, full: str, path: Any) -> Any:
+        self.absent = {each for each in self.absent if os.path.dirname(each) != full}
+        return real(path)
+
+    def _os_replace(self, real: Any, full: str, path: Any, target: Any) -> None:
+        self.absent.discard(str(target))
+        real(path, target)
+
+    def _os_unlink(self, real: Any, full: str, path: Any, **kwargs: Any) -> None:
+        if "/.nfs" in full and self.held:
+            raise OSError(errno.EBUSY, "Device or resource busy", full)
+        if full in self.held:
+            os.rename(full, os.path.join(os.path.dirname(full), ".nfs0001"))
+        else:
+            real(path, **kwargs)
+
+
+@pytest.fixture
+def nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nfs:
+    """`tmp_path/nfs`, seen through NFS."""
+    return Nfs(tmp_path / "nfs", monkeypatch)
+
+
+@pytest.fixture(params=PLACES)
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
+    """Every place that keeps files."""
+    if request.param == "memory":
+        return MemoryFiles()
+    if request.param == "s3":
+        return open_store(request.getfixturevalue("s3")).files
+    if request.param == "nfs":
+        return FolderFiles(request.getfixturevalue("nfs").root)
+    return FolderFiles(tmp_path / "store")

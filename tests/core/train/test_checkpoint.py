@@ -1,0 +1,120 @@
+"""A search that is interrupted anywhere, any number of times, ends as one that never was."""
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
+from lth_core.errors import PreemptedError
+from lth_core.store import Store
+
+STEPS = 24
+MLP, CONV = ModelSpec(widths=(8,), dropout=0.3), ModelSpec(name="toys:batch_norm_net")
+SGD = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
+DURING = {"when": "during", "begin": "4it", "end": "20it", "every": "4it"}
+CASES: dict[str, dict[str, Any]] = {
+    "adam, dropout": {"model": MLP},
+    "nesterov, cosine": {"train": {**SGD, "schedule": "cosine", "warmup": "5it"}},
+    "bf16": {"train": {"precision": "bf16"}},
+    "conv, batch norm, augmented": {"model": CONV, "data": {"augment": "crop_flip"}, "train": SGD},
+    "gmp": {"prune": DURING, "model": MLP},
+    "set": {"prune": {**DURING, "grow": "random", "scope": "erk"}},
+    "rigl": {"prune": {**DURING, "grow": "gradient", "scope": "erk"}, "train": SGD},
+    "rigl, conv": {"prune": {**DURING, "grow": "gradient"}, "model": CONV},
+    "edge-popup": {"prune": {"when": "never", "score": "edge-popup"}, "train": SGD},
+    "supermask": {"prune": {"when": "never", "score": "supermask", "lr": 0.1}},
+}
+
+
+def spec_of(case: dict[str, Any]) -> TicketSpec:
+    during = case.get("prune", {}).get("when", "after")
+    return TicketSpec(
+        data=DataSpec(**{"fraction": 0.2, **case.get("data", {})}),
+        model=case.get("model", ModelSpec(widths=(8,))),
+        train=TrainSpec(
+            **{"steps": STEPS, "evaluate_every": 10, "batch_size": 32, **case.get("train", {})}
+        ),
+        prune=PruneSpec(**{"fraction": 0.5, **case.get("prune", {})}),
+        levels=1, rewind=0 if during == "never" else 7, branches=("ticket",),
+    )  # fmt: skip
+
+
+def searched(trainer: Trainer, spec: TicketSpec) -> list[dict[str, Any]]:
+    """What a search tells, but for its time."""
+    rows = [row for level in find_tickets(spec, trainer) for row in level.records()]
+    return [{k: v for k, v in r.items() if k not in ("train_seconds", "reused")} for r in rows]
+
+
+def kept(store: Store) -> dict[tuple[str, str], Any]:
+    """Each training and rewind point: curves, and digests of weights, buffers and mask."""
+    found = {}
+    for kind in ("trainings", "points"):
+        for digest in store.digests(kind):
+            entry = store.get(kind, digest)
+            assert entry is not None
+            about = {k: v for k, v in entry.meta.items() if k not in ("seconds", "finished_at")}
+            found[kind, digest] = about, {name: b["sha256"] for name, b in entry.blobs.items()}
+    return found
+
+
+class After:
+    """An event that is set once it was asked so often: each step asks."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def is_set(self) -> bool:
+        self.steps -= 1
+        return self.steps < 0
+
+
+UNDISTURBED: dict[str, tuple[list[dict[str, Any]], dict[tuple[str, str], Any]]] = {}
+
+
+def undisturbed(name: str) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Any]]:
+    if name not in UNDISTURBED:
+        store = Store()
+        rows = searched(Trainer(store, "cpu"), spec_of(CASES[name]))
+        UNDISTURBED[name] = rows, kept(store)
+    return UNDISTURBED[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=8)
+@given(steps=st.lists(st.integers(0, STEPS), min_size=1, max_size=6))
+@example(steps=[0] * 2 * STEPS)
+def test_interrupted_search_comes_out_the_same_to_the_bit(name: str, steps: list[int]) -> None:
+    """Steps: between an interruption and the next, each in a process of its own."""
+    spec, store, times = spec_of(CASES[name]), Store(), 0
+    rows: list[dict[str, Any]] = []
+    for each in [*steps, 10 * STEPS]:
+        trainer = Trainer(store, "cpu")
+        trainer.ending = After(each)  # type: ignore[assignment]
+        try:
+            rows = searched(trainer, spec)
+            break
+        except PreemptedError:
+            times += 1
+            assert len(store.digests("checkpoints")) == 1
+    assert times > 0
+    assert rows == undisturbed(name)[0]
+    assert kept(store) == undisturbed(name)[1]
+    assert not store.digests("checkpoints")
+
+
+def test_checkpoint_that_is_harmed_is_left_aside_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    name, store = "adam, dropout", Store()
+    trainer = Trainer(store, "cpu")
+    trainer.ending.set()
+    with pytest.raises(PreemptedError, match="is kept at step 1"):
+        searched(trainer, spec_of(CASES[name]))
+    (digest,) = store.digests("checkpoints")
+    (blob,) = (f.path for f in store.files.files(f"checkpoints/{digest}") if "run-" in f.path)
+    content = bytearray(store.files.read(blob) or b"")
+    content[-1] ^= 1
+    store.files.write(blob, bytes(content))
+    assert searched(Trainer(store, "cpu"), spec_of(CASES[name])) == undisturbed(name)[0]
+    assert "does not match its checksum; the training begins anew" in caplog.text
+    assert kept(store) == undisturbed(name)[1]

@@ -1,0 +1,251 @@
+"""MLflow servers for tests: PostgreSQL from Debian's packages, MLflow itself, and one that fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import BUCKET, S3Server
+
+from tracking import names
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def postgres_tools() -> Path | None:
+    """The folder of initdb and postgres, or None where PostgreSQL is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if on_path := shutil.which("initdb"):
+        found.append(Path(on_path).resolve())
+    return found[-1].parent if found else None
+
+
+@contextmanager
+def postgres(tools: Path) -> Iterator[str]:
+    """A PostgreSQL of its own on a Unix socket, in no network at all; yields its address.
+
+    PostgreSQL refuses to run as root, so there it runs as `postgres`.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="lth-pg-"))
+    as_user: dict[str, object] = {}
+    if os.geteuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+        as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+    said = {"stdout": subprocess.DEVNULL, "cwd": folder, **as_user}
+    data = folder / "data"
+    make = [tools / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-sync"]
+    subprocess.run(make, check=True, **said)  # type: ignore[call-overload]
+    serve = [tools / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-F"]
+    log = (folder / "log").open("wb")
+    process = subprocess.Popen(serve, stderr=log, **said)  # type: ignore[call-overload]
+    try:
+        ready = [tools / "pg_isready", "-q", "-h", folder, "-U", "postgres"]
+        while subprocess.run(ready).returncode:
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield f"postgresql+psycopg2:///postgres?host={folder}&user=postgres"
+    finally:
+        process.send_signal(signal.SIGINT)  # fast: it waits for no client
+        process.wait(timeout=30)
+        log.close()
+        shutil.rmtree(folder)
+
+
+class MlflowServer:
+    """An MLflow server on loopback that can be killed and started again at its address."""
+
+    def __init__(self, folder: Path, database: str, artifacts: str, env: Mapping[str, str]) -> None:
+        self._folder, self._port = folder, free_port()
+        self.uri = f"http://127.0.0.1:{self._port}"
+        # A database's address holds a password, and the command line can be seen by all.
+        self._env = {**os.environ, **env, "MLFLOW_BACKEND_STORE_URI": database,
+                     "MLFLOW_ARTIFACTS_DESTINATION": artifacts,
+                     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # fmt: skip
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1",
+                   "--port", str(self._port), "--workers", "1"]  # fmt: skip
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, env=self._env, stdout=log, stderr=log, cwd=self._folder,
+                start_new_session=True,
+            )  # fmt: skip
+        wait_until_up(self.uri, self._process, self._folder / "log")
+
+    def kill(self) -> None:
+        """kill -9, its worker process too."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(timeout=30)
+
+
+def wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a server answers; it must not end before that."""
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f"{uri}/health", timeout=5).close()
+            return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.5)
+    raise AssertionError(log.read_text())
+
+
+@contextmanager
+def mlflow_server(
+    folder: Path, database: str, artifacts: str, env: Mapping[str, str] | None = None
+) -> Iterator[MlflowServer]:
+    """An MLflow server that hands artifacts on to ``artifacts``, a folder or s3://..."""
+    server = MlflowServer(folder, database, artifacts, env or {})
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+class FaultyServer(ThreadingHTTPServer):
+    """Stands before a server and does to its answers what ``mood`` says.
+
+    well: hands all on; slow: after 5 s; broken: 500, and nothing was done; lost: 500, although it
+    was done; down: ends the connection without an answer.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, behind: str) -> None:
+        self.behind, self.mood, self.asked = behind, "well", 0
+        self._then: tuple[int, str] | None = None
+        super().__init__(("127.0.0.1", 0), _Faulty)
+        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def fail_after(self, calls: int, mood: str) -> None:
+        """Answer so many more calls before the mood changes."""
+        self._then = (self.asked + calls, mood)
+
+    def count(self) -> str:
+        """Another call: the mood in which it is answered."""
+        if self._then and self.asked == self._then[0]:
+            self.mood, self._then = self._then[1], None
+        self.asked += 1
+        return self.mood
+
+
+class _Faulty(BaseHTTPRequestHandler):
+    server: FaultyServer
+
+    def answer(self) -> None:
+        faulty = self.server
+        mood = faulty.count()
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if mood == "down":
+            return
+        if mood == "slow":
+            time.sleep(5)
+        status, content = 500, b'{"error_code": "INTERNAL_ERROR", "message": "broken"}'
+        if mood != "broken":
+            said, content_behind = self.ask(body)
+            status, content = (status, content) if mood == "lost" else (said, content_behind)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer  # noqa: N815
+
+    def ask(self, body: bytes) -> tuple[int, bytes]:
+        headers = {k: v for k, v in self.headers.items() if k.lower() != "host"}
+        request = urllib.request.Request(
+            self.server.behind + self.path, body or None, headers, method=self.command
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def contents(uri: str, experiment: str) -> dict[str, tuple[Any, ...]]:
+    """All that an experiment holds of trials, by key: status, params, metric histories, files."""
+    from mlflow import MlflowClient
+
+    client, found = MlflowClient(uri), {}
+    runs = client.search_runs([experiment], f"tags.`{names.KEY}` != ''")
+    for run in runs:
+        histories = {
+            key: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
+            for key in run.data.metrics
+        }
+        folders = [a.path for a in client.list_artifacts(run.info.run_id)]
+        files = {
+            (a.path, a.file_size)
+            for folder in folders
+            for a in client.list_artifacts(run.info.run_id, folder)
+        }
+        held = (run.info.status, dict(run.data.params), histories, files)
+        found[run.data.tags[names.KEY]] = held
+    assert len(found) == len(runs), "a trial has two runs"
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an MLflow server on an SQLite file, for all tests of a process."""
+    folder = tmp_path_factory.mktemp("server")
+    database = f"sqlite:///{folder}/mlflow.db"
+    with mlflow_server(folder, database, str(folder / "artifacts")) as served:
+        yield served.uri
+
+
+@pytest.fixture
+def faulty(server: str) -> Iterator[FaultyServer]:
+    """That server, with something before it that fails when told to."""
+    with FaultyServer(server) as before:
+        thread = threading.Thread(target=before.serve_forever, daemon=True)
+        thread.start()
+        yield before
+        before.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def at_scale(
+    s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[MlflowServer]:
+    """An MLflow server on PostgreSQL that keeps artifacts in S3, to which it alone has keys."""
+    tools = postgres_tools()
+    if tools is None:
+        pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    env = {**s3_server.variables, "MLFLOW_S3_ENDPOINT_URL": s3_server.address}
+    folder = tmp_path_factory.mktemp("at-scale")
+    with (
+        postgres(tools) as database,
+        mlflow_server(folder, database, f"s3://{BUCKET}/mlflow", env) as served,
+    ):
+        yield served
