@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import product
 from math import exp, log
 from typing import Any
@@ -13,7 +14,15 @@ from lth_core.errors import SpecError
 from lth_core.resolve import resolve
 from lth_core.spec import TicketSpec
 from sweeps.config import Axis, Range, Study
-from sweeps.reader import get_field, parse_spec, set_field, spec_fields, spec_values
+from sweeps.reader import (
+    SPEC_PARTS,
+    get_field,
+    parse_part,
+    parse_spec,
+    set_field,
+    spec_fields,
+    spec_values,
+)
 
 Fields = dict[str, Any]
 """Dotted fields of a spec and their values."""
@@ -54,6 +63,54 @@ def spec_of(base: Mapping[str, Any], fields: Fields) -> TicketSpec:
     except SpecError as error:
         by = [field for field in fields if error.field.startswith(field)]
         raise error.under("axes" if by else "base") from None
+
+
+class SpecReader:
+    """Reads the specs of a study's cells: what several cells say alike is read once.
+
+    Args:
+        base: the base spec's plain values.
+    """
+
+    def __init__(self, base: Mapping[str, Any]) -> None:
+        self._base = base
+        self._parts: dict[str, object] = {}
+        self._replicates: dict[str, TicketSpec] = {}
+
+    def spec(self, fields: Fields) -> TicketSpec:
+        """What `spec_of` gives, and its errors."""
+        try:
+            if "seed" not in fields:
+                return self._resolved(fields)
+            # Nothing else depends on the seed: replicates are resolved once.
+            others = {field: value for field, value in fields.items() if field != "seed"}
+            key = repr(others)
+            if key not in self._replicates:
+                self._replicates[key] = self._resolved(others)
+            return replace(self._replicates[key], seed=fields["seed"])
+        except SpecError:
+            return spec_of(self._base, fields)  # says which axis it is
+
+    def _resolved(self, fields: Fields) -> TicketSpec:
+        own: dict[str, Fields] = {part: {} for part in SPEC_PARTS}
+        values: dict[str, Any] = {}
+        for field, value in fields.items():
+            part, _, rest = field.partition(".")
+            if part in own and rest:
+                own[part][rest] = value
+            else:
+                values[field] = value
+        parts = {part: self._part(part, changes) for part, changes in own.items()}
+        return resolve(parse_spec({**self._base, **parts, **values}))
+
+    def _part(self, part: str, changes: Fields) -> object:
+        key = f"{part} {changes!r}"
+        if key not in self._parts:
+            values = copy.deepcopy(self._base[part])
+            for field, value in changes.items():
+                set_field(values, field, value)
+            self._parts[key] = parse_part(part, values)
+        return self._parts[key]
 
 
 def base_values(study: Study) -> dict[str, Any]:

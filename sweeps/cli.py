@@ -1,26 +1,27 @@
-"""The command line, `lth`. Exit codes: 0 done, 1 trials failed or figures differ, 2 bad input."""
+"""The command line, `lth`. Exit codes: 0 done, 1 trials failed or figures differ, 2 bad
+input, 130 stopped by Ctrl-C.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from lth_core.errors import LthError, SpecError
-from sweeps.console import AsJson, out, print_json, write_text
+from sweeps.catalogue_commands import catalogue_app
+from sweeps.console import AsJson, Overrides, StudyArgument, out, print_json
+from sweeps.plan_commands import plan_app, plan_text
+from sweeps.store_commands import store_app
 from sweeps.ticket_commands import ticket_app
-
-if TYPE_CHECKING:
-    from sweeps.plan import Plan
+from sweeps.ui_command import ui_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,13 +30,13 @@ app = typer.Typer(
     help="Find lottery tickets: sweeps on Ray Tune, tickets in MLflow.",
 )
 app.add_typer(ticket_app, name="ticket")
+app.add_typer(store_app, name="store")
+app.add_typer(plan_app)
+app.add_typer(catalogue_app)
+app.add_typer(ui_app)
 
 Address = Annotated[
     str | None, typer.Option(help="A Ray cluster's address; by default this machine.")
-]
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or a name.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes to the study.")
 ]
 
 
@@ -69,7 +70,11 @@ def sweep(
     out.print(plan_text(make_plan(chosen)), soft_wrap=True)
     if dry_run:
         return
-    outcome = launch(chosen, out, address)
+    try:
+        outcome = launch(chosen, out, address)
+    except KeyboardInterrupt:
+        out.print(f"stopped; `lth sweep {study}` goes on", soft_wrap=True, markup=False)
+        raise typer.Exit(130) from None
     for note in outcome.notes:
         out.print(note, soft_wrap=True, markup=False)
     for name, reason in outcome.failures:
@@ -89,21 +94,6 @@ def sweep(
                   soft_wrap=True, markup=False)  # fmt: skip
     if outcome.failures:
         raise typer.Exit(1)
-
-
-@app.command()
-def plan(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Say what a study will train, and what sharing saves."""
-    from sweeps.plan import make_plan, summary
-    from sweeps.studies import find_study
-
-    chosen = find_study(study, overrides or [])
-    planned = make_plan(chosen)
-    if as_json:
-        sharing = {name: {"made": m, "used": u} for name, (m, u) in planned.sharing().items()}
-        print_json([{**summary(planned), "sharing": sharing}])
-    else:
-        out.print(plan_text(planned), soft_wrap=True)
 
 
 @app.command()
@@ -183,6 +173,42 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
 
 
 @app.command()
+def status(study: StudyArgument, as_json: AsJson = False) -> None:
+    """Say where a sweep stands that runs elsewhere: trials, pace, time left, errors."""
+    from lth_core.store import open_store
+    from sweeps.status import lines, load_status
+    from sweeps.studies import find_study
+
+    chosen = find_study(study, [], swept=True)
+    said = load_status(open_store(chosen.store, make=False), chosen)
+    if as_json:
+        print_json([said])
+    else:
+        for line in lines(said):
+            out.print(line, soft_wrap=True, markup=False)
+
+
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="plan, sweep; all if none.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the benchmarks: each figure beside what it may be; a ratio below 1 is within."""
+    from sweeps.bench import BENCHMARKS
+
+    for name in names or BENCHMARKS:
+        if name not in BENCHMARKS:
+            raise SpecError("NAME", "is not known", name, BENCHMARKS)
+        for measured in BENCHMARKS[name]():
+            if as_json:
+                print_json([measured.to_json()])
+            else:
+                out.print(str(measured), soft_wrap=True, markup=False)
+
+
+@app.command()
 def sync(study: StudyArgument) -> None:
     """Publish to MLflow what it has not got."""
     from sweeps.report import publish_missing
@@ -190,90 +216,6 @@ def sync(study: StudyArgument) -> None:
 
     chosen = find_study(study, [], swept=True)
     out.print(f"{chosen.name}: {publish_missing(chosen)} trials are in MLflow")
-
-
-@app.command()
-def studies() -> None:
-    """List the preset studies."""
-    from sweeps.studies import presets
-
-    table = Table("study", "what it asks", box=None)
-    for path in sorted(presets().values()):
-        about = path.read_text().splitlines()[0].lstrip("# ")
-        table.add_row(path.stem, about)
-    out.print(table)
-
-
-@app.command("list")
-def list_(
-    kind: Annotated[
-        str | None,
-        typer.Argument(
-            help="datasets, models, when, scores, scopes, structures, schedules, branches or "
-            "fields; all if none."
-        ),
-    ] = None,
-) -> None:
-    """List what a study file can name."""
-    from sweeps.catalogue import catalogue
-
-    kinds = catalogue()
-    if kind is not None and kind not in kinds:
-        raise SpecError("kind", "is not known", kind, kinds)
-    for name, entries in kinds.items():
-        if kind in (None, name):
-            table = Table(name, "", box=None)
-            for entry, about in entries.items():
-                table.add_row(entry, about)
-            out.print(table)
-
-
-@app.command()
-def schema(
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The file to write.")
-    ] = None,
-) -> None:
-    """Write the JSON Schema of study files, so that editors complete and check them."""
-    from sweeps.config import study_schema
-
-    text = json.dumps(study_schema(), indent=2)
-    if output is None:
-        sys.stdout.write(text + "\n")
-    else:
-        write_text(output, text + "\n")
-
-
-@app.command()
-def ui(
-    study: Annotated[
-        str | None, typer.Argument(help="The study whose tracking store to show.")
-    ] = None,
-    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
-) -> None:
-    """Open MLflow's UI, on this machine only (127.0.0.1)."""
-    from sweeps.config import Tracking
-    from sweeps.studies import find_study
-    from tracking.server import serve_ui
-
-    tracking = find_study(study, [], swept=True).tracking if study else Tracking()
-    serve_ui(tracking.uri, port)
-
-
-def plan_text(plan: Plan) -> str:
-    """The plan in a sentence, and what of it is made once for several."""
-    from sweeps.plan import summary
-
-    cost = summary(plan)
-    saved = 1 - cost["steps_unique"] / max(1, cost["steps_naive"])
-    text = (
-        f"[bold]{plan.study.name}[/]: {cost['trials']} trials, {cost['trainings_unique']} "
-        f"trainings ({cost['trainings_naive']} without sharing), {cost['steps_unique']:,} "
-        f"steps ({saved:.1%} saved)"
-    )
-    shared = [f"{name} {made} for {used}" for name, (made, used) in plan.sharing().items()
-              if made < used]  # fmt: skip
-    return f"{text}\nshared: {', '.join(shared)}" if shared else text
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ from pydantic import (
     Field,
     FiniteFloat,
     TypeAdapter,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from lth_core.errors import SpecError
 from lth_core.spec import TicketSpec, describe, sha256
+from tracking.client import address_fault, without_secrets
 
 DIRECTIONS: dict[str, Literal["max", "min"]] = {
     "final_test_accuracy": "max",
@@ -122,6 +124,17 @@ class Resources(_Part):
     """CPUs; torch gets as many threads."""
     gpu: Annotated[float, Field(ge=0)] = 0
     """GPUs; a fraction shares one."""
+    gpu_type: str | None = None
+    """Kind of GPU, as Ray calls it: T4, A10G, L4, A100, H100, ...; null: any."""
+
+    @field_validator("gpu_type")
+    @classmethod
+    def _of_a_gpu(cls, said: str | None, info: ValidationInfo) -> str | None:
+        if said is not None and not _ENDING.fullmatch(said):
+            raise SpecError("", "must be letters, digits, '.', '_' or '-'", said)
+        if said is not None and not info.data.get("gpu"):
+            raise SpecError("", "needs resources.gpu above 0", said)
+        return said
 
 
 class Stop(_Part):
@@ -135,7 +148,15 @@ class Tracking(_Part):
     """Where MLflow keeps its records."""
 
     uri: str | None = "sqlite:///mlflow.db"
-    """An SQLite file, a server's address, or null for no tracking."""
+    """An SQLite file, a server's address, or null for no tracking. Another database than SQLite
+    stands behind a server; passwords are never part of the address."""
+
+    @field_validator("uri")
+    @classmethod
+    def _address(cls, uri: str | None) -> str | None:
+        if uri and (fault := address_fault(uri)):
+            raise SpecError("", fault, without_secrets(uri))
+        return uri
 
 
 class ReferenceRow(_Part):
@@ -175,8 +196,11 @@ class Study(_Part):
     resources: Resources = Resources()
     stop: Stop = Stop()
     store: str = "./lth-store"
-    """Folder of the result store, shared by studies."""
+    """The result store, shared by studies: a folder (NFS too), or s3://BUCKET/PREFIX."""
     tracking: Tracking = Tracking()
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5
+    """Minutes of a training after which it is kept as it stands, to be gone on with after a kill;
+    one that is told to end (SIGTERM) keeps itself at once."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Accuracy below dense that still matches; null: one dense deviation, at least 0.001."""
     stable_below: Annotated[float, Field(gt=0, lt=1)] = 0.02

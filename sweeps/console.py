@@ -15,6 +15,10 @@ from rich.console import Console
 from lth_core.errors import SpecError
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
+StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or a name.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes to the study.")
+]
 out = Console(highlight=False)
 
 

@@ -5,36 +5,42 @@ A sweep called again is the same call: the store, not Tune's snapshot, says what
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from lth_core import data
-from lth_core.errors import LthError, StoreError, TrackingError
+from lth_core.errors import StoreError, TrackingError
+from lth_core.store import Store
 from lth_core.train import Trainer
+from lth_core.train.checkpoint import checkpoint_step
 from sweeps.axes import base_values, cells, spec_of
-from sweeps.cluster import joined
+from sweeps.cluster import joined, lanes, tune_resources
 from sweeps.config import Study
 from sweeps.plan import Plan, Trial, is_stored, make_plan
-from sweeps.reader import parse_spec, spec_values
-from sweeps.records import load_records
+from sweeps.records import TRIALS, load_records, record_key, save_records
 from sweeps.stopping import why_stop
 from sweeps.studies import remember
-from sweeps.trainable import Setting, make_trainer, run_trial, use_threads
+from sweeps.trainable import Setting, make_trainer, run_trial
 from tracking.publish import Publisher, open_publisher
 
 if TYPE_CHECKING:
     from ray.tune.search import Searcher
 
-RETRIES = 2
-"""Times a trial whose worker died is started again."""
+    from sweeps.once import Piece, TrainOnce
+    from sweeps.progress import Standing
+
+ASKED_AT_ONCE = 16
+"""Trials that are looked up side by side: in S3, waiting is what takes the time."""
+LEAST_ROUND, ROUND_EACH = 1000, 50
+"""Trials that one Tuner is given: at least, and for each that runs at once."""
 
 
 @dataclass
@@ -59,19 +65,14 @@ def launch(study: Study, console: Console, address: str | None = None) -> Outcom
     setting = make_setting(study, outcome)
     remember(study)
     if study.search.algorithm == "optuna":
-        with joined(address, study.resources):
-            _search(study, setting, console, outcome)
+        with joined(address, study.resources, setting.store):
+            _search(study, setting, trainer.store, console, outcome)
         return outcome
-    missing = [trial for trial in plan.trials if not _is_done(trial, study, trainer)]
+    missing = _missing(plan, trainer)
     if missing:
-        with joined(address, study.resources):
-            _sweep(plan, missing, setting, trainer, console, outcome)
-    failed = {name for name, _ in outcome.failures}
-    done = [trial for trial in plan.trials if trial not in missing and trial.id not in failed]
-    untracked = replace(setting, tracking=None)  # the report publishes what MLflow has not got
-    for trial in done:  # everything is in the store: this trains nothing, on no cluster
-        for _ in run_trial(trial, untracked, trainer):
-            pass
+        with joined(address, study.resources, setting.store):
+            _sweep(plan, list(missing.values()), setting, trainer, console, outcome)
+    _tell(plan, missing, setting, trainer)
     return outcome
 
 
@@ -94,151 +95,158 @@ def make_setting(study: Study, outcome: Outcome) -> Setting:
         stop=study.stop,
         tolerance=study.tolerance,
         cpu=study.resources.cpu,
+        checkpoint_every=60 * study.checkpoint_minutes,
         tracking=publisher,
     )
 
 
 def _sweep(
-    plan: Plan,
-    missing: Sequence[Trial],
-    setting: Setting,
-    trainer: Trainer,
-    console: Console,
+    plan: Plan, missing: Sequence[Trial], setting: Setting, trainer: Trainer, console: Console,
     outcome: Outcome,
-) -> None:
+) -> None:  # fmt: skip
     from sweeps.once import Piece, TrainOnce
-    from sweeps.progress import screen
+    from sweeps.progress import Standing
+    from sweeps.worker import trial_config
 
     shared, pieces = plan.shared(), list[Piece]()
     for trial in missing:
         jobs = [shared[job.digest] for job in trial.jobs() if job.digest in shared]
         pieces.append(Piece(trial_config(trial, jobs[0].keep if jobs else ()), jobs))
-    with screen(console, sum(trial.spec.levels + 1 for trial in missing)):
-        order = TrainOnce(pieces, trainer.known)
-        fit(plan.study, setting, outcome, order, samples=len(pieces))
+    order = TrainOnce(pieces, trainer.known, standing_of(trainer))
+    done, levels = len(plan.trials) - len(missing), sum(t.spec.levels + 1 for t in missing)
+    name, trials = plan.study.name, len(plan.trials)
+    with Standing(name, trainer.store, console, trials, done, levels) as standing:
+        fit(plan.study, setting, standing, order)
+    outcome.failures += standing.failed.items()
 
 
-def _search(study: Study, setting: Setting, console: Console, outcome: Outcome) -> None:
-    from sweeps.progress import screen
+def _search(
+    study: Study, setting: Setting, store: Store, console: Console, outcome: Outcome
+) -> None:
+    from sweeps.progress import Standing
     from sweeps.search import best, finished, open_study, searcher
 
     found = open_study(study)
-    left = study.search.trials - finished(found)
-    total = left * sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
-    if left > 0:
-        with screen(console, total):
-            fit(study, setting, outcome, searcher(study, found), samples=left, space=study)
-    found = open_study(study)
+    trials, done = study.search.trials, finished(found)
+    levels = sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
+    if left := max(0, trials - done):
+        with Standing(study.name, store, console, trials, done, left * levels) as standing:
+            tune_over(study, setting, searcher(study, found), samples=left, space=study)
+        outcome.failures += standing.failed.items()
+        if standing.store_error:
+            raise StoreError(standing.store_error)
+        found = open_study(study)
     outcome.notes += ["best: " + line for line in best(found, study)]
 
 
-def fit(
-    study: Study,
-    setting: Setting,
-    outcome: Outcome,
-    search: Searcher,
-    samples: int,
-    space: Study | None = None,
-) -> None:
-    """One Tuner over what a searcher suggests: trials, or samples of a study's space.
+def fit(study: Study, setting: Setting, standing: Standing, order: TrainOnce) -> None:
+    """Tuner after Tuner over the pieces of an order, until there are no more.
 
     Raises:
         StoreError: the store could not be written; every later trial would meet the same.
     """
+    for _ in order.rounds(max(LEAST_ROUND, ROUND_EACH * lanes(study.resources))):
+        tune_over(study, setting, order)
+    if standing.store_error:
+        raise StoreError(standing.store_error)
+
+
+def tune_over(
+    study: Study, setting: Setting, search: Searcher, samples: int = -1,
+    space: Study | None = None,
+) -> None:  # fmt: skip
+    """One Tuner over what a searcher suggests: trials, or samples of a study's space."""
     from ray import tune
 
-    from sweeps.progress import ShowLevels
+    from sweeps.once import RETRIES
+    from sweeps.progress import Tell
+    from sweeps.worker import Worker
 
-    resources = study.resources.model_dump()
+    # By default Tune asks a searcher for one trial at a time, and a lane whose worker takes longer
+    # to start than a trial to run never comes up.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(lanes(study.resources))
     scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
     tuner = tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(trainable, setting=setting, space=space), resources
+            tune.with_parameters(Worker, setting=setting, space=space),
+            tune_resources(study.resources),
         ),
         tune_config=tune.TuneConfig(
             num_samples=samples, search_alg=search, reuse_actors=True,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=tune.RunConfig(
-            name=study.name, storage_path=str(scratch), verbose=0, callbacks=[ShowLevels()],
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            name=study.name, storage_path=str(scratch), verbose=0, callbacks=[Tell()],
+            failure_config=tune.FailureConfig(max_failures=RETRIES if space else 0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )  # fmt: skip
     try:
-        for result in tuner.fit():
-            said = result.metrics or {}
-            if "store" in said:
-                raise StoreError(said["store"])
-            failed = said.get("failed", [])
-            outcome.failures += [(name, reason) for name, reason in failed]
-            if result.error and not failed:
-                reason = str(result.error).strip().splitlines()[-1]
-                outcome.failures.append((_name(result.config or {}), reason))
+        tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def trainable(config: dict[str, Any], setting: Setting, space: Study | None) -> None:
-    """What a Ray Tune trial runs: one trial, or a sample's cells.
+def standing_of(trainer: Trainer) -> Callable[[Piece], object]:
+    """How far the store has come with a piece: what is trained, and what is kept half way."""
 
-    A failure that would come again (bad data, a loss that is not finite) is reported, not raised:
-    only a worker that dies is started again.
+    from sweeps.worker import config_trials
+
+    def standing(piece: Piece) -> object:
+        _, trials = config_trials(piece.config)
+        jobs = [replace(job, keep=()) for trial in trials for job in trial.jobs()]
+        return [trainer.known(job) or checkpoint_step(trainer.store, job) for job in jobs]
+
+    return standing
+
+
+def _missing(plan: Plan, trainer: Trainer) -> dict[str, Trial]:
+    """Trials that have not reached their last level, or the one at which they stop, by id."""
+    study, store = plan.study, trainer.store
+    trained, begun = set(store.digests("trainings")), set(store.digests(TRIALS))
+
+    def is_done(trial: Trial) -> bool:
+        # One listing tells most of what is missing: the store is asked for the rest alone.
+        if all(job.digest in trained for job in trial.jobs()) and is_stored(trial, trainer):
+            return True
+        records = (
+            load_records(store, study.name, [trial])
+            if record_key(study.name, trial) in begun
+            else []
+        )
+        return bool(records) and why_stop(records, study.stop, study.tolerance) is not None
+
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        done = pool.map(is_done, plan.trials)
+        return {trial.id: trial for trial, d in zip(plan.trials, done, strict=True) if not d}
+
+
+def _tell(plan: Plan, missing: Mapping[str, Trial], setting: Setting, trainer: Trainer) -> None:
+    """See that the study has records of the trials that were done before: they came from the store.
+
+    Another study may have trained all of them. This trains nothing, on no cluster, and publishes
+    nothing: the report brings what MLflow has not got.
     """
-    from ray import tune
+    untracked, study, store = replace(setting, tracking=None), plan.study, trainer.store
 
-    use_threads(setting.cpu)
-    trainer = make_trainer(setting.store)
-    try:
-        keep, trials = config_trials(config) if space is None else sampled_trials(space, config)
-    except LthError as error:
-        tune.report({"failed": [(_name(config), str(error))]})
-        return
-    report: dict[str, Any] = {"failed": []}
-    last: list[dict[str, Any]] = []
-    for trial in trials:
-        rows: list[dict[str, Any]] = []
-        try:
-            for rows in run_trial(trial, setting, trainer, keep):
-                tune.report({"latest": _line(trial, rows)})
-        except StoreError as error:
-            report["store"] = str(error)
-        except LthError as error:
-            report["failed"].append((trial.id, str(error)))
-        last += [row for row in rows if row["branch"] in ("ticket", "dense")]
-    if space and last and report == {"failed": []}:
-        report |= {key: fmean(row[key] for row in last) for key in space.search.objective}
-    tune.report(report)
-
-
-Work = tuple[Sequence[int], Sequence[Trial]]
-"""Trials, and steps of their dense run that others rewind to."""
-
-
-def trial_config(trial: Trial, keep: Sequence[int]) -> dict[str, Any]:
-    """A trial as Tune carries it to a worker."""
-    said = {"fields": trial.fields, "spec": spec_values(trial.spec), "keep": list(keep)}
-    return {"name": trial.id, "trial": json.dumps(said)}
-
-
-def config_trials(config: Mapping[str, Any]) -> Work:
-    """What `trial_config` was given."""
-    said = json.loads(config["trial"])
-    return said["keep"], (Trial(said["fields"], parse_spec(said["spec"])),)
-
-
-def sampled_trials(study: Study, sample: dict[str, Any]) -> Work:
-    """A sample of the space on every cell of the axes."""
-    base = base_values(study)
-    points = [{**sample, **cell} for cell in cells(study)]
-    return (), tuple(Trial(fields, spec_of(base, fields)) for fields in points)
-
-
-def _is_done(trial: Trial, study: Study, trainer: Trainer) -> bool:
-    """Whether a trial has reached its last level, or the one at which it stops."""
-    if is_stored(trial, trainer):
+    def is_told(trial: Trial) -> bool:
+        records = load_records(store, study.name, [trial])
+        levels = {record["level"] for record in records}
+        if len(levels) <= trial.spec.levels and not (
+            records and why_stop(records, study.stop, study.tolerance)
+        ):
+            return False
+        if not all(record["reused"] for record in records):
+            said = [{**record, "reused": True} for record in records]
+            save_records(store, study.name, setting.study_digest, trial, said)
         return True
-    records = load_records(trainer.store, study.name, [trial])
-    return bool(records) and why_stop(records, study.stop, study.tolerance) is not None
+
+    done = [trial for trial in plan.trials if trial.id not in missing]
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        told = list(pool.map(is_told, done))
+    for trial in (trial for trial, t in zip(done, told, strict=True) if not t):
+        for _ in run_trial(trial, untracked, trainer):
+            pass
 
 
 def check_data(plan: Plan) -> None:
@@ -247,16 +255,6 @@ def check_data(plan: Plan) -> None:
 
     for spec in dict.fromkeys(trial.spec.data for trial in plan.trials):
         data.load(spec, torch.device("cpu"))
-
-
-def _name(config: Mapping[str, Any]) -> str:
-    """What a piece of work is called: its trial, or a sample."""
-    return str(config.get("name", config))
-
-
-def _line(trial: Trial, rows: list[dict[str, Any]]) -> str:
-    accuracies = " ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
-    return f"{trial.id[:6]} level {rows[0]['level']} density {rows[0]['density']:.3f} {accuracies}"
 
 
 def absolute(store: str) -> str:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
+from lth_core.errors import SpecError
 from lth_core.jobs import Job
 from lth_core.lottery import levels
-from lth_core.spec import TicketSpec
+from lth_core.spec import TicketSpec, canonical_json, describe
 from lth_core.train import Trainer
-from sweeps.axes import Fields, axis_fields, base_values, cells, check_space, samples, spec_of
+from sweeps.axes import Fields, SpecReader, axis_fields, base_values, cells, check_space, samples
 from sweeps.config import Study
+from sweeps.counting import Counts, apart, count, kind_of
+
+MOST_SHOWN = 20
+"""Known values that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -52,48 +58,69 @@ class Plan:
         return axis_fields(self.study)
 
     @cached_property
-    def needed(self) -> Counter[str]:
-        """How many trials need each training, by digest."""
-        return Counter(job.digest for trial in self.trials for job in trial.jobs())
+    def counts(self) -> Counts:
+        """What the trials train in all."""
+        return count(trial.spec for trial in self.trials)
 
     def sharing(self) -> dict[str, tuple[int, int]]:
-        """Of each branch, and of the tickets' masks: how many are made, and for how many users."""
-        made: dict[str, set[str]] = defaultdict(set)
-        users: Counter[str] = Counter()
-        for trial in self.trials:
-            for branches in levels(trial.spec):
-                found = {branch: job.digest for branch, job in branches.items()}
-                if "ticket" in branches:
-                    found["mask"] = branches["ticket"].mask.digest
-                for name, digest in found.items():
-                    made[name].add(digest)
-                    users[name] += 1
-        return {name: (len(made[name]), users[name]) for name in made}
+        """Of each branch, and of the tickets' masks: how many are made, and for how many users.
+
+        Masks are told apart by the data, network and training that they are for, too; one that is
+        found in training is as many as the trainings.
+        """
+        return {name: (self.counts.made[name], used) for name, used in self.counts.used.items()}
 
     def cost(self) -> dict[str, int]:
         """Trials; trainings and steps, as the sum over trials and with each trained once."""
-        steps: dict[str, int] = {}
-        naive = 0
-        for trial in self.trials:
-            for job in trial.jobs():
-                steps[job.digest] = job.last - job.first
-                naive += job.last - job.first
         return {
-            "trials": len(self.trials),
-            "trainings_naive": sum(self.needed.values()),
-            "trainings_unique": len(self.needed),
-            "steps_naive": naive,
-            "steps_unique": sum(steps.values()),
+            "trials": self.counts.trials,
+            "trainings_naive": self.counts.trainings,
+            "trainings_unique": self.counts.unique_trainings,
+            "steps_naive": self.counts.steps,
+            "steps_unique": self.counts.unique_steps,
         }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each trial: id, axis values, levels, trainings and steps, shared ones too."""
+        sizes = self.counts.sizes
+        for trial in self.trials:
+            trainings, steps = sizes[kind_of(trial.spec)]
+            yield {"trial": trial.id, **trial.fields, "levels": trial.spec.levels,
+                   "trainings": trainings, "steps": steps}  # fmt: skip
+
+    def where(self, field: str, values: Sequence[Any]) -> Plan:
+        """The trials whose field has one of the values.
+
+        Raises:
+            SpecError: the field is no axis, or a value is none of its here.
+        """
+        if field not in self.trials[0].fields:
+            rule = "must name an axis of the study"
+            raise SpecError("--where", rule, field, self.trials[0].fields)
+        known = {repr(trial.fields[field]): trial.fields[field] for trial in self.trials}
+        for value in values:
+            if value not in known.values():
+                some = [shown(value) for value in islice(known.values(), MOST_SHOWN)]
+                more = ["..."] if len(known) > MOST_SHOWN else []
+                raise SpecError("--where", f"must name values of {field}", value, some + more)
+        asked = {key for key, value in known.items() if value in values}
+        chosen = (trial for trial in self.trials if repr(trial.fields[field]) in asked)
+        return Plan(self.study, tuple(chosen))
 
     def shared(self) -> dict[str, Job]:
         """Trainings that several trials need, by digest, with the rewind points of all of them."""
-        found: dict[str, Job] = {}
+        sets: dict[Hashable, list[Trial]] = defaultdict(list)
         for trial in self.trials:
-            for job in trial.jobs():
-                if self.needed[job.digest] > 1:
-                    keep = {*job.keep, *(found[job.digest].keep if job.digest in found else ())}
-                    found[job.digest] = replace(job, keep=tuple(sorted(keep)))
+            sets[apart(trial.spec)].append(trial)
+        found: dict[str, Job] = {}
+        for together in sets.values():
+            met: dict[str, Job] = {}
+            for job in (job for trial in together for job in trial.jobs()):
+                before = met.setdefault(job.digest, job)
+                if before is not job:
+                    keep = tuple(sorted({*before.keep, *job.keep}))
+                    met[job.digest] = replace(before, keep=keep) if keep != before.keep else before
+                    found[job.digest] = met[job.digest]
         return found
 
 
@@ -109,10 +136,10 @@ def make_plan(study: Study) -> Plan:
         if study.search.algorithm == "optuna":
             check_space(study)
         points = cells(study)
-    base = base_values(study)
+    reader = SpecReader(base_values(study))
     found: dict[str, Trial] = {}
     for fields in points:
-        trial = Trial(fields, spec_of(base, fields))
+        trial = Trial(fields, reader.spec(fields))
         found.setdefault(trial.digest, trial)
     return Plan(study, tuple(found.values()))
 
@@ -122,9 +149,16 @@ def is_stored(trial: Trial, trainer: Trainer) -> bool:
     return all(trainer.known(job) for job in trial.jobs())
 
 
+def samples_of(study: Study) -> int:
+    """How often all that is planned is made: of an optuna study, at most once for each sample."""
+    return study.search.trials if study.search.algorithm == "optuna" else 1
+
+
 def summary(plan: Plan) -> dict[str, Any]:
     """The cost of all of a search: of an optuna study, an upper bound over its samples."""
-    cost = plan.cost()
-    if plan.study.search.algorithm != "optuna":
-        return cost
-    return {name: number * plan.study.search.trials for name, number in cost.items()}
+    return {name: number * samples_of(plan.study) for name, number in plan.cost().items()}
+
+
+def shown(value: Any) -> str:
+    """A field's value as one would type it."""
+    return value if isinstance(value, str) else canonical_json(describe(value))

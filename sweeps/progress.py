@@ -1,9 +1,12 @@
-"""What a user sees while a sweep runs: a bar of levels and the latest one."""
+"""Where a sweep stands: a bar for who looks on, an entry in the store for `lth status`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import socket
+import time
+from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from ray.tune import Callback
@@ -18,60 +21,141 @@ from rich.progress import (
 )
 from rich.table import Column
 
-_on_screen: list[Screen] = []
-"""The display of the sweep that runs in this process. Tune pickles callbacks, so none holds it."""
+from lth_core.claims import myself
+from lth_core.errors import StoreError
+from lth_core.store import Store
+from sweeps.status import Status, save_status
+from sweeps.worker import piece_name
+
+EVERY = 5.0
+"""Seconds between two entries in the store."""
+RATED = 600.0
+"""Seconds over which the pace is taken."""
+
+_under_way: list[Standing] = []
+"""The sweep that runs in this process. Tune pickles callbacks, so none holds it."""
 
 
-class Screen:
-    """A bar that each level moves; on no terminal, a line for every tenth of the way."""
+class Standing:
+    """What came of a sweep's pieces so far.
 
-    def __init__(self, console: Console, total: int) -> None:
-        self._console, self._total, self._done = console, total, 0
-        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
-        self._bar = Progress(
-            BarColumn(24), MofNCompleteColumn(), TextColumn("levels"), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(),
-            TextColumn("[dim]{task.description}", table_column=rest),
-            console=console, expand=True,
-        )  # fmt: skip
-        self._task = self._bar.add_task("starting Ray", total=total)
+    Args:
+        trials: of the study, those that were done before too.
+        done: trials that were done before.
+        levels: that are to come.
+    """
 
-    def __enter__(self) -> Screen:
+    def __init__(
+        self, study: str, store: Store, console: Console, trials: int, done: int, levels: int
+    ) -> None:
+        self._study, self._store, self._console = study, store, console
+        self._trials, self._before, self._total = trials, done, levels
+        self._ended, self._levels, self._running = 0, 0, 0
+        self._reached: dict[str, int] = {}
+        """Levels of each trial that is under way."""
+        self._times = deque[float]()
+        """When the latest levels were done."""
+        self.failed: dict[str, str] = {}
+        """Why, by trial or sample."""
+        self.store_error = ""
+        self._started = self._saved = time.monotonic()
+        self._bar = _bar(console)
+        self._task = self._bar.add_task("starting", total=levels)
+
+    def __enter__(self) -> Standing:
+        _under_way.append(self)
         if self._console.is_terminal:
             self._bar.start()
+        self._save("running")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        _under_way.remove(self)
         if self._console.is_terminal:
             self._bar.stop()
+        self._running = 0
+        self._save("finished" if kind is None else "stopped")
 
-    def level(self, latest: str) -> None:
-        """One more level is done."""
-        before, self._done = self._done, self._done + 1
-        self._total = max(self._total, self._done)  # bisection may turn out to need more
+    def level(self, trial: str, level: int, latest: str) -> None:
+        """A trial has come to a level; one that was interrupted tells its first ones again."""
+        if level < self._reached.get(trial, 0):
+            return
+        self._reached[trial] = level + 1
+        before, self._levels = self._levels, self._levels + 1
+        self._times.append(time.monotonic())
+        self._total = max(self._total, self._levels)  # bisection may turn out to need more
         self._bar.update(self._task, advance=1, total=self._total, description=latest)
         tenth = max(1, self._total // 10)
-        if not self._console.is_terminal and before // tenth < self._done // tenth:
-            self._console.print(f"{self._done}/{self._total} levels  {latest}", soft_wrap=True)
+        if not self._console.is_terminal and before // tenth < self._levels // tenth:
+            self._console.print(f"{self._levels}/{self._total} levels  {latest}", soft_wrap=True)
+
+    def ended(self, name: str, said: dict[str, Any]) -> None:
+        """A piece of work has come to its end."""
+        self.failed.pop(name, None)  # a worker of it died before
+        self._reached.pop(name, None)
+        self.failed |= dict(said.get("failed", []))
+        self.store_error = said.get("store", self.store_error)
+        self._ended += not said.get("failed")
+
+    def died(self, name: str, reason: str) -> None:
+        """The worker of a piece has died; it may go out again."""
+        self.failed[name] = reason
+
+    def beat(self, running: int) -> None:
+        """Tune's loop has come round, with so many at work."""
+        self._running = running
+        if time.monotonic() - self._saved >= EVERY:
+            self._save("running")
+
+    def _save(self, state: str) -> None:
+        self._saved = time.monotonic()
+        with suppress(StoreError):  # it is full, or away for a moment: trials will say so
+            save_status(self._store, self._study, self._status(state))
+
+    def _status(self, state: str) -> Status:
+        failed = len(self.failed)
+        while self._times and self._times[0] < self._saved - RATED:
+            self._times.popleft()
+        over = min(RATED, self._saved - self._started) / 60
+        pace = len(self._times) / over if over > 0 else 0.0
+        waiting = self._trials - self._before - self._ended - failed - self._running
+        return Status(
+            state=state, host=socket.gethostname(), process=os.getpid(), driver=myself(),
+            trials=self._trials, done=self._before + self._ended, running=self._running,
+            failed=failed, waiting=max(0, waiting), levels_done=self._levels, levels=self._total,
+            levels_per_minute=pace, failures=list(self.failed.items()),
+        )  # fmt: skip
 
 
-@contextmanager
-def screen(console: Console, total: int) -> Iterator[None]:
-    """Show progress for the duration."""
-    with Screen(console, total) as shown:
-        _on_screen.append(shown)
-        try:
-            yield
-        finally:
-            _on_screen.remove(shown)
+def _bar(console: Console) -> Progress:
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    return Progress(
+        BarColumn(24), MofNCompleteColumn(), TextColumn("levels"), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+        TextColumn("[dim]{task.description}", table_column=rest),
+        console=console, expand=True,
+    )  # fmt: skip
 
 
-class ShowLevels(Callback):  # type: ignore[misc]
-    """Passes what trials report on to the screen."""
+class Tell(Callback):  # type: ignore[misc]
+    """Passes on what Tune hears of its trials."""
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        for shown in _on_screen:
-            if latest := result.get("latest"):
-                shown.level(latest)
+        for standing in _under_way:
+            if "latest" in result:
+                standing.level(result["of"], result["level"], result["latest"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for standing in _under_way:
+            standing.ended(piece_name(trial.config), trial.last_result)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        reason = str(trial.get_error() or "its worker died").strip().splitlines()[-1]
+        for standing in _under_way:
+            standing.died(piece_name(trial.config), reason)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        for standing in _under_way:
+            standing.beat(sum(trial.status == "RUNNING" for trial in trials))

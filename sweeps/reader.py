@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -19,8 +20,55 @@ _NOT_WRITTEN = re.compile(r"list\[any\]|function-after\[.*Range\]|\[key\]")
 """What pydantic adds to a path for the arms of a union; what a user wrote is what counts."""
 
 
+SPEC_PARTS: dict[str, Any] = {
+    name: kind for name, kind in get_type_hints(TicketSpec).items() if is_dataclass(kind)
+}
+"""The specs that a spec is made of, by field."""
+
+
+MOST_NODES = 200_000
+"""Values in a study file, those behind an alias counted each time."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with the numbers of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1 it is 124)."""
+    """Safe YAML with the numbers of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1 it is 124).
+
+    No key may come twice in a mapping, and aliases may not blow the file up.
+    """
+
+    def get_single_data(self) -> Any:
+        node = self.get_single_node()
+        if node is None:
+            return None
+        _count(node, {}, ())
+        return self.construct_document(node)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"found {key!r} twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _count(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """Values in a node; aliases make one node stand in several places."""
+    if id(node) in above:
+        raise yaml.YAMLError("an alias must not stand inside what it stands for")
+    if id(node) not in known:
+        inner = (
+            [part for pair in node.value for part in pair]
+            if isinstance(node, yaml.MappingNode)
+            else node.value
+            if isinstance(node, yaml.SequenceNode)
+            else []
+        )
+        known[id(node)] = 1 + sum(_count(each, known, (*above, id(node))) for each in inner)
+        if known[id(node)] > MOST_NODES:
+            raise yaml.YAMLError(f"must have at most {MOST_NODES:,} values")
+    return known[id(node)]
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -75,6 +123,15 @@ def parse_spec(said: Mapping[str, Any]) -> TicketSpec:
     return spec
 
 
+def parse_part(part: str, said: Mapping[str, Any]) -> object:
+    """A part of a spec, such as ``prune``, from plain values; `parse_spec` takes it as it is.
+
+    Raises:
+        SpecError: the first wrong field, named within the part.
+    """
+    return _checked(_part_adapter(part), dict(said))
+
+
 def spec_values(spec: TicketSpec) -> dict[str, Any]:
     """A spec as plain values that ``parse_spec`` reads: root and download too."""
     values: dict[str, Any] = _spec_adapter().dump_python(spec, mode="json")
@@ -88,6 +145,19 @@ def spec_fields() -> tuple[str, ...]:
     for part in ("data", "model"):
         del values[part]["fingerprint"]  # filled in, not set
     return tuple(_dotted("", values))
+
+
+def read_values(option: str, text: str) -> list[Any]:
+    """The values of ``0.2,0.5`` or ``[ticket],[ticket, reinit]``, as in a study file.
+
+    Raises:
+        SpecError: it is not YAML; names the option.
+    """
+    try:
+        values: list[Any] = yaml.load(f"[{text}]", _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise SpecError(option, "must have YAML values", text) from None
+    return values
 
 
 def set_field(said: dict[str, Any], field: str, value: Any) -> None:
@@ -152,6 +222,11 @@ def _override(said: dict[str, Any], override: str) -> None:
 
 def _without(field: str, point: Any) -> Any:
     return {k: v for k, v in point.items() if k != field} if isinstance(point, dict) else point
+
+
+@cache
+def _part_adapter(part: str) -> TypeAdapter[Any]:
+    return TypeAdapter(SPEC_PARTS[part])
 
 
 @cache

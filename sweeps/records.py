@@ -1,4 +1,4 @@
-"""Records of a study's trials, kept in the store: what reports are made from."""
+"""Studies and records of their trials, kept in the store: what reports are made from."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from safetensors.numpy import load
 
 from lth_core.errors import CorruptEntryError
 from lth_core.masks import layer_of
+from lth_core.spec import SCHEMA
 from lth_core.store import Store
 from lth_core.training import Curves, Training
 from lth_core.verdict import Verdict, verdicts
@@ -17,9 +18,15 @@ from sweeps.overlaps import PackedMask, packed_mask
 from sweeps.plan import Trial
 from sweeps.reader import parse_spec, spec_values
 
-KIND, MASK = "trials", "mask.safetensors"
+STUDIES, TRIALS, MASK = "studies", "trials", "mask.safetensors"
 
 Record = dict[str, Any]
+
+
+def register(store: Store, study: Study) -> None:
+    """Let a store know a study that is swept into it: what it needs, `lth store gc` leaves."""
+    about = {"schema": SCHEMA, "study": study.model_dump(mode="json")}
+    store.put(STUDIES, f"{study.name}.{study.digest()}", about)
 
 
 def save_records(
@@ -33,21 +40,26 @@ def save_records(
         "spec": spec_values(trial.spec),
         "records": records,
     }
-    store.put(KIND, f"{study}.{trial.digest}", about)
+    store.put(TRIALS, record_key(study, trial), about)
+
+
+def record_key(study: str, trial: Trial) -> str:
+    """The entry of a trial's records."""
+    return f"{study}.{trial.digest}"
 
 
 def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
     """The records of trials, in their order; of a trial that has none, nothing."""
     found: list[Record] = []
     for trial in trials:
-        about = _about(store, f"{study}.{trial.digest}")
+        about = _about(store, record_key(study, trial))
         found += about["records"] if about else []
     return found
 
 
 def every_trial(store: Store) -> Iterator[dict[str, Any]]:
     """What is kept of each trial of any study."""
-    for key in store.digests(KIND):
+    for key in store.digests(TRIALS):
         if about := _about(store, key):
             yield about
 
@@ -104,7 +116,7 @@ def load_mask(store: Store, training_digest: str) -> PackedMask | None:
 
 def _about(store: Store, key: str) -> dict[str, Any] | None:
     try:
-        entry = store.get(KIND, key)
+        entry = store.get(TRIALS, key)
     except CorruptEntryError:
         return None
     return entry.meta if entry else None

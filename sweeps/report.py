@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from sweeps.config import Study
 from sweeps.overlaps import with_overlaps
 from sweeps.plan import Trial, make_plan, summary
 from sweeps.records import load_curves, load_mask, load_records, searched_trials, with_verdicts
+from sweeps.stopping import why_stop
 from sweeps.trainable import level_records, trial_run
 from tracking import names
 from tracking.about import versions
@@ -29,6 +31,9 @@ from tracking.report import write_report
 from tracking.terminal import verdict_table
 
 Record = dict[str, Any]
+
+PATIENCE = 120.0
+"""Seconds that a report waits for MLflow; `lth sync` takes what it takes."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,8 @@ def study_records(study: Study) -> tuple[list[Record], list[Verdict]]:
     Raises:
         SpecError: nothing of the study is in its store.
     """
-    records, store = list[Record](), Store()
-    if Path(study.store).expanduser().is_dir():  # asking for a report makes no store
-        store = open_store(study.store)
-        records = load_records(store, study.name, study_trials(study, store))
+    store = open_store(study.store, make=False)  # asking for a report makes no store
+    records = load_records(store, study.name, study_trials(study, store))
     if not records:
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
@@ -82,34 +85,60 @@ def finish(study: Study, console: Console, output: Path | None = None) -> Writte
     notes = []
     if study.tracking.uri and output is None:
         try:
-            publish_missing(study)
-            _publisher(study).publish_study(path, *_study_says(found))
+            publisher = _publisher(study)
+            publish_missing(study, publisher, PATIENCE)
+            publisher.publish_study(path, *_study_says(found))
         except TrackingError as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
     return Written(path, notes)
 
 
-def publish_missing(study: Study) -> int:
+def publish_missing(
+    study: Study, publisher: Publisher | None = None, seconds: float = float("inf")
+) -> int:
     """Publish every finished level and verdict that MLflow has not got; how many trials it has.
 
+    Args:
+        seconds: after which no further level is begun.
+
     Raises:
-        TrackingError: the server cannot be reached or refuses.
+        TrackingError: the server cannot be reached or refuses, or time is up.
     """
-    publisher, store = _publisher(study), open_store(study.store)
+    publisher, store = publisher or _publisher(study), open_store(study.store)
     trainer, records = Trainer(store, frozen=True), list[Record]()
+    held, hurry = publisher.runs(), _hurry(publisher.uri, seconds)
     for trial in study_trials(study, store):
         rows = load_records(store, study.name, [trial])
         if not rows:
             continue
         records += rows
-        done, run = {record["level"] for record in rows}, trial_run(trial)
-        if publisher.published(run) < len(done):
-            for level in islice(find_tickets(trial.spec, trainer), len(done)):
-                publisher.publish(run, level, level_records(trial, study.name, level))
-        publisher.finish(run)
+        done, run = len({record["level"] for record in rows}), trial_run(trial)
+        at = held.get(run.key)
+        first = at.levels if at else 0
+        for level in islice(find_tickets(trial.spec, trainer), done) if first < done else ():
+            if level.level >= first:
+                hurry()
+                at = publisher.publish(run, level, level_records(trial, study.name, level), at)
+        if at:
+            whole = done == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance)
+            held[run.key] = publisher.finish(run, held=at) if whole else at
     axes = make_plan(study).axes
-    publisher.publish_verdicts(_by_trial(records, axes, verdicts(records, axes, study.tolerance)))
-    return len({record["trial"] for record in records})
+    said = _by_trial(records, axes, verdicts(records, axes, study.tolerance))
+    for key in said.keys() & held.keys():
+        hurry()
+        publisher.publish_verdicts(held[key], said[key])
+    return len(said)
+
+
+def _hurry(uri: str, seconds: float) -> Callable[[], None]:
+    """Raises a TrackingError once the time is up."""
+    until = time.monotonic() + seconds
+
+    def hurry() -> None:
+        if time.monotonic() > until:
+            raise TrackingError(f"tracking.uri: {uri} took more than {seconds:.0f} s")
+
+    return hurry
 
 
 def _publisher(study: Study) -> Publisher:

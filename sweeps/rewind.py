@@ -22,8 +22,9 @@ from sweeps.answers import Answer
 from sweeps.axes import Fields, base_values, spec_of
 from sweeps.cluster import joined
 from sweeps.config import Stop, Study
-from sweeps.launch import Outcome, absolute, check_data, fit, make_setting, trial_config
+from sweeps.launch import Outcome, absolute, check_data, fit, make_setting, standing_of
 from sweeps.plan import Trial, make_plan
+from sweeps.records import register
 from sweeps.trainable import Setting, make_trainer
 
 
@@ -172,11 +173,12 @@ def find_rewinds(
         check_data(plan)
     trainer, outcome = make_trainer(absolute(study.store)), Outcome()
     setting = replace(make_setting(study, outcome), stop=Stop())
+    register(trainer.store, study)
     search = Search(study, trainer)
     first = [(number, trial) for number in range(len(search.cells))
              for trial in search.missing(number)]  # fmt: skip
     if first:
-        with joined(address, study.resources):
+        with joined(address, study.resources, setting.store):
             _probe(study, search, first, setting, outcome, console)
     return list(search.answers()), outcome
 
@@ -187,7 +189,8 @@ def _probe(
 ) -> None:  # fmt: skip
     """Run trials, and those that they lead to, until nothing is asked any more."""
     from sweeps.once import Piece, TrainOnce
-    from sweeps.progress import screen
+    from sweeps.progress import Standing
+    from sweeps.worker import trial_config
 
     def piece(number: int, trial: Trial) -> Piece:
         dense, *rest = trial.jobs()
@@ -202,9 +205,11 @@ def _probe(
     most = sum(len(cell.seeds) * len(cell.points) for cell in search.cells)
     looks = sum(len(c.seeds) * ceil(log2(len(c.points) + 1)) for c in search.cells)
     levels_each = first[0][1].spec.levels + 1
-    with screen(console, looks * levels_each):
-        order = TrainOnce([piece(*each) for each in first], search.trainer.known, then)
-        fit(study, setting, outcome, order, samples=most)
+    store, asked = search.trainer.store, [piece(*each) for each in first]
+    order = TrainOnce(asked, search.trainer.known, standing_of(search.trainer), then)
+    with Standing(study.name, store, console, most, 0, looks * levels_each) as standing:
+        fit(study, setting, standing, order)
+    outcome.failures += standing.failed.items()
 
 
 def _check(study: Study) -> None:

@@ -78,6 +78,7 @@ def about(path: Path) -> dict[str, str]:
 
 
 def _existing(store: str) -> Store:
-    if not Path(store).expanduser().is_dir():
-        raise SpecError("--store", "must be a store's folder", store)
-    return open_store(store)
+    opened = open_store(store, make=False)
+    if not opened.kinds():
+        raise SpecError("--store", "must be a store with something in it", store)
+    return opened

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,18 +11,17 @@ from typing import Any
 import torch
 
 from lth_core import find_tickets
-from lth_core.errors import TrackingError
+from lth_core.errors import LthError, PreemptedError
 from lth_core.results import LevelResult
 from lth_core.store import open_store
-from lth_core.train import Trainer
+from lth_core.train import CHECKPOINT_EVERY, Trainer
 from lth_core.when import method
 from sweeps.config import Stop
 from sweeps.plan import Trial
 from sweeps.records import save_records
 from sweeps.stopping import why_stop
+from tracking.background import background_of
 from tracking.publish import Publisher, TrialRun
-
-logger = logging.getLogger("lth")
 
 Record = dict[str, Any]
 
@@ -39,6 +37,8 @@ class Setting:
     stop: Stop
     tolerance: float | None
     cpu: float
+    checkpoint_every: float
+    """Seconds."""
     tracking: Publisher | None
 
 
@@ -50,30 +50,30 @@ def run_trial(
     Args:
         keep: steps of the dense run that other trials rewind to.
 
-    A tracking server that fails does not stop a trial: what was not published stays in the store
-    for `lth sync`.
+    A tracking server that fails or is slow holds up no trial: what was not published stays in the
+    store for `lth sync`.
     """
     records: list[Record] = []
-    publisher = setting.tracking
+    publishing = background_of(setting.tracking) if setting.tracking else None
     run = trial_run(trial)
-    for level in find_tickets(trial.spec, trainer, keep):
-        rows = level_records(trial, setting.study, level)
-        records += rows
-        save_records(trainer.store, setting.study, setting.study_digest, trial, records)
-        if publisher:
-            try:
-                publisher.publish(run, level, rows)
-            except TrackingError as error:
-                logger.warning("%s; `lth sync` publishes what is missing", error)
-                publisher = None
-        yield rows
-        if why_stop(records, setting.stop, setting.tolerance):
-            break
-    if publisher:
-        try:
-            publisher.finish(run)
-        except TrackingError as error:
-            logger.warning("%s; `lth sync` publishes what is missing", error)
+    try:
+        for level in find_tickets(trial.spec, trainer, keep):
+            rows = level_records(trial, setting.study, level)
+            records += rows
+            save_records(trainer.store, setting.study, setting.study_digest, trial, records)
+            if publishing:
+                publishing.publish(run, level, rows)
+            yield rows
+            if why_stop(records, setting.stop, setting.tolerance):
+                break
+    except PreemptedError:
+        raise
+    except LthError as error:
+        if publishing:
+            publishing.finish(run, "FAILED", str(error))
+        raise
+    if publishing:
+        publishing.finish(run)
 
 
 def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:
@@ -93,10 +93,16 @@ def trial_run(trial: Trial) -> TrialRun:
     return TrialRun(key=trial.digest, name=name, fields=trial.fields, spec=trial.spec)
 
 
+def trial_line(trial: Trial, rows: Sequence[Record]) -> str:
+    """A level in a line, for who looks on."""
+    accuracies = " ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
+    return f"{trial.id[:6]} level {rows[0]['level']} density {rows[0]['density']:.3f} {accuracies}"
+
+
 @lru_cache(maxsize=1)
-def make_trainer(store: str) -> Trainer:
+def make_trainer(store: str, checkpoint_every: float = CHECKPOINT_EVERY) -> Trainer:
     """This process's trainer; a reused worker keeps it and its data."""
-    return Trainer(open_store(store))
+    return Trainer(open_store(store), checkpoint_every=checkpoint_every)
 
 
 def use_threads(cpu: float) -> None:

@@ -15,7 +15,10 @@ VERDICT = "verdict"
 """Tag of a study's and of a trial's run: the best verdict on a level of its cell; with
 `.level_NN`, that on one level. And the prefix of the verdicts' metrics."""
 VERDICTS = "lth.verdicts"
-"""Tag: digest of the verdicts that a trial's run has: writing them twice is writing them once."""
+"""Tag: how many times a trial's run was given verdicts, and the digest of the last: writing them
+twice is writing them once."""
+FAILURE = "lth.failure"
+"""Tag of a trial's run that failed: why."""
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import yaml
 
 from lth_core.errors import SpecError
-from lth_core.store import FolderFiles
+from lth_core.files import FolderFiles
+from lth_core.store import open_store
 from sweeps.config import Study
 from sweeps.reader import read_study
+from sweeps.records import register
 
 
 def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False) -> Study:
@@ -49,10 +51,13 @@ def presets_with_reference() -> list[str]:
 def remember(study: Study) -> None:
     """Keep the study as it is swept, overrides and all, for the commands that come after.
 
+    Its folder has it by name; the store has it, so that everybody's store knows who needs what.
+
     Raises:
-        StoreError: its folder cannot be written to.
+        StoreError: its folder or the store cannot be written to.
     """
     said = yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+    register(open_store(study.store), study)
     FolderFiles(study.folder()).write("study.yaml", said.encode())
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lth_core.errors import SpecError
-from sweeps.axes import axis_fields, base_values, cells, samples, spec_of
+from sweeps.axes import SpecReader, axis_fields, base_values, cells, samples, spec_of
 from sweeps.config import Range, Study
 from sweeps.reader import parse_study
 
@@ -112,6 +112,54 @@ def test_wrong_value_is_named_as_an_axis_only_where_an_axis_set_it() -> None:
         spec_from({"levels": -1})
     with pytest.raises(SpecError, match=r"^base\.rewind: must not lie past the end"):
         spec_of({**base_values(study({})), "rewind": "50it"}, {"train.steps": "40it"})
+
+
+# Many cells of one base
+
+CELLS: list[dict[str, Any]] = [
+    {"seed": 1, "prune.fraction": 0.3},
+    {"seed": 2, "prune.fraction": 0.3},
+    {"seed": "3", "prune.fraction": 0.3},
+    {"seed": 3.0, "data.root": "~/elsewhere"},
+    {"prune.layer_fractions": {"fc*": 0.1}, "prune.layer_fractions.fc1": 0.2, "rewind": "5%"},
+    {"prune.layer_fractions.fc1": 0.2, "prune.layer_fractions": {"fc*": 0.1}},
+    {"levels": 3, "branches": ["ticket"], "train.steps": "2ep", "model.name": "lenet-300-100"},
+]
+
+
+@pytest.mark.parametrize("first", range(len(CELLS)))
+def test_cells_read_together_are_those_read_one_by_one(first: int) -> None:
+    base = base_values(study({}))
+    reader = SpecReader(base)
+    for cell in [*CELLS[first:], *CELLS[:first]]:
+        assert reader.spec(cell) == spec_of(base, cell), cell
+
+
+@pytest.mark.parametrize(
+    ("cell", "complaint"),
+    [
+        ({"seed": -1}, r"^axes\.seed: must be at least 0, but got -1"),
+        ({"seed": 1, "prune.fraction": 2}, r"^axes\.prune\.fraction: must be a fraction in"),
+        ({"seed": 1, "levels": -1}, r"^axes\.levels: must be at least 0"),
+        ({"prune.densities": [0.5]}, r"^base\.levels: must be 1, as many as prune\.densities"),
+        ({"model.name": "nosuch"}, r"^axes\.model\.name: is not a known model, but got 'nosuch'"),
+        ({"train.steps": "40it", "rewind": "50it"}, r"^axes\.rewind: must not lie past the end"),
+        ({"prune.ignore": ["nosuch"]}, r"^axes\.prune\.ignore: must match a prunable layer"),
+        ({"train.evaluate_every": "0.001ep"}, r"^axes\.train\.evaluate_every: must be more than 0"),
+    ],
+)
+def test_wrong_cell_among_others_is_refused_as_it_is_alone(
+    cell: dict[str, Any], complaint: str
+) -> None:
+    base = base_values(study({}))
+    reader = SpecReader(base)
+    reader.spec({"seed": 1, "prune.fraction": 0.3})
+    for _ in range(2):  # what was refused is not kept
+        with pytest.raises(SpecError, match=complaint) as refused:
+            reader.spec(cell)
+        with pytest.raises(SpecError) as alone:
+            spec_of(base, cell)
+        assert str(refused.value) == str(alone.value)
 
 
 # Random search

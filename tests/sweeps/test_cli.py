@@ -24,7 +24,15 @@ from sweeps.launch import Outcome
 from sweeps.reader import parse_study, spec_fields
 from sweeps.studies import presets
 
-PLAN = {"trials", "trainings_naive", "trainings_unique", "steps_naive", "steps_unique", "sharing"}
+PLAN = {
+    "trials",
+    "trainings_naive",
+    "trainings_unique",
+    "steps_naive",
+    "steps_unique",
+    "sharing",
+    "time",
+}
 
 
 def left_in(folder: Path) -> list[str]:
@@ -52,6 +60,8 @@ def test_plan_as_json_is_one_object_with_its_keys(lth: Lth, tiny_file: StudyFile
             "dense": {"made": 2, "used": 2}, "ticket": {"made": 4, "used": 4},
             "reinit": {"made": 4, "used": 4}, "mask": {"made": 4, "used": 4},
         },
+        "time": {"left": False, "steps": 400, "seconds": None, "at_once": min(2, len(os.sched_getaffinity(0))),
+                 "unknown": {"mlp 16 on digits": 400}},
     }  # fmt: skip
 
 
@@ -60,6 +70,7 @@ def test_plan_says_what_sharing_saves(lth: Lth, tiny_file: StudyFile) -> None:
     assert said == (
         "tiny: 4 trials, 18 trainings (20 without sharing), 720 steps (10.0% saved)\n"
         "shared: dense 2 for 4\n"
+        "time: not known; never trained here: mlp 16 on digits\n"
     )
 
 
@@ -308,8 +319,11 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
         (["list", "bogus"], "kind: is not known, but got 'bogus'; known: datasets"),
         (["schema", "-o", "nowhere/x.json"], "--output: cannot be written (No such file"),
         (["ticket", "export", "abc", "-o", "x"], "DIGEST: must have at least 6 characters"),
-        (["ticket", "export", "abcdef", "-o", "x"], "--store: must be a store's folder"),
-        (["ticket", "ls"], "--store: must be a store's folder"),
+        (
+            ["ticket", "export", "abcdef", "-o", "x"],
+            "--store: must be a store with something in it",
+        ),
+        (["ticket", "ls"], "--store: must be a store with something in it"),
         (["ticket", "show", "nowhere"], "nowhere: is not a whole safetensors file"),
         (["ui", "digits"], "does not exist yet; sweep a study first"),
         (["ui"], "does not exist yet; sweep a study first"),
@@ -366,11 +380,11 @@ def test_study_folder_that_cannot_be_written_is_named(
     assert f"{here}/lth-studies" in complaint(lth("sweep", tiny_file()))
 
 
-def test_store_on_s3_is_refused_before_anything_runs(
+def test_store_of_an_unknown_kind_is_refused_before_anything_runs(
     lth: Lth, here: Path, tiny_file: StudyFile
 ) -> None:
-    assert "store: must be a folder, but got 's3://b/p'" in complaint(
-        lth("sweep", tiny_file(), "store=s3://b/p")
+    assert "store: must be a folder or in S3, but got 'gs://b/p'" in complaint(
+        lth("sweep", tiny_file(), "store=gs://b/p")
     )
     assert left_in(here) == ["tiny.yaml"]
 
@@ -391,7 +405,7 @@ def test_sweep_of_which_every_trial_failed_says_why_and_exits_with_1(
     monkeypatch.setattr("sweeps.launch.launch", lambda *arguments: ended)
     called = lth("sweep", tiny_file())
     assert called.code == 1
-    assert called.out.splitlines()[1:] == [
+    assert called.out.splitlines()[2:] == [
         "a note [bold]",
         "failed abc123: the loss [/] is not finite",
     ]

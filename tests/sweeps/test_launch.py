@@ -18,7 +18,7 @@ import yaml
 from tiny import Lth, Record, StudyFile, search, timeless, tiny_fields
 
 from lth_core import Trainer
-from sweeps.plan import make_plan, summary
+from sweeps.plan import make_plan
 from sweeps.reader import parse_study
 
 pytestmark = pytest.mark.ray
@@ -155,40 +155,6 @@ def stamps(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
 
-def test_sweep_goes_on_after_kill_9_without_training_anything_twice(
-    sweep: Callable[[], Swept], tiny_file: StudyFile, here: Path, lth: Lth
-) -> None:
-    changes = {
-        "axes.prune.fraction": [0.2, 0.5], "axes.rewind": ["0it", "10it"], "axes.seed": [0],
-        "base.levels": 4, "base.train.steps": "150it",
-    }  # fmt: skip
-    tiny_file(changes)
-    planned = summary(make_plan(parse_study(tiny_fields(changes))))["trainings_unique"]
-
-    first = sweep()
-    wait_for(lambda: len(stamps(here)) >= 5, PATIENCE, f"trainings: {first.log.read_text()}")
-    os.kill(first.driver.pid, signal.SIGKILL)
-    first.driver.wait()
-    workers = ("raylet", "gcs_server", "ray::Implicit")
-    wait_for(
-        lambda: not [name for name in first.processes().values() if name.startswith(workers)],
-        30, "Ray to notice that its driver is gone",
-    )  # fmt: skip
-    first.end()
-    finished = stamps(here)
-    assert 5 <= len(finished) < planned, "killed too late to prove anything"
-
-    code, log = sweep().wait()
-    assert code == 0, log
-    after = stamps(here)
-    assert {digest: after[digest] for digest in finished} == finished
-    assert len(after) == planned
-    rows = reported(lth)
-    assert timeless(rows) == timeless(undisturbed(changes))
-    reused = {row["training_digest"] for row in rows if row["reused"]}
-    assert finished.keys() <= reused
-
-
 # On a cluster
 
 
@@ -263,6 +229,18 @@ def test_random_search_runs_two_trials_at_once_on_half_a_cpu_each(
     rows = reported(lth)
     assert list(dict.fromkeys(row["train.lr"] for row in rows)) == planned
     assert len(rows) == 2 * 3
+
+
+def test_trials_shorter_than_a_workers_start_use_every_lane(
+    cluster: str, tiny_file: StudyFile, lth: Lth, mishaps: Callable[[str], str], here: Path
+) -> None:
+    changes = {
+        "axes.seed": list(range(10)), "resources.cpu": 0.5, "base.levels": 1,
+        "base.model": {"name": f"{mishaps('mishap_lingers')}:lingers"},
+    }  # fmt: skip
+    called = lth("sweep", tiny_file(changes), "--address", cluster)
+    assert called.code == 0, called
+    assert len(list(here.glob("here-*"))) == 2
 
 
 def test_optuna_goes_on_from_its_journal_to_more_trials_and_a_pareto_front(

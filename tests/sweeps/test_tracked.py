@@ -14,6 +14,7 @@ from sweeps.launch import Outcome, make_setting
 from sweeps.plan import make_plan
 from sweeps.studies import remember
 from sweeps.trainable import run_trial
+from tracking.background import background_of
 from tracking.publish import Publisher, open_publisher
 
 pytestmark = pytest.mark.mlflow
@@ -65,10 +66,12 @@ def test_trial_whose_server_goes_away_trains_on_and_sync_brings_what_is_missing(
     levels = run_trial(trial, replace(setting_of(study), tracking=publisher), trainer)
     assert next(levels)[0]["branch"] == "dense"  # the server goes after one level
     levels.close()
+    assert background_of(publisher).drain(30)
     begun = time.monotonic()
     rest = list(run_trial(trial, replace(setting_of(study), tracking=gone), trainer))
     assert time.monotonic() - begun < 30
     assert len(rest) == 3
+    assert background_of(gone).drain(30)
     assert [folders for _, _, folders in held(publisher).values()] == [["level_00"]]
 
     remember(study)

@@ -1,16 +1,11 @@
 """A trial in this process: its records, what it reuses, when it stops."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pytest
 from tiny import Record, StudyOf, search, setting_of, timeless
 
 from lth_core import Trainer
-from lth_core.errors import TrackingError
-from lth_core.results import LevelResult
 from lth_core.store import Store, open_store
 from sweeps.config import Study
 from sweeps.plan import make_plan
@@ -162,37 +157,6 @@ def test_trial_stops_early_where_asked(tiny: StudyOf) -> None:
         ]["level"]
         == 4
     )
-
-
-class Refusing:
-    """A publisher whose server is gone after so many levels."""
-
-    def __init__(self, levels: int) -> None:
-        self.left, self.published, self.finished, self.refused = levels, [0][:0], 0, 0
-
-    def publish(self, run: Any, level: LevelResult, records: list[Record]) -> None:
-        if not self.left:
-            self.refused += 1
-            raise TrackingError("the server is gone")
-        self.left -= 1
-        self.published.append(level.level)
-
-    def finish(self, run: Any) -> None:
-        self.finished += 1
-
-
-@pytest.mark.parametrize(("answers", "refused", "finished"), [(0, 1, 0), (2, 1, 0), (3, 0, 1)])
-def test_trial_goes_on_when_tracking_fails_and_asks_no_second_time(
-    tiny: StudyOf, answers: int, refused: int, finished: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    study, publisher = tiny({"axes.seed": [0]}), Refusing(answers)
-    (trial,) = make_plan(study).trials
-    setting: Any = replace(setting_of(study), tracking=publisher)
-    rows = [row for level in run_trial(trial, setting, Trainer()) for row in level]
-    assert [row["level"] for row in rows] == [0, 1, 1, 2, 2]
-    assert publisher.published == list(range(answers))
-    assert (publisher.refused, publisher.finished) == (refused, finished)
-    assert ("lth sync" in caplog.text) == (refused > 0)
 
 
 # Verdicts on records

@@ -57,7 +57,7 @@ def setting_of(study: Study) -> Setting:
     """What the trials of a study without tracking share."""
     return Setting(
         study=study.name, study_digest=study.digest(), store=study.store, stop=study.stop,
-        tolerance=study.tolerance, cpu=1, tracking=None,
+        tolerance=study.tolerance, cpu=1, checkpoint_every=300, tracking=None,
     )  # fmt: skip
 
 

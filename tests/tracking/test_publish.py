@@ -1,12 +1,6 @@
 """MLflow as a projection: the same contract on an SQLite file and on a server over HTTP."""
 
-import os
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +9,8 @@ from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets, l
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
 from tracking import names
-from tracking.publish import Publisher, TrialRun, level_metrics, open_publisher
+from tracking.entities import level_metrics
+from tracking.publish import Publisher, TrialRun, open_publisher
 
 mlflow = pytest.mark.mlflow
 
@@ -32,34 +27,6 @@ SPEC = TicketSpec(
 @pytest.fixture(scope="module")
 def levels() -> list[LevelResult]:
     return list(find_tickets(SPEC))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--workers", "1",
-        "--artifacts-destination", str(folder / "artifacts"),
-    ]  # fmt: skip
-    env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder)
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, (folder / "log").read_text()
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +160,7 @@ def test_each_level_keeps_its_mask_and_a_ticket_that_loads(
 @mlflow
 def test_publishing_again_changes_nothing(publisher: Publisher, levels: list[LevelResult]) -> None:
     publish(publisher, levels[:2])
-    assert publisher.published(trial_of(levels)) == 2
+    assert publisher.runs()[digest_of(levels)].levels == 2
     publish(publisher, levels)
     before = everything(publisher)
     publish(publisher, levels)
@@ -202,7 +169,7 @@ def test_publishing_again_changes_nothing(publisher: Publisher, levels: list[Lev
     publish(again, levels)
     publish(again, levels[:1])
     assert everything(publisher) == before
-    assert publisher.published(trial_of(levels)) == 3
+    assert publisher.runs()[digest_of(levels)].levels == 3
 
 
 def _name(publisher: Publisher) -> str:
@@ -237,18 +204,18 @@ def test_a_file_that_is_no_database_is_refused_at_once(file: str, tmp_path: Path
 def test_publishing_cut_off_anywhere_is_made_whole_by_the_next(
     publisher: Publisher, levels: list[LevelResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cut off before the parameters, before the artifacts, before the level is marked."""
+    """Cut off before the artifacts, before the level is marked, before the run is ended."""
     from mlflow import MlflowClient
 
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    for call in ("log_batch", "log_artifacts", "set_tag"):
+    for call in ("log_artifacts", "log_batch", "set_terminated"):
         with monkeypatch.context() as patch:
             patch.setattr(MlflowClient, call, killed)
             with pytest.raises(KeyboardInterrupt):
                 publish(publisher, levels)
-    assert publisher.published(trial_of(levels)) == 0
+        assert publisher.runs()[digest_of(levels)].levels == (3 if call == "set_terminated" else 0)
     publish(publisher, levels)
     trials = [held for held in everything(publisher).values() if held[1]]  # type: ignore[index]
     ((status, params, histories, files),) = trials  # type: ignore[misc]

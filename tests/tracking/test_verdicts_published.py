@@ -32,6 +32,11 @@ def publisher(tmp_path: Path) -> Publisher:
     return open_publisher(f"sqlite:///{tmp_path}/mlflow.db", "study", "about it")
 
 
+def judge(publisher: Publisher, said: dict[str, list[Verdict]]) -> None:
+    for key, held in publisher.runs().items():
+        publisher.publish_verdicts(held, said.get(key, []))
+
+
 def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
     from mlflow import MlflowClient
 
@@ -45,7 +50,7 @@ def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
         "good": [verdict(1, "matching", None), verdict(2, "winning"), verdict(3, "not matching")],
         "bad": [verdict(1, "not matching", 0.7)],
     }
-    publisher.publish_verdicts(said)
+    judge(publisher, said)
     client = MlflowClient(publisher.uri)
 
     def filtered(query: str) -> list[str]:
@@ -67,7 +72,7 @@ def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
     assert history("p_reinit") == [(2, 0.01), (3, 0.01)]
     assert history("sparsest_matching_density") == [(2, pytest.approx(0.64))]
 
-    publisher.publish_verdicts(said)
+    judge(publisher, said)
     assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)], "written twice"
-    publisher.publish_verdicts({"good": [verdict(1, "not matching")]})
+    judge(publisher, {"good": [verdict(1, "not matching")]})
     assert filtered("tags.verdict = 'winning'") == []

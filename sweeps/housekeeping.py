@@ -1,0 +1,154 @@
+"""Keeping a store small: what no study needs any more goes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lth_core.errors import CorruptEntryError, StoreError
+from lth_core.faults import CLAIMS, READERS
+from lth_core.files import SCRATCH, Found
+from lth_core.store import MANIFEST, Entry, Store, store_clock
+from sweeps.needs import Key, Needs, entries_of, find_needs, study_of
+from sweeps.records import TRIALS
+
+KEPT = ("trainings", "points", "measures", "checkpoints")
+"""Kinds of entries that are named by the digest of a recipe: a study needs them or not."""
+
+PASSING = ("checkpoints", CLAIMS)
+"""Kinds that are over once the training of the same digest is done."""
+
+STATUS = "status"
+"""The kind that is named by a study."""
+
+Held = dict[Key, list[Found]]
+"""All files of a store by entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Files of an entry that nobody needs."""
+
+    key: Key
+    files: tuple[Found, ...]
+    whole: bool
+    """They are all that there is of it."""
+
+
+def collect(
+    store: Store, older: float, forget: str | None = None, *, dry_run: bool = False
+) -> list[Garbage]:
+    """Remove what no study of the store needs; what went, or would go.
+
+    Args:
+        older: seconds since it was last written, by the store's own clock: what is younger may
+            belong to a sweep that has just begun, and stays.
+        forget: a study that is dropped first, with its trials.
+
+    Raises:
+        SpecError: there is no such study.
+        StoreError: a study cannot be read any more, so what it needs is not known.
+    """
+    forgotten = entries_of(store, forget) if forget else []
+    limit, held = store_clock(store) - older, by_entry(store)
+    # After the listing, so that a study that has come since then is heard.
+    needs = find_needs(store, without=forgotten)
+    if needs.unread:
+        raise StoreError(_unread(needs))
+    dropped = [Garbage(key, tuple(held.get(key, ())), whole=True) for key in forgotten]
+    if not dry_run:
+        for key in forgotten:
+            store.delete(*key)
+    entries = read_entries(store, (key for key, files in held.items() if len(files) > 1))
+    found = _garbage(held, needs, entries, limit)
+    return dropped + [each for each in found if dry_run or _remove(store, each, limit)]
+
+
+def by_entry(store: Store) -> Held:
+    """Every file of a store."""
+    held: Held = defaultdict(list)
+    for found in store.files.files(""):
+        kind, *rest = found.path.split("/")
+        if len(rest) > 1 and not kind.startswith("."):
+            held[kind, rest[0]].append(found)
+    return dict(held)
+
+
+def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
+    """Those of the entries that are sound; several are read at a time."""
+
+    def read(key: Key) -> Entry | None:
+        try:
+            return store.get(*key)
+        except CorruptEntryError:
+            return None
+
+    every = list(keys)
+    with ThreadPoolExecutor(READERS) as readers:
+        found = zip(every, readers.map(read, every), strict=True)
+        return {key: entry for key, entry in found if entry}
+
+
+def needed_by(key: Key, entry: Entry | None, digests: Collection[str]) -> bool:
+    """Whether a study that needs these digests needs an entry, such as a point of its training."""
+    kind, digest = key
+    of = entry.meta.get("of") if entry and kind == "points" else None
+    return digest in digests or of in digests
+
+
+def _garbage(
+    held: Held, needs: Needs, entries: dict[Key, Entry], limit: float
+) -> Iterator[Garbage]:
+    """What of the files nobody needs and is old enough."""
+    needed = needs.all()
+    for key, files in held.items():
+        kind, digest = key
+        over = kind in PASSING and ("trainings", digest) in entries
+        lost = kind in (*KEPT, CLAIMS) and not needed_by(key, entries.get(key), needed)
+        nobodys = kind == STATUS and digest not in needs.digests
+        if over or lost or nobodys or digest.endswith(SCRATCH):
+            if all(found.modified <= limit for found in files):
+                yield Garbage(key, tuple(files), whole=True)
+            continue
+        unnamed = _unnamed(key, files, entries.get(key))
+        old = tuple(found for found in unnamed if found.modified <= limit)
+        if old:
+            yield Garbage(key, old, whole=len(old) == len(files))
+
+
+def _unnamed(key: Key, files: list[Found], entry: Entry | None) -> Iterator[Found]:
+    """What was never finished, or is not a part of its entry any more."""
+    there = any(found.path.endswith(f"/{MANIFEST}") for found in files)
+    for found in files:
+        name = found.path.rpartition("/")[2]
+        if entry:
+            if name not in {MANIFEST, *(blob["file"] for blob in entry.blobs.values())}:
+                yield found
+        elif name.endswith(SCRATCH) or (key[0] in KEPT and not there):
+            yield found
+
+
+def _remove(store: Store, garbage: Garbage, limit: float) -> bool:
+    """Remove it, unless somebody has written it again since it was looked at."""
+    kind, digest = garbage.key
+    if any(found.modified > limit for found in store.files.files(f"{kind}/{digest}")):
+        return False
+    if garbage.whole:
+        store.delete(kind, digest)
+    else:
+        for found in garbage.files:
+            store.files.delete(found.path)
+    return True
+
+
+def _unread(needs: Needs) -> str:
+    (kind, key), why = next(iter(needs.unread.items()))
+    others = len(needs.unread) - 1
+    and_others = f", and {others} more" if others else ""
+    by = study_of(key) if kind == TRIALS else key
+    return (
+        f"store: {kind}/{key} cannot be read ({why}){and_others}, so what {study_of(key)} needs "
+        f"is not known; sweep it again, or give it up with --forget {by}"
+    )

@@ -1,0 +1,117 @@
+"""What a sweep under way says of itself in the store, and how another shell reads it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lth_core.claims import is_dead
+from lth_core.errors import CorruptEntryError, SpecError, StoreError
+from lth_core.store import MANIFEST, Store, store_clock
+from sweeps.config import Study
+from sweeps.estimate import duration
+
+KIND = "status"
+SILENT = 60.0
+"""Seconds after which a sweep that said nothing is taken to be dead."""
+MOST = 100
+"""Failures that are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Where a sweep stands.
+
+    state: running, finished, or stopped (by an error, by Ctrl-C).
+    host, process: of the driver.
+    levels, levels_done: of this sweep, without what was done before.
+    levels_per_minute: over the last ten minutes at most.
+    failures: trial and reason.
+    driver: who it is, for those on its machine.
+    """
+
+    state: str
+    host: str
+    process: int
+    trials: int
+    done: int
+    running: int
+    failed: int
+    waiting: int
+    levels_done: int
+    levels: int
+    levels_per_minute: float
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    driver: dict[str, Any] = field(default_factory=dict)
+
+
+def save_status(store: Store, study: str, status: Status) -> None:
+    """Keep it in place of the one before.
+
+    Raises:
+        StoreError: no space left, no permission, ...
+    """
+    said = asdict(status) | {"failures": [list(each) for each in status.failures[:MOST]]}
+    store.put(KIND, study, said)
+
+
+def load_status(store: Store, study: Study) -> dict[str, Any]:
+    """What the latest sweep of a study has said last, and how long ago, by the store's clock.
+
+    Raises:
+        SpecError: it was never swept into this store.
+    """
+    try:
+        entry = store.get(KIND, study.name)
+    except CorruptEntryError:
+        entry = None
+    if entry is None:
+        rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
+        raise SpecError("STUDY", rule, study.name)
+    said = dict(entry.meta)
+    driver = said.pop("driver", {})
+    path = f"{KIND}/{study.name}/{MANIFEST}"
+    written = next(
+        found.modified for found in store.files.files(f"{KIND}/{study.name}") if found.path == path
+    )
+    heard = max(0.0, _now(store) - written)
+    if said["state"] == "running" and (heard > SILENT or is_dead(driver)):
+        said["state"] = "silent"
+    pace, left = said["levels_per_minute"], said["levels"] - said["levels_done"]
+    going = said["state"] == "running" and pace > 0
+    said["minutes_left"] = left / pace if going else None
+    return {"study": study.name, **said, "heard_seconds_ago": heard}
+
+
+def _now(store: Store) -> float:
+    try:
+        return store_clock(store)
+    except StoreError:  # it is full, or only to be read
+        return time.time()
+
+
+def lines(said: dict[str, Any]) -> Iterator[str]:
+    """A status for a terminal."""
+    ago = f"{said['heard_seconds_ago']:.0f} s ago"
+    about = {
+        "running": f"running on {said['host']}, process {said['process']}; heard {ago}",
+        "finished": f"finished {_ago(said)}",
+        "stopped": f"stopped {_ago(said)}; `lth sweep {said['study']}` goes on",
+        "silent": f"was killed or cut off: {said['host']}, process {said['process']}, was last "
+        f"heard {_ago(said)}; `lth sweep {said['study']}` goes on",
+    }[said["state"]]
+    yield f"{said['study']}: {about}"
+    counts = [f"{said[name]} {name}" for name in ("done", "running", "failed", "waiting")]
+    yield f"trials   {said['trials']}: {', '.join(counts)}"
+    pace = f"{said['levels_per_minute']:.3g} a minute"
+    end = said["minutes_left"]
+    left = "" if end is None else f", about {duration(60 * end)} left"
+    yield f"levels   {said['levels_done']} of {said['levels']} in this sweep, {pace}{left}"
+    for name, reason in said["failures"]:
+        yield f"failed   {name}: {reason}"
+
+
+def _ago(said: dict[str, Any]) -> str:
+    return f"{duration(said['heard_seconds_ago'])} ago"

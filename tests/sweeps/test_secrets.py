@@ -1,0 +1,118 @@
+"""Secrets come from the environment and go nowhere; names stay in their folder."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny import Lth, StudyFile, StudyOf
+
+from lth_core.errors import SpecError, TrackingError
+from tracking.client import without_secrets
+from tracking.publish import open_publisher
+
+PLANTED = {
+    "AWS_SECRET_ACCESS_KEY": "planted-aws-0123456789",
+    "MLFLOW_TRACKING_PASSWORD": "planted-mlflow-0123456789",
+    "MLFLOW_AUTH_ADMIN_PASSWORD": "planted-admin-0123456789",
+    "RAY_AUTH_TOKEN": "planted-ray-0123456789-0123456789-0123456789",
+}
+NAMES = ["..", ".", "../x", "a/../../b", "/abs", ".hidden", "%2e%2e", "%2e%2e%2fx", "a\0b", "",
+         "x" * 101, "a b", "..\\x", "~", "a\nb"]  # fmt: skip
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Ray's folder; its sockets' paths must be short."""
+    folder = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.ray
+@pytest.mark.mlflow
+@pytest.mark.slow
+def test_sweep_that_knows_secrets_leaves_none_in_any_file(
+    tiny_file: StudyFile, here: Path, short_folder: Path
+) -> None:
+    tiny_file({"axes.seed": [0], "base.levels": 1, "tracking.uri": "sqlite:///mlflow.db"})
+    env = {**os.environ, **PLANTED, "MLFLOW_TRACKING_USERNAME": "bob",
+           "RAY_TMPDIR": str(short_folder), "TMPDIR": str(short_folder)}  # fmt: skip
+    lth = Path(sys.executable).with_name("lth")
+    for command in (["sweep", "tiny.yaml"], ["sync", "tiny"]):
+        with (here / f"{command[0]}.log").open("wb") as log:
+            subprocess.run([lth, *command], env=env, cwd=here, stdout=log, stderr=log, timeout=240,
+                           check=True)  # fmt: skip
+    files = [
+        path for folder in (here, short_folder) for path in folder.rglob("*") if path.is_file()
+    ]
+    kept = {path.name for path in files}
+    assert {"mlflow.db", "ticket.safetensors", "report.html", "entry.json", "sweep.log",
+            "runtime_env_agent.log"} <= kept  # fmt: skip
+    leaks = {
+        str(path)
+        for path in files
+        for secret in PLANTED.values()
+        if secret.encode() in path.read_bytes()
+    }
+    assert leaks == set()
+
+
+ADDRESSES = ["http://bob:hunter22@host/x", "https://token22@host", "postgresql://bob:hunter22@h/d"]
+
+
+@pytest.mark.parametrize("uri", ADDRESSES)
+def test_address_with_a_password_is_refused_and_not_repeated(
+    uri: str, tiny: StudyOf, tiny_file: StudyFile, lth: Lth, here: Path
+) -> None:
+    with pytest.raises(SpecError, match=r"tracking.uri: must") as refused:
+        tiny({"tracking.uri": uri})
+    with pytest.raises(TrackingError, match=r"tracking.uri: must") as also:
+        open_publisher(uri, "a-study", "about it")
+    called = lth("sweep", tiny_file(), f"tracking.uri={uri}")
+    assert called.code == 2
+    for said in (str(refused.value), str(also.value), called.err, called.out):
+        assert "hunter22" not in said
+        assert "token22" not in said
+    assert [path.name for path in here.iterdir()] == ["tiny.yaml"]
+
+
+def test_what_is_shown_of_an_error_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    said = "; ".join(["https://bob:pw@host/a@b failed", *PLANTED.values()])
+    assert without_secrets(said) == "https://***@host/a@b failed" + "; ***" * 4
+
+
+def everywhere(folder: Path) -> set[str]:
+    return {str(path) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_study_cannot_be_named_out_of_its_folder(
+    name: str, tiny: StudyOf, tiny_file: StudyFile, lth: Lth, here: Path
+) -> None:
+    file = tiny_file()
+    before = everywhere(here.parent)
+    with pytest.raises(SpecError, match="name: must be letters"):
+        tiny({"name": name})
+    with pytest.raises(TrackingError, match="study: must be letters"):
+        open_publisher("sqlite:///mlflow.db", name, "about it")
+    assert lth("sweep", file, f"name={name!r}").code == 2
+    assert everywhere(here.parent) == before
+
+
+@pytest.mark.parametrize("folder", ["%2e%2e", "a%20b", "a?b"])
+def test_database_is_not_put_where_mlflow_would_read_its_path_as_another(
+    folder: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / folder).mkdir()
+    monkeypatch.chdir(here / folder)
+    before = everywhere(here)
+    with pytest.raises(TrackingError, match=r"must lie in no folder with '%' or '\?' in its name"):
+        open_publisher("sqlite:///mlflow.db", "a-study", "about it")
+    assert everywhere(here) == before
