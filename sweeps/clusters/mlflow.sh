@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# MLflow on a cluster's head node, for `tracking: {uri: http://ADDRESS:5000}`; runs on when the
+# shell ends, and is started anew by another call.
+#
+#   mlflow.sh ARTIFACTS [ADDRESS]    a folder or s3://BUCKET/PREFIX; this node's private address
+#
+# The password of its user `admin` is MLFLOW_TRACKING_PASSWORD, of at least 12 characters. Runs are
+# kept in ~/mlflow/mlflow.db, or in the database that MLFLOW_BACKEND_STORE_URI names. Both come from
+# the environment, where other users of the machine don't see them.
+set -euo pipefail
+umask 077
+
+artifacts=$1
+address=${2:-$(hostname -I | cut -d' ' -f1)}
+mkdir -p ~/mlflow
+cd ~/mlflow
+
+if [ -s pid ] && grep -qs mlflow "/proc/$(cat pid)/cmdline"; then
+  kill "$(cat pid)"
+  timeout 20 tail --pid="$(cat pid)" -f /dev/null
+fi
+[ -s session-key ] || od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >session-key
+
+export MLFLOW_AUTH_ADMIN_PASSWORD=$MLFLOW_TRACKING_PASSWORD
+MLFLOW_FLASK_SERVER_SECRET_KEY=$(cat session-key)
+export MLFLOW_FLASK_SERVER_SECRET_KEY
+export MLFLOW_BACKEND_STORE_URI=${MLFLOW_BACKEND_STORE_URI:-sqlite:///$HOME/mlflow/mlflow.db}
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # 1.5 GB that a sweep does not need
+
+setsid nohup mlflow server --host "$address" --port 5000 --workers 2 --app-name basic-auth \
+  --artifacts-destination "$artifacts" --allowed-hosts "$address:5000,localhost:5000" >>log 2>&1 </dev/null &
+echo $! >pid

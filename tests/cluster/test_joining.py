@@ -1,0 +1,244 @@
+"""Joining a cluster: what is not there, or has not what a trial needs, is told in seconds."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lth_core.errors import LaunchError, SpecError
+from sweeps import cluster
+from sweeps.cluster import check_answers, check_fits, tune_resources
+from sweeps.config import Resources
+from sweeps.reader import parse_study
+
+LTH = Path(sys.executable).with_name("lth")
+HEAD, GPUS = {"CPU": 4.0}, {"CPU": 8.0, "GPU": 1.0, "accelerator_type:A10G": 1.0}
+
+
+def complaint(call: Callable[[], object]) -> str:
+    with pytest.raises(LaunchError) as refused:
+        call()
+    return str(refused.value)
+
+
+# What a trial needs
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"gpu": 1, "gpu_type": "H100"}, "resources.gpu_type: a trial needs H100"),
+        ({"gpu": 2}, "resources.gpu: a trial needs 2 GPU on a node"),
+        ({"cpu": 9}, "resources.cpu: a trial needs 9 CPU on a node"),
+    ],
+)
+def test_what_no_node_has_is_named_with_all_that_there_is(asked: dict, said: str) -> None:
+    told = complaint(lambda: check_fits(Resources(**asked), [HEAD, GPUS, GPUS], "the cluster"))
+    there = "but the cluster has 1 x (4 CPU, 0 GPU) and 2 x (8 CPU, 1 GPU, A10G)"
+    assert told.startswith(f"{said}, {there}")
+    assert ("resources.gpu=0 runs on CPUs" in told) == (asked == {"gpu": 2})
+
+
+def test_a_trial_must_fit_on_one_node() -> None:
+    there = [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 4.0}]
+    told = complaint(lambda: check_fits(Resources(cpu=2, gpu=1), there, "the cluster"))
+    assert told.startswith("resources: a trial needs 2 CPU, 1 GPU on a node, but")
+    check_fits(Resources(cpu=1, gpu=0.5), there, "the cluster")
+
+
+def test_tune_is_asked_for_the_gpu_type_as_ray_asks_for_one() -> None:
+    from ray.util.accelerators import NVIDIA_TESLA_A10G
+
+    asked = tune_resources(Resources(cpu=2, gpu=0.5, gpu_type=NVIDIA_TESLA_A10G))
+    assert asked == {"cpu": 2, "gpu": 0.5, "accelerator_type:A10G": 0.001}
+    assert tune_resources(Resources()) == {"cpu": 1, "gpu": 0}
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"gpu_type": "A10G"}, "needs resources.gpu above 0, but got 'A10G'"),
+        ({"gpu": 1, "gpu_type": "accelerator_type:A10G"}, "must be letters, digits"),
+    ],
+)
+def test_a_gpu_type_is_a_name_of_a_gpu_that_is_asked_for(asked: dict, said: str) -> None:
+    with pytest.raises(SpecError, match=f"^resources.gpu_type: {said}"):
+        parse_study({"name": "asks", "resources": asked})
+
+
+# What is not there
+
+
+@pytest.fixture
+def listening() -> Iterator[Callable[[bytes], str]]:
+    """The address of a server that answers whatever is said with the same, or with silence."""
+    kept: list[socket.socket] = []
+
+    def start(answer: bytes) -> str:
+        server = socket.create_server(("127.0.0.1", 0))
+        kept.append(server)
+
+        def serve() -> None:
+            while True:
+                try:
+                    came, _ = server.accept()
+                    kept.append(came)
+                    if answer:
+                        came.sendall(answer)
+                        came.close()
+                except OSError:
+                    return
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+    yield start
+    for each in kept:
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:1", "Connection refused"),
+        ("no.such.host.invalid:6379", "not known"),
+        ("nonsense", "Invalid address format"),
+    ],
+)
+def test_an_address_without_a_cluster_is_told_at_once(address: str, reason: str) -> None:
+    begun = time.monotonic()
+    said = complaint(lambda: check_answers(address))
+    assert said.startswith(f"--address: no Ray cluster answers at {address}: ")
+    assert reason in said
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_a_port_that_does_not_speak_ray_is_given_up_before_30_seconds(
+    listening: Callable[[bytes], str], answer: bytes
+) -> None:
+    address, begun = listening(answer), time.monotonic()
+    said = complaint(lambda: check_answers(address))
+    assert said.endswith(f"at {address}: nothing that speaks Ray within {cluster.PATIENCE} s")
+    assert time.monotonic() - begun < 30
+
+
+# A real cluster with a token
+
+TOKEN = "0123456789abcdef" * 4
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[tuple[str, dict[str, str]]]:
+    """A cluster's address, and an environment that may join it."""
+    folder = tempfile.mkdtemp(prefix="r", dir="/tmp")
+    env = os.environ | {
+        "RAY_TMPDIR": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN,
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("two_nodes.py")], env=env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as made:  # fmt: skip
+        assert made.stdout
+        yield made.stdout.readline().strip(), env
+        made.communicate(timeout=60)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.ray
+def test_the_token_decides_who_joins(
+    two_nodes: tuple[str, dict[str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    address, env = two_nodes
+    monkeypatch.setattr(os, "environ", env | {"HOME": str(tmp_path)})
+    check_answers(address)
+    for wrong in ({"RAY_AUTH_TOKEN": "f" * 64}, {"RAY_AUTH_MODE": "disabled"}):
+        monkeypatch.setattr(os, "environ", env | wrong)
+        begun = time.monotonic()
+        said = complaint(lambda: check_answers(address))
+        assert f"at {address}: RPC error: InvalidAuthToken: Authentication token is" in said
+        assert wrong.get("RAY_AUTH_TOKEN", "nothing") not in said
+        assert time.monotonic() - begun < 30
+    without = {key: said for key, said in env.items() if key != "RAY_AUTH_TOKEN"}
+    monkeypatch.setattr(os, "environ", without | {"HOME": str(tmp_path)})
+    assert "no authentication token was found" in complaint(lambda: check_answers(address))
+
+
+@pytest.mark.ray
+def test_a_sweep_is_refused_by_a_cluster_without_the_gpu_type(
+    two_nodes: tuple[str, dict[str, str]], tmp_path: Path
+) -> None:
+    address, env = two_nodes
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        yaml.safe_dump({"name": "asks", "tracking": {"uri": None}, "base": {"levels": 1}})
+    )
+    begun = time.monotonic()
+    called = subprocess.run(
+        [LTH, "sweep", study, "resources.gpu=1", "resources.gpu_type=H100", "--address", address],
+        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert called.returncode == 2, called.stderr
+    said = " ".join(called.stderr.split())
+    assert said.endswith(
+        "resources.gpu_type: a trial needs H100, but the cluster has 1 x (1 CPU, 0 GPU) and "
+        "1 x (1 CPU, 2 GPU, A10G)"
+    )
+    assert time.monotonic() - begun < 30
+
+
+AUTOSCALED = """
+import json, sys
+import ray
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import ClusterConfig, NodeGroupConfig
+from sweeps.cluster import joined, places
+from sweeps.config import Resources
+from sweeps.reader import parse_study
+
+def said():
+    return [{k: v for k, v in place.items() if k in ("CPU", "GPU") or "type" in k} for place in places()]
+
+address = sys.argv[1]
+with joined(address, Resources(), "."):
+    before = said()
+groups = [
+    NodeGroupConfig(resources={"CPU": 8, "GPU": 1, "accelerator_type:H100": 1}, max_count=4),
+    NodeGroupConfig(resources={"CPU": 64}, max_count=0),
+]
+GcsClient(address=address).report_cluster_config(
+    ClusterConfig(node_group_configs=groups).SerializeToString()
+)
+with joined(address, Resources(gpu=1, gpu_type="H100"), "."):
+    print(json.dumps([before, said()]))
+"""
+
+
+@pytest.mark.ray
+def test_nodes_that_the_autoscaler_may_still_bring_count(
+    two_nodes: tuple[str, dict[str, str]],
+) -> None:
+    address, env = two_nodes
+    called = subprocess.run(
+        [sys.executable, "-c", AUTOSCALED, address], env=env, capture_output=True, text=True,
+        timeout=90,
+    )  # fmt: skip
+    assert called.returncode == 0, called.stderr
+    before, after = json.loads(called.stdout)
+    here = [{"CPU": 1}, {"CPU": 1, "GPU": 2, "accelerator_type:A10G": 1}]
+    assert sorted(before, key=len) == here
+    assert [place for place in after if place not in before] == [
+        {"CPU": 8, "GPU": 1, "accelerator_type:H100": 1}
+    ]

@@ -1,0 +1,21 @@
+"""A cluster of two nodes, for as long as standard input is open; says its address.
+
+The second node says that it has two GPUs; nothing here computes on them.
+"""
+
+import sys
+
+
+def main() -> None:
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 1, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    made.add_node(num_cpus=1, num_gpus=2, resources={"accelerator_type:A10G": 1})
+    print(made.address, flush=True)
+    sys.stdin.read()
+    made.shutdown()
+
+
+if __name__ == "__main__":
+    main()
