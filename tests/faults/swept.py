@@ -1,0 +1,239 @@
+"""A study that writes down every step of its trainings, swept by `lth` in processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lth_core.store import open_store
+from sweeps.reader import parse_study
+from sweeps.report import study_records
+from sweeps.status import load_status
+
+LTH = Path(sys.executable).with_name("lth")
+PATIENCE = 240
+"""Seconds for what takes about 20 on a machine with nothing else to do."""
+STEPS = 150
+"""Of each training; about a second."""
+FIELDS: dict[str, Any] = {
+    "name": "hit",
+    "base": {
+        "model": {"name": "counted:net"},
+        "train": {"lr": 0.01, "steps": f"{STEPS}it", "evaluate_every": "50it"},
+        "prune": {"fraction": 0.5},
+        "levels": 2,
+        "rewind": "10it",
+        "branches": ["ticket", "reinit"],
+    },
+    "axes": {"seed": [0, 1, 2, 3]},
+    "tracking": {"uri": None},
+}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """worker: process; training: a network, which trains once; state: weights and batch."""
+
+    worker: int
+    training: str
+    state: str
+
+
+class Swept:
+    """A study's folder, and the command line called in it.
+
+    Args:
+        env: in which `lth` runs.
+        address: of a Ray cluster; None: each sweep starts its own.
+        changes: of the study's file, by top-level field.
+    """
+
+    def __init__(
+        self, folder: Path, env: Mapping[str, str], address: str | None = None, **changes: Any
+    ) -> None:
+        self.folder, self.address = folder, address
+        self.env = {**env, "LTH_CACHE": str(folder / "cache")}
+        if address is None:  # in the same folder one would join the other's Ray
+            self.env["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="r", dir=env["RAY_TMPDIR"])
+        self.fields = {**FIELDS, "store": str(folder / "lth-store"), **changes}
+        self.store = Path(self.fields["store"])
+        folder.mkdir(exist_ok=True)
+        shutil.copy(Path(__file__).with_name("counted.py"), folder)
+        (folder / "hit.yaml").write_text(yaml.safe_dump(self.fields))
+        (folder / "steps.txt").touch()
+        self._drivers: list[subprocess.Popen[bytes]] = []
+
+    # The command line
+
+    def start(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+        """`lth sweep`, in a session of its own, so that all it starts can be told by it."""
+        at = ["--address", self.address] if self.address else []
+        with (self.folder / "log.txt").open("w") as log:
+            driver = subprocess.Popen(
+                [*before, LTH, "sweep", "hit.yaml", *arguments, *at], cwd=self.folder,
+                env=self.env, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self._drivers.append(driver)
+        return driver
+
+    def wait(self, driver: subprocess.Popen[bytes]) -> int:
+        try:
+            return driver.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the sweep did not end in {PATIENCE} s: {self.log()}")
+
+    def sweep(self, *arguments: str) -> int:
+        """Sweep to the end; the exit code."""
+        return self.wait(self.start(*arguments))
+
+    def log(self) -> str:
+        """What the latest sweep has printed."""
+        return (self.folder / "log.txt").read_text()
+
+    def lth(self, *arguments: str, before: Sequence[str] = ()) -> str:
+        """What another command prints; it must succeed."""
+        called = subprocess.run(
+            [*before, LTH, *arguments], cwd=self.folder, env=self.env, capture_output=True,
+            text=True, timeout=PATIENCE,
+        )  # fmt: skip
+        assert called.returncode == 0, called.stdout + called.stderr
+        return called.stdout
+
+    def status(self) -> Row:
+        """`lth status` in this process, at a twentieth of the time."""
+        return load_status(open_store(str(self.store)), parse_study(self.fields))
+
+    def report(self) -> list[Row]:
+        """The records of `lth report --json`, in this process too."""
+        return study_records(parse_study(self.fields))[0]
+
+    # What happens in it
+
+    def steps(self) -> list[Step]:
+        """Every step that was trained, in any process."""
+        lines = (self.folder / "steps.txt").read_text().splitlines()
+        return [Step(int(w), training, state) for w, training, state in map(str.split, lines)]
+
+    def finished(self) -> int:
+        """Trainings that the store has."""
+        return len(list((self.store / "trainings").glob("*/entry.json")))
+
+    def worker(self, finished: int, among: Callable[[int], bool] = lambda worker: True) -> int:
+        """Wait until so many trainings are done and one is half way; the process that trains it."""
+
+        def half_way() -> int | None:
+            steps = self.steps()
+            done = Counter(step.training for step in steps)
+            latest = {step.worker: step.training for step in steps}
+            workers = [w for w, training in latest.items() if 40 < done[training] < 90]
+            return next(filter(among, workers), None) if self.finished() >= finished else None
+
+        return int(wait_for(half_way, lambda: f"a training half way: {self.log()}"))
+
+    def end(self) -> None:
+        """End what is left of its sweeps, by process id."""
+        for driver in self._drivers:
+            for process in session(driver.pid):
+                kill(process)
+            driver.wait()
+
+
+def wait_for(what: Callable[[], Any], why: Callable[[], str]) -> Any:
+    """Ask until there is an answer."""
+    begun = time.monotonic()
+    while not (answer := what()):
+        if time.monotonic() - begun > PATIENCE:
+            pytest.fail(f"waited {PATIENCE} s for {why()}")
+        time.sleep(0.02)
+    return answer
+
+
+def session(leader: int) -> dict[int, str]:
+    """Processes of a session that live: id -> name."""
+    found = {}
+    for path in Path("/proc").iterdir():
+        try:
+            _, _, stat = (path / "stat").read_text().rpartition(") ")
+            if int(stat.split()[3]) == leader and stat[0] != "Z":
+                found[int(path.name)] = (path / "comm").read_text().strip()
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+def parent(process: int) -> int:
+    """The process that started it."""
+    _, _, stat = Path(f"/proc/{process}/stat").read_text().rpartition(") ")
+    return int(stat.split()[1])
+
+
+def kill(process: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal; to one that has ended, none."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, number)
+
+
+# The books
+
+
+@dataclass(frozen=True)
+class Books:
+    """What became of a sweep, held against the undisturbed one.
+
+    lost: rows of the report that are missing, or differ.
+    doubled: rows that are there twice.
+    levels_again: trainings that were finished, and were trained to their end again.
+    steps_again: steps trained again, of trainings that were in flight too.
+    """
+
+    trials: int
+    lost: int
+    doubled: int
+    levels_again: int
+    steps_again: int
+
+
+def books(undisturbed: Swept, *swept: Swept) -> Books:
+    """Those of the study, swept in one folder, or at once in several into one store."""
+    times = Counter(step.state for each in swept for step in each.steps())
+    due = undisturbed.steps()
+    assert times.keys() <= {step.state for step in due}, "there are steps that none should take"
+    last = {step.training: step.state for step in due}.values()
+    expected = [timeless(row) for row in undisturbed.report()]
+    reports = [[timeless(row) for row in each.report()] for each in swept]
+    return Books(
+        trials=len({row["trial"] for row in expected}),
+        lost=sum(not holds(rows, row) for rows in reports for row in expected),
+        doubled=sum(len(rows) - len({named(row) for row in rows}) for rows in reports),
+        levels_again=sum(max(0, times[state] - 1) for state in last),
+        steps_again=sum(count - 1 for count in times.values()),
+    )  # fmt: skip
+
+
+def timeless(row: Row) -> Row:
+    """A record without what may differ between two equal sweeps."""
+    return {k: v for k, v in row.items() if k not in ("study", "train_seconds", "reused")}
+
+
+def named(row: Row) -> tuple[Any, ...]:
+    return row["trial"], row["level"], row["branch"]
+
+
+def holds(rows: list[Row], row: Row) -> bool:
+    """Whether a report has the record, to the bit; it may say more, of axes of its own."""
+    return any(row.items() <= other.items() for other in rows if named(other) == named(row))

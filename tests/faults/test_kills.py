@@ -1,0 +1,159 @@
+"""Processes and nodes that die in the middle of a sweep."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from swept import FIELDS, PATIENCE, STEPS, Swept, kill, parent, timeless, wait_for
+
+from lth_core.store import open_store
+from sweeps.once import RETRIES
+
+pytestmark = pytest.mark.ray
+
+IN_FLIGHT = STEPS - 1
+"""Steps of a training that are lost at most when its process dies."""
+
+
+def test_the_command_line_tells_the_report_that_these_tests_compare(undisturbed: Swept) -> None:
+    rows = list(map(json.loads, undisturbed.lth("report", "hit", "--json").splitlines()))
+    assert rows == json.loads(json.dumps(undisturbed.report()))
+    assert len(rows) == 4 * 5
+    assert len({timeless(row)["trial"] for row in rows}) == 4
+
+
+def test_killed_worker_costs_no_more_than_the_training_in_flight(
+    cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
+) -> None:
+    swept = study(cluster.address)
+    driver = swept.start()
+    kill(swept.worker(finished=3))
+    assert swept.wait(driver) == 0, swept.log()
+    unharmed("SIGKILL of a worker", swept, steps_again=IN_FLIGHT)
+
+
+def test_killed_worker_costs_no_more_than_a_checkpoint_interval(
+    cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
+) -> None:
+    interval = 0.1
+    swept = study(cluster.address, checkpoint_minutes=interval / 60)
+    driver = swept.start()
+    kill(swept.worker(finished=3))
+    assert swept.wait(driver) == 0, swept.log()
+    unharmed("SIGKILL, with checkpoints", swept, steps_again=round(interval / 0.004) + 2)
+    assert not open_store(str(swept.store)).digests("checkpoints"), "they are over"
+
+
+def test_worker_that_is_told_to_end_goes_on_elsewhere_from_the_same_step(
+    cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
+) -> None:
+    swept = study(cluster.address)
+    driver = swept.start()
+    worker = swept.worker(finished=3)
+    kill(worker, signal.SIGTERM)
+    store = open_store(str(swept.store))
+    wait_for(lambda: store.digests("checkpoints"), lambda: "a checkpoint")
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), lambda: "the worker to end")
+    assert swept.wait(driver) == 0, swept.log()
+    unharmed("SIGTERM of a worker", swept, steps_again=0)
+    trained_by = {step.training: step.worker for step in swept.steps()}
+    assert len(trained_by) == 4 * 5 + 1
+    assert not store.digests("checkpoints")
+
+
+def test_killed_node_costs_no_more_than_the_trainings_on_it(
+    cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
+) -> None:
+    swept = study(cluster.address)
+    driver = swept.start()
+    raylet = parent(swept.worker(finished=3))
+    node = next(
+        n for n in cluster.worker_nodes if n.all_processes["raylet"][0].process.pid == raylet
+    )
+    cluster.remove_node(node, allow_graceful=False)
+    code = swept.wait(driver)
+    cluster.add_node(num_cpus=1)
+    assert code == 0, swept.log()
+    unharmed("SIGKILL of a node", swept, steps_again=IN_FLIGHT)
+
+
+def test_trial_that_always_kills_its_worker_is_given_up_and_the_others_finish(
+    cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
+) -> None:
+    cells = [{"model.name": "counted:net", "seed": seed} for seed in FIELDS["axes"]["seed"]]
+    cells.insert(1, {"model.name": "counted:dying", "seed": 0})
+    swept = study(cluster.address, axes={"cell": cells})
+    assert swept.sweep() == 1, swept.log()
+    deaths = (swept.folder / "deaths.txt").read_text().split()
+    assert len(deaths) == len(set(deaths)) == 1 + RETRIES
+    (failed,) = [line for line in swept.log().splitlines() if line.startswith("failed ")]
+    told = swept.status()
+    assert [name for name, _ in told["failures"]] == [failed.split()[1].rstrip(":")]
+    assert [told[n] for n in ("trials", "done", "running", "failed", "waiting")] == [5, 4, 0, 1, 0]
+    unharmed("worker that always dies", swept, steps_again=0)
+
+
+def test_killed_driver_is_told_dead_and_the_same_command_goes_on(
+    study: Callable[..., Swept], unharmed: Callable[..., None]
+) -> None:
+    """At once: what the killed sweep's Ray still trains is waited for, not trained beside it."""
+    swept = study()
+    driver = swept.start()
+    swept.worker(finished=1)
+    wait_for(lambda: swept.status()["running"], swept.log)
+    told = swept.status()
+    assert (told["state"], told["process"]) == ("running", driver.pid)
+    assert sum(told[name] for name in ("done", "running", "failed", "waiting")) == 4
+    swept.worker(finished=4)
+    kill(driver.pid)
+    driver.wait(PATIENCE)
+    assert "hit: was killed or cut off" in swept.lth("status", "hit")
+    assert swept.sweep() == 0, swept.log()
+    unharmed("SIGKILL of the driver", swept, steps_again=2 * IN_FLIGHT)
+
+
+def test_two_sweeps_of_the_same_cells_under_other_clocks_train_each_once(
+    study: Callable[..., Swept], unharmed: Callable[..., None], tmp_path: Path
+) -> None:
+    store = str(tmp_path / "lth-store")
+    one = study(store=store)
+    other = study(store=store, name="other", axes={"seed": [3, 2, 1, 0]})
+    for swept, hours in ((one, 5), (other, -5)):
+        (swept.folder / "gate").touch()  # however long either takes to start
+        shutil.copy(Path(__file__).with_name("clock.py"), swept.folder / "sitecustomize.py")
+        swept.env |= {"PYTHONPATH": f"{swept.folder}:{os.environ.get('PYTHONPATH', '')}",
+                      "CLOCK_AHEAD": str(3600 * hours)}  # fmt: skip
+    drivers = [one.start(), other.start()]
+    wait_for(lambda: one.steps() and other.steps(), lambda: "both to train")
+    for swept in (one, other):
+        (swept.folder / "gate").unlink()
+    for swept, driver in zip((one, other), drivers, strict=True):
+        assert swept.wait(driver) == 0, swept.log()
+        told = swept.lth("status", swept.fields["name"])
+        assert "finished" in told.splitlines()[0]
+        assert " h ago" not in told
+        garbage = swept.lth("store", "gc", store, "--older", "1h", "--dry-run")
+        assert garbage == "Nothing to delete.\n"
+    unharmed("two sweeps, clocks 10 h apart", one, other, steps_again=0)
+
+
+def test_dead_head_ends_the_sweep_and_the_same_command_goes_on_with_another(
+    clusters: Callable[[], Any], study: Callable[..., Swept], unharmed: Callable[..., None]
+) -> None:
+    dies = clusters()
+    swept = study(dies.address)
+    swept.env["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # not a minute
+    driver = swept.start()
+    swept.worker(finished=3)
+    dies.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=False)
+    assert swept.wait(driver) not in (0, 2), swept.log()
+    swept.address = clusters().address
+    assert swept.sweep() == 0, swept.log()
+    unharmed("restart of the head", swept, steps_again=2 * IN_FLIGHT)

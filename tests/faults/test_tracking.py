@@ -1,0 +1,104 @@
+"""An MLflow that is down, killed, slow or broken: no sweep waits for it, and nothing is doubled."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers_mlflow import FaultyServer, MlflowServer, contents, mlflow_server
+from swept import Swept, wait_for
+
+pytestmark = [pytest.mark.ray, pytest.mark.mlflow]
+
+MOODS = {
+    "down": "MLflow down at the start",
+    "broken": "MLflow answers 500",
+    "slow": "MLflow slow, 5 s a call",
+}
+LATE = 60
+"""Seconds that a sweep may take longer than another beside it; 5 s a call would be minutes."""
+
+
+@pytest.fixture
+def faulty_servers(server: str) -> Iterator[dict[str, FaultyServer]]:
+    """One real server, with a proxy of each mood before it."""
+    with ExitStack() as stack:
+        made = {mood: stack.enter_context(FaultyServer(server)) for mood in MOODS}
+        for mood, each in made.items():
+            each.mood = mood
+            threading.Thread(target=each.serve_forever, daemon=True).start()
+            stack.callback(each.shutdown)
+        yield made
+
+
+@pytest.fixture
+def mortal_server(tmp_path: Path) -> Iterator[MlflowServer]:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with mlflow_server(folder, f"sqlite:///{folder}/mlflow.db", str(folder / "files")) as served:
+        yield served
+
+
+def test_no_sweep_waits_for_mlflow_and_sync_brings_everything_once(
+    faulty_servers: dict[str, FaultyServer],
+    mortal_server: MlflowServer,
+    cluster: Any,
+    study: Callable[..., Swept],
+    unharmed: Callable[..., None],
+) -> None:
+    """Four sweeps at once, each with a server of its own; the broken one fails in the middle."""
+    faulty_servers["broken"].mood = "well"
+    faulty_servers["broken"].fail_after(20, "broken")
+    swept = {
+        mood: study(cluster.address, name=mood, tracking={"uri": uri}, resources={"cpu": 0.5})
+        for mood, uri in {
+            **{mood: proxy.uri for mood, proxy in faulty_servers.items()}, "killed": mortal_server.uri,
+        }.items()
+    }  # fmt: skip
+    drivers = {mood: each.start() for mood, each in swept.items()}
+    wait_for(lambda: swept["killed"].finished() >= 5, swept["killed"].log)
+    mortal_server.kill()
+    for mood, each in swept.items():
+        wait_for(
+            lambda each=each: each.finished() == 4 * 5, lambda mood=mood: f"{mood} to be trained"
+        )
+    for proxy in faulty_servers.values():
+        proxy.mood = "well"
+    ended = {mood: max(f.stat().st_mtime for f in (each.store / "trainings").glob("*/entry.json"))
+             for mood, each in swept.items()}  # fmt: skip
+    assert ended["slow"] - min(ended.values()) < LATE
+    assert {mood: swept[mood].wait(driver) for mood, driver in drivers.items()} == dict.fromkeys(
+        swept, 0
+    )
+    assert "`lth sync down` publishes it" in swept["down"].log()
+    assert "`lth sync killed` publishes what is missing" in swept["killed"].log()
+    mortal_server.start()
+    for mood, each in swept.items():
+        assert each.lth("sync", mood) == f"{mood}: 4 trials are in MLflow\n"
+        unharmed({**MOODS, "killed": "MLflow killed in the middle"}[mood], each, steps_again=0)
+    held = {mood: published(each) for mood, each in swept.items()}
+    assert all(each == held["killed"] for each in held.values())
+    assert len(held["killed"]) == 4
+    for status, _, histories, _ in held["killed"].values():
+        assert status == "FINISHED"
+        assert [step for step, _ in histories["density"]] == [0, 1, 2]
+
+
+def published(swept: Swept) -> dict[str, tuple[Any, ...]]:
+    """All that MLflow has of a study's trials, but for times."""
+    from mlflow import MlflowClient
+
+    uri = swept.fields["tracking"]["uri"]
+    experiment = MlflowClient(uri).get_experiment_by_name(swept.fields["name"])
+    assert experiment
+    return {
+        key: (status, params, {
+            name: [(point[0], point[-1]) for point in history]
+            for name, history in histories.items() if "seconds" not in name
+        }, {path for path, _ in files})
+        for key, (status, params, histories, files) in contents(uri, experiment.experiment_id).items()
+    }  # fmt: skip
