@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test fast check format lock clean
+.PHONY: setup demo test long fast check format lock clean
 
 setup: $(READY)
 
@@ -20,11 +20,16 @@ demo: setup
 	$(BIN)/lth sweep sweeps/studies/digits.yaml
 
 test: setup
-	$(BIN)/pytest -n 2 -m "not (ray or gpu)"
-	$(BIN)/pytest -m "ray and not gpu"
+	$(BIN)/pytest -n 2 -m "not (ray or long or gpu)"
+	$(BIN)/pytest -m "ray and not (long or gpu)"
+
+# A real cluster, real kills, 10,000 inputs for each parser.
+long: setup
+	$(BIN)/pytest -n 2 -m "long and not (ray or gpu)"
+	$(BIN)/pytest -m "long and ray and not gpu"
 
 fast: setup
-	$(BIN)/pytest -n 2 -m "not (ray or slow or mlflow or data or gpu)"
+	$(BIN)/pytest -n 2 -m "not (ray or slow or mlflow or data or long or gpu)"
 
 check: setup
 	$(BIN)/ruff format --check .
