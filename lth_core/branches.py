@@ -107,7 +107,8 @@ class Reshuffled(Start):
 
 
 def ticket(job: Job, before: Job) -> Job:
-    """The ticket's mask on the weights of the rewind point."""
+    """The ticket's mask on the weights of the rewind point (Frankle & Carbin 2019; Frankle et al.
+    2020)."""
     return job
 
 
@@ -120,13 +121,15 @@ def reinit(job: Job, before: Job) -> Job:
 
 
 def random_mask(job: Job, before: Job) -> Job:
-    """The rewind point's weights under a random mask with the ticket's layer counts."""
+    """The rewind point's weights under a random mask with the ticket's layer counts (Su et al.
+    2020)."""
     held = _control(job)
     return replace(held, mask=RandomMask(like=held.mask, seed=job.seed))
 
 
 def shuffled_mask(job: Job, before: Job) -> Job:
-    """The rewind point's weights under the ticket's mask, permuted within each layer."""
+    """The rewind point's weights under the ticket's mask, permuted within each layer (Frankle et
+    al. 2021)."""
     held = _control(job)
     return replace(held, mask=ShuffledMask(like=held.mask, seed=job.seed, level=job.level))
 

@@ -16,7 +16,8 @@ Finder = Callable[[Job, PruneSpec, Job, Job], Job]
 
 
 def after(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
-    """Train, prune the trained weights, rewind; level by level, or in one shot."""
+    """Train, prune the trained weights, rewind; level by level, or in one shot (Frankle & Carbin
+    2019)."""
     if prune.one_shot:
         mask = Pruned(of=dense, prune=compounded(prune, job.level), seed=job.seed)
     else:
@@ -25,13 +26,14 @@ def after(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
 
 
 def before(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
-    """Prune the rewind point's weights, then train what is left."""
+    """Prune the rewind point's weights, then train what is left (Lee et al. 2019)."""
     prune = compounded(prune, job.level)
     return replace(job, mask=Pruned(of=job.start, prune=prune, seed=job.seed))
 
 
 def during(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
-    """Prune while training: from the dense network, or from a random mask as sparse."""
+    """Prune while training: from the dense network (Zhu & Gupta 2017), or from a random mask as
+    sparse (Mocanu et al. 2018)."""
     prune = compounded(prune, job.level)
     if prune.schedule == "constant":
         sparse = PruneSpec(
@@ -44,7 +46,7 @@ def during(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
 
 
 def never(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
-    """Learn which of the rewind point's weights to keep, and train none."""
+    """Learn which of the rewind point's weights to keep, and train none (Zhou et al. 2019)."""
     return replace(job, finds=compounded(prune, job.level))
 
 

@@ -1,4 +1,4 @@
-"""What a study file can name, with a line on each: for `lth list`."""
+"""What a study file can name, with a sentence on each: for `lth list`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def catalogue() -> dict[str, dict[str, str]]:
     """Kind -> name -> what it is."""
     return {
         "datasets": {
-            **_first_lines({n: s for n, s in SOURCES.items() if n != "folder"}),
+            **_first_paragraphs({n: s for n, s in SOURCES.items() if n != "folder"}),
             "folder:PATH": "images in PATH/train/CLASS/* and PATH/test/CLASS/*",
             "package.module:factory": "your own: a function from DataSpec to lth_core.data.Dataset",
         },
@@ -26,23 +26,24 @@ def catalogue() -> dict[str, dict[str, str]]:
             **ABOUT,
             "package.module:factory": "your own: a function of (ModelSpec, shape, classes)",
         },
-        "when": _first_lines(WHEN),
+        "when": _first_paragraphs(WHEN),
         "scores": {
-            **_first_lines(SCORES),
+            **_first_paragraphs(SCORES),
             **LEARN,
             "package.module:function": "your own: a function from lth_core.prune.Candidate to "
             "a tensor of scores by parameter name",
         },
         "scopes": SCOPES,
         "structures": STRUCTURES,
-        "schedules": _first_lines(SCHEDULES),
-        "branches": _first_lines(BRANCHES),
+        "schedules": _first_paragraphs(SCHEDULES),
+        "branches": _first_paragraphs(BRANCHES),
         "fields": {field: _about_field(field) for field in spec_fields()},
     }
 
 
-def _first_lines(named: Mapping[str, object]) -> dict[str, str]:
-    return {name: (made.__doc__ or "").strip().splitlines()[0] for name, made in named.items()}
+def _first_paragraphs(named: Mapping[str, object]) -> dict[str, str]:
+    said = {name: (made.__doc__ or "").strip().partition("\n\n")[0] for name, made in named.items()}
+    return {name: " ".join(about.split()) for name, about in said.items()}
 
 
 def _about_field(field: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +24,8 @@ def studies() -> None:
 
     table = Table("study", "what it asks", box=None)
     for path in sorted(presets().values()):
-        about = path.read_text().splitlines()[0].lstrip("# ")
-        table.add_row(path.stem, about)
+        said = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+        table.add_row(path.stem, " ".join(line.lstrip("# ") for line in said))
     out.print(table)
 
 

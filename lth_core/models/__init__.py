@@ -48,8 +48,9 @@ MODELS: dict[str, Builder] = {
 }
 
 ABOUT = {
-    "mlp": "fully connected, any widths and depth",
-    "mlp-constant": "mlp whose biases are weights of a constant input, pruned with the others",
+    "mlp": "fully connected, any widths and depth (Rumelhart et al. 1986)",
+    "mlp-constant": "mlp whose biases are weights of a constant input, pruned with the others "
+    "(Greydanus & Kobak 2024)",
     "lenet-300-100": "fully connected 300-100, 267K parameters on MNIST (LeCun et al. 1998)",
     "lenet-5": "2 convolutions, 500 units, 431K parameters on MNIST (LeCun et al. 1998, Caffe's)",
     "conv-2": "2 convolutions, 4.30M parameters on CIFAR-10 (Frankle & Carbin 2019)",

@@ -16,7 +16,7 @@ def cubic(progress: float, density: float) -> float:
 
 
 def linear(progress: float, density: float) -> float:
-    """Each change removes as many."""
+    """Each change removes as many: the cubic one with exponent 1 (Zhu & Gupta 2017)."""
     return 1 - (1 - density) * progress
 
 

@@ -14,12 +14,13 @@ Groups = list[tuple[list[str], float]]
 """Layers that compete with each other, and the fraction of their survivors that a level removes."""
 
 SCOPES = {
-    "global": "all weights compete",
-    "layerwise": "weights compete within their layer, each layer loses the same share",
+    "global": "all weights compete (Frankle & Carbin 2019, section 4)",
+    "layerwise": "weights compete within their layer, each layer loses the same share "
+    "(Frankle & Carbin 2019, section 2)",
     "erk": "larger layers get sparser: density follows (in + out + kernel) / (in x out x kernel) "
     "(Erdos-Renyi-Kernel, Evci et al. 2020)",
     "like:SCORE": "weights compete within their layer, each layer gets the density that another "
-    "score would give it globally",
+    "score would give it globally (Frankle et al. 2021)",
 }
 
 

@@ -14,9 +14,9 @@ Shapes = Mapping[str, Sequence[int]]
 """Weight shape of each prunable layer, (out, in, ...), in the model's order."""
 
 STRUCTURES = {
-    "weights": "every weight for itself",
+    "weights": "every weight for itself (LeCun et al. 1990)",
     "channels": "output channels (filters) of convolutions, whole (Li et al. 2017)",
-    "neurons": "units of linear layers with all their inputs, whole",
+    "neurons": "units of linear layers with all their inputs, whole (Mozer & Smolensky 1988)",
     "N:M": "such as 2:4: N of every M weights along the inputs stay (Mishra et al. 2021)",
 }
 

@@ -237,12 +237,15 @@ def test_everything_listed_is_explained() -> None:
     for kind, entries in catalogue().items():
         assert [name for name, about in entries.items() if not about] == [], kind
     assert tuple(catalogue()["fields"]) == spec_fields()
+    # The end of what it says, on its second line.
+    assert catalogue()["branches"]["reinit"].endswith("(Frankle & Carbin 2019, section 2).")
 
 
 def test_studies_lists_the_presets_with_what_they_ask(lth: Lth) -> None:
     said = lth("studies").out
     assert all(name in said for name in presets())
     assert "Do winning tickets exist?" in said
+    assert "prune fraction x seed." in said  # its last words, on a second line
 
 
 # Published figures
