@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from lth_core.checks import steps_in
 from lth_core.jobs import Found, Init, Job, Lab, MaskRecipe, Pruned, Start
 from lth_core.masks import Mask, State
+from lth_core.prune.structure import as_many
 from lth_core.seeds import generator
 from lth_core.train.schedule import learning_rate
 
@@ -23,56 +26,62 @@ Branch = Callable[[Job, Job], Job]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RandomMask(MaskRecipe):
-    """As many weights a layer as in ``like``, drawn at random; nested over levels of one seed."""
+class AsMany(MaskRecipe):
+    """In each layer as many units as in ``like``, other ones: its channels where it keeps channels,
+    in every group of M weights as many where it keeps N of them."""
 
     like: MaskRecipe
     seed: int
 
     def make(self, lab: Lab, job: Job) -> Mask:
-        drawn = {}
-        for name, mask in lab.mask(self.like, job).items():
-            # One ranking per layer and seed, whatever the level: the densest prefix is kept.
-            stream = generator(self.seed, "mask", "random", name)
-            rank = torch.randperm(mask.numel(), generator=stream)
-            drawn[name] = (rank < int(mask.sum())).view(mask.shape)
-        return drawn
+        return {
+            name: as_many(mask, self.like.structure, partial(self.order, name))
+            for name, mask in lab.mask(self.like, job).items()
+        }
+
+    def order(self, name: str, kept: Tensor) -> Tensor:
+        """A layer's units, the first ones to be kept.
+
+        Args:
+            kept: (groups, units) bool: which ``like`` keeps.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ShuffledMask(MaskRecipe):
-    """The mask ``like`` with the entries of each layer permuted, anew at each level."""
+class RandomMask(AsMany):
+    """Drawn at random; nested over levels of one seed."""
 
-    like: MaskRecipe
-    seed: int
+    def order(self, name: str, kept: Tensor) -> Tensor:
+        # One ranking per layer and seed, whatever the level: the densest prefix is kept.
+        return _drawn(kept, generator(self.seed, "mask", "random", name))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShuffledMask(AsMany):
+    """The entries of each layer permuted, anew at each level."""
+
     level: int
 
-    def make(self, lab: Lab, job: Job) -> Mask:
-        shuffled = {}
-        for name, mask in lab.mask(self.like, job).items():
-            stream = generator(self.seed, "mask", "shuffled", self.level, name)
-            order = torch.randperm(mask.numel(), generator=stream)
-            shuffled[name] = mask.reshape(-1)[order].view(mask.shape)
-        return shuffled
+    def order(self, name: str, kept: Tensor) -> Tensor:
+        return _drawn(kept, generator(self.seed, "mask", "shuffled", self.level, name))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class InvertedMask(MaskRecipe):
-    """As many weights a layer as in ``like``, first of all those that it prunes, drawn at random.
+class InvertedMask(AsMany):
+    """First of all those that ``like`` prunes, drawn at random.
 
     Where a layer keeps more than half, that is all it prunes and some of the rest.
     """
 
-    like: MaskRecipe
-    seed: int
+    def order(self, name: str, kept: Tensor) -> Tensor:
+        return _drawn(kept, generator(self.seed, "mask", "inverted", name)) + kept * kept.numel()
 
-    def make(self, lab: Lab, job: Job) -> Mask:
-        inverted = {}
-        for name, mask in lab.mask(self.like, job).items():
-            draw = torch.rand(mask.shape, generator=generator(self.seed, "mask", "inverted", name))
-            rank = (draw + mask).reshape(-1).argsort().argsort()
-            inverted[name] = (rank < int(mask.sum())).view(mask.shape)
-        return inverted
+
+def _drawn(kept: Tensor, stream: torch.Generator) -> Tensor:
+    """A place for each unit, as floats: two of a layer never share one."""
+    places = torch.randperm(kept.numel(), generator=stream, dtype=torch.float64)
+    return places.view(kept.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,7 +144,8 @@ def shuffled_mask(job: Job, before: Job) -> Job:
 
 
 def inverted_mask(job: Job, before: Job) -> Job:
-    """The weights that the ticket prunes, as many a layer as it keeps (Frankle et al. 2021)."""
+    """Of the weights that the ticket prunes as many a layer as it keeps, drawn at random (Frankle
+    et al. 2021 keep those of lowest score)."""
     held = _control(job)
     return replace(held, mask=InvertedMask(like=held.mask, seed=job.seed))
 

@@ -48,7 +48,7 @@ class Lab(Protocol):
         """The mask a recipe gives for the job's network."""
 
     def candidate(
-        self, state: State, mask: Mask, initial: State, job: Job, examples: int
+        self, state: State, mask: Mask, initial: State, job: Job, prune: PruneSpec
     ) -> Candidate:
         """A state of the job's network, for a score."""
 
@@ -83,6 +83,11 @@ class Recipe:
 class Start(Recipe):
     """Where weights and buffers come from."""
 
+    @property
+    def root(self) -> Start:
+        """What it all began with: no training."""
+        return self
+
     def make(self, lab: Lab, job: Job) -> State:
         """They, for the job's network, before its mask."""
         raise NotImplementedError
@@ -107,6 +112,11 @@ class MaskRecipe(Recipe):
     like: MaskRecipe | None = None
     """The mask it imitates, for a control."""
 
+    @property
+    def structure(self) -> str:
+        """What goes as a whole: that of the `PruneSpec` by which it is found."""
+        return "weights"
+
     def make(self, lab: Lab, job: Job) -> Mask:
         """The mask, for the job's network."""
         raise NotImplementedError
@@ -130,14 +140,17 @@ class Pruned(MaskRecipe):
     seed: int
     """Draws among equal scores."""
 
+    @property
+    def structure(self) -> str:
+        return self.prune.structure
+
     def make(self, lab: Lab, job: Job) -> Mask:
         if isinstance(self.of, Job):
             state, mask = lab.final(self.of)
-            initial = self.of.start.make(lab, self.of)
         else:
             state, mask = self.of.make(lab, job), ones(lab.model(job))
-            initial = state
-        network = lab.candidate(state, mask, initial, job, self.prune.examples)
+        initial = self.of.root.make(lab, job)
+        network = lab.candidate(state, mask, initial, job, self.prune)
         return prune(network, self.prune, generator(self.seed, "mask", "ties"))
 
 
@@ -146,6 +159,10 @@ class Found(MaskRecipe):
     """The mask that a training ended with."""
 
     by: Job
+
+    @property
+    def structure(self) -> str:
+        return self.by.finds.structure if self.by.finds else "weights"
 
     def make(self, lab: Lab, job: Job) -> Mask:
         return lab.final(self.by)[1]
@@ -184,6 +201,10 @@ class Job(Start):
 
     def make(self, lab: Lab, job: Job) -> State:
         return lab.final(self)[0]
+
+    @property
+    def root(self) -> Start:
+        return self.start.root
 
     @property
     def run(self) -> str:

@@ -59,9 +59,11 @@ class Training:
     mask_overlap_chance: float
     """The overlap to expect of random masks with the same layer counts."""
     travel: float | None
-    """Mean distance of the kept weights from start to end; None where none are kept."""
+    """Mean distance of the kept weights from start to end, those that grew back from 0; None where
+    none are kept."""
     sign_agreement: float | None
-    """Share of the kept weights that end with the sign they had at the start."""
+    """Share of the kept weights that end with the sign they had at the start, without those that
+    grew back."""
     travel_inside: float | None
     """Mean distance, from start to end of the dense run, of the weights that this mask keeps."""
     travel_outside: float | None

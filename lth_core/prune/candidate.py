@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lth_core.masks import Mask, State, masked, ones
 from lth_core.models.dropout import Dropout
+from lth_core.spec import PruneSpec
 
 Scores = dict[str, Tensor]
 """A float tensor in each prunable weight's shape, by parameter name; the lowest go first."""
@@ -24,10 +25,11 @@ class Candidate:
 
     weights: the prunable weights, by parameter name; pruned ones are 0.
     mask: the survivors so far, of every prunable layer in the model's order, the output last.
-    initial: the weights at the start of the training that made them; before training, the same.
+    initial: the weights as they were drawn, whatever the rewind point; before training, the same.
     copy: makes a copy of the network with all its weights and buffers, in training mode.
-    batch: draws training examples, as many of each class as ``prune.examples`` says.
+    batch: draws training examples, as many of each class as ``spec.examples`` says.
     seed: the replicate.
+    spec: how it is pruned; `prune` puts in its own.
     """
 
     weights: State
@@ -36,10 +38,12 @@ class Candidate:
     copy: Callable[[], nn.Module] = field(repr=False)
     batch: Callable[[], Batch] = field(repr=False)
     seed: int
+    spec: PruneSpec = field(default_factory=PruneSpec, repr=False)
 
     def model(self) -> nn.Module:
-        """A copy of the network, in training mode but for dropout; its pruned weights are 0."""
-        model = self.copy()
+        """A copy of the network, its pruned weights 0, in training mode but for dropout; batch norm
+        is only where `PruneSpec.statistics` are the batch's."""
+        model = self.copy().train(self.spec.statistics == "batch")
         for layer in model.modules():
             if isinstance(layer, Dropout):  # a score is of the whole network
                 layer.eval()
@@ -60,7 +64,12 @@ class Candidate:
 
 
 def of_network(
-    model: nn.Module, x: Tensor, y: Tensor, mask: Mask | None = None, seed: int = 0
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    mask: Mask | None = None,
+    seed: int = 0,
+    spec: PruneSpec | None = None,
 ) -> Candidate:
     """A candidate from a network and examples at hand, before training: for scores in a notebook.
 
@@ -73,6 +82,7 @@ def of_network(
     return Candidate(
         weights=masked(weights, mask), mask=mask, initial=masked(weights, mask),
         copy=lambda: deepcopy(model).train(), batch=lambda: (x, y), seed=seed,
+        spec=spec or PruneSpec(),
     )  # fmt: skip
 
 

@@ -9,9 +9,10 @@ from lth_core.seeds import generator
 
 
 def random(network: Candidate) -> Scores:
-    """Uniform in [0, 1): every weight is as likely to go, whatever its layer.
+    """Uniform in [0, 1): every weight is as likely to go, whatever its layer (Liu et al. 2022).
 
-    One draw a seed, whatever the density: sparser masks lie within denser ones.
+    One draw a seed, whatever the density: sparser masks lie within denser ones. No two weights are
+    equal but by chance; the last weight of a layer goes as any other.
 
     >>> import torch
     >>> from lth_core.prune.candidate import plain

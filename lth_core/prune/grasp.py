@@ -7,17 +7,16 @@ from torch.nn.functional import cross_entropy
 
 from lth_core.prune.candidate import Candidate, Scores
 
-TEMPERATURE = 200.0
-"""Divides the logits, as the authors' code does, so that all classes are about as likely."""
-
 
 def grasp(network: Candidate) -> Scores:
-    """w (H g): weights go whose removal would most raise, or least lower, the gradient's norm.
+    """w (H g): weights go whose removal would most raise, or least lower, the gradient's norm (Wang
+    et al. 2020).
 
-    The paper's S is -w (H g) and prunes the highest (Wang et al. 2020, equation 8); H is the
-    Hessian and g the gradient of the loss in the surviving weights. Batch norm works on the batch.
-    Scores have either sign; of a network without gradient, as where a layer has no survivors, they
-    are all 0, and a seeded draw decides.
+    The paper's S is -w (H g) and prunes the highest (equation 8); H is the Hessian and g the
+    gradient of the loss in the surviving weights, with logits divided by `prune.temperature`, as
+    the authors' code does, and batch norm by `prune.statistics`. Scores have either sign; of a
+    network without gradient, as where a layer has no survivors, they are all 0, and a seeded draw
+    decides. The last weight of a layer goes as any other.
 
     >>> from lth_core.prune.candidate import of_network
     >>> layer = torch.nn.Linear(1, 2, bias=False)
@@ -32,7 +31,7 @@ def grasp(network: Candidate) -> Scores:
     parameters = dict(model.named_parameters())
     weights = [parameters[name] for name in network.mask]
     alive = [network.mask[name].to(w.device) for name, w in zip(network.mask, weights, strict=True)]
-    loss = cross_entropy(model(x) / TEMPERATURE, y)
+    loss = cross_entropy(model(x) / network.spec.temperature, y)
     gradients = torch.autograd.grad(loss, weights, create_graph=True)
     # d(g.stop(g))/dw = H g, for the survivors: a pruned weight has no gradient to keep.
     flow = torch.stack(

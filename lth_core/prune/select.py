@@ -15,6 +15,7 @@ from lth_core.prune.scope import erk, groups
 from lth_core.prune.scores import ROUNDS, scores_of
 from lth_core.prune.structure import best_of, units, weights_of
 from lth_core.spec import PruneSpec
+from lth_core.spec.prune import TEMPERATURE
 
 Parts = list[tuple[list[str], int]]
 """Parameters whose units compete with each other, and how many units they keep together."""
@@ -33,6 +34,7 @@ def prune(network: Candidate, spec: PruneSpec, generator: torch.Generator) -> Ma
     Raises:
         DivergedError: a score is NaN.
     """
+    network = replace(network, spec=spec)
     start, rounds = network.mask, spec.rounds or 1
     for done in range(1, rounds + 1):
         network = network.under(pruned_to(network, start, spec, done / rounds, generator))
@@ -115,7 +117,8 @@ def _by_layer(
     # Of the survivors at hand, for in a later round some are gone already; below 1, as specs are.
     fraction = min(1 - keep / max(1, sum(now)), 1 - 2**-53)
     like = replace(spec, score=score, scope="global", when="before", fraction=fraction,
-                   rounds=ROUNDS.get(score, 1))  # fmt: skip
+                   rounds=ROUNDS.get(score, 1),
+                   temperature=spec.temperature if score == "grasp" else TEMPERATURE)  # fmt: skip
     kept = _alive(prune(network, like, generator), spec.structure)
     return [kept[name] for name in names]
 

@@ -11,9 +11,10 @@ from lth_core.prune.candidate import Candidate, Scores
 def snip(network: Candidate) -> Scores:
     """|dL/dc| of a mask c on the weights, at c = mask: connection sensitivity (Lee et al. 2019).
 
-    The mask is differentiated, not the weight; at the mask that is |w dL/dw|. Batch norm works on
-    the batch, as in training. A weight of 0 scores 0, and so does all of a network with a layer
-    without survivors; equal scores are told apart by a seeded draw.
+    The mask is differentiated, not the weight; at the mask that is |w dL/dw|. What batch norm works
+    with is `prune.statistics`. A weight of 0 scores 0, and so does all of a network with a layer
+    without survivors; equal scores are told apart by a seeded draw. The last weight of a layer goes
+    as any other: very sparse masks have layers without survivors.
 
     >>> from lth_core.prune.candidate import of_network
     >>> layer = torch.nn.Linear(2, 2, bias=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from lth_core.spec import PruneSpec
+from lth_core.spec.prune import pattern_of
 
 Shapes = Mapping[str, Sequence[int]]
 """Weight shape of each prunable layer, (out, in, ...), in the model's order."""
@@ -56,20 +57,58 @@ def best_of(
 ) -> Tensor:
     """The mask that keeps the ``stay`` highest of every ``of`` weights along the inputs.
 
-    A convolution's weights are grouped over its input channels, position by position. A last group
-    with fewer weights keeps as many as there are, up to ``stay``. Equal scores are drawn.
+    Of a convolution the groups are over input channels, position by position. A last group with
+    fewer weights keeps as many as there are, up to ``stay``. Equal scores are drawn (Mishra et al.
+    2021).
+
+    >>> scores = torch.tensor([[1.0, 4.0, 3.0, 2.0, 5.0]])
+    >>> best_of(scores, torch.ones(1, 5, dtype=torch.bool), 2, 4, torch.Generator())
+    tensor([[False,  True,  True, False,  True]])
 
     Args:
         scores, alive: (out, in, ...) float and bool; what is not alive stays pruned.
     """
-    last = torch.where(alive, scores, -torch.inf).movedim(1, -1)
-    inputs = last.shape[-1]
-    padded = pad(last, (0, -inputs % of), value=-torch.inf)
-    rows = padded.reshape(-1, of)
+    rows = _grouped(torch.where(alive, scores, -torch.inf), of, -torch.inf)
     # Ordered by a random draw first: the stable sort then leaves ties in drawn order.
     shuffle = torch.rand(rows.shape, generator=generator).argsort(1)
     order = rows.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices
     chosen = torch.zeros_like(rows, dtype=torch.bool)
     chosen.scatter_(1, shuffle.gather(1, order[:, :stay]), True)
-    kept = chosen.reshape(padded.shape)[..., :inputs].movedim(-1, 1)
-    return kept & alive
+    return _ungrouped(chosen, alive.shape) & alive
+
+
+def as_many(like: Tensor, structure: str, order: Callable[[Tensor], Tensor]) -> Tensor:
+    """A mask with as many units as another one, with N:M as many in every group: the first ones.
+
+    >>> like = torch.tensor([[True, True], [False, False], [False, False]])
+    >>> as_many(like, "neurons", lambda kept: torch.tensor([[3.0, 1.0, 2.0]]))
+    tensor([[False, False],
+            [ True,  True],
+            [False, False]])
+
+    Args:
+        like: (out, in, ...) bool.
+        order: from (groups, units) bool, the units kept there, to as many floats: lowest first.
+    """
+    pattern = pattern_of(structure)
+    if pattern:
+        kept = _grouped(like, pattern[1], False)
+        there = _grouped(torch.ones_like(like), pattern[1], False)
+    else:
+        kept = (units(like.float(), structure) > 0)[None]
+        there = torch.ones_like(kept)
+    places = order(kept).where(there, torch.inf).argsort(1).argsort(1)
+    chosen = places < kept.sum(1, keepdim=True)
+    return _ungrouped(chosen, like.shape) if pattern else weights_of(chosen, like.shape, structure)
+
+
+def _grouped(values: Tensor, of: int, fill: float) -> Tensor:
+    """(groups, of): the weights along the inputs, ``of`` at a time, the last group filled up."""
+    last = values.movedim(1, -1)
+    return pad(last, (0, -last.shape[-1] % of), value=fill).reshape(-1, of)
+
+
+def _ungrouped(rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """What `_grouped` was made of, (out, in, ...)."""
+    out, inputs, *rest = shape
+    return rows.reshape(out, *rest, -1)[..., :inputs].movedim(-1, 1)

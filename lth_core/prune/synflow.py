@@ -16,8 +16,9 @@ def synflow(network: Candidate) -> Scores:
 
     Looks at no data: all weights are made positive, shifts are left out, and an input of ones is
     sent through in evaluation mode, in double precision, as deep networks overflow single. What
-    flows into a unit flows out of it, so every layer's scores have the same sum; where a layer has
-    no survivors nothing flows, and all scores are 0. One weight left in a layer carries all of it.
+    flows into a unit flows out of it, so in a chain of layers (without skip connections or constant
+    inputs) every layer's scores have the same sum; where a layer has no survivors nothing flows,
+    and all scores are 0, told apart by a seeded draw. One weight left in a layer carries all of it.
 
     >>> from lth_core.prune.candidate import of_network
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))

@@ -12,11 +12,13 @@ from lth_core.errors import SpecError
 
 When = Literal["before", "during", "after", "never"]
 Grow = Literal["none", "random", "gradient"]
+Statistics = Literal["batch", "running"]
 
 SCOPES = ("global", "layerwise", "erk", "like:SCORE")
 STRUCTURES = ("weights", "channels", "neurons", "N:M")
 PATTERN = re.compile(r"([1-9]\d*):([1-9]\d*)")
 FRACTION = 0.2
+TEMPERATURE = 200.0
 LEARNED = ("edge-popup", "supermask")
 
 _GOES_WITH = {
@@ -31,6 +33,12 @@ _GOES_WITH = {
     "lr": ("never",),
 }
 """Fields that mean something for some values of ``when`` alone."""
+
+
+def pattern_of(structure: str) -> tuple[int, int] | None:
+    """(N, M) of structure N:M, else None."""
+    match = PATTERN.fullmatch(structure)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +76,11 @@ class PruneSpec(Checks):
     else 1."""
     examples: int = 10
     """Training examples of each class that a score with gradients looks at."""
+    statistics: Statistics = "batch"
+    """With what batch norm works where a score with gradients looks at a network: the statistics of
+    those examples, as in training, or the running ones, which before training do nothing."""
+    temperature: float = TEMPERATURE
+    """grasp: divides the logits, so that all classes are about as likely."""
     schedule: str | None = None
     """How density falls over rounds or training; see `lth list schedules`. None: exponential over
     rounds, cubic during training, constant where weights grow back."""
@@ -91,6 +104,7 @@ class PruneSpec(Checks):
         self._normalize()
         self._one_of("when", When)
         self._one_of("grow", Grow)
+        self._one_of("statistics", Statistics)
         if self.scope not in SCOPES[:-1] and not re.fullmatch("like:.+", self.scope):
             raise SpecError("scope", "is not known", self.scope, SCOPES)
         self._fractions()
@@ -102,8 +116,9 @@ class PruneSpec(Checks):
         self._duration("every", positive=True)
         if self.rounds is not None:
             self._number("rounds", 1)
-        if self.lr is not None and not self.lr > 0:
-            raise SpecError("lr", "must be a positive number", self.lr)
+        for name in ("lr", "temperature"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise SpecError(name, "must be a positive number", value)
         self._go_together()
         self._structure()
 
@@ -134,6 +149,8 @@ class PruneSpec(Checks):
             value = getattr(self, name)
             if self.when not in whens and value != defaults[name]:
                 raise SpecError(name, f"goes with when: {' or '.join(whens)}, and only so", value)
+        if "grasp" not in (self.score, self.scope[5:]) and self.temperature != TEMPERATURE:
+            raise SpecError("temperature", "goes with score: grasp, and only so", self.temperature)
         if self.grow == "none" and self.swap != defaults["swap"]:
             raise SpecError("swap", "goes with grow: random or gradient", self.swap)
         if self.scope.startswith("like:") and self.when not in ("before", "after"):
@@ -168,8 +185,7 @@ class PruneSpec(Checks):
     @property
     def pattern(self) -> tuple[int, int] | None:
         """(N, M) of structure N:M, else None."""
-        match = PATTERN.fullmatch(self.structure)
-        return (int(match[1]), int(match[2])) if match else None
+        return pattern_of(self.structure)
 
     def resolved(
         self, steps_per_epoch: int, steps: int, rewind: int = 0, **known: Any

@@ -28,7 +28,7 @@ from lth_core.measures import (
 )
 from lth_core.prune.candidate import Batch, Candidate
 from lth_core.seeds import generator
-from lth_core.spec import TicketSpec, TrainSpec, describe, sha256
+from lth_core.spec import PruneSpec, TicketSpec, TrainSpec, describe, sha256
 from lth_core.store import Store
 from lth_core.ticket import Ticket
 from lth_core.train.checkpoint import (
@@ -123,19 +123,20 @@ class Trainer:
         return {name: value.clone() for name, value in model.state_dict().items()}
 
     def candidate(
-        self, state: State, mask: Mask, initial: State, job: Job, examples: int
+        self, state: State, mask: Mask, initial: State, job: Job, prune: PruneSpec
     ) -> Candidate:
         """A state of the job's network, for a score."""
         dataset = self.data(job)
 
         def batch() -> Batch:
-            split = dataset.train.of_each_class(examples, generator(job.seed, "mask", "examples"))
+            draw = generator(job.seed, "mask", "examples")
+            split = dataset.train.of_each_class(prune.examples, draw)
             return dataset.normalize(split.x), split.y
 
         return Candidate(
             weights=masks.masked({name: state[name] for name in mask}, mask),
             mask=mask, initial={name: initial[name] for name in mask},
-            copy=lambda: self.network(job, state), batch=batch, seed=job.seed,
+            copy=lambda: self.network(job, state), batch=batch, seed=job.seed, spec=prune,
         )  # fmt: skip
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
@@ -190,7 +191,9 @@ class Trainer:
         start = self.start(job)
         outcome = self._run(job, start)
         mask, state = outcome.mask, outcome.state
-        begun = masks.masked(start, mask)
+        begun, first = masks.masked(start, mask), self.mask(job.mask, job)
+        # A weight that grew back started at 0, and with no sign.
+        there = {name: m & first[name] for name, m in mask.items()}
         like = self.mask(job.mask.like, job) if job.mask.like else mask
         final = recent(self._finals, job.digest, lambda: (state, mask))
         # How far the dense run took the weights that the mask keeps, and those that it prunes.
@@ -211,8 +214,8 @@ class Trainer:
             mask_digest=masks.digest(mask),
             mask_overlap=masks.overlap(mask, like),
             mask_overlap_chance=chance_overlap(masks.counts(mask, like)),
-            travel=travel(begun, state, mask),
-            sign_agreement=sign_agreement(begun, state, mask),
+            travel=travel(masks.masked(start, there), state, mask),
+            sign_agreement=sign_agreement(start, state, there),
             travel_inside=inside,
             travel_outside=outside,
             ticket_digest=ticket.digest(mask, begun),
@@ -287,9 +290,9 @@ class Trainer:
             return Fixed(model, mask)
         if job.finds.when == "never":
             return Learned(model, mask, job.finds, job.seed, job.level)
-        initial = {name: start[name] for name in mask}
-        batch = self.candidate(start, mask, start, job, job.finds.examples).batch
-        return Gradual(model, mask, job.finds, initial, batch, job.seed, job.level)
+        initial = job.root.make(self, job)
+        network = self.candidate(start, mask, initial, job, job.finds)
+        return Gradual(model, mask, network, job.level)
 
     def data(self, job: Job) -> Dataset:
         return data.load(job.data, self.device)

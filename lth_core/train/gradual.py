@@ -9,7 +9,8 @@ et al. 2020); then the density may stay the same from the first step on.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from math import cos, pi
 
 import torch
@@ -17,13 +18,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lth_core.checks import steps_in
-from lth_core.masks import Mask, State
+from lth_core.masks import Mask
 from lth_core.prune import lowest
-from lth_core.prune.candidate import Batch, Candidate
+from lth_core.prune.candidate import Candidate
 from lth_core.prune.scores import scores_of
 from lth_core.prune.select import pruned_to
 from lth_core.seeds import generator
-from lth_core.spec import PruneSpec
 from lth_core.train.masking import Fixed
 
 
@@ -32,18 +32,14 @@ class Gradual(Fixed):
 
     Args:
         mask: the one to begin with; nothing outside it, and none inside, need ever stay.
-        initial: the weights at the start.
-        seed, level: draw among equal scores, and what grows back.
+        network: what scores look at, as the run begins; its spec says when and how.
+        level: draws, with the network's seed, among equal scores, and what grows back.
     """
 
-    def __init__(
-        self, model: nn.Module, mask: Mask, spec: PruneSpec, initial: State,
-        batch: Callable[[], Batch], seed: int, level: int,
-    ) -> None:  # fmt: skip
+    def __init__(self, model: nn.Module, mask: Mask, network: Candidate, level: int) -> None:
         super().__init__(model, mask)
-        self.spec, self.initial, self.batch, self.seed, self.level = (
-            spec, initial, batch, seed, level,
-        )  # fmt: skip
+        self.network, self.level = network, level
+        self.spec = spec = network.spec
         self.begin, self.end = steps_in(spec.begin), steps_in(spec.end)
         self.every = steps_in(spec.every)
         self.start = {name: torch.ones_like(m) for name, m in mask.items()}
@@ -55,7 +51,7 @@ class Gradual(Fixed):
         if not self.begin <= step <= self.end or not due:
             return True
         progress = (step - self.begin) / max(1, self.end - self.begin)
-        draws = generator(self.seed, "mask", "change", self.level, step)
+        draws = generator(self.network.seed, "mask", "change", self.level, step)
         pruned = pruned_to(self._candidate(self.mask), self.start, self.spec, progress, draws)
         if self.spec.grow == "none" or step == self.end:
             self.set(pruned)
@@ -96,13 +92,9 @@ class Gradual(Fixed):
 
     def _candidate(self, mask: Mask) -> Candidate:
         parameters = dict(self.model.named_parameters())
-        return Candidate(
-            weights={name: parameters[name].detach().cpu() for name in mask},
-            mask=mask,
-            initial=self.initial,
-            copy=lambda: copy.deepcopy(self.model),
-            batch=self.batch,
-            seed=self.seed,
+        weights = {name: parameters[name].detach().cpu() for name in mask}
+        return replace(
+            self.network, weights=weights, mask=mask, copy=lambda: copy.deepcopy(self.model)
         )
 
 

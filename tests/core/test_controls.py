@@ -111,6 +111,63 @@ def test_reshuffled_weights_are_the_tickets_in_another_order(
     assert not same(starts[1], other.make(trainer, jobs[2]["reshuffled"]))
 
 
+# Structured tickets
+
+STRUCTURED: dict[str, tuple[ModelSpec, PruneSpec]] = {
+    "neurons": (ModelSpec(widths=(32, 16)), PruneSpec(structure="neurons", fraction=0.5)),
+    "channels": (
+        ModelSpec(name="conv-2", width=0.1),
+        PruneSpec(structure="channels", fraction=0.5),
+    ),
+    "2:4": (ModelSpec(widths=(32, 18)), PruneSpec(structure="2:4", fraction=0.5)),
+    "neurons, found in training": (
+        ModelSpec(widths=(32, 16)),
+        PruneSpec(when="during", structure="neurons", fraction=0.5, begin=7, end=30, every=5),
+    ),
+}
+
+
+def unit_counts(mask: Mask, structure: str) -> dict[str, list[list[int]]]:
+    """Of each layer the weights kept in each unit: a row, or four inputs of a row."""
+    of = 4 if structure == "2:4" else 10**9
+    return {
+        name: [[int(part.sum()) for part in row.flatten().split(of)] for row in m]
+        for name, m in mask.items()
+    }
+
+
+@pytest.mark.parametrize("control", OTHER_MASK)
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_controls_of_a_structured_ticket_are_as_structured(
+    name: str, control: str, trainer: Trainer
+) -> None:
+    model, prune = STRUCTURED[name]
+    spec = TicketSpec(
+        model=model, train=TrainSpec(lr=0.01, steps=40), prune=prune, levels=1, rewind=7,
+        branches=("ticket", control),
+    )  # fmt: skip
+    jobs = jobs_of(spec)[1]
+    ticket = trainer.mask_of(jobs["ticket"])
+    other = trainer.mask(jobs[control].mask, jobs[control])
+    assert digest(other) != digest(ticket)
+    like, got = (unit_counts(m, prune.structure) for m in (ticket, other))
+    if prune.structure == "2:4":
+        assert got == like  # 32 inputs and 18: the last group has two
+    for layer in like:  # rows whole or gone, as many of each
+        assert sorted(got[layer]) == sorted(like[layer])
+
+
+def test_inverted_mask_of_neurons_keeps_those_that_the_ticket_prunes(trainer: Trainer) -> None:
+    model, prune = STRUCTURED["neurons"]
+    spec = TicketSpec(
+        model=model, train=TrainSpec(lr=0.01, steps=40), prune=prune, levels=1,
+        branches=("ticket", "inverted_mask"),
+    )  # fmt: skip
+    ticket, inverted = (trainer.mask(job.mask, job) for job in jobs_of(spec)[1].values())
+    for name in ("fc1.weight", "fc2.weight"):
+        assert torch.equal(inverted[name], ~ticket[name])
+
+
 # Where the mask is found in training
 
 

@@ -119,18 +119,34 @@ def test_the_very_weights_that_are_trained_are_scored(
     assert digest(trainer.mask(job.mask, job)) == digest(expected)
 
 
-def test_initial_weights_are_those_at_the_start_of_the_training_that_is_pruned(
+@pytest.mark.parametrize("fields", [{}, {"when": "before"}, {"one_shot": True}])
+def test_initial_weights_are_those_first_drawn_at_every_level_and_rewind_point(
+    fields: dict[str, object], small: TicketSpec, trainer: Trainer
+) -> None:
+    spec = replace(
+        small, prune=PruneSpec(scope="global", fraction=0.5, score="large-init", **fields), rewind=7
+    )
+    drawn = trainer.start(jobs_of(spec)[0]["dense"])
+    for branches in jobs_of(spec)[1:]:
+        mask = trainer.mask(branches["ticket"].mask, branches["ticket"])
+        sizes = torch.cat([drawn[name].abs().flatten() for name in mask])
+        kept = torch.cat([m.flatten() for m in mask.values()])
+        assert sizes[kept].min() >= sizes[~kept].max()
+
+
+def test_masks_that_change_in_training_look_at_the_weights_first_drawn(
     small: TicketSpec, trainer: Trainer
 ) -> None:
-    """Not those of the rewind point; before training, the very ones that are pruned."""
-    init, point = (first_ticket(small, k, when="before") for k in (0, 7))
-    late = first_ticket(small, 7, score="own_scores:of_the_start")
-    early = first_ticket(small, 0, when="before", score="own_scores:of_the_start")
-    expected = digest(trainer.mask(init.mask, init))
-    assert (
-        digest(trainer.mask(late.mask, late)) == digest(trainer.mask(early.mask, early)) == expected
+    prune = PruneSpec(
+        when="during", scope="global", score="large-init", fraction=0.5, begin=7, end=20
     )
-    assert digest(trainer.mask(point.mask, point)) != expected
+    spec = replace(small, prune=prune, levels=1, branches=("ticket",))
+    drawn, job = trainer.start(jobs_of(spec)[0]["dense"]), jobs_of(spec)[1]["ticket"]
+    mask = trainer.mask_of(job)
+    sizes = torch.cat([drawn[name].abs().flatten() for name in mask])
+    kept = torch.cat([m.flatten() for m in mask.values()])
+    assert 0 < int(kept.sum()) < len(kept)
+    assert sizes[kept].min() >= sizes[~kept].max()
 
 
 def test_candidate_has_its_state_and_draws_as_many_examples_of_each_class_as_asked(
@@ -139,14 +155,14 @@ def test_candidate_has_its_state_and_draws_as_many_examples_of_each_class_as_ask
     job = first_ticket(small, 0, when="before")
     state = trainer.start(job)
     mask = trainer.mask(job.mask, job)
-    network = trainer.candidate(state, mask, state, job, 3)
+    network = trainer.candidate(state, mask, state, job, PruneSpec(examples=3))
     assert same(network.weights, {name: masked(state, mask)[name] for name in mask})
     assert same(dict(network.copy().state_dict()), state)
     assert same(dict(network.model().state_dict()), masked(state, mask))
     x, y = network.batch()
     assert torch.bincount(y).tolist() == [3] * 10
     assert -1 < float(x.mean()) < 1  # normalized, as the network takes them
-    reseeded = trainer.candidate(state, mask, state, replace(job, seed=1), 3)
+    reseeded = trainer.candidate(state, mask, state, replace(job, seed=1), network.spec)
     assert torch.equal(network.batch()[0], x)
     assert not torch.equal(reseeded.batch()[0], x)
 
@@ -157,7 +173,7 @@ def test_copies_that_a_score_spoils_leave_the_weights_alone(
     job = first_ticket(small, 0, when="before")
     state = trainer.start(job)
     before = {name: value.clone() for name, value in state.items()}
-    network = trainer.candidate(state, ones(trainer.model(job)), state, job, 1)
+    network = trainer.candidate(state, ones(trainer.model(job)), state, job, PruneSpec())
     with torch.no_grad():
         for parameter in network.model().parameters():
             parameter.fill_(7)

@@ -28,6 +28,9 @@ REFUSED: list[tuple[dict[str, object], str, str]] = [
     ({**NEVER, "schedule": "linear"}, "schedule", "goes with when: before or during,"),
     ({**BEFORE, "lr": 0.1}, "lr", "goes with when: never,"),
     # Fields that need others.
+    ({**BEFORE, "score": "snip", "temperature": 1.0}, "temperature", "goes with score: grasp,"),
+    ({**BEFORE, "score": "grasp", "temperature": 0.0}, "temperature", "must be a positive number"),
+    ({"statistics": "moving"}, "statistics", "known: batch, running"),
     ({**DURING, "swap": 0.1}, "swap", "goes with grow: random or gradient"),
     ({**DURING, "scope": "like:snip"}, "scope", "goes with when: before or after,"),
     ({**NEVER, "scope": "like:snip"}, "scope", "goes with when: before or after,"),

@@ -73,6 +73,8 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "prune.one_shot": (True, {}),
     "prune.rounds": (2, {"when": "before"}),
     "prune.examples": (11, {}),
+    "prune.statistics": ("running", {}),
+    "prune.temperature": (1.0, {"score": "grasp"}),
     "prune.schedule": ("linear", {"when": "before"}),
     "prune.begin": ("1%", {"when": "during"}),
     "prune.end": ("70%", {"when": "during"}),
@@ -122,7 +124,7 @@ def test_digest_does_not_depend_on_where_data_lie() -> None:
 def test_default_spec_keeps_its_digest() -> None:
     """What a store remembers is lost when this changes. Raise SCHEMA if results change meaning."""
     assert (
-        TicketSpec().digest() == "67877c2bba13d86cd18a6fdd96df57a8fe6e0395e1730acd44cd4c0e00032844"
+        TicketSpec().digest() == "05897ac627fec8860b602c57120ce76b1aaa4f60d26c9fcbb87653bed5883fa4"
     )
 
 

@@ -68,7 +68,7 @@ def sparse(model: nn.Module, density: float = 0.5, seed: int = 0) -> Mask:
 
 def candidate(
     model: nn.Module, x: Tensor, y: Tensor | None = None, mask: Mask | None = None,
-    initial: nn.Module | None = None, seed: int = 0,
+    initial: nn.Module | None = None, seed: int = 0, spec: PruneSpec | None = None,
 ) -> Candidate:  # fmt: skip
     """The model as a trainer would hand it over: its copy's pruned weights are not 0 yet."""
     mask = mask or masks.ones(model)
@@ -79,6 +79,7 @@ def candidate(
         initial={name: first[name].detach().clone() for name in mask},
         copy=lambda: copy.deepcopy(model).train(),
         batch=lambda: (x, torch.zeros(len(x), dtype=torch.long) if y is None else y), seed=seed,
+        spec=spec or PruneSpec(),
     )  # fmt: skip
 
 

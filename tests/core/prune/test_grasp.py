@@ -11,12 +11,15 @@ from torch.nn.functional import cross_entropy
 
 from lth_core.masks import Mask
 from lth_core.prune.grasp import grasp
+from lth_core.spec import PruneSpec
 
 NETS = [(mlp(3, 4, 3), (3,)), (conv_net(), (2, 4, 4))]
 
 
-def loss_of(model: nn.Module, mask: Mask, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-    """The loss, of logits divided by 200, as a function of all surviving weights in a row."""
+def loss_of(
+    model: nn.Module, mask: Mask, x: Tensor, y: Tensor, temperature: float = 200
+) -> Callable[[Tensor], Tensor]:
+    """The loss, of divided logits, as a function of all surviving weights in a row."""
     sizes = [int(m.sum()) for m in mask.values()]
 
     def loss(row: Tensor) -> Tensor:
@@ -24,7 +27,7 @@ def loss_of(model: nn.Module, mask: Mask, x: Tensor, y: Tensor) -> Callable[[Ten
             name: torch.zeros(m.shape, dtype=row.dtype).masked_scatter(m, part)
             for (name, m), part in zip(mask.items(), row.split(sizes), strict=True)
         }
-        return cross_entropy(functional_call(copy.deepcopy(model), weights, (x,)) / 200, y)
+        return cross_entropy(functional_call(copy.deepcopy(model), weights, (x,)) / temperature, y)
 
     return loss
 
@@ -33,15 +36,17 @@ def in_a_row(values: dict[str, Tensor], mask: Mask) -> Tensor:
     return torch.cat([values[name].detach()[m] for name, m in mask.items()])
 
 
+@pytest.mark.parametrize("spec", [PruneSpec(), PruneSpec(score="grasp", temperature=1)])
 @pytest.mark.parametrize("density", [1.0, 0.5])
 @pytest.mark.parametrize(("model", "shape"), NETS, ids=["mlp", "conv"])
 def test_grasp_is_each_weight_times_the_hessian_times_the_gradient(
-    model: nn.Module, shape: tuple[int, ...], density: float
+    model: nn.Module, shape: tuple[int, ...], density: float, spec: PruneSpec
 ) -> None:
     (x, y), mask = batch(shape, 3), sparse(model, density)
-    w, loss = in_a_row(dict(model.named_parameters()), mask), loss_of(model, mask, x, y)
+    w = in_a_row(dict(model.named_parameters()), mask)
+    loss = loss_of(model, mask, x, y, spec.temperature)
     expected = w * (hessian(loss, w) @ jacobian(loss, w))
-    scores = in_a_row(grasp(candidate(model, x, y, mask)), mask)
+    scores = in_a_row(grasp(candidate(model, x, y, mask, spec=spec)), mask)
     assert (expected > 0).any()
     assert (expected < 0).any()
     assert close(scores, expected, rtol=1e-6, atol=1e-18)

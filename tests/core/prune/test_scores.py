@@ -1,17 +1,20 @@
 """Scores by name, and a user's own."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small_nets import batch, candidate, mlp, pruned
+from torch import nn
 
+from lth_core import models
 from lth_core.errors import DivergedError, SpecError
 from lth_core.masks import digest, ones
 from lth_core.prune import ROUNDS, SCORES
 from lth_core.prune.candidate import plain
 from lth_core.prune.scores import fingerprint, scores_of
-from lth_core.spec import PruneSpec
+from lth_core.spec import ModelSpec, PruneSpec
 
 MODEL = mlp(4, 6, 3)
 NETWORK = candidate(MODEL, *batch((4,), 3))
@@ -96,3 +99,32 @@ def test_only_scores_whose_name_does_not_say_what_they_do_have_a_fingerprint(
 def test_rounds_are_of_scores_that_there_are() -> None:
     assert ROUNDS == {"synflow": 100}
     assert set(ROUNDS) <= set(SCORES)
+
+
+@pytest.mark.parametrize(("statistics", "trains"), [("batch", True), ("running", False)])
+def test_scores_see_batch_norm_with_the_statistics_asked_for(statistics: str, trains: bool) -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+    spec = PruneSpec(score="snip", when="before", statistics=statistics)
+    model = candidate(net, *batch((4,), 3), spec=spec).model()
+    assert model[1].training == trains
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields", [{"score": "snip"}, {"score": "grasp", "temperature": 1.0}], ids=["snip", "grasp"]
+)
+def test_vgg_keeps_every_layer_at_a_thousandth_as_in_the_published_comparison(
+    fields: dict[str, Any],
+) -> None:
+    """With running statistics, as the figures of `at-init-vgg16` were made; the batch's empty it."""
+    spec = ModelSpec(name="vgg-16", init="kaiming_normal")
+    model = models.build(spec, (3, 32, 32), 10, torch.Generator().manual_seed(0))
+    stream = torch.Generator().manual_seed(1)
+    x, y = torch.randn(100, 3, 32, 32, generator=stream), torch.arange(100) % 10
+    common = {"when": "before", "scope": "global", "fraction": 0.999, **fields}
+    lost = {}
+    for statistics in ("batch", "running"):
+        mask = pruned(candidate(model, x, y), statistics=statistics, **common)
+        lost[statistics] = [name for name, m in mask.items() if not m.any()]
+    assert lost["running"] == []
+    assert lost["batch"]

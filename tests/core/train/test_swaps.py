@@ -192,6 +192,24 @@ def test_density_may_fall_while_weights_are_swapped() -> None:
     assert not equal(seen.masks[11], {n: m & seen.masks[7][n] for n, m in seen.masks[11].items()})
 
 
+def test_weights_that_grew_back_have_travelled_from_zero_and_had_no_sign() -> None:
+    trainer, job = Trainer(), job_of("gradient")
+    (result,) = trainer([job])
+    first, start = trainer.mask(job.mask, job), trainer.start(job)
+    state, last = trainer.final(job)
+    moved, agree = list[float](), list[bool]()
+    for name, mask in last.items():
+        for at in mask.nonzero().tolist():
+            was = float(start[name][tuple(at)]) if first[name][tuple(at)] else 0.0
+            ends = float(state[name][tuple(at)])
+            moved.append(abs(ends - was))
+            if was:
+                agree.append((was > 0) == (ends > 0))
+    assert 20 < len(moved) - len(agree) < len(moved)
+    assert result.training.travel == pytest.approx(sum(moved) / len(moved))
+    assert result.training.sign_agreement == pytest.approx(sum(agree) / len(agree))
+
+
 def test_ignored_layer_stays_dense() -> None:
     seen = watch(job_of("gradient", ignore=("output",)))
     assert all(bool(mask["output.weight"].all()) for mask in seen.masks)
