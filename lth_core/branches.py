@@ -3,6 +3,19 @@
 All branches of a level but `reinit` train as long, and all but `twin` on the same batches. Where a
 ticket's mask is found during its training, the controls get the mask found; where nothing is
 trained, they are not either.
+
+>>> from lth_core import ModelSpec, TicketSpec, TrainSpec, find_tickets
+>>> spec = TicketSpec(model=ModelSpec(widths=(20,)), train=TrainSpec(steps=20), levels=1,
+...                   rewind=5, branches=("ticket", "reinit", "inverted_mask", "finetune"))
+>>> *_, level = find_tickets(spec)
+>>> for row in level.records():
+...     print(row["branch"], round(row["density"], 2), row["steps"])
+ticket 0.8 15
+reinit 0.8 20
+inverted_mask 0.8 15
+finetune 0.8 15
+
+A layer without survivors has none in any control; one that lost nothing is the same in all of them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,23 @@
 """When the mask is found: after, before or during training, or without any. Each gives the job of a
-level's ticket; all that hangs on it (controls, records, verdicts) is the same."""
+level's ticket; all that hangs on it (controls, records, verdicts) is the same.
+
+>>> from lth_core import TrainSpec, find_tickets
+>>> for prune in (
+...     PruneSpec(when="after", fraction=0.5),
+...     PruneSpec(when="before", fraction=0.5, score="snip"),
+...     PruneSpec(when="during", fraction=0.5),
+...     PruneSpec(when="never", fraction=0.5, score="edge-popup", lr=0.05),
+... ):
+...     spec = TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=2)
+...     print(method(spec), [round(level.ticket.density, 2) for level in find_tickets(spec)])
+imp [1.0, 0.5, 0.25]
+snip [1.0, 0.5, 0.25]
+gmp [1.0, 0.5, 0.25]
+edge-popup [1.0, 0.5, 0.25]
+
+Equal scores are drawn everywhere; a layer without survivors is counted (`collapsed_layers`), and
+what is left trains on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Schedules: how density falls on its way to a level's, over rounds or over training."""
+"""Schedules: how density falls on its way to a level's, over rounds or over training.
+
+All end at the level's density, to which counts are then rounded; `exponential` is at once at a
+density of 0, and all but `constant` begin with every weight.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,38 @@ from collections.abc import Callable
 
 
 def exponential(progress: float, density: float) -> float:
-    """Each round removes the same share of what is left (Tanaka et al. 2020)."""
+    """Each round removes the same share of what is left (Tanaka et al. 2020).
+
+    >>> exponential(0, 0.25), exponential(0.5, 0.25), exponential(1, 0.25)
+    (1.0, 0.5, 0.25)
+    """
     return float(density**progress)
 
 
 def cubic(progress: float, density: float) -> float:
-    """Fast at first, slow at the end (Zhu & Gupta 2017)."""
+    """Fast at first, slow at the end (Zhu & Gupta 2017).
+
+    >>> cubic(0, 0.2), round(cubic(0.5, 0.2), 3), cubic(1, 0.2)
+    (1.0, 0.3, 0.2)
+    """
     return density + (1 - density) * (1 - progress) ** 3
 
 
 def linear(progress: float, density: float) -> float:
-    """Each change removes as many: the cubic one with exponent 1 (Zhu & Gupta 2017)."""
+    """Each change removes as many: the cubic one with exponent 1 (Zhu & Gupta 2017).
+
+    >>> linear(0, 0.2), linear(0.5, 0.2), round(linear(1, 0.2), 3)
+    (1.0, 0.6, 0.2)
+    """
     return 1 - (1 - density) * progress
 
 
 def constant(progress: float, density: float) -> float:
-    """As sparse from the first step on (Mocanu et al. 2018; Evci et al. 2020)."""
+    """As sparse from the first step on (Mocanu et al. 2018; Evci et al. 2020).
+
+    >>> constant(0, 0.2), constant(1, 0.2)
+    (0.2, 0.2)
+    """
     return density
 
 

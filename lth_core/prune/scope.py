@@ -29,7 +29,8 @@ def groups(shapes: Shapes, spec: PruneSpec) -> Groups:
 
     Layerwise, each layer is a group; else, all are one. A layer with a fraction of its own is a
     group of its own under any scope. Layers that are ignored, or have no such units as
-    ``structure`` says, are in none.
+    ``structure`` says, are in none. A group of one weight loses it from a fraction above a half on;
+    in a global one a layer may lose its last.
 
     >>> shapes = {"fc1": (30, 8), "fc2": (9, 30), "output": (10, 9)}
     >>> groups(shapes, PruneSpec(scope="global", output_fraction=0.1))
@@ -63,7 +64,8 @@ def erk(shapes: Shapes, most: Sequence[int], total: int, structure: str = "weigh
     """How many units each layer keeps, ``total`` in all, by Erdos-Renyi-Kernel.
 
     A layer's density is in proportion to the sum of its weight's dimensions over their product; a
-    layer that would get more than it has keeps all, and the others share the rest.
+    layer that would get more than it has keeps all, and the others share the rest (Evci et al.
+    2020). A layer whose share rounds to none gets none.
 
     >>> erk({"a": (100, 10), "b": (10, 10)}, [1000, 100], 220)
     [186, 34]

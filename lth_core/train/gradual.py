@@ -30,6 +30,19 @@ from lth_core.train.masking import Fixed
 class Gradual(Fixed):
     """Changes the mask every so often, on the gradients of that step's batch.
 
+    Equal scores are drawn. A layer that keeps one weight swaps none, for a share of one rounds to
+    none; nor does a dense one, or one without survivors, which stays so.
+
+    >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
+    >>> for grow in ("none", "random", "gradient"):  # GMP, SET, RigL
+    ...     prune = PruneSpec(when="during", grow=grow, fraction=0.9)
+    ...     spec = TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1)
+    ...     *_, level = find_tickets(spec)
+    ...     print(level.records()[0]["method"], round(level.ticket.density, 2))
+    gmp 0.1
+    set 0.1
+    rigl 0.1
+
     Args:
         mask: the one to begin with; nothing outside it, and none inside, need ever stay.
         network: what scores look at, as the run begins; its spec says when and how.

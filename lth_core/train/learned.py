@@ -26,6 +26,19 @@ from lth_core.spec import PruneSpec
 class Learned:
     """Trains a score for each prunable weight; every parameter of the network stays as it is.
 
+    At every evaluation exactly as many weights are kept as are asked for; equal scores are drawn.
+    The last weight of a layer goes as any other where layers compete, and a layer without survivors
+    may come back while scores are learned.
+
+    >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
+    >>> for score in ("edge-popup", "supermask"):
+    ...     prune = PruneSpec(when="never", score=score, fraction=0.5, lr=0.05)
+    ...     spec = TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1)
+    ...     *_, level = find_tickets(spec)
+    ...     print(level.records()[0]["method"], round(level.ticket.density, 2))
+    edge-popup 0.5
+    supermask 0.5
+
     Args:
         model: the network; its weights are overwritten by weight x mask, and come back by the mask.
         seed, level: draw the first scores, and the masks that are tried.

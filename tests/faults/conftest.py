@@ -27,17 +27,17 @@ def env() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def clusters(env: dict[str, str]) -> Iterator[Callable[[], Any]]:
-    """Makes clusters of a head without CPUs and two nodes of one CPU each."""
+def clusters(env: dict[str, str]) -> Iterator[Callable[..., Any]]:
+    """Makes clusters of a head without CPUs and two nodes of one CPU each, in their environments."""
     from ray.cluster_utils import Cluster
 
     made: list[Any] = []
 
-    def make() -> Any:
+    def make(*environments: dict[str, str]) -> Any:
         head = {"num_cpus": 0, "include_dashboard": False}
         made.append(Cluster(initialize_head=True, head_node_args=head))
-        for _ in range(2):
-            made[-1].add_node(num_cpus=1)
+        for variables in environments or ({}, {}):
+            made[-1].add_node(num_cpus=1, env_vars=variables)
         return made[-1]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +49,7 @@ def clusters(env: dict[str, str]) -> Iterator[Callable[[], Any]]:
 
 
 @pytest.fixture(scope="session")
-def cluster(clusters: Callable[[], Any]) -> Any:
+def cluster(clusters: Callable[..., Any]) -> Any:
     """One for all tests, that each leaves as it was."""
     return clusters()
 

@@ -119,6 +119,25 @@ def test_killed_driver_is_told_dead_and_the_same_command_goes_on(
     unharmed("SIGKILL of the driver", swept, steps_again=2 * IN_FLIGHT)
 
 
+def test_killed_worker_is_gone_on_with_by_a_node_whose_clock_is_ten_hours_apart(
+    clusters: Callable[..., Any],
+    study: Callable[..., Swept],
+    unharmed: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    shutil.copy(Path(__file__).with_name("clock.py"), tmp_path / "sitecustomize.py")
+    nodes = [{"PYTHONPATH": str(tmp_path), "CLOCK_AHEAD": str(3600 * hours)} for hours in (5, -5)]
+    swept = study(clusters(*nodes).address)
+    driver = swept.start()
+    kill(swept.worker(finished=3))
+    assert swept.wait(driver) == 0, swept.log()
+    store = open_store(str(swept.store))
+    entries = [store.get("trainings", digest) for digest in store.digests("trainings")]
+    times = [entry.meta["finished_at"] for entry in entries if entry]
+    assert max(times) - min(times) > 9 * 3600, "both nodes train"
+    unharmed("SIGKILL, clocks 10 h apart", swept, steps_again=IN_FLIGHT)
+
+
 def test_two_sweeps_of_the_same_cells_under_other_clocks_train_each_once(
     study: Callable[..., Swept], unharmed: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -145,7 +164,7 @@ def test_two_sweeps_of_the_same_cells_under_other_clocks_train_each_once(
 
 
 def test_dead_head_ends_the_sweep_and_the_same_command_goes_on_with_another(
-    clusters: Callable[[], Any], study: Callable[..., Swept], unharmed: Callable[..., None]
+    clusters: Callable[..., Any], study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:
     dies = clusters()
     swept = study(dies.address)
