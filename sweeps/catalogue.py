@@ -8,6 +8,7 @@ from lth_core.branches import BRANCHES
 from lth_core.data import SOURCES
 from lth_core.models import ABOUT
 from lth_core.prune import SCHEDULES, SCOPES, SCORES, STRUCTURES
+from lth_core.train.gradual import GROW
 from lth_core.train.learned import LEARN
 from lth_core.when import WHEN
 from sweeps.config import study_schema
@@ -35,6 +36,7 @@ def catalogue() -> dict[str, dict[str, str]]:
         },
         "scopes": SCOPES,
         "structures": STRUCTURES,
+        "grow": GROW,
         "schedules": _first_paragraphs(SCHEDULES),
         "branches": _first_paragraphs(BRANCHES),
         "fields": {field: _about_field(field) for field in spec_fields()},

@@ -34,8 +34,8 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="datasets, models, when, scores, scopes, structures, schedules, branches or "
-            "fields; all if none."
+            help="datasets, models, when, scores, scopes, structures, grow, schedules, branches "
+            "or fields; all if none."
         ),
     ] = None,
 ) -> None:

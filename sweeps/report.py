@@ -86,7 +86,7 @@ def finish(study: Study, console: Console, output: Path | None = None) -> Writte
     if study.tracking.uri and output is None:
         try:
             publisher = _publisher(study)
-            publish_missing(study, publisher, PATIENCE)
+            publish_missing(study, publisher, records, PATIENCE)
             publisher.publish_study(path, *_study_says(found))
         except TrackingError as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
@@ -94,11 +94,16 @@ def finish(study: Study, console: Console, output: Path | None = None) -> Writte
 
 
 def publish_missing(
-    study: Study, publisher: Publisher | None = None, seconds: float = float("inf")
+    study: Study,
+    publisher: Publisher | None = None,
+    compared: Sequence[Record] = (),
+    seconds: float = float("inf"),
 ) -> int:
-    """Publish every finished level and verdict that MLflow has not got; how many trials it has.
+    """Publish every finished level, overlap and verdict that MLflow has not got; how many trials it
+    has.
 
     Args:
+        compared: the study's records with their overlaps, where they were taken before.
         seconds: after which no further level is begun.
 
     Raises:
@@ -122,11 +127,13 @@ def publish_missing(
         if at:
             whole = done == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance)
             held[run.key] = publisher.finish(run, held=at) if whole else at
-    axes = make_plan(study).axes
+    axes, rows_of = make_plan(study).axes, defaultdict[str, list[Record]](list)
+    for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
+        rows_of[row["spec_digest"]].append(row)
     said = _by_trial(records, axes, verdicts(records, axes, study.tolerance))
     for key in said.keys() & held.keys():
         hurry()
-        publisher.publish_verdicts(held[key], said[key])
+        publisher.publish_compared(held[key], said[key], rows_of[key])
     return len(said)
 
 

@@ -78,10 +78,21 @@ def verdict_tags(found: Sequence[Verdict], mark: str) -> Iterator[RunTag]:
     """The best of a trial's verdicts, and each level's, to filter runs by; the mark says which."""
     from mlflow.entities import RunTag
 
-    yield RunTag(names.VERDICT, best_word(found))
+    if found:
+        yield RunTag(names.VERDICT, best_word(found))
     for verdict in found:
         yield RunTag(f"{names.VERDICT}.{names.level_folder(verdict.level)}", verdict.verdict)
-    yield RunTag(names.VERDICTS, mark)
+    yield RunTag(names.COMPARED, mark)
+
+
+def overlap_metrics(records: Sequence[Mapping[str, Any]], stamp: int) -> Iterator[Metric]:
+    """How much a trial's tickets have in common with others, with step = level."""
+    from mlflow.entities import Metric
+
+    for record in records:
+        for name in names.OVERLAPS:
+            if record.get(name) is not None:
+                yield Metric(f"{record['branch']}/{name}", record[name], stamp, record["level"])
 
 
 def verdict_metrics(found: Sequence[Verdict], stamp: int) -> Iterator[Metric]:

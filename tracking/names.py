@@ -14,9 +14,9 @@ METHOD = "method"
 VERDICT = "verdict"
 """Tag of a study's and of a trial's run: the best verdict on a level of its cell; with
 `.level_NN`, that on one level. And the prefix of the verdicts' metrics."""
-VERDICTS = "lth.verdicts"
-"""Tag: how many times a trial's run was given verdicts, and the digest of the last: writing them
-twice is writing them once."""
+COMPARED = "lth.compared"
+"""Tag: how many times a trial's run was given verdicts and overlaps, and the digest of the last:
+writing them twice is writing them once."""
 FAILURE = "lth.failure"
 """Tag of a trial's run that failed: why."""
 PARENT = "mlflow.parentRunId"
@@ -60,6 +60,10 @@ BRANCH_METRICS = (
     "train_seconds",
 )
 """Record fields of each branch, as metrics `BRANCH/NAME` with step = level; none where None."""
+
+OVERLAPS = ("overlap_seeds", "overlap_seeds_chance", "overlap_level", "overlap_level_chance")
+"""Record fields of tickets that others must be known for, as metrics `ticket/NAME` with step =
+level. Overlaps with other methods are in the report and in `lth report --json`."""
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
 """Learning curves, as metrics `level_NN/BRANCH/NAME` with step = iteration."""

@@ -30,7 +30,14 @@ from tracking.client import (
     speaking,
     without_secrets,
 )
-from tracking.entities import level_files, level_metrics, params, verdict_metrics, verdict_tags
+from tracking.entities import (
+    level_files,
+    level_metrics,
+    overlap_metrics,
+    params,
+    verdict_metrics,
+    verdict_tags,
+)
 from tracking.runs import Held, experiment_of, find_or_make, held_of, log, only, search
 
 if TYPE_CHECKING:
@@ -147,20 +154,28 @@ class Publisher:
                 found[run.data.tags[names.KEY]].append(run)
             return {key: held_of(only(client, runs)) for key, runs in found.items()}
 
-    def publish_verdicts(self, held: Held, found: Sequence[Verdict]) -> None:
-        """Write the verdicts on the levels of a trial's cell; the same ones are written once.
+    def publish_compared(
+        self, held: Held, found: Sequence[Verdict], records: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write what a trial's levels are beside others: verdicts on those of its cell, overlaps of
+        its tickets; the same ones are written once.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        digest = sha256([[v.level, v.verdict, v.p_reinit, v.density] for v in found])
-        count, _, known = held.tags.get(names.VERDICTS, "").rpartition(" ")
-        if not found or known == digest:
+        verdicts = [[v.level, v.verdict, v.p_reinit, v.density] for v in found]
+        overlaps = [
+            [metric.key, metric.step, metric.value] for metric in overlap_metrics(records, 0)
+        ]
+        digest = sha256([verdicts, overlaps])
+        count, _, known = held.tags.get(names.COMPARED, "").rpartition(" ")
+        if not (found or overlaps) or known == digest:
             return
-        # A count is a clock that two who write the same verdicts agree on.
+        # A count is a clock that two who write the same agree on.
         at = int(count or 0) + 1
+        stamp = held.started + at
         with speaking(self.uri) as client:
-            metrics = list(verdict_metrics(found, held.started + at))
+            metrics = [*verdict_metrics(found, stamp), *overlap_metrics(records, stamp)]
             log(client, held.id, metrics, [], list(verdict_tags(found, f"{at} {digest}")))
 
     def publish_study(

@@ -91,7 +91,7 @@ class PruneSpec(Checks):
     every: int | str = "1%"
     """during: how often it changes."""
     grow: Grow = "none"
-    """during: how pruned weights are chosen to come back, at 0."""
+    """during: how pruned weights are chosen to come back, at 0; see `lth list grow`."""
     swap: float = 0.3
     """during, with grow: share of each layer's weights that the first change swaps; it falls to 0
     at the end, as a cosine."""

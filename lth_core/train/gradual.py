@@ -26,6 +26,12 @@ from lth_core.prune.select import pruned_to
 from lth_core.seeds import generator
 from lth_core.train.masking import Fixed
 
+GROW = {
+    "none": "Pruned weights stay pruned: gradual magnitude pruning, GMP (Zhu & Gupta 2017).",
+    "random": "As many as go come back, drawn: SET (Mocanu et al. 2018).",
+    "gradient": "As many as go come back, of the largest gradient: RigL (Evci et al. 2020).",
+}
+
 
 class Gradual(Fixed):
     """Changes the mask every so often, on the gradients of that step's batch.

@@ -1,6 +1,8 @@
 """`lth plan`: the trials listed, a part of them, and how long they take."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from lth_core.speeds import remember_speed
 from lth_core.store import open_store
 from sweeps.plan import make_plan
 
+WAYS = Path(__file__).parents[2] / "docs" / "ways.md"
 GRID = {"axes.prune.fraction": [0.2, 0.5], "axes.branches": [["ticket"], ["ticket", "reinit"]]}
 
 
@@ -26,6 +29,23 @@ def test_list_prints_a_line_for_each_trial_and_then_the_plan(
         f"{trials[3].id}  1     10it    2       5          180",
     ]
     assert called.out.splitlines()[5].startswith("tiny: 4 trials, ")
+
+
+def test_a_score_of_ones_own_is_found_in_the_folder_where_lth_is_called(
+    lth: Lth, tiny_file: StudyFile, here: Path
+) -> None:
+    (docs,) = re.findall(r"```python\n(.*?)```", WAYS.read_text(), flags=re.DOTALL)
+    (here / "mine.py").write_text(docs)
+    path = tiny_file({"base.prune.score": "mine:size_times_travel"})
+    called = lth("plan", path)
+    assert (called.code, called.err) == (0, "")
+    (here / "mine.py").rename(here / "elsewhere.py")
+    sys.modules.pop("mine")
+    called = lth("plan", path)
+    assert called.code == 2
+    assert (
+        "prune.score: cannot be imported (No module named 'mine'), but got 'mine:size" in called.err
+    )
 
 
 def test_list_as_json_is_an_object_for_each_trial_and_nothing_else(

@@ -9,8 +9,9 @@ import yaml
 from lth_core.branches import BRANCHES
 from lth_core.checks import steps_in
 from lth_core.spec import TicketSpec
+from lth_core.when import method
 from sweeps.plan import make_plan, summary
-from sweeps.studies import find_study, presets
+from sweeps.studies import find_study, presets, presets_with_reference
 
 
 def specs(name: str, *overrides: str) -> list[TicketSpec]:
@@ -174,3 +175,43 @@ def test_rewind_preset_takes_a_third_fewer_steps_than_without_sharing() -> None:
     cost = summary(make_plan(find_study("rewind")))
     assert cost["steps_unique"] <= 0.65 * cost["steps_naive"]
     assert steps_in(specs("rewind")[-1].rewind) == 400
+
+
+# Published figures
+
+AT_INIT = {
+    0.1: {
+        "random": 91.15,
+        "magnitude-init": 93.12,
+        "snip": 92.26,
+        "grasp": 91.84,
+        "synflow": 93.26,
+    },
+    0.01: {
+        "random": 79.14,
+        "magnitude-init": 89.80,
+        "snip": 89.15,
+        "grasp": 87.49,
+        "synflow": 90.08,
+    },
+    0.001: {"random": 10, "magnitude-init": 10, "snip": 76.25, "grasp": 70.93, "synflow": 80.39},
+}
+
+
+def test_at_init_vgg16_is_held_against_the_published_figures_in_the_published_setting() -> None:
+    reference = find_study("at-init-vgg16").reference
+    assert reference is not None
+    told = {(row.density, row.method): row.accuracy for row in reference.rows}
+    assert told == {(d, m): a for d, rows in AT_INIT.items() for m, a in rows.items()}
+    found = specs("at-init-vgg16")
+    assert {method(spec) for spec in found} == set(AT_INIT[0.1])
+    assert {spec.prune.statistics for spec in found} == {"running"}
+    assert {spec.prune.temperature for spec in found if spec.prune.score == "grasp"} == {1}
+
+
+@pytest.mark.parametrize("name", presets_with_reference())
+def test_every_published_figure_is_of_something_that_its_preset_sweeps(name: str) -> None:
+    study = find_study(name)
+    assert study.reference is not None
+    ways = {(method(spec), branch) for spec in specs(name) for branch in ("dense", *spec.branches)}
+    assert {(row.method, row.branch) for row in study.reference.rows} <= ways

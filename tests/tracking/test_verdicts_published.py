@@ -1,7 +1,10 @@
-"""Verdicts in MLflow: runs can be filtered by them, and writing them again changes nothing."""
+"""Verdicts and overlaps in MLflow: runs can be filtered by them, and writing them again changes
+nothing."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,9 +35,11 @@ def publisher(tmp_path: Path) -> Publisher:
     return open_publisher(f"sqlite:///{tmp_path}/mlflow.db", "study", "about it")
 
 
-def judge(publisher: Publisher, said: dict[str, list[Verdict]]) -> None:
+def judge(
+    publisher: Publisher, said: dict[str, list[Verdict]], rows: Sequence[dict[str, Any]] = ()
+) -> None:
     for key, held in publisher.runs().items():
-        publisher.publish_verdicts(held, said.get(key, []))
+        publisher.publish_compared(held, said.get(key, []), rows)
 
 
 def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
@@ -76,3 +81,31 @@ def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
     assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)], "written twice"
     judge(publisher, {"good": [verdict(1, "not matching")]})
     assert filtered("tags.verdict = 'winning'") == []
+
+
+def test_overlaps_are_written_level_by_level_and_once(publisher: Publisher) -> None:
+    from mlflow import MlflowClient
+
+    spec = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
+                      train=TrainSpec(steps=2, evaluate_every=2), levels=0)  # fmt: skip
+    (level,) = find_tickets(spec)
+    run = TrialRun(key="alone", name="alone", fields={}, spec=level.spec)
+    held = publisher.publish(run, level, level.records())
+    rows = [
+        {"branch": "dense", "level": 0},
+        {"branch": "ticket", "level": 1, "overlap_seeds": None, "overlap_level": 0.5},
+        {"branch": "ticket", "level": 2, "overlap_seeds": 0.25, "overlap_level": 0.75},
+    ]
+    for _ in range(2):
+        judge(publisher, {}, rows)
+    client = MlflowClient(publisher.uri)
+
+    def history(name: str) -> list[tuple[int, float]]:
+        found = client.get_metric_history(held.id, f"ticket/{name}")
+        return sorted((metric.step, metric.value) for metric in found)
+
+    assert history("overlap_level") == [(1, 0.5), (2, 0.75)]
+    assert history("overlap_seeds") == [(2, 0.25)]
+    assert "verdict" not in client.get_run(held.id).data.tags
+    judge(publisher, {}, [*rows[:2], {**rows[2], "overlap_seeds": 0.3}])
+    assert history("overlap_seeds")[-1] == (2, 0.3)
