@@ -63,7 +63,7 @@ def write_report(
     """
     records = settled_methods(records, axes)
     files, shown = FolderFiles(file.parent), []
-    for name, chart in figures(stable_below).items() if records else ():
+    for name, chart in figures(stable_below, tolerance).items() if records else ():
         figure = chart.draw(records, axes, curves)
         if figure is None:
             continue

@@ -2,6 +2,7 @@ import pytest
 from hand_made import curves, study
 
 from tracking.cells import cells
+from tracking.figures import figures
 from tracking.figures.width import best_gap, width
 
 AXES = ["model.width", "model.depth", "seed"]
@@ -24,6 +25,12 @@ def test_best_level_less_dense_in_points_is_drawn_against_width():
     assert list(line.get_xdata()) == [0.5, 1, 2]
     # Level 1 is the best: a point above dense, whatever the seed.
     assert list(line.get_ydata()) == pytest.approx([-4, 1, 2])
+
+
+def test_what_still_matches_is_marked():
+    drawn = figures(tolerance=0.02)["width"].draw(wide({0.5: -0.05, 1: 0.0}), AXES, curves)
+    zero, marked, _ = drawn.axes[0].lines
+    assert (set(zero.get_ydata()), set(marked.get_ydata())) == ({0}, {-2})
 
 
 def test_each_depth_has_a_line_and_each_other_axis_a_panel():

@@ -57,8 +57,9 @@ FIGURES = {
         "How wide a network must be",
         "Mean final test accuracy of the best ticket, over all densities, less that of the dense "
         "run of the same seed, against the width multiplier; one line a depth. Where a line "
-        "reaches the dashed one, the best ticket is as good as the dense run. The best of several "
-        "densities is a little lucky. Bands are 95% t-intervals.",
+        "reaches the dashed one, the best ticket is as good as the dense run; the dotted one, "
+        "where a study names a tolerance, is what still matches. The best of several densities is "
+        "a little lucky. Bands are 95% t-intervals.",
     ),
     "rewind": Chart(
         rewind,
@@ -138,7 +139,12 @@ FIGURES = {
 """The report's figures by file name, in the report's order."""
 
 
-def figures(stable_below: float = STABLE_BELOW) -> dict[str, Chart]:
-    """The same, with another barrier (a fraction) that counts as stable."""
-    marked = replace(FIGURES["stability"], draw=partial(stability, stable_below=stable_below))
-    return {**FIGURES, "stability": marked}
+def figures(stable_below: float = STABLE_BELOW, tolerance: float | None = None) -> dict[str, Chart]:
+    """The same, with another barrier that counts as stable, and what still matches; fractions."""
+    return {
+        **FIGURES,
+        "stability": replace(
+            FIGURES["stability"], draw=partial(stability, stable_below=stable_below)
+        ),
+        "width": replace(FIGURES["width"], draw=partial(width, tolerance=tolerance)),
+    }

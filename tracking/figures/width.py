@@ -17,10 +17,18 @@ WIDTH, DEPTH = "model.width", "model.depth"
 GAP = "Best ticket less dense (points)"
 
 
-def width(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+def width(
+    records: Sequence[Record],
+    axes: Sequence[str],
+    curves: CurvesOf,
+    tolerance: float | None = None,
+) -> Figure | None:
     """The best ticket's mean accuracy less the dense run's, in points, against width.
 
     One line a depth, panels by the other axes; None where a study has not several widths.
+
+    Args:
+        tolerance: below dense that still matches, a fraction, to be marked.
     """
     if WIDTH not in axes or len({record[WIDTH] for record in records}) < 2:
         return None
@@ -34,6 +42,8 @@ def width(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> F
     reached, bounds = [0.0], list[tuple[float, float]]()
     for panel, cell in drawn:
         panel.axhline(0, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
+        if tolerance is not None:
+            panel.axhline(-100 * tolerance, color=FAINT, linewidth=1, linestyle=(0, (1, 2)))
         for i, depth in enumerate(depths):
             line = [r for r in cell.records if (r.get(DEPTH) or 0) == depth]
             found = {c.values[WIDTH]: gap for c in cells(line, [WIDTH]) if (gap := best_gap(c))}
