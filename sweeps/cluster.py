@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,21 +36,26 @@ SHORT = {
     "RAY_gcs_server_request_timeout_seconds": "10",  # to find out that this is no node of it
 }
 
-PATIENCE = 25
-"""Seconds that a cluster has to answer."""
+GREETING = 5.0
+"""Seconds in which a Ray head greets whoever connects; it does so at once."""
 
-MOST_LANES = 4096
-"""Where an autoscaler knows no limit."""
+PATIENCE = 60
+"""Seconds that a cluster which has greeted has for the rest: on a busy machine Ray is slow."""
+
+AUTOSCALER = 15
+"""Seconds in which an autoscaler must have looked at what is asked for; it does every five."""
+
+PENDING = 16
+"""Trials that at least are asked of a cluster at once: its autoscaler goes by what is waiting."""
+
+HTTP2_SETTINGS = b"\x04"
+"""The type of the frame with which every gRPC server begins."""
 
 GPU_TYPE = "accelerator_type:"
 """What Ray puts before a GPU's name to make a resource of it."""
 
 _JOIN = """
-import socket, sys
-host, _, port = sys.argv[1].removeprefix("ray://").rpartition(":")
-if host and port.isdigit():
-    socket.create_connection((host.strip("[]"), int(port)), 10).close()
-import ray
+import ray, sys
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 """
 
@@ -57,8 +64,11 @@ Place = Mapping[str, float]
 
 
 @contextmanager
-def joined(address: str | None, resources: Resources, store: str) -> Iterator[None]:
+def joined(address: str | None, resources: Resources, store: str) -> Iterator[int]:
     """Ray, started on this machine or joined at an address, let go of afterwards.
+
+    Yields:
+        How many trials to ask of it at once.
 
     Raises:
         LaunchError: the cluster cannot be joined, no node of it has what a trial needs, or the
@@ -79,10 +89,13 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[No
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise _no_answer(address or "this machine", str(error)) from None
     try:
-        check_fits(resources, places(), "this machine" if address is None else "the cluster")
+        if address is None:
+            check_fits(resources, places(), "this machine")
+        elif not fits(resources, places()):
+            check_brought(resources)
         if address:
             check_shared(store)
-        yield
+        yield max(lanes(resources), PENDING if address else 1)
     finally:
         ray.shutdown()
 
@@ -91,8 +104,9 @@ def check_answers(address: str) -> None:
     """Join a cluster in a process of its own first: Ray waits for minutes, or aborts.
 
     Raises:
-        LaunchError: it cannot be joined from here within ``PATIENCE``.
+        LaunchError: it cannot be joined from here within ``PATIENCE``, or does not speak Ray.
     """
+    check_greets(address)
     env = os.environ | QUIET | SHORT
     try:
         subprocess.run(
@@ -100,9 +114,30 @@ def check_answers(address: str) -> None:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise _no_answer(address, f"nothing that speaks Ray within {PATIENCE} s") from None
+        raise _no_answer(address, f"it let nobody join within {PATIENCE} s") from None
     except subprocess.CalledProcessError as error:
         raise _no_answer(address, _reason(error.stderr)) from None
+
+
+def check_greets(address: str) -> None:
+    """See that who listens there speaks first, as every server of gRPC's does: HTTP/2 settings.
+
+    Raises:
+        LaunchError: nobody listens, or it is something else; within ``GREETING``.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit() or os.environ.get("RAY_USE_TLS") == "1":
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), GREETING) as connected:
+            connected.settimeout(GREETING)
+            greeting = connected.recv(9)
+    except TimeoutError:
+        greeting = b""
+    except (OSError, OverflowError) as error:
+        raise _no_answer(address, str(error)) from None
+    if greeting[3:4] != HTTP2_SETTINGS:
+        raise _no_answer(address, "what listens there does not speak Ray")
 
 
 def tune_resources(resources: Resources) -> dict[str, float]:
@@ -114,27 +149,59 @@ def tune_resources(resources: Resources) -> dict[str, float]:
 
 
 def lanes(resources: Resources) -> int:
-    """Trials that may run side by side, on what an autoscaler may still bring too; at least one."""
+    """Trials that may run side by side on the nodes that are there; at least one."""
     import ray
-    from ray._private.state import state
 
-    asked = {"CPU": resources.cpu, "GPU": resources.gpu}
-    both = (ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {})
-    room = [
-        min(there.get(name, 0) / need for name, need in asked.items() if need) for there in both
-    ]
-    return max(1, min(int(max(room)), MOST_LANES))
+    there, asked = ray.cluster_resources(), {"CPU": resources.cpu, "GPU": resources.gpu}
+    return max(1, int(min(there.get(name, 0) / need for name, need in asked.items() if need)))
 
 
 def places() -> list[Place]:
-    """The joined cluster's nodes, and those that its autoscaler may still bring."""
+    """The joined cluster's nodes."""
     import ray
-    from ray._private.state import state
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    config = state.get_cluster_config()
-    groups = config.node_group_configs if config else []
-    return nodes + [dict(group.resources) for group in groups if group.max_count]
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def check_brought(resources: Resources) -> None:
+    """See whether the autoscaler will bring a node for a trial: a place is asked for, as Tune will.
+
+    Raises:
+        LaunchError: it will not, or there is none.
+    """
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    group = placement_group([_asked(resources)])
+    before, seen = _scaling(), 0
+    until = time.monotonic() + AUTOSCALER
+    try:
+        while time.monotonic() < until:
+            if group.wait(1):  # a node has come meanwhile
+                return
+            said = _scaling().autoscaling_state
+            seen = said.last_seen_cluster_resource_state_version
+            if seen > before.cluster_resource_state.cluster_resource_state_version:
+                if all(
+                    group.id.hex() not in g.details for g in said.infeasible_gang_resource_requests
+                ):
+                    return
+                break
+    finally:
+        remove_placement_group(group)
+    also = ", and its autoscaler brings no node for it" if seen else ""
+    check_fits(resources, places(), "the cluster", also)
+
+
+def _scaling() -> Any:
+    """What the autoscaler has told the cluster's head, as Ray's GetClusterStatusReply."""
+    import ray
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+    client = GcsClient(address=ray.get_runtime_context().gcs_address)
+    reply = GetClusterStatusReply()
+    reply.ParseFromString(client.get_cluster_status(timeout_s=10))
+    return reply
 
 
 def check_shared(store: str) -> None:
@@ -169,26 +236,36 @@ def check_shared(store: str) -> None:
         )
 
 
-def check_fits(resources: Resources, there: Sequence[Place], where: str) -> None:
+def fits(resources: Resources, there: Sequence[Place], *names: str) -> bool:
+    """Whether some node has all that a trial needs, or as much as it needs of what is named."""
+    asked = _asked(resources)
+    return any(all(p.get(name, 0) >= asked[name] for name in names or asked) for p in there)
+
+
+def check_fits(resources: Resources, there: Sequence[Place], where: str, also: str = "") -> None:
     """Hold what a trial needs against what single nodes have; it would wait for ever.
+
+    Args:
+        also: what there is to say of nodes that might come; then all that is needed is named.
 
     Raises:
         LaunchError: there is no node for it; says what there is.
     """
-    asked = {
+    if fits(resources, there):
+        return
+    lacking = [name for name in _asked(resources) if not fits(resources, there, name)]
+    field, need = _field(lacking[0] if lacking and not also else "", resources)
+    hint = "; resources.gpu=0 runs on CPUs" if field == "resources.gpu" else ""
+    raise LaunchError(f"{field}: a trial needs {need}, but {where} has {_told(there)}{also}{hint}")
+
+
+def _asked(resources: Resources) -> dict[str, float]:
+    """What a trial asks of a node, in Ray's names."""
+    return {
         name if name.startswith(GPU_TYPE) else name.upper(): need
         for name, need in tune_resources(resources).items()
+        if need
     }
-
-    def fits(place: Place, names: Sequence[str]) -> bool:
-        return all(place.get(name, 0) >= asked[name] for name in names)
-
-    if any(fits(place, list(asked)) for place in there):
-        return
-    lacking = [name for name in asked if not any(fits(place, [name]) for place in there)]
-    field, need = _field(lacking[0] if lacking else "", resources)
-    hint = "; resources.gpu=0 runs on CPUs" if field == "resources.gpu" else ""
-    raise LaunchError(f"{field}: a trial needs {need}, but {where} has {_told(there)}{hint}")
 
 
 def _field(name: str, resources: Resources) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from lth_core.store import Store
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
 from sweeps.axes import base_values, cells, spec_of
-from sweeps.cluster import joined, lanes, tune_resources
+from sweeps.cluster import joined, tune_resources
 from sweeps.config import Study
 from sweeps.plan import Plan, Trial, is_stored, make_plan
 from sweeps.records import TRIALS, load_records, record_key, save_records
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from ray.tune.search import Searcher
 
     from sweeps.once import Piece, TrainOnce
-    from sweeps.progress import Standing
 
 ASKED_AT_ONCE = 16
 """Trials that are looked up side by side: in S3, waiting is what takes the time."""
@@ -65,13 +65,13 @@ def launch(study: Study, console: Console, address: str | None = None) -> Outcom
     setting = make_setting(study, outcome)
     remember(study)
     if study.search.algorithm == "optuna":
-        with joined(address, study.resources, setting.store):
-            _search(study, setting, trainer.store, console, outcome)
+        with joined(address, study.resources, setting.store) as lanes:
+            _search(study, setting, trainer.store, console, outcome, lanes)
         return outcome
     missing = _missing(plan, trainer)
     if missing:
-        with joined(address, study.resources, setting.store):
-            _sweep(plan, list(missing.values()), setting, trainer, console, outcome)
+        with joined(address, study.resources, setting.store) as lanes:
+            _sweep(plan, list(missing.values()), setting, trainer, console, outcome, lanes)
     _tell(plan, missing, setting, trainer)
     return outcome
 
@@ -102,9 +102,9 @@ def make_setting(study: Study, outcome: Outcome) -> Setting:
 
 def _sweep(
     plan: Plan, missing: Sequence[Trial], setting: Setting, trainer: Trainer, console: Console,
-    outcome: Outcome,
+    outcome: Outcome, lanes: int,
 ) -> None:  # fmt: skip
-    from sweeps.once import Piece, TrainOnce
+    from sweeps.once import Piece, TrainOnce, try_store
     from sweeps.progress import Standing
     from sweeps.worker import trial_config
 
@@ -112,17 +112,19 @@ def _sweep(
     for trial in missing:
         jobs = [shared[job.digest] for job in trial.jobs() if job.digest in shared]
         pieces.append(Piece(trial_config(trial, jobs[0].keep if jobs else ()), jobs))
-    order = TrainOnce(pieces, trainer.known, standing_of(trainer))
+    order = TrainOnce(
+        pieces, trainer.known, standing_of(trainer), try_store=partial(try_store, trainer.store)
+    )
     done, levels = len(plan.trials) - len(missing), sum(t.spec.levels + 1 for t in missing)
     name, trials = plan.study.name, len(plan.trials)
     with Standing(name, trainer.store, console, trials, done, levels) as standing:
-        fit(plan.study, setting, standing, order)
+        fit(plan.study, setting, order, lanes)
     outcome.failures += standing.failed.items()
 
 
 def _search(
-    study: Study, setting: Setting, store: Store, console: Console, outcome: Outcome
-) -> None:
+    study: Study, setting: Setting, store: Store, console: Console, outcome: Outcome, lanes: int
+) -> None:  # fmt: skip
     from sweeps.progress import Standing
     from sweeps.search import best, finished, open_study, searcher
 
@@ -131,31 +133,44 @@ def _search(
     levels = sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
     if left := max(0, trials - done):
         with Standing(study.name, store, console, trials, done, left * levels) as standing:
-            tune_over(study, setting, searcher(study, found), samples=left, space=study)
+            while left and not standing.store_error:
+                asked, before = min(left, of_a_tuner(lanes)), len(found.trials)
+                tune_over(study, setting, searcher(study, found), lanes, asked, study)
+                found, left = open_study(study), left - asked
+                if left and len(found.trials) - before < asked:
+                    raise KeyboardInterrupt  # which Tune keeps to itself
         outcome.failures += standing.failed.items()
         if standing.store_error:
             raise StoreError(standing.store_error)
-        found = open_study(study)
     outcome.notes += ["best: " + line for line in best(found, study)]
 
 
-def fit(study: Study, setting: Setting, standing: Standing, order: TrainOnce) -> None:
+def fit(study: Study, setting: Setting, order: TrainOnce, lanes: int) -> None:
     """Tuner after Tuner over the pieces of an order, until there are no more.
 
     Raises:
-        StoreError: the store could not be written; every later trial would meet the same.
+        StoreError: the store fails, and does not get well.
     """
-    for _ in order.rounds(max(LEAST_ROUND, ROUND_EACH * lanes(study.resources))):
-        tune_over(study, setting, order)
-    if standing.store_error:
-        raise StoreError(standing.store_error)
+    for _ in order.rounds(of_a_tuner(lanes)):
+        tune_over(study, setting, order, lanes)
+    if order.store_error:
+        raise StoreError(order.store_error)
+
+
+def of_a_tuner(lanes: int) -> int:
+    """Trials that one Tuner is given: it remembers each for good."""
+    return max(LEAST_ROUND, ROUND_EACH * lanes)
 
 
 def tune_over(
-    study: Study, setting: Setting, search: Searcher, samples: int = -1,
+    study: Study, setting: Setting, search: Searcher, lanes: int, samples: int = -1,
     space: Study | None = None,
 ) -> None:  # fmt: skip
-    """One Tuner over what a searcher suggests: trials, or samples of a study's space."""
+    """One Tuner over what a searcher suggests: trials, or samples of a study's space.
+
+    Args:
+        lanes: trials that are asked of the cluster at once.
+    """
     from ray import tune
 
     from sweeps.once import RETRIES
@@ -164,7 +179,7 @@ def tune_over(
 
     # By default Tune asks a searcher for one trial at a time, and a lane whose worker takes longer
     # to start than a trial to run never comes up.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(lanes(study.resources))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(lanes)
     scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
     tuner = tune.Tuner(
         tune.with_resources(

@@ -58,6 +58,7 @@ class Standing:
         self.failed: dict[str, str] = {}
         """Why, by trial or sample."""
         self.store_error = ""
+        """What the store has said last when it failed."""
         self._started = self._saved = time.monotonic()
         self._bar = _bar(console)
         self._task = self._bar.add_task("starting", total=levels)
@@ -93,9 +94,11 @@ class Standing:
         """A piece of work has come to its end."""
         self.failed.pop(name, None)  # a worker of it died before
         self._reached.pop(name, None)
-        self.failed |= dict(said.get("failed", []))
-        self.store_error = said.get("store", self.store_error)
-        self._ended += not said.get("failed")
+        if why := said.get("store"):  # it may go out again, as where a worker died
+            self.store_error = self.failed[name] = why
+        else:
+            self.failed |= dict(said.get("failed", []))
+            self._ended += not said.get("failed")
 
     def died(self, name: str, reason: str) -> None:
         """The worker of a piece has died; it may go out again."""

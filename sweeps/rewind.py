@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil, log2
 from statistics import fmean
 from typing import Any
@@ -178,17 +179,17 @@ def find_rewinds(
     first = [(number, trial) for number in range(len(search.cells))
              for trial in search.missing(number)]  # fmt: skip
     if first:
-        with joined(address, study.resources, setting.store):
-            _probe(study, search, first, setting, outcome, console)
+        with joined(address, study.resources, setting.store) as lanes:
+            _probe(study, search, first, setting, outcome, console, lanes)
     return list(search.answers()), outcome
 
 
 def _probe(
     study: Study, search: Search, first: Sequence[tuple[int, Trial]], setting: Setting,
-    outcome: Outcome, console: Console,
+    outcome: Outcome, console: Console, lanes: int,
 ) -> None:  # fmt: skip
     """Run trials, and those that they lead to, until nothing is asked any more."""
-    from sweeps.once import Piece, TrainOnce
+    from sweeps.once import Piece, TrainOnce, try_store
     from sweeps.progress import Standing
     from sweeps.worker import trial_config
 
@@ -206,9 +207,11 @@ def _probe(
     looks = sum(len(c.seeds) * ceil(log2(len(c.points) + 1)) for c in search.cells)
     levels_each = first[0][1].spec.levels + 1
     store, asked = search.trainer.store, [piece(*each) for each in first]
-    order = TrainOnce(asked, search.trainer.known, standing_of(search.trainer), then)
+    order = TrainOnce(
+        asked, search.trainer.known, standing_of(search.trainer), then, partial(try_store, store)
+    )
     with Standing(study.name, store, console, most, 0, looks * levels_each) as standing:
-        fit(study, setting, standing, order)
+        fit(study, setting, order, lanes)
     outcome.failures += standing.failed.items()
 
 
