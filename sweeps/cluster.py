@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -18,6 +19,8 @@ from typing import Any
 
 from lth_core.errors import LaunchError
 from sweeps.config import Resources
+
+logger = logging.getLogger("lth")
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -47,6 +50,9 @@ AUTOSCALER = 15
 
 PENDING = 16
 """Trials that at least are asked of a cluster at once: its autoscaler goes by what is waiting."""
+
+TOKEN = Path.home() / ".ray" / "auth_token"
+"""Where Ray keeps the token of this user's clusters, unless the environment has one."""
 
 HTTP2_SETTINGS = b"\x04"
 """The type of the frame with which every gRPC server begins."""
@@ -83,6 +89,7 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
     # Ray logs the environment that Tune carries to workers; each node has keys of its own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
     here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    knew = TOKEN.exists()
     try:
         # "local": not any Ray that happens to run here.
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
@@ -90,6 +97,7 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
         raise _no_answer(address or "this machine", str(error)) from None
     try:
         if address is None:
+            keep_out(knew)
             check_fits(resources, places(), "this machine")
         elif not fits(resources, places()):
             check_brought(resources)
@@ -98,6 +106,20 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
         yield max(lanes(resources), PENDING if address else 1)
     finally:
         ray.shutdown()
+
+
+def keep_out(knew: bool) -> None:
+    """Say once what keeps others out: Ray cannot be told to listen on this machine alone.
+
+    Args:
+        knew: whether the token was there before; Ray makes one where there is none.
+    """
+    said = "Ray listens on all addresses of this machine"
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        logger.warning("%s, and RAY_AUTH_MODE=disabled lets whoever reaches it run code here", said)
+    elif not knew and TOKEN.exists():
+        TOKEN.chmod(0o600)  # Ray lets all users of the machine read it
+        logger.warning("%s; its token in %s keeps others out", said, TOKEN)
 
 
 def check_answers(address: str) -> None:

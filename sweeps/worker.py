@@ -30,8 +30,8 @@ Work = tuple[Sequence[int], Sequence[Trial]]
 class Worker(tune.Trainable):  # type: ignore[misc]
     """Reused from trial to trial, so that imports, data and connections are made once.
 
-    Told to end (SIGTERM, as spot instances, Slurm and Kubernetes do), it keeps what is being
-    trained as it stands and dies; the trial goes on elsewhere.
+    Told to end (SIGTERM, which sweeps/clusters/leave.sh sends before a node goes), it keeps what is
+    being trained as it stands and dies; the trial goes on elsewhere.
     """
 
     def setup(self, config: dict[str, Any], setting: Setting, space: Study | None) -> None:
@@ -48,9 +48,12 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         assert self._reports is not None
-        report = next(self._reports)
-        if report["done"]:
-            self._reports = None
+        report: dict[str, Any] = {"done": True}
+        try:  # interrupted, it is done too: what there was is kept, and the next SIGTERM ends this
+            report = next(self._reports)
+        finally:
+            if report["done"]:
+                self._reports = None
         return report
 
     def cleanup(self) -> None:

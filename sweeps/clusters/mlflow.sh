@@ -2,7 +2,8 @@
 # MLflow on a cluster's head node, for `tracking: {uri: http://ADDRESS:5000}`; runs on when the
 # shell ends, and is started anew by another call.
 #
-#   mlflow.sh ARTIFACTS [ADDRESS]    a folder or s3://BUCKET/PREFIX; this node's private address
+#   mlflow.sh ARTIFACTS [ADDRESS]    a folder or s3://BUCKET/PREFIX; this node's private address,
+#                                    which is by default the first that `hostname -I` knows
 #
 # The password of its user `admin` is MLFLOW_TRACKING_PASSWORD, of at least 12 characters. Runs are
 # kept in ~/mlflow/mlflow.db, or in the database that MLFLOW_BACKEND_STORE_URI names. Both come from
@@ -30,3 +31,5 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # 1.5 GB that a sweep does not n
 setsid nohup mlflow server --host "$address" --port 5000 --workers 2 --app-name basic-auth \
   --artifacts-destination "$artifacts" --allowed-hosts "$address:5000,localhost:5000" >>log 2>&1 </dev/null &
 echo $! >pid
+echo "MLflow starts on http://$address:5000: machines that reach this address are asked for name and" \
+  "password; nothing is encrypted, so let it be a private one. Its log: ~/mlflow/log"

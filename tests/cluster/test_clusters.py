@@ -2,12 +2,18 @@
 
 import gzip
 import json
+import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -17,6 +23,12 @@ ROOT = Path(__file__).parents[2]
 AWS, LOCAL = ROOT / "cluster.yaml", ROOT / "sweeps" / "clusters" / "local.yaml"
 CLUSTERS = ROOT / "sweeps" / "clusters"
 MLFLOW = CLUSTERS / "mlflow.sh"
+
+
+def patience() -> int:
+    """Seconds that leave.sh takes at most."""
+    (seconds,) = re.findall(r"^PATIENCE=(\d+)$", (CLUSTERS / "leave.sh").read_text(), re.M)
+    return int(seconds)
 
 
 def checked(config: dict[str, Any]) -> dict[str, Any]:
@@ -164,6 +176,10 @@ def test_the_rayjob_keeps_to_kuberays_schema_with_a_token_and_workers_from_0() -
     assert cluster["authOptions"] == {"mode": "token"}
     (workers,) = cluster["workerGroupSpecs"]
     assert (workers["replicas"], workers["minReplicas"]) == (0, 0)
+    pod = workers["template"]["spec"]
+    told = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    assert told == ["bash", "/lth/sweeps/clusters/leave.sh"]
+    assert pod["terminationGracePeriodSeconds"] >= patience() + 30  # Ray's own, after it
 
 
 @pytest.mark.parametrize(
@@ -187,7 +203,7 @@ def test_the_manifest_is_of_the_ray_that_is_pinned() -> None:
     assert f"rayproject/ray:{pinned}-" in (CLUSTERS / "rayjob.yaml").read_text()
 
 
-# Slurm
+# Scripts
 
 
 @pytest.mark.parametrize("script", sorted(CLUSTERS.glob("*.sh")), ids=lambda path: path.name)
@@ -197,23 +213,122 @@ def test_scripts_are_sound_bash(script: Path) -> None:
         subprocess.run(["shellcheck", script], check=True)
 
 
+def tools(folder: Path, **does: str) -> Path:
+    """Programs that are stood in for, by what their shell script does."""
+    folder.mkdir(parents=True)
+    for name, script in does.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+# Leaving
+
+
+def test_ray_drains_a_node_with_the_options_that_leave_gives() -> None:
+    import ray.scripts.scripts
+
+    text = (CLUSTERS / "leave.sh").read_text().replace("\\\n", " ")
+    (said,) = re.findall(r"ray drain-node (.*) \|\|", text)
+    said = re.sub(r'"\$\(.*?\)"', "x", said).replace("$PATIENCE", "80")
+    ray.scripts.scripts.drain_node.make_context("drain-node", shlex.split(said))
+
+
+def test_leave_does_nothing_where_no_ray_runs(tmp_path: Path) -> None:
+    none = tools(tmp_path / "bin", pgrep="exit 1", ray="echo called")
+    env = {"PATH": f"{none}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", CLUSTERS / "leave.sh"], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """EC2's instance metadata, of the version that asks for a token."""
+
+    asked: ClassVar[list[str]] = []
+    taken: ClassVar[bool] = False
+
+    def do_PUT(self) -> None:
+        found = (
+            self.path == "/latest/api/token"
+            and self.headers["X-aws-ec2-metadata-token-ttl-seconds"] == "60"
+        )
+        self.answer(200 if found else 400, b"secret")
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        there = self.taken and self.path == "/latest/meta-data/spot/instance-action"
+        known = self.headers["X-aws-ec2-metadata-token"] == "secret"
+        self.answer((200 if there else 404) if known else 401, b'{"action": "terminate"}')
+
+    def answer(self, code: int, body: bytes) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_spot_worker_leaves_when_ec2_says_so_and_not_before(tmp_path: Path) -> None:
+    """spot.sh, beside a stand-in for leave.sh."""
+    shutil.copy(CLUSTERS / "spot.sh", tmp_path)
+    left = tmp_path / "left"
+    (tmp_path / "leave.sh").write_text(f"echo gone >> {left}")
+    quick = tools(tmp_path / "bin", sleep="exec /bin/sleep 0.1")
+    env = {"PATH": f"{quick}:/usr/bin:/bin", "TMPDIR": str(tmp_path)}
+    Metadata.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        call = ["bash", str(tmp_path / "spot.sh"), f"http://127.0.0.1:{server.server_port}"]
+        with subprocess.Popen(call, env=env, start_new_session=True) as watcher:
+            try:
+                until(lambda: len(Metadata.asked) > 2)
+                assert not left.exists()
+                assert subprocess.run(call, env=env, timeout=20).returncode == 0, "one is enough"
+                Metadata.taken = True
+                until(lambda: left.exists() and len(left.read_text().split()) > 1)
+                assert watcher.poll() is None, "Ray may be started here anew"
+            finally:
+                Metadata.taken = False
+                os.killpg(watcher.pid, signal.SIGKILL)
+        server.shutdown()
+    assert set(Metadata.asked) == {"/latest/meta-data/spot/instance-action"}
+
+
+def test_aws_workers_watch_for_the_notice_before_ray_is_started() -> None:
+    *_, watch, start = yaml.safe_load(AWS.read_text())["worker_start_ray_commands"]
+    assert "~/lth/sweeps/clusters/spot.sh" in watch
+    assert watch.endswith("&")
+    assert "ray start" in start
+
+
+def until(what: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if what():
+            return
+        time.sleep(0.05)
+    pytest.fail("waited 30 s")
+
+
+# Slurm
+
+SLURM = {
+    "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2",
+    "SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_ON_NODE": "1", "PATH": "/usr/bin:/bin",
+}  # fmt: skip
+
+
+def slurm_tools(folder: Path, srun: str) -> None:
+    """What the script calls beside bash, in the place where `make setup` puts it."""
+    tools(folder / ".venv" / "bin", srun=srun, scontrol="printf 'n1\\nn2\\n'", git="echo abc123")
+
+
 def test_slurm_hands_ray_and_the_sweep_what_they_take(tmp_path: Path) -> None:
     """The script as bash runs it; srun and scontrol are stood in for."""
-    tools = tmp_path / ".venv" / "bin"
-    tools.mkdir(parents=True)
-    for name, does in (
-        ("srun", 'shift; printf "%s\\n" "$@"'),
-        ("scontrol", "printf 'n1\\nn2\\n'"),
-        ("git", "echo abc123"),
-    ):
-        (tools / name).write_text(f"#!/bin/sh\n{does}\n")
-        (tools / name).chmod(0o755)
-    slurm = {
-        "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_ID": "4711", "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_ON_NODE": "1", "PATH": "/usr/bin:/bin",
-    }  # fmt: skip
+    slurm_tools(tmp_path, srun='shift; printf "%s\\n" "$@"')
     done = subprocess.run(
-        ["bash", CLUSTERS / "slurm.sh", "study.yaml", "levels=3"], cwd=tmp_path, env=slurm,
+        ["bash", CLUSTERS / "slurm.sh", "study.yaml", "levels=3"], cwd=tmp_path, env=SLURM,
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     commit, ray, symmetric_run, *said = done.stdout.splitlines()
@@ -228,6 +343,40 @@ def test_slurm_hands_ray_and_the_sweep_what_they_take(tmp_path: Path) -> None:
     left = curate_and_validate_ray_start_args(ours)
     started = ray.scripts.scripts.start.make_context("start", ["--head", *left]).params
     assert (started["num_cpus"], started["num_gpus"]) == (8, 1)
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 4])
+def test_slurm_lets_the_trials_leave_before_the_end_and_the_heads_last(
+    tmp_path: Path, nodes: int
+) -> None:
+    """TERM comes to the script alone; the sweep runs on, until Slurm ends what is left."""
+    others = tmp_path / "others"
+    slurm_tools(
+        tmp_path,
+        srun=f'[ "$1" = --overlap ] || {{ echo swept; exec sleep 60; }}; echo "$@" | tee {others}',
+    )
+    (tmp_path / "sweeps" / "clusters").mkdir(parents=True)
+    (tmp_path / "sweeps" / "clusters" / "leave.sh").write_text("echo the head")
+    with subprocess.Popen(
+        ["bash", CLUSTERS / "slurm.sh", "study.yaml"], cwd=tmp_path, stdout=subprocess.PIPE,
+        env=SLURM | {"SLURM_JOB_NUM_NODES": str(nodes)}, text=True, start_new_session=True,
+    ) as job:  # fmt: skip
+        assert job.stdout
+        assert [job.stdout.readline() for _ in "12"] == ["abc123\n", "swept\n"]
+        job.terminate()
+        assert job.wait(20) == 128 + signal.SIGTERM
+        os.killpg(job.pid, signal.SIGKILL)  # the sweep, as Slurm does
+        left = job.stdout.read().splitlines()
+    there = f"--overlap --exclude=n1 --nodes={nodes - 1} --ntasks={nodes - 1}"
+    told = [f"{there} bash sweeps/clusters/leave.sh"] if nodes > 1 else []
+    assert left == [*told, "the head"]
+
+
+def test_slurm_tells_the_script_early_enough() -> None:
+    (early,) = re.findall(
+        r"^#SBATCH --signal=B:TERM@(\d+)$", (CLUSTERS / "slurm.sh").read_text(), re.M
+    )
+    assert int(early) > 2 * patience(), "the head's trials leave when the others are gone"
 
 
 def test_the_cluster_files_are_installed_with_the_package() -> None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from lth_core.errors import LaunchError, SpecError
+from sweeps import cluster
 from sweeps.cluster import check_answers, check_fits, tune_resources
 from sweeps.config import Resources
 from sweeps.reader import parse_study
@@ -129,6 +130,31 @@ def test_a_port_that_does_not_speak_ray_is_given_up_soon(
     said = complaint(lambda: check_answers(address))
     assert said.endswith(f"at {address}: what listens there does not speak Ray")
     assert time.monotonic() - begun < 30
+
+
+# Who gets in
+
+
+@pytest.mark.parametrize(
+    ("mode", "knew", "said"),
+    [
+        ("token", False, "; its token in {} keeps others out"),
+        ("token", True, None),
+        ("disabled", True, ", and RAY_AUTH_MODE=disabled lets whoever reaches it run code here"),
+    ],
+)
+def test_what_keeps_others_out_of_a_local_ray_is_said_once(
+    mode: str, knew: bool, said: str | None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    token = tmp_path / "auth_token"
+    token.touch(0o644)
+    monkeypatch.setattr(cluster, "TOKEN", token)
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    cluster.keep_out(knew)
+    told = [f"Ray listens on all addresses of this machine{said.format(token)}"] if said else []
+    assert caplog.messages == told
+    assert (token.stat().st_mode & 0o777 == 0o600) == (mode == "token" and not knew)
 
 
 # A real cluster with a token
