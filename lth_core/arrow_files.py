@@ -34,6 +34,8 @@ class ArrowFiles:
         name: what it is called in errors.
     """
 
+    exclusive = False  # S3 can refuse to overwrite, but pyarrow (25) has no way to ask for that
+
     def __init__(self, filesystem: Any, root: str, name: str) -> None:
         self._fs, self._root, self.name = filesystem, root, name
 

@@ -26,6 +26,8 @@ LEASE = 60.0
 """Seconds after which a claim that was not renewed is anybody's."""
 FIRST_LOOK, LONGEST_LOOK = 0.05, 2.0
 """Seconds between two looks at another's claim: doubled each time, up to the longest."""
+SETTLING = 0.3
+"""Seconds after which a claim that several may have written at once is looked at again."""
 
 
 @contextmanager
@@ -51,31 +53,51 @@ def claimed(
         ended.set()
         heart.join()
         with suppress(StoreError):  # it runs out by itself
-            if holder(files, path).get("token") == mine["token"]:
-                files.delete(path)
+            _let_go(files, path, mine)
 
 
 def _taken(
     files: Files, path: str, mine: dict[str, Any], done: Callable[[], bool], lease: float
 ) -> bool:
     """Whether the claim was got; False where the job was finished first."""
-    content, pause = json.dumps(mine).encode(), FIRST_LOOK
-    seen, since = dict[str, Any](), time.monotonic()
-    while not files.create(path, content):
+    pause, seen, since = FIRST_LOOK, dict[str, Any](), time.monotonic()
+    while not _created(files, path, mine):
         held = holder(files, path)
         if held != seen:
             seen, since = held, time.monotonic()
-        if is_dead(held) or time.monotonic() - since > lease:
-            files.delete(path)
-            continue
+        over = is_dead(held) or time.monotonic() - since > lease
+        if over and _taken_over(files, path, mine):
+            break
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_LOOK)
         if done():
             return False
     if done():  # between the caller's look at the store and this claim
-        files.delete(path)
+        _let_go(files, path, mine)
         return False
     return True
+
+
+def _created(files: Files, path: str, mine: dict[str, Any]) -> bool:
+    made = files.create(path, json.dumps(mine).encode())
+    return made and (files.exclusive or _settled(files, path, mine))
+
+
+def _taken_over(files: Files, path: str, mine: dict[str, Any]) -> bool:
+    # Written over, not deleted and created: another may have taken it over since it was read.
+    files.write(path, json.dumps(mine).encode(), durable=False)
+    return _settled(files, path, mine)
+
+
+def _settled(files: Files, path: str, mine: dict[str, Any]) -> bool:
+    """Whether a claim that several may have written at once is mine: the last one has it."""
+    time.sleep(SETTLING)
+    return _holds(files, path, mine)
+
+
+def _let_go(files: Files, path: str, mine: dict[str, Any]) -> None:
+    if _holds(files, path, mine):
+        files.delete(path)
 
 
 def _renew(
@@ -85,7 +107,13 @@ def _renew(
     while not ended.wait(every):
         beat += 1
         with suppress(StoreError):  # a store that is away for a moment
+            if holder(files, path).get("token", mine["token"]) != mine["token"]:
+                return  # somebody took this process for dead
             files.write(path, json.dumps({**mine, "beat": beat}).encode(), durable=False)
+
+
+def _holds(files: Files, path: str, mine: dict[str, Any]) -> bool:
+    return bool(holder(files, path).get("token") == mine["token"])
 
 
 def holder(files: Files, path: str) -> dict[str, Any]:

@@ -32,20 +32,27 @@ class Fault:
 
 
 def find_faults(store: Store) -> Iterator[Fault]:
-    """The first fault of every entry that is not sound.
+    """The first fault of every entry that is not sound, as it is when it is told.
 
     Raises:
         StoreError: the store cannot be read.
     """
     every = [(kind, d) for kind in store.kinds() if kind != CLAIMS for d in store.digests(kind)]
     with ThreadPoolExecutor(READERS) as readers:
-        yield from filter(None, readers.map(lambda each: _fault(store, *each), every))
+        found = readers.map(lambda each: fault_of(store, *each), every)
+        for each, first in zip(every, found, strict=True):
+            # Others are read far ahead of who is told, and a sweep may have written it since.
+            if first and (now := fault_of(store, *each)):
+                yield now
 
 
-def _fault(store: Store, kind: str, digest: str) -> Fault | None:
+def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
+    """What is wrong with an entry; nothing if it is gone, as a checkpoint of what is done."""
     try:
         entry = store.get(kind, digest)
         if entry is None:
+            if digest not in store.digests(kind):
+                return None
             raise CorruptEntryError(f"{kind}/{digest}/{MANIFEST}: is missing")
         tensors: State = {}
         for name in entry.blobs:
@@ -74,5 +81,5 @@ def _training(store: Store, kind: str, digest: str, entry: Entry) -> Training | 
     about = store.get("trainings", of) if kind in ("trainings", "points") and of else None
     try:
         return Training.from_json(about.meta) if about else None
-    except (KeyError, TypeError) as error:
-        raise CorruptEntryError(f"trainings/{of}: says no training ({error})") from None
+    except CorruptEntryError as error:
+        raise CorruptEntryError(f"trainings/{of}: {error}") from None

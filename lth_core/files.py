@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from lth_core.errors import StoreError
 
 SCRATCH = ".tmp"
-"""How the name ends of what is not whole yet, or not wholly gone."""
+"""How the name ends, which begins with a dot, of what is not whole yet, or not wholly gone."""
 
 TRIES = 5
 """Times that a file is asked for while another process replaces it or deletes its folder."""
@@ -41,6 +41,9 @@ class Files(Protocol):
     leads out of it.
     """
 
+    exclusive: bool
+    """Of several that create a file at once, one succeeds."""
+
     def read(self, path: str) -> bytes | None:
         """The whole file, or None where there is none."""
 
@@ -54,7 +57,7 @@ class Files(Protocol):
     def create(self, path: str, content: bytes) -> bool:
         """Write a file unless there is one; whether it was written.
 
-        Of several that try at once one succeeds; on S3 they all may.
+        Of several that try at once one succeeds; where that is not `exclusive`, they all may.
         """
 
     def delete(self, path: str) -> None:
@@ -70,6 +73,15 @@ class Files(Protocol):
         """Bytes in each of the files, None where there is none."""
 
 
+def is_scratch(name: str) -> bool:
+    """Whether a file or folder is one that is not whole yet, or not wholly gone.
+
+    >>> is_scratch(".0123.tmp"), is_scratch("a-study.tmp")
+    (True, False)
+    """
+    return name.startswith(".") and name.endswith(SCRATCH)
+
+
 def inside(path: str) -> str:
     """The path, which leads nowhere but down.
 
@@ -83,6 +95,8 @@ def inside(path: str) -> str:
 
 class MemoryFiles:
     """Files in this process's memory."""
+
+    exclusive = True
 
     def __init__(self) -> None:
         self._content: dict[str, tuple[bytes, float]] = {}
@@ -123,6 +137,8 @@ class MemoryFiles:
 class FolderFiles:
     """Files below a folder, local or NFS."""
 
+    exclusive = True
+
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root).expanduser().absolute()
 
@@ -137,6 +153,8 @@ class FolderFiles:
             try:
                 _fill(scratch, "wb", content, durable)
                 scratch.replace(target)
+                if durable:
+                    _sync_names(target.parent)
             except OSError:
                 with suppress(OSError):  # the first error is the one to tell
                     scratch.unlink()
@@ -262,6 +280,21 @@ def _fill(target: Path, mode: str, content: bytes, durable: bool) -> None:
         if durable:
             file.flush()
             os.fsync(file.fileno())
+
+
+def _sync_names(folder: Path) -> None:
+    """Have a folder's names outlast a power cut: a file that is synced under none is lost."""
+    try:
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:  # another has deleted it since
+        return
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # there are file systems that sync no folders
+            raise
+    finally:
+        os.close(number)
 
 
 def _patiently(act: Callable[[], T], *passing: int) -> T:

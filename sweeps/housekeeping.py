@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lth_core.errors import CorruptEntryError, StoreError
 from lth_core.faults import CLAIMS, READERS
-from lth_core.files import SCRATCH, Found
+from lth_core.files import Found, is_scratch
 from lth_core.store import MANIFEST, Entry, Store, store_clock
 from sweeps.needs import Key, Needs, entries_of, find_needs, study_of
-from sweeps.records import TRIALS
+from sweeps.records import STUDIES, TRIALS
 
 KEPT = ("trainings", "points", "measures", "checkpoints")
 """Kinds of entries that are named by the digest of a recipe: a study needs them or not."""
@@ -22,6 +23,10 @@ PASSING = ("checkpoints", CLAIMS)
 
 STATUS = "status"
 """The kind that is named by a study."""
+
+LOOK_AGAIN = 1.0
+"""Seconds of removing after which it is looked again for studies that have come; more where
+looking takes more."""
 
 Held = dict[Key, list[Found]]
 """All files of a store by entry."""
@@ -54,16 +59,22 @@ def collect(
     forgotten = entries_of(store, forget) if forget else []
     limit, held = store_clock(store) - older, by_entry(store)
     # After the listing, so that a study that has come since then is heard.
-    needs = find_needs(store, without=forgotten)
-    if needs.unread:
-        raise StoreError(_unread(needs))
+    told = _telling(store)
+    needs = _needs(store, without=forgotten)
     dropped = [Garbage(key, tuple(held.get(key, ())), whole=True) for key in forgotten]
     if not dry_run:
         for key in forgotten:
             store.delete(*key)
     entries = read_entries(store, (key for key, files in held.items() if len(files) > 1))
-    found = _garbage(held, needs, entries, limit)
-    return dropped + [each for each in found if dry_run or _remove(store, each, limit)]
+    found = list(_garbage(held, needs, entries, limit))
+    if dry_run:
+        return dropped + found
+
+    def again(left: Iterable[Garbage]) -> Iterator[Garbage]:
+        part = {garbage.key: held[garbage.key] for garbage in left}
+        return _garbage(part, _needs(store), entries, limit)
+
+    return dropped + list(_removed(store, found, told - {*forgotten}, again, limit))
 
 
 def by_entry(store: Store) -> Held:
@@ -108,7 +119,7 @@ def _garbage(
         over = kind in PASSING and ("trainings", digest) in entries
         lost = kind in (*KEPT, CLAIMS) and not needed_by(key, entries.get(key), needed)
         nobodys = kind == STATUS and digest not in needs.digests
-        if over or lost or nobodys or digest.endswith(SCRATCH):
+        if over or lost or nobodys or is_scratch(digest):
             if all(found.modified <= limit for found in files):
                 yield Garbage(key, tuple(files), whole=True)
             continue
@@ -126,8 +137,49 @@ def _unnamed(key: Key, files: list[Found], entry: Entry | None) -> Iterator[Foun
         if entry:
             if name not in {MANIFEST, *(blob["file"] for blob in entry.blobs.values())}:
                 yield found
-        elif name.endswith(SCRATCH) or (key[0] in KEPT and not there):
+        elif is_scratch(name) or (key[0] in KEPT and not there):
             yield found
+
+
+def _telling(store: Store) -> set[Key]:
+    """Entries that tell of a study."""
+    return {(kind, key) for kind in (STUDIES, TRIALS) for key in store.digests(kind)}
+
+
+def _needs(store: Store, without: Collection[Key] = ()) -> Needs:
+    """What is needed.
+
+    Raises:
+        StoreError: it is not known.
+    """
+    needs = find_needs(store, without)
+    if needs.unread:
+        raise StoreError(_unread(needs))
+    return needs
+
+
+def _removed(
+    store: Store, found: Iterable[Garbage], told: set[Key],
+    again: Callable[[Iterable[Garbage]], Iterable[Garbage]], limit: float,
+) -> Iterator[Garbage]:  # fmt: skip
+    """Remove garbage, of which a study that has come meanwhile may reuse some.
+
+    Args:
+        told: what told of a study when the garbage was found.
+        again: which of it is garbage still.
+    """
+    left = deque(found)
+    while left:
+        begun, now = time.monotonic(), _telling(store)
+        if not now <= told:
+            told, left = now, deque(again(left))
+        looked = time.monotonic()
+        while left:
+            garbage = left.popleft()
+            if _remove(store, garbage, limit):
+                yield garbage
+            if time.monotonic() - looked > max(LOOK_AGAIN, looked - begun):
+                break
 
 
 def _remove(store: Store, garbage: Garbage, limit: float) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from lth_core import find_tickets
-from lth_core.errors import SpecError, TrackingError
+from lth_core.errors import SpecError, StoreError, TrackingError
 from lth_core.store import Store, open_store
 from lth_core.train import Trainer
 from lth_core.verdict import WORDS, Verdict, best_word, verdicts
@@ -26,6 +26,7 @@ from sweeps.stopping import why_stop
 from sweeps.trainable import level_records, trial_run
 from tracking import names
 from tracking.about import versions
+from tracking.entities import level_files
 from tracking.publish import Publisher, open_publisher
 from tracking.report import write_report
 from tracking.terminal import verdict_table
@@ -82,11 +83,14 @@ def finish(study: Study, console: Console, output: Path | None = None) -> Writte
         _about(study, records),
         study.stable_below,
     )
-    notes = []
+    notes = list[str]()
     if study.tracking.uri and output is None:
         try:
             publisher = _publisher(study)
-            publish_missing(study, publisher, records, PATIENCE)
+            try:
+                publish_missing(study, publisher, records, PATIENCE)
+            except StoreError as error:  # all but that was published
+                notes.append(str(error))
             publisher.publish_study(path, *_study_says(found))
         except TrackingError as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
@@ -100,7 +104,7 @@ def publish_missing(
     seconds: float = float("inf"),
 ) -> int:
     """Publish every finished level, overlap and verdict that MLflow has not got; how many trials it
-    has.
+    has. A trial of which the store has lost something holds up none of the others.
 
     Args:
         compared: the study's records with their overlaps, where they were taken before.
@@ -108,25 +112,30 @@ def publish_missing(
 
     Raises:
         TrackingError: the server cannot be reached or refuses, or time is up.
+        StoreError: trials could not be published, for the store has lost what they are made of;
+            all else was.
     """
     publisher, store = publisher or _publisher(study), open_store(study.store)
     trainer, records = Trainer(store, frozen=True), list[Record]()
-    held, hurry = publisher.runs(), _hurry(publisher.uri, seconds)
+    held, hurry, lost = publisher.runs(), _hurry(publisher.uri, seconds), dict[str, StoreError]()
     for trial in study_trials(study, store):
         rows = load_records(store, study.name, [trial])
         if not rows:
             continue
         records += rows
         done, run = len({record["level"] for record in rows}), trial_run(trial)
-        at = held.get(run.key)
-        first = at.levels if at else 0
-        for level in islice(find_tickets(trial.spec, trainer), done) if first < done else ():
-            if level.level >= first:
-                hurry()
-                at = publisher.publish(run, level, level_records(trial, study.name, level), at)
-        if at:
-            whole = done == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance)
-            held[run.key] = publisher.finish(run, held=at) if whole else at
+        first = held[run.key].levels if run.key in held else 0
+        try:
+            for level in islice(find_tickets(trial.spec, trainer), done) if first < done else ():
+                if level.level >= first:
+                    hurry()
+                    told, files = level_records(trial, study.name, level), level_files(level)
+                    held[run.key] = publisher.publish(run, level, told, held.get(run.key), files)
+        except StoreError as error:
+            lost[trial.id] = error
+            continue
+        if done == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance):
+            held[run.key] = publisher.finish(run, held=held[run.key])
     axes, rows_of = make_plan(study).axes, defaultdict[str, list[Record]](list)
     for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
         rows_of[row["spec_digest"]].append(row)
@@ -134,7 +143,15 @@ def publish_missing(
     for key in said.keys() & held.keys():
         hurry()
         publisher.publish_compared(held[key], said[key], rows_of[key])
+    if lost:
+        raise StoreError(_unpublished(lost))
     return len(said)
+
+
+def _unpublished(lost: Mapping[str, StoreError]) -> str:
+    trial, error = next(iter(lost.items()))
+    others = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+    return f"trial {trial}{others} could not be published: {error}"
 
 
 def _hurry(uri: str, seconds: float) -> Callable[[], None]:

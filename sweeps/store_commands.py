@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from lth_core.errors import SpecError
-from lth_core.store import S3, Store, open_store
+from lth_core.store import S3, Store, open_store, store_clock
 from sweeps.console import AsJson, out, print_json
+
+if TYPE_CHECKING:
+    from lth_core.faults import Fault
 
 store_app = typer.Typer(no_args_is_help=True, help="The result store: its size, its soundness.")
 
@@ -55,25 +58,34 @@ def store_verify(
     remove: Annotated[
         bool, typer.Option("--remove", help="Delete faulty entries; the next sweep remakes them.")
     ] = False,
+    older: Annotated[
+        str, typer.Option(help="How long ago what is removed must have been written: 30m, 1d.")
+    ] = "1h",
 ) -> None:
     """Read every entry and blob of the store; a line for each fault, and 1 where there is any.
 
-    An entry that a sweep is writing meanwhile may look cut off."""
+    An entry that a sweep is writing meanwhile may look cut off; --remove leaves it alone."""
     from dataclasses import asdict
 
     from lth_core.faults import find_faults
 
-    store, found = the_store(where), 0
+    store, since = the_store(where), _seconds(older)
+    limit, found, left = store_clock(store) - since if remove else 0.0, 0, 0
     for fault in find_faults(store):
-        found += 1
-        if remove:
-            store.delete(fault.kind, fault.digest)
+        removed = remove and _removed(store, fault, limit)
+        found, left = found + 1, left + (remove and not removed)
         if as_json:
-            print_json([{**asdict(fault), "removed": remove}])
+            print_json([{**asdict(fault), "removed": removed}])
         else:
-            out.print(fault.fault + (", removed" if remove else ""), soft_wrap=True, markup=False)
+            done = (", removed" if removed else f", left: younger than {older}") if remove else ""
+            out.print(fault.fault + done, soft_wrap=True, markup=False)
     if not as_json:
         out.print("Sound." if not found else f"{found} of the entries are faulty.", markup=False)
+        if left:
+            said = (
+                f"{left} were left, for a sweep may be writing them; --older 0s removes them too."
+            )
+            out.print(said, markup=False)
     if found:
         raise typer.Exit(1)
 
@@ -110,6 +122,15 @@ def store_gc(
     for kind, row in rows:
         table.add_row(kind, str(row["entries"]), str(row["files"]), human(row["bytes"]))
     out.print(table)
+
+
+def _removed(store: Store, fault: Fault, limit: float) -> bool:
+    """Delete a faulty entry, unless any of it was written since."""
+    written = store.files.files(f"{fault.kind}/{fault.digest}")
+    if any(found.modified > limit for found in written):
+        return False
+    store.delete(fault.kind, fault.digest)
+    return True
 
 
 def the_store(where: str) -> Store:

@@ -18,7 +18,7 @@ from lth_core.train import CHECKPOINT_EVERY, Trainer
 from lth_core.when import method
 from sweeps.config import Stop
 from sweeps.plan import Trial
-from sweeps.records import save_records
+from sweeps.records import TRIALS, record_key, save_records
 from sweeps.stopping import why_stop
 from tracking.background import background_of
 from tracking.publish import Publisher, TrialRun
@@ -57,6 +57,9 @@ def run_trial(
     publishing = background_of(setting.tracking) if setting.tracking else None
     run = trial_run(trial)
     try:
+        if not trainer.store.has(TRIALS, record_key(setting.study, trial)):
+            # So that `lth store gc` leaves what its first level is being trained from.
+            save_records(trainer.store, setting.study, setting.study_digest, trial, records)
         for level in find_tickets(trial.spec, trainer, keep):
             rows = level_records(trial, setting.study, level)
             records += rows

@@ -74,7 +74,7 @@ class Trainer:
         self.ending = threading.Event()
         """Once set, whatever is being trained is kept as it stands and left: PreemptedError."""
         self._interrupted = set[str]()
-        """Digests of trainings of which a checkpoint was kept or taken up."""
+        """Digests of trainings of which there was a checkpoint, or was kept one."""
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._finals: OrderedDict[str, tuple[State, Mask]] = OrderedDict()
         self._masks: OrderedDict[str, Mask] = OrderedDict()
@@ -85,26 +85,32 @@ class Trainer:
 
     def _result(self, job: Job) -> Result:
         training = self._kept.training(job)
+        if training and not self._lost(job, job.keep):
+            return Result(job, training, reused=True)
+        self._refuse_if_frozen(job)
+        with claimed(self.store.files, job.digest, lambda: self.known(job)) as mine:
+            if mine:
+                return self._made(job)
+        return self._result(job)  # another made it
+
+    def _made(self, job: Job) -> Result:
+        """What the store lacks of a job, trained: all of it, or up to the last lost point."""
+        training = self._kept.training(job)
         if training is None:
-            self._refuse_if_frozen(job)
-            with claimed(
-                self.store.files, job.digest, lambda: self.known(replace(job, keep=()))
-            ) as mine:
-                if mine:
-                    return Result(job, self._train(job)[0], reused=False)
-            training = self._kept.training(job)
-        if training is None:  # another made it, and it is lost again
-            return self._result(job)
-        lost = [k for k in job.keep if self._kept.entry("points", point(job, k).digest) is None]
-        if lost:
-            again = self._run(replace(job, last=max(lost), keep=tuple(lost)))
+            return Result(job, self._train(job)[0], reused=False)
+        if lost := self._lost(job, job.keep):
+            again = self._run(job, lost=lost)
             self._kept.put_points(job, again.points, again.mask)
+            self._drop_checkpoint(job)
         return Result(job, training, reused=True)
 
     def known(self, job: Job) -> bool:
-        """Whether the store has the job and its rewind points."""
-        wanted = [("trainings", job.digest), *(("points", point(job, k).digest) for k in job.keep)]
-        return all(self._kept.entry(kind, digest) is not None for kind, digest in wanted)
+        """Whether the store has the job, so that it can be read, and its rewind points."""
+        return self._kept.training(job) is not None and not self._lost(job, job.keep)
+
+    def _lost(self, job: Job, steps: Sequence[int]) -> list[int]:
+        """The steps of which the store has no rewind point."""
+        return [k for k in steps if self._kept.entry("points", point(job, k).digest) is None]
 
     # What recipes ask for
 
@@ -225,12 +231,12 @@ class Trainer:
         )  # fmt: skip
         self._kept.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
-        if job.digest in self._interrupted:
-            drop_checkpoint(self.store, job)
+        self._drop_checkpoint(job)
         self._kept.pace(job, training.seconds, self.device)
         return training, final
 
-    def _run(self, job: Job, start: State | None = None) -> Outcome:
+    def _run(self, job: Job, start: State | None = None, *, lost: Sequence[int] = ()) -> Outcome:
+        """Train a job; or, where only rewind points of it are lost, as far as to the last one."""
         self._refuse_if_frozen(job)
         mask = self.mask(job.mask, job)
         start = self.start(job) if start is None else start
@@ -244,21 +250,23 @@ class Trainer:
         return self._finish(
             job,
             Task(model=model, masking=self._masking(job, model, mask, start), data=dataset,
-                 spec=_steps_as(job), order=order, first=job.first, last=job.last,
-                 keep=job.keep)
+                 spec=_steps_as(job), order=order, first=job.first,
+                 last=max(lost, default=job.last), keep=lost or job.keep)
         )  # fmt: skip
 
     def _finish(self, job: Job, task: Task) -> Outcome:
         """Train a task from its start, or from where an interrupted process has left it."""
         running, kept_at = Run(task), time.monotonic()
-        begun = kept_checkpoint(self.store, job)
-        if begun and running.fits(begun):
-            running.restore(begun)
+        if begun := kept_checkpoint(self.store, job):
             self._interrupted.add(job.digest)
+            passed = [step for step in task.keep if step < begun.step]
+            # Whoever left it may have kept fewer points, and none is passed again.
+            if running.fits(begun) and not self._lost(job, passed):
+                running.restore(begun)
         for done in running:
             ending = self.ending.is_set()
             due = ending or time.monotonic() - kept_at > self.checkpoint_every
-            if done == job.last or not due:
+            if done == task.last or not due:
                 continue
             self._kept.put_points(job, running.points, task.masking.mask)
             running.points.clear()
@@ -271,9 +279,16 @@ class Trainer:
                 )
         return running.outcome()
 
+    def _drop_checkpoint(self, job: Job) -> None:
+        if job.digest in self._interrupted:
+            drop_checkpoint(self.store, job)
+
     def _refuse_if_frozen(self, job: Job) -> None:
         if self.frozen:
-            raise StoreError(f"the store has lost training {job.digest}; sweep again to remake it")
+            raise StoreError(
+                f"the store has lost training {job.digest}, or it was altered: take out what is "
+                "altered with `lth store verify --remove`, and sweep again to remake it"
+            )
 
     def network(self, job: Job, state: State) -> nn.Module:
         """The job's network with a state, on the device, in training mode."""

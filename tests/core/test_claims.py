@@ -1,26 +1,32 @@
 """Claims between real processes: one trains, the others wait, and no dead one is waited for."""
 
+import json
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from lth_core.claims import claimed
-from lth_core.files import FolderFiles, MemoryFiles
+from lth_core import claims
+from lth_core.claims import SETTLING, claimed, myself
+from lth_core.files import Files, FolderFiles, MemoryFiles
 
 TRAIN = """
 import sys, time
 from pathlib import Path
 from lth_core.claims import claimed
 from lth_core.files import FolderFiles
-root, name, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+root, gate, seconds, lease = Path(sys.argv[1]), Path(sys.argv[2]), *map(float, sys.argv[3:])
 files = FolderFiles(root / "store")
 print("ready", flush=True)
-with claimed(files, "job", lambda: (root / "done").exists(), lease=float(sys.argv[4])) as mine:
+while not gate.exists():
+    time.sleep(0.001)
+with claimed(files, "job", lambda: (root / "done").exists(), lease) as mine:
     print("mine" if mine else "another's", flush=True)
     if mine:
         time.sleep(seconds)
@@ -33,15 +39,21 @@ Process = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Process]:
-    """Starts processes that each ask for the claim, and train for so many seconds."""
+    """Starts processes that each ask for the claim, and train for so many seconds.
+
+    One says that it is ready when it has imported all, and asks once its gate is there: by
+    default at once.
+    """
     with ExitStack() as stack:
 
-        def start(name: str, seconds: float, lease: float = 60) -> subprocess.Popen[str]:
-            arguments = [sys.executable, "-c", TRAIN, str(tmp_path), name, str(seconds), str(lease)]
+        def start(
+            seconds: float, lease: float = 60, gate: Path = tmp_path
+        ) -> subprocess.Popen[str]:
+            said_to_it = map(str, (tmp_path, gate, seconds, lease))
+            arguments = [sys.executable, "-c", TRAIN, *said_to_it]
             begun = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
             stack.enter_context(begun)
             stack.callback(begun.kill)
-            assert said(begun) == "ready"
             return begun
 
         yield start
@@ -57,10 +69,13 @@ def claim(root: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_of_many_processes_one_trains_and_the_others_wait_for_it(
+def test_of_many_processes_that_ask_at_once_one_trains_and_the_others_wait_for_it(
     process: Process, tmp_path: Path
 ) -> None:
-    every = [process(str(number), 0.5) for number in range(4)]
+    gate = tmp_path / "gate"
+    every = [process(2, gate=gate) for _ in range(4)]
+    assert [said(each) for each in every] == ["ready"] * 4
+    gate.touch()
     answers = [said(each) for each in every]
     assert sorted(answers) == ["another's"] * 3 + ["mine"]
     assert [each.wait(20) for each in every] == [0] * 4
@@ -69,9 +84,10 @@ def test_of_many_processes_one_trains_and_the_others_wait_for_it(
 
 @pytest.mark.slow
 def test_a_killed_holder_of_this_machine_is_followed_at_once(process: Process) -> None:
-    first = process("first", 600)
-    assert said(first) == "mine"
-    second = process("second", 0)
+    first = process(600)
+    assert [said(first), said(first)] == ["ready", "mine"]
+    second = process(0)
+    assert said(second) == "ready"
     first.kill()
     first.wait()
     begun = time.monotonic()
@@ -81,12 +97,108 @@ def test_a_killed_holder_of_this_machine_is_followed_at_once(process: Process) -
 
 
 @pytest.mark.slow
-def test_a_holder_that_renews_its_claim_keeps_it_beyond_the_lease(process: Process) -> None:
-    first = process("first", 3, lease=1)
-    assert said(first) == "mine"
-    second = process("second", 0, lease=1)
+def test_a_holder_that_renews_its_claim_keeps_it_beyond_the_lease(
+    process: Process, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    first, second = process(12, lease=10), process(0, lease=10, gate=gate)
+    assert [said(first), said(first), said(second)] == ["ready", "mine", "ready"]
+    gate.touch()
     assert said(second) == "another's"
     assert [first.wait(20), second.wait(20)] == [0, 0]
+
+
+# The contract, over every place: threads ask at once
+
+
+@pytest.fixture
+def digests(files: Files, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Jobs that are asked for. On S3 a busy machine may take its time between look and write."""
+    if files.exclusive:
+        return "abc"
+    monkeypatch.setattr(claims, "SETTLING", 1.5)
+    return "a"
+
+
+DEAD = json.dumps({**myself(), "born": "long ago", "token": "dead"}).encode()
+
+
+def trainings(files: Files, digests: Sequence[str]) -> Counter[str]:
+    """How often each job is trained where four ask for each, all of them at once."""
+    done, trained = set[str](), list[str]()
+    start = threading.Barrier(4 * len(digests))
+
+    def ask(digest: str) -> None:
+        start.wait()
+        with claimed(files, digest, lambda: digest in done) as mine:
+            if mine:
+                trained.append(digest)
+                time.sleep(1)
+                done.add(digest)
+
+    threads = [threading.Thread(target=ask, args=(digest,)) for digest in [*digests] * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Counter(trained)
+
+
+def test_of_many_that_ask_at_once_one_trains(files: Files, digests: str) -> None:
+    assert trainings(files, digests) == Counter(digests)
+    assert not list(files.files(""))
+
+
+def test_of_many_that_find_a_holder_dead_one_trains(files: Files, digests: str) -> None:
+    for digest in digests:
+        files.write(f"claims/{digest}/claim.json", DEAD)
+    assert trainings(files, digests) == Counter(digests)
+    assert not list(files.files(""))
+
+
+def test_of_many_one_trains_where_several_may_create_the_claim() -> None:
+    class Hasty(MemoryFiles):
+        """Looks whether there is one, and writes a moment later: as S3."""
+
+        exclusive = False
+
+        def create(self, path: str, content: bytes) -> bool:
+            if self.read(path):
+                return False
+            time.sleep(0.05)
+            self.write(path, content)
+            return True
+
+    assert trainings(Hasty(), "abc") == Counter("abc")
+
+
+def test_claim_that_nobody_else_asks_for_is_had_without_waiting_where_creation_is_exclusive(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = list[float]()
+    monkeypatch.setattr("lth_core.claims.time.sleep", waits.append)
+    with claimed(files, "job", lambda: False) as mine:
+        assert mine
+    assert waits == [] if files.exclusive else [SETTLING]
+
+
+def test_claim_that_was_taken_over_is_left_to_who_has_it(files: Files) -> None:
+    path, theirs = "claims/job/claim.json", b'{"token": "theirs"}'
+    with claimed(files, "job", lambda: False, lease=0.3) as mine:
+        assert mine
+        files.write(path, theirs)
+        time.sleep(0.3)  # six beats
+        assert files.read(path) == theirs
+    assert files.read(path) == theirs
+
+
+def test_claim_that_was_swept_away_is_renewed_all_the_same(files: Files) -> None:
+    with claimed(files, "job", lambda: False, lease=0.3) as mine:
+        assert mine
+        files.delete("claims/job")
+        time.sleep(0.3)
+        assert files.read("claims/job/claim.json")
+    assert files.read("claims/job/claim.json") is None
 
 
 @pytest.mark.parametrize("left", [b"", b"{", b"[]", b'{"machine": "elsewhere", "process": 1}'])

@@ -147,6 +147,63 @@ def test_one_of_many_that_create_a_file_succeeds(tmp_path: Path) -> None:
         assert sorted(made) == [False] * 7 + [True]
 
 
+# A power cut
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is synced to the disk from now on: each file or folder, under its name of then."""
+    seen, real = list[Path](), os.fsync
+
+    def sync(number: int) -> None:
+        seen.append(Path(os.readlink(f"/proc/self/fd/{number}")))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    return seen
+
+
+def test_what_is_durable_is_synced_with_the_name_it_ends_up_under(
+    synced: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        synced.append(target)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    FolderFiles(tmp_path).write("a/b/x", b"content")
+    scratch, named, folder = synced
+    assert scratch.parent == folder == tmp_path / "a/b"
+    assert named == tmp_path / "a/b/x"
+    synced.clear()
+    FolderFiles(tmp_path).write("a/b/x", b"content", durable=False)
+    assert synced == [tmp_path / "a/b/x"]
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_file_system_that_syncs_no_folders_is_written_to_and_a_broken_one_is_told(
+    number: int, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def sync(file: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{file}"):
+            raise OSError(number, os.strerror(number))
+        real(file)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    files = FolderFiles(tmp_path)
+    if passes:
+        files.write("a/x", b"content")
+    else:
+        with pytest.raises(StoreError, match=r"cannot write a/x \(Input/output error\)"):
+            files.write("a/x", b"content")
+    assert files.read("a/x") == b"content"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["x"]
+
+
 # NFS
 
 

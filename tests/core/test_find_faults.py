@@ -1,6 +1,7 @@
 """`find_faults`: every corruption of a store of a real search is found, and nothing else."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import load, save
 
 from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.faults import find_faults
+from lth_core.files import MemoryFiles
 from lth_core.store import Store, open_store
 
 SPEC = TicketSpec(
@@ -171,3 +173,31 @@ def test_claims_are_no_entries() -> None:
     store = Store()
     store.files.create("claims/d/claim.json", b"{}")
     assert list(find_faults(store)) == []
+
+
+# Beside a sweep
+
+
+class Meanwhile(MemoryFiles):
+    """Something happens when a path is read for the first time."""
+
+    happens: dict[str, Callable[[], None]]
+
+    def read(self, path: str) -> bytes | None:
+        content = super().read(path)
+        self.happens.pop(path, lambda: None)()
+        return content
+
+
+def test_what_is_written_or_deleted_while_it_is_looked_at_is_no_fault() -> None:
+    files = Meanwhile()
+    store, manifest = Store(files), "checkpoints/{}/entry.json"
+    for digest in ("begun", "over", "torn"):
+        store.files.write(f"checkpoints/{digest}/run-0123456789abcdef.safetensors", b"x")
+    files.happens = {
+        manifest.format("begun"): lambda: store.put("checkpoints", "begun", {}),
+        manifest.format("over"): lambda: store.delete("checkpoints", "over"),
+    }
+    (fault,) = find_faults(store)
+    assert fault.digest == "torn"
+    assert not files.happens

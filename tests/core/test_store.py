@@ -342,3 +342,20 @@ def test_open_store_is_a_folder_or_memory(tmp_path: Path) -> None:
     open_store(str(tmp_path / "a" / "b")).put("k", "d", META)
     assert open_store(str(tmp_path / "a" / "b")).has("k", "d")
     assert not open_store(None).has("k", "d")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"meta": [], "blobs": {}},
+        {"meta": {}, "blobs": []},
+        {"meta": {}, "blobs": {"a": {"file": "..", "sha256": "0", "size": 0}}},
+        {"meta": {}, "blobs": {"a": {"file": 3, "sha256": "0", "size": 0}}},
+        {"meta": {}, "blobs": {"a": {"file": "a-0.b", "size": 0}}},
+        {"meta": {}},
+    ],
+)
+def test_entry_of_another_hand_is_corrupt_whatever_its_checksum(said: object, files: Files) -> None:
+    files.write("k/d/entry.json", manifest_of(said))
+    with pytest.raises(CorruptEntryError, match="is torn or altered"):
+        Store(files).get("k", "d")

@@ -106,7 +106,7 @@ def test_harmed_entries_and_nothing_else_are_made_again(
     flip(one(f"trainings/{jobs[3][3]}/mask-*"))
     flip(one("points/*/state-*"))
     called = subprocess.run(
-        [LTH, "store", "verify", swept.store, "--remove", "--json"],
+        [LTH, "store", "verify", swept.store, "--remove", "--older", "0s", "--json"],
         cwd=swept.folder, env=swept.env, capture_output=True, text=True,
     )  # fmt: skip
     assert called.returncode == 1, called.stderr

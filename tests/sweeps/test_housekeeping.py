@@ -1,8 +1,10 @@
 """`lth store gc`: what a study needs stays, the rest goes, whatever happens meanwhile."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import StudyOf, search, tiny_fields
+from tiny import StudyOf, search, setting_of, tiny_fields
 
 from lth_core import Trainer, find_tickets
 from lth_core.errors import SpecError, StoreError
 from lth_core.faults import find_faults
 from lth_core.files import Found, MemoryFiles
 from lth_core.store import Store, open_store
+from sweeps import housekeeping
 from sweeps.config import Study
 from sweeps.housekeeping import collect
+from sweeps.needs import entries_of
 from sweeps.plan import make_plan
 from sweeps.reader import parse_study
 from sweeps.records import register
+from sweeps.trainable import run_trial
 
 DAY = 86400.0
 ONE = {"axes.seed": [0]}
@@ -279,6 +284,67 @@ def test_entry_that_is_written_again_meanwhile_stays() -> None:
     store.put("trainings", "nobodys", {})
     assert collect(store, 0) == []
     assert store.files.read("trainings/nobodys/entry.json") == b"new"
+
+
+@pytest.mark.parametrize(("step", "lost"), [("read_entries", 0), ("_remove", 1)])
+def test_study_that_comes_while_it_collects_finds_what_it_reuses(
+    step: str, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at what is needed and the removal; or once the removal has begun."""
+    store, real = copy_of(everything()), getattr(housekeeping, step)
+    for name in SHARING:
+        for key in entries_of(store, name):
+            store.delete(*key)
+    whole = entries(store)
+
+    def comes(*arguments: Any) -> Any:
+        if not store.digests("studies"):
+            register(store, study_of("rewound"))
+        return real(*arguments)
+
+    monkeypatch.setattr(housekeeping, step, comes)
+    monkeypatch.setattr(housekeeping, "LOOK_AGAIN", 0)
+    went = {garbage.key for garbage in collect(store, 0)}
+    assert entries(store) == (whole - went) | {("studies", store.digests("studies")[0])}
+    needed = {key for key in kept_for({"rewound"}) if key[0] not in ("studies", "trials")}
+    assert len(needed - entries(store)) <= lost
+    assert whole - needed == went - needed
+
+
+def test_trial_in_its_first_training_keeps_its_checkpoint_and_rewind_point(tiny: StudyOf) -> None:
+    """A sample of a search, or a probe: what plans tell does not name it."""
+    store, study = Store(), tiny({"base.rewind": "10it", "axes.seed": [0]})
+    trainer = Trainer(store, checkpoint_every=0)
+    (trial,) = make_plan(study).trials
+    waiting, going_on = threading.Event(), threading.Event()
+
+    class Stops:
+        def is_set(self) -> bool:
+            if store.digests("points"):
+                waiting.set()
+                going_on.wait(60)
+            return False
+
+    trainer.ending = Stops()  # type: ignore[assignment]
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(list, run_trial(trial, setting_of(study), trainer))
+        assert waiting.wait(60)
+        before = entries(store)
+        collect(store, 0)
+        assert entries(store) == before
+        assert {kind for kind, _ in before} >= {"checkpoints", "points", "trials"}
+        going_on.set()
+        assert len(training.result()) == 3
+
+
+def test_study_whose_name_ends_as_scratch_does_keeps_its_status() -> None:
+    store, study = Store(), parse_study(tiny_fields({**ONE, "name": "x.tmp"}))
+    sweep(store, study)
+    store.put("status", "x.tmp", {"state": "running"})
+    store.files.write("status/.0123.tmp/entry.json", b"half deleted")
+    before = entries(store)
+    assert [garbage.key for garbage in collect(store, 0)] == [("status", ".0123.tmp")]
+    assert entries(store) == before
 
 
 # What cannot be read

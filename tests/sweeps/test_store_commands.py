@@ -1,7 +1,9 @@
 """`lth store` as a user calls it: on a folder, on S3, by a study's name."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,7 @@ def test_verify_names_each_fault_and_removes_it_when_asked(mine: Path, lth: Lth)
         ],
         "2 of the entries are faulty.",
     ]
-    listed = rows(lth("store", "verify", "--json", "--remove"))
+    listed = rows(lth("store", "verify", "--json", "--remove", "--older", "0s"))
     assert [(row["kind"], row["digest"], row["removed"]) for row in listed] == [
         ("trainings", torn.name, True), ("trainings", lost.name, True)
     ]  # fmt: skip
@@ -118,6 +120,31 @@ def test_verify_names_each_fault_and_removes_it_when_asked(mine: Path, lth: Lth)
     for _ in search(study, Trainer(open_store(study.store))):
         pass
     assert (torn.exists(), lost.exists()) == (True, True)
+
+
+def test_verify_removes_nothing_that_was_written_within_the_hour_and_says_so(
+    mine: Path, lth: Lth
+) -> None:
+    """A sweep that runs beside it has written a ticket's blobs, and not yet what names them."""
+    old, new = sorted(mine.glob("trainings/*"))[:2]
+    for entry, ago in ((old, 3700), (new, 3500)):
+        (entry / "entry.json").unlink()
+        for path in entry.iterdir():
+            os.utime(path, 2 * (time.time() - ago,))
+    listed = rows(lth("store", "verify", "--json", "--remove"))
+    assert [(row["digest"], row["removed"]) for row in listed] == [
+        (old.name, True), (new.name, False)
+    ]  # fmt: skip
+    assert (old.exists(), new.exists()) == (False, True)
+    called = lth("store", "verify", "--remove")
+    assert called.code == 1
+    assert called.out.splitlines() == [
+        f"trainings/{new.name}/entry.json: is missing, left: younger than 1h",
+        "1 of the entries are faulty.",
+        "1 were left, for a sweep may be writing them; --older 0s removes them too.",
+    ]
+    assert lth("store", "verify", "--remove", "--older", "30m").out.count("removed") == 1
+    assert not new.exists()
 
 
 # What can go
@@ -145,6 +172,7 @@ def test_gc_says_what_goes_by_kind(mine: Path, lth: Lth) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["verify", "--older", "x"], "--older: must be a number of s, m, h or d, but got 'x'; known"),
         (["gc", "--older", "1 day"], "--older: must be a number of s, m, h or d, but got '1 day'; known"),
         (["gc", "--forget", "x"], "--forget: must be a study of the store, but got 'x'; known: tiny"),
         (["du", "nowhere"], "STORE: is neither a store nor a study, but got 'nowhere'; known: ./lth-store"),

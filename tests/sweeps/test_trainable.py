@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
-from tiny import Record, StudyOf, search, setting_of, timeless
+import pytest
+from tiny import Called, Lth, Record, StudyOf, search, setting_of, timeless
 
 from lth_core import Trainer
+from lth_core.errors import PreemptedError
 from lth_core.store import Store, open_store
 from sweeps.config import Study
 from sweeps.plan import make_plan
-from sweeps.records import load_records, with_verdicts
+from sweeps.records import load_records, record_key, with_verdicts
+from sweeps.studies import remember
 from sweeps.trainable import run_trial
 
 CONTRACT = {
@@ -101,6 +104,36 @@ def test_trial_cut_off_has_its_finished_levels_in_the_store(tiny: StudyOf) -> No
     levels.close()
     assert load_records(trainer.store, "tiny", [trial]) == begun
     assert [row["reused"] for row in rows_of(study, trainer)] == [True] * 3 + [False] * 2
+
+
+def test_trial_is_known_to_its_store_before_it_has_trained_anything(
+    tiny: StudyOf, lth: Lth
+) -> None:
+    """And one that has no records yet is in nobody's way."""
+    study = tiny({"axes.seed": [0]})
+    (trial,), trainer = make_plan(study).trials, Trainer(open_store(study.store))
+    remember(study)
+    trainer.ending.set()
+    with pytest.raises(PreemptedError):
+        list(run_trial(trial, setting_of(study), trainer))
+    assert trainer.store.digests("trials") == [record_key("tiny", trial)]
+    assert load_records(trainer.store, "tiny", [trial]) == []
+    for command in ("report", "sync", "verify"):
+        assert lth(command, "tiny").code == 2
+    assert "must have been swept into" in lth("report", "tiny").err
+    assert lth("ticket", "ls", "--json") == Called(0, "", "")
+    assert lth("store", "verify").code == lth("store", "du").code == 0
+    assert [row["reused"] for row in rows_of(study, Trainer(trainer.store))] == [False] * 5
+
+
+def test_records_of_a_trial_stay_while_it_is_searched_again(tiny: StudyOf) -> None:
+    study, trainer = tiny({"axes.seed": [0]}), Trainer()
+    (trial,), rows = make_plan(study).trials, rows_of(study, trainer)
+    trainer.store.delete("trainings", rows[0]["training_digest"])
+    trainer.ending.set()
+    with pytest.raises(PreemptedError):
+        list(run_trial(trial, setting_of(study), trainer))
+    assert load_records(trainer.store, "tiny", [trial]) == rows
 
 
 def test_more_levels_train_only_the_new_ones(tiny: StudyOf) -> None:

@@ -1,8 +1,11 @@
 import logging
 import random
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +13,14 @@ import torch
 from toys import jobs_of, same, timeless
 
 from lth_core import ModelSpec, TicketSpec, Trainer, data, find_tickets, models, open_store
+from lth_core.errors import PreemptedError, StoreError
 from lth_core.jobs import Job
 from lth_core.masks import State
 from lth_core.results import LevelResult
 from lth_core.seeds import generator
+from lth_core.store import Store
+from lth_core.train.checkpoint import Checkpoint
+from lth_core.train.loop import Outcome, Run
 
 Final = Callable[[Job], State]
 
@@ -95,6 +102,144 @@ def test_rewind_point_of_a_known_run_is_made_up_for_without_it(tiny: TicketSpec)
     assert trainer.known(job)
     assert levels[0].results["dense"].reused
     assert numbers(levels) == numbers(list(find_tickets(later, Trainer())))
+
+
+# What an interrupted run, another version or another process has left
+
+
+class Counting(Trainer):
+    """Notes the jobs of its runs, and the claims that were held meanwhile."""
+
+    def __init__(self, store: Store, ends_after: int = 10**6) -> None:
+        super().__init__(store, "cpu")
+        self.runs, self.claims = list[str](), set[str]()
+        self.ending = After(ends_after)  # type: ignore[assignment]
+
+    def _run(self, job: Job, *args: Any, **kwargs: Any) -> Outcome:
+        self.runs.append(job.digest)
+        self.claims |= set(self.store.digests("claims"))
+        return super()._run(job, *args, **kwargs)
+
+
+class After:
+    """An event that is set once it was asked so often: each step asks."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def is_set(self) -> bool:
+        self.steps -= 1
+        return self.steps < 0
+
+
+def dense_of(spec: TicketSpec, *keep: int) -> Job:
+    return replace(jobs_of(spec)[0]["dense"], keep=keep)
+
+
+def undisturbed(job: Job) -> dict[str, Any]:
+    """What the store has of a job, but for its time, when nothing comes in between."""
+    store = Store()
+    Trainer(store)([job])
+    return told(store)
+
+
+def told(store: Store) -> dict[str, Any]:
+    entries = {(kind, digest): store.get(kind, digest)
+               for kind in ("trainings", "points") for digest in store.digests(kind)}  # fmt: skip
+    return {
+        digest: ({**e.meta, "seconds": 0, "finished_at": 0}, [b["sha256"] for b in e.blobs.values()])
+        for (_, digest), e in entries.items() if e
+    }  # fmt: skip
+
+
+def preempted(store: Store, job: Job, steps: int) -> None:
+    with pytest.raises(PreemptedError):
+        Counting(store, steps)([job])
+    assert len(store.digests("checkpoints")) == 1
+
+
+@pytest.mark.parametrize("at", [5, 10, 31])
+def test_run_is_gone_on_with_from_a_checkpoint_behind_a_rewind_point_only_if_that_is_kept(
+    at: int, tiny: TicketSpec
+) -> None:
+    """One trainer was told to end at a step; another, who rewinds to step 10, goes on."""
+    store = Store()
+    later = Counting(store)
+    preempted(store, dense_of(tiny), at - 1)
+    job = dense_of(tiny, 10)
+    taken = list[int]()
+    later_restore = Run.restore
+
+    def restore(run: Run, begun: Checkpoint) -> None:
+        taken.append(begun.step)
+        later_restore(run, begun)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "restore", restore)
+        (result,) = later([job])
+    assert taken == ([at] if at <= 10 else [])
+    assert not result.reused
+    assert later.runs == [job.digest]
+    assert later.known(job)
+    assert told(store) == undisturbed(job)
+    assert not store.digests("checkpoints")
+
+
+def test_lost_rewind_points_are_made_under_a_claim_and_only_once(tiny: TicketSpec) -> None:
+    store, job = Store(), dense_of(tiny, 5, 12)
+    Trainer(store)([replace(job, keep=())])
+    ready = threading.Barrier(2)
+    trainers = [Counting(store), Counting(store)]
+
+    def ask(trainer: Counting) -> None:
+        ready.wait()
+        assert trainer([job])[0].reused
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(ask, trainers))
+    assert trainers[0].runs + trainers[1].runs == [job.digest]
+    assert trainers[0].claims | trainers[1].claims == {job.digest}
+    assert told(store) == undisturbed(job)
+
+
+def test_making_lost_rewind_points_can_be_interrupted_and_leaves_nothing_behind(
+    tiny: TicketSpec,
+) -> None:
+    store, job = Store(), dense_of(tiny, 5, 12)
+    Trainer(store)([replace(job, keep=())])
+    for steps in (2, 5):  # before and behind the first point
+        preempted(store, job, steps)
+    trainer = Counting(store)
+    assert trainer([job])[0].reused
+    assert told(store) == undisturbed(job)
+    assert not store.digests("checkpoints")
+
+
+def test_training_of_which_another_version_says_too_little_is_made_again(tiny: TicketSpec) -> None:
+    store, job = Store(), dense_of(tiny, 5)
+    Trainer(store)([job])
+    entry = store.get("trainings", job.digest)
+    assert entry is not None
+    little = {key: value for key, value in entry.meta.items() if key != "layers"}
+    store.put("trainings", job.digest, little, {name: entry.blob(name) for name in entry.blobs})
+    trainer = Counting(store)
+    assert not trainer.known(job)
+    assert not trainer([job])[0].reused
+    assert trainer.known(job)
+    assert told(store) == undisturbed(job)
+
+
+def test_trainer_that_may_not_train_says_how_to_get_what_is_lost(tiny: TicketSpec) -> None:
+    for kept in ((), (5,)):
+        store, job = Store(), dense_of(tiny, 5)
+        if kept:
+            Trainer(store)([replace(job, keep=())])
+        with pytest.raises(
+            StoreError,
+            match=f"lost training {job.digest}.*`lth store verify --remove`.*sweep again",
+        ):
+            Trainer(store, frozen=True)([job])
+        assert not store.digests("claims")
 
 
 # A result is a function of its spec
