@@ -28,7 +28,7 @@ class S3Server:
 
     def make_bucket(self, name: str) -> None:
         request = urllib.request.Request(f"{self.address}/{name}", method="PUT")
-        urllib.request.urlopen(request, timeout=30).close()
+        urllib.request.urlopen(request, timeout=120).close()
 
     def requests(self) -> list[str]:
         """Every request so far: `GET /bucket/key`."""
@@ -61,7 +61,7 @@ def s3_on_loopback(folder: Path, **environment: str) -> Iterator[S3Server]:
             stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment},
         )  # fmt: skip
     try:
-        patience = time.monotonic() + 60
+        patience = time.monotonic() + 240
         while not (found := re.search(r"Running on (http://127.0.0.1:\d+)", log.read_text())):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < patience, log.read_text()
@@ -71,7 +71,7 @@ def s3_on_loopback(folder: Path, **environment: str) -> Iterator[S3Server]:
         yield server
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.fixture(scope="session")

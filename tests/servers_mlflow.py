@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,28 @@ from servers import BUCKET, S3Server
 
 from tracking import names
 
+PORTS, WORKERS = range(20_000, 32_000), 16
+"""Linux gives a connection a higher port, Ray a worker a lower one: a server that was killed finds
+its own free when it starts again. Each of so many pytest workers has ports apart."""
+
+
+def own_ports() -> Iterator[int]:
+    """This pytest worker's ports, in an order of this process's own, each once."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    own = PORTS[worker % WORKERS :: WORKERS]
+    yield from random.SystemRandom().sample(own, len(own))
+
+
+_ports = own_ports()
+
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+    """A port of loopback that nobody listens on, and that nobody else is given."""
+    for port in _ports:
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("all ports are taken")
 
 
 def postgres_tools() -> Path | None:
@@ -67,7 +83,7 @@ def postgres(tools: Path) -> Iterator[str]:
         yield f"postgresql+psycopg2:///postgres?host={folder}&user=postgres"
     finally:
         process.send_signal(signal.SIGINT)  # fast: it waits for no client
-        process.wait(timeout=30)
+        process.wait(timeout=120)
         log.close()
         shutil.rmtree(folder)
 
@@ -98,12 +114,12 @@ class MlflowServer:
     def kill(self) -> None:
         """kill -9, its worker process too."""
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=120)
 
 
 def wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until a server answers; it must not end before that."""
-    for _ in range(240):
+    for _ in range(600):
         try:
             urllib.request.urlopen(f"{uri}/health", timeout=5).close()
             return
@@ -129,13 +145,16 @@ class FaultyServer(ThreadingHTTPServer):
     """Stands before a server and does to its answers what ``mood`` says.
 
     well: hands all on; slow: after 5 s; broken: 500, and nothing was done; lost: 500, although it
-    was done; down: ends the connection without an answer.
+    was done; down: ends the connection without an answer. While ``answers`` is not set, it keeps
+    whoever asks waiting, in any mood.
     """
 
     daemon_threads = True
 
     def __init__(self, behind: str) -> None:
         self.behind, self.mood, self.asked = behind, "well", 0
+        self.answers = threading.Event()
+        self.answers.set()
         self._then: tuple[int, str] | None = None
         super().__init__(("127.0.0.1", 0), _Faulty)
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
@@ -159,6 +178,7 @@ class _Faulty(BaseHTTPRequestHandler):
         faulty = self.server
         mood = faulty.count()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        faulty.answers.wait()
         if mood == "down":
             return
         if mood == "slow":

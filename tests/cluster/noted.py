@@ -13,6 +13,8 @@ from lth_core.spec import ModelSpec
 
 NOTES = Path("/srv/notes")
 """A file for each machine; nothing is noted where the folder is not."""
+PATIENCE = 480
+"""Seconds for the other machine; less than the sweep itself is given, which could not say why."""
 
 
 class Noted(nn.Sequential):
@@ -26,7 +28,7 @@ def note() -> None:
     """Say that this process trains; go on when two machines have said so."""
     with (NOTES / socket.gethostname()).open("a") as notes:
         notes.write(f"{time.time():.6f} {os.getpid()}\n")
-    patience = time.monotonic() + 90
+    patience = time.monotonic() + PATIENCE
     while len(list(NOTES.iterdir())) < 2:
         if time.monotonic() > patience:
             raise RuntimeError("no other machine came")

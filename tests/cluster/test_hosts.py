@@ -33,6 +33,8 @@ STUDY: dict[str, Any] = {
     "tracking": {"uri": "http://10.87.0.2:5000"},
 }
 PASSWORD = "for this test alone"
+PATIENCE = 600
+"""Seconds for a command, or for the second machine; each takes less than 60 where nothing else runs."""
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Cluster:
     worker: Machine
     share: Path
 
-    def at_desk(self, *command: object, seconds: float = 170, code: int = 0) -> str:
+    def at_desk(self, *command: object, seconds: float = PATIENCE, code: int = 0) -> str:
         """A command's output; the test fails with all of it where it ends with another code."""
         limited = ["timeout", seconds, *command]
         done = self.desk.run(*limited, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -111,7 +113,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def wait_for_two_nodes(cluster: Cluster) -> None:
     begun = time.monotonic()
     while "/2.0 CPU" not in cluster.ray("exec", "ray status"):
-        if time.monotonic() - begun > 90:
+        if time.monotonic() - begun > PATIENCE:
             pytest.fail(cluster.ray("exec", "tail -n 60 /tmp/ray/session_latest/logs/monitor.*"))
         time.sleep(1)
 

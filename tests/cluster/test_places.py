@@ -56,7 +56,7 @@ def test_a_sweep_into_s3_is_reported_watched_and_gone_on_with(
 
     def lth(*arguments: str) -> str:
         done = subprocess.run(
-            [LTH, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240
+            [LTH, *arguments], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         return done.stdout

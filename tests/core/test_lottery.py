@@ -27,9 +27,9 @@ def test_levels_is_pure_and_cheap(tmp_path: Path) -> None:
     """A plan of a thousand jobs touches no data, and knows each by its digest."""
     spec = TicketSpec(data=DataSpec(name="mnist", root=str(tmp_path / "absent")), levels=300)
     resolve(spec)
-    started = time.perf_counter()
+    started = time.process_time()
     one = [job.digest for level in jobs_of(spec) for job in level.values()]
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2  # it takes 0.02
     assert len(set(one)) == len(one) == 1 + 3 * 300
     assert one == [job.digest for level in levels(resolve(spec)) for job in level.values()]
 

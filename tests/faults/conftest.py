@@ -84,13 +84,20 @@ def unharmed(
 ) -> Callable[..., None]:
     """Compare sweeps with the undisturbed one, as a row of the table."""
 
-    def check(fault: str, *swept: Swept, levels_again: int = 0, steps_again: int) -> None:
+    def check(
+        fault: str,
+        *swept: Swept,
+        levels_again: int = 0,
+        steps_again: int,
+        begun_again: int | None = None,
+    ) -> None:
         found = books(undisturbed, *swept)
         row = (fault, found.trials, found.lost, found.levels_again, found.steps_again)
         record_property("fault", row)
         assert (found.lost, found.doubled) == (0, 0), found
         assert found.levels_again <= levels_again, found
         assert found.steps_again <= steps_again, found
+        assert begun_again is None or found.begun_again <= begun_again, found
 
     return check
 

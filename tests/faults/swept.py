@@ -11,7 +11,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sweeps.report import study_records
 from sweeps.status import load_status
 
 LTH = Path(sys.executable).with_name("lth")
-PATIENCE = 240
+PATIENCE = 600
 """Seconds for what takes about 20 on a machine with nothing else to do."""
 STEPS = 150
 """Of each training; about a second."""
@@ -131,19 +132,49 @@ class Swept:
 
     def finished(self) -> int:
         """Trainings that the store has."""
-        return len(list((self.store / "trainings").glob("*/entry.json")))
+        return len(self.entries())
+
+    def entries(self) -> list[Path]:
+        """What the store says of each training; another one would say another time."""
+        return list((self.store / "trainings").glob("*/entry.json"))
 
     def worker(self, finished: int, among: Callable[[int], bool] = lambda worker: True) -> int:
         """Wait until so many trainings are done and one is half way; the process that trains it."""
 
-        def half_way() -> int | None:
-            steps = self.steps()
-            done = Counter(step.training for step in steps)
-            latest = {step.worker: step.training for step in steps}
-            workers = [w for w, training in latest.items() if 40 < done[training] < 90]
-            return next(filter(among, workers), None) if self.finished() >= finished else None
+        def found() -> int | None:
+            return self._half_way(among) if self.finished() >= finished else None
 
-        return int(wait_for(half_way, lambda: f"a training half way: {self.log()}"))
+        return int(wait_for(found, lambda: f"a training half way: {self.log()}"))
+
+    @contextmanager
+    def held(self, finished: int) -> Iterator[int]:
+        """As `worker`; while the context lasts, each training stays at the step where it is.
+
+        So what is done to that process meets it in the middle of its training, however long who
+        does it was kept waiting by the machine.
+        """
+        gate = self.folder / "gate"
+
+        def found() -> int | None:
+            self.worker(finished)
+            gate.touch()  # a process that is past it takes one step more
+            if process := self._half_way():
+                return process
+            gate.unlink()
+            return None
+
+        try:
+            yield int(wait_for(found, lambda: f"a training half way: {self.log()}"))
+        finally:
+            gate.unlink(missing_ok=True)
+
+    def _half_way(self, among: Callable[[int], bool] = lambda worker: True) -> int | None:
+        """A process in the middle of a training, some steps from either end."""
+        steps = self.steps()
+        done = Counter(step.training for step in steps)
+        latest = {step.worker: step.training for step in steps}
+        workers = [w for w, training in latest.items() if 40 < done[training] < 90]
+        return next(filter(among, workers), None)
 
     def end(self) -> None:
         """End what is left of its sweeps, by process id."""
@@ -197,8 +228,9 @@ class Books:
 
     lost: rows of the report that are missing, or differ.
     doubled: rows that are there twice.
-    levels_again: trainings that were finished, and were trained to their end again.
+    levels_again: trainings that were trained to their last step, and were again.
     steps_again: steps trained again, of trainings that were in flight too.
+    begun_again: trainings that were begun, or gone on with, another time.
     """
 
     trials: int
@@ -206,22 +238,25 @@ class Books:
     doubled: int
     levels_again: int
     steps_again: int
+    begun_again: int
 
 
 def books(undisturbed: Swept, *swept: Swept) -> Books:
     """Those of the study, swept in one folder, or at once in several into one store."""
-    times = Counter(step.state for each in swept for step in each.steps())
+    steps = [step for each in swept for step in each.steps()]
+    times = Counter(step.state for step in steps)
     due = undisturbed.steps()
     assert times.keys() <= {step.state for step in due}, "there are steps that none should take"
-    last = {step.training: step.state for step in due}.values()
+    last = {step.training: step.state for step in due}
     expected = [timeless(row) for row in undisturbed.report()]
     reports = [[timeless(row) for row in each.report()] for each in swept]
     return Books(
         trials=len({row["trial"] for row in expected}),
         lost=sum(not holds(rows, row) for rows in reports for row in expected),
         doubled=sum(len(rows) - len({named(row) for row in rows}) for rows in reports),
-        levels_again=sum(max(0, times[state] - 1) for state in last),
+        levels_again=sum(max(0, times[state] - 1) for state in last.values()),
         steps_again=sum(count - 1 for count in times.values()),
+        begun_again=len({step.training for step in steps}) - len(last),
     )  # fmt: skip
 
 

@@ -52,8 +52,8 @@ def test_full_disk_ends_the_sweep_soon_and_with_room_the_same_command_finishes(
     kept = swept.finished()
     begun = len({step.training for step in swept.steps()})
     assert 0 < kept < 4 * 5
-    # One on each worker, and the first of a trial that was handed out before they were heard.
-    assert begun - kept <= 3
+    # One of each trial: those that were handed out before the first was heard meet it too.
+    assert begun - kept <= 4
     filler.unlink()
     assert swept.sweep() == 0, swept.log()
     unharmed("disk full", swept, levels_again=begun - kept, steps_again=(begun - kept) * STEPS)

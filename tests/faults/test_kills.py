@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counted import PAUSE
 from swept import FIELDS, PATIENCE, STEPS, Swept, kill, parent, timeless, wait_for
 
 from lth_core.store import open_store
@@ -18,8 +19,16 @@ from sweeps.once import RETRIES
 
 pytestmark = pytest.mark.ray
 
-IN_FLIGHT = STEPS - 1
-"""Steps of a training that are lost at most when its process dies."""
+ONE_IN_FLIGHT = {"steps_again": STEPS - 1, "begun_again": 1}
+"""What is trained again at most when a process dies in the middle of a training."""
+TWO_IN_FLIGHT = {"levels_again": 2, "steps_again": 2 * STEPS, "begun_again": 2}
+"""The same when what the two workers hang on dies, and they end some time later.
+
+A worker may then die between a training's last step and its entry in the store. That is still the
+level in flight, which alone may be trained twice: nothing is done before the store has it. It is
+trained again from its first step to its last, and so counts as a level here. A third one does not
+pass, and none that the store has: the tests hold the entries against what they were.
+"""
 
 
 def test_the_command_line_tells_the_report_that_these_tests_compare(undisturbed: Swept) -> None:
@@ -34,9 +43,10 @@ def test_killed_worker_costs_no_more_than_the_training_in_flight(
 ) -> None:
     swept = study(cluster.address)
     driver = swept.start()
-    kill(swept.worker(finished=3))
+    with swept.held(finished=3) as worker:
+        kill(worker)
     assert swept.wait(driver) == 0, swept.log()
-    unharmed("SIGKILL of a worker", swept, steps_again=IN_FLIGHT)
+    unharmed("SIGKILL of a worker", swept, **ONE_IN_FLIGHT)
 
 
 def test_killed_worker_costs_no_more_than_a_checkpoint_interval(
@@ -45,9 +55,12 @@ def test_killed_worker_costs_no_more_than_a_checkpoint_interval(
     interval = 0.1
     swept = study(cluster.address, checkpoint_minutes=interval / 60)
     driver = swept.start()
-    kill(swept.worker(finished=3))
+    with swept.held(finished=3) as worker:
+        kill(worker)
     assert swept.wait(driver) == 0, swept.log()
-    unharmed("SIGKILL, with checkpoints", swept, steps_again=round(interval / 0.004) + 2)
+    unharmed(
+        "SIGKILL, with checkpoints", swept, steps_again=round(interval / PAUSE) + 2, begun_again=1
+    )
     assert not open_store(str(swept.store)).digests("checkpoints"), "they are over"
 
 
@@ -56,16 +69,17 @@ def test_worker_that_is_told_to_end_goes_on_elsewhere_from_the_same_step(
 ) -> None:
     swept = study(cluster.address)
     driver = swept.start()
-    worker = swept.worker(finished=3)
-    kill(worker, signal.SIGTERM)
-    store = open_store(str(swept.store))
-    wait_for(lambda: store.digests("checkpoints"), lambda: "a checkpoint")
+    with swept.held(finished=3) as worker:
+        kill(worker, signal.SIGTERM)
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), lambda: "the worker to end")
     assert swept.wait(driver) == 0, swept.log()
-    unharmed("SIGTERM of a worker", swept, steps_again=0)
-    trained_by = {step.training: step.worker for step in swept.steps()}
-    assert len(trained_by) == 4 * 5 + 1
-    assert not store.digests("checkpoints")
+    # No step is missing and none was taken twice, yet one training took two networks.
+    unharmed("SIGTERM of a worker", swept, steps_again=0, begun_again=1)
+    steps = swept.steps()
+    assert len({step.training for step in steps}) == 4 * 5 + 1
+    last = [step.training for step in steps if step.worker == worker][-1]
+    assert 40 < sum(step.training == last for step in steps) < STEPS - 10
+    assert not open_store(str(swept.store)).digests("checkpoints"), "they are over"
 
 
 def test_killed_node_costs_no_more_than_the_trainings_on_it(
@@ -73,15 +87,17 @@ def test_killed_node_costs_no_more_than_the_trainings_on_it(
 ) -> None:
     swept = study(cluster.address)
     driver = swept.start()
-    raylet = parent(swept.worker(finished=3))
-    node = next(
-        n for n in cluster.worker_nodes if n.all_processes["raylet"][0].process.pid == raylet
-    )
-    cluster.remove_node(node, allow_graceful=False)
+    with swept.held(finished=3) as worker:
+        raylet = parent(worker)
+        node = next(
+            n for n in cluster.worker_nodes if n.all_processes["raylet"][0].process.pid == raylet
+        )
+        cluster.remove_node(node, allow_graceful=False)
+        wait_for(lambda: not Path(f"/proc/{worker}").exists(), lambda: "its worker to end")
     code = swept.wait(driver)
     cluster.add_node(num_cpus=1)
     assert code == 0, swept.log()
-    unharmed("SIGKILL of a node", swept, steps_again=IN_FLIGHT)
+    unharmed("SIGKILL of a node", swept, **ONE_IN_FLIGHT)
 
 
 def test_trial_that_always_kills_its_worker_is_given_up_and_the_others_finish(
@@ -106,17 +122,19 @@ def test_killed_driver_is_told_dead_and_the_same_command_goes_on(
     """At once: what the killed sweep's Ray still trains is waited for, not trained beside it."""
     swept = study()
     driver = swept.start()
-    swept.worker(finished=1)
-    wait_for(lambda: swept.status()["running"], swept.log)
-    told = swept.status()
+    with swept.held(finished=1):
+        wait_for(lambda: swept.status()["running"], swept.log)
+        told = swept.status()
     assert (told["state"], told["process"]) == ("running", driver.pid)
     assert sum(told[name] for name in ("done", "running", "failed", "waiting")) == 4
-    swept.worker(finished=4)
-    kill(driver.pid)
-    driver.wait(PATIENCE)
+    with swept.held(finished=4):
+        kill(driver.pid)
+        driver.wait(PATIENCE)
     assert "hit: was killed or cut off" in swept.lth("status", "hit")
+    kept = {entry: entry.read_bytes() for entry in swept.entries()}
     assert swept.sweep() == 0, swept.log()
-    unharmed("SIGKILL of the driver", swept, steps_again=2 * IN_FLIGHT)
+    assert kept == {entry: entry.read_bytes() for entry in kept}
+    unharmed("SIGKILL of the driver", swept, **TWO_IN_FLIGHT)
 
 
 def test_killed_worker_is_gone_on_with_by_a_node_whose_clock_is_ten_hours_apart(
@@ -129,13 +147,14 @@ def test_killed_worker_is_gone_on_with_by_a_node_whose_clock_is_ten_hours_apart(
     nodes = [{"PYTHONPATH": str(tmp_path), "CLOCK_AHEAD": str(3600 * hours)} for hours in (5, -5)]
     swept = study(clusters(*nodes).address)
     driver = swept.start()
-    kill(swept.worker(finished=3))
+    with swept.held(finished=3) as worker:
+        kill(worker)
     assert swept.wait(driver) == 0, swept.log()
     store = open_store(str(swept.store))
     entries = [store.get("trainings", digest) for digest in store.digests("trainings")]
     times = [entry.meta["finished_at"] for entry in entries if entry]
     assert max(times) - min(times) > 9 * 3600, "both nodes train"
-    unharmed("SIGKILL, clocks 10 h apart", swept, steps_again=IN_FLIGHT)
+    unharmed("SIGKILL, clocks 10 h apart", swept, **ONE_IN_FLIGHT)
 
 
 def test_two_sweeps_of_the_same_cells_under_other_clocks_train_each_once(
@@ -170,9 +189,11 @@ def test_dead_head_ends_the_sweep_and_the_same_command_goes_on_with_another(
     swept = study(dies.address)
     swept.env["RAY_gcs_rpc_server_reconnect_timeout_s"] = "5"  # not a minute
     driver = swept.start()
-    swept.worker(finished=3)
-    dies.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=False)
+    with swept.held(finished=3):
+        dies.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=False)
     assert swept.wait(driver) not in (0, 2), swept.log()
     swept.address = clusters().address
+    kept = {entry: entry.read_bytes() for entry in swept.entries()}
     assert swept.sweep() == 0, swept.log()
-    unharmed("restart of the head", swept, steps_again=2 * IN_FLIGHT)
+    assert kept == {entry: entry.read_bytes() for entry in kept}
+    unharmed("restart of the head", swept, **TWO_IN_FLIGHT)

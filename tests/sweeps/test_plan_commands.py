@@ -43,9 +43,8 @@ def test_a_score_of_ones_own_is_found_in_the_folder_where_lth_is_called(
     sys.modules.pop("mine")
     called = lth("plan", path)
     assert called.code == 2
-    assert (
-        "prune.score: cannot be imported (No module named 'mine'), but got 'mine:size" in called.err
-    )
+    assert "prune.score: cannot be imported" in called.err
+    assert "No module named 'mine'" in called.err
 
 
 def test_list_as_json_is_an_object_for_each_trial_and_nothing_else(

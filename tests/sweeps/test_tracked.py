@@ -48,7 +48,7 @@ def test_sweep_whose_server_is_away_goes_on_with_a_note(tiny: StudyOf) -> None:
     study, outcome = tiny({"tracking.uri": AWAY}), Outcome()
     begun = time.monotonic()
     setting = make_setting(study, outcome)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     assert setting.tracking is None
     (note,) = outcome.notes
     assert note.startswith(f"tracking.uri: {AWAY} does not answer")
@@ -66,12 +66,12 @@ def test_trial_whose_server_goes_away_trains_on_and_sync_brings_what_is_missing(
     levels = run_trial(trial, replace(setting_of(study), tracking=publisher), trainer)
     assert next(levels)[0]["branch"] == "dense"  # the server goes after one level
     levels.close()
-    assert background_of(publisher).drain(30)
+    assert background_of(publisher).drain(120)
     begun = time.monotonic()
     rest = list(run_trial(trial, replace(setting_of(study), tracking=gone), trainer))
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     assert len(rest) == 3
-    assert background_of(gone).drain(30)
+    assert background_of(gone).drain(120)
     assert [folders for _, _, folders in held(publisher).values()] == [["level_00"]]
 
     remember(study)

@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
 
 SPEC = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(8,)),
                   train=TrainSpec(steps=8, evaluate_every=4), levels=2, branches=("ticket",))  # fmt: skip
+PATIENCE = 240
+"""Seconds for what takes a few on a machine with nothing else to do."""
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +73,7 @@ def test_fault_after_so_many_calls_is_made_good_by_the_next_sync(
     begun = time.monotonic()
     with pytest.raises(TrackingError, match="does not answer as MLflow should"):
         everything(publisher, levels)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     faulty.mood = "well"
     for _ in range(3):
         everything(publisher, levels)
@@ -86,19 +88,22 @@ def test_training_is_not_held_up_and_nothing_is_lost_or_doubled(
     publisher: Publisher,
     levels: list[LevelResult],
     undisturbed: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(PATIENCE))  # who asks does not give up
     work = Background(publisher)
     work.publish(trial(), levels[0], levels[0].records())
-    assert work.drain(60)
+    assert work.drain(PATIENCE)
     faulty.mood = mood
-    begun = time.monotonic()
+    faulty.answers.clear()
     for level in levels[1:]:
         work.publish(trial(), level, level.records())
     work.finish(trial())
-    assert time.monotonic() - begun < 1
-    assert work.drain(1 if mood == "slow" else 60) == (mood != "slow")
+    assert not work.drain(0.1), "all was handed in while the server kept the first call waiting"
+    faulty.answers.set()
+    assert work.drain(1 if mood == "slow" else PATIENCE) == (mood != "slow")
     faulty.mood = "well"
-    assert work.drain(60)
+    assert work.drain(PATIENCE)
     everything(publisher, levels)
     assert contents(server, publisher.experiment) == {"a": undisturbed}
 
@@ -106,11 +111,11 @@ def test_training_is_not_held_up_and_nothing_is_lost_or_doubled(
 def test_server_that_is_away_is_asked_by_no_further_trial_for_a_while(
     faulty: FaultyServer, publisher: Publisher, levels: list[LevelResult]
 ) -> None:
-    work = Background(publisher)
+    work = Background(publisher, quiet=600)
     faulty.mood = "down"
     for key in ("a", "b", "c"):
         work.publish(trial(key), levels[0], levels[0].records())
-        assert work.drain(60)
+        assert work.drain(PATIENCE)
         if key == "a":
             asked = faulty.asked
     assert faulty.asked == asked

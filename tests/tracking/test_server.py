@@ -128,7 +128,7 @@ def test_no_other_name_is_listened_to(ui: Ui) -> None:
 @pytest.mark.mlflow
 @pytest.mark.slow
 def test_no_other_address_of_the_machine_answers(ui: Ui) -> None:
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(OSError, match=r"refused|timed out|unreachable|No route"):
         socket.create_connection((other_address(), ui.port), timeout=5).close()
 
 
