@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import suppress
 from functools import cache
 from math import isfinite
 from numbers import Real
@@ -15,6 +16,12 @@ STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 """How pydantic reads a spec, where it is asked to."""
 
 DURATION = re.compile(r"(\d+)it|(\d+(?:\.\d+)?)ep|(\d+(?:\.\d+)?)%")
+
+LARGEST = 2**63 - 1
+"""Of whole numbers: as many bits as those of tensors have."""
+
+LONGEST = 10**12
+"""Of durations, steps or epochs: more is a slip of the pen."""
 
 _KINDS: dict[str, tuple[type, str]] = {
     "bool": (bool, "must be true or false"),
@@ -40,6 +47,12 @@ def steps_in(duration: int | str, steps_per_epoch: int = 0, steps: int = 0) -> i
     return round(float(match[2] or match[3]) * share_of)
 
 
+def check_length(name: str, duration: re.Match[str]) -> None:
+    """Raise a SpecError for a duration too long to be computed with."""
+    if float(duration[1] or duration[2] or duration[3]) > LONGEST:
+        raise SpecError(name, f"must be at most {LONGEST:,} steps or epochs", duration[0])
+
+
 def _spelled(name: str, kind: str, value: object) -> object:
     """The value in its one spelling: 1 and 1.0, lists and tuples make equal specs digest equal.
 
@@ -55,10 +68,11 @@ def _spelled(name: str, kind: str, value: object) -> object:
     if isinstance(value, list):
         value = tuple(value)
     elif isinstance(value, Real) and not isinstance(value, bool):
-        if kind == "float":
-            value = float(value) + 0.0  # -0.0 is 0.0
-        elif kind == "int" and float(value).is_integer():
-            value = int(value)  # type: ignore[call-overload]
+        with suppress(OverflowError):  # too large for a float: no number of the kind
+            if kind == "float":
+                value = float(value) + 0.0  # -0.0 is 0.0
+            elif kind == "int" and float(value).is_integer():
+                value = int(value)  # type: ignore[call-overload]
     if kind in _KINDS:
         expected, rule = _KINDS[kind]
         wrong = not isinstance(value, expected) or isinstance(value, bool) is not (expected is bool)
@@ -103,6 +117,8 @@ class Checks:
                 f"must be at least {low:g}" if high is None else f"must be in [{low:g}, {high:g}]"
             )
             raise SpecError(name, rule or bound, value)
+        if value > LARGEST:
+            raise SpecError(name, "must be less than 2^63", value)
 
     def _share(self, name: str, value: object) -> None:
         if not isinstance(value, (int, float)) or not 0 <= value < 1:
@@ -124,6 +140,7 @@ class Checks:
             raise SpecError(name, f"{rule}, not negative", value)
         if match[3] and float(match[3]) > 100:
             raise SpecError(name, "must be at most 100% of training", value)
+        check_length(name, match)
         if positive and steps_in(value, 10**9, 10**9) == 0:
             raise SpecError(name, "must be more than 0", value)
         self._set(name, value)

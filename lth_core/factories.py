@@ -4,32 +4,57 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lth_core.errors import SpecError
+from lth_core.errors import LthError, SpecError
+from lth_core.reading import in_short
+
+_MODULE = re.compile(r"\w+(\.\w+)*")
 
 
 def load_factory(field: str, name: str) -> Callable[..., Any]:
-    """The callable a name points to. Importing is all that a study file can make happen.
+    """The callable a name points to. Importing and calling it is all that a study file can make
+    happen; what goes wrong in it, but our own errors, is a SpecError.
 
     Raises:
         SpecError: no such module, no such name in it, or not callable.
     """
     module_name, _, attribute = name.partition(":")
-    try:
+    if not _MODULE.fullmatch(module_name):  # with a dot in front it would be another's neighbour
+        raise SpecError(field, "must be package.module:factory", name)
+    with blamed(field, "cannot be imported", name):
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise SpecError(field, f"cannot be imported ({error})", name) from None
-    except ValueError:
-        raise SpecError(field, "must be package.module:factory", name) from None
-    factory = getattr(module, attribute, None)
+        factory = getattr(module, attribute, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         raise SpecError(field, f"is not a callable of {module_name}", name, known)
-    return factory  # type: ignore[no-any-return]
+
+    def call(*given: Any) -> Any:
+        with blamed(field, "does not do what is asked of it", name):
+            return factory(*given)
+
+    return call
+
+
+@contextmanager
+def blamed(field: str, rule: str, name: str) -> Iterator[None]:
+    """Lay whatever goes wrong meanwhile to a field's value.
+
+    Raises:
+        SpecError: something did; names it, and has it as its cause.
+    """
+    try:
+        yield
+    except LthError:
+        raise
+    # Code that was only named here may raise anything, and `sys:exit` is such a name.
+    except (Exception, SystemExit) as error:
+        raise SpecError(field, f"{rule} ({in_short(error)})", name) from error
 
 
 def source_fingerprint(field: str, name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 
@@ -117,17 +119,25 @@ def _check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: 
 
 @lru_cache(maxsize=1024)
 def _train(spec: TrainSpec, per_epoch: int) -> TrainSpec:
-    try:
+    with _within("train"):  # an epoch's share may round to no step, or epochs be too many
         return spec.resolved(per_epoch)
-    except SpecError as error:  # an epoch's share that rounds to no step
-        raise error.under("train") from None
 
 
 @lru_cache(maxsize=1024)
 def _prune(spec: PruneSpec, per_epoch: int, steps: int, rewind: int, fingerprint: str) -> PruneSpec:
-    prune = spec.resolved(
-        per_epoch, steps, rewind, fingerprint=fingerprint, rounds=_rounds(spec),
-        schedule=_schedule(spec),
-    )  # fmt: skip
+    rounds, schedule = _rounds(spec), _schedule(spec)
+    with _within("prune"):
+        prune = spec.resolved(
+            per_epoch, steps, rewind, fingerprint=fingerprint, rounds=rounds, schedule=schedule
+        )
     _check_changes(prune, steps)
     return prune
+
+
+@contextmanager
+def _within(part: str) -> Iterator[None]:
+    """Errors of a part of a spec by its field's whole path."""
+    try:
+        yield
+    except SpecError as error:
+        raise error.under(part) from None

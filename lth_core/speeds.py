@@ -6,9 +6,9 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from lth_core.errors import CorruptEntryError
+from lth_core.reading import check, read_entry
 from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TrainSpec, describe, sha256
-from lth_core.store import Store
+from lth_core.store import Entry, Store
 
 KIND = "speeds"
 """Kind of store entry."""
@@ -59,8 +59,11 @@ def remember_speed(
 
 def seconds_per_step(store: Store, job: Trained, device: torch.device | str) -> float | None:
     """What was remembered of such jobs; None where none was trained, or nothing sound is left."""
-    try:
-        entry = store.get(KIND, speed_key(job, device))
-    except CorruptEntryError:
-        return None
-    return float(entry.meta["seconds_per_step"]) if entry else None
+    return read_entry(store, KIND, speed_key(job, device), _speed_of)
+
+
+def _speed_of(entry: Entry) -> float:
+    check(said := entry.meta["seconds_per_step"], float)
+    if not float(said) >= 0:
+        raise ValueError(f"a step cannot take {said} seconds")
+    return float(said)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from lth_core.spec import canonical_json
 
 MANIFEST = "entry.json"
 S3 = "s3://BUCKET/PREFIX"
+
+_FILE = re.compile(r"\w[\w.-]*")
+"""A blob's name, which leads nowhere out of the entry's folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +110,13 @@ class Store:
         """What a manifest says, or None where it is not sound, to the byte."""
         try:
             said = json.loads(content)["entry"]
-            names = [blob["file"] for blob in said["blobs"].values() if blob["size"] >= 0]
-            if _manifest(said) == content and all("/" not in name for name in names):
-                return Entry(said["meta"], said["blobs"], self.files, f"{kind}/{digest}")
+            meta, blobs = said["meta"], said["blobs"]
+            named = all(
+                _FILE.fullmatch(blob["file"]) and blob["size"] >= 0 and blob["sha256"]
+                for blob in blobs.values()
+            )
+            if _manifest(said) == content and named and isinstance(meta, dict):
+                return Entry(meta, blobs, self.files, f"{kind}/{digest}")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
         return None

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -26,6 +26,7 @@ from lth_core import masks, models
 from lth_core.errors import SpecError, TicketFileError
 from lth_core.masks import Mask, State
 from lth_core.prune import groups, shapes_of
+from lth_core.reading import MISREAD, understood
 from lth_core.seeds import generator
 from lth_core.spec import (
     DataSpec,
@@ -137,18 +138,17 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         with safe_open(os.fspath(path), framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except (OSError, *MISREAD) as error:
         raise TicketFileError(f"{path}: is not a whole safetensors file ({error})") from None
     if header.get("format") != FORMAT:
         raise TicketFileError(
             f"{path}: format must be {FORMAT!r}, but got {header.get('format')!r}"
         )
     try:
-        return _from_parts(header, tensors)
-    except TicketFileError as error:
+        with understood("the header, or a tensor that it tells of", TicketFileError):
+            return _from_parts(header, tensors)
+    except (TicketFileError, SpecError) as error:
         raise TicketFileError(f"{path}: {error}") from None
-    except (SpecError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise TicketFileError(f"{path}: the header cannot be read ({error!r})") from None
 
 
 def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
@@ -160,9 +160,12 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
         rewind_step=int(header["rewind_step"]),
         mask=mask,
         start=start,
-        example_shape=tuple(int(n) for n in json.loads(header["example_shape"])),
+        example_shape=tuple(json.loads(header["example_shape"])),
         classes=int(header["classes"]),
     )
+    sizes = (*ticket.example_shape, ticket.classes)
+    if not ticket.example_shape or any(type(n) is not int or n < 1 for n in sizes):
+        raise TicketFileError(f"example_shape and classes must be sizes, but got {sizes}")
     found = {
         "mask_digest": masks.digest(mask),
         "ticket_digest": ticket.digest,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from math import prod
 from typing import Any
 
+from lth_core.checks import LARGEST
+from lth_core.errors import CorruptEntryError
 from lth_core.jobs import Job
+from lth_core.reading import MISREAD, check, in_short
 
 
 @dataclass(slots=True)
@@ -21,6 +24,19 @@ class Curves:
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Curves:
+        """What `asdict` gave.
+
+        Raises:
+            TypeError: it is something else, or the lists are of unequal length.
+        """
+        check(said, cls, "curves")
+        curves = cls(**said)
+        if len({len(getattr(curves, f.name)) for f in fields(cls)}) > 1:
+            raise TypeError("curves must be of equal length")
+        return curves
 
     @property
     def early_stop(self) -> int:
@@ -81,11 +97,31 @@ class Training:
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Training:
+        """What `to_json` gave.
+
+        Raises:
+            CorruptEntryError: it is something else, or no curve or no layer can be so.
+        """
+        try:
+            return cls._from_json(said)
+        except MISREAD as error:
+            raise CorruptEntryError(f"says no training ({in_short(error)})") from None
+
+    @classmethod
+    def _from_json(cls, said: Mapping[str, Any]) -> Training:
+        check(said, cls, "training")
+        curves = Curves.from_json(said["curves"])
         layers = {
             name: Layer(**{**layer, "shape": tuple(layer["shape"])})
             for name, layer in said["layers"].items()
         }
-        return cls(**{**said, "curves": Curves(**said["curves"]), "layers": layers})
+        if not curves.step or not layers:
+            raise TypeError("curves and layers must not be empty")
+        for name, layer in layers.items():
+            sound = min(layer.shape, default=0) > 0 and 0 <= layer.kept <= layer.weights <= LARGEST
+            if not sound:
+                raise TypeError(f"{name} must keep 0 to all of its weights, but is {layer}")
+        return cls(**{**said, "curves": curves, "layers": layers})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
-from math import exp, log
+from math import exp, log, prod
 from typing import Any
 
 from lth_core.errors import SpecError
@@ -27,11 +27,20 @@ from sweeps.reader import (
 Fields = dict[str, Any]
 """Dotted fields of a spec and their values."""
 
+MOST_CELLS = 1_000_000
+"""Of a grid: more would fill the memory before anything is said of them."""
+
 
 def cells(study: Study) -> list[Fields]:
-    """Every combination of the axes' values, the last axis varying fastest."""
+    """Every combination of the axes' values, the last axis varying fastest.
+
+    Raises:
+        SpecError: an axis names no field, or there are too many combinations.
+    """
     base = base_values(study)
     columns = [_points(f"axes.{name}", name, axis, base) for name, axis in study.axes.items()]
+    if (size := prod(map(len, columns))) > MOST_CELLS:
+        raise SpecError("axes", f"must have at most {MOST_CELLS:,} combinations", size)
     return [
         {field: value for point in combination for field, value in point.items()}
         for combination in product(*columns)
@@ -171,6 +180,7 @@ def _check_field(path: str, field: str) -> None:
     known = spec_fields()
     parents = {name.rpartition(".")[0] for name in known}
     # layer_fractions is a mapping: its entries are fields too.
-    if field not in known and not field.startswith("prune.layer_fractions."):
+    # What a file has as a key may be a number.
+    if field not in known and not str(field).startswith("prune.layer_fractions."):
         hint = [n for n in known if field in n.split(".")] if field not in parents else []
         raise SpecError(path, "is not a field of the spec", field, hint or known)

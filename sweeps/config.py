@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,7 +20,7 @@ from pydantic import (
 )
 
 from lth_core.errors import SpecError
-from lth_core.spec import TicketSpec, describe, sha256
+from lth_core.spec import TicketSpec, canonical_json, describe, sha256
 from tracking.client import address_fault, without_secrets
 
 DIRECTIONS: dict[str, Literal["max", "min"]] = {
@@ -51,7 +53,7 @@ class Range(_Part):
     high: FiniteFloat
     count: Annotated[int, Field(ge=2, le=MOST_VALUES)] | None = None
     """How many values, ends included."""
-    step: Annotated[float, Field(gt=0)] | None = None
+    step: Annotated[FiniteFloat, Field(gt=0)] | None = None
     """Distance between values."""
     log: bool = False
     """Space or sample on a logarithmic scale."""
@@ -62,6 +64,8 @@ class Range(_Part):
             raise SpecError("high", f"must not be below low, {self.low:g}", self.high)
         if self.log and self.low <= 0:
             raise SpecError("low", "must be above 0 on a logarithmic scale", self.low)
+        if not isfinite(self.high / self.low if self.log else self.high - self.low):
+            raise SpecError("high", f"must not be so far from low, {self.low:g}", self.high)
         if self.step and (self.high - self.low) / self.step > MOST_VALUES:
             raise SpecError("step", f"must give at most {MOST_VALUES} values", self.step)
         return self
@@ -83,7 +87,18 @@ class Range(_Part):
         return [_whole(round(self.low + index * self.step, 12)) for index in range(steps + 1)]
 
 
-Axis = list[Any] | Range
+def _plain(value: Any) -> Any:
+    try:
+        canonical_json(value)
+    except (ValueError, TypeError, RecursionError):
+        raise SpecError("", "must be text, finite numbers, lists and mappings", value) from None
+    return value
+
+
+Plain = Annotated[Any, AfterValidator(_plain)]
+"""Any value that JSON has too: it goes into digests and into the store."""
+
+Axis = list[Plain] | Range
 """Values of a field; a list of mappings varies several fields together, under a name of its own."""
 
 
@@ -92,7 +107,7 @@ class Search(_Part):
 
     algorithm: Literal["grid", "random", "optuna"] = "grid"
     """grid: the product of the axes; random, optuna (TPE): samples of `space`, on every cell."""
-    trials: Annotated[int, Field(ge=1)] = 20
+    trials: Annotated[int, Field(ge=1, le=MOST_VALUES)] = 20
     """Samples of space."""
     objective: dict[str, Literal["max", "min"]] = {"final_test_accuracy": "max"}
     """Record field of the last level's ticket, mean over the cells; two make a Pareto front."""
@@ -120,9 +135,9 @@ class Search(_Part):
 class Resources(_Part):
     """What each trial is given."""
 
-    cpu: Annotated[float, Field(gt=0)] = 1
+    cpu: Annotated[FiniteFloat, Field(gt=0)] = 1
     """CPUs; torch gets as many threads."""
-    gpu: Annotated[float, Field(ge=0)] = 0
+    gpu: Annotated[FiniteFloat, Field(ge=0)] = 0
     """GPUs; a fraction shares one."""
     gpu_type: str | None = None
     """Kind of GPU, as Ray calls it: T4, A10G, L4, A100, H100, ...; null: any."""
@@ -169,7 +184,7 @@ class ReferenceRow(_Part):
     accuracy: Annotated[float, Field(ge=0, le=100)]
     """Final test accuracy, in percent."""
     branch: str = "ticket"
-    where: dict[str, Any] = {}
+    where: dict[str, Plain] = {}
     """Values of further axes, where the study has such: {rewind: 500it}."""
 
 
@@ -198,7 +213,7 @@ class Study(_Part):
     store: str = "./lth-store"
     """The result store, shared by studies: a folder (NFS too), or s3://BUCKET/PREFIX."""
     tracking: Tracking = Tracking()
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 5
+    checkpoint_minutes: Annotated[FiniteFloat, Field(gt=0)] = 5
     """Minutes of a training after which it is kept as it stands, to be gone on with after a kill;
     one that is told to end (SIGTERM) keeps itself at once."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None

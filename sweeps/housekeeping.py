@@ -106,7 +106,7 @@ def needed_by(key: Key, entry: Entry | None, digests: Collection[str]) -> bool:
     """Whether a study that needs these digests needs an entry, such as a point of its training."""
     kind, digest = key
     of = entry.meta.get("of") if entry and kind == "points" else None
-    return digest in digests or of in digests
+    return digest in digests or (isinstance(of, str) and of in digests)
 
 
 def _garbage(

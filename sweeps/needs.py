@@ -16,6 +16,7 @@ from lth_core.errors import CorruptEntryError, LthError, SpecError
 from lth_core.faults import READERS
 from lth_core.jobs import Recipe
 from lth_core.lottery import levels
+from lth_core.reading import check, understood
 from lth_core.results import measures
 from lth_core.spec import SCHEMA
 from lth_core.store import Store
@@ -59,11 +60,13 @@ def find_needs(store: Store, without: Collection[Key] = ()) -> Needs:
         ]
         for key, about in zip(keys, _read(store, kind, keys), strict=True):
             try:
-                trials = trials_of(about)
+                with understood(f"{kind}/{key}"):
+                    trials = trials_of(about)
+                    needed = recipes(trials)
             except LthError as error:
                 found.unread[kind, key] = str(error)
                 continue
-            found.digests[study_of(key)] |= recipes(trials)
+            found.digests[study_of(key)] |= needed
             planned |= {f"{study_of(key)}.{trial.digest}" for trial in trials}
     return found
 
@@ -90,13 +93,15 @@ def recipes(trials: Iterable[Trial]) -> set[str]:
     """Digests of every training, rewind point, mask and measure that trials are made from."""
     found = set[str]()
     for trial in trials:
-        todo = [*_yielded(trial)]
-        while todo:
-            recipe = todo.pop()
-            if recipe.digest not in found:
-                found.add(recipe.digest)
-                parts = (getattr(recipe, f.name) for f in fields(recipe))
-                todo += [part for part in parts if isinstance(part, Recipe)]
+        # Level by level: a recipe's digest takes its parents', and thousands at once are too deep.
+        for yielded in _yielded(trial):
+            todo = [yielded]
+            while todo:
+                recipe = todo.pop()
+                if recipe.digest not in found:
+                    found.add(recipe.digest)
+                    parts = (getattr(recipe, f.name) for f in fields(recipe))
+                    todo += [part for part in parts if isinstance(part, Recipe)]
     return found
 
 
@@ -112,12 +117,15 @@ def _planned(about: dict[str, Any] | LthError) -> Iterable[Trial]:
         raise about
     if about["schema"] != SCHEMA:
         raise SpecError("schema", "is another version's", about["schema"], [str(SCHEMA)])
+    check(about["study"], dict, "study")
     return make_plan(parse_study(about["study"])).trials
 
 
 def _recorded(about: dict[str, Any] | LthError) -> Iterable[Trial]:
     if isinstance(about, LthError):
         raise about
+    check(about["fields"], dict, "fields")
+    check(about["spec"], dict, "spec")
     return [Trial(about["fields"], parse_spec(about["spec"]))]
 
 

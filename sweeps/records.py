@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypedDict
 
+import numpy as np
 from safetensors.numpy import load
 
-from lth_core.errors import CorruptEntryError
 from lth_core.masks import layer_of
+from lth_core.reading import check, read_entry
 from lth_core.spec import SCHEMA
-from lth_core.store import Store
+from lth_core.store import Entry, Store
 from lth_core.training import Curves, Training
 from lth_core.verdict import Verdict, verdicts
 from sweeps.config import Study
@@ -21,6 +22,36 @@ from sweeps.reader import parse_spec, spec_values
 STUDIES, TRIALS, MASK = "studies", "trials", "mask.safetensors"
 
 Record = dict[str, Any]
+
+
+class _Row(TypedDict):
+    """What every record has, whatever its branch; tables and figures may take more."""
+
+    study: str
+    trial: str
+    seed: int
+    method: str
+    branch: str
+    level: int
+    density: float
+    weights_kept: int
+    final_test_accuracy: float
+    early_stop_step: int
+    early_stop_test_accuracy: float
+    steps: int
+    flops: int
+    layer_density: dict[str, Any]
+    spec_digest: str
+    ticket_digest: str
+    training_digest: str
+
+
+class _Trial(TypedDict):
+    study: str
+    study_digest: str
+    fields: dict[str, Any]
+    spec: dict[str, Any]
+    records: list[_Row]
 
 
 def register(store: Store, study: Study) -> None:
@@ -66,11 +97,16 @@ def every_trial(store: Store) -> Iterator[dict[str, Any]]:
 
 def searched_trials(store: Store, study: Study) -> list[Trial]:
     """The trials that an adaptive search has made so far."""
-    return [
-        Trial(about["fields"], parse_spec(about["spec"]))
-        for about in every_trial(store)
-        if about["study_digest"] == study.digest()
-    ]
+    digest = study.digest()
+
+    def read(entry: Entry) -> Trial | None:
+        about = _said(entry)
+        if about["study_digest"] != digest:
+            return None
+        return Trial(about["fields"], parse_spec(about["spec"]))
+
+    found = (read_entry(store, TRIALS, key, read) for key in store.digests(TRIALS))
+    return [trial for trial in found if trial]
 
 
 def with_verdicts(
@@ -93,30 +129,33 @@ def with_verdicts(
 
 def load_curves(store: Store, training_digest: str) -> Curves | None:
     """A training's learning curves, or None where the store has lost them."""
-    try:
-        entry = store.get("trainings", training_digest)
-    except CorruptEntryError:
-        return None
-    return Training.from_json(entry.meta).curves if entry else None
+    return read_entry(
+        store, "trainings", training_digest, lambda entry: Training.from_json(entry.meta).curves
+    )
 
 
 def load_mask(store: Store, training_digest: str) -> PackedMask | None:
     """The mask that a training was under, or None where the store has lost it."""
-    try:
-        entry = store.get("trainings", training_digest)
-        if entry is None or MASK not in entry.blobs:
-            return None
-        bits = load(entry.blob(MASK))
-    except CorruptEntryError:
+    return read_entry(store, "trainings", training_digest, _mask)
+
+
+def _mask(entry: Entry) -> PackedMask | None:
+    if MASK not in entry.blobs:
         return None
-    layers = Training.from_json(entry.meta).layers
-    named = {name.removeprefix("mask/"): packed for name, packed in bits.items()}
-    return packed_mask({n: (packed, layers[layer_of(n)].weights) for n, packed in named.items()})
+    layers, parameters = Training.from_json(entry.meta).layers, {}
+    for key, bits in load(entry.blob(MASK)).items():
+        name = key.removeprefix("mask/")
+        weights = layers[layer_of(name)].weights
+        if bits.dtype != np.uint8 or bits.shape != (-(-weights // 8),):
+            raise ValueError(f"{key} must be a bit for each of {weights} weights")
+        parameters[name] = bits, weights
+    return packed_mask(parameters)
 
 
 def _about(store: Store, key: str) -> dict[str, Any] | None:
-    try:
-        entry = store.get(TRIALS, key)
-    except CorruptEntryError:
-        return None
-    return entry.meta if entry else None
+    return read_entry(store, TRIALS, key, _said)
+
+
+def _said(entry: Entry) -> dict[str, Any]:
+    check(entry.meta, _Trial)
+    return entry.meta

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from typing import Any
 
 from lth_core.claims import is_dead
-from lth_core.errors import CorruptEntryError, SpecError, StoreError
-from lth_core.store import MANIFEST, Store, store_clock
+from lth_core.errors import SpecError, StoreError
+from lth_core.reading import check, read_entry
+from lth_core.store import MANIFEST, Entry, Store, store_clock
 from sweeps.config import Study
 from sweeps.estimate import duration
 
 KIND = "status"
 SILENT = 60.0
 """Seconds after which a sweep that said nothing is taken to be dead."""
+STATES = ("running", "finished", "stopped")
 MOST = 100
 """Failures that are kept."""
 
@@ -63,15 +66,11 @@ def load_status(store: Store, study: Study) -> dict[str, Any]:
     Raises:
         SpecError: it was never swept into this store.
     """
-    try:
-        entry = store.get(KIND, study.name)
-    except CorruptEntryError:
-        entry = None
-    if entry is None:
+    said = read_entry(store, KIND, study.name, _said)
+    if said is None:
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
-    said = dict(entry.meta)
-    driver = said.pop("driver", {})
+    driver = said.pop("driver")
     path = f"{KIND}/{study.name}/{MANIFEST}"
     written = next(
         found.modified for found in store.files.files(f"{KIND}/{study.name}") if found.path == path
@@ -79,10 +78,22 @@ def load_status(store: Store, study: Study) -> dict[str, Any]:
     heard = max(0.0, _now(store) - written)
     if said["state"] == "running" and (heard > SILENT or is_dead(driver)):
         said["state"] = "silent"
-    pace, left = said["levels_per_minute"], said["levels"] - said["levels_done"]
-    going = said["state"] == "running" and pace > 0
-    said["minutes_left"] = left / pace if going else None
+    if said["state"] != "running":
+        said["minutes_left"] = None
     return {"study": study.name, **said, "heard_seconds_ago": heard}
+
+
+def _said(entry: Entry) -> dict[str, Any]:
+    """What a status says, and the minutes that are left at its pace."""
+    check(entry.meta, Status)
+    said = {f.name: entry.meta[f.name] for f in fields(Status)}
+    if said["state"] not in STATES:
+        raise ValueError(f"state must be one of {STATES}, but got {said['state']!r:.80}")
+    pace, left = said["levels_per_minute"], said["levels"] - said["levels_done"]
+    said["minutes_left"] = left / pace if pace > 0 else None
+    if not isfinite(said["minutes_left"] or 0):
+        raise ValueError(f"{left} levels cannot be left at {pace} a minute")
+    return said
 
 
 def _now(store: Store) -> float:

@@ -16,7 +16,9 @@ from queue import Full, Queue
 from typing import Any
 
 from lth_core.errors import TrackingError
+from lth_core.reading import in_short
 from lth_core.results import LevelResult
+from tracking.client import without_secrets
 from tracking.entities import level_files
 from tracking.publish import Publisher, Status, TrialRun
 from tracking.runs import Held
@@ -144,9 +146,16 @@ class Background:
         try:
             trial.held = call.act(trial.held)
         except TrackingError as error:
-            trial.failed = True
-            self._not_before = time.monotonic() + self._quiet
-            self._warn(str(error))
+            self._fail(trial, str(error))
+        # Whatever it is: were this thread to end, each worker would wait for it in vain at its end.
+        except Exception as error:  # noqa: BLE001
+            said = f"tracking.uri: {self._publisher.uri} failed a call: {in_short(error)}"
+            self._fail(trial, without_secrets(said))
+
+    def _fail(self, trial: _Trial, why: str) -> None:
+        trial.failed = True
+        self._not_before = time.monotonic() + self._quiet
+        self._warn(why)
 
     def _warn(self, why: str) -> None:
         if not self._warned:

@@ -60,6 +60,9 @@ _REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURC
 
 def _failures() -> tuple[type[Exception], ...]:
     """What MLflow lets through; boto3's too, where artifacts go to S3 without a server."""
+    # Of an answer of another shape; of a number without bound protobuf makes an OverflowError, of
+    # half a character a SystemError.
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -67,7 +70,8 @@ def _failures() -> tuple[type[Exception], ...]:
     s3 = (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"),
           ("boto3.exceptions", "Boto3Error"))  # fmt: skip
     used = [getattr(sys.modules[module], name) for module, name in s3 if module in sys.modules]
-    return (MlflowException, RequestException, SQLAlchemyError, OSError, *used)
+    shapes = (ParseError, OverflowError, SystemError)
+    return (MlflowException, *shapes, RequestException, SQLAlchemyError, OSError, *used)
 
 
 @lru_cache(maxsize=4)

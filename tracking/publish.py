@@ -151,7 +151,8 @@ class Publisher:
         with speaking(self.uri) as client:
             found: dict[str, list[Run]] = defaultdict(list)
             for run in search(client, self.experiment, f"tags.`{names.KEY}` != ''"):
-                found[run.data.tags[names.KEY]].append(run)
+                found[run.data.tags.get(names.KEY, "")].append(run)
+            found.pop("", None)  # of nobody's trial, whatever the server found in it
             return {key: held_of(only(client, runs)) for key, runs in found.items()}
 
     def publish_compared(

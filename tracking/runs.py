@@ -6,10 +6,12 @@ several with one key the first started stays and the others are deleted: all who
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lth_core.errors import TrackingError
 from tracking import names
 
 if TYPE_CHECKING:
@@ -20,6 +22,12 @@ BATCH, OTHERS = 1000, 100
 """Of all, and of params, in one call: MLflow's limits."""
 PAGE = 1000
 """Runs in one answer."""
+
+_OURS = {
+    names.LEVELS: re.compile(r"[0-9]{1,9}"),
+    names.COMPARED: re.compile(r"[0-9]{1,9} [0-9a-f]{64}"),
+}
+"""How the tags that are counted by look."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,8 @@ def find_or_make(
     if not found:
         client.create_run(experiment, tags={tag: value, **tags})
         found = list(search(client, experiment, query))
+    if not found:
+        raise TrackingError(f"tracking.uri: the run with {tag} {value} was made, and is not there")
     return only(client, found)
 
 
@@ -89,9 +99,11 @@ def only(client: MlflowClient, runs: Sequence[Run]) -> Run:
 
 
 def held_of(run: Run) -> Held:
-    """What there is to know of a trial's run."""
+    """What there is to know of a trial's run. Of the tags that we count by, one of another hand is
+    as none: what it should tell of is written again."""
     info, data = run.info, run.data
-    return Held(info.run_id, info.start_time, info.status, frozenset(data.params), data.tags)
+    tags = {k: v for k, v in data.tags.items() if k not in _OURS or _OURS[k].fullmatch(v)}
+    return Held(info.run_id, info.start_time, info.status, frozenset(data.params), tags)
 
 
 def log(

@@ -85,11 +85,19 @@ def placed(spec: DataSpec) -> DataSpec:
     """The same data at an absolute place: ``folder:PATH`` is ``folder`` with PATH as its root.
 
     The root is not part of the digest, so a folder is known by its content, wherever it lies.
+
+    Raises:
+        SpecError: the place begins in a home folder that there is not.
     """
     name, _, path = spec.name.partition(":")
     if name == "folder" and path:
         spec = replace(spec, name=name, root=path)
-    return replace(spec, root=str(Path(spec.root).expanduser().absolute()))
+    try:
+        return replace(spec, root=str(Path(spec.root).expanduser().absolute()))
+    except RuntimeError:  # ~name, of nobody here
+        raise SpecError(
+            "data.root", "must begin in a home folder that there is", spec.root
+        ) from None
 
 
 def _raw(spec: DataSpec) -> Dataset:

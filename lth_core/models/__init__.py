@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lth_core.errors import SpecError
-from lth_core.factories import load_factory, source_fingerprint
+from lth_core.factories import blamed, load_factory, source_fingerprint
 from lth_core.models.conv import conv
 from lth_core.models.dropout import own_dropout, restart_dropout
 from lth_core.models.init import initialize
@@ -83,15 +83,20 @@ def build(
         classes: outputs.
 
     Raises:
-        SpecError: the name is not known, or the network does not fit the examples.
+        SpecError: the name is not known, the network does not fit the examples or the memory, or
+            a user's factory fails or returns something else.
     """
     builder = _builder(spec)
     # torch's layers draw from the global generator as they are made. Lend it ours, and put back
     # what was there: whatever a user's factory draws is then seeded too.
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(generator.get_state())
-        model = builder(spec, shape, classes)
+        with blamed("model.name", f"cannot be built for shape {shape}", spec.name):
+            model = builder(spec, shape, classes)
         generator.set_state(torch.random.get_rng_state())
+    if not isinstance(model, nn.Module):
+        rule = f"must return a torch.nn.Module, not {type(model).__name__}"
+        raise SpecError("model.name", rule, spec.name)
     own_dropout(model)
     initialize(model, spec.init, generator)
     return model

@@ -49,6 +49,9 @@ __all__ = [
     "sha256",
 ]
 
+MOST_LEVELS = 1000
+"""Of a search: far below, every weight is gone, and a plan that lists more comes to no end."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TicketSpec(Checks):
@@ -65,7 +68,7 @@ class TicketSpec(Checks):
     prune: PruneSpec = field(default_factory=PruneSpec)
     """How it is pruned."""
     levels: int = 15
-    """Prunings applied, one after the other; 0 is the dense run alone."""
+    """Prunings applied, one after the other, at most 1,000; 0 is the dense run alone."""
     rewind: int | str = "0it"
     """Rewind point: the step (`500it`), epoch (`2ep`) or share of training (`5%`) whose weights a
     ticket starts from."""
@@ -82,6 +85,8 @@ class TicketSpec(Checks):
     def __post_init__(self) -> None:
         self._normalize()
         self._number("levels", 0)
+        if self.levels > MOST_LEVELS:
+            raise SpecError("levels", f"must be at most {MOST_LEVELS:,}", self.levels)
         self._number("seed", 0)
         self._duration("rewind")
         if self.prune.densities and self.levels != len(self.prune.densities):

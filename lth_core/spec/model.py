@@ -18,6 +18,9 @@ Initialization = Literal[
 ]
 Stem = Literal["cifar", "imagenet"]
 
+WIDEST, MOST_TIMES, DEEPEST = 1_000_000, 1_000.0, 10_000
+"""Of a layer, of the multiplier, and of layers: more can only be meant otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSpec(Checks):
@@ -54,12 +57,17 @@ class ModelSpec(Checks):
         self._one_of("init", Initialization)
         self._one_of("stem", Stem)
         self._share("dropout", self.dropout)
-        if not isinstance(self.width, float) or not 0 < self.width < float("inf"):
-            raise SpecError("width", "must be a positive number", self.width)
+        if not isinstance(self.width, float) or not 0 < self.width <= MOST_TIMES:
+            rule = f"must be a positive number of at most {MOST_TIMES:g}"
+            raise SpecError("width", rule, self.width)
         if self.depth is not None:
             self._number("depth", 1)
+            if self.depth > DEEPEST:
+                raise SpecError("depth", f"must be at most {DEEPEST:,}", self.depth)
         if not self.widths or any(type(w) is not int or w < 1 for w in self.widths):
             raise SpecError("widths", "must be whole numbers of at least 1", self.widths)
+        if max(self.widths) > WIDEST:
+            raise SpecError("widths", f"must be at most {WIDEST:,} each", self.widths)
         if self.depth is not None and self.name.startswith("mlp") and len(self.widths) > 1:
             raise SpecError(
                 "depth", "repeats a single width, so widths must have one entry", self.widths

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from lth_core.checks import DURATION, STRICT, Checks, steps_in
+from lth_core.checks import DURATION, STRICT, Checks, check_length, steps_in
 from lth_core.errors import SpecError
 
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -74,8 +74,10 @@ class TrainSpec(Checks):
     def _milestones(self) -> None:
         spelled = tuple(f"{m}it" if type(m) is int else m for m in self.milestones)
         for milestone in spelled:
-            if not isinstance(milestone, str) or not DURATION.fullmatch(milestone):
+            match = DURATION.fullmatch(milestone) if isinstance(milestone, str) else None
+            if not match:
                 raise SpecError("milestones", "must be durations such as '91ep'", milestone)
+            check_length("milestones", match)
         self._set("milestones", spelled)
         if (self.schedule == "multistep") != bool(spelled):
             raise SpecError("milestones", "go with schedule: multistep, and only with it", spelled)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lth_core.errors import CorruptEntryError
 from lth_core.jobs import Job
+from lth_core.reading import check, read_entry, understood
 from lth_core.store import Entry, Store
 from lth_core.training import Curves
 
@@ -24,6 +24,16 @@ logger = logging.getLogger("lth")
 
 CHECKPOINT_EVERY = 300.0
 """Seconds of a training after which it is kept, where nothing else is said."""
+
+
+LOSSES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types that a mean can be taken of."""
+
+
+class _About(TypedDict):
+    step: int
+    curves: dict[str, Any]
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +75,7 @@ def keep_checkpoint(store: Store, job: Job, checkpoint: Checkpoint) -> None:
 
 def checkpoint_step(store: Store, job: Job) -> int | None:
     """How far an interrupted training of the job had come."""
-    entry = _entry(store, job)
-    return entry.meta["step"] if entry else None
+    return read_entry(store, KIND, job.digest, lambda entry: _said(entry)["step"])
 
 
 def drop_checkpoint(store: Store, job: Job) -> None:
@@ -77,17 +86,26 @@ def drop_checkpoint(store: Store, job: Job) -> None:
 def kept_checkpoint(store: Store, job: Job) -> Checkpoint | None:
     """What an interrupted training of the job has left, if it is whole."""
     try:
-        entry = store.get(KIND, job.digest)
-        if entry is None:
-            return None
-        return Checkpoint(
-            step=int(entry.meta["step"]), tensors=load(entry.blob(BLOB)),
-            curves=Curves(**entry.meta["curves"]), seconds=float(entry.meta["seconds"]),
-        )  # fmt: skip
-    except (CorruptEntryError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        with understood(f"{KIND}/{job.digest}"):
+            entry = store.get(KIND, job.digest)
+            if entry is None:
+                return None
+            said, tensors = _said(entry), load(entry.blob(BLOB))
+            if tensors["losses"].dtype not in LOSSES:
+                raise TypeError(f"losses of {tensors['losses'].dtype}")
+            return Checkpoint(
+                step=said["step"], tensors=tensors, curves=Curves.from_json(said["curves"]),
+                seconds=float(said["seconds"]),
+            )  # fmt: skip
+    except CorruptEntryError as error:
         logger.warning("store: %s; the training begins anew", error)
         drop_checkpoint(store, job)
         return None
+
+
+def _said(entry: Entry) -> _About:
+    check(entry.meta, _About)
+    return cast("_About", entry.meta)
 
 
 def _entry(store: Store, job: Job) -> Entry | None:
@@ -130,8 +148,11 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
 def moment_fits(key: str, value: Tensor, parameters: Sequence[Tensor]) -> bool:
     """Whether a tensor of `optimizer_tensors` can belong to one of the parameters."""
     number = key.partition("/")[0]
-    known = number.isdecimal() and int(number) < len(parameters)
-    return known and value.shape in (torch.Size(), parameters[int(number)].shape)
+    if not number.isdecimal() or int(number) >= len(parameters):
+        return False
+    like = parameters[int(number)]
+    # The count of steps is kept in the weights' type too.
+    return value.shape in (torch.Size(), like.shape) and value.dtype == like.dtype
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

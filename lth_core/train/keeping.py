@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
@@ -19,6 +18,7 @@ from lth_core import masks, models, ticket
 from lth_core.errors import CorruptEntryError, TicketFileError
 from lth_core.jobs import Job
 from lth_core.masks import Mask, State
+from lth_core.reading import check, understood
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec
 from lth_core.speeds import remember_speed, speed_key
@@ -45,10 +45,19 @@ def from_blobs(entry: Entry, model: nn.Module) -> tuple[State, Mask]:
     """What `to_blobs` was given.
 
     Raises:
-        CorruptEntryError, SafetensorError, TicketFileError: it is not whole.
+        CorruptEntryError, TicketFileError: it is not whole, or of another network.
     """
     shapes = {name: list(m.shape) for name, m in masks.ones(model).items()}
-    return ticket.unpack({**load(entry.blob(MASK)), **load(entry.blob(STATE))}, shapes)
+    with understood("state"):
+        tensors = {**load(entry.blob(MASK)), **load(entry.blob(STATE))}
+        state, mask = ticket.unpack(tensors, shapes)
+    if _kinds(state) != _kinds(model.state_dict()):
+        raise CorruptEntryError("state: its weights and buffers are another network's")
+    return state, mask
+
+
+def _kinds(state: State) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (value.shape, value.dtype) for name, value in state.items()}
 
 
 class Kept:
@@ -64,7 +73,11 @@ class Kept:
     def entry(self, kind: str, digest: str) -> Entry | None:
         """An entry, if there is a sound one."""
         try:
-            return self._store.get(kind, digest)
+            entry = self._store.get(kind, digest)
+            if entry and kind == "measures":
+                with understood(f"{kind}/{digest}"):
+                    check(entry.meta, dict[str, float | None])
+            return entry
         except CorruptEntryError as error:
             if str(error) not in self._told:
                 logger.warning("store: %s; it is made again", error)
@@ -76,10 +89,8 @@ class Kept:
         entry = self.entry("trainings", job.digest)
         try:
             return Training.from_json(entry.meta) if entry else None
-        except (KeyError, TypeError, AttributeError) as error:
-            logger.warning(
-                "store: training %s says too little (%s); it is made again", job.digest, error
-            )
+        except CorruptEntryError as error:
+            logger.warning("store: trainings/%s: %s; it is made again", job.digest, error)
             return None
 
     def state(self, job: Job, model: nn.Module) -> tuple[State, Mask] | None:
@@ -89,8 +100,8 @@ class Kept:
             try:
                 if entry:
                     return from_blobs(entry, model)
-            except (CorruptEntryError, TicketFileError, SafetensorError) as error:
-                logger.warning("%s; it is made again", error)
+            except (CorruptEntryError, TicketFileError) as error:
+                logger.warning("store: %s/%s: %s; it is made again", kind, job.digest, error)
         return None
 
     def put_points(self, job: Job, points: Mapping[int, State], mask: Mask) -> None:

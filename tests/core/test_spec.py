@@ -159,7 +159,7 @@ def test_order_of_layer_fractions_neither_changes_digest_nor_meaning() -> None:
     assert list(one.layer_fractions) == list(other.layer_fractions) == ["*", "fc?", "fc1"]
 
 
-NAN, INF = float("nan"), float("inf")
+NAN, INF, MANY = float("nan"), float("inf"), "9" * 400
 BAD = [
     (DataSpec, "name", [5, None]),
     (DataSpec, "validation", [0, -1, 1.5, NAN, INF, "10", True, None]),
@@ -168,9 +168,9 @@ BAD = [
     (DataSpec, "split_seed", [-1, 0.5, True]),
     (DataSpec, "download", [1, "yes"]),
     (DataSpec, "label_noise", [1, -0.1, NAN, "0.2", None]),
-    (ModelSpec, "widths", [(), (0,), (2.5,), 5, "300", (True,)]),
-    (ModelSpec, "width", [0, -1, INF, NAN, "1"]),
-    (ModelSpec, "depth", [0, 1.5, "2"]),
+    (ModelSpec, "widths", [(), (0,), (2.5,), 5, "300", (True,), (4, 10**30)]),
+    (ModelSpec, "width", [0, -1, INF, NAN, "1", 1e30, 10**400]),
+    (ModelSpec, "depth", [0, 1.5, "2", 10**9]),
     (ModelSpec, "init", ["zeros"]),
     (ModelSpec, "stem", ["resnet", None]),
     (ModelSpec, "dropout", [1, -0.5, INF, "0.5", True]),
@@ -179,12 +179,30 @@ BAD = [
     (TrainSpec, "momentum", [-0.1, 1, NAN]),
     (TrainSpec, "nesterov", [True, 1]),
     (TrainSpec, "weight_decay", [-1e-4, INF, NAN]),
-    (TrainSpec, "batch_size", [0, 1.5, "60"]),
-    (TrainSpec, "steps", [0, -1, "0it", "0ep", "10", 10.0, True, "1.5it", "50%"]),
+    (TrainSpec, "batch_size", [0, 1.5, "60", 10**400]),
+    (
+        TrainSpec,
+        "steps",
+        [
+            f"{MANY}ep",
+            f"{MANY}it",
+            f"{MANY}.5ep",
+            10**400,
+            0,
+            -1,
+            "0it",
+            "0ep",
+            "10",
+            10.0,
+            True,
+            "1.5it",
+            "50%",
+        ],
+    ),
     (TrainSpec, "schedule", ["linear"]),
-    (TrainSpec, "milestones", [("5it",), 5]),
+    (TrainSpec, "milestones", [("5it",), 5, (f"{MANY}ep",)]),
     (TrainSpec, "gamma", [-0.1, 1.1]),
-    (TrainSpec, "warmup", [-1, "soon"]),
+    (TrainSpec, "warmup", [-1, "soon", f"{MANY}it", f"{MANY}%"]),
     (TrainSpec, "evaluate_every", [0, "0ep", "0%", "101%", "-5%", "5 %", "%"]),
     (TrainSpec, "precision", ["fp8"]),
     (PruneSpec, "scope", ["local"]),
@@ -192,8 +210,8 @@ BAD = [
     (PruneSpec, "output_fraction", [1, -0.1]),
     (PruneSpec, "layer_fractions", [[], 0.5]),
     (PruneSpec, "ignore", ["output", None]),
-    (TicketSpec, "levels", [-1, 2.5, None]),
-    (TicketSpec, "rewind", [-1, "5", None]),
+    (TicketSpec, "levels", [-1, 2.5, None, 1001, 10**8]),
+    (TicketSpec, "rewind", [-1, "5", None, f"{MANY}ep"]),
     (TicketSpec, "branches", [(), ("reinit",), ("ticket", "ticket"), "ticket"]),
     (TicketSpec, "predictors", [1, "yes", None]),
     (TicketSpec, "seed", [-1, 0.5, "0"]),
@@ -297,3 +315,9 @@ def test_spec_read_back_from_json_is_equal_with_equal_digest(spec: TicketSpec) -
 @given(specs, specs)
 def test_different_specs_have_different_digests(one: TicketSpec, other: TicketSpec) -> None:
     assert (one == other) == (one.digest() == other.digest())
+
+
+def test_levels_reach_to_a_thousand() -> None:
+    assert TicketSpec(levels=1000).levels == 1000
+    with pytest.raises(SpecError, match=r"^levels: must be at most 1,000, but got 100000000$"):
+        TicketSpec(levels=100_000_000)

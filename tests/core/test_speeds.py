@@ -53,3 +53,16 @@ def test_torn_speed_is_no_speed(tmp_path: Path) -> None:
     remember_speed(store, JOB, 0.004, "cpu")
     (tmp_path / KIND / speed_key(JOB, "cpu") / MANIFEST).write_text('{"entry"')
     assert seconds_per_step(store, JOB, "cpu") is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{}, {"seconds_per_step": "fast"}, {"seconds_per_step": -1.0}, {"seconds_per_step": 9**999}],
+)
+def test_speed_of_another_hand_is_no_speed_and_is_told(
+    said: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Store()
+    store.put(KIND, speed_key(JOB, "cpu"), said)
+    assert seconds_per_step(store, JOB, "cpu") is None
+    assert f"{KIND}/{speed_key(JOB, 'cpu')}: cannot be read" in caplog.text

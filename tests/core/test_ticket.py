@@ -18,6 +18,7 @@ from lth_core import Ticket, TicketSpec, Trainer, data, find_tickets, load_ticke
 from lth_core.errors import TicketFileError
 from lth_core.masks import masked
 from lth_core.results import LevelResult
+from lth_core.spec import sha256
 from lth_core.ticket import digest, pack, unpack
 
 
@@ -191,6 +192,13 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "other example shape": rewrite(lambda t, h: h.update(example_shape="[64]")),
     "other density": rewrite(lambda t, h: h.update(density="0.5")),
     "other spec": rewrite(lambda t, h: h.update(spec=h["spec"].replace('"seed":0', '"seed":1'))),
+    "deep spec": rewrite(lambda t, h: h.update(spec="[" * 20_000)),
+    "deep shapes": rewrite(lambda t, h: h.update(shapes="[" * 20_000)),
+    "deep example shape": rewrite(lambda t, h: h.update(example_shape="[" * 20_000)),
+    "boundless example shape": rewrite(lambda t, h: h.update(example_shape="[1e999]")),
+    "example shape of half": rewrite(lambda t, h: h.update(example_shape="[1, 8.5, 8]")),
+    "values of uint16": alter("kept/fc1.weight", lambda v: v.to(torch.uint16)),
+    "bias of uint16": alter("dense/fc1.bias", lambda v: v.to(torch.uint16)),
     "broken spec": rewrite(lambda t, h: h.update(spec="{")),
     "empty spec": rewrite(lambda t, h: h.update(spec="[]")),
     "unknown field": rewrite(lambda t, h: h.update(spec='{"sead":0}')),
@@ -262,3 +270,17 @@ def test_packed_state_comes_back(sizes: dict[str, tuple[int, int]], drawn: st.Da
     other = {**start, next(iter(start)): next(iter(start.values())) + 1}
     kept_all = all(bool(m.any()) for m in mask.values())
     assert not kept_all or digest(mask, other) != digest(mask, start)
+
+
+@pytest.mark.parametrize("said", ["[1e999]", "[]", "[0]", "[8.0]", "8"])
+def test_example_shape_of_another_hand_is_none(said: str, file: Path) -> None:
+    """Its header's digest is right."""
+
+    def forge(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
+        header["example_shape"] = said
+        del header["header_digest"]
+        header["header_digest"] = sha256(header)
+
+    rewrite(forge)(file)
+    with pytest.raises(TicketFileError, match=r"example_shape|header"):
+        load_ticket(file)

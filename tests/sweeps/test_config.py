@@ -12,7 +12,7 @@ from lth_core.errors import SpecError
 from lth_core.spec import TicketSpec
 from sweeps.config import Study, study_schema
 from sweeps.plan import make_plan
-from sweeps.reader import parse_spec, parse_study, read_study, spec_fields, spec_values
+from sweeps.reader import parse_spec, parse_study, read_study, read_values, spec_fields, spec_values
 from sweeps.studies import find_study, presets, remember
 
 
@@ -121,6 +121,38 @@ WRONG = [
     ("search: {algorithm: random, space: {train.lr: {low: 0, high: 1, log: true}}}",
      "search.space.train.lr.low", "must be above 0 on a logarithmic scale", 0),
     ("search: {algorithm: optuna, space: {seed: []}}", "search.space.seed", "must have a value", []),
+    # what no file needs, and a number or a name can break
+    ("axes: {seed: {low: -1e308, high: 1e308, count: 3}}", "axes.seed.high",
+     "must not be so far from low, -1e+308", 1e308),
+    ("axes: {train.lr: {low: 1e-308, high: 1e308, count: 3, log: true}}", "axes.train.lr.high",
+     "must not be so far from low", 1e308),
+    ("axes: {seed: {low: 0, high: 1, step: .inf}}", "axes.seed.step", "must be a finite", inf),
+    ("axes: {train.lr: [.inf]}", "axes.train.lr.0", "must be text, finite numbers", inf),
+    ("axes: {seed: [0, {1: 2, a: 3}]}", "axes.seed.1", "must be text, finite", {1: 2, "a": 3}),
+    ("axes: {x: [{1: 2}]}", "axes.x", "is not a field of the spec", 1),
+    (f"axes: {{seed: {list(range(1001))}, levels: {list(range(1000))}}}", "axes",
+     "must have at most 1,000,000 combinations", 1_001_000),
+    ("resources: {cpu: .inf}", "resources.cpu", "must be a finite number", inf),
+    ("checkpoint_minutes: .inf", "checkpoint_minutes", "must be a finite number", inf),
+    (f"base: {{train: {{steps: {'9' * 400}ep}}}}", "base.train.steps",
+     "must be at most 1,000,000,000,000 steps or epochs", f"{'9' * 400}ep"),
+    ("base: {train: {warmup: 100000000000ep}}", "base.train.warmup", "must be at most",
+     "2100000000000it"),
+    ("base: {prune: {when: during, end: 100000000000ep}}", "base.prune.end", "must be at most",
+     "2100000000000it"),
+    (f"base: {{model: {{widths: [{10**30}]}}}}", "base.model.widths",
+     "must be at most 1,000,000 each", (10**30,)),
+    ("base: {levels: 100000000}", "base.levels", "must be at most 1,000", 100_000_000),
+    ("base: {data: {root: ~nobody-here/x}}", "base.data.root", "must begin in a home",
+     "~nobody-here/x"),
+    ("base: {data: {name: 'sys:exit'}}", "base.data.name", "does not do what is asked of it (System",
+     "sys:exit"),
+    ("base: {data: {name: '..:x'}}", "base.data.name", "must be package.module:factory", "..:x"),
+    ("base: {model: {name: 'os:system'}}", "base.model.name", "does not do what is asked of it (Type",
+     "os:system"),
+    ("base: {model: {name: 'builtins:print'}}", "base.model.name",
+     "must return a torch.nn.Module, not NoneType", "builtins:print"),
+    ("base: {prune: {score: '..:x'}}", "base.prune.score", "must be package.module:factory", "..:x"),
 ]  # fmt: skip
 
 
@@ -234,10 +266,10 @@ def test_scalar_override_of_a_bundled_field_counts() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("2e-4", 0.0002), (".5", 0.5), ("1_000", 1000), ("-3", -3), (".inf", float("inf"))],
+    [("2e-4", 0.0002), (".5", 0.5), ("1_000", 1000), ("-3", -3), ("0xff", 255), (".inf", inf)],
 )
 def test_numbers_are_those_of_yaml_1_2(text: str, value: float) -> None:
-    assert study_of(f"axes: {{train.lr: [{text}]}}").axes == {"train.lr": [value]}
+    assert read_values("axis", text) == [value]
 
 
 @pytest.mark.parametrize("text", ["2:4", "190:20:30", "500it", "5%"])
@@ -407,3 +439,12 @@ def test_published_figures_are_checked(row: dict[str, object], said: str) -> Non
 def test_published_figures_without_a_row_are_refused() -> None:
     with pytest.raises(SpecError, match=r"reference\.rows: "):
         parse_study(tiny_fields({"reference": {"source": "them", "within": 1, "rows": []}}))
+
+
+@pytest.mark.parametrize("said", ['"\\0"', '"\\ud800"'])
+def test_what_no_path_and_no_terminal_takes_is_refused(said: str) -> None:
+    assert "found NUL or half a character" in str(error_of(f"name: x\nstore: {said}"))
+
+
+def test_number_that_python_cannot_print_is_text() -> None:
+    assert error_of(f"name: x\nbase: {{levels: 0x{'f' * 5000}}}").field == "base.levels"

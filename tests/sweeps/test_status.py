@@ -82,3 +82,22 @@ def test_a_study_that_was_never_swept_has_no_status(tiny_file: object, lth: Lth)
     assert called.code == 2
     assert called.err.startswith("lth: STUDY: must have been swept into ./lth-store first")
     assert not Path("lth-store").exists(), "asking makes no store"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "asleep"}, {"levels": None}, {"levels": 10**400}, {"levels_per_minute": "fast"},
+        {"levels_per_minute": 5e-324}, {"failures": [["one"]]}, {"driver": []},
+    ],
+)  # fmt: skip
+def test_status_of_another_hand_counts_as_missing_and_is_told(
+    study: Study, lth: Lth, change: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = said(study)
+    meta = store.get("status", "tiny").meta  # type: ignore[union-attr]
+    store.put("status", "tiny", {**meta, **change})
+    called = lth("status", "tiny")
+    assert called.code == 2
+    assert called.err.startswith("lth: STUDY: must have been swept into")
+    assert "status/tiny: cannot be read" in caplog.text

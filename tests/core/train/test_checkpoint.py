@@ -3,12 +3,17 @@
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.errors import PreemptedError
+from lth_core.jobs import Job
+from lth_core.lottery import levels
+from lth_core.resolve import resolve
 from lth_core.store import Store
+from lth_core.train.checkpoint import checkpoint_step, kept_checkpoint, moment_fits
 
 STEPS = 24
 MLP, CONV = ModelSpec(widths=(8,), dropout=0.3), ModelSpec(name="toys:batch_norm_net")
@@ -118,3 +123,50 @@ def test_checkpoint_that_is_harmed_is_left_aside_and_told(caplog: pytest.LogCapt
     assert searched(Trainer(store, "cpu"), spec_of(CASES[name])) == undisturbed(name)[0]
     assert "does not match its checksum; the training begins anew" in caplog.text
     assert kept(store) == undisturbed(name)[1]
+
+
+def interrupted() -> tuple[Store, Job]:
+    """A search that was told to end after its first step."""
+    trainer = Trainer(Store(), "cpu")
+    trainer.ending.set()
+    spec = spec_of(CASES["adam, dropout"])
+    with pytest.raises(PreemptedError):
+        searched(trainer, spec)
+    return trainer.store, next(iter(levels(resolve(spec))))["dense"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"step": None}, {"step": "9"}, {"step": 10**400}, {"curves": []}, {"curves": {}},
+        {"curves": {"step": [3], "train_loss": []}}, {"seconds": "long"}, {"more": 1, "step": True},
+    ],
+)  # fmt: skip
+def test_checkpoint_of_another_hand_is_none_and_told(
+    change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    store, job = interrupted()
+    entry = store.get("checkpoints", job.digest)
+    assert entry is not None
+    assert checkpoint_step(store, job) == 1
+    run = {"run.safetensors": entry.blob("run.safetensors")}
+    store.put("checkpoints", job.digest, {**entry.meta, **change}, run)
+    if "step" in change:
+        assert checkpoint_step(store, job) is None
+    assert kept_checkpoint(store, job) is None
+    assert "the training begins anew" in caplog.text
+    assert not store.digests("checkpoints")
+
+
+def test_checkpoint_without_blobs_is_none() -> None:
+    store, job = interrupted()
+    store.put("checkpoints", job.digest, store.get("checkpoints", job.digest).meta)  # type: ignore[union-attr]
+    assert kept_checkpoint(store, job) is None
+
+
+def test_moments_of_another_type_do_not_fit() -> None:
+    like = [torch.zeros(2, 3)]
+    assert moment_fits("0/exp_avg", torch.zeros(2, 3), like)
+    assert moment_fits("0/step", torch.zeros(()), like)
+    assert not moment_fits("0/exp_avg", torch.zeros(2, 3, dtype=torch.uint16), like)
+    assert not moment_fits("1/exp_avg", torch.zeros(2, 3), like)
