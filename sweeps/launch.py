@@ -23,10 +23,11 @@ from lth_core.store import Store
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
 from sweeps.axes import base_values, cells, spec_of
-from sweeps.cluster import joined, tune_resources
+from sweeps.cluster import joined
 from sweeps.config import Study
 from sweeps.plan import Plan, Trial, is_stored, make_plan
 from sweeps.records import TRIALS, load_records, record_key, save_records
+from sweeps.room import tune_resources
 from sweeps.stopping import why_stop
 from sweeps.studies import remember
 from sweeps.trainable import Setting, make_trainer, run_trial

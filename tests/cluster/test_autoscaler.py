@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from servers import S3Server
 
-from sweeps.cluster import PENDING
+from sweeps.room import PENDING
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

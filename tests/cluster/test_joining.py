@@ -16,9 +16,10 @@ import yaml
 
 from lth_core.errors import LaunchError, SpecError
 from sweeps import cluster
-from sweeps.cluster import check_answers, check_fits, tune_resources
+from sweeps.cluster import check_answers
 from sweeps.config import Resources
 from sweeps.reader import parse_study
+from sweeps.room import check_fits, tune_resources
 
 LTH = Path(sys.executable).with_name("lth")
 HEAD, GPUS = {"CPU": 4.0}, {"CPU": 8.0, "GPU": 1.0, "accelerator_type:A10G": 1.0}
