@@ -8,8 +8,9 @@ import logging
 import os
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -22,6 +23,10 @@ from sweeps.plan_commands import plan_app, plan_text
 from sweeps.store_commands import store_app
 from sweeps.ticket_commands import ticket_app
 from sweeps.ui_command import ui_app
+
+if TYPE_CHECKING:
+    from sweeps.config import Study
+    from sweeps.launch import Outcome
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,6 +56,21 @@ def main() -> None:
         sys.exit(2)
 
 
+def run() -> None:
+    """The command line as a process of its own, which ends with no more of Ray."""
+    code: object = 0
+    try:
+        main()
+    except SystemExit as ended:
+        code = ended.code or 0
+    if "ray" not in sys.modules or not isinstance(code, int):
+        sys.exit(code)  # type: ignore[arg-type]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of Ray's that outlive it may crash a process that takes its time to end.
+    os._exit(code)
+
+
 @app.command()
 def sweep(
     study: StudyArgument,
@@ -62,7 +82,6 @@ def sweep(
     """Plan, launch or resume, track, report."""
     from sweeps.launch import launch
     from sweeps.plan import make_plan
-    from sweeps.report import finish
     from sweeps.studies import find_study
 
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
@@ -70,11 +89,19 @@ def sweep(
     out.print(plan_text(make_plan(chosen)), soft_wrap=True)
     if dry_run:
         return
-    try:
-        outcome = launch(chosen, out, address)
-    except KeyboardInterrupt:
-        out.print(f"stopped; `lth sweep {study}` goes on", soft_wrap=True, markup=False)
-        raise typer.Exit(130) from None
+    with ExitStack() as using:
+        try:
+            outcome = launch(chosen, out, address, using)
+        except KeyboardInterrupt:
+            out.print(f"stopped; `lth sweep {study}` goes on", soft_wrap=True, markup=False)
+            raise typer.Exit(130) from None
+        _tell(chosen, outcome)
+
+
+def _tell(chosen: Study, outcome: Outcome) -> None:
+    """How a sweep ended, and its report."""
+    from sweeps.report import finish
+
     for note in outcome.notes:
         out.print(note, soft_wrap=True, markup=False)
     for name, reason in outcome.failures:
@@ -219,4 +246,4 @@ def sync(study: StudyArgument) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run()

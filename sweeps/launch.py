@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -52,8 +53,12 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
 
 
-def launch(study: Study, console: Console, address: str | None = None) -> Outcome:
+def launch(study: Study, console: Console, address: str | None, using: ExitStack) -> Outcome:
     """Run what is missing of a study.
+
+    Args:
+        using: holds Ray for as long as its caller likes. Ray 2.60 may crash a process some seconds
+            after it was let go of: so let go of it last of all.
 
     Raises:
         LthError: bad input, before anything runs.
@@ -66,13 +71,13 @@ def launch(study: Study, console: Console, address: str | None = None) -> Outcom
     setting = make_setting(study, outcome)
     remember(study)
     if study.search.algorithm == "optuna":
-        with joined(address, study.resources, setting.store) as lanes:
-            _search(study, setting, trainer.store, console, outcome, lanes)
+        lanes = using.enter_context(joined(address, study.resources, setting.store))
+        _search(study, setting, trainer.store, console, outcome, lanes)
         return outcome
     missing = _missing(plan, trainer)
     if missing:
-        with joined(address, study.resources, setting.store) as lanes:
-            _sweep(plan, list(missing.values()), setting, trainer, console, outcome, lanes)
+        lanes = using.enter_context(joined(address, study.resources, setting.store))
+        _sweep(plan, list(missing.values()), setting, trainer, console, outcome, lanes)
     _tell(plan, missing, setting, trainer)
     return outcome
 

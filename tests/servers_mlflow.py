@@ -113,7 +113,8 @@ class MlflowServer:
 
     def kill(self) -> None:
         """kill -9, its worker process too."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # killed before
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=120)
 
 
