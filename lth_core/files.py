@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import time
 import uuid
@@ -18,8 +19,11 @@ from lth_core.errors import StoreError
 SCRATCH = ".tmp"
 """How the name ends, which begins with a dot, of what is not whole yet, or not wholly gone."""
 
-TRIES = 5
+TRIES = 10
 """Times that a file is asked for while another process replaces it or deletes its folder."""
+
+PAUSE = 0.001
+"""Seconds at most before the second try, twice as long before each next one."""
 
 T = TypeVar("T")
 
@@ -299,10 +303,12 @@ def _sync_names(folder: Path) -> None:
 
 def _patiently(act: Callable[[], T], *passing: int) -> T:
     """Act, again where the error is one that passes; by default, a file replaced under NFS."""
-    for _ in range(TRIES - 1):
+    for number in range(TRIES - 1):
         try:
             return act()
         except OSError as error:
             if error.errno not in (passing or (errno.ESTALE,)):
                 raise
+        # Of random length, or those who are in each other's way would meet again.
+        time.sleep(random.uniform(0, PAUSE * 2**number))
     return act()

@@ -20,8 +20,9 @@ class Nfs:
     """A client's view of a folder, laid over the system calls that lead into it.
 
     It opens a file that another has replaced by the handle it remembers, once: ESTALE. It
-    remembers that a file was not there until it lists the folder. A file that is held open is not
-    deleted but renamed to .nfs..., which stays until the file is let go.
+    remembers that a name was not there until it lists the folder, or makes a file or folder of that
+    name. A file that is held open is not deleted but renamed to .nfs..., which stays until the file
+    is let go.
     """
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +34,8 @@ class Nfs:
         self._stat, self._unlink = os.stat, os.unlink
         self._off = False
         for module, name in (
-            (os, "stat"), (io, "open"), (os, "scandir"), (os, "unlink"), (os, "replace")
+            (os, "stat"), (io, "open"), (os, "mkdir"), (os, "scandir"), (os, "unlink"),
+            (os, "replace"),
         ):  # fmt: skip
             self._lay_over(module, name)
 
@@ -83,6 +85,10 @@ class Nfs:
             self._looked_up(full)
         self.absent.discard(full)
         return real(path, mode, *args)
+
+    def _os_mkdir(self, real: Any, full: str, path: Any, *args: Any) -> Any:
+        self.absent.discard(full)  # the server is asked, whatever is remembered
+        return real(path, *args)
 
     def _os_scandir(self, real: Any, full: str, path: Any) -> Any:
         self.absent = {each for each in self.absent if os.path.dirname(each) != full}
