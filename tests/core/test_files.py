@@ -16,7 +16,7 @@ from places import Nfs
 from servers import BUCKET, S3Server, s3_on_loopback
 
 from lth_core.errors import StoreError
-from lth_core.files import Files, FolderFiles, MemoryFiles
+from lth_core.files import TRIES, Files, FolderFiles, MemoryFiles
 from lth_core.store import Store, open_store
 
 BLOBS = {"state.safetensors": b"x" * 1000}
@@ -418,8 +418,8 @@ def test_error_that_passes_is_tried_again_and_one_that_stays_is_told(
 
         monkeypatch.setattr(Path, "read_bytes", read)
 
-    stale(4)
+    stale(TRIES - 1)
     assert mine.read("a/x") == b"content"
-    stale(5)
+    stale(TRIES)
     with pytest.raises(StoreError, match=r"cannot read a/x \(Stale file handle\)"):
         mine.read("a/x")
