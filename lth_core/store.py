@@ -20,7 +20,8 @@ from typing import Any
 
 from lth_core.arrow_files import s3_files
 from lth_core.errors import CorruptEntryError, SpecError, StoreError
-from lth_core.files import Files, FolderFiles, MemoryFiles, inside
+from lth_core.files import Files, MemoryFiles, inside
+from lth_core.folder_files import FolderFiles
 from lth_core.spec import canonical_json
 
 MANIFEST = "entry.json"

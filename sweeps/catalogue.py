@@ -8,8 +8,7 @@ from lth_core.branches import BRANCHES
 from lth_core.data import SOURCES
 from lth_core.models import ABOUT
 from lth_core.prune import SCHEDULES, SCOPES, SCORES, STRUCTURES
-from lth_core.train.gradual import GROW
-from lth_core.train.learned import LEARN
+from lth_core.train.maskings import GROW, LEARN
 from lth_core.when import WHEN
 from sweeps.config import study_schema
 from sweeps.reader import spec_fields
@@ -29,14 +28,13 @@ def catalogue() -> dict[str, dict[str, str]]:
         },
         "when": _first_paragraphs(WHEN),
         "scores": {
-            **_first_paragraphs(SCORES),
-            **LEARN,
+            **_first_paragraphs({**SCORES, **LEARN}),
             "package.module:function": "your own: a function from lth_core.prune.Candidate to "
             "a tensor of scores by parameter name",
         },
         "scopes": SCOPES,
         "structures": STRUCTURES,
-        "grow": GROW,
+        "grow": _first_paragraphs(GROW),
         "schedules": _first_paragraphs(SCHEDULES),
         "branches": _first_paragraphs(BRANCHES),
         "fields": {field: _about_field(field) for field in spec_fields()},

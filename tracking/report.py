@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from lth_core.files import FolderFiles
+from lth_core.folder_files import FolderFiles
 from lth_core.verdict import FEWEST
 from tracking.cells import Record, cells, methods
 from tracking.figures import CurvesOf, figures

@@ -8,9 +8,19 @@ from torch import Tensor
 
 from lth_core.errors import DivergedError, SpecError
 from lth_core.factories import load_factory, source_fingerprint
-from lth_core.prune import criteria, synflow
+from lth_core.prune import synflow
 from lth_core.prune.candidate import Candidate, Scores
 from lth_core.prune.chance import random
+from lth_core.prune.criteria.final_times_initial import final_times_initial
+from lth_core.prune.criteria.large_final_diff_sign import large_final_diff_sign
+from lth_core.prune.criteria.large_final_same_sign import large_final_same_sign
+from lth_core.prune.criteria.large_init import large_init
+from lth_core.prune.criteria.large_init_large_final import large_init_large_final
+from lth_core.prune.criteria.magnitude_increase import magnitude_increase
+from lth_core.prune.criteria.movement import movement
+from lth_core.prune.criteria.small_final import small_final
+from lth_core.prune.criteria.small_init import small_init
+from lth_core.prune.criteria.small_init_small_final import small_init_small_final
 from lth_core.prune.grasp import grasp
 from lth_core.prune.magnitude import magnitude
 from lth_core.prune.snip import snip
@@ -25,16 +35,16 @@ SCORES: dict[str, Score] = {
     "snip": snip,
     "grasp": grasp,
     "synflow": synflow.synflow,
-    "movement": criteria.movement,
-    "magnitude-increase": criteria.magnitude_increase,
-    "final-times-initial": criteria.final_times_initial,
-    "large-init": criteria.large_init,
-    "large-init-large-final": criteria.large_init_large_final,
-    "large-final-same-sign": criteria.large_final_same_sign,
-    "large-final-diff-sign": criteria.large_final_diff_sign,
-    "small-init": criteria.small_init,
-    "small-final": criteria.small_final,
-    "small-init-small-final": criteria.small_init_small_final,
+    "movement": movement,
+    "magnitude-increase": magnitude_increase,
+    "final-times-initial": final_times_initial,
+    "large-init": large_init,
+    "large-init-large-final": large_init_large_final,
+    "large-final-same-sign": large_final_same_sign,
+    "large-final-diff-sign": large_final_diff_sign,
+    "small-init": small_init,
+    "small-final": small_final,
+    "small-init-small-final": small_init_small_final,
 }
 
 ROUNDS = {"synflow": synflow.ROUNDS}

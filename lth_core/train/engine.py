@@ -37,11 +37,10 @@ from lth_core.train.checkpoint import (
     keep_checkpoint,
     kept_checkpoint,
 )
-from lth_core.train.gradual import Gradual
 from lth_core.train.keeping import Kept, made_with, point, recent, template, to_blobs
-from lth_core.train.learned import Learned
 from lth_core.train.loop import Outcome, Run, Task
 from lth_core.train.masking import Fixed, Masking
+from lth_core.train.maskings import GROW, LEARN
 from lth_core.train.order import Order
 from lth_core.training import Layer, Result, Training
 
@@ -304,10 +303,10 @@ class Trainer:
         if job.finds is None:
             return Fixed(model, mask)
         if job.finds.when == "never":
-            return Learned(model, mask, job.finds, job.seed, job.level)
+            return LEARN[job.finds.score](model, mask, job.finds, job.seed, job.level)
         initial = job.root.make(self, job)
         network = self.candidate(start, mask, initial, job, job.finds)
-        return Gradual(model, mask, network, job.level)
+        return GROW[job.finds.grow](model, mask, network, job.level)
 
     def data(self, job: Job) -> Dataset:
         return data.load(job.data, self.device)

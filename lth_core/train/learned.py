@@ -1,15 +1,9 @@
-"""Masks that are learned over weights that never train (strong tickets).
-
-edge-popup (Ramanujan et al. 2020): a score for each weight; the highest are kept, and the loss is
-differentiated in the scores as if they were the weights' factors (straight through).
-supermask (Zhou et al. 2019): each weight is kept with a probability, drawn anew at every step;
-here a layer's probabilities sum to what it is to keep, and in evaluation the likeliest are kept.
-"""
+"""Masks that are learned over weights that never train (strong tickets): what all ways share."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from math import sqrt
 
 import torch
 from torch import Tensor, nn
@@ -17,27 +11,17 @@ from torch.optim import Optimizer
 
 from lth_core.masks import Mask
 from lth_core.prune.candidate import plain
-from lth_core.prune.exact import kth_lowest
 from lth_core.prune.select import Parts, keep_highest, parts_of
 from lth_core.seeds import generator
 from lth_core.spec import PruneSpec
 
 
-class Learned:
+class Learned(ABC):
     """Trains a score for each prunable weight; every parameter of the network stays as it is.
 
     At every evaluation exactly as many weights are kept as are asked for; equal scores are drawn.
     The last weight of a layer goes as any other where layers compete, and a layer without survivors
     may come back while scores are learned.
-
-    >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
-    >>> for score in ("edge-popup", "supermask"):
-    ...     prune = PruneSpec(when="never", score=score, fraction=0.5, lr=0.05)
-    ...     spec = TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1)
-    ...     *_, level = find_tickets(spec)
-    ...     print(level.records()[0]["method"], round(level.ticket.density, 2))
-    edge-popup 0.5
-    supermask 0.5
 
     Args:
         model: the network; its weights are overwritten by weight x mask, and come back by the mask.
@@ -56,38 +40,36 @@ class Learned:
         draws = generator(seed, "mask", "learned", level)
         self.parts: Parts = parts_of(plain(self.frozen, mask), mask, spec, 1.0, draws)
         self.scores = {
-            name: nn.Parameter(_first(w, spec.score, draws))
+            name: nn.Parameter(self.first(w, draws))
             for name, w in self.weights.items()
             if any(name in names for names, _ in self.parts)
         }
-        self._thresholds = [0.0] * len(self.parts)
-        self._probabilities: dict[str, Tensor] = {}
         self.settle()
+
+    @abstractmethod
+    def first(self, weight: Tensor, draws: torch.Generator) -> Tensor:
+        """The scores that a layer begins with, in its weight's shape."""
+
+    @abstractmethod
+    def tried(self, step: int) -> Mask:
+        """The mask that a step's loss is of, for the layers that have scores."""
+
+    def passed_on(self, name: str, gradient: Tensor) -> Tensor:
+        """The gradient of a layer's scores, from its mask's; by default the same."""
+        return gradient
 
     def trained(self) -> Iterable[nn.Parameter]:
         return self.scores.values()
 
     def before_forward(self, step: int) -> None:
-        """Use the mask of the highest scores, or try one drawn from the probabilities."""
-        if self.spec.score == "edge-popup":
-            self._use(self._highest())
-            return
-        self._probabilities = self._summing_to_keep()
-        draws = generator(self.seed, "mask", "tried", self.level, step)
-        self._use({
-            name: torch.rand(p.shape, generator=draws).to(p.device) < p
-            for name, p in self._probabilities.items()
-        })  # fmt: skip
+        self._use(self.tried(step))
 
     def before_step(self, step: int, optimizer: Optimizer) -> bool:
         """Hand the gradient of weight x mask on to the scores."""
         for name, score in self.scores.items():
             gradient = self.weights[name].grad
             assert gradient is not None
-            score.grad = gradient * self.frozen[name]
-            if self._probabilities:
-                p = self._probabilities[name]
-                score.grad *= p * (1 - p)  # how a probability follows its score
+            score.grad = self.passed_on(name, gradient * self.frozen[name])
         for weight in self.weights.values():
             weight.grad = None
         return True
@@ -106,47 +88,20 @@ class Learned:
     def tensors(self) -> dict[str, Tensor]:
         scores = {f"score/{name}": score for name, score in self.scores.items()}
         masks = {f"mask/{name}": mask for name, mask in self.mask.items()}
-        return {
-            **scores,
-            **masks,
-            "thresholds": torch.tensor(self._thresholds, dtype=torch.float64),
-        }
+        return scores | masks
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             for name, score in self.scores.items():
                 score.copy_(tensors[f"score/{name}"])
         self.mask = {name: tensors[f"mask/{name}"] for name in self.mask}
-        self._thresholds = tensors["thresholds"].tolist()
 
-    def _highest(self) -> Mask:
-        """As `settle`, but equal scores at the threshold are all pruned, to save time."""
-        found: Mask = {}
-        for names, keep in self.parts:
-            flat = torch.cat([self.scores[name].detach().reshape(-1) for name in names])
-            chosen = torch.ones_like(flat, dtype=torch.bool)
-            if keep < len(flat):
-                chosen = flat > kth_lowest(flat, len(flat) - keep)
-            found |= self._unflat(names, chosen)
-        return found
+    def flat(self, names: Sequence[str]) -> Tensor:
+        """The scores of layers that compete, shape (n,)."""
+        return torch.cat([self.scores[name].detach().reshape(-1) for name in names])
 
-    def _summing_to_keep(self) -> dict[str, Tensor]:
-        """sigmoid(score - t), t so that each part's sum is what it keeps (Newton's method)."""
-        found: dict[str, Tensor] = {}
-        for i, (names, keep) in enumerate(self.parts):
-            flat = torch.cat([self.scores[name].detach().reshape(-1) for name in names])
-            for _ in range(50):
-                p = torch.sigmoid(flat - self._thresholds[i])
-                excess, slope = float(p.sum()) - keep, float((p * (1 - p)).sum())
-                if abs(excess) < 0.5 or slope < 1e-3:
-                    break
-                # At most 1 at a time: far from the root the slope says little.
-                self._thresholds[i] += max(-1.0, min(1.0, excess / slope))
-            found |= self._unflat(names, p)
-        return found
-
-    def _unflat(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
-        """A part's values by parameter, each in its shape."""
+    def unflat(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
+        """Such values by layer, each in its weight's shape."""
         sizes = [self.scores[name].numel() for name in names]
         parts = zip(names, flat.split(sizes), strict=True)
         return {name: part.view(self.scores[name].shape) for name, part in parts}
@@ -155,18 +110,3 @@ class Learned:
         with torch.no_grad():
             for name in self.scores:
                 self.weights[name].copy_(self.frozen[name] * mask[name])
-
-
-def _first(weight: Tensor, score: str, draws: torch.Generator) -> Tensor:
-    """Uniform within 1/sqrt(fan in), as the authors of edge-popup draw; 0 for probabilities."""
-    if score == "supermask":
-        return torch.zeros_like(weight)
-    bound = 1 / sqrt(max(1, weight[0].numel()))
-    drawn = torch.rand(weight.shape, generator=draws) * 2 * bound - bound
-    return torch.empty_like(weight).copy_(drawn)
-
-
-LEARN: dict[str, str] = {
-    "edge-popup": "learned for each frozen weight; the highest stay (Ramanujan et al. 2020)",
-    "supermask": "a learned probability for each frozen weight (Zhou et al. 2019)",
-}

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from lth_core.errors import SpecError
-from lth_core.files import FolderFiles
+from lth_core.folder_files import FolderFiles
 from lth_core.store import open_store
 from sweeps.config import Study
 from sweeps.reader import read_study

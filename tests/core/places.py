@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from lth_core.files import Files, FolderFiles, MemoryFiles
+from lth_core.files import Files, MemoryFiles
+from lth_core.folder_files import FolderFiles
 from lth_core.store import open_store
 
 PLACES = ["memory", "folder", "nfs", "s3"]
@@ -31,6 +33,8 @@ class Nfs:
         self.absent: set[str] = set()
         self.held: set[str] = set()
         self.stale = 0
+        self._lock = threading.Lock()
+        """Over what is remembered; the system calls themselves are not held up."""
         self._stat, self._unlink = os.stat, os.unlink
         self._off = False
         for module, name in (
@@ -64,17 +68,27 @@ class Nfs:
         return full if full.startswith(f"{self.root}/") else None
 
     def _looked_up(self, full: str) -> None:
-        if full in self.absent:
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", full)
+        with self._lock:
+            if full in self.absent:
+                raise FileNotFoundError(errno.ENOENT, "No such file or directory", full)
+            try:
+                number = self._stat(full).st_ino
+            except FileNotFoundError:
+                self.absent.add(full)
+                raise
+            if self.handles.setdefault(full, number) != number:
+                del self.handles[full]
+                self.stale += 1
+                raise OSError(errno.ESTALE, "Stale file handle", full)
+
+    @contextmanager
+    def _asked_of_the_server(self, full: str) -> Iterator[None]:
+        """Whatever is remembered; afterwards it is known."""
         try:
-            number = self._stat(full).st_ino
-        except FileNotFoundError:
-            self.absent.add(full)
-            raise
-        if self.handles.setdefault(full, number) != number:
-            del self.handles[full]
-            self.stale += 1
-            raise OSError(errno.ESTALE, "Stale file handle", full)
+            yield
+        finally:
+            with self._lock:
+                self.absent.discard(full)
 
     def _os_stat(self, real: Any, full: str, *args: Any, **kwargs: Any) -> Any:
         self._looked_up(full)
@@ -83,20 +97,21 @@ class Nfs:
     def _io_open(self, real: Any, full: str, path: Any, mode: str = "r", *args: Any) -> Any:
         if mode[0] == "r":
             self._looked_up(full)
-        self.absent.discard(full)
-        return real(path, mode, *args)
+        with self._asked_of_the_server(full):
+            return real(path, mode, *args)
 
     def _os_mkdir(self, real: Any, full: str, path: Any, *args: Any) -> Any:
-        self.absent.discard(full)  # the server is asked, whatever is remembered
-        return real(path, *args)
+        with self._asked_of_the_server(full):
+            return real(path, *args)
 
     def _os_scandir(self, real: Any, full: str, path: Any) -> Any:
-        self.absent = {each for each in self.absent if os.path.dirname(each) != full}
+        with self._lock:
+            self.absent = {each for each in self.absent if os.path.dirname(each) != full}
         return real(path)
 
     def _os_replace(self, real: Any, full: str, path: Any, target: Any) -> None:
-        self.absent.discard(str(target))
-        real(path, target)
+        with self._asked_of_the_server(str(target)):
+            real(path, target)
 
     def _os_unlink(self, real: Any, full: str, path: Any, **kwargs: Any) -> None:
         if "/.nfs" in full and self.held:

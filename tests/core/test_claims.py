@@ -14,13 +14,14 @@ import pytest
 
 from lth_core import claims
 from lth_core.claims import SETTLING, claimed, myself
-from lth_core.files import Files, FolderFiles, MemoryFiles
+from lth_core.files import Files, MemoryFiles
+from lth_core.folder_files import FolderFiles
 
 TRAIN = """
 import sys, time
 from pathlib import Path
 from lth_core.claims import claimed
-from lth_core.files import FolderFiles
+from lth_core.folder_files import FolderFiles
 root, gate, seconds, lease = Path(sys.argv[1]), Path(sys.argv[2]), *map(float, sys.argv[3:])
 files = FolderFiles(root / "store")
 print("ready", flush=True)

@@ -16,7 +16,8 @@ from places import Nfs
 from servers import BUCKET, S3Server, s3_on_loopback
 
 from lth_core.errors import StoreError
-from lth_core.files import TRIES, Files, FolderFiles, MemoryFiles
+from lth_core.files import Files, MemoryFiles
+from lth_core.folder_files import TRIES, FolderFiles
 from lth_core.store import Store, open_store
 
 BLOBS = {"state.safetensors": b"x" * 1000}

@@ -15,7 +15,8 @@ from servers import S3Server
 
 from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.errors import CorruptEntryError, SpecError
-from lth_core.files import Files, FolderFiles, MemoryFiles
+from lth_core.files import Files, MemoryFiles
+from lth_core.folder_files import FolderFiles
 from lth_core.spec import canonical_json
 from lth_core.store import Store, open_store, store_clock
 

@@ -1,0 +1,16 @@
+"""The ways to find a mask while something trains, by what a study file calls them."""
+
+from __future__ import annotations
+
+from lth_core.train.edge_popup import EdgePopup
+from lth_core.train.gmp import GMP
+from lth_core.train.learned import Learned
+from lth_core.train.rigl import RigL
+from lth_core.train.set import SET
+from lth_core.train.supermask import Supermask
+
+GROW: dict[str, type[GMP]] = {"none": GMP, "random": SET, "gradient": RigL}
+"""While weights train, by `prune.grow`."""
+
+LEARN: dict[str, type[Learned]] = {"edge-popup": EdgePopup, "supermask": Supermask}
+"""While nothing else trains, by `prune.score`."""
