@@ -160,17 +160,19 @@ def rewind(
     from sweeps.studies import find_study
 
     screen = Console(stderr=True, highlight=False) if as_json else out
-    answers, outcome = find_rewinds(find_study(study, overrides or []), screen, address)
-    for note in outcome.notes:
-        screen.print(note, soft_wrap=True, markup=False)
-    for name, reason in outcome.failures:
-        screen.print(f"[red]failed[/] {escape(f'{name}: {reason}')}", soft_wrap=True)
-    if as_json:
-        print_json(answer.to_json() for answer in answers)
-    else:
-        out.print(answer_table(answers))
-    if outcome.failures:
-        raise typer.Exit(1)
+    chosen = find_study(study, overrides or [])
+    with ExitStack() as using:
+        answers, outcome = find_rewinds(chosen, screen, address, using)
+        for note in outcome.notes:
+            screen.print(note, soft_wrap=True, markup=False)
+        for name, reason in outcome.failures:
+            screen.print(f"[red]failed[/] {escape(f'{name}: {reason}')}", soft_wrap=True)
+        if as_json:
+            print_json(answer.to_json() for answer in answers)
+        else:
+            out.print(answer_table(answers))
+        if outcome.failures:
+            raise typer.Exit(1)
 
 
 @app.command()
@@ -237,12 +239,16 @@ def bench(
 
 @app.command()
 def sync(study: StudyArgument) -> None:
-    """Publish to MLflow what it has not got."""
+    """Publish to MLflow what it has not got; 1 where the store has lost some of it."""
     from sweeps.report import publish_missing
     from sweeps.studies import find_study
 
     chosen = find_study(study, [], swept=True)
-    out.print(f"{chosen.name}: {publish_missing(chosen)} trials are in MLflow")
+    published, lost = publish_missing(chosen)
+    out.print(f"{chosen.name}: {published} trials are in MLflow", markup=False)
+    if lost:
+        out.print(f"[red]failed[/] {escape(lost)}", soft_wrap=True)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -87,12 +87,10 @@ def finish(study: Study, console: Console, output: Path | None = None) -> Writte
     if study.tracking.uri and output is None:
         try:
             publisher = _publisher(study)
-            try:
-                publish_missing(study, publisher, records, PATIENCE)
-            except StoreError as error:  # all but that was published
-                notes.append(str(error))
+            _, lost = publish_missing(study, publisher, records, PATIENCE)
+            notes += [lost] if lost else []
             publisher.publish_study(path, *_study_says(found))
-        except TrackingError as error:
+        except (TrackingError, StoreError) as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
     return Written(path, notes)
 
@@ -102,9 +100,11 @@ def publish_missing(
     publisher: Publisher | None = None,
     compared: Sequence[Record] = (),
     seconds: float = float("inf"),
-) -> int:
+) -> tuple[int, str]:
     """Publish every finished level, overlap and verdict that MLflow has not got; how many trials it
-    has. A trial of which the store has lost something holds up none of the others.
+    has, and a sentence on what could not be published, or none.
+
+    A trial of which the store has lost something holds up none of the others.
 
     Args:
         compared: the study's records with their overlaps, where they were taken before.
@@ -112,8 +112,6 @@ def publish_missing(
 
     Raises:
         TrackingError: the server cannot be reached or refuses, or time is up.
-        StoreError: trials could not be published, for the store has lost what they are made of;
-            all else was.
     """
     publisher, store = publisher or _publisher(study), open_store(study.store)
     trainer, records = Trainer(store, frozen=True), list[Record]()
@@ -143,9 +141,7 @@ def publish_missing(
     for key in said.keys() & held.keys():
         hurry()
         publisher.publish_compared(held[key], said[key], rows_of[key])
-    if lost:
-        raise StoreError(_unpublished(lost))
-    return len(said)
+    return len(said), _unpublished(lost) if lost else ""
 
 
 def _unpublished(lost: Mapping[str, StoreError]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil, log2
@@ -161,9 +162,12 @@ class Search:
 
 
 def find_rewinds(
-    study: Study, console: Console, address: str | None = None
+    study: Study, console: Console, address: str | None, using: ExitStack
 ) -> tuple[list[Answer], Outcome]:
     """The earliest matching rewind points of a study's cells.
+
+    Args:
+        using: holds Ray, as in `launch`.
 
     Raises:
         SpecError: the study cannot be bisected: it is adaptive, has too few seeds, ...
@@ -179,8 +183,8 @@ def find_rewinds(
     first = [(number, trial) for number in range(len(search.cells))
              for trial in search.missing(number)]  # fmt: skip
     if first:
-        with joined(address, study.resources, setting.store) as lanes:
-            _probe(study, search, first, setting, outcome, console, lanes)
+        lanes = using.enter_context(joined(address, study.resources, setting.store))
+        _probe(study, search, first, setting, outcome, console, lanes)
     return list(search.answers()), outcome
 
 
