@@ -79,9 +79,7 @@ class Kept:
                     check(entry.meta, dict[str, float | None])
             return entry
         except CorruptEntryError as error:
-            if str(error) not in self._told:
-                logger.warning("store: %s; it is made again", error)
-                self._told.add(str(error))
+            self._tell(str(error))
             return None
 
     def training(self, job: Job) -> Training | None:
@@ -90,7 +88,7 @@ class Kept:
         try:
             return Training.from_json(entry.meta) if entry else None
         except CorruptEntryError as error:
-            logger.warning("store: trainings/%s: %s; it is made again", job.digest, error)
+            self._tell(f"trainings/{job.digest}: {error}")
             return None
 
     def state(self, job: Job, model: nn.Module) -> tuple[State, Mask] | None:
@@ -101,7 +99,7 @@ class Kept:
                 if entry:
                     return from_blobs(entry, model)
             except (CorruptEntryError, TicketFileError) as error:
-                logger.warning("store: %s/%s: %s; it is made again", kind, job.digest, error)
+                self._tell(f"{kind}/{job.digest}: {error}")
         return None
 
     def put_points(self, job: Job, points: Mapping[int, State], mask: Mask) -> None:
@@ -118,6 +116,11 @@ class Kept:
         if job.last > job.first and (key := speed_key(job, device)) not in self._paces:
             self._paces.add(key)
             remember_speed(self._store, job, seconds / (job.last - job.first), device)
+
+    def _tell(self, corrupt: str) -> None:
+        if corrupt not in self._told:
+            logger.warning("store: %s; it is made again", corrupt)
+            self._told.add(corrupt)
 
 
 def point(job: Job, step: int) -> Job:
