@@ -79,6 +79,9 @@ def _schedule(prune: PruneSpec) -> str | None:
     name = prune.schedule or usual
     if name not in SCHEDULES:
         raise SpecError("prune.schedule", "is not a known schedule", name, SCHEDULES)
+    if name == "constant" and prune.when == "during" and prune.grow == "none":
+        rule = "must begin denser than it ends where no weights grow back"
+        raise SpecError("prune.schedule", rule, name, sorted(SCHEDULES.keys() - {name}))
     return name
 
 

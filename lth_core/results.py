@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from lth_core.branches import RETRAINED
 from lth_core.checks import steps_in
 from lth_core.jobs import Job, Measure, Pruned
 from lth_core.masks import Mask
+from lth_core.measures import Overlap
 from lth_core.predictors import AtRewind, MaskStability
 from lth_core.prune import at_level, compounded, groups, requested_density
 from lth_core.spec import TicketSpec
@@ -77,6 +79,8 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
     if branch == "twin":
         of = jobs.get("ticket") or jobs["dense"]
         yield Barrier(one=of, other=job, stability=spec.stability)
+    if branch in RETRAINED:
+        yield Overlap(ticket=jobs["ticket"], own=job)
     if spec.predictors and branch == "dense":
         yield AtRewind(dense=job, step=steps_in(spec.rewind))
     if spec.predictors and branch == "ticket" and job.dense:

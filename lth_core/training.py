@@ -71,7 +71,8 @@ class Training:
     """All parameters of the dense network."""
     mask_digest: str
     mask_overlap: float
-    """Jaccard overlap with the mask that a control imitates, of the same level; else 1."""
+    """Jaccard overlap with the mask that a control imitates, of the same level; else 1. What finds
+    a mask of its own from the ticket's (`lth_core.branches.RETRAINED`) is measured apart."""
     mask_overlap_chance: float
     """The overlap to expect of random masks with the same layer counts."""
     travel: float | None

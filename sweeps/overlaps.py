@@ -1,4 +1,4 @@
-"""How much tickets have in common: with other seeds, other methods, and the level before."""
+"""How much masks have in common: with other seeds, other methods, and the level before."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lth_core.branches import RETRAINED
 from lth_core.measures import chance_overlap
 from tracking.cells import free_axes
 
@@ -30,6 +31,8 @@ class PackedMask:
     layers: tuple[tuple[str, int, int], ...]
 
 
+FINDING = ("ticket", *RETRAINED)
+"""Branches that find masks; the others have the ticket's, or one that imitates it."""
 MaskOf = Callable[[str], PackedMask | None]
 """From a record's `training_digest` to its mask, None where it is not at hand."""
 Masks = dict[str, PackedMask | None]
@@ -61,34 +64,37 @@ def shared(a: PackedMask, b: PackedMask) -> Shared | None:
 
 
 def with_overlaps(records: Sequence[Record], axes: Sequence[str], mask_of: MaskOf) -> list[Record]:
-    """The records, each ticket's with its overlaps and, as `..._chance`, the levels of chance.
+    """The records; those of branches that find masks with their overlaps and, as `..._chance`, the
+    levels of chance. What is compared is of one branch.
 
-    `overlap_seeds`: mean with the other seeds' tickets of its cell and level. `overlap_level`: with
-    its trial's ticket one level before. `overlap_methods`: by other method, with that one's ticket
-    at the same seed, level, and values of the axes that no method determines. None, or nothing by
+    `overlap_seeds`: mean with the other seeds' masks of its cell and level. `overlap_level`: with
+    its trial's mask one level before. `overlap_methods`: by other method, with that one's mask at
+    the same seed, level, and values of the axes that no method determines. None, or nothing by
     method, where there is none to compare with.
     """
     free, names = free_axes(records, axes), [axis for axis in axes if axis != "seed"]
     by_level: dict[int, list[Record]] = defaultdict(list)
     for record in records:
-        if record["branch"] == "ticket":
+        if record["branch"] in FINDING:
             by_level[record["level"]].append(record)
-    found: dict[tuple[str, int], Record] = {}
-    before, masks = dict[str, Record](), Masks()
-    for level, tickets in sorted(by_level.items()):
-        masks = _masks([*before.values(), *tickets], masks, mask_of)
+    found: dict[tuple[str, str, int], Record] = {}
+    before, masks = dict[tuple[str, str], Record](), Masks()
+    for level, rows in sorted(by_level.items()):
+        masks = _masks([*before.values(), *rows], masks, mask_of)
         compare = _comparing(masks)
-        seeds, rivals = _grouped(tickets, ["method", *names]), _grouped(tickets, ["seed", *free])
-        for ticket in tickets:
-            found[ticket["trial"], level] = {
-                **_between_seeds(ticket, seeds(ticket), compare),
-                **_between_levels(ticket, before.get(ticket["trial"]), compare),
-                **_between_methods(ticket, rivals(ticket), compare),
+        seeds = _grouped(rows, ["branch", "method", *names])
+        rivals = _grouped(rows, ["branch", "seed", *free])
+        for row in rows:
+            at = row["trial"], row["branch"]
+            found[*at, level] = {
+                **_between_seeds(row, seeds(row), compare),
+                **_between_levels(row, before.get(at), compare),
+                **_between_methods(row, rivals(row), compare),
             }
-        before = {ticket["trial"]: ticket for ticket in tickets}
+        before = {(row["trial"], row["branch"]): row for row in rows}
     return [
-        {**record, **found[record["trial"], record["level"]]}
-        if record["branch"] == "ticket"
+        {**record, **found[record["trial"], record["branch"], record["level"]]}
+        if record["branch"] in FINDING
         else record
         for record in records
     ]

@@ -26,6 +26,7 @@ from sweeps.stopping import why_stop
 from sweeps.trainable import level_records, trial_run
 from tracking import names
 from tracking.about import versions
+from tracking.apart import named_apart
 from tracking.entities import level_files
 from tracking.publish import Publisher, open_publisher
 from tracking.report import write_report
@@ -64,6 +65,7 @@ def study_records(study: Study) -> tuple[list[Record], list[Verdict]]:
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
     axes = make_plan(study).axes
+    records = named_apart(records, axes)
     records = with_overlaps(records, axes, lambda digest: load_mask(store, digest))
     return with_verdicts(records, axes, study.tolerance)
 
@@ -135,6 +137,7 @@ def publish_missing(
         if done == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance):
             held[run.key] = publisher.finish(run, held=held[run.key])
     axes, rows_of = make_plan(study).axes, defaultdict[str, list[Record]](list)
+    records = named_apart(records, axes)
     for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
         rows_of[row["spec_digest"]].append(row)
     said = _by_trial(records, axes, verdicts(records, axes, study.tolerance))

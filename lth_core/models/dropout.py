@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lth_core.errors import SpecError
 from lth_core.seeds import generator
 
 
@@ -37,11 +38,18 @@ class Dropout(nn.Module):
 
 
 def own_dropout(model: nn.Module) -> None:
-    """Put ``Dropout`` in the place of every ``torch.nn.Dropout``, which draws globally."""
+    """Put ``Dropout`` in the place of every ``torch.nn.Dropout``, which draws globally.
+
+    Raises:
+        SpecError: there is another kind of dropout, whose draws no seed of ours would decide.
+    """
     for name, module in list(model.named_modules()):
         if type(module) is nn.Dropout:
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, Dropout(module.p, name))
+        elif isinstance(module, nn.modules.dropout._DropoutNd):
+            rule = "may drop with torch.nn.Dropout only, whose draws can be seeded"
+            raise SpecError("model.name", rule, f"{name}: {type(module).__name__}")
 
 
 def restart_dropout(model: nn.Module, seed: int, run: str, step: int) -> None:

@@ -12,17 +12,18 @@ SMALLEST = 16
 
 
 def lenet_5(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """20 and 50 channels of 5x5, each max-pooled, then 500 units: 431,080 parameters on MNIST."""
+    """20 and 50 channels of 5x5, each max-pooled, then 500 units: 431,080 parameters on MNIST.
+
+    Only the 500 units are rectified (Caffe, examples/mnist/lenet_train_test.prototxt).
+    """
     refuse(spec, "depth", "stem")
     images(spec, shape, SMALLEST)
     first, second, hidden = (scaled(width, spec.width) for width in (20, 50, 500))
     height, width = (((pixels - 4) // 2 - 4) // 2 for pixels in shape[1:])
     layers: dict[str, nn.Module] = {
         "conv1": nn.Conv2d(shape[0], first, 5),
-        "conv_relu1": nn.ReLU(),
         "pool1": nn.MaxPool2d(2),
         "conv2": nn.Conv2d(first, second, 5),
-        "conv_relu2": nn.ReLU(),
         "pool2": nn.MaxPool2d(2),
         "flatten": nn.Flatten(),
         "fc1": nn.Linear(second * height * width, hidden),

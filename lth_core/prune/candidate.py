@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_core.masks import Mask, State, masked, ones
-from lth_core.models.dropout import Dropout
+from lth_core.models.dropout import Dropout, own_dropout
 from lth_core.spec import PruneSpec
 
 Scores = dict[str, Tensor]
@@ -79,9 +79,14 @@ def of_network(
     """
     mask = mask or ones(model)
     weights = {n: p.detach().clone() for n, p in model.named_parameters() if n in mask}
+
+    def copy() -> nn.Module:
+        own_dropout(made := deepcopy(model))
+        return made.train()
+
     return Candidate(
         weights=masked(weights, mask), mask=mask, initial=masked(weights, mask),
-        copy=lambda: deepcopy(model).train(), batch=lambda: (x, y), seed=seed,
+        copy=copy, batch=lambda: (x, y), seed=seed,
         spec=spec or PruneSpec(),
     )  # fmt: skip
 

@@ -17,6 +17,8 @@ from lth_core.prune.criteria.large_final_same_sign import large_final_same_sign
 from lth_core.prune.criteria.large_init import large_init
 from lth_core.prune.criteria.large_init_large_final import large_init_large_final
 from lth_core.prune.criteria.magnitude_increase import magnitude_increase
+from lth_core.prune.criteria.magnitude_increase_diff_sign import magnitude_increase_diff_sign
+from lth_core.prune.criteria.magnitude_increase_same_sign import magnitude_increase_same_sign
 from lth_core.prune.criteria.movement import movement
 from lth_core.prune.criteria.small_final import small_final
 from lth_core.prune.criteria.small_init import small_init
@@ -37,6 +39,8 @@ SCORES: dict[str, Score] = {
     "synflow": synflow.synflow,
     "movement": movement,
     "magnitude-increase": magnitude_increase,
+    "magnitude-increase-same-sign": magnitude_increase_same_sign,
+    "magnitude-increase-diff-sign": magnitude_increase_diff_sign,
     "final-times-initial": final_times_initial,
     "large-init": large_init,
     "large-init-large-final": large_init_large_final,

@@ -136,6 +136,9 @@ def shapes_of(mask: Mask) -> dict[str, tuple[int, ...]]:
 def requested_density(shapes: Mapping[str, Sequence[int]], spec: PruneSpec, level: int) -> float:
     """The density that ``level`` prunings ask for, before rounding to whole units.
 
+    Fractions are of units: where units of several sizes compete (channels under a global scope),
+    the density in weights that comes of it may be far from this.
+
     Args:
         shapes: weight shape of each prunable layer, in the model's order.
     """

@@ -11,7 +11,7 @@ from typing import Any
 
 from lth_core.checks import Checks
 
-SCHEMA = 3
+SCHEMA = 4
 """Raised whenever the same spec begins to mean another computation."""
 
 WHERE: dict[str, Any] = {"where": True}

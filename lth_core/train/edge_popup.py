@@ -15,7 +15,8 @@ from lth_core.train.learned import Learned
 class EdgePopup(Learned):
     """Learned for each frozen weight; the highest stay (Ramanujan et al. 2020).
 
-    The loss is of the mask of the highest, and is differentiated in the scores as if they were the
+    What counts is a score's size, as in the authors' code (the paper calls scores positive). The
+    loss is of the mask of the largest, and is differentiated in the sizes as if they were the
     weights' factors (straight through). While it is learned, equal scores at the threshold are all
     pruned; in the mask that is found they are drawn.
 
@@ -31,6 +32,12 @@ class EdgePopup(Learned):
         bound = 1 / sqrt(max(1, weight[0].numel()))
         drawn = torch.rand(weight.shape, generator=draws) * 2 * bound - bound
         return torch.empty_like(weight).copy_(drawn)
+
+    def worth(self, score: Tensor) -> Tensor:
+        return score.abs()
+
+    def passed_on(self, name: str, gradient: Tensor) -> Tensor:
+        return gradient * self.scores[name].detach().sign()
 
     def tried(self, step: int) -> Mask:
         found: Mask = {}

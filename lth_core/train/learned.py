@@ -54,6 +54,10 @@ class Learned(ABC):
     def tried(self, step: int) -> Mask:
         """The mask that a step's loss is of, for the layers that have scores."""
 
+    def worth(self, score: Tensor) -> Tensor:
+        """What the highest of are kept, from a layer's scores; by default themselves."""
+        return score
+
     def passed_on(self, name: str, gradient: Tensor) -> Tensor:
         """The gradient of a layer's scores, from its mask's; by default the same."""
         return gradient
@@ -79,7 +83,7 @@ class Learned(ABC):
 
     def settle(self) -> None:
         """Keep exactly as many weights as are asked for, those of the highest score."""
-        scores = {name: score.detach().cpu() for name, score in self.scores.items()}
+        scores = {name: self.worth(score.detach()).cpu() for name, score in self.scores.items()}
         everything = {name: torch.ones_like(m) for name, m in self.mask.items()}
         draws = generator(self.seed, "mask", "ties")
         self.mask = keep_highest(scores, everything, self.parts, "weights", draws)
@@ -97,8 +101,8 @@ class Learned(ABC):
         self.mask = {name: tensors[f"mask/{name}"] for name in self.mask}
 
     def flat(self, names: Sequence[str]) -> Tensor:
-        """The scores of layers that compete, shape (n,)."""
-        return torch.cat([self.scores[name].detach().reshape(-1) for name in names])
+        """What scores of layers that compete are worth, shape (n,)."""
+        return torch.cat([self.worth(self.scores[name].detach()).reshape(-1) for name in names])
 
     def unflat(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
         """Such values by layer, each in its weight's shape."""

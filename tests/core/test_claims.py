@@ -79,7 +79,7 @@ def test_of_many_processes_that_ask_at_once_one_trains_and_the_others_wait_for_i
     gate.touch()
     answers = [said(each) for each in every]
     assert sorted(answers) == ["another's"] * 3 + ["mine"]
-    assert [each.wait(20) for each in every] == [0] * 4
+    assert [each.wait(120) for each in every] == [0] * 4
     assert not claim(tmp_path).exists()
 
 
@@ -94,7 +94,7 @@ def test_a_killed_holder_of_this_machine_is_followed_at_once(process: Process) -
     begun = time.monotonic()
     assert said(second) == "mine"
     assert time.monotonic() - begun < 30, "half a lease"
-    assert second.wait(20) == 0
+    assert second.wait(120) == 0
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_a_holder_that_renews_its_claim_keeps_it_beyond_the_lease(
     assert [said(first), said(first), said(second)] == ["ready", "mine", "ready"]
     gate.touch()
     assert said(second) == "another's"
-    assert [first.wait(20), second.wait(20)] == [0, 0]
+    assert [first.wait(120), second.wait(120)] == [0, 0]
 
 
 # The contract, over every place: threads ask at once
@@ -114,11 +114,9 @@ def test_a_holder_that_renews_its_claim_keeps_it_beyond_the_lease(
 
 @pytest.fixture
 def digests(files: Files, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Jobs that are asked for. On S3 a busy machine may take its time between look and write."""
-    if files.exclusive:
-        return "abc"
+    """Jobs that are asked for. A busy machine may take its time between look and write."""
     monkeypatch.setattr(claims, "SETTLING", 1.5)
-    return "a"
+    return "abc" if files.exclusive else "a"
 
 
 DEAD = json.dumps({**myself(), "born": "long ago", "token": "dead"}).encode()
@@ -157,7 +155,11 @@ def test_of_many_that_find_a_holder_dead_one_trains(files: Files, digests: str) 
     assert not list(files.files(""))
 
 
-def test_of_many_one_trains_where_several_may_create_the_claim() -> None:
+def test_of_many_one_trains_where_several_may_create_the_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(claims, "SETTLING", 1.5)
+
     class Hasty(MemoryFiles):
         """Looks whether there is one, and writes a moment later: as S3."""
 
@@ -185,10 +187,12 @@ def test_claim_that_nobody_else_asks_for_is_had_without_waiting_where_creation_i
 
 def test_claim_that_was_taken_over_is_left_to_who_has_it(files: Files) -> None:
     path, theirs = "claims/job/claim.json", b'{"token": "theirs"}'
-    with claimed(files, "job", lambda: False, lease=0.3) as mine:
+    with claimed(files, "job", lambda: False, lease=12) as mine:  # a beat every 2 s
         assert mine
         files.write(path, theirs)
-        time.sleep(0.3)  # six beats
+        (heart,) = (t for t in threading.enumerate() if t.name.endswith("(_renew)"))
+        heart.join(60)
+        assert not heart.is_alive(), "it has seen theirs, and writes no more"
         assert files.read(path) == theirs
     assert files.read(path) == theirs
 
@@ -197,8 +201,10 @@ def test_claim_that_was_swept_away_is_renewed_all_the_same(files: Files) -> None
     with claimed(files, "job", lambda: False, lease=0.3) as mine:
         assert mine
         files.delete("claims/job")
-        time.sleep(0.3)
-        assert files.read("claims/job/claim.json")
+        patience = time.monotonic() + 60
+        while not files.read("claims/job/claim.json"):
+            assert time.monotonic() < patience
+            time.sleep(0.01)
     assert files.read("claims/job/claim.json") is None
 
 

@@ -33,19 +33,19 @@ def plain_digest(recipe: Recipe) -> str:
 
 
 def test_digests_of_specs_stay_what_they_are() -> None:
-    assert LATE.digest() == "74f8a5e0c6015236ff4f72906763fa9b85f9e9ed09aa0628b4a1df04ed87fab5"
+    assert LATE.digest() == "2ed1a1f61576d1398bcd1823e56c654136aef42ca628ae69bcc62205ee4f0dc3"
 
 
 @pytest.mark.parametrize(
     ("spec", "branch", "digest"),
     [
-        (LATE, "ticket", "d8ded4d5ecb97399eee07acdd14ac473d64c9591ef8ac8cad8ce1220e3b746df"),
-        (LATE, "reinit", "0e5f2eeb017deab553ff9559b47c99c04ba021d66c06570c61340c2f3da9fc2b"),
-        (LATE, "random_mask", "45869b102e5cbc6353ad298af5d93064f69a3e0484c60c8089702760672d987b"),
-        (LATE, "finetune", "b4d8f7c30f33dc1f6a06cfef61d3eee43caf630438158b30b721ac639302c1ff"),
-        (GROWN, "ticket", "f2f79db42217d3839cd0328b8d86b8b27b31d40effaaa1578368431b2ff7286d"),
-        (GROWN, "trained", "0c0ccb6e2ad3ec3c9c59bd93416dd1f2c6a82f2857e6c9b3b45c4e8ff073b417"),
-        (GROWN, "shuffled_mask", "b20436b99a7d75cf245ae737d03f1d80f30dd4cfa1ca72afbba8ddabb136daca"),
+        (LATE, "ticket", "9d4358a78a0809507751525977491b51c225b934d4b21466868ed34bb18a9942"),
+        (LATE, "reinit", "66d0f4d46c9e46084edd6d1543ae0f6b7947b7531152c12da7de18f07183d4f5"),
+        (LATE, "random_mask", "74b49393c26e9ebed17540b19455dc74236b902a59175a1ab32628744a2bb895"),
+        (LATE, "finetune", "ba5d9b27174872ebbc46a673cbed056cba9e7cdb8b408048c578e9061be67873"),
+        (GROWN, "ticket", "abe22ee447e4ea7de403ccc0ddcbff840a1a78f92a4e80164c8070be266632a5"),
+        (GROWN, "trained", "9d76445f573c101b6e4b1c4713bd2173202f59d1f1212cfe40d58f242e27b083"),
+        (GROWN, "shuffled_mask", "8f113db6c9245c8fc5ce1b3a4a3b11d030e6ba89f859be56106d07001c91ebff"),
     ],
 )  # fmt: skip
 def test_digests_of_trainings_stay_what_they_are(

@@ -75,6 +75,24 @@ def test_overlap_is_with_the_levels_ticket(search: list[LevelResult], trainer: T
         assert (row["mask_overlap"] == 1) == (row["branch"] in ("ticket", "reinit"))
 
 
+@pytest.mark.parametrize("branch", ["lr_rewind", "finetune"])
+def test_overlap_of_a_branch_that_finds_its_own_mask_is_with_the_levels_ticket_too(
+    branch: str, small: TicketSpec, trainer: Trainer
+) -> None:
+    """At the first level both prune the dense run."""
+    _, first, second = find_tickets(replace(small, branches=("ticket", branch)), trainer)
+    shared = [
+        (row["mask_overlap"], overlap(trainer.mask(job.mask, job), level.mask))
+        for level in (first, second)
+        for row in level.records()
+        if row["branch"] == branch and (job := level.results[branch].job)
+    ]
+    assert all(said == expected for said, expected in shared)
+    assert shared[0][0] == 1 > shared[1][0] > 0
+    row = second.records()[1]
+    assert 0 < row["mask_overlap_chance"] < row["mask_overlap"]
+
+
 def test_ignored_layer_stays_dense_and_out_of_the_count(
     small: TicketSpec, trainer: Trainer
 ) -> None:

@@ -124,7 +124,7 @@ def test_digest_does_not_depend_on_where_data_lie() -> None:
 def test_default_spec_keeps_its_digest() -> None:
     """What a store remembers is lost when this changes. Raise SCHEMA if results change meaning."""
     assert (
-        TicketSpec().digest() == "05897ac627fec8860b602c57120ce76b1aaa4f60d26c9fcbb87653bed5883fa4"
+        TicketSpec().digest() == "a65fc70c5def90c36cc257d03951ab232a298181b5eea7384ee87a1e6db04c3e"
     )
 
 
@@ -283,7 +283,7 @@ specs = st.builds(
         DataSpec,
         validation=st.integers(1, 500) | st.floats(0.01, 0.99),
         fraction=st.floats(0.01, 1),
-        split_seed=st.integers(0, 2**63),
+        split_seed=st.integers(0, 2**63 - 1),
     ),
     model=st.builds(
         ModelSpec, widths=st.lists(st.integers(1, 9), min_size=1), width=st.integers(1, 3)
@@ -301,7 +301,7 @@ specs = st.builds(
     predictors=st.booleans(),
     levels=st.integers(0, 30),
     rewind=st.integers(0, 30) | st.just("1ep"),
-    seed=st.integers(0, 2**63),
+    seed=st.integers(0, 2**63 - 1),
 )
 
 

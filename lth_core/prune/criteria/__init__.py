@@ -1,7 +1,7 @@
 """The mask criteria of "Deconstructing lottery tickets" (Zhou et al. 2019), besides magnitude.
 
 Each compares a weight's final value with its initial one, and looks at that weight alone, or at
-most at its layer's means: a layer of one survivor, or of none, is scored as any other.
+most at its rank in its layer: a layer of one survivor, or of none, is scored as any other.
 """
 
 import torch

@@ -4,8 +4,8 @@ from lth_core.prune.candidate import Candidate, Scores
 
 
 def final_times_initial(network: Candidate) -> Scores:
-    """w w0: weights that changed sign go, those that are and were largest last (magnitude's rival
-    in "Deconstructing lottery tickets", Zhou et al. 2019, by its product).
+    """w w0: weights that changed sign go, those that are and were largest last (after Zhou et al.
+    2019, who look at signs and at sizes, not at their product).
 
     Before training this is magnitude.
 

@@ -3,17 +3,17 @@
 import torch
 
 from lth_core.prune.candidate import Candidate, Scores
-from lth_core.prune.criteria.scale import as_initial
+from lth_core.prune.criteria.rank import rank
 
 
 def small_init_small_final(network: Candidate) -> Scores:
-    """-max(a|w|, |w0|): what was or became large goes (Zhou et al. 2019, small init small final).
+    """min(rank -|w|, rank -|w0|): what was or became large goes (Zhou et al. 2019).
 
-    a brings a layer's final weights to the mean size of its initial ones; before training it is 1,
-    and the largest go. In a layer whose weights are all 0, |w0| decides.
+    Ranks within the layer, as their code has it, which cuts both sizes at one percentile. Where the
+    weights of one time are all equal, those of the other decide.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> small_init_small_final(EXAMPLE)["fc.weight"]
-    tensor([-1.6000, -1.0000])
+    tensor([0.5000, 1.0000], dtype=torch.float64)
     """
-    return network.each(lambda w, initial: -torch.maximum(as_initial(w, initial), initial.abs()))
+    return network.each(lambda w, initial: torch.minimum(rank(-w.abs()), rank(-initial.abs())))

@@ -8,7 +8,7 @@ from toys import jobs_of, same, textbook
 from lth_core import TicketSpec, Trainer, data, models
 from lth_core.errors import SpecError
 from lth_core.masks import masked
-from lth_core.models.dropout import Dropout, restart_dropout
+from lth_core.models.dropout import Dropout, own_dropout, restart_dropout
 from lth_core.spec import ModelSpec
 
 COLOUR = (3, 32, 32)
@@ -111,6 +111,15 @@ def test_users_dropout_draws_nothing_global_either() -> None:
     net = models.build(spec, (3, 4, 4), 10, torch.Generator()).train()
     assert places(net) == ["inner.drop"]
     assert not any(type(module) is nn.Dropout for module in net.modules())
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout2d, nn.AlphaDropout])
+def test_dropout_that_no_seed_decides_is_refused(kind: type[nn.Module]) -> None:
+    net = nn.Sequential(nn.Linear(2, 2), kind())
+    with pytest.raises(
+        SpecError, match=rf"may drop with torch\.nn\.Dropout only.*1: {kind.__name__}"
+    ):
+        own_dropout(net)
 
 
 @pytest.mark.parametrize("name", ["resnet-20", "resnet-18", "resnet-50"])

@@ -12,20 +12,27 @@ from lth_core.masks import nested
 from lth_core.prune import SCORES
 from lth_core.prune.candidate import Candidate, plain
 
-# (final weight, initial weight, a) -> score; a brings final weights to the initial ones' mean size.
-BY_HAND: dict[str, Callable[[float, float, float], float]] = {
-    "magnitude": lambda w, w0, a: abs(w),
-    "small-final": lambda w, w0, a: -abs(w),
-    "large-init": lambda w, w0, a: abs(w0),
-    "small-init": lambda w, w0, a: -abs(w0),
-    "large-init-large-final": lambda w, w0, a: min(a * abs(w), abs(w0)),
-    "small-init-small-final": lambda w, w0, a: -max(a * abs(w), abs(w0)),
-    "magnitude-increase": lambda w, w0, a: abs(w) - abs(w0),
-    "movement": lambda w, w0, a: abs(w - w0),
-    "final-times-initial": lambda w, w0, a: w * w0,
-    "large-final-same-sign": lambda w, w0, a: max(0.0, w * copysign(1, w0)),
-    "large-final-diff-sign": lambda w, w0, a: max(0.0, -w * copysign(1, w0)),
+
+def _increase(w: float, w0: float) -> float:
+    return abs(w) - abs(w0)
+
+
+# (final weight, initial weight) -> score
+BY_HAND: dict[str, Callable[[float, float], float]] = {
+    "magnitude": lambda w, w0: abs(w),
+    "small-final": lambda w, w0: -abs(w),
+    "large-init": lambda w, w0: abs(w0),
+    "small-init": lambda w, w0: -abs(w0),
+    "magnitude-increase": _increase,
+    "magnitude-increase-same-sign": lambda w, w0: _increase(w, w0) if w * w0 > 0 else 0,
+    "magnitude-increase-diff-sign": lambda w, w0: _increase(w, w0) if w * w0 < 0 else 0,
+    "movement": lambda w, w0: abs(w - w0),
+    "final-times-initial": lambda w, w0: w * w0,
+    "large-final-same-sign": lambda w, w0: max(0.0, w * copysign(1, w0)),
+    "large-final-diff-sign": lambda w, w0: max(0.0, -w * copysign(1, w0)),
 }
+# Of those whose two sizes are cut at one percentile: whether large ones stay.
+BY_PERCENTILE = {"large-init-large-final": True, "small-init-small-final": False}
 
 
 def moved(density: float = 1.0, seed: int = 0) -> Candidate:
@@ -39,26 +46,68 @@ def moved(density: float = 1.0, seed: int = 0) -> Candidate:
     return plain(final, mask, initial)
 
 
-def by_hand(name: str, w: Tensor, w0: Tensor) -> Tensor:
-    """Scores of a layer's survivors, (n,)."""
-    a = float(w0.abs().mean() / w.abs().mean())
-    pairs = zip(w.tolist(), w0.tolist(), strict=True)
-    return torch.tensor([BY_HAND[name](final, first, a) for final, first in pairs])
-
-
 def test_every_score_but_those_of_their_own_is_checked_here() -> None:
-    assert set(BY_HAND) | {"random", "snip", "grasp", "synflow"} == set(SCORES)
+    assert {*BY_HAND, *BY_PERCENTILE} | {"random", "snip", "grasp", "synflow"} == set(SCORES)
 
 
 @pytest.mark.parametrize("density", [1.0, 0.5])
 @pytest.mark.parametrize("name", BY_HAND)
 def test_criterion_is_its_formula_over_the_survivors(name: str, density: float) -> None:
-    """Where a criterion looks at the layer's mean, dead weights have no part in it."""
     network = moved(density)
     for layer, score in SCORES[name](network).items():
         alive = network.mask[layer]
+        pairs = zip(
+            network.weights[layer][alive].tolist(),
+            network.initial[layer][alive].tolist(),
+            strict=True,
+        )
+        expected = torch.tensor([float(BY_HAND[name](w, w0)) for w, w0 in pairs])
+        assert torch.allclose(score[alive], expected, rtol=1e-5, atol=1e-7)
+
+
+def cut_at_one_percentile(w: Tensor, w0: Tensor, keep: int, large: bool) -> list[int]:
+    """The survivors whose sizes, then and now, are beyond the same percentile, as many as are kept.
+
+    The procedure of get_weight_init.py in the authors' code, over ranks and without bisection.
+    """
+    sign = 1 if large else -1
+    sizes = [(sign * v.abs()).tolist() for v in (w, w0)]
+    for below in range(len(w)):
+        low = [sorted(each)[:below] for each in sizes]
+        stay = [
+            i
+            for i in range(len(w))
+            if all(each[i] not in cut for each, cut in zip(sizes, low, strict=True))
+        ]
+        if len(stay) == keep:
+            return stay
+    raise AssertionError("no percentile keeps as many")
+
+
+@pytest.mark.parametrize("density", [1.0, 0.5])
+@pytest.mark.parametrize("name", BY_PERCENTILE)
+def test_criterion_of_both_sizes_cuts_them_at_one_percentile(name: str, density: float) -> None:
+    """At the counts that a percentile gives exactly; dead weights have no part in it."""
+    network, held = moved(density), 0
+    for layer, score in SCORES[name](network).items():
+        alive = network.mask[layer]
         w, w0 = network.weights[layer][alive], network.initial[layer][alive]
-        assert torch.allclose(score[alive], by_hand(name, w, w0), rtol=1e-5, atol=1e-7)
+        best = score[alive].argsort(descending=True).tolist()
+        ranked = score[alive].sort(descending=True).values.tolist()
+        for keep in range(1, len(w)):
+            if ranked[keep - 1] > ranked[keep]:
+                expected = cut_at_one_percentile(w, w0, keep, BY_PERCENTILE[name])
+                assert sorted(best[:keep]) == expected
+                held += 1
+    assert held > 5
+
+
+@pytest.mark.parametrize("name", BY_PERCENTILE)
+def test_where_all_began_equal_the_final_sizes_decide(name: str) -> None:
+    w0 = {"fc.weight": torch.tensor([[0.5, -0.5, 0.5, -0.5]])}
+    w = {"fc.weight": torch.tensor([[0.3, -0.4, 0.1, 0.2]])}
+    kept = pruned(plain(w, initial=w0), score=name, fraction=0.25)["fc.weight"]
+    assert kept.tolist() == [[i != (2 if BY_PERCENTILE[name] else 1) for i in range(4)]]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +115,7 @@ def test_criterion_is_its_formula_over_the_survivors(name: str, density: float) 
     [
         ("magnitude", {1}), ("small-final", {3}), ("large-init", {0}), ("small-init", {3}),
         ("magnitude-increase", {2}), ("movement", {3}), ("final-times-initial", {2}),
+        ("magnitude-increase-diff-sign", {2}),
         ("large-final-same-sign", {1, 2}), ("large-final-diff-sign", {0, 3}),
     ],
 )  # fmt: skip

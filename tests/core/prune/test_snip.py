@@ -6,9 +6,13 @@ from small_nets import batch, candidate, close, conv_net, mlp, sparse
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
+from toys import same
 
+from lth_core import models
 from lth_core.masks import Mask, ones
+from lth_core.prune.candidate import of_network
 from lth_core.prune.snip import snip
+from lth_core.spec import ModelSpec
 
 STEP = 1e-6
 
@@ -69,3 +73,21 @@ def test_snip_leaves_the_network_it_looks_at_alone() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     snip(candidate(model, x, y, ones(model)))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_snip_scores_a_network_with_dropout_as_the_same_weights_without() -> None:
+    def scores(dropout: float) -> dict[str, Tensor]:
+        spec = ModelSpec(widths=(6, 5), dropout=dropout)
+        model = models.build(spec, (4,), 3, torch.Generator().manual_seed(0))
+        return snip(candidate(model.double(), *batch((4,), 3)))
+
+    assert all(score.any() for score in scores(0.5).values())
+    assert same(scores(0.5), scores(0.0))
+
+
+def test_a_notebooks_own_network_is_scored_without_its_dropout() -> None:
+    x, y = batch((4,), 3)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3)).double()
+    bare = nn.Sequential(net[0], nn.Identity(), net[2])
+    assert same(snip(of_network(net, x, y)), snip(of_network(bare, x, y)))
+    assert isinstance(net[1], nn.Dropout)
