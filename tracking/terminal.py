@@ -73,7 +73,7 @@ def _by_method(tables: Sequence[MethodTable], lines: Sequence[str]) -> Table:
 
 def _methods_table(said: MethodTable) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for density in said.densities:
         # The sign at the end is not part of the number.
         table.add_column(f"{density} ", justify="right", no_wrap=True)

@@ -8,8 +8,10 @@ import yaml
 
 from lth_core.branches import BRANCHES
 from lth_core.checks import steps_in
+from lth_core.prune import SCOPES, SCORES, STRUCTURES
 from lth_core.spec import TicketSpec
-from lth_core.when import method
+from lth_core.train.maskings import GROW, LEARN
+from lth_core.when import WHEN, method
 from sweeps.plan import make_plan, summary
 from sweeps.studies import find_study, presets, presets_with_reference
 
@@ -160,6 +162,18 @@ def test_demo_has_three_seeds_or_more_and_reaches_three_percent() -> None:
     assert len({spec.seed for spec in found}) >= 3
     assert len({spec.prune.fraction for spec in found}) >= 2
     assert {round((1 - s.prune.fraction) ** s.levels, 2) for s in found} <= {0.03, 0.04}
+
+
+def test_taxonomy_has_every_way_there_is() -> None:
+    ways = specs("taxonomy")
+    prunes = [spec.prune for spec in ways]
+    assert {prune.when for prune in prunes} == set(WHEN)
+    assert {prune.score for prune in prunes} == {*SCORES, *LEARN}
+    assert {prune.grow for prune in prunes} == set(GROW)
+    assert {re.sub("^like:.*", "like:SCORE", prune.scope) for prune in prunes} == set(SCOPES)
+    assert {re.sub("^[0-9].*", "N:M", prune.structure) for prune in prunes} == set(STRUCTURES)
+    assert any(prune.layer_fractions for prune in prunes)
+    assert {branch for spec in ways for branch in spec.branches} == BRANCHES.keys() - {"twin"}
 
 
 def test_width_and_depth_vary_in_every_combination() -> None:
