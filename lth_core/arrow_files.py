@@ -8,6 +8,7 @@ from typing import Any
 
 from lth_core.errors import StoreError
 from lth_core.files import Found, inside
+from lth_core.secrets import without_login
 
 ATTEMPTS, PATIENCE = 3, 3.0
 """Of a request, and the seconds that each may wait for a connection or an answer."""
@@ -123,26 +124,32 @@ def s3_files(bucket: str, prefix: str) -> ArrowFiles:
     """Files below a prefix of a bucket; who and where is said by the AWS_* variables.
 
     Raises:
-        StoreError: the bucket cannot be reached, or there is none; within 30 seconds.
+        StoreError: the bucket cannot be reached, or there is none; within 30 seconds. Or there is a
+            password in an address.
     """
     from pyarrow.fs import AwsStandardS3RetryStrategy, FileSelector, FileType, S3FileSystem
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     name = "/".join(part for part in (f"s3://{bucket}", prefix) if part)
+    if endpoint and "@" in endpoint:
+        raise StoreError(
+            f"store {name}: the endpoint in the environment must hold no user and no password, but "
+            f"got {without_login(endpoint)!r}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     name = f"{name} at {endpoint}" if endpoint else name
-    filesystem = S3FileSystem(
-        endpoint_override=endpoint,
-        connect_timeout=PATIENCE,
-        request_timeout=PATIENCE,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
-        allow_delayed_open=True,  # one request for a small file, not three
-        background_writes=False,
-    )
     try:
+        filesystem = S3FileSystem(
+            endpoint_override=endpoint,
+            connect_timeout=PATIENCE,
+            request_timeout=PATIENCE,
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+            allow_delayed_open=True,  # one request for a small file, not three
+            background_writes=False,
+        )
         if filesystem.get_file_info(bucket).type != FileType.NotFound:
             return ArrowFiles(filesystem, name.partition(" ")[0].removeprefix("s3://"), name)
         there = [info.base_name for info in filesystem.get_file_info(FileSelector(""))]
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: of pyarrow's, who is told nonsense
         given = [variable for variable in ENVIRONMENT if variable in os.environ]
         raise StoreError(
             f"store {name}: cannot be reached ({_short(error)}; given by the environment: "
@@ -153,6 +160,6 @@ def s3_files(bucket: str, prefix: str) -> ArrowFiles:
     )
 
 
-def _short(error: OSError) -> str:
+def _short(error: Exception) -> str:
     """What pyarrow says, in one line, without the number of the request."""
     return " ".join(str(error).split()).partition(" (Request ID")[0]

@@ -1,6 +1,6 @@
 """Every error a user can cause, as one tree.
 
-Each says four things: the field or file, the rule, what was got, what is known.
+Each says four things: the field or file, the rule, what was got, what is known; no secrets.
 The command line prints the message alone and exits with 2.
 """
 
@@ -8,9 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lth_core.secrets import without_secrets
+
 
 class LthError(Exception):
-    """Base of all errors that are the input's or the machine's fault, not the code's."""
+    """Base of all errors that are the input's or the machine's fault, not the code's.
+
+    Args:
+        message: is told `without_secrets`: errors are shown, kept and published.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_secrets(message))
 
 
 class SpecError(LthError, ValueError):

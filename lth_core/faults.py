@@ -13,6 +13,7 @@ from lth_core import ticket
 from lth_core.errors import CorruptEntryError, TicketFileError
 from lth_core.masks import State, parameter_of
 from lth_core.store import MANIFEST, Entry, Store
+from lth_core.train.checkpoint import KIND as CHECKPOINTS
 from lth_core.training import Training
 
 CLAIMS = "claims"
@@ -47,11 +48,12 @@ def find_faults(store: Store) -> Iterator[Fault]:
 
 
 def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
-    """What is wrong with an entry; nothing if it is gone, as a checkpoint of what is done."""
+    """What is wrong with an entry; nothing if it is gone, as a checkpoint of what is done, or is
+    one whose saving was cut off: the training begins anew, and `lth store gc` removes it."""
     try:
         entry = store.get(kind, digest)
         if entry is None:
-            if digest not in store.digests(kind):
+            if kind == CHECKPOINTS or digest not in store.digests(kind):
                 return None
             raise CorruptEntryError(f"{kind}/{digest}/{MANIFEST}: is missing")
         tensors: State = {}

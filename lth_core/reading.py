@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from lth_core.checks import LARGEST
 from lth_core.errors import CorruptEntryError, LthError, SpecError, TicketFileError
+from lth_core.secrets import without_secrets
 from lth_core.store import Entry, Store
 
 MISREAD = (
@@ -58,12 +59,13 @@ def understood(what: str, error: type[LthError] = CorruptEntryError) -> Iterator
 
 
 def in_short(error: BaseException) -> str:
-    """An exception of any code on one line.
+    """An exception of any code on one line; `without_secrets` before it is cut, for nobody knows
+    half a secret from another word.
 
     >>> in_short(KeyError("step"))
     "KeyError: 'step'"
     """
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {' '.join(without_secrets(str(error)).split())[:200]}"
 
 
 def read_entry(store: Store, kind: str, digest: str, read: Callable[[Entry], T]) -> T | None:

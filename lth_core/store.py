@@ -1,9 +1,10 @@
 """The store remembers: content-addressed results in a folder, in S3, or in memory.
 
 An entry is ``<kind>/<digest>/entry.json`` beside its blobs. The blobs are written first, under
-names that carry their content's digest; entry.json, which names them and checks itself, comes
-last and whole. So an entry is there or it is not, two writers of one entry cannot tear it, and
-writing it twice changes nothing. Only JSON and safetensors are ever read back.
+names that carry their content's digest; entry.json, which says whose it is, names them and checks
+itself, comes last and whole. So an entry is there or it is not, two writers of one entry cannot
+tear it, writing it twice changes nothing, and one that was moved is not taken for another. Only
+JSON and safetensors are ever read back.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from lth_core.arrow_files import s3_files
 from lth_core.errors import CorruptEntryError, SpecError, StoreError
 from lth_core.files import Files, MemoryFiles, inside
 from lth_core.folder_files import FolderFiles
+from lth_core.secrets import without_login
 from lth_core.spec import canonical_json
 
 MANIFEST = "entry.json"
@@ -29,6 +32,8 @@ S3 = "s3://BUCKET/PREFIX"
 
 _FILE = re.compile(r"\w[\w.-]*")
 """A blob's name, which leads nowhere out of the entry's folder."""
+
+_BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +87,15 @@ class Store:
                 "size": len(content),
             }
             self.files.write(f"{folder}/{listed[name]['file']}", content)
-        self.files.write(f"{folder}/{MANIFEST}", _manifest({"meta": dict(meta), "blobs": listed}))
+        said = {"name": folder, "meta": dict(meta), "blobs": listed}
+        self.files.write(f"{folder}/{MANIFEST}", _manifest(said))
 
     def get(self, kind: str, digest: str) -> Entry | None:
         """The entry, or None where it is missing.
 
         Raises:
-            CorruptEntryError: entry.json is torn or altered, or a blob is missing or cut short.
+            CorruptEntryError: entry.json is torn, altered or another entry's, or a blob is missing
+                or cut short.
         """
         path = f"{kind}/{digest}/{MANIFEST}"
         content, before = self.files.read(path), None
@@ -108,19 +115,27 @@ class Store:
         return entry
 
     def _entry(self, kind: str, digest: str, content: bytes) -> Entry | None:
-        """What a manifest says, or None where it is not sound, to the byte."""
+        """What a manifest says, or None where it is not sound, to the byte.
+
+        Raises:
+            CorruptEntryError: it is another entry's.
+        """
+        folder = f"{kind}/{digest}"
         try:
             said = json.loads(content)["entry"]
             meta, blobs = said["meta"], said["blobs"]
+            name = said.get("name", folder)  # an older version says none
             named = all(
                 _FILE.fullmatch(blob["file"]) and blob["size"] >= 0 and blob["sha256"]
                 for blob in blobs.values()
             )
-            if _manifest(said) == content and named and isinstance(meta, dict):
-                return Entry(meta, blobs, self.files, f"{kind}/{digest}")
+            if _manifest(said) != content or not named or not isinstance(meta, dict):
+                return None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            pass
-        return None
+            return None
+        if name != folder:
+            raise CorruptEntryError(f"{folder}/{MANIFEST}: is that of {name}")
+        return Entry(meta, blobs, self.files, folder)
 
     def delete(self, kind: str, digest: str) -> None:
         """Remove an entry, its manifest first: cut short, it is missing all the same."""
@@ -149,12 +164,24 @@ def store_clock(store: Store) -> float:
     Raises:
         StoreError: it cannot be written to.
     """
-    path = f".clock/{uuid.uuid4().hex}"
-    store.files.write(path, b"", durable=False)
+    # A folder for each who asks: in S3 the last file of a folder is deleted with all that is there.
+    folder = f".clock/{uuid.uuid4().hex}"
+    store.files.write(f"{folder}/now", b"", durable=False)
     try:
-        return next(found.modified for found in store.files.files(".clock") if found.path == path)
+        found = next(store.files.files(folder), None)
     finally:
-        store.files.delete(path)
+        store.files.delete(folder)
+    if found is None:
+        raise StoreError(f"store: {folder}/now was deleted as soon as it was written")
+    return found.modified
+
+
+def store_time(store: Store) -> float:
+    """The same, or this machine's time where the store is full, or only to be read."""
+    try:
+        return store_clock(store)
+    except StoreError:
+        return time.time()
 
 
 def _manifest(said: dict[str, Any]) -> bytes:
@@ -171,21 +198,38 @@ def open_store(where: str | None, *, make: bool = True) -> Store:
             folder that is not there is then an empty store, and stays away. Buckets are never made.
 
     Raises:
-        SpecError: another kind of place.
+        SpecError: another kind of place, or there are keys in the address.
         StoreError: the place cannot be made, reached or written to; within 30 seconds.
     """
     if where is None:
         return Store()
-    scheme, separator, place = where.partition("://")
+    check_place(where)
+    _, separator, place = where.partition("://")
     if separator:
         bucket, _, prefix = place.rstrip("/").partition("/")
-        if scheme != "s3" or not bucket:
-            raise SpecError("store", "must be a folder or in S3", where, ["FOLDER", S3])
         return Store(s3_files(bucket, inside(prefix) if prefix else ""))
     files = FolderFiles(where)
     if make:
         _make(files.root)
     return Store(files)
+
+
+def check_place(where: str, field: str = "store") -> None:
+    """Whether a store may be kept there: the address is kept, shown and put under git.
+
+    Raises:
+        SpecError: it is another kind of place, or there are keys in it.
+    """
+    scheme, separator, place = where.partition("://")
+    bucket, known = place.partition("/")[0], ["FOLDER", S3]
+    if separator and (scheme != "s3" or not bucket):
+        raise SpecError(field, "must be a folder or in S3", without_login(where), known)
+    if separator and not _BUCKET.fullmatch(bucket):
+        rule = (
+            "must name a bucket by letters, digits, '.', '_' or '-', and hold no keys; set "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+        )
+        raise SpecError(field, rule, "s3://***" if {":", "@"} & set(bucket) else where, known)
 
 
 def _make(folder: Path) -> None:

@@ -20,8 +20,10 @@ from pydantic import (
 )
 
 from lth_core.errors import SpecError
+from lth_core.secrets import without_login
 from lth_core.spec import TicketSpec, canonical_json, describe, sha256
-from tracking.client import address_fault, without_secrets
+from lth_core.store import check_place
+from tracking.client import address_fault
 
 DIRECTIONS: dict[str, Literal["max", "min"]] = {
     "final_test_accuracy": "max",
@@ -170,7 +172,7 @@ class Tracking(_Part):
     @classmethod
     def _address(cls, uri: str | None) -> str | None:
         if uri and (fault := address_fault(uri)):
-            raise SpecError("", fault, without_secrets(uri))
+            raise SpecError("", fault, without_login(uri))
         return uri
 
 
@@ -211,7 +213,8 @@ class Study(_Part):
     resources: Resources = Resources()
     stop: Stop = Stop()
     store: str = "./lth-store"
-    """The result store, shared by studies: a folder (NFS too), or s3://BUCKET/PREFIX."""
+    """The result store, shared by studies: a folder (NFS too), or s3://BUCKET/PREFIX; keys are
+    never part of the address."""
     tracking: Tracking = Tracking()
     checkpoint_minutes: Annotated[FiniteFloat, Field(gt=0)] = 5
     """Minutes of a training after which it is kept as it stands, to be gone on with after a kill;
@@ -229,6 +232,12 @@ class Study(_Part):
         if not _ENDING.fullmatch(name):
             raise SpecError("", "must be letters, digits, '.', '_' or '-', at most 100", name)
         return name
+
+    @field_validator("store")
+    @classmethod
+    def _place(cls, store: str) -> str:
+        check_place(store, field="")
+        return store
 
     @field_validator("search", mode="before")
     @classmethod

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lth_core.errors import CorruptEntryError, StoreError
 from lth_core.faults import CLAIMS, READERS
 from lth_core.files import Found, is_scratch
-from lth_core.store import MANIFEST, Entry, Store, store_clock
+from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
 from sweeps.needs import Key, Needs, entries_of, find_needs, study_of
 from sweeps.records import STUDIES, TRIALS
 
@@ -50,6 +50,7 @@ def collect(
     Args:
         older: seconds since it was last written, by the store's own clock: what is younger may
             belong to a sweep that has just begun, and stays.
+        dry_run: write nothing at all, where the store is only to be read.
         forget: a study that is dropped first, with its trials.
 
     Raises:
@@ -57,7 +58,8 @@ def collect(
         StoreError: a study cannot be read any more, so what it needs is not known.
     """
     forgotten = entries_of(store, forget) if forget else []
-    limit, held = store_clock(store) - older, by_entry(store)
+    now = store_time(store) if dry_run else store_clock(store)
+    limit, held = now - older, by_entry(store)
     # After the listing, so that a study that has come since then is heard.
     told = _telling(store)
     needs = _needs(store, without=forgotten)

@@ -43,7 +43,7 @@ class _Loader(yaml.SafeLoader):
         node = self.get_single_node()
         if node is None:
             return None
-        _count(node, {}, ())
+        _count(node, {})
         return self.construct_document(node)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
@@ -55,20 +55,24 @@ class _Loader(yaml.SafeLoader):
         return said
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
+        keys = set[str]()
+        for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key in keys:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"found {key!r} twice", node.start_mark
                 )
+            keys.add(key)
         return super().construct_mapping(node, deep)
 
 
-def _count(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
-    """Values in a node; aliases make one node stand in several places."""
-    if id(node) in above:
-        raise yaml.YAMLError("an alias must not stand inside what it stands for")
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in a node; aliases make one node stand in several places.
+
+    Args:
+        known: of the nodes that were counted; 0 of those that are being counted.
+    """
     if id(node) not in known:
+        known[id(node)] = 0
         inner = (
             [part for pair in node.value for part in pair]
             if isinstance(node, yaml.MappingNode)
@@ -76,9 +80,11 @@ def _count(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> in
             if isinstance(node, yaml.SequenceNode)
             else []
         )
-        known[id(node)] = 1 + sum(_count(each, known, (*above, id(node))) for each in inner)
+        known[id(node)] = 1 + sum(_count(each, known) for each in inner)
         if known[id(node)] > MOST_NODES:
             raise yaml.YAMLError(f"must have at most {MOST_NODES:,} values")
+    elif not known[id(node)]:
+        raise yaml.YAMLError("an alias must not stand inside what it stands for")
     return known[id(node)]
 
 

@@ -80,11 +80,10 @@ def store_verify(
             done = (", removed" if removed else f", left: younger than {older}") if remove else ""
             out.print(fault.fault + done, soft_wrap=True, markup=False)
     if not as_json:
-        out.print("Sound." if not found else f"{found} of the entries are faulty.", markup=False)
+        faulty = "1 entry is faulty." if found == 1 else f"{found} entries are faulty."
+        out.print(faulty if found else "Sound.", markup=False)
         if left:
-            said = (
-                f"{left} were left, for a sweep may be writing them; --older 0s removes them too."
-            )
+            said = f"{left} left, where a sweep may be writing; --older 0s removes that too."
             out.print(said, markup=False)
     if found:
         raise typer.Exit(1)
@@ -99,7 +98,9 @@ def store_gc(
     forget: Annotated[
         str | None, typer.Option(metavar="STUDY", help="First give up a study and its trials.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would go; write nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete what no study of the store needs any more, and what was left half written."""

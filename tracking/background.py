@@ -18,7 +18,7 @@ from typing import Any
 from lth_core.errors import TrackingError
 from lth_core.reading import in_short
 from lth_core.results import LevelResult
-from tracking.client import without_secrets
+from lth_core.secrets import without_secrets
 from tracking.entities import level_files
 from tracking.publish import Publisher, Status, TrialRun
 from tracking.runs import Held

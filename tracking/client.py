@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -14,23 +13,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lth_core.errors import TrackingError
+from lth_core.secrets import without_login
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "12",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "8",
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "60",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """MLflow's own wait for minutes, print a line for each run and report to its makers; what the user
-set stands."""
-
-_PASSWORD_IN_URL = re.compile(r"(?<=//)[^/\s'\"]+@")
-_SECRET_NAME = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY|API_KEY|CREDENTIAL")
+set stands. A call is tried twice: silence is told within 20 s, and 5 s a call are only slow."""
 
 
 class RefusedError(TrackingError):
@@ -51,7 +48,7 @@ def speaking(uri: str) -> Iterator[MlflowClient]:
         refused = getattr(error, "error_code", "") in _REFUSALS
         kind = RefusedError if refused else TrackingError
         message = f"tracking.uri: {uri} does not answer as MLflow should: {reason}"
-        raise kind(without_secrets(message)) from None
+        raise kind(message) from None
 
 
 _REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST",
@@ -81,15 +78,6 @@ def _client(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
-def without_secrets(text: str) -> str:
-    """A text that may be shown and kept: passwords in addresses, and the values of environment
-    variables named like secrets, are ``***``."""
-    for name, value in os.environ.items():
-        if len(value) >= 6 and _SECRET_NAME.search(name):
-            text = text.replace(value, "***")
-    return _PASSWORD_IN_URL.sub("***@", text)
-
-
 def address_fault(uri: str) -> str | None:
     """The rule that a tracking address breaks, or None where it is one to use.
 
@@ -112,7 +100,7 @@ def check_address(uri: str) -> None:
         TrackingError: it holds a password, or is of another kind.
     """
     if fault := address_fault(uri):
-        raise TrackingError(f"tracking.uri: {fault}, but got {without_secrets(uri)!r}")
+        raise TrackingError(f"tracking.uri: {fault}, but got {without_login(uri)!r}")
 
 
 def check_database(database: Path) -> None:

@@ -19,17 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
+from lth_core.secrets import without_secrets
 from lth_core.spec import TicketSpec, sha256
 from lth_core.verdict import Verdict
 from tracking import names
 from tracking.about import git_commit
-from tracking.client import (
-    RefusedError,
-    check_address,
-    check_database,
-    speaking,
-    without_secrets,
-)
+from tracking.client import RefusedError, check_address, check_database, speaking
 from tracking.entities import (
     level_files,
     level_metrics,

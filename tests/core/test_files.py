@@ -15,6 +15,7 @@ import pytest
 from places import Nfs
 from servers import BUCKET, S3Server, s3_on_loopback
 
+from lth_core.arrow_files import s3_files
 from lth_core.errors import StoreError
 from lth_core.files import Files, MemoryFiles
 from lth_core.folder_files import TRIES, FolderFiles
@@ -332,7 +333,7 @@ def test_folder_of_another_user_is_an_error(tmp_path: Path) -> None:
         if parent.stat().st_uid == os.getuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o011)
     said = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, str(theirs)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", AS_NOBODY, str(theirs)], capture_output=True, text=True, timeout=300
     )
     assert said.stdout.splitlines() == [
         f"store: {theirs} cannot be written to (no permission)",
@@ -350,6 +351,26 @@ def test_bucket_that_is_not_there_is_an_error_that_names_those_that_are(
     ):
         open_store("s3://nowhere/p")
     assert "PUT /nowhere" not in s3_server.requests()
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_endpoint_with_a_password_is_refused_and_not_repeated(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "http://user:hun/ter22@127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"must hold no user and no password") as refused:
+        open_store("s3://bucket/p")
+    assert "'http://***@127.0.0.1:9'" in str(refused.value)
+    assert "ter22" not in str(refused.value)
+
+
+def test_bucket_that_pyarrow_takes_for_nonsense_is_an_error_of_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its ValueError is none that anybody awaits."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(StoreError, match=r"store s3://ab:c/p at .*: cannot be reached \(Expected"):
+        s3_files("ab:c", "p")
 
 
 @pytest.mark.slow

@@ -154,6 +154,29 @@ def test_blob_that_is_no_safetensors_is_a_fault() -> None:
     assert fault.digest == "d"
 
 
+def test_checkpoint_whose_saving_was_cut_off_is_no_fault_and_a_torn_one_is() -> None:
+    store, blob = Store(), "run-0123456789abcdef.safetensors"
+    for kind in ("checkpoints", "trainings"):
+        store.files.write(f"{kind}/cut-off/{blob}", b"x")
+    store.files.write("checkpoints/torn/entry.json", b"{")
+    found = {(fault.kind, fault.digest) for fault in find_faults(store)}
+    assert found == {("trainings", "cut-off"), ("checkpoints", "torn")}
+
+
+def test_trainings_that_were_exchanged_are_faults(
+    written: tuple[Store, str], tmp_path: Path
+) -> None:
+    """Each is sound in itself: tickets would be made from another training's weights."""
+    store, _ = written
+    one, other = (tmp_path / "store/trainings" / d for d in store.digests("trainings")[:2])
+    away = one.rename(tmp_path / "away")
+    other.rename(one)
+    away.rename(other)
+    found = {(fault.kind, fault.digest) for fault in find_faults(store)}
+    assert {("trainings", one.name), ("trainings", other.name)} <= found
+    assert all(each[0] in ("trainings", "points") for each in found)
+
+
 def test_faults_that_are_removed_are_made_again(written: tuple[Store, str]) -> None:
     store, digest = written
     before = store.get("trainings", digest)
@@ -191,12 +214,12 @@ class Meanwhile(MemoryFiles):
 
 def test_what_is_written_or_deleted_while_it_is_looked_at_is_no_fault() -> None:
     files = Meanwhile()
-    store, manifest = Store(files), "checkpoints/{}/entry.json"
+    store, manifest = Store(files), "measures/{}/entry.json"
     for digest in ("begun", "over", "torn"):
-        store.files.write(f"checkpoints/{digest}/run-0123456789abcdef.safetensors", b"x")
+        store.files.write(f"measures/{digest}/state-0123456789abcdef.safetensors", b"x")
     files.happens = {
-        manifest.format("begun"): lambda: store.put("checkpoints", "begun", {}),
-        manifest.format("over"): lambda: store.delete("checkpoints", "over"),
+        manifest.format("begun"): lambda: store.put("measures", "begun", {}),
+        manifest.format("over"): lambda: store.delete("measures", "over"),
     }
     (fault,) = find_faults(store)
     assert fault.digest == "torn"

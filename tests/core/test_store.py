@@ -4,7 +4,8 @@ import math
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from hypothesis import strategies as st
 from servers import S3Server
 
 from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec, find_tickets
-from lth_core.errors import CorruptEntryError, SpecError
-from lth_core.files import Files, MemoryFiles
+from lth_core.errors import CorruptEntryError, SpecError, StoreError
+from lth_core.files import Files, Found, MemoryFiles
 from lth_core.folder_files import FolderFiles
 from lth_core.spec import canonical_json
-from lth_core.store import Store, open_store, store_clock
+from lth_core.store import Store, open_store, store_clock, store_time
 
 META = {"loss": [0.5, 0.25], "name": "dense", "nothing": None}
 BLOBS = {"state.safetensors": b"\x00" * 100 + b"\x01", "empty.bin": b""}
@@ -127,6 +128,30 @@ def manifest_of(said: object) -> bytes:
     return f'{{"entry":{entry},"sha256":"{check}"}}'.encode()
 
 
+@pytest.mark.parametrize(("kind", "digest"), [("k", "e"), ("l", "d")])
+def test_entries_that_were_exchanged_are_not_taken_for_each_other(
+    kind: str, digest: str, files: Files
+) -> None:
+    one, other = "k/d", f"{kind}/{digest}"
+    for folder in (one, other):
+        Store(files).put(*folder.split("/"), {"of": folder}, BLOBS)
+    held = [(found.path, files.read(found.path) or b"") for found in [*files.files("")]]
+    for path, content in held:
+        folder, _, name = path.rpartition("/")
+        files.write(f"{other if folder == one else one}/{name}", content)
+    for here, there in ((one, other), (other, one)):
+        with pytest.raises(CorruptEntryError, match=rf"{here}/entry\.json: is that of {there}$"):
+            Store(files).get(*here.split("/"))
+    assert not Store(files).has(kind, digest)
+
+
+def test_entry_of_an_older_version_which_did_not_say_its_name_is_read(files: Files) -> None:
+    files.write("k/d/entry.json", manifest_of({"meta": META, "blobs": {}}))
+    entry = Store(files).get("k", "d")
+    assert entry is not None
+    assert entry.meta == META
+
+
 def test_entry_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None:
     """As in S3, where the size is asked for first: the longer manifest is cut at the old size."""
 
@@ -187,6 +212,40 @@ def test_stores_clock_is_that_of_its_files(files: Files, tmp_path: Path) -> None
     assert abs(store_clock(store) - written) < 5
     assert store.kinds() == ["k"]
     assert [found.path for found in files.files("")] == ["k/d/entry.json"]
+
+
+def test_who_asks_for_the_stores_clock_leaves_others_who_ask_alone(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In S3 a folder is deleted after it was seen to be empty: another may write there between."""
+    listed = files.files
+
+    def and_another_asks(path: str) -> Iterator[Found]:
+        found = [*listed(path)]
+        files.write(".clock/anothers", b"")
+        return iter(found)
+
+    monkeypatch.setattr(files, "files", and_another_asks)
+    store_clock(Store(files))
+    assert [found.path for found in listed("")] == [".clock/anothers"]
+
+
+def test_stores_clock_that_is_deleted_meanwhile_is_an_error_of_the_store() -> None:
+    class Emptied(MemoryFiles):
+        def files(self, path: str) -> Iterator[Found]:
+            return iter(())
+
+    with pytest.raises(StoreError, match=r"now was deleted as soon as it was written"):
+        store_clock(Store(Emptied()))
+
+
+def test_where_nothing_can_be_written_the_time_is_this_machines() -> None:
+    class Full(MemoryFiles):
+        def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
+            raise StoreError("no space left")
+
+    before = time.time()
+    assert before <= store_time(Store(Full())) <= time.time()
 
 
 WRITER = """
@@ -318,6 +377,27 @@ def test_places_of_another_kind_are_refused_with_those_that_are_known(where: str
     with pytest.raises(SpecError) as error:
         open_store(where)
     assert str(error.value) == said
+
+
+KEYS = ["s3://KEY:hunter22@bucket/p", "s3://KEY:hunt/er22@bucket/p", "s3://KEY:hunter22/bucket",
+        "s3://hunter22@bucket", "S3://KEY:hunter22@bucket", "https://u:hunter22@host/p"]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", KEYS)
+def test_keys_in_an_address_are_refused_and_not_repeated(where: str) -> None:
+    for make in (True, False):
+        with pytest.raises(
+            SpecError, match=r"^store: must .*known: FOLDER, s3://BUCKET/PREFIX$"
+        ) as refused:
+            open_store(where, make=make)
+        assert "hunt" not in f"{refused.value} {refused.value.got}"
+        assert "er22" not in f"{refused.value} {refused.value.got}"
+
+
+@pytest.mark.parametrize("bucket", ["a b", "a\nb", "a?region=x", "ä"])
+def test_bucket_that_cannot_be_one_is_refused(bucket: str) -> None:
+    with pytest.raises(SpecError, match="store: must name a bucket by letters, digits"):
+        open_store(f"s3://{bucket}/p")
 
 
 @pytest.mark.parametrize("prefix", ["a", "a/b/", ""])

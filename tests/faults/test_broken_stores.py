@@ -70,6 +70,12 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def exchange(one: Path, other: Path) -> None:
+    away = one.rename(one.with_name("away"))
+    other.rename(one)
+    away.rename(other)
+
+
 def test_harmed_entries_and_nothing_else_are_made_again(
     undisturbed: Swept, cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:
@@ -87,6 +93,7 @@ def test_harmed_entries_and_nothing_else_are_made_again(
     cut(one(f"trainings/{jobs[0][1]}/entry.json"))
     flip(one(f"trainings/{jobs[1][2]}/entry.json"))
     cut(one(f"trainings/{jobs[2][4]}/state-*"))
+    exchange(*(swept.store / "trainings" / jobs[trial][3] for trial in (1, 2)))
     for kind in ("trials", "studies", "status", "speeds"):
         (cut if kind == "trials" else flip)(one(f"{kind}/*/entry.json"))
     claim = swept.store / "claims" / jobs[3][0] / "claim.json"
@@ -96,11 +103,11 @@ def test_harmed_entries_and_nothing_else_are_made_again(
     checkpoint.mkdir(parents=True)
     (checkpoint / "entry.json").write_bytes(b'{"entry":{"blobs"')
     assert swept.sweep() == 0, swept.log()
-    assert swept.log().count("it is made again") == 3
+    assert swept.log().count("it is made again") == 3, "of each trial the first"
     again = {path.parent.name for path in swept.store.glob("trainings/*/entry.json")
              if path.read_bytes() != files.get(path)}  # fmt: skip
-    assert again == {jobs[0][1], jobs[1][2], jobs[2][4]}
-    unharmed("entries cut and flipped", swept, levels_again=3, steps_again=3 * STEPS)
+    assert again == {jobs[0][1], jobs[1][2], jobs[2][4], jobs[1][3], jobs[2][3]}
+    unharmed("entries cut, flipped, exchanged", swept, levels_again=5, steps_again=5 * STEPS)
 
     flip(one(f"trainings/{jobs[0][3]}/state-*"))
     flip(one(f"trainings/{jobs[3][3]}/mask-*"))

@@ -12,7 +12,16 @@ from lth_core.errors import SpecError
 from lth_core.spec import TicketSpec
 from sweeps.config import Study, study_schema
 from sweeps.plan import make_plan
-from sweeps.reader import parse_spec, parse_study, read_study, read_values, spec_fields, spec_values
+from sweeps.reader import (
+    MOST_NODES,
+    _Loader,
+    parse_spec,
+    parse_study,
+    read_study,
+    read_values,
+    spec_fields,
+    spec_values,
+)
 from sweeps.studies import find_study, presets, remember
 
 
@@ -29,6 +38,40 @@ def study_of(text: str, *overrides: str) -> Study:
     path = Path("study.yaml")
     path.write_text("name: x\n" + text)
     return read_study(path, overrides)
+
+
+class Watched(str):
+    """Text that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Watched.compared += 1
+        assert Watched.compared < MOST_NODES, "each with each"
+        return str.__eq__(self, other)
+
+
+def test_keys_of_a_large_mapping_are_not_compared_each_with_each() -> None:
+    def text(said: str) -> yaml.ScalarNode:
+        return yaml.ScalarNode("tag:yaml.org,2002:str", said)
+
+    keys = [Watched(f"k{number}") for number in range(90_000)]
+    node = yaml.MappingNode("tag:yaml.org,2002:map", [(text(key), text("1")) for key in keys])
+    assert len(_Loader("").construct_mapping(node)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [*a]", "an alias must not stand inside what it stands for"),
+        ("a: &a {b: {c: *a}}", "an alias must not stand inside what it stands for"),
+        ("a: &a [1, 2]\nb: &b [*a, *a]\nc: {a: 1, b: *b, a: 2}", "twice in"),
+        (f"a: &a [{'1,' * 500}]\nb: [{'*a,' * 500}]", "must have at most 200,000 values"),
+    ],
+)
+def test_yaml_that_leads_nowhere_is_refused(text: str, said: str) -> None:
+    assert said in str(error_of(text))
 
 
 UNKNOWN = [

@@ -162,6 +162,30 @@ def test_further_rewind_points_of_a_live_training_stay() -> None:
     assert entries(store) == set()
 
 
+def test_dry_run_needs_no_right_to_write() -> None:
+    class ReadOnly(MemoryFiles):
+        locked = False
+
+        def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
+            if self.locked:
+                raise StoreError(f"cannot write {path} (Read-only file system)")
+            super().write(path, content)
+
+        def delete(self, path: str) -> None:
+            if self.locked:
+                raise StoreError(f"cannot delete {path} (Read-only file system)")
+            super().delete(path)
+
+    files = ReadOnly()
+    sweep(Store(files), study_of("plain"))
+    Store(files).put("trainings", "nobodys", {})
+    files.locked = True
+    would = collect(Store(files), 0, dry_run=True)
+    assert [garbage.key for garbage in would] == [("trainings", "nobodys")]
+    with pytest.raises(StoreError, match="Read-only"):
+        collect(Store(files), 0)
+
+
 # Age, by the store's clock
 
 

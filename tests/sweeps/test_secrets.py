@@ -14,7 +14,7 @@ import pytest
 from tiny import Lth, StudyFile, StudyOf
 
 from lth_core.errors import SpecError, TrackingError
-from tracking.client import without_secrets
+from lth_core.secrets import without_secrets
 from tracking.publish import open_publisher
 
 PLANTED = {
@@ -109,6 +109,67 @@ def test_address_with_a_password_is_refused_and_not_repeated(
         assert "hunter22" not in said
         assert "token22" not in said
     assert [path.name for path in here.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("store", ["s3://KEY:hunter22@bucket/p", "s3://KEY:hunt/er22@bucket/p"])
+def test_store_with_keys_in_its_address_is_refused_and_not_repeated(
+    store: str, tiny: StudyOf, tiny_file: StudyFile, lth: Lth, here: Path
+) -> None:
+    with pytest.raises(SpecError, match=r"^store: must name a bucket"):
+        tiny({"store": store})
+    said = "lth: store: must name a bucket by letters, digits, '.', '_' or '-', and hold no keys;"
+    sound = tiny_file().rename(here / "sound.yaml")
+    for command in (
+        ["plan", tiny_file({"store": store})],
+        ["sweep", "tiny.yaml"],
+        ["plan", sound, f"store={store}"],
+        ["ticket", "ls", "--store", store],
+        ["store", "verify", store],
+    ):
+        called = lth(*command)
+        assert (called.code, called.out) == (2, ""), command
+        assert called.err.startswith(said)
+        assert called.err.count("\n") == 1
+        assert "hunt" not in called.err
+        assert "er22" not in called.err
+    assert sorted(path.name for path in here.iterdir()) == ["sound.yaml", "tiny.yaml"]
+
+
+@pytest.mark.parametrize("text", ["tracking=http://u:hunter22@h", "store={a: 's3://K:hunter22@b'}"])
+def test_address_in_the_wrong_place_is_not_repeated_with_its_password(
+    text: str, tiny_file: StudyFile, lth: Lth
+) -> None:
+    called = lth("plan", tiny_file(), text)
+    assert called.code == 2
+    assert "***@" in called.err
+    assert "hunter22" not in called.err
+
+
+OWN = """
+import os
+def net(spec, shape, classes):
+    raise RuntimeError("postgresql://me:hunter22@db/x denied, " + os.environ["MY_SECRET_KEY"])
+"""
+
+
+def test_own_code_that_fails_over_a_secret_does_not_have_it_printed(
+    tiny_file: StudyFile, lth: Lth, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_SECRET_KEY", "planted-own-0123456789")
+    (here / "own_secret.py").write_text(OWN)
+    called = lth("plan", tiny_file({"base.model": {"name": "own_secret:net"}}))
+    assert called.code == 2
+    assert "postgresql://***@db/x denied, ***" in called.err
+    assert "hunter22" not in called.err
+    assert "planted-own" not in called.err
+
+
+def test_error_about_a_name_of_two_lines_is_one_line(here: Path, lth: Lth) -> None:
+    (here / "a\nb.yaml").write_text("[")
+    called = lth("plan", "a\nb.yaml")
+    assert called.code == 2
+    assert called.err.startswith("lth: a b.yaml: must be YAML")
+    assert called.err.count("\n") == 1
 
 
 def test_what_is_shown_of_an_error_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_verify_names_each_fault_and_removes_it_when_asked(mine: Path, lth: Lth)
             for line in called.out.splitlines()
             if line.startswith(f"trainings/{lost.name}/mask-")
         ],
-        "2 of the entries are faulty.",
+        "2 entries are faulty.",
     ]
     listed = rows(lth("store", "verify", "--json", "--remove", "--older", "0s"))
     assert [(row["kind"], row["digest"], row["removed"]) for row in listed] == [
@@ -140,11 +140,33 @@ def test_verify_removes_nothing_that_was_written_within_the_hour_and_says_so(
     assert called.code == 1
     assert called.out.splitlines() == [
         f"trainings/{new.name}/entry.json: is missing, left: younger than 1h",
-        "1 of the entries are faulty.",
-        "1 were left, for a sweep may be writing them; --older 0s removes them too.",
+        "1 entry is faulty.",
+        "1 left, where a sweep may be writing; --older 0s removes that too.",
     ]
     assert lth("store", "verify", "--remove", "--older", "30m").out.count("removed") == 1
     assert not new.exists()
+
+
+def test_verify_names_trainings_that_were_exchanged(mine: Path, lth: Lth) -> None:
+    one, other = sorted(mine.glob("trainings/*"))[:2]
+    away = one.rename(mine / "trainings/.away")
+    other.rename(one)
+    away.rename(other)
+    called = lth("store", "verify")
+    assert called.code == 1
+    for here, there in ((one.name, other.name), (other.name, one.name)):
+        assert f"trainings/{here}/entry.json: is that of trainings/{there}\n" in called.out
+
+
+def test_verify_finds_nothing_wrong_in_a_checkpoint_that_was_cut_off(mine: Path, lth: Lth) -> None:
+    half = mine / "checkpoints" / "0123" / "run-0123456789abcdef.safetensors"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
+    assert lth("store", "verify") == Called(0, "Sound.\n", "")
+    assert lth("store", "gc").out == "Nothing to delete.\n", "young"
+    os.utime(half, 2 * (time.time() - 90_000,))
+    assert [row["kind"] for row in rows(lth("store", "gc", "--json"))] == ["checkpoints"]
+    assert not half.parent.exists()
 
 
 # What can go
