@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from typing import Any
 import yaml
 
 from lth_core.errors import LaunchError
+from lth_core.store import open_store
 from sweeps.bench_plan import MIB, SECONDS, bench_plan
+from sweeps.bench_sweep import Seen, growth, trials_done, watch
 
 Row = dict[str, Any]
 
-TRIALS = 300
+TRIALS, KIB = 300, 100
 SWEEP: dict[str, Any] = {
     "name": "bench",
     "base": {
@@ -65,7 +68,8 @@ def plan() -> Iterator[Measured]:
 
 
 def sweep(trials: int = TRIALS) -> Iterator[Measured]:
-    """A sweep of 300 trials of five short trainings each, tracked, reported: time outside training.
+    """A sweep of 300 trials of five short trainings each, tracked, reported: time outside training,
+    and what the driver keeps of a finished trial.
 
     Raises:
         LaunchError: the sweep fails.
@@ -74,10 +78,14 @@ def sweep(trials: int = TRIALS) -> Iterator[Measured]:
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         study = {**SWEEP, "axes": {"seed": list(range(trials))}}
         (Path(folder) / "bench.yaml").write_text(yaml.safe_dump(study))
+        store, seen = open_store(f"{folder}/lth-store"), list[Seen]()
         begun = time.perf_counter()
-        _lth(folder, "sweep", "bench.yaml")
+        with _lth(folder, "sweep", "bench.yaml") as driver:
+            seen += watch(driver, lambda: trials_done(store, "bench"))
         wall = time.perf_counter() - begun
-        rows = [json.loads(line) for line in _lth(folder, "report", "bench", "--json").splitlines()]
+        with _lth(folder, "report", "bench", "--json"):
+            pass
+        rows = [json.loads(line) for line in (Path(folder) / "out").read_text().splitlines()]
     each = {row["training_digest"]: row["train_seconds"] for row in rows}
     trained = sum(each.values())
     outside = 1 - trained / (wall * cpus)
@@ -85,14 +93,24 @@ def sweep(trials: int = TRIALS) -> Iterator[Measured]:
     lost = (wall * cpus - trained) / trials
     per_trial = trained / trials
     yield Measured("sweep", f"seconds outside training, a trial of {per_trial:.2f} s", lost, 0.3)
+    if (kept := growth(seen, trials)) is not None:
+        yield Measured(
+            "sweep", "KiB more of the driver's memory with each finished trial", kept, KIB
+        )
 
 
-def _lth(folder: str, *arguments: str) -> str:
+@contextmanager
+def _lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`lth` as a process of its own in a folder, where the file `out` has what it prints."""
     command = [sys.executable, "-m", "sweeps.cli", *arguments]
-    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {ended.stderr.strip()[-500:]}")
-    return ended.stdout
+    said, wrong = Path(folder) / "out", Path(folder) / "err"
+    with said.open("w") as out, wrong.open("w") as err:
+        called = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, text=True)
+        with called:
+            yield called
+    if called.returncode:
+        why = wrong.read_text().strip()[-500:]
+        raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {why}")
 
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {

@@ -9,15 +9,15 @@ import socket
 import subprocess
 import sys
 import textwrap
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lth_core.errors import LaunchError
+from lth_core.errors import LaunchError, SpecError
 from sweeps.config import Resources
 from sweeps.room import PENDING, check_brought, check_fits, fits, lanes, places
+from sweeps.shared import check_shared
 
 logger = logging.getLogger("lth")
 
@@ -41,14 +41,20 @@ SHORT = {
 GREETING = 5.0
 """Seconds in which a Ray head greets whoever connects; it does so at once."""
 
-PATIENCE = 60
-"""Seconds that a cluster which has greeted has for the rest: on a busy machine Ray is slow."""
+PATIENCE = 20
+"""Seconds that a cluster which has greeted has for the rest; a healthy one takes one or two."""
 
 TOKEN = Path.home() / ".ray" / "auth_token"
 """Where Ray keeps the token of this user's clusters, unless the environment has one."""
 
 HTTP2_SETTINGS = b"\x04"
 """The type of the frame with which every gRPC server begins."""
+
+ADDRESS = (
+    "must be HOST:PORT of a cluster's head, or auto on one of its nodes; without it, this machine "
+    "sweeps alone"
+)
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}")
 
 _JOIN = """
 import ray, sys
@@ -64,10 +70,11 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
         How many trials to ask of it at once.
 
     Raises:
+        SpecError: it is no address.
         LaunchError: the cluster cannot be joined, no node of it has what a trial needs, or the
             store is not the same folder on all of them.
     """
-    if address:
+    if address is not None:
         check_answers(address)
     os.environ.update(QUIET)
     import ray
@@ -113,6 +120,7 @@ def check_answers(address: str) -> None:
     """Join a cluster in a process of its own first: Ray waits for minutes, or aborts.
 
     Raises:
+        SpecError: it is no address.
         LaunchError: it cannot be joined from here within ``PATIENCE``, or does not speak Ray.
     """
     check_greets(address)
@@ -123,7 +131,11 @@ def check_answers(address: str) -> None:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise _no_answer(address, f"it let nobody join within {PATIENCE} s") from None
+        heard = (
+            f"a process that would join it was kept waiting for {PATIENCE} s: the head, which is "
+            "there, or the raylet of this node hangs or is overloaded"
+        )
+        raise _no_answer(address, heard) from None
     except subprocess.CalledProcessError as error:
         raise _no_answer(address, _reason(error.stderr)) from None
 
@@ -132,53 +144,35 @@ def check_greets(address: str) -> None:
     """See that who listens there speaks first, as every server of gRPC's does: HTTP/2 settings.
 
     Raises:
-        LaunchError: nobody listens, or it is something else; within ``GREETING``.
+        SpecError: it is no address.
+        LaunchError: nobody listens, or it is something else; within ``GREETING`` for each of both.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit() or os.environ.get("RAY_USE_TLS") == "1":
+    name, said = "--address", address
+    if address == "auto":  # Ray takes the one of the environment then, or finds one on this machine
+        name, said = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")
+        if not said:
+            return
+    if not _ADDRESS.fullmatch(said):
+        raise SpecError(name, ADDRESS, said)
+    if os.environ.get("RAY_USE_TLS") == "1":
         return
+    host, _, port = said.rpartition(":")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), GREETING) as connected:
-            connected.settimeout(GREETING)
-            greeting = connected.recv(9)
+        connected = socket.create_connection((host.strip("[]"), int(port)), GREETING)
     except TimeoutError:
-        greeting = b""
+        raise _no_answer(said, f"no connection within {GREETING:g} s") from None
     except (OSError, OverflowError) as error:
-        raise _no_answer(address, str(error)) from None
+        raise _no_answer(said, str(error)) from None
+    with connected:
+        try:
+            greeting = connected.recv(9)
+        except TimeoutError:
+            heard = f"connected, but silent for {GREETING:g} s, and a head of Ray's speaks first"
+            raise _no_answer(said, heard) from None
+        except OSError as error:
+            raise _no_answer(said, str(error)) from None
     if greeting[3:4] != HTTP2_SETTINGS:
-        raise _no_answer(address, "what listens there does not speak Ray")
-
-
-def check_shared(store: str) -> None:
-    """See that a store's folder is one and the same on all nodes that are there.
-
-    Raises:
-        LaunchError: some do not see what is written here; says which.
-    """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    if "://" in store:
-        return
-    mark = Path(store).expanduser().absolute() / f".seen-{uuid.uuid4().hex}"
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    try:
-        asked = {
-            ray.remote(num_cpus=0)(os.path.exists)
-            .options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-            .remote(str(mark)): node["NodeManagerAddress"]
-            for node in ray.nodes() if node["Alive"]
-        }  # fmt: skip
-        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
-        blind = sorted(asked[answer] for answer in answered if not ray.get(answer))
-    finally:
-        mark.unlink()
-    if blind:
-        raise LaunchError(
-            f"store: {mark.parent} must be a folder that all nodes share, or s3://bucket/prefix, "
-            f"but what is written here is not seen by {', '.join(blind)}"
-        )
+        raise _no_answer(said, "what listens there does not speak Ray")
 
 
 def _no_answer(address: str, reason: str) -> LaunchError:

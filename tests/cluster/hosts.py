@@ -29,6 +29,7 @@ mount -t tmpfs -o mode=1777 none /dev/shm
 mkdir -p "{ROOT}"
 mount --rbind /run/code "{ROOT}"
 hostname "$2"
+: > "/srv/up-$2"
 ip link set lo up
 shift 2
 exec "$@"
@@ -75,7 +76,8 @@ def start(name: str, share: Path, command: str) -> Machine:
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    while process.poll() is None and not children.read_text().split():
+    # Before its folders are its own, a command there would meet this machine's.
+    while process.poll() is None and not (share / f"up-{name}").exists():
         time.sleep(0.02)
     return Machine(name, process, int(children.read_text().split()[0]))
 

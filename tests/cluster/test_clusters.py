@@ -363,8 +363,11 @@ def test_slurm_lets_the_trials_leave_before_the_end_and_the_heads_last(
     ) as job:  # fmt: skip
         assert job.stdout
         assert [job.stdout.readline() for _ in "12"] == ["abc123\n", "swept\n"]
+        stat = Path(f"/proc/{job.pid}/stat")
+        while stat.read_text().rpartition(") ")[2][0] != "S":  # it waits for the sweep
+            time.sleep(0.01)
         job.terminate()
-        assert job.wait(20) == 128 + signal.SIGTERM
+        assert job.wait(120) == 128 + signal.SIGTERM
         os.killpg(job.pid, signal.SIGKILL)  # the sweep, as Slurm does
         left = job.stdout.read().splitlines()
     there = f"--overlap --exclude=n1 --nodes={nodes - 1} --ntasks={nodes - 1}"

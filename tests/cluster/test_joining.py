@@ -1,5 +1,7 @@
 """Joining a cluster: what is not there, or has not what a trial needs, is told in seconds."""
 
+import contextlib
+import json
 import os
 import shutil
 import socket
@@ -14,14 +16,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lth_core.errors import LaunchError, SpecError
-from sweeps import cluster
-from sweeps.cluster import check_answers
+from lth_core.errors import LaunchError, SpecError, StoreError
+from sweeps import cluster, room, shared
+from sweeps.cluster import check_answers, check_greets, joined
 from sweeps.config import Resources
 from sweeps.reader import parse_study
 from sweeps.room import check_fits, tune_resources
+from sweeps.shared import check_seen, check_shared
 
 LTH = Path(sys.executable).with_name("lth")
+GREETING = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # HTTP/2: settings, of which there are none
 HEAD, GPUS = {"CPU": 4.0}, {"CPU": 8.0, "GPU": 1.0, "accelerator_type:A10G": 1.0}
 
 
@@ -81,7 +85,7 @@ def test_a_gpu_type_is_a_name_of_a_gpu_that_is_asked_for(asked: dict, said: str)
 
 @pytest.fixture
 def listening() -> Iterator[Callable[[bytes], str]]:
-    """The address of a server that answers whatever is said with the same, or with silence."""
+    """The address of a server that says the same to all who come, and no more; or is silent."""
     kept: list[socket.socket] = []
 
     def start(answer: bytes) -> str:
@@ -93,8 +97,8 @@ def listening() -> Iterator[Callable[[bytes], str]]:
                 try:
                     came, _ = server.accept()
                     kept.append(came)
-                    if answer:
-                        came.sendall(answer)
+                    came.sendall(answer)
+                    if answer not in (b"", GREETING):
                         came.close()
                 except OSError:
                     return
@@ -112,7 +116,6 @@ def listening() -> Iterator[Callable[[bytes], str]]:
     [
         ("127.0.0.1:1", "Connection refused"),
         ("no.such.host.invalid:6379", "not known"),
-        ("nonsense", "Invalid address format"),
     ],
 )
 def test_an_address_without_a_cluster_is_told_at_once(address: str, reason: str) -> None:
@@ -123,14 +126,94 @@ def test_an_address_without_a_cluster_is_told_at_once(address: str, reason: str)
     assert time.monotonic() - begun < 20
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_a_port_that_does_not_speak_ray_is_given_up_soon(
-    listening: Callable[[bytes], str], answer: bytes
+@pytest.mark.parametrize(
+    "address",
+    ["", "local", "nonsense", "host:", ":6379", "::1:6379", "ray://host:10001", "host:1\n2"],
+)
+def test_what_is_no_address_is_refused_in_a_line_that_says_what_is_one(address: str) -> None:
+    with pytest.raises(
+        SpecError, match=r"^--address: must be HOST:PORT of a cluster's head, or auto"
+    ) as no:
+        check_greets(address)
+    assert str(no.value).endswith(f"but got {address!r}")
+    assert "\n" not in str(no.value)
+    with pytest.raises(SpecError, match=r"^--address"), joined(address, Resources(), "s3://b/p"):
+        pass
+
+
+def test_an_address_of_the_environment_is_held_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")  # the dashboard's, for `ray job`
+    with pytest.raises(SpecError, match=r"^RAY_ADDRESS: must be HOST:PORT"):
+        check_greets("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert "at 127.0.0.1:1: " in complaint(lambda: check_greets("auto"))
+    monkeypatch.delenv("RAY_ADDRESS")
+    check_greets("auto")
+
+
+@pytest.fixture
+def full() -> Iterator[str]:
+    """The address of a server that takes no more connections, and refuses none."""
+    with contextlib.ExitStack() as kept:
+        server = kept.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = kept.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(server.getsockname())
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_who_does_not_answer_is_told_from_who_answers_something_else(
+    full: str, listening: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address, begun = listening(answer), time.monotonic()
-    said = complaint(lambda: check_answers(address))
-    assert said.endswith(f"at {address}: what listens there does not speak Ray")
-    assert time.monotonic() - begun < 30
+    monkeypatch.setattr(cluster, "GREETING", 0.5)
+    silent, other = listening(b""), listening(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    for address, reason in {
+        full: "no connection within 0.5 s",
+        silent: "connected, but silent for 0.5 s, and a head of Ray's speaks first",
+        other: "what listens there does not speak Ray",
+    }.items():
+        said = complaint(lambda address=address: check_answers(address))
+        assert said == f"--address: no Ray cluster answers at {address}: {reason}"
+
+
+def test_a_cluster_that_greets_and_then_hangs_is_given_up(
+    listening: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", 2)
+    said = complaint(lambda: check_answers(listening(GREETING)))
+    assert said.endswith(
+        "a process that would join it was kept waiting for 2 s: the head, which is there, or the "
+        "raylet of this node hangs or is overloaded"
+    )
+
+
+def test_whoever_hangs_has_less_than_half_a_minute() -> None:
+    assert cluster.GREETING + cluster.PATIENCE <= 25
+    assert 2 * cluster.GREETING <= 20
+    assert shared.LOOK + room.AUTOSCALER <= 30
+
+
+# The store's folder
+
+
+def test_nodes_that_do_not_see_the_store_or_do_not_answer_are_named() -> None:
+    store = Path("/srv/store")
+    check_seen(store, [("10.0.0.2", True), ("10.0.0.3", True)])
+    said = [("10.0.0.4", None), ("10.0.0.3", False), ("10.0.0.2", True), ("10.0.0.4", True)]
+    assert complaint(lambda: check_seen(store, said)) == (
+        "store: /srv/store must be a folder that all nodes share, or s3://bucket/prefix, but what "
+        "is written here is not seen by 10.0.0.3 and within 15 s no answer came from 10.0.0.4, of "
+        "4 nodes"
+    )
+    assert "but within 15 s no" in complaint(lambda: check_seen(store, said[:1]))
+
+
+def test_a_store_that_cannot_be_written_is_an_error_of_our_own(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot write .seen-.* \(Not a directory\)"):
+        check_shared(f"{tmp_path}/file/store")
 
 
 # Who gets in
@@ -164,8 +247,8 @@ TOKEN = "0123456789abcdef" * 4
 
 
 @pytest.fixture(scope="module")
-def two_nodes() -> Iterator[tuple[str, dict[str, str]]]:
-    """A cluster's address, and an environment that may join it."""
+def made() -> Iterator[tuple[str, int, dict[str, str]]]:
+    """A cluster's address, its second node's raylet, and an environment that may join it."""
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")
     env = os.environ | {
         "RAY_TMPDIR": folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN,
@@ -176,9 +259,63 @@ def two_nodes() -> Iterator[tuple[str, dict[str, str]]]:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as made:  # fmt: skip
         assert made.stdout
-        yield made.stdout.readline().strip(), env
-        made.communicate(timeout=60)
+        address, raylet = made.stdout.readline().split()
+        yield address, int(raylet), env
+        made.communicate(timeout=300)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def two_nodes(made: tuple[str, int, dict[str, str]]) -> tuple[str, dict[str, str]]:
+    """A cluster's address, and an environment that may join it."""
+    address, _, env = made
+    return address, env
+
+
+LOOK = """
+import json, os, signal, sys
+import ray
+from lth_core.errors import LaunchError
+from sweeps import shared
+
+address, store, raylet, patience = sys.argv[1:]
+ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+
+def told():
+    try:
+        shared.check_shared(store)
+    except LaunchError as error:
+        return str(error)
+
+said = [told()]
+shared.LOOK = int(patience)
+os.kill(int(raylet), signal.SIGSTOP)
+said.append(told())
+os.kill(int(raylet), signal.SIGCONT)
+shared.LOOK = 240
+os.path.exists = lambda path: os._exit(1)
+said.append(told())
+print(json.dumps(said), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.ray
+def test_a_node_that_hangs_or_dies_while_it_is_asked_for_the_store_is_named(
+    made: tuple[str, int, dict[str, str]], tmp_path: Path
+) -> None:
+    address, raylet, env = made
+    called = subprocess.run(
+        [sys.executable, "-c", LOOK, address, tmp_path / "store", str(raylet), "5"], env=env,
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert called.returncode == 0, called.stderr
+    well, hung, died = json.loads(called.stdout.splitlines()[-1])  # Ray speaks before
+    host = address.partition(":")[0]
+    assert well is None
+    assert hung.endswith(f"but within 5 s no answer came from {host}, of 2 nodes")
+    assert died.endswith(f"but within 240 s no answer came from {host}, {host}, of 2 nodes")
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 @pytest.mark.ray
@@ -212,7 +349,7 @@ def test_a_sweep_is_refused_by_a_cluster_without_the_gpu_type(
     begun = time.monotonic()
     called = subprocess.run(
         [LTH, "sweep", study, "resources.gpu=1", "resources.gpu_type=H100", "--address", address],
-        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert called.returncode == 2, called.stderr
     said = " ".join(called.stderr.split())
@@ -221,4 +358,4 @@ def test_a_sweep_is_refused_by_a_cluster_without_the_gpu_type(
         "1 x (1 CPU, 2 GPU, A10G)"
     )
     # 30 s is what is promised: Ray's own processes may have to share this machine with other tests.
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 280

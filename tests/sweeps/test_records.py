@@ -1,5 +1,6 @@
 """Records and masks of another hand or version count as missing, and are told."""
 
+import threading
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from tiny import tiny_fields
 from torch import zeros
 
 from lth_core import Trainer, find_tickets
+from lth_core.files import MemoryFiles
 from lth_core.store import Store
 from sweeps.config import Study
 from sweeps.plan import Trial, make_plan
@@ -54,6 +56,27 @@ def test_trial_of_another_hand_has_no_records(
     assert load_records(store, study.name, [trial]) == []
     assert searched_trials(store, study) == []
     assert f"trials/{record_key(study.name, trial)}: cannot be read" in caplog.text
+
+
+def test_records_of_several_trials_are_read_side_by_side_and_come_in_order(saved: Saved) -> None:
+    _, _, _, meta, _ = saved
+    study = parse_study(tiny_fields({"axes.seed": [0, 1, 2, 3]}))
+    trials = make_plan(study).trials
+    all_here = threading.Barrier(len(trials), timeout=60)
+
+    class Slow(MemoryFiles):
+        """Files of which none is read until all are asked for."""
+
+        def read(self, path: str) -> bytes | None:
+            all_here.wait()
+            return super().read(path)
+
+    store = Store(Slow())
+    for trial in trials[1:]:
+        rows = [{**meta["records"][0], "trial": trial.id, "level": level} for level in (0, 1)]
+        save_records(store, study.name, study.digest(), trial, rows)
+    found = [(row["trial"], row["level"]) for row in load_records(store, study.name, trials)]
+    assert found == [(trial.id, level) for trial in trials[1:] for level in (0, 1)]
 
 
 def test_trial_whose_spec_is_another_versions_was_not_searched(
