@@ -1,5 +1,5 @@
 """The command line, `lth`. Exit codes: 0 done, 1 trials failed or figures differ, 2 bad
-input, 130 stopped by Ctrl-C.
+input, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,8 @@ def main() -> None:
     try:
         app()
     except LthError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"lth: {error}")
+        said = " ".join(str(error).splitlines())  # a name may have a line's end in it
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"lth: {said}")
         sys.exit(2)
 
 
@@ -89,13 +91,18 @@ def sweep(
     out.print(plan_text(make_plan(chosen)), soft_wrap=True)
     if dry_run:
         return
-    with ExitStack() as using:
-        try:
-            outcome = launch(chosen, out, address, using)
-        except KeyboardInterrupt:
-            out.print(f"stopped; `lth sweep {study}` goes on", soft_wrap=True, markup=False)
-            raise typer.Exit(130) from None
-        _tell(chosen, outcome)
+    with ExitStack() as using, _stoppable(f"lth sweep {study}", out):
+        _tell(chosen, launch(chosen, out, address, using))
+
+
+@contextmanager
+def _stoppable(command: str, screen: Console) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM say what goes on with it, and end with exit codes of their own."""
+    try:
+        yield
+    except KeyboardInterrupt as told:
+        screen.print(f"stopped; `{command}` goes on", soft_wrap=True, markup=False)
+        raise typer.Exit(getattr(told, "code", 130)) from None
 
 
 def _tell(chosen: Study, outcome: Outcome) -> None:
@@ -161,7 +168,7 @@ def rewind(
 
     screen = Console(stderr=True, highlight=False) if as_json else out
     chosen = find_study(study, overrides or [])
-    with ExitStack() as using:
+    with ExitStack() as using, _stoppable(f"lth rewind {study}", screen):
         answers, outcome = find_rewinds(chosen, screen, address, using)
         for note in outcome.notes:
             screen.print(note, soft_wrap=True, markup=False)

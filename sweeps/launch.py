@@ -5,6 +5,7 @@ A sweep called again is the same call: the store, not Tune's snapshot, says what
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -24,10 +25,11 @@ from lth_core.store import Store
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
 from sweeps.axes import base_values, cells, spec_of
-from sweeps.cluster import joined
+from sweeps.cluster import check_greets, joined
 from sweeps.config import Study
+from sweeps.interrupts import ended_at_once, ended_gently
 from sweeps.plan import Plan, Trial, is_stored, make_plan
-from sweeps.records import TRIALS, load_records, record_key, save_records
+from sweeps.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.room import tune_resources
 from sweeps.stopping import why_stop
 from sweeps.studies import remember
@@ -62,24 +64,39 @@ def launch(study: Study, console: Console, address: str | None, using: ExitStack
 
     Raises:
         LthError: bad input, before anything runs.
+        InterruptedSweepError: by Ctrl-C or SIGTERM.
     """
+    if address is not None:
+        check_greets(address)  # before MLflow is asked, and the store
     plan = make_plan(study)
     if address is None:
         check_data(plan)
     trainer = make_trainer(absolute(study.store))
     outcome = Outcome()
     setting = make_setting(study, outcome)
-    remember(study)
-    if study.search.algorithm == "optuna":
-        lanes = using.enter_context(joined(address, study.resources, setting.store))
+    register(trainer.store, study)  # one that takes nothing says so before Ray starts
+    adaptive = study.search.algorithm == "optuna"
+    missing = {} if adaptive else _missing(plan, trainer)
+    lanes = join(study, setting, address, using) if missing or adaptive else 0
+    remember(study)  # not what a cluster refused: the one before is still the latest
+    if adaptive:
         _search(study, setting, trainer.store, console, outcome, lanes)
         return outcome
-    missing = _missing(plan, trainer)
     if missing:
-        lanes = using.enter_context(joined(address, study.resources, setting.store))
         _sweep(plan, list(missing.values()), setting, trainer, console, outcome, lanes)
     _tell(plan, missing, setting, trainer)
     return outcome
+
+
+def join(study: Study, setting: Setting, address: str | None, using: ExitStack) -> int:
+    """Ray for a study, as long as ``using`` lasts; how many trials to ask of it at once.
+
+    Raises:
+        LaunchError: there is none, or not what the study asks for.
+    """
+    lanes = using.enter_context(joined(address, study.resources, setting.store))
+    using.enter_context(ended_at_once())
+    return lanes
 
 
 def make_setting(study: Study, outcome: Outcome) -> Setting:
@@ -140,11 +157,9 @@ def _search(
     if left := max(0, trials - done):
         with Standing(study.name, store, console, trials, done, left * levels) as standing:
             while left and not standing.store_error:
-                asked, before = min(left, of_a_tuner(lanes)), len(found.trials)
+                asked = min(left, of_a_tuner(lanes))
                 tune_over(study, setting, searcher(study, found), lanes, asked, study)
                 found, left = open_study(study), left - asked
-                if left and len(found.trials) - before < asked:
-                    raise KeyboardInterrupt  # which Tune keeps to itself
         outcome.failures += standing.failed.items()
         if standing.store_error:
             raise StoreError(standing.store_error)
@@ -176,16 +191,24 @@ def tune_over(
 
     Args:
         lanes: trials that are asked of the cluster at once.
+
+    Raises:
+        InterruptedSweepError: by Ctrl-C or SIGTERM.
     """
     from ray import tune
 
     from sweeps.once import RETRIES
-    from sweeps.progress import Tell
+    from sweeps.progress import Tell, UntilTold
     from sweeps.worker import Worker
 
     # By default Tune asks a searcher for one trial at a time, and a lane whose worker takes longer
     # to start than a trial to run never comes up.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(lanes)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # Tell says in a line why a trial failed: Ray need not, with all that it was called through.
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
     scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
     tuner = tune.Tuner(
         tune.with_resources(
@@ -198,12 +221,14 @@ def tune_over(
         ),
         run_config=tune.RunConfig(
             name=study.name, storage_path=str(scratch), verbose=0, callbacks=[Tell()],
+            stop=UntilTold(),
             failure_config=tune.FailureConfig(max_failures=RETRIES if space else 0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )  # fmt: skip
     try:
-        tuner.fit()
+        with ended_gently():
+            tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

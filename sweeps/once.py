@@ -91,15 +91,10 @@ class TrainOnce(Searcher):  # type: ignore[misc]
         """Itself, once for each Tuner, as long as there is work.
 
         A Tuner remembers each of its trials for good, some 50 KB, so one is given so many pieces.
-
-        Raises:
-            KeyboardInterrupt: the last one was stopped by Ctrl-C, which Tune keeps to itself.
         """
         while self._ready or self._waiting:
             self._left = pieces
             yield self
-            if self._left and (self._ready or self._waiting):
-                raise KeyboardInterrupt
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if not self._left:

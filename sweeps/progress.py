@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections import deque
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,7 +25,9 @@ from rich.table import Column
 
 from lth_core.claims import myself
 from lth_core.errors import StoreError
+from lth_core.secrets import without_secrets
 from lth_core.store import Store
+from sweeps.interrupts import is_told_to_end
 from sweeps.status import Status, save_status
 from sweeps.worker import piece_name
 
@@ -140,6 +144,29 @@ def _bar(console: Console) -> Progress:
     )  # fmt: skip
 
 
+def _why(trial: Any) -> str:
+    """What ended a trial's worker. Ray's own `get_error` looks where this is brought only later."""
+    try:
+        said = Path(trial.error_file).read_text()
+    except (OSError, TypeError):  # it has no folder
+        return "its worker died"
+    *_, last = said.split("Failure # ")
+    if raised := re.findall(r"^[\w.]*(?:Error|Exception): .*", last, re.M):
+        return without_secrets(raised[-1])
+    detail = re.search(r"Worker exit detail: (.*?)(?: Some common causes|$)", last, re.M)
+    return f"its worker died: {detail[1]}" if detail else "its worker died"
+
+
+class UntilTold(Stopper):  # type: ignore[misc]
+    """Ends Tune's loop where this process is told to end."""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return is_told_to_end()
+
+
 class Tell(Callback):  # type: ignore[misc]
     """Passes on what Tune hears of its trials."""
 
@@ -155,9 +182,8 @@ class Tell(Callback):  # type: ignore[misc]
             standing.ended(piece_name(trial.config), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        reason = str(trial.get_error() or "its worker died").strip().splitlines()[-1]
-        for standing in _under_way:
-            standing.died(piece_name(trial.config), reason)
+        for standing in _under_way if not is_told_to_end() else ():
+            standing.died(piece_name(trial.config), _why(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         for standing in _under_way:

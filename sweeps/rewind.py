@@ -22,9 +22,9 @@ from lth_core.train import Trainer
 from lth_core.verdict import FEWEST
 from sweeps.answers import Answer
 from sweeps.axes import Fields, base_values, spec_of
-from sweeps.cluster import joined
+from sweeps.cluster import check_greets
 from sweeps.config import Stop, Study
-from sweeps.launch import Outcome, absolute, check_data, fit, make_setting, standing_of
+from sweeps.launch import Outcome, absolute, check_data, fit, join, make_setting, standing_of
 from sweeps.plan import Trial, make_plan
 from sweeps.records import register
 from sweeps.trainable import Setting, make_trainer
@@ -171,8 +171,11 @@ def find_rewinds(
 
     Raises:
         SpecError: the study cannot be bisected: it is adaptive, has too few seeds, ...
+        InterruptedSweepError: by Ctrl-C or SIGTERM.
     """
     _check(study)
+    if address is not None:
+        check_greets(address)
     plan = make_plan(study)
     if address is None:
         check_data(plan)
@@ -183,7 +186,7 @@ def find_rewinds(
     first = [(number, trial) for number in range(len(search.cells))
              for trial in search.missing(number)]  # fmt: skip
     if first:
-        lanes = using.enter_context(joined(address, study.resources, setting.store))
+        lanes = join(study, setting, address, using)
         _probe(study, search, first, setting, outcome, console, lanes)
     return list(search.answers()), outcome
 

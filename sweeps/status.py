@@ -122,6 +122,8 @@ def lines(said: dict[str, Any]) -> Iterator[str]:
     yield f"levels   {said['levels_done']} of {said['levels']} in this sweep, {pace}{left}"
     for name, reason in said["failures"]:
         yield f"failed   {name}: {reason}"
+    if (more := said["failed"] - len(said["failures"])) > 0:
+        yield f"... {more:,} more failed"
 
 
 def _ago(said: dict[str, Any]) -> str:

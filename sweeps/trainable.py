@@ -12,6 +12,7 @@ import torch
 
 from lth_core import find_tickets
 from lth_core.errors import LthError, PreemptedError
+from lth_core.reading import in_short
 from lth_core.results import LevelResult
 from lth_core.store import open_store
 from lth_core.train import CHECKPOINT_EVERY, Trainer
@@ -71,12 +72,17 @@ def run_trial(
                 break
     except PreemptedError:
         raise
-    except LthError as error:
+    except Exception as error:
         if publishing:
-            publishing.finish(run, "FAILED", str(error))
+            publishing.finish(run, "FAILED", reason(error))
         raise
     if publishing:
         publishing.finish(run)
+
+
+def reason(error: Exception) -> str:
+    """Why a trial failed, on one line that may be shown and kept."""
+    return str(error) if isinstance(error, LthError) else in_short(error)
 
 
 def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from traceback import format_exc
 from types import FrameType
 from typing import Any
 
+import torch
 from ray import tune
 
 from lth_core.errors import LthError, PreemptedError, StoreError
+from lth_core.secrets import without_secrets
 from lth_core.train import Trainer
 from sweeps.axes import Fields, base_values, cells, spec_of
 from sweeps.config import Study
 from sweeps.plan import Trial
 from sweeps.reader import parse_spec, spec_values
-from sweeps.trainable import Setting, make_trainer, run_trial, trial_line, use_threads
+from sweeps.trainable import Setting, make_trainer, reason, run_trial, trial_line, use_threads
 from tracking.background import background_of
 
 LAST_WORDS = 20.0
 """Seconds that a worker which is no longer needed may go on publishing."""
+
+MACHINES = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Failures of a machine: in another process, where another memory is free, a trial may pass."""
+
+logger = logging.getLogger("lth")
 
 Work = tuple[Sequence[int], Sequence[Trial]]
 """Steps of the dense run that other trials rewind to, and trials."""
@@ -43,8 +52,10 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if self._trainer.ending.is_set():  # False: Tune would give the trial up, and tell nobody
+            raise PreemptedError("told to end")
         self._reports = reports(new_config, self._setting, self._space, self._trainer)
-        return not self._trainer.ending.is_set()
+        return True
 
     def step(self) -> dict[str, Any]:
         assert self._reports is not None
@@ -71,14 +82,15 @@ def reports(
 ) -> Iterator[dict[str, Any]]:
     """What a piece of work has to say: a level each time, and at last how it ended.
 
-    A failure that would come again (bad data, a loss that is not finite) is reported, not raised:
-    only what was interrupted is started again.
+    A failure that would come again (bad data, a loss that is not finite, a fault in a user's code)
+    is reported, not raised: only what was interrupted, or failed for want of something that the
+    machine may have another time, is started again.
     """
     name = piece_name(config)
     try:
         keep, trials = config_trials(config) if space is None else sampled_trials(space, config)
     except LthError as error:
-        yield {"failed": [(name, str(error))], "done": True}
+        yield {"failed": [(name, reason(error))], "done": True}
         return
     report: dict[str, Any] = {"failed": [], "done": True}
     last: list[dict[str, Any]] = []
@@ -88,12 +100,14 @@ def reports(
             for rows in run_trial(trial, setting, trainer, keep):
                 yield {"level": rows[0]["level"], "of": trial.id,
                        "latest": trial_line(trial, rows), "done": False}  # fmt: skip
-        except PreemptedError:
+        except (PreemptedError, *MACHINES):
             raise
         except StoreError as error:
-            report["store"] = str(error)
-        except LthError as error:
-            report["failed"].append((trial.id, str(error)))
+            report["store"] = reason(error)
+        except Exception as error:  # noqa: BLE001  a user's network or data may raise anything
+            if not isinstance(error, LthError):  # where it was raised, for Ray's log of this worker
+                logger.error("trial %s: %s", trial.id, without_secrets(format_exc()))
+            report["failed"].append((trial.id, reason(error)))
         last += [row for row in rows if row["branch"] in ("ticket", "dense")]
     if space and last and report == {"failed": [], "done": True}:
         report |= {key: fmean(row[key] for row in last) for key in space.search.objective}

@@ -20,6 +20,7 @@ PAUSE = 0.004
 """Seconds by which a step is longer, so that a training can be hit while the machine rests."""
 GATE = Path(__file__).with_name("gate")
 """While it is there, a training stays at its first step."""
+TRIES = Path(__file__).with_name("tries.txt")
 DEATHS = Path(__file__).with_name("deaths.txt")
 
 
@@ -53,12 +54,27 @@ class Dying(Counted):
         return super().forward(x)
 
 
+class Raising(Counted):
+    """Has a fault of its own, which tells a password."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            with TRIES.open("a") as tries:
+                tries.write(f"{os.getpid()}\n")
+            raise RuntimeError("no such layer\nat https://bob:hunter22@host/x")
+        return super().forward(x)
+
+
 def net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     return Counted(*layers(shape, classes))
 
 
 def dying(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     return Dying(*layers(shape, classes))
+
+
+def raising(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    return Raising(*layers(shape, classes))
 
 
 def layers(shape: tuple[int, ...], classes: int) -> list[nn.Module]:

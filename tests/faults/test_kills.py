@@ -16,6 +16,9 @@ from swept import FIELDS, PATIENCE, STEPS, Swept, kill, parent, timeless, wait_f
 
 from lth_core.store import open_store
 from sweeps.once import RETRIES
+from sweeps.plan import make_plan
+from sweeps.reader import parse_study
+from tracking.publish import open_publisher
 
 pytestmark = pytest.mark.ray
 
@@ -100,19 +103,40 @@ def test_killed_node_costs_no_more_than_the_trainings_on_it(
     unharmed("SIGKILL of a node", swept, **ONE_IN_FLIGHT)
 
 
-def test_trial_that_always_kills_its_worker_is_given_up_and_the_others_finish(
+@pytest.mark.mlflow
+def test_trials_that_kill_their_worker_or_raise_are_given_up_and_the_others_finish(
     cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:
+    """One that dies is tried again; one whose code is at fault is not, and says why wherever one
+    looks."""
     cells = [{"model.name": "counted:net", "seed": seed} for seed in FIELDS["axes"]["seed"]]
-    cells.insert(1, {"model.name": "counted:dying", "seed": 0})
-    swept = study(cluster.address, axes={"cell": cells})
+    cells[1:1] = [{"model.name": f"counted:{name}", "seed": 0} for name in ("dying", "raising")]
+    swept = study(cluster.address, axes={"cell": cells}, tracking={"uri": "sqlite:///mlflow.db"})
     assert swept.sweep() == 1, swept.log()
     deaths = (swept.folder / "deaths.txt").read_text().split()
     assert len(deaths) == len(set(deaths)) == 1 + RETRIES
-    (failed,) = [line for line in swept.log().splitlines() if line.startswith("failed ")]
+    assert len((swept.folder / "tries.txt").read_text().split()) == 1
+    fault = "RuntimeError: no such layer at https://***@host/x"
+    trials = make_plan(parse_study(swept.fields)).trials
+    dying, raising = (
+        t.id for t in trials if t.spec.model.name in ("counted:dying", "counted:raising")
+    )
     told = swept.status()
-    assert [name for name, _ in told["failures"]] == [failed.split()[1].rstrip(":")]
-    assert [told[n] for n in ("trials", "done", "running", "failed", "waiting")] == [5, 4, 0, 1, 0]
+    reasons = dict(told["failures"])
+    assert reasons.keys() == {dying, raising}
+    assert reasons[raising] == fault
+    assert reasons[dying].startswith("its worker died: Worker unexpectedly exits")
+    assert [told[n] for n in ("trials", "done", "running", "failed", "waiting")] == [6, 4, 0, 2, 0]
+    failed = [line for line in swept.log().splitlines() if line.startswith("failed ")]
+    assert set(failed) == {f"failed {name}: {reason}" for name, reason in reasons.items()}
+    assert f"failed   {raising}: {fault}" in swept.lth("status", "hit")
+    for noise in ("Traceback", "\tERROR", "hunter22"):
+        assert noise not in swept.log()
+    publisher = open_publisher(f"sqlite:///{swept.folder}/mlflow.db", "hit", "a study")
+    ended = {
+        run.tags.get("lth.failure") for run in publisher.runs().values() if run.status == "FAILED"
+    }
+    assert ended == {fault}
     unharmed("worker that always dies", swept, steps_again=0)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,13 +16,14 @@ from tiny import Called, Lth, Record, StudyFile, search, tiny_fields
 
 from lth_core import Trainer, load_ticket, masks
 from lth_core.branches import BRANCHES
-from lth_core.errors import StoreError
+from lth_core.errors import LaunchError, StoreError
 from lth_core.store import open_store
 from sweeps.catalogue import catalogue
 from sweeps.config import Study
+from sweeps.interrupts import InterruptedSweepError
 from sweeps.launch import Outcome
-from sweeps.reader import parse_study, spec_fields
-from sweeps.studies import presets
+from sweeps.reader import parse_study, read_study, spec_fields
+from sweeps.studies import find_study, presets, remember
 
 PLAN = {
     "trials",
@@ -393,12 +395,69 @@ def test_store_of_an_unknown_kind_is_refused_before_anything_runs(
     assert left_in(here) == ["tiny.yaml"]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
 def test_cluster_that_is_not_there_is_told_within_seconds(
     address: str, lth: Lth, tiny_file: StudyFile
 ) -> None:
     said = complaint(lth("sweep", tiny_file(), "--address", address))
     assert said.startswith(f"--address: no Ray cluster answers at {address}: ")
+
+
+def never(*arguments: object) -> None:
+    raise AssertionError("it was called")
+
+
+def test_cluster_that_is_not_there_is_told_before_mlflow_and_the_store_are_asked(
+    lth: Lth, tiny_file: StudyFile, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.launch.make_setting", never)
+    monkeypatch.setattr("sweeps.launch.make_trainer", never)
+    monkeypatch.setattr("sweeps.rewind.make_setting", never)
+    monkeypatch.setattr("sweeps.rewind.make_trainer", never)
+    for command in ("sweep", "rewind"):
+        complaint(lth(command, tiny_file({"axes.seed": [0, 1, 2]}), "--address", "127.0.0.1:1"))
+    assert left_in(here) == ["tiny.yaml"]
+
+
+def test_sweep_that_a_cluster_refused_is_not_remembered(
+    lth: Lth, tiny_file: StudyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*arguments: object) -> None:
+        raise LaunchError("resources.gpu: no node has as many")
+
+    file = tiny_file()
+    remember(read_study(file))
+    monkeypatch.setattr("sweeps.launch.joined", refuses)
+    assert "no node has as many" in complaint(lth("sweep", file, "store=./other"))
+    assert find_study("tiny", swept=True).store == "./lth-store"
+
+
+@pytest.mark.parametrize(("command", "launches"), [
+    ("sweep", "sweeps.launch.launch"), ("rewind", "sweeps.rewind.find_rewinds"),
+])  # fmt: skip
+@pytest.mark.parametrize(("told", "code"), [
+    (KeyboardInterrupt(), 130), (InterruptedSweepError(signal.SIGINT), 130),
+    (InterruptedSweepError(signal.SIGTERM), 143),
+])  # fmt: skip
+def test_command_that_is_stopped_says_what_goes_on_with_it(
+    command: str, launches: str, told: KeyboardInterrupt, code: int, lth: Lth,
+    tiny_file: StudyFile, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def stopped(*arguments: object) -> None:
+        raise told
+
+    monkeypatch.setattr(launches, stopped)
+    called = lth(command, tiny_file())
+    assert called.code == code
+    last = called.out.splitlines()[-1]
+    assert (last.partition(" `")[0], last.rpartition(".yaml")[2]) == ("stopped;", "` goes on")
+    assert f"`lth {command} " in last
+
+
+@pytest.mark.parametrize("address", ["", "local"])
+def test_address_that_is_none_sweeps_nowhere(address: str, lth: Lth, tiny_file: StudyFile) -> None:
+    said = complaint(lth("sweep", tiny_file(), "--address", address))
+    assert said.startswith("--address: must be HOST:PORT of a cluster's head, or auto")
 
 
 def test_sweep_of_which_every_trial_failed_says_why_and_exits_with_1(

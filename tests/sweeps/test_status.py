@@ -9,7 +9,7 @@ from tiny import Lth, StudyOf
 
 from lth_core.store import Store, open_store
 from sweeps.config import Study
-from sweeps.status import SILENT, Status, load_status, save_status
+from sweeps.status import MOST, SILENT, Status, load_status, save_status
 from sweeps.studies import remember
 
 
@@ -42,6 +42,14 @@ def test_a_running_sweep_tells_trials_pace_end_and_errors(study: Study, lth: Lth
         "levels   840 of 1400 in this sweep, 35 a minute, about 16 min left",
         "failed   3fa94bc0: the loss is not finite [nan]",
     ]
+
+
+def test_failures_that_are_not_kept_are_counted(study: Study, lth: Lth) -> None:
+    failures = [(f"trial-{number}", "no such layer") for number in range(MOST + 23)]
+    said(study, failed=len(failures), failures=failures)
+    *_, last, more = lth("status", "tiny").out.splitlines()
+    assert last == f"failed   trial-{MOST - 1}: no such layer"
+    assert more == "... 23 more failed"
 
 
 def test_json_says_the_same(study: Study, lth: Lth) -> None:
