@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from swept import LTH, STEPS, Swept, kill, parent, wait_for
+from swept import LTH, STEPS, Swept, kill, parent, session, wait_for
 
 from lth_core.store import open_store
 
@@ -19,14 +19,27 @@ pytestmark = pytest.mark.ray
 LEAVE = Path(__file__).parents[2] / "sweeps" / "clusters" / "leave.sh"
 
 
-def leave(swept: Swept, *raylets: int) -> str:
-    """Tell nodes to leave; what the script had to say."""
+def leave(swept: Swept, *raylets: int) -> subprocess.Popen[str]:
+    """Tell nodes to leave; returns once their workers were told, who may be held as they train."""
     env = swept.env | {"PATH": f"{LTH.parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", LEAVE, *map(str, raylets)], env=env, capture_output=True, text=True, timeout=120,
+    leaving = subprocess.Popen(
+        ["bash", LEAVE, *map(str, raylets)],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+
+    def told() -> bool:  # the script sleeps from one telling to the next
+        asleep = list(session(leaving.pid).values()).count("sleep")
+        return asleep == len(raylets) or leaving.poll() is not None
+
+    wait_for(told, lambda: "leave.sh to tell the workers")
+    return leaving
+
+
+def left(leaving: subprocess.Popen[str]) -> str:
+    """What leave.sh had to say, once nobody is left."""
+    _, said = leaving.communicate(timeout=300)
+    assert leaving.returncode == 0, said
+    return said
 
 
 def raylet_of(node: Any) -> int:
@@ -51,9 +64,10 @@ def test_node_that_is_told_to_leave_loses_no_step(
 ) -> None:
     swept = study(cluster.address)
     driver = swept.start()
-    worker = swept.worker(finished=3)
-    node = node_of(cluster, worker)
-    assert leave(swept, raylet_of(node)) == ""
+    with swept.held(finished=3) as worker:
+        node = node_of(cluster, worker)
+        leaving = leave(swept, raylet_of(node))
+    assert left(leaving) == ""
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), lambda: "the worker to end")
     begun = len(swept.steps())
     wait_for(lambda: len(swept.steps()) > begun + STEPS, lambda: "the other node to go on")
@@ -69,7 +83,9 @@ def test_raylet_that_is_told_to_end_alone_takes_the_trainings_on_its_node_with_i
     """What leave.sh is for."""
     swept = study(cluster.address)
     driver = swept.start()
-    stop(cluster, node_of(cluster, swept.worker(finished=3)))
+    with swept.held(finished=3) as worker:
+        stop(cluster, node_of(cluster, worker))
+        wait_for(lambda: not Path(f"/proc/{worker}").exists(), lambda: "the worker to end")
     assert swept.wait(driver) == 0, swept.log()
     unharmed("SIGTERM of a raylet alone", swept, steps_again=STEPS - 1)
 
@@ -80,9 +96,10 @@ def test_cluster_whose_nodes_are_all_told_to_leave_goes_on_another_day_from_the_
     """As Slurm ends a job."""
     swept = study(cluster.address)
     driver = swept.start()
-    swept.worker(finished=3)
     nodes = list(cluster.worker_nodes)
-    assert leave(swept, *map(raylet_of, nodes)) == ""
+    with swept.held(finished=3):
+        leaving = leave(swept, *map(raylet_of, nodes))
+    assert left(leaving) == ""
     assert swept.finished() < 4 * 5
     kill(driver.pid)
     driver.wait()

@@ -29,8 +29,11 @@ PUBLISHERS = 8
 
 
 @pytest.fixture
-def study(at_scale: MlflowServer, tiny: StudyOf, tmp_path: Path) -> Study:
+def study(
+    at_scale: MlflowServer, tiny: StudyOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Study:
     """Three trials of a level, searched and in the store, and not yet in MLflow."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "240")  # a busy machine is no silent server
     study = tiny({
         "name": tmp_path.name, "axes.seed": [0, 1, 2], "store": str(tmp_path / "store"),
         "tracking.uri": at_scale.uri, "base.levels": 1,

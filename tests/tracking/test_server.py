@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,9 @@ def test_the_password_is_seen_nowhere(ui: Ui) -> None:
     assert f"http://127.0.0.1:{ui.port}  (on this machine only" in ui.printed()
     kept = [path for path in ui.folder.rglob("*") if path.is_file()]
     assert {"mlflow.db", "users.db", "session-key", "log"} <= {path.name for path in kept}
-    assert [path for path in kept if PASSWORD.encode() in path.read_bytes()] == []
+    for path in kept:
+        with suppress(FileNotFoundError):  # SQLite's journal comes and goes
+            assert PASSWORD.encode() not in path.read_bytes(), path
 
 
 @pytest.mark.mlflow
