@@ -11,6 +11,16 @@ from collections.abc import Iterable
 from lth_core.secrets import without_secrets
 
 
+MOST_SHOWN = 300
+"""Characters of a value that an error shows."""
+
+
+def _shown(got: object) -> str:
+    """A value in an error; `without_secrets` before it is cut."""
+    said = without_secrets(repr(got))
+    return said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]}... ({len(said):,} characters)"
+
+
 class LthError(Exception):
     """Base of all errors that are the input's or the machine's fault, not the code's.
 
@@ -35,7 +45,7 @@ class SpecError(LthError, ValueError):
     def __init__(self, field: str, rule: str, got: object, known: Iterable[str] = ()) -> None:
         self.field, self.rule, self.got, self.known = field, rule, got, tuple(known)
         listed = f"; known: {', '.join(self.known)}" if self.known else ""
-        super().__init__(f"{field}: {rule}, but got {got!r}{listed}")
+        super().__init__(f"{field}: {rule}, but got {_shown(got)}{listed}")
 
     def under(self, prefix: str) -> SpecError:
         """The same error one level further out: ``fraction`` becomes ``prune.fraction``."""

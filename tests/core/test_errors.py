@@ -47,3 +47,11 @@ def test_secret_is_hidden_before_a_long_text_is_cut(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MY_SECRET_KEY", "hunter22")
     for before in range(185, 200):
         assert "hunt" not in in_short(ValueError("x" * before + "hunter22"))
+
+
+def test_huge_value_is_cut_and_no_half_of_a_secret_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SECRET_KEY", "hunter22")
+    said = str(SpecError("seed", "must be a number", "x" * 295 + "hunter22" + "y" * 10**6))
+    assert said.endswith("... (1,000,300 characters)")
+    assert len(said) < 400
+    assert "hun" not in said
