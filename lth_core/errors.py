@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 from lth_core.secrets import without_secrets
 
-
 MOST_SHOWN = 300
 """Characters of a value that an error shows."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from safetensors import SafetensorError
@@ -12,15 +11,13 @@ from safetensors.torch import load
 from lth_core import ticket
 from lth_core.errors import CorruptEntryError, TicketFileError
 from lth_core.masks import State, parameter_of
+from lth_core.reading import side_by_side
 from lth_core.store import MANIFEST, Entry, Store
 from lth_core.train.checkpoint import KIND as CHECKPOINTS
 from lth_core.training import Training
 
 CLAIMS = "claims"
 """The one kind that has no entries, but small files that come and go."""
-
-READERS = 8
-"""Entries read at a time: a remote store answers slowly, and many at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +36,11 @@ def find_faults(store: Store) -> Iterator[Fault]:
         StoreError: the store cannot be read.
     """
     every = [(kind, d) for kind in store.kinds() if kind != CLAIMS for d in store.digests(kind)]
-    with ThreadPoolExecutor(READERS) as readers:
-        found = readers.map(lambda each: fault_of(store, *each), every)
-        for each, first in zip(every, found, strict=True):
-            # Others are read far ahead of who is told, and a sweep may have written it since.
-            if first and (now := fault_of(store, *each)):
-                yield now
+    found = side_by_side(lambda each: fault_of(store, *each), every)
+    for each, first in zip(every, found, strict=True):
+        # Others are read far ahead of who is told, and a sweep may have written it since.
+        if first and (now := fault_of(store, *each)):
+            yield now
 
 
 def fault_of(store: Store, kind: str, digest: str) -> Fault | None:

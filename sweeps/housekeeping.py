@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from lth_core.errors import CorruptEntryError, StoreError
-from lth_core.faults import CLAIMS, READERS
+from lth_core.faults import CLAIMS
 from lth_core.files import Found, is_scratch
+from lth_core.reading import side_by_side
 from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
 from sweeps.needs import Key, Needs, entries_of, find_needs, study_of
 from sweeps.records import STUDIES, TRIALS
@@ -99,9 +99,8 @@ def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
             return None
 
     every = list(keys)
-    with ThreadPoolExecutor(READERS) as readers:
-        found = zip(every, readers.map(read, every), strict=True)
-        return {key: entry for key, entry in found if entry}
+    found = zip(every, side_by_side(read, every), strict=True)
+    return {key: entry for key, entry in found if entry}
 
 
 def needed_by(key: Key, entry: Entry | None, digests: Collection[str]) -> bool:

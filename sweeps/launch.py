@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +20,7 @@ from rich.console import Console
 
 from lth_core import data
 from lth_core.errors import StoreError, TrackingError
+from lth_core.reading import side_by_side
 from lth_core.store import Store
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
     from sweeps.once import Piece, TrainOnce
 
-ASKED_AT_ONCE = 16
-"""Trials that are looked up side by side: in S3, waiting is what takes the time."""
 LEAST_ROUND, ROUND_EACH = 1000, 50
 """Trials that one Tuner is given: at least, and for each that runs at once."""
 
@@ -262,9 +260,8 @@ def _missing(plan: Plan, trainer: Trainer) -> dict[str, Trial]:
         )
         return bool(records) and why_stop(records, study.stop, study.tolerance) is not None
 
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        done = pool.map(is_done, plan.trials)
-        return {trial.id: trial for trial, d in zip(plan.trials, done, strict=True) if not d}
+    done = side_by_side(is_done, plan.trials)
+    return {trial.id: trial for trial, d in zip(plan.trials, done, strict=True) if not d}
 
 
 def _tell(plan: Plan, missing: Mapping[str, Trial], setting: Setting, trainer: Trainer) -> None:
@@ -288,8 +285,7 @@ def _tell(plan: Plan, missing: Mapping[str, Trial], setting: Setting, trainer: T
         return True
 
     done = [trial for trial in plan.trials if trial.id not in missing]
-    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
-        told = list(pool.map(is_told, done))
+    told = list(side_by_side(is_told, done))
     for trial in (trial for trial, t in zip(done, told, strict=True) if not t):
         for _ in run_trial(trial, untracked, trainer):
             pass

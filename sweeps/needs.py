@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lth_core.errors import CorruptEntryError, LthError, SpecError
-from lth_core.faults import READERS
 from lth_core.jobs import Recipe
 from lth_core.lottery import levels
-from lth_core.reading import check, understood
+from lth_core.reading import check, side_by_side, understood
 from lth_core.results import measures
 from lth_core.spec import SCHEMA
 from lth_core.store import Store
@@ -139,5 +137,4 @@ def _read(store: Store, kind: str, keys: list[str]) -> Iterator[dict[str, Any] |
             return error
         return entry.meta if entry else CorruptEntryError(f"{kind}/{key}: is empty")
 
-    with ThreadPoolExecutor(READERS) as readers:
-        yield from readers.map(read, keys)
+    yield from side_by_side(read, keys)

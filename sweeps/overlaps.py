@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lth_core.branches import RETRAINED
 from lth_core.measures import chance_overlap
+from lth_core.reading import side_by_side
 from tracking.cells import free_axes
 
 Record = dict[str, Any]
@@ -103,7 +104,9 @@ def with_overlaps(records: Sequence[Record], axes: Sequence[str], mask_of: MaskO
 def _masks(tickets: Iterable[Record], held: Masks, mask_of: MaskOf) -> Masks:
     """The masks of some tickets, and no others: those of large networks take room."""
     digests = {ticket["training_digest"] for ticket in tickets}
-    return {digest: held[digest] if digest in held else mask_of(digest) for digest in digests}
+    new = digests - held.keys()
+    kept = {digest: held[digest] for digest in digests - new}
+    return kept | dict(zip(new, side_by_side(mask_of, new), strict=True))
 
 
 def _between_seeds(ticket: Record, replicates: Iterable[Record], compare: Compare) -> Record:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypedDict
 
@@ -11,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load
 
 from lth_core.masks import layer_of
-from lth_core.reading import check, read_entry
+from lth_core.reading import check, read_entry, side_by_side
 from lth_core.spec import SCHEMA
 from lth_core.store import Entry, Store
 from lth_core.training import Curves, Training
@@ -22,9 +21,6 @@ from sweeps.plan import Trial
 from sweeps.reader import parse_spec, spec_values
 
 STUDIES, TRIALS, MASK = "studies", "trials", "mask.safetensors"
-
-READERS = 16
-"""Entries that are read side by side: in S3, waiting is what takes the time."""
 
 Record = dict[str, Any]
 
@@ -86,11 +82,9 @@ def record_key(study: str, trial: Trial) -> str:
 
 def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
     """The records of trials, in their order; of a trial that has none, nothing."""
-    keys = [record_key(study, trial) for trial in trials]
-    with ThreadPoolExecutor(READERS) as readers:
-        each = readers.map if len(keys) > 1 else map  # one needs no thread
-        found = each(partial(_about, store), keys)
-        return [row for about in found if about for row in about["records"]]
+    keys = (record_key(study, trial) for trial in trials)
+    found = side_by_side(partial(_about, store), keys)
+    return [row for about in found if about for row in about["records"]]
 
 
 def every_trial(store: Store) -> Iterator[dict[str, Any]]:

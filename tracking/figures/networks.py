@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from lth_core.reading import side_by_side
 from tracking.cells import Cell, Record, cells, spread
 from tracking.figures.drawing import ACCURACY, REMAINING, CurvesOf
 from tracking.panels import (
@@ -101,7 +102,8 @@ def _percent(shares: Sequence[float]) -> float:
 
 def _mean_curve(rows: Sequence[Record], curves: CurvesOf) -> tuple[list[int], list[float]]:
     """Steps at which every seed's curve was evaluated, and mean test accuracy (%) there."""
-    found = [curve for row in rows if (curve := curves(row["training_digest"]))]
+    digests = (row["training_digest"] for row in rows)
+    found = [curve for curve in side_by_side(curves, digests) if curve]
     by_step = [dict(zip(c.step, c.test_accuracy, strict=True)) for c in found]
     steps = sorted(set.intersection(*map(set, by_step))) if by_step else []
     return steps, [100 * fmean(values[step] for values in by_step) for step in steps]
