@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
 from typing import Any
 
 from lth_core.claims import is_dead
-from lth_core.errors import SpecError, StoreError
+from lth_core.errors import SpecError
 from lth_core.reading import check, read_entry
-from lth_core.store import MANIFEST, Entry, Store, store_clock
+from lth_core.store import MANIFEST, Entry, Store, store_time
 from sweeps.config import Study
 from sweeps.estimate import duration
 
@@ -66,16 +65,14 @@ def load_status(store: Store, study: Study) -> dict[str, Any]:
     Raises:
         SpecError: it was never swept into this store.
     """
-    said = read_entry(store, KIND, study.name, _said)
-    if said is None:
+    said, folder = read_entry(store, KIND, study.name, _said), f"{KIND}/{study.name}"
+    times = {found.path: found.modified for found in store.files.files(folder)}
+    written = times.get(f"{folder}/{MANIFEST}")
+    if said is None or written is None:  # or it is taken out right now
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
     driver = said.pop("driver")
-    path = f"{KIND}/{study.name}/{MANIFEST}"
-    written = next(
-        found.modified for found in store.files.files(f"{KIND}/{study.name}") if found.path == path
-    )
-    heard = max(0.0, _now(store) - written)
+    heard = max(0.0, store_time(store) - written)
     if said["state"] == "running" and (heard > SILENT or is_dead(driver)):
         said["state"] = "silent"
     if said["state"] != "running":
@@ -94,13 +91,6 @@ def _said(entry: Entry) -> dict[str, Any]:
     if not isfinite(said["minutes_left"] or 0):
         raise ValueError(f"{left} levels cannot be left at {pace} a minute")
     return said
-
-
-def _now(store: Store) -> float:
-    try:
-        return store_clock(store)
-    except StoreError:  # it is full, or only to be read
-        return time.time()
 
 
 def lines(said: dict[str, Any]) -> Iterator[str]:

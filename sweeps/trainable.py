@@ -72,7 +72,7 @@ def run_trial(
                 break
     except PreemptedError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a user's code raises: MLflow is told, who called decides
         if publishing:
             publishing.finish(run, "FAILED", reason(error))
         raise

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tiny import Lth, StudyOf
 
+from lth_core.errors import SpecError
+from lth_core.folder_files import FolderFiles
 from lth_core.store import Store, open_store
 from sweeps.config import Study
 from sweeps.status import MOST, SILENT, Status, load_status, save_status
@@ -90,6 +92,19 @@ def test_a_study_that_was_never_swept_has_no_status(tiny_file: object, lth: Lth)
     assert called.code == 2
     assert called.err.startswith("lth: STUDY: must have been swept into ./lth-store first")
     assert not Path("lth-store").exists(), "asking makes no store"
+
+
+def test_status_that_is_forgotten_while_it_is_read_was_never_there(study: Study) -> None:
+    class Forgetful(FolderFiles):
+        def read(self, path: str) -> bytes | None:
+            content = super().read(path)
+            if path == "status/tiny/entry.json":
+                self.delete("status/tiny")
+            return content
+
+    said(study)
+    with pytest.raises(SpecError, match="must have been swept into"):
+        load_status(Store(Forgetful(study.store)), study)
 
 
 @pytest.mark.parametrize(
