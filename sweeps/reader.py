@@ -9,12 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from lth_core.errors import SpecError
 from lth_core.spec import TicketSpec
 from sweeps.config import Study
+from sweeps.yaml_loader import load_yaml, read_yaml
 
 _NOT_WRITTEN = re.compile(r"list\[.*\]|function-after\[.*Range\]|\[key\]")
 """What pydantic adds to a path for the arms of a union; what a user wrote is what counts."""
@@ -26,93 +26,13 @@ SPEC_PARTS: dict[str, Any] = {
 """The specs that a spec is made of, by field."""
 
 
-_UNFIT = re.compile("[\0\ud800-\udfff]")
-
-MOST_NODES = 200_000
-"""Values in a study file, those behind an alias counted each time."""
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML with the numbers of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1 it is 124).
-
-    No key may come twice in a mapping, and aliases may not blow the file up. Text has no character
-    that a path or a terminal cannot take.
-    """
-
-    def get_single_data(self) -> Any:
-        node = self.get_single_node()
-        if node is None:
-            return None
-        _count(node, {})
-        return self.construct_document(node)
-
-    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        said = super().construct_scalar(node)
-        if _UNFIT.search(str(said)):
-            raise yaml.constructor.ConstructorError(
-                None, None, "found NUL or half a character", node.start_mark
-            )
-        return said
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = set[str]()
-        for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key in keys:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"found {key!r} twice", node.start_mark
-                )
-            keys.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Values in a node; aliases make one node stand in several places.
-
-    Args:
-        known: of the nodes that were counted; 0 of those that are being counted.
-    """
-    if id(node) not in known:
-        known[id(node)] = 0
-        inner = (
-            [part for pair in node.value for part in pair]
-            if isinstance(node, yaml.MappingNode)
-            else node.value
-            if isinstance(node, yaml.SequenceNode)
-            else []
-        )
-        known[id(node)] = 1 + sum(_count(each, known) for each in inner)
-        if known[id(node)] > MOST_NODES:
-            raise yaml.YAMLError(f"must have at most {MOST_NODES:,} values")
-    elif not known[id(node)]:
-        raise yaml.YAMLError("an alias must not stand inside what it stands for")
-    return known[id(node)]
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _tag, _number in (
-    ("int", r"[-+]?(0|[1-9][\d_]*)|0x[\da-fA-F]{1,16}"),  # Python prints none of 4,300 digits
-    ("float", r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)"),
-):
-    _Loader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_number})$"), list("-+.0123456789")
-    )
-
-
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     """A study from its file, with ``field=value`` overrides applied.
 
     Raises:
-        SpecError: the file is not YAML, or a field is wrong; names the field's path.
+        SpecError: the file is too large or not YAML, or a field is wrong; names the field's path.
     """
-    try:
-        said = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(str(path), "must be a readable study file", str(error)) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date's 13th month
-        raise SpecError(str(path), "must be YAML", " ".join(str(error).split())) from None
+    said = read_yaml(path)
     if not isinstance(said, dict):
         raise SpecError(str(path), "must be a mapping with the study's fields", said)
     for override in overrides:
@@ -168,12 +88,9 @@ def read_values(option: str, text: str) -> list[Any]:
     """The values of ``0.2,0.5`` or ``[ticket],[ticket, reinit]``, as in a study file.
 
     Raises:
-        SpecError: it is not YAML; names the option.
+        SpecError: it is too large or not YAML; names the option.
     """
-    try:
-        values: list[Any] = yaml.load(f"[{text}]", _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise SpecError(option, "must have YAML values", text) from None
+    values: list[Any] = load_yaml(option, f"[{text}]", "must have YAML values", text)
     return values
 
 
@@ -214,10 +131,7 @@ def _override(said: dict[str, Any], override: str) -> None:
     field, equals, text = override.partition("=")
     if not equals or not field:
         raise SpecError(override, "an override must read field=value", override)
-    try:
-        value = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise SpecError(field, "must have a YAML value", text) from None
+    value = load_yaml(field, text, "must have a YAML value", text)
     axes, base = (said.setdefault(part, {}) for part in ("axes", "base"))
     if not isinstance(axes, dict) or not isinstance(base, dict):
         return  # the study's own error is the one to show

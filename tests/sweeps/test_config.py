@@ -13,8 +13,6 @@ from lth_core.spec import TicketSpec
 from sweeps.config import Study, study_schema
 from sweeps.plan import make_plan
 from sweeps.reader import (
-    MOST_NODES,
-    _Loader,
     parse_spec,
     parse_study,
     read_study,
@@ -38,40 +36,6 @@ def study_of(text: str, *overrides: str) -> Study:
     path = Path("study.yaml")
     path.write_text("name: x\n" + text)
     return read_study(path, overrides)
-
-
-class Watched(str):
-    """Text that counts how often it is compared."""
-
-    compared = 0
-    __hash__ = str.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        Watched.compared += 1
-        assert Watched.compared < MOST_NODES, "each with each"
-        return str.__eq__(self, other)
-
-
-def test_keys_of_a_large_mapping_are_not_compared_each_with_each() -> None:
-    def text(said: str) -> yaml.ScalarNode:
-        return yaml.ScalarNode("tag:yaml.org,2002:str", said)
-
-    keys = [Watched(f"k{number}") for number in range(90_000)]
-    node = yaml.MappingNode("tag:yaml.org,2002:map", [(text(key), text("1")) for key in keys])
-    assert len(_Loader("").construct_mapping(node)) == len(keys)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a: &a [*a]", "an alias must not stand inside what it stands for"),
-        ("a: &a {b: {c: *a}}", "an alias must not stand inside what it stands for"),
-        ("a: &a [1, 2]\nb: &b [*a, *a]\nc: {a: 1, b: *b, a: 2}", "twice in"),
-        (f"a: &a [{'1,' * 500}]\nb: [{'*a,' * 500}]", "must have at most 200,000 values"),
-    ],
-)
-def test_yaml_that_leads_nowhere_is_refused(text: str, said: str) -> None:
-    assert said in str(error_of(text))
 
 
 UNKNOWN = [
@@ -244,8 +208,8 @@ def test_study_name_that_is_no_plain_folder_name_is_refused(name: str) -> None:
         ("name: !!int many", "must be YAML"),
         ("name: " + "1" * 5000, "must be YAML"),
         ("name: !unknown x", "must be YAML"),
-        ("[" * 2_000, "must be YAML"),
-        ("{a: " * 2_000, "must be YAML"),
+        ("[" * 2_000, "must nest at most 16"),
+        ("{a: " * 2_000, "must nest at most 16"),
         (b"name: \xff", "must be a readable study file"),
         (b"name: \x00", "must be YAML"),
     ],
@@ -255,11 +219,6 @@ def test_file_that_is_no_yaml_mapping_is_named(content: str | bytes, rule: str) 
     assert error.field == "study.yaml"
     assert error.rule.startswith(rule)
     assert "\n" not in str(error)
-
-
-def test_folder_in_place_of_a_study_file_is_refused(here: Path) -> None:
-    with pytest.raises(SpecError, match="must be a readable study file"):
-        read_study(here)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +303,8 @@ def test_nested_and_study_level_fields_are_overridden() -> None:
         ("seed", "seed", "an override must read field=value"),
         ("=1", "=1", "an override must read field=value"),
         ("seed=[", "seed", "must have a YAML value"),
-        ("seed=" + "[" * 2_000, "seed", "must have a YAML value"),
+        ("seed=" + "[" * 2_000, "seed", "must nest at most 16 values in each other"),
+        ("seed=[" + "1," * 20_000 + "]", "seed", "must have at most 20,000 values"),
         ("seed=2020-13-45", "seed", "must have a YAML value"),
         ("seed=", "base.seed", "must be a valid integer"),
         ("bogus=1", "base.bogus", "is not a known field"),
@@ -482,11 +442,6 @@ def test_published_figures_are_checked(row: dict[str, object], said: str) -> Non
 def test_published_figures_without_a_row_are_refused() -> None:
     with pytest.raises(SpecError, match=r"reference\.rows: "):
         parse_study(tiny_fields({"reference": {"source": "them", "within": 1, "rows": []}}))
-
-
-@pytest.mark.parametrize("said", ['"\\0"', '"\\ud800"'])
-def test_what_no_path_and_no_terminal_takes_is_refused(said: str) -> None:
-    assert "found NUL or half a character" in str(error_of(f"name: x\nstore: {said}"))
 
 
 def test_number_that_python_cannot_print_is_text() -> None:

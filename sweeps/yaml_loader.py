@@ -1,0 +1,163 @@
+"""YAML from outside into plain values: safe, with the numbers of YAML 1.2, and bounded."""
+
+from __future__ import annotations
+
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lth_core.errors import SpecError
+
+MOST_BYTES = 512 * 1024
+"""Of a study file: the largest preset has 4 kB. PyYAML reads about 1 MB/s."""
+MOST_NODES = 20_000
+"""Keys and values, those behind an alias counted each time. PyYAML reads about 60,000/s."""
+MOST_CHARACTERS = 256_000
+"""Of all keys and values, those behind an alias counted each time. With `MOST_NODES` values, each
+on a line of its own, it is about `MOST_BYTES`: a study can be read again as it was remembered."""
+MOST_DEPTH = 16
+"""Values in each other, those behind an alias too; a study needs six."""
+
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+
+
+def read_yaml(path: Path) -> Any:
+    """Load the content of a file.
+
+    Raises:
+        SpecError: it is no regular file, is too large, or is not YAML; names the file.
+    """
+    try:
+        text = _read(path)
+    except SpecError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or NUL in the path
+        raise SpecError(str(path), "must be a readable study file", str(error)) from None
+    return load_yaml(str(path), text, "must be YAML")
+
+
+def _read(path: Path) -> str:
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, and a device has no end
+        raise OSError("is no regular file")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        got = max(about.st_size, len(content))
+        raise SpecError(str(path), f"must have at most {MOST_BYTES:,} bytes", got)
+    return content.decode("utf-8")
+
+
+def load_yaml(field: str, text: str, rule: str, got: str | None = None) -> Any:
+    """Load a text.
+
+    Args:
+        rule: what is broken where it is not YAML.
+        got: what an error shows then; by default what the parser says.
+
+    Raises:
+        SpecError: it is too large or not YAML; names the field.
+    """
+    if len(text) > MOST_BYTES:
+        raise SpecError(field, f"must have at most {MOST_BYTES:,} characters", len(text))
+    try:
+        return _Loader(field, text).get_single_data()
+    except SpecError:
+        raise
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date's 13th month
+        said = " ".join(str(error).split()) if got is None else got
+        raise SpecError(field, rule, said) from None
+
+
+@dataclass(slots=True)
+class _Size:
+    """Of a node; of a list or mapping it grows with what is read of it."""
+
+    nodes: int = 0
+    characters: int = 0
+    depth: int = 0
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML with the numbers of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1 it is 124).
+
+    No key may come twice in a mapping. Text has no character that a path or a terminal cannot take.
+    The parser's events are measured as they come, before any node is made of them.
+
+    Args:
+        field: what errors name.
+    """
+
+    def __init__(self, field: str, text: str) -> None:
+        super().__init__(text)
+        self._field = field
+        self._around = [_Size()]
+        """Of the document, and of the lists and mappings around the next event."""
+        self._anchored: dict[str, _Size] = {}
+
+    def get_event(self) -> Any:
+        event = super().get_event()
+        if isinstance(event, yaml.AliasEvent):
+            size = self._anchored.get(event.anchor, _Size())  # an unknown one is refused soon
+            if any(size is each for each in self._around):
+                raise yaml.YAMLError("an alias must not stand inside what it stands for")
+            self._add(size)
+        elif isinstance(event, yaml.NodeEvent):
+            size = _Size(1, len(event.value)) if isinstance(event, yaml.ScalarEvent) else _Size(1)
+            if event.anchor:
+                self._anchored[event.anchor] = size
+            self._add(size)
+            if isinstance(event, yaml.CollectionStartEvent):
+                self._around.append(size)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._around.pop()
+        return event
+
+    def _add(self, size: _Size) -> None:
+        for outwards, each in enumerate(reversed(self._around), start=1):
+            each.nodes += size.nodes
+            each.characters += size.characters
+            each.depth = max(each.depth, size.depth + outwards)
+        whole = self._around[0]
+        for rule, most, got in (
+            ("have at most {:,} values", MOST_NODES, whole.nodes),
+            ("have at most {:,} characters in its values", MOST_CHARACTERS, whole.characters),
+            ("nest at most {:,} values in each other", MOST_DEPTH, whole.depth),
+        ):
+            if got > most:
+                raise SpecError(self._field, f"must {rule.format(most)}", got)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        said = super().construct_scalar(node)
+        if _UNFIT.search(str(said)):
+            raise yaml.constructor.ConstructorError(
+                None, None, "found NUL or half a character", node.start_mark
+            )
+        return said
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = set[str]()
+        for key in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key in keys:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"found {key!r} twice", node.start_mark
+                )
+            keys.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _number in (
+    ("int", r"[-+]?(0|[1-9][\d_]*)|0x[\da-fA-F]{1,16}"),  # Python prints none of 4,300 digits
+    ("float", r"[-+]?(\d[\d_]*(\.[\d_]*)?|\.\d[\d_]*)([eE][-+]?\d+)?|[-+]?\.(inf|Inf)|\.(nan|NaN)"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_number})$"), list("-+.0123456789")
+    )
