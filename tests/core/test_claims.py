@@ -1,6 +1,7 @@
 """Claims between real processes: one trains, the others wait, and no dead one is waited for."""
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -107,6 +108,20 @@ def test_a_holder_that_renews_its_claim_keeps_it_beyond_the_lease(
     gate.touch()
     assert said(second) == "another's"
     assert [first.wait(120), second.wait(120)] == [0, 0]
+
+
+@pytest.mark.slow
+def test_a_holder_that_stopped_for_longer_than_its_lease_leaves_the_claim_to_its_follower(
+    process: Process, tmp_path: Path
+) -> None:
+    first, second = process(1, lease=5), process(600, lease=5, gate=tmp_path / "gate")
+    assert [said(first), said(first), said(second)] == ["ready", "mine", "ready"]
+    first.send_signal(signal.SIGSTOP)
+    (tmp_path / "gate").touch()
+    assert said(second) == "mine"
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(120) == 0, "its training is done too"
+    assert json.loads(claim(tmp_path).read_bytes())["process"] == second.pid
 
 
 # The contract, over every place: threads ask at once

@@ -1,0 +1,55 @@
+"""A sweep's trials one after another in one process, without Ray.
+
+Its processes are forked from one that has imported everything, so one costs a fraction of a second
+and can be killed or stopped dozens of times.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from typing import Any
+
+from swept import Swept
+
+from lth_core import claims
+from lth_core.store import open_store
+from lth_core.train import engine
+from sweeps.launch import Outcome, make_setting
+from sweeps.plan import make_plan
+from sweeps.reader import parse_study
+from sweeps.records import register
+from sweeps.trainable import make_trainer, run_trial, use_threads
+
+_CONTEXT = get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["pytest", "lth_core.train", "sweeps.launch"])
+
+
+def start(swept: Swept, lease: float = claims.LEASE) -> ForkServerProcess:
+    """Train what a study lacks.
+
+    Args:
+        lease: seconds after which a claim that was not renewed may be taken over.
+    """
+    work = str(swept.folder), swept.fields, lease
+    process = _CONTEXT.Process(target=_train, args=work, daemon=True)
+    process.start()
+    return process
+
+
+def _train(folder: str, fields: dict[str, Any], lease: float) -> None:
+    os.chdir(folder)
+    sys.path.insert(0, folder)  # where the study's network is
+    use_threads(1)
+    engine.claimed = partial(claims.claimed, lease=lease)
+    study = parse_study(fields)
+    setting = make_setting(study, Outcome())
+    open_store(setting.store)  # a trainer makes none
+    trainer = make_trainer(setting.store, setting.checkpoint_every)
+    register(trainer.store, study)
+    for trial in make_plan(study).trials:
+        for _ in run_trial(trial, setting, trainer):
+            pass
