@@ -1,4 +1,4 @@
-"""What may be shown and kept of a text: not the passwords in it."""
+"""Redaction: what may be shown and kept of a text has no passwords in it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,41 @@ _LOGIN = re.compile(
 """Name and password in an address; a password may have a slash in it, but host:80/a@b has none."""
 
 
-def without_secrets(text: str) -> str:
-    """A text that may be shown and kept: passwords in addresses, and the values of environment
-    variables named like secrets, are ``***``.
+_QUERY = re.compile(
+    r"""(?<=[?&;#]) ([\w.-]{0,60} (?:secret|pass|pw|token|key|cred|auth|sig) [\w.-]{0,60}=)
+    (?: [^\s&'"] | ['"](?=\w) )+""", re.X | re.I
+)  # fmt: skip
+"""A parameter of an address that is named like a secret; a quote inside of it is part of it."""
 
-    >>> without_secrets("https://bob:pw@host/a@b failed")
-    'https://***@host/a@b failed'
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def without_secrets(text: str) -> str:
+    """A text that may be shown and kept: passwords and secret parameters in addresses, and the
+    values of environment variables named like secrets, are ``***``.
+
+    >>> without_secrets("https://bob:pw@host/a@b?x=1&token=pw failed")
+    'https://***@host/a@b?x=1&token=*** failed'
     """
     for name, value in os.environ.items():
         if len(value) >= 6 and _NAME.search(name):
             text = text.replace(value, "***")
-    return _LOGIN.sub("***", text)
+    return _QUERY.sub(r"\1***", _LOGIN.sub("***", text))
 
 
 def without_login(address: str) -> str:
-    """An address of which nothing is shown up to its last ``@``, whatever stands there.
+    """An address of which nothing is shown up to its last ``@`` or from its first ``?`` or ``#``
+    on, whatever stands there; where it has both, a password may hold either, and no more than the
+    scheme is shown.
 
-    >>> without_login("s3://key:se/cret@bucket/p"), without_login("s3://bucket/p")
-    ('s3://***@bucket/p', 's3://bucket/p')
+    >>> without_login("s3://key:se/cret@bucket/p"), without_login("s3://bucket/p?token=x")
+    ('s3://***@bucket/p', 's3://bucket/p?***')
     """
-    login, found, place = address.rpartition("@")
-    scheme = f"{login.partition('://')[0]}://" if "://" in login else ""
-    return f"{scheme}***@{place}" if found else address
+    found = _SCHEME.match(address)
+    scheme = found[0] if found else ""
+    query, login = re.search("[?#]", address), "@" in address
+    if query and login:
+        return f"{scheme}***"
+    if query:
+        return f"{address[: query.end()]}***"
+    return f"{scheme}***@{address.rpartition('@')[2]}" if login else address

@@ -85,12 +85,17 @@ def address_fault(uri: str) -> str | None:
     """
     if not uri.startswith(("sqlite:///", "http://", "https://")):
         return "must be sqlite:///FILE, http://... or null"
-    if "@" in uri.partition("://")[2].partition("/")[0]:
-        return (
-            "must hold no user and no password; set MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD in the environment"
-        )
-    return None
+    is_file = uri.startswith("sqlite:")
+    if "@" in uri and not is_file:  # in a password there may be a slash
+        rule = "must hold no user and no password"
+    elif "?" in uri or ("#" in uri and not is_file):
+        rule = "must have no parameters"
+    else:
+        return None
+    return (
+        f"{rule}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+        "MLFLOW_TRACKING_TOKEN, in the environment"
+    )
 
 
 def check_address(uri: str) -> None:

@@ -15,12 +15,23 @@ ADDRESSES = {
     "s3://KEY:x1/hunter22@bucket/p": "s3://***@bucket/p",
     "http://bob:p@hunter22@host": "http://***@host",
 }
-HARMLESS = ["http://10.0.0.1:5000/a@b", "http://[::1]:5000/a@b", "s3://bucket/me@home", "a@b", "x"]
+PARAMETERS = {
+    "http://host/?password=hunter22": "http://host/?password=***",
+    "http://host/x?a=1&db_token=hunter22&b=2": "http://host/x?a=1&db_token=***&b=2",
+    "https://host/cb#access_token=hunter22": "https://host/cb#access_token=***",
+    "s3://bucket/p?secret_key=hun'ter22": "s3://bucket/p?secret_key=***",
+    "sqlite:///x.db?Password=hunter22;more": "sqlite:///x.db?Password=***",
+    "https://b/o?X-Amz-Signature=hunter22&X-Amz-Credential=a%2Fb&x=1":
+        "https://b/o?X-Amz-Signature=***&X-Amz-Credential=***&x=1",
+    "http://bob:hunter22@host/?pwd=hunter22": "http://***@host/?pwd=***",
+}  # fmt: skip
+HARMLESS = ["http://10.0.0.1:5000/a@b", "http://[::1]:5000/a@b", "s3://bucket/me@home", "a@b", "x",
+            "http://host/runs/get?run_id=12&max=3", "token=12", "is it so? key: 3"]  # fmt: skip
 
 
-@pytest.mark.parametrize("address", [*ADDRESSES, *HARMLESS])
+@pytest.mark.parametrize("address", [*ADDRESSES, *PARAMETERS, *HARMLESS])
 def test_password_in_an_address_is_not_shown_and_the_rest_is(address: str) -> None:
-    shown = ADDRESSES.get(address, address)
+    shown = (ADDRESSES | PARAMETERS).get(address, address)
     assert without_secrets(f"at '{address}': failed") == f"at '{shown}': failed"
 
 
@@ -28,6 +39,14 @@ def test_refused_address_is_shown_from_its_last_at_sign_on() -> None:
     assert without_login("s3://k:a b'c://@/d@bucket/p") == "s3://***@bucket/p"
     assert without_login("k:a b@bucket") == "***@bucket"
     assert without_login("s3://bucket/p") == "s3://bucket/p"
+
+
+def test_refused_address_is_shown_up_to_its_parameters() -> None:
+    assert without_login("http://h/p?a=hunter22") == "http://h/p?***"
+    assert without_login("http://h#hunter22") == "http://h#***"
+    for both in ("http://u:p?w@h/d", "http://h?mail=me@h&x=hunter22", "http://u:p#w@h?x=@"):
+        assert without_login(both) == "http://***"
+    assert without_login("u:p?w://@h") == "***"
 
 
 def test_no_error_says_a_secret_of_the_environment_or_an_address(
