@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from lth_core.errors import LthError, SpecError
 from sweeps.catalogue_commands import catalogue_app
-from sweeps.console import AsJson, Overrides, StudyArgument, out, print_json
+from sweeps.console import (
+    AsJson,
+    Overrides,
+    PlainConsole,
+    StudyArgument,
+    out,
+    print_failure,
+    print_json,
+)
 from sweeps.plan_commands import plan_app, plan_text
 from sweeps.store_commands import store_app
 from sweeps.ticket_commands import ticket_app
@@ -54,7 +60,7 @@ def main() -> None:
         app()
     except LthError as error:
         said = " ".join(str(error).splitlines())  # a name may have a line's end in it
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"lth: {said}")
+        PlainConsole(stderr=True).print(f"lth: {said}")
         sys.exit(2)
 
 
@@ -88,7 +94,7 @@ def sweep(
 
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     chosen = find_study(study, changes)
-    out.print(plan_text(make_plan(chosen)), soft_wrap=True)
+    out.print(plan_text(make_plan(chosen)))
     if dry_run:
         return
     with ExitStack() as using, _stoppable(f"lth sweep {study}", out):
@@ -96,12 +102,12 @@ def sweep(
 
 
 @contextmanager
-def _stoppable(command: str, screen: Console) -> Iterator[None]:
+def _stoppable(command: str, screen: PlainConsole) -> Iterator[None]:
     """Have Ctrl-C and SIGTERM say what goes on with it, and end with exit codes of their own."""
     try:
         yield
     except KeyboardInterrupt as told:
-        screen.print(f"stopped; `{command}` goes on", soft_wrap=True, markup=False)
+        screen.print(f"stopped; `{command}` goes on")
         raise typer.Exit(getattr(told, "code", 130)) from None
 
 
@@ -110,9 +116,9 @@ def _tell(chosen: Study, outcome: Outcome) -> None:
     from sweeps.report import finish
 
     for note in outcome.notes:
-        out.print(note, soft_wrap=True, markup=False)
+        out.print(note)
     for name, reason in outcome.failures:
-        out.print(f"[red]failed[/] {escape(f'{name}: {reason}')}", soft_wrap=True)
+        print_failure(out, f"{name}: {reason}")
     try:
         report = finish(chosen, out)
     except SpecError:  # nothing is done
@@ -120,12 +126,11 @@ def _tell(chosen: Study, outcome: Outcome) -> None:
             raise
         raise typer.Exit(1) from None
     for note in report.notes:
-        out.print(note, soft_wrap=True, markup=False)
-    out.print(f"report: {report.path}", soft_wrap=True, markup=False)
+        out.print(note)
+    out.print(f"report: {report.path}")
     if chosen.tracking.uri:
         lth = "lth" if shutil.which("lth") else sys.argv[0]
-        out.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {chosen.name}",
-                  soft_wrap=True, markup=False)  # fmt: skip
+        out.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {chosen.name}")
     if outcome.failures:
         raise typer.Exit(1)
 
@@ -140,17 +145,20 @@ def report(
     ] = None,
 ) -> None:
     """Show the verdict and write the HTML report, or print a record for every branch and level."""
-    from sweeps.report import finish, study_records
+    from sweeps.report import finish, study_results
     from sweeps.studies import find_study
 
     chosen = find_study(study, overrides or [], swept=True)
     if as_json:
-        print_json(study_records(chosen)[0])
+        found = study_results(chosen)
+        if found.incomplete:
+            PlainConsole(stderr=True).print(found.incomplete)
+        print_json(found.records)
         return
     written = finish(chosen, out, output)
     for note in written.notes:
-        out.print(note, soft_wrap=True, markup=False)
-    out.print(f"report: {written.path}", soft_wrap=True, markup=False)
+        out.print(note)
+    out.print(f"report: {written.path}")
 
 
 @app.command()
@@ -166,14 +174,14 @@ def rewind(
     from sweeps.rewind import find_rewinds
     from sweeps.studies import find_study
 
-    screen = Console(stderr=True, highlight=False) if as_json else out
+    screen = PlainConsole(stderr=True) if as_json else out
     chosen = find_study(study, overrides or [])
     with ExitStack() as using, _stoppable(f"lth rewind {study}", screen):
         answers, outcome = find_rewinds(chosen, screen, address, using)
         for note in outcome.notes:
-            screen.print(note, soft_wrap=True, markup=False)
+            screen.print(note)
         for name, reason in outcome.failures:
-            screen.print(f"[red]failed[/] {escape(f'{name}: {reason}')}", soft_wrap=True)
+            print_failure(screen, f"{name}: {reason}")
         if as_json:
             print_json(answer.to_json() for answer in answers)
         else:
@@ -188,7 +196,7 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
     from sweeps.plan import make_plan
     from sweeps.report import study_records
     from sweeps.studies import find_study, presets_with_reference
-    from sweeps.verify import check_table, disagreement, verify
+    from sweeps.verify import check_table, conclusion, verify
 
     # The file's own as it is now: it may have come after the sweep.
     reference = find_study(study, overrides or []).reference
@@ -201,9 +209,9 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
     if as_json:
         print_json(check.to_json() for check in checks)
     else:
-        out.print(f"{reference.source}; {reference.within:g} points still agree", markup=False)
+        out.print(f"{reference.source}; {reference.within:g} points still agree")
         out.print(check_table(checks))
-        out.print(disagreement(checks) or "All agree.", soft_wrap=True, markup=False)
+        out.print(conclusion(checks))
     if any(check.outcome != "agrees" for check in checks):
         raise typer.Exit(1)
 
@@ -221,7 +229,7 @@ def status(study: StudyArgument, as_json: AsJson = False) -> None:
         print_json([said])
     else:
         for line in lines(said):
-            out.print(line, soft_wrap=True, markup=False)
+            out.print(line)
 
 
 @app.command()
@@ -241,20 +249,20 @@ def bench(
             if as_json:
                 print_json([measured.to_json()])
             else:
-                out.print(str(measured), soft_wrap=True, markup=False)
+                out.print(str(measured))
 
 
 @app.command()
 def sync(study: StudyArgument) -> None:
     """Publish to MLflow what it has not got; 1 where the store has lost some of it."""
-    from sweeps.report import publish_missing
+    from sweeps.report import sync
     from sweeps.studies import find_study
 
     chosen = find_study(study, [], swept=True)
-    published, lost = publish_missing(chosen)
-    out.print(f"{chosen.name}: {published} trials are in MLflow", markup=False)
+    published, lost = sync(chosen)
+    out.print(f"{chosen.name}: {published} trials are in MLflow")
     if lost:
-        out.print(f"[red]failed[/] {escape(lost)}", soft_wrap=True)
+        print_failure(out, lost)
         raise typer.Exit(1)
 
 

@@ -8,10 +8,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from lth_core.errors import SpecError
-from sweeps.console import AsJson, Overrides, StudyArgument, out, print_json
+from sweeps.console import AsJson, Overrides, StudyArgument, out, print_json, printable
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
@@ -55,7 +55,7 @@ def plan(
     else:
         if listed:
             print_rows(planned, limit)
-        out.print(plan_text(planned, at_once), soft_wrap=True)
+        out.print(plan_text(planned, at_once))
 
 
 def filtered(plan: Plan, where: Sequence[str]) -> Plan:
@@ -82,7 +82,8 @@ def print_rows(plan: Plan, limit: int | None) -> None:
 
     def lines() -> Iterator[list[str]]:
         yield titles
-        yield from ([shown(value) for value in row.values()] for row in islice(plan.rows(), limit))
+        for row in islice(plan.rows(), limit):
+            yield [printable(shown(value)) for value in row.values()]
 
     # One walk for the widths, one to print: a hundred thousand lines need not be kept.
     widths = [0] * len(titles)
@@ -95,19 +96,20 @@ def print_rows(plan: Plan, limit: int | None) -> None:
         sys.stdout.write(f"... {len(plan.trials) - limit:,} more\n")
 
 
-def plan_text(plan: Plan, at_once: int | None = None) -> str:
+def plan_text(plan: Plan, at_once: int | None = None) -> Text:
     """The plan in a sentence, what of it is made once for several, and its time."""
     from sweeps.estimate import estimate
     from sweeps.plan import summary
 
     cost = summary(plan)
     saved = 1 - cost["steps_unique"] / max(1, cost["steps_naive"])
-    text = (
-        f"[bold]{plan.study.name}[/]: {cost['trials']} trials, {cost['trainings_unique']} "
+    cost_text = (
+        f": {cost['trials']} trials, {cost['trainings_unique']} "
         f"trainings ({cost['trainings_naive']} without sharing), {cost['steps_unique']:,} "
         f"steps ({saved:.1%} saved)"
     )
     shared = [f"{name} {made} for {used}" for name, (made, used) in plan.sharing().items()
               if made < used]  # fmt: skip
-    lines = [text, *([f"shared: {', '.join(shared)}"] if shared else [])]
-    return "\n".join([*lines, escape(estimate(plan, at_once).sentence())])
+    lines = [f"shared: {', '.join(shared)}"] if shared else []
+    rest = "\n".join([cost_text, *lines, estimate(plan, at_once).sentence()])
+    return Text.assemble((plan.study.name, "bold"), rest)

@@ -139,7 +139,7 @@ def _bar(console: Console) -> Progress:
     return Progress(
         BarColumn(24), MofNCompleteColumn(), TextColumn("levels"), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(),
-        TextColumn("[dim]{task.description}", table_column=rest),
+        TextColumn("{task.description}", "dim", markup=False, table_column=rest),
         console=console, expand=True,
     )  # fmt: skip
 
