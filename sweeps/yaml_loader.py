@@ -97,10 +97,10 @@ class _Loader(yaml.SafeLoader):
         self._field = field
         self._around = [_Size()]
         """Of the document, and of the lists and mappings around the next event."""
-        self._anchored: dict[str, _Size] = {}
+        self._anchored: dict[str | None, _Size] = {}
 
     def get_event(self) -> Any:
-        event = super().get_event()
+        event = super().get_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             size = self._anchored.get(event.anchor, _Size())  # an unknown one is refused soon
             if any(size is each for each in self._around):
@@ -108,8 +108,7 @@ class _Loader(yaml.SafeLoader):
             self._add(size)
         elif isinstance(event, yaml.NodeEvent):
             size = _Size(1, len(event.value)) if isinstance(event, yaml.ScalarEvent) else _Size(1)
-            if event.anchor:
-                self._anchored[event.anchor] = size
+            self._anchored[event.anchor] = size
             self._add(size)
             if isinstance(event, yaml.CollectionStartEvent):
                 self._around.append(size)
