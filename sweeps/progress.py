@@ -28,11 +28,14 @@ from lth_core.errors import StoreError
 from lth_core.secrets import without_secrets
 from lth_core.store import Store
 from sweeps.interrupts import is_told_to_end
-from sweeps.status import Status, save_status
+from sweeps.status import SILENT, Status, save_status
 from sweeps.worker import piece_name
 
 EVERY = 5.0
-"""Seconds between two entries in the store."""
+"""Seconds at least between two entries in the store."""
+SAVING = 10
+"""Saving takes one part of the time in so many, for Tune's loop waits for it. A slow store is
+written to all the same before readers take the sweep for a silent one."""
 RATED = 600.0
 """Seconds over which the pace is taken."""
 
@@ -63,7 +66,7 @@ class Standing:
         """Why, by trial or sample."""
         self.store_error = ""
         """What the store has said last when it failed."""
-        self._started = self._saved = time.monotonic()
+        self._started = self._saved = self._due = time.monotonic()
         self._bar = _bar(console)
         self._task = self._bar.add_task("starting", total=levels)
 
@@ -111,13 +114,15 @@ class Standing:
     def beat(self, running: int) -> None:
         """Tune's loop has come round, with so many at work."""
         self._running = running
-        if time.monotonic() - self._saved >= EVERY:
+        if time.monotonic() >= self._due:
             self._save("running")
 
     def _save(self, state: str) -> None:
         self._saved = time.monotonic()
         with suppress(StoreError):  # it is full, or away for a moment: trials will say so
             save_status(self._store, self._study, self._status(state))
+        now = time.monotonic()
+        self._due = now + min(max(EVERY, SAVING * (now - self._saved)), SILENT / 2)
 
     def _status(self, state: str) -> Status:
         failed = len(self.failed)
