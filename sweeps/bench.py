@@ -6,22 +6,23 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lth_core.errors import LaunchError
-from lth_core.store import open_store
 from sweeps.bench_plan import MIB, SECONDS, bench_plan
-from sweeps.bench_sweep import Seen, growth, trials_done, watch
+from sweeps.bench_sweep import (
+    CPU_SECONDS,
+    FILES,
+    SHORT_KIB,
+    bench_short,
+    growth,
+    lth,
+    sweep_watched,
+)
 
 Row = dict[str, Any]
 
@@ -69,21 +70,17 @@ def plan() -> Iterator[Measured]:
 
 def sweep(trials: int = TRIALS) -> Iterator[Measured]:
     """A sweep of 300 trials of five short trainings each, tracked, reported: time outside training,
-    and what the driver keeps of a finished trial.
+    and what the driver keeps of a finished trial. Then one of 2,000 trials of one step each.
 
     Raises:
         LaunchError: the sweep fails.
     """
     cpus = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
-        study = {**SWEEP, "axes": {"seed": list(range(trials))}}
-        (Path(folder) / "bench.yaml").write_text(yaml.safe_dump(study))
-        store, seen = open_store(f"{folder}/lth-store"), list[Seen]()
         begun = time.perf_counter()
-        with _lth(folder, "sweep", "bench.yaml") as driver:
-            seen += watch(driver, lambda: trials_done(store, "bench"))
+        seen = sweep_watched(folder, {**SWEEP, "axes": {"seed": list(range(trials))}})
         wall = time.perf_counter() - begun
-        with _lth(folder, "report", "bench", "--json"):
+        with lth(folder, "report", "bench", "--json"):
             pass
         rows = [json.loads(line) for line in (Path(folder) / "out").read_text().splitlines()]
     each = {row["training_digest"]: row["train_seconds"] for row in rows}
@@ -97,20 +94,12 @@ def sweep(trials: int = TRIALS) -> Iterator[Measured]:
         yield Measured(
             "sweep", "KiB more of the driver's memory with each finished trial", kept, KIB
         )
-
-
-@contextmanager
-def _lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`lth` as a process of its own in a folder, where the file `out` has what it prints."""
-    command = [sys.executable, "-m", "sweeps.cli", *arguments]
-    said, wrong = Path(folder) / "out", Path(folder) / "err"
-    with said.open("w") as out, wrong.open("w") as err:
-        called = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, text=True)
-        with called:
-            yield called
-    if called.returncode:
-        why = wrong.read_text().strip()[-500:]
-        raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {why}")
+    short = bench_short()
+    which = f"with each of {short.trials:,} trials of one step"
+    yield Measured("sweep", f"CPU seconds {which}", short.cpu_seconds, CPU_SECONDS)
+    if short.kib is not None:
+        yield Measured("sweep", f"KiB more of the driver's memory {which}", short.kib, SHORT_KIB)
+    yield Measured("sweep", f"files in the store {which}", short.files, FILES)
 
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {

@@ -1,25 +1,61 @@
-"""A sweep's driver, watched from outside: what it holds as trials come to their end."""
+"""Sweeps in processes of their own, watched from outside: the driver's memory, the files left."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+import yaml
+
+from lth_core.errors import LaunchError
 from lth_core.reading import read_entry
-from lth_core.store import Store
+from lth_core.store import Store, open_store
+from sweeps.records import TRIALS
 from sweeps.status import KIND
 
-EVERY = 1.0
+EVERY = 0.5
 """Seconds from one look to the next."""
 EARLY, LATE = (0.2, 0.4), (0.8, 1.0)
 """Shares of the trials, [from, to), in which the driver's memory is compared: before them it
 imports and starts workers, after them it makes the report."""
+
+SHORT: dict[str, Any] = {
+    "name": "bench",
+    "base": {
+        "model": {"name": "mlp", "widths": [16]},
+        "train": {"lr": 0.01, "steps": "1it", "evaluate_every": "1it"},
+        "prune": {"fraction": 0.5},
+        "levels": 0,
+    },
+    "tracking": {"uri": None},
+}
+"""A study of trials of one training of one step."""
+SHORT_TRIALS = 2000
+CPU_SECONDS, SHORT_KIB, FILES = 0.2, 100, 5
+"""Limits for each trial: seconds of all CPUs, the driver's growth, files in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortBench:
+    """Cost of each trial of one step, from a whole sweep: Ray's start and the report are in it."""
+
+    trials: int
+    cpu_seconds: float
+    """Seconds that the sweep took, times CPUs."""
+    kib: float | None
+    """Growth of the driver's memory; None where the sweep was too short to be watched."""
+    files: float
+    """Files in the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +64,62 @@ class Seen:
 
     done: int
     mib: float
+
+
+def bench_short(trials: int = SHORT_TRIALS) -> ShortBench:
+    """Sweep trials of one step.
+
+    Raises:
+        LaunchError: the sweep fails.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
+        begun = time.perf_counter()
+        study, store = {**SHORT, "axes": {"seed": list(range(trials))}}, _store(folder)
+        # The sweep says only now and then how many are done.
+        seen = sweep_watched(folder, study, lambda: len(store.digests(TRIALS)))
+        wall = time.perf_counter() - begun
+        files = sum(1 for _ in store.files.files(""))
+    return ShortBench(trials, wall * cpus / trials, growth(seen, trials), files / trials)
+
+
+def sweep_watched(
+    folder: str, study: Mapping[str, Any], done: Callable[[], int] | None = None
+) -> list[Seen]:
+    """Sweep a study in a folder.
+
+    Args:
+        done: number of trials that have ended; by default what the sweep itself says.
+
+    Raises:
+        LaunchError: the sweep fails.
+    """
+    (Path(folder) / "bench.yaml").write_text(yaml.safe_dump(dict(study)))
+    store = _store(folder)
+    with lth(folder, "sweep", "bench.yaml") as driver:
+        return watch(driver, done or (lambda: trials_done(store, study["name"])))
+
+
+def _store(folder: str) -> Store:
+    return open_store(f"{folder}/lth-store", make=False)
+
+
+@contextmanager
+def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`lth` as a process of its own in a folder, where the file `out` has what it prints.
+
+    Raises:
+        LaunchError: it fails.
+    """
+    command = [sys.executable, "-m", "sweeps.cli", *arguments]
+    said, wrong = Path(folder) / "out", Path(folder) / "err"
+    with said.open("w") as out, wrong.open("w") as err:
+        called = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, text=True)
+        with called:
+            yield called
+    if called.returncode:
+        why = wrong.read_text().strip()[-500:]
+        raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {why}")
 
 
 def watch(driver: subprocess.Popen[str], done: Callable[[], int]) -> list[Seen]:
