@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-from swept import Swept
+from swept import PATIENCE, Swept
 
 from lth_core import claims
 from lth_core.store import open_store
@@ -23,6 +23,7 @@ from sweeps.plan import make_plan
 from sweeps.reader import parse_study
 from sweeps.records import register
 from sweeps.trainable import make_trainer, run_trial, use_threads
+from tracking.background import background_of
 
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["pytest", "lth_core.train", "sweeps.launch"])
@@ -53,3 +54,5 @@ def _train(folder: str, fields: dict[str, Any], lease: float) -> None:
     for trial in make_plan(study).trials:
         for _ in run_trial(trial, setting, trainer):
             pass
+    if setting.tracking:
+        background_of(setting.tracking).drain(PATIENCE)
