@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from lth_core import data, models
 from lth_core.branches import BRANCHES, RETRAINED
 from lth_core.checks import steps_in
-from lth_core.data.sources import Outline
+from lth_core.data.sources import OUTLINES, Outline
 from lth_core.errors import SpecError
+from lth_core.factories import source_fingerprint
 from lth_core.masks import prunable_layers
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
 from lth_core.seeds import generator
@@ -19,20 +20,102 @@ from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.train.schedule import learning_rate
 
 
-def resolve(spec: TicketSpec) -> TicketSpec:
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """Fingerprints of what specs name outside of this package: a user's own data, models and
+    scores, and folders of images. With them a spec is resolved elsewhere and later as it was."""
+
+    data: dict[DataSpec, tuple[str, int]] = field(default_factory=dict)
+    """Fingerprint of the content, and training examples."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Fingerprint of the source, by ``package.module:name``."""
+
+    def of_data(self, spec: DataSpec) -> tuple[DataSpec, int]:
+        """The pinned spec, and its training examples.
+
+        Raises:
+            SpecError: it has no pin.
+        """
+        if spec.name in OUTLINES:
+            pinned, (examples, _, _) = _data(spec)
+            return pinned, examples
+        if spec not in self.data:
+            raise SpecError("data.name", _NO_PIN, spec.name)
+        fingerprint, examples = self.data[spec]
+        return replace(data.placed(spec), fingerprint=fingerprint), examples
+
+    def of_model(self, spec: ModelSpec) -> ModelSpec:
+        """The pinned spec.
+
+        Raises:
+            SpecError: it has no pin.
+        """
+        own = ":" in spec.name
+        source = self._source("model.name", spec.name) if own else models.fingerprint(spec)
+        return replace(spec, fingerprint=source)
+
+    def of_score(self, spec: PruneSpec) -> str:
+        """The score's fingerprint.
+
+        Raises:
+            SpecError: it has no pin.
+        """
+        own = ":" in spec.score
+        return self._source("prune.score", spec.score) if own else scores.fingerprint(spec)
+
+    def _source(self, path: str, name: str) -> str:
+        if name not in self.sources:
+            raise SpecError(path, _NO_PIN, name)
+        return self.sources[name]
+
+
+_NO_PIN = "must have the fingerprint that it was swept with, for it is not imported or read here"
+
+
+def find_pins(
+    datasets: Iterable[DataSpec], networks: Iterable[str], criteria: Iterable[str]
+) -> Pins:
+    """Import and read what names of data, models and scores lead to outside of this package.
+
+    Raises:
+        SpecError: it cannot be imported, or fails.
+        DataError: data are absent or broken.
+    """
+    pins = Pins()
+    for spec in datasets:
+        if spec.name not in OUTLINES:
+            pinned, (examples, _, _) = _data(spec)
+            pins.data[spec] = pinned.fingerprint, examples
+    for path, names in (("model.name", networks), ("prune.score", criteria)):
+        own = {name for name in names if ":" in name}
+        pins.sources.update((name, source_fingerprint(path, name)) for name in own)
+    return pins
+
+
+def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     """The spec with fingerprints filled in and every duration in steps.
 
     Reads no named dataset; a folder or a user's own data is read (and kept) to be pinned.
 
+    Args:
+        pins: of what the spec names. With them nothing is imported or read, and no network built,
+            so patterns of layers are not checked.
+
     Raises:
-        SpecError: a name is not known, or the rewind point lies past the end of training.
+        SpecError: a name is not known or has no pin, or the rewind point lies past the end of
+            training.
         DataError: data that must be read are absent or broken.
     """
     _check_branches(spec)
-    fingerprint = scores.fingerprint(spec.prune)
-    pinned_data, (examples, shape, classes) = _data(spec.data)
-    pinned_model, _ = _model(spec.model, shape, classes)
-    _check_layers(spec.model, shape, classes, spec.prune)
+    if pins is None:
+        fingerprint = scores.fingerprint(spec.prune)
+        pinned_data, (examples, shape, classes) = _data(spec.data)
+        pinned_model, _ = _model(spec.model, shape, classes)
+        _check_layers(spec.model, shape, classes, spec.prune)
+    else:
+        fingerprint = pins.of_score(spec.prune)
+        pinned_data, examples = pins.of_data(spec.data)
+        pinned_model = pins.of_model(spec.model)
     per_epoch = -(-examples // spec.train.batch_size)
     train = _train(spec.train, per_epoch)
     steps = steps_in(train.steps)

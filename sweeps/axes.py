@@ -11,7 +11,7 @@ from math import exp, log, prod
 from typing import Any
 
 from lth_core.errors import SpecError
-from lth_core.resolve import resolve
+from lth_core.resolve import Pins, resolve
 from lth_core.spec import TicketSpec
 from sweeps.config import Axis, Range, Study
 from sweeps.reader import (
@@ -37,14 +37,40 @@ def cells(study: Study) -> list[Fields]:
     Raises:
         SpecError: an axis names no field, or there are too many combinations.
     """
+    return list(_combinations(_columns(study)))
+
+
+def variants(study: Study, prefix: str) -> Iterator[Fields]:
+    """Every combination of values that a study's trials have for a field, or for those of a part.
+
+    Args:
+        prefix: ``model.name``, or ``data`` for all of its fields.
+
+    Raises:
+        SpecError: as of `cells` and `samples`.
+    """
+    columns = _columns(study)
+    if study.search.algorithm == "random":
+        columns.insert(0, list(samples(study)))
+    own = (
+        [{f: v for f, v in point.items() if f"{f}.".startswith(f"{prefix}.")} for point in column]
+        for column in columns
+    )
+    return _combinations(
+        [list({repr(point): point for point in column}.values()) for column in own]
+    )
+
+
+def _columns(study: Study) -> list[list[Fields]]:
     base = base_values(study)
-    columns = [_points(f"axes.{name}", name, axis, base) for name, axis in study.axes.items()]
+    return [_points(f"axes.{name}", name, axis, base) for name, axis in study.axes.items()]
+
+
+def _combinations(columns: list[list[Fields]]) -> Iterator[Fields]:
     if (size := prod(map(len, columns))) > MOST_CELLS:
         raise SpecError("axes", f"must have at most {MOST_CELLS:,} combinations", size)
-    return [
-        {field: value for point in combination for field, value in point.items()}
-        for combination in product(*columns)
-    ]
+    for combination in product(*columns):
+        yield {field: value for point in combination for field, value in point.items()}
 
 
 def axis_fields(study: Study) -> list[str]:
@@ -57,8 +83,8 @@ def axis_fields(study: Study) -> list[str]:
     return list(dict.fromkeys([*named, *study.search.space]))
 
 
-def spec_of(base: Mapping[str, Any], fields: Fields) -> TicketSpec:
-    """The base spec's plain values with some fields set, resolved.
+def spec_of(base: Mapping[str, Any], fields: Fields, pins: Pins | None = None) -> TicketSpec:
+    """The base spec's plain values with some fields set, resolved; by pins, as `resolve` does.
 
     Raises:
         SpecError: a value does not fit its field; names the field as an axis.
@@ -68,7 +94,7 @@ def spec_of(base: Mapping[str, Any], fields: Fields) -> TicketSpec:
     for field, value in fields.items():
         set_field(values, field, value)
     try:
-        return resolve(parse_spec(values))
+        return resolve(parse_spec(values), pins)
     except SpecError as error:
         by = [field for field in fields if error.field.startswith(field)]
         raise error.under("axes" if by else "base") from None
@@ -79,10 +105,11 @@ class SpecReader:
 
     Args:
         base: the base spec's plain values.
+        pins: to resolve by, as `resolve` does.
     """
 
-    def __init__(self, base: Mapping[str, Any]) -> None:
-        self._base = base
+    def __init__(self, base: Mapping[str, Any], pins: Pins | None = None) -> None:
+        self._base, self._pins = base, pins
         self._parts: dict[str, object] = {}
         self._replicates: dict[str, TicketSpec] = {}
 
@@ -98,7 +125,7 @@ class SpecReader:
                 self._replicates[key] = self._resolved(others)
             return replace(self._replicates[key], seed=fields["seed"])
         except SpecError:
-            return spec_of(self._base, fields)  # says which axis it is
+            return spec_of(self._base, fields, self._pins)  # says which axis it is
 
     def _resolved(self, fields: Fields) -> TicketSpec:
         own: dict[str, Fields] = {part: {} for part in SPEC_PARTS}
@@ -109,10 +136,15 @@ class SpecReader:
                 own[part][rest] = value
             else:
                 values[field] = value
-        parts = {part: self._part(part, changes) for part, changes in own.items()}
-        return resolve(parse_spec({**self._base, **parts, **values}))
+        parts = {part: self.part(part, changes) for part, changes in own.items()}
+        return resolve(parse_spec({**self._base, **parts, **values}), self._pins)
 
-    def _part(self, part: str, changes: Fields) -> object:
+    def part(self, part: str, changes: Fields) -> object:
+        """A part of the base spec with some of its own fields set, not resolved.
+
+        Raises:
+            SpecError: a value does not fit its field.
+        """
         key = f"{part} {changes!r}"
         if key not in self._parts:
             values = copy.deepcopy(self._base[part])

@@ -1,7 +1,8 @@
 """What the studies of a store need of it: every recipe that their trials lead back to.
 
 A store knows the studies that were swept into it, and every trial that has yielded something: of
-a search, of `lth rewind`, of a study whose axes have changed since.
+a search, of `lth rewind`, of a study whose axes have changed since. Nothing that they name is
+imported or read.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from lth_core.errors import CorruptEntryError, LthError, SpecError
 from lth_core.jobs import Recipe
 from lth_core.lottery import levels
 from lth_core.reading import check, side_by_side, understood
+from lth_core.resolve import Pins
 from lth_core.results import measures
 from lth_core.spec import SCHEMA
 from lth_core.store import Store
+from sweeps.pins import pins_from_json
 from sweeps.plan import Trial, make_plan
-from sweeps.reader import parse_spec, parse_study
+from sweeps.reader import get_field, parse_spec, parse_study, set_field
 from sweeps.records import STUDIES, TRIALS
 
 Key = tuple[str, str]
@@ -116,7 +119,14 @@ def _planned(about: dict[str, Any] | LthError) -> Iterable[Trial]:
     if about["schema"] != SCHEMA:
         raise SpecError("schema", "is another version's", about["schema"], [str(SCHEMA)])
     check(about["study"], dict, "study")
-    return make_plan(parse_study(about["study"])).trials
+    order = about.get("order", {})
+    check(order, dict[str, list[str]], "order")
+    for path, names in order.items():
+        values = get_field(about["study"], path, "study")
+        set_field(about["study"], path, {name: values[name] for name in [*names, *values]})
+    # Before studies were kept with pins, those that name what we ship alone needed none.
+    pins = pins_from_json(about["pins"]) if "pins" in about else Pins()
+    return make_plan(parse_study(about["study"]), pins).trials
 
 
 def _recorded(about: dict[str, Any] | LthError) -> Iterable[Trial]:

@@ -12,6 +12,7 @@ from typing import Any
 from lth_core.errors import SpecError
 from lth_core.jobs import Job
 from lth_core.lottery import levels
+from lth_core.resolve import Pins
 from lth_core.spec import TicketSpec, canonical_json, describe
 from lth_core.train import Trainer
 from sweeps.axes import Fields, SpecReader, axis_fields, base_values, cells, check_space, samples
@@ -124,8 +125,11 @@ class Plan:
         return found
 
 
-def make_plan(study: Study) -> Plan:
+def make_plan(study: Study, pins: Pins | None = None) -> Plan:
     """The trials of a grid or random study; of an optuna study, the cells of one sample.
+
+    Args:
+        pins: to resolve specs by, as `resolve` does.
 
     Raises:
         SpecError: a cell's spec is wrong; names the axis.
@@ -136,7 +140,7 @@ def make_plan(study: Study) -> Plan:
         if study.search.algorithm == "optuna":
             check_space(study)
         points = cells(study)
-    reader = SpecReader(base_values(study))
+    reader = SpecReader(base_values(study), pins)
     found: dict[str, Trial] = {}
     for fields in points:
         trial = Trial(fields, reader.spec(fields))

@@ -17,6 +17,7 @@ from lth_core.training import Curves, Training
 from lth_core.verdict import Verdict, verdicts
 from sweeps.config import Study
 from sweeps.overlaps import PackedMask, packed_mask
+from sweeps.pins import pins_to_json, study_pins
 from sweeps.plan import Trial
 from sweeps.reader import parse_spec, spec_values
 
@@ -56,8 +57,20 @@ class _Trial(TypedDict):
 
 
 def register(store: Store, study: Study) -> None:
-    """Let a store know a study that is swept into it: what it needs, `lth store gc` leaves."""
-    about = {"schema": SCHEMA, "study": study.model_dump(mode="json")}
+    """Let a store know a study that is swept into it: what it needs, `lth store gc` leaves.
+
+    Raises:
+        SpecError: a name in it leads nowhere, or to code that fails.
+        DataError: data are absent or broken.
+    """
+    about = {
+        "schema": SCHEMA,
+        "study": study.model_dump(mode="json"),
+        # JSON in a store has sorted keys, but samples are drawn in the order of the space, and of
+        # two axes that set one field the later counts.
+        "order": {"axes": list(study.axes), "search.space": list(study.search.space)},
+        "pins": pins_to_json(study_pins(study)),
+    }
     store.put(STUDIES, f"{study.name}.{study.digest()}", about)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.errors import SpecError
-from lth_core.resolve import resolve
+from lth_core.resolve import Pins, find_pins, resolve
 from lth_core.spec import TicketSpec as Spec
 
 
@@ -22,6 +22,43 @@ def test_resolving_twice_changes_nothing() -> None:
     assert resolve(spec) == spec
     assert len(spec.model.fingerprint) == 64
     assert spec.data.fingerprint == ""
+
+
+PINNED = TicketSpec(
+    data=DataSpec(name="toys:colours"), model=ModelSpec(name="toys:batch_norm_net"),
+    prune=PruneSpec(score="own_scores:of_the_copy"), rewind="1ep",
+)  # fmt: skip
+
+
+def test_resolving_by_pins_gives_what_importing_gives() -> None:
+    names = [PINNED.model.name], [PINNED.prune.score, "magnitude", "supermask"]
+    pins = find_pins([PINNED.data, DataSpec()], *names)
+    assert resolve(PINNED, pins) == resolve(PINNED)
+    assert resolve(TicketSpec(), pins) == resolve(TicketSpec())
+    assert list(pins.data) == [PINNED.data]
+    assert sorted(pins.sources) == ["own_scores:of_the_copy", "toys:batch_norm_net"]
+
+
+@pytest.mark.parametrize("field", ["data.name", "model.name", "prune.score"])
+def test_resolving_by_pins_refuses_what_has_none_and_does_not_import_it(field: str) -> None:
+    part, _, name = field.partition(".")
+    spec = replace(TicketSpec(), **{part: replace(getattr(PINNED, part), **{name: "nowhere:it"})})
+    with pytest.raises(
+        SpecError, match="must have the fingerprint that it was swept with"
+    ) as found:
+        resolve(spec, Pins({PINNED.data: ("0", 9)}, {PINNED.model.name: "0"}))
+    assert (found.value.field, found.value.got) == (field, "nowhere:it")
+
+
+@pytest.mark.parametrize("field", ["data.name", "model.name", "prune.score"])
+def test_resolving_by_pins_refuses_unknown_names(field: str) -> None:
+    part, _, name = field.partition(".")
+    spec = replace(
+        TicketSpec(), **{part: replace(getattr(TicketSpec(), part), **{name: "nobodys"})}
+    )
+    with pytest.raises(SpecError) as found:
+        resolve(spec, Pins())
+    assert found.value.field == field
 
 
 BEFORE, DURING = PruneSpec(when="before"), PruneSpec(when="during")

@@ -35,6 +35,21 @@ def store(study: Study) -> Store:
         ("studies", {"schema": None}),
         ("studies", {"study": 3}),
         ("studies", {"study": {}}),
+        ("studies", {"pins": None}),
+        ("studies", {"order": ["axes"]}),
+        ("studies", {"order": {"axes": ["nobodys"]}}),
+        ("studies", {"order": {"nobodys": ["axes"]}}),
+        ("studies", {"pins": {"data": [], "sources": {"own:net": 3}}}),
+        ("studies", {"pins": {"data": [{"spec": {}, "fingerprint": "x"}], "sources": {}}}),
+        (
+            "studies",
+            {
+                "pins": {
+                    "data": [{"spec": {"nobodys": 1}, "fingerprint": "", "examples": 1}],
+                    "sources": {},
+                }
+            },
+        ),
         ("trials", {"fields": None}),
         ("trials", {"spec": []}),
         ("trials", {"spec": {"branches": ["ticket", "nobodys"]}}),
