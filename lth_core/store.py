@@ -224,12 +224,12 @@ def check_place(where: str, field: str = "store") -> None:
     bucket, known = place.partition("/")[0], ["FOLDER", S3]
     if separator and (scheme != "s3" or not bucket):
         raise SpecError(field, "must be a folder or in S3", without_login(where), known)
-    if separator and not _BUCKET.fullmatch(bucket):
+    if separator and not (_BUCKET.fullmatch(bucket) and set("?#").isdisjoint(place)):
         rule = (
-            "must name a bucket by letters, digits, '.', '_' or '-', and hold no keys; set "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+            "must name a bucket by letters, digits, '.', '_' or '-', and hold no keys and no "
+            "parameters; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
         )
-        raise SpecError(field, rule, "s3://***" if {":", "@"} & set(bucket) else where, known)
+        raise SpecError(field, rule, where if set(":@?#").isdisjoint(place) else "s3://***", known)
 
 
 def _make(folder: Path) -> None:

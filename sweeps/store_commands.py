@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from lth_core.errors import SpecError
@@ -45,7 +44,7 @@ def store_du(where: Where = HERE, as_json: AsJson = False) -> None:
         for row in rows:
             if row.by == by:
                 shared = [human(row.shared_bytes)] if by == "study" else []
-                table.add_row(escape(row.name), str(row.entries), human(row.bytes), *shared)
+                table.add_row(row.name, str(row.entries), human(row.bytes), *shared)
         out.print(table)
     for why in needs.unread.values():
         out.print(f"not counted, for it cannot be read: {why}", soft_wrap=True, markup=False)

@@ -115,13 +115,17 @@ def test_address_with_a_password_is_refused_and_not_repeated(
     assert [path.name for path in here.iterdir()] == ["tiny.yaml"]
 
 
-@pytest.mark.parametrize("store", ["s3://KEY:hunter22@bucket/p", "s3://KEY:hunt/er22@bucket/p"])
+@pytest.mark.parametrize(
+    "store",
+    ["s3://KEY:hunter22@bucket/p", "s3://KEY:hunt/er22@bucket/p", "s3://bucket/p?x=hunter22",
+     "s3://bucket?hunter22", "s3://bucket/p/#hunter22"],
+)  # fmt: skip
 def test_store_with_keys_in_its_address_is_refused_and_not_repeated(
     store: str, tiny: StudyOf, tiny_file: StudyFile, lth: Lth, here: Path
 ) -> None:
     with pytest.raises(SpecError, match=r"^store: must name a bucket"):
         tiny({"store": store})
-    said = "lth: store: must name a bucket by letters, digits, '.', '_' or '-', and hold no keys;"
+    said = "lth: store: must name a bucket by letters, digits, '.', '_' or '-', and hold no keys and no"
     sound = tiny_file().rename(here / "sound.yaml")
     for command in (
         ["plan", tiny_file({"store": store})],
