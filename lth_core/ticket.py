@@ -26,7 +26,7 @@ from lth_core import masks, models
 from lth_core.errors import SpecError, TicketFileError
 from lth_core.masks import Mask, State
 from lth_core.prune import groups, shapes_of
-from lth_core.reading import MISREAD, understood
+from lth_core.reading import MISREAD, in_short, understood
 from lth_core.seeds import generator
 from lth_core.spec import (
     DataSpec,
@@ -38,6 +38,15 @@ from lth_core.spec import (
     canonical_json,
     describe,
     sha256,
+)
+from lth_core.ticket_limits import (
+    check_file,
+    check_finite,
+    check_header,
+    check_patterns,
+    check_sizes,
+    no_larger_than,
+    one_line,
 )
 
 FORMAT = "lth-ticket/1"
@@ -78,14 +87,16 @@ class Ticket:
 
         Raises:
             TicketFileError: the network that the spec names has other parameters.
+            SpecError: it cannot be built.
         """
         unused = generator(0, "ticket")
-        model = models.build(self.spec.model, self.example_shape, self.classes, unused)
+        with no_larger_than(self.spec.model.name, self.start):
+            model = models.build(self.spec.model, self.example_shape, self.classes, unused)
         try:
             model.load_state_dict(self.start)
         except RuntimeError as error:
             raise TicketFileError(
-                f"the ticket does not fit {self.spec.model.name}: {error}"
+                f"the ticket does not fit {self.spec.model.name}: {in_short(error)}"
             ) from None
         return model.train()
 
@@ -97,7 +108,13 @@ class Ticket:
                     parameter.masked_fill_(~self.mask[name].to(parameter.device), 0)
 
     def to_bytes(self) -> bytes:
-        """The ticket file."""
+        """The ticket file.
+
+        Raises:
+            TicketFileError: a weight is not finite, or `load_ticket` would refuse the size.
+        """
+        check_patterns(self.spec.prune, len(self.mask))
+        check_finite(self.start, self.mask)
         header = {
             "format": FORMAT,
             "spec": canonical_json(describe(self.spec)),
@@ -113,7 +130,9 @@ class Ticket:
             "classes": str(self.classes),
         }
         header["header_digest"] = sha256(header)
-        return save(pack(self.start, self.mask), metadata=header)
+        content = save(pack(self.start, self.mask), metadata=header)
+        check_header(int.from_bytes(content[:8], "little"), len(content))
+        return content
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the ticket file, whole or not at all."""
@@ -129,43 +148,48 @@ class Ticket:
 
 
 def load_ticket(path: str | os.PathLike[str]) -> Ticket:
-    """Read a ticket file, checking shapes, counts and digests.
+    """Read a ticket file, checking sizes, shapes, counts, digests and that all values are finite.
 
     Raises:
         TicketFileError: the file is absent, cut short, altered, or no ticket.
     """
     try:
+        check_file(path)
         with safe_open(os.fspath(path), framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, *MISREAD) as error:
-        raise TicketFileError(f"{path}: is not a whole safetensors file ({error})") from None
-    if header.get("format") != FORMAT:
-        raise TicketFileError(
-            f"{path}: format must be {FORMAT!r}, but got {header.get('format')!r}"
-        )
-    try:
+        if header.get("format") != FORMAT:
+            raise TicketFileError(f"format must be {FORMAT!r}, but got {header.get('format')!r}")
         with understood("the header, or a tensor that it tells of", TicketFileError):
             return _from_parts(header, tensors)
     except (TicketFileError, SpecError) as error:
-        raise TicketFileError(f"{path}: {error}") from None
+        raise TicketFileError(f"{path}: {one_line(error)}") from None
+    except MemoryError:
+        raise TicketFileError(f"{path}: its weights need more memory than there is") from None
+    except (OSError, *MISREAD) as error:
+        raise TicketFileError(
+            f"{path}: is not a whole safetensors file ({one_line(error)})"
+        ) from None
 
 
 def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
-    start, mask = unpack(tensors, json.loads(header["shapes"]))
+    spec, shapes = spec_from(json.loads(header["spec"])), json.loads(header["shapes"])
+    check_patterns(spec.prune, len(shapes))
+    example_shape, classes = json.loads(header["example_shape"]), int(header["classes"])
+    check_sizes("example_shape", example_shape)
+    check_sizes("classes", [classes])
+    start, mask = unpack(tensors, shapes)
+    check_finite(start, mask)
     ticket = Ticket(
-        spec=spec_from(json.loads(header["spec"])),
+        spec=spec,
         level=int(header["level"]),
         branch=header["branch"],
         rewind_step=int(header["rewind_step"]),
         mask=mask,
         start=start,
-        example_shape=tuple(json.loads(header["example_shape"])),
-        classes=int(header["classes"]),
+        example_shape=tuple(example_shape),
+        classes=classes,
     )
-    sizes = (*ticket.example_shape, ticket.classes)
-    if not ticket.example_shape or any(type(n) is not int or n < 1 for n in sizes):
-        raise TicketFileError(f"example_shape and classes must be sizes, but got {sizes}")
     found = {
         "mask_digest": masks.digest(mask),
         "ticket_digest": ticket.digest,
@@ -175,7 +199,8 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
     }
     for name, value in found.items():
         if header[name] != value:
-            raise TicketFileError(f"{name} must be {header[name]}, but the content gives {value}")
+            raise TicketFileError(f"{name} must be {value}, as the content gives, but got "
+                                  f"{header[name]!r:.80}")  # fmt: skip
     return ticket
 
 
@@ -209,8 +234,9 @@ def unpack(tensors: State, shapes: Mapping[str, list[int]]) -> tuple[State, Mask
         bits, values = tensors.get(f"mask/{name}"), tensors.get(f"kept/{name}")
         if bits is None or values is None:
             raise TicketFileError(f"{name}: mask/{name} and kept/{name} must both be there")
+        check_sizes(f"{name}: shape", shape)
         size = prod(shape)
-        if any(n < 1 for n in shape) or bits.dtype != torch.uint8 or bits.shape != (-(-size // 8),):
+        if bits.dtype != torch.uint8 or bits.shape != (-(-size // 8),):
             raise TicketFileError(f"mask/{name}: must be {-(-size // 8)} bytes for shape {shape}, "
                                   f"but got {tuple(bits.shape)} of {bits.dtype}")  # fmt: skip
         mask[name] = masks.unpack_bits(bits, shape)

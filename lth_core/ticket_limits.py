@@ -1,0 +1,126 @@
+"""The limits of a ticket file: what is checked before a small file makes much work or memory.
+
+Every check raises a TicketFileError that names the field or tensor.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from lth_core.checks import LARGEST
+from lth_core.errors import TicketFileError
+from lth_core.masks import Mask, State
+from lth_core.spec import PruneSpec
+
+MOST_HEADER = 4 * 2**20
+"""Bytes of a file's header: it describes about 30,000 tensors, and ResNet-1202 has 8,400."""
+
+MOST_DIMENSIONS = 8
+"""Dimensions of a weight or of an example."""
+
+MOST_MATCHES, LONGEST_PATTERN = 1_000_000, 1_000
+"""Of ``prune``'s layer names and patterns: their number times that of the layers, and characters
+of one. Each is matched with each layer."""
+
+MOST_SHOWN = 300
+"""Characters of a fault that an error shows."""
+
+
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Check what can be told before safetensors, which waits for pipes and reads any header."""
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise TicketFileError("must be a regular file, but got a folder, pipe, socket or device")
+    with open(path, "rb") as file:
+        check_header(int.from_bytes(file.read(8), "little"), status.st_size)
+
+
+def check_header(length: int, size: int) -> None:
+    """Check the bytes that a header claims against the bytes of its file."""
+    if length + 8 > size:
+        rule = f"is not a whole safetensors file: it must hold its header of {length:,} bytes"
+        raise TicketFileError(f"{rule}, but got {size:,} bytes")
+    if length > MOST_HEADER:
+        raise TicketFileError(
+            f"its header must be at most {MOST_HEADER:,} bytes, but got {length:,}"
+        )
+
+
+def check_finite(start: State, mask: Mask) -> None:
+    """Check that no weight or buffer is NaN or infinite."""
+    for name, value in start.items():
+        if value.is_floating_point() or value.is_complex():
+            finite = torch.isfinite(value)
+            if not finite.all():
+                wrong = f"{int((~finite).sum()):,} that are NaN or infinite"
+                kind = "kept" if name in mask else "dense"
+                raise TicketFileError(f"{kind}/{name}: must hold finite values, but got {wrong}")
+
+
+def check_patterns(spec: PruneSpec, layers: int) -> None:
+    """Check the names and patterns that are matched with every layer."""
+    patterns = [*spec.layer_fractions, *spec.ignore]
+    if any(len(pattern) > LONGEST_PATTERN for pattern in patterns):
+        raise TicketFileError(f"prune: a layer's name must be at most {LONGEST_PATTERN} characters")
+    if len(patterns) * layers > MOST_MATCHES:
+        rule = f"prune: names of layers times layers must be at most {MOST_MATCHES:,}"
+        raise TicketFileError(f"{rule}, but got {len(patterns):,} x {layers:,}")
+
+
+def check_sizes(name: str, said: object) -> None:
+    """Check a shape before anything is computed from it: its product may have a million digits."""
+    if (
+        not isinstance(said, (list, tuple))
+        or not 1 <= len(said) <= MOST_DIMENSIONS
+        or any(type(n) is not int or not 1 <= n <= LARGEST for n in said)
+    ):
+        rule = f"must be 1 to {MOST_DIMENSIONS} sizes of at least 1"
+        raise TicketFileError(f"{name}: {rule}, but got {said!r:.80}")
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text as one line of at most ``MOST_SHOWN`` characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+@contextmanager
+def no_larger_than(model: str, start: State) -> Iterator[None]:
+    """Stop building one of our networks once it is much larger than the weights of a ticket: the
+    spec in a small file may name a network that no memory holds.
+
+    Some builders make a layer twice and keep the second, so a network may be 4 times as large. A
+    user's own factory builds what it likes.
+
+    Raises:
+        TicketFileError: the network is larger.
+    """
+    thread = threading.get_ident()  # the hook hears of every thread's networks
+    most_tensors = 4 * len(start) + 1_000
+    most_weights = 4 * sum(value.numel() for value in start.values()) + 1_000_000
+    tensors = weights = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal tensors, weights
+        if parameter is None or threading.get_ident() != thread:
+            return
+        tensors, weights = tensors + 1, weights + parameter.numel()
+        if tensors > most_tensors or weights > most_weights:
+            raise TicketFileError(f"the ticket does not fit {model}: the network is larger")
+
+    if ":" in model:
+        yield
+        return
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,233 @@
+"""A small file makes little work and takes little memory, whoever wrote it."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+from toys import same
+
+from lth_core import Ticket, load_ticket, masks, models
+from lth_core.errors import TicketFileError
+from lth_core.results import LevelResult
+from lth_core.seeds import generator
+from lth_core.spec import ModelSpec, PruneSpec, canonical_json, describe, sha256
+from lth_core.ticket import pack
+from lth_core.ticket_limits import MOST_HEADER, no_larger_than
+
+
+@pytest.fixture(scope="module")
+def ticket(search: list[LevelResult]) -> Ticket:
+    return search[2].ticket
+
+
+def forge(file: Path, ticket: Ticket, **said: str) -> Path:
+    """A file of the ticket with other fields in its header, and the digests that belong to them."""
+    header = {
+        "format": "lth-ticket/1",
+        "spec": canonical_json(describe(ticket.spec)),
+        "shapes": canonical_json({name: list(m.shape) for name, m in ticket.mask.items()}),
+        "density": repr(ticket.density),
+        "spec_digest": ticket.spec.digest(),
+        "mask_digest": masks.digest(ticket.mask),
+        "ticket_digest": ticket.digest,
+        "level": str(ticket.level),
+        "branch": ticket.branch,
+        "rewind_step": str(ticket.rewind_step),
+        "example_shape": canonical_json(list(ticket.example_shape)),
+        "classes": str(ticket.classes),
+        **said,
+    }
+    header["header_digest"] = sha256(header)
+    file.write_bytes(save(pack(ticket.start, ticket.mask), metadata=header))
+    return file
+
+
+def complaint(file: Path) -> str:
+    with pytest.raises(TicketFileError) as refused:
+        load_ticket(file)
+    said = str(refused.value)
+    assert said.startswith(f"{file}: ")
+    assert "\n" not in said
+    assert len(said) < 500 + len(str(file))
+    return said.removeprefix(f"{file}: ")
+
+
+def test_forged_file_is_read_where_nothing_is_wrong_with_it(ticket: Ticket, tmp_path: Path) -> None:
+    assert load_ticket(forge(tmp_path / "t", ticket)).digest == ticket.digest
+
+
+LOAD = """
+import sys
+from lth_core import load_ticket
+from lth_core.errors import TicketFileError
+for path in sys.argv[1:]:
+    try:
+        load_ticket(path)
+    except TicketFileError as error:
+        print(error)
+"""
+
+
+def test_what_is_no_regular_file_is_refused_without_being_opened(tmp_path: Path) -> None:
+    """In a process of its own, which can be ended where it waits for the pipe or for all zeros."""
+    pipe, folder, plug = tmp_path / "pipe", tmp_path / "folder", tmp_path / "socket"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    paths = [str(pipe), str(folder), str(plug), "/dev/zero", "/dev/stdin"]
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(plug))  # relative, for a socket's path must be short
+        read, write = os.pipe()
+        with open(write, "wb"), open(read, "rb") as stdin:
+            called = subprocess.run(
+                [sys.executable, "-c", LOAD, *paths],
+                stdin=stdin, capture_output=True, text=True, timeout=120,
+            )  # fmt: skip
+    rule = "must be a regular file, but got a folder, pipe, socket or device"
+    assert called.stdout.splitlines() == [f"{path}: {rule}" for path in paths], called.stderr
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["fc1.weight", "fc1.bias", "norm"])
+def test_values_that_are_not_finite_are_neither_read_nor_written(
+    value: float, name: str, ticket: Ticket, tmp_path: Path
+) -> None:
+    start = {name: tensor.clone() for name, tensor in ticket.start.items()}
+    start["norm"] = torch.zeros(3, dtype=torch.float16)
+    if name in ticket.mask:
+        start[name][ticket.mask[name]] = start[name][ticket.mask[name]].index_fill(
+            0, torch.tensor([5]), value
+        )
+    else:
+        start[name][1] = value
+    ill, kind = replace(ticket, start=start), "kept" if name in ticket.mask else "dense"
+    rule = f"{kind}/{name}: must hold finite values, but got 1 that are NaN or infinite"
+    assert complaint(forge(tmp_path / "t", ill)) == rule
+    with pytest.raises(TicketFileError) as refused:
+        ill.save(tmp_path / "other")
+    assert str(refused.value) == rule
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_header_larger_than_any_networks_is_refused_unread(tmp_path: Path) -> None:
+    """Zeros in place of its JSON: whoever reads it says something else of it."""
+    file = tmp_path / "t"
+    for length, said in {
+        MOST_HEADER: "is not a whole safetensors file",
+        MOST_HEADER + 1: "its header must be at most 4,194,304 bytes, but got 4,194,305",
+    }.items():
+        file.write_bytes(length.to_bytes(8, "little"))
+        os.truncate(file, 8 + length)
+        assert complaint(file).startswith(said)
+        os.truncate(file, 7 + length)
+        assert f"must hold its header of {length:,} bytes, but got {7 + length:,}" in complaint(
+            file
+        )
+
+
+def test_ticket_that_load_ticket_would_not_read_is_not_written(
+    ticket: Ticket, tmp_path: Path
+) -> None:
+    many = {f"{number:0200}": torch.zeros(1) for number in range(MOST_HEADER // 250)}
+    with pytest.raises(TicketFileError, match="its header must be at most 4,194,304 bytes"):
+        replace(ticket, start={**ticket.start, **many}).save(tmp_path / "t")
+    with pytest.raises(TicketFileError, match=r"^prune: names of layers times layers must be"):
+        named(ticket, [f"{'*' * number}" for number in range(1, 900)] * 600).save(tmp_path / "t")
+    assert [*tmp_path.iterdir()] == []
+
+
+def named(ticket: Ticket, patterns: list[str]) -> Ticket:
+    """The ticket, of a spec that ignores layers by such names."""
+    return replace(ticket, spec=replace(ticket.spec, prune=PruneSpec(ignore=tuple(patterns))))
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("example_shape", canonical_json([10**17] * 100_000)),
+        ("example_shape", canonical_json([1] * 9)),
+        ("example_shape", canonical_json([2**63])),
+        ("shapes", canonical_json({"fc1.weight": [10**17] * 100_000})),
+        ("shapes", canonical_json({"fc1.weight": [1] * 7 + [32, 64]})),
+        ("shapes", canonical_json({"fc1.weight": [2**40, 2**40]})),
+        ("classes", str(10**20)),
+        ("classes", "0"),
+        ("level", "9" * 5_000),
+        ("format", "x\n" * 1_000_000),
+        ("mask_digest", "x" * 1_000_000),
+    ],
+)
+def test_sizes_beyond_any_networks_are_refused_in_one_short_line(
+    field: str, said: str, ticket: Ticket, tmp_path: Path
+) -> None:
+    refused = complaint(forge(tmp_path / "t", ticket, **{field: said}))
+    assert field.removesuffix("s") in refused or "fc1.weight" in refused or "header" in refused
+
+
+def test_patterns_that_take_minutes_to_match_are_refused(ticket: Ticket, tmp_path: Path) -> None:
+    spec = replace(ticket.spec, prune=PruneSpec(layer_fractions={"?*" * 501: 0.5}))
+    said = canonical_json(describe(spec))
+    refused = complaint(forge(tmp_path / "t", ticket, spec=said, spec_digest=spec.digest()))
+    assert refused == "prune: a layer's name must be at most 1000 characters"
+    many = {f"{'*' * (number % 900)}{number}": 0.5 for number in range(5_000)}
+    spec = replace(ticket.spec, prune=PruneSpec(layer_fractions=many))
+    said, shapes = canonical_json(describe(spec)), canonical_json({str(n): [1] for n in range(201)})
+    refused = complaint(
+        forge(tmp_path / "t", ticket, spec=said, spec_digest=spec.digest(), shapes=shapes)
+    )
+    assert refused.endswith("must be at most 1,000,000, but got 5,000 x 201")
+
+
+BUILD = """
+import resource, sys
+from lth_core import load_ticket
+from lth_core.errors import LthError
+load_ticket(sys.argv[1]).model()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[2:]:
+    try:
+        load_ticket(path).model()
+    except LthError as error:
+        print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_network_that_is_much_larger_than_its_ticket_is_not_built(
+    ticket: Ticket, tmp_path: Path
+) -> None:
+    """Each would take from 2 GB to more than there is, or minutes."""
+    large: dict[str, dict[str, Any]] = {
+        "wide": {"model": ModelSpec(widths=(1_000_000, 1_000))},
+        "wider": {"model": ModelSpec(widths=(1_000_000, 1_000_000))},
+        "narrow": {"model": ModelSpec(widths=(1,) * 1_000_000)},
+        "deep": {"model": ModelSpec(name="resnet-20", depth=9_998)},
+        "example": {"example_shape": (1, 30_000, 30_000)},
+        "classes": {"classes": 40_000_000},
+    }
+    files = [forge(tmp_path / "fine", ticket)]
+    for name, changes in large.items():
+        spec = replace(ticket.spec, model=changes.pop("model", ticket.spec.model))
+        files.append(forge(tmp_path / name, replace(ticket, spec=spec, **changes)))
+    called = subprocess.run(
+        [sys.executable, "-c", BUILD, *files], capture_output=True, text=True, timeout=120
+    )
+    *said, mebibytes = called.stdout.splitlines()
+    assert len(said) == len(large), called.stderr
+    assert all("the ticket does not fit" in line or "model.name" in line for line in said)
+    assert int(mebibytes) < 500
+
+
+@pytest.mark.parametrize("name", ["mlp-constant", "vgg-11", "resnet-18", "mobilenet-v2"])
+def test_networks_that_make_a_layer_twice_are_built_for_their_tickets(name: str) -> None:
+    spec, shape = ModelSpec(name=name), (3, 32, 32)
+    start = dict(models.build(spec, shape, 10, generator(0, "x")).state_dict())
+    with no_larger_than(name, start):
+        model = models.build(spec, shape, 10, generator(0, "x"))
+    assert same(dict(model.state_dict()), start)
