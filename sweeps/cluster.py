@@ -16,6 +16,7 @@ from typing import Any
 
 from lth_core.errors import LaunchError, SpecError
 from sweeps.config import Resources
+from sweeps.ray_folders import check_ray_folders, check_scratch
 from sweeps.room import PENDING, check_brought, check_fits, fits, lanes, places
 from sweeps.shared import check_shared
 
@@ -44,7 +45,7 @@ GREETING = 5.0
 PATIENCE = 20
 """Seconds that a cluster which has greeted has for the rest; a healthy one takes one or two."""
 
-TOKEN = Path.home() / ".ray" / "auth_token"
+TOKEN = Path(os.path.expanduser("~/.ray/auth_token"))  # Path.home() raises where there is none
 """Where Ray keeps the token of this user's clusters, unless the environment has one."""
 
 HTTP2_SETTINGS = b"\x04"
@@ -71,10 +72,13 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
 
     Raises:
         SpecError: it is no address.
-        LaunchError: the cluster cannot be joined, no node of it has what a trial needs, or the
-            store is not the same folder on all of them.
+        LaunchError: Ray cannot start here, the cluster cannot be joined, no node of it has what a
+            trial needs, or the store is not the same folder on all of them.
     """
-    if address is not None:
+    check_scratch()
+    if address is None:
+        check_ray_folders(TOKEN)
+    else:
         check_answers(address)
     os.environ.update(QUIET)
     import ray
@@ -82,13 +86,8 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
 
     # Ray logs the environment that Tune carries to workers; each node has keys of its own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
-    here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
-    knew = TOKEN.exists()
-    try:
-        # "local": not any Ray that happens to run here.
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        raise _no_answer(address or "this machine", str(error)) from None
+    knew = os.path.exists(TOKEN)
+    start_ray(address)
     try:
         if address is None:
             keep_out(knew)
@@ -100,6 +99,29 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
         yield max(lanes(resources), PENDING if address else 1)
     finally:
         ray.shutdown()
+
+
+def start_ray(address: str | None) -> None:
+    """Start Ray on this machine, or join the cluster at an address.
+
+    Raises:
+        LaunchError: Ray fails, for whatever reason.
+    """
+    import ray
+
+    here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    try:
+        # "local": not any Ray that happens to run here.
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
+    except Exception as error:  # Ray raises OSError, ValueError, errors of its own and bare ones
+        ray.shutdown()
+        if address is not None:
+            raise _no_answer(address, str(error)) from error
+        reason = _short(str(error) or type(error).__name__)
+        raise LaunchError(
+            f"Ray must start on this machine, but does not: {reason}; RAY_TMPDIR, TMPDIR and HOME "
+            "name the folders that it writes to"
+        ) from error
 
 
 def keep_out(knew: bool) -> None:
