@@ -1,6 +1,7 @@
 """What is printed is what was said: no markup, no emoji, no colour, no wrapping, no control."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from tiny import Lth, search, tiny_fields
 
+import sweeps
 from lth_core import Trainer
 from lth_core.store import Store
 from sweeps.console import PlainConsole, print_failure
@@ -142,3 +144,13 @@ def test_report_prints_its_path_as_it_is(lth: Lth, swept: Path, tmp_path: Path) 
     called = lth("report", "tiny", "-o", target)
     assert called.code == 0
     assert called.out.endswith(f"report: {target}\n")
+
+
+def test_no_command_has_another_console_or_markup() -> None:
+    other = re.compile(
+        r"(?<!Plain)Console\(\w*=|(?<!Plain)Console\(\)|rich\.markup|from_markup|markup=True"
+    )
+    root = Path(sweeps.__file__).parents[1]
+    files = [path for part in ("sweeps", "tracking") for path in (root / part).rglob("*.py")]
+    assert len(files) > 60
+    assert [path.name for path in files if other.search(path.read_text())] == []
