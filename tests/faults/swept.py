@@ -81,12 +81,14 @@ class Swept:
 
     # The command line
 
-    def start(self, *arguments: str, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str, before: Sequence[str] = (), lth: Sequence[str] = (str(LTH),)
+    ) -> subprocess.Popen[bytes]:
         """`lth sweep`, in a session of its own, so that all it starts can be told by it."""
         at = ["--address", self.address] if self.address else []
         with (self.folder / "log.txt").open("w") as log:
             driver = subprocess.Popen(
-                [*before, LTH, "sweep", "hit.yaml", *arguments, *at], cwd=self.folder,
+                [*before, *lth, "sweep", "hit.yaml", *arguments, *at], cwd=self.folder,
                 env=self.env, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         self._drivers.append(driver)
