@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
@@ -38,11 +39,16 @@ def summarize(values: Sequence[float]) -> Summary:
     mean, n = fmean(values), len(values)
     if n < 2:
         return Summary(n, mean, None, None, None)
+    std = stdev(values)
+    half = _t_975(n - 1) * std / sqrt(n)
+    return Summary(n, mean, std, mean - half, mean + half)
+
+
+@cache  # a report asks thousands of times for a few
+def _t_975(freedom: int) -> float:
     from scipy.stats import t
 
-    std = stdev(values)
-    half = float(t.ppf(0.975, n - 1)) * std / sqrt(n)
-    return Summary(n, mean, std, mean - half, mean + half)
+    return float(t.ppf(0.975, freedom))
 
 
 def p_greater(a: Sequence[float], b: Sequence[float]) -> float:

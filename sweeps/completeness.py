@@ -56,6 +56,51 @@ def missing_work(
     return found
 
 
+def planned_replicates(plan: Sequence[Trial], trials: Sequence[Trial]) -> dict[str, int]:
+    """Seeds planned for the cell of each trial, by the trial's digest.
+
+    Args:
+        plan: trials of the grid or random search; of an adaptive search, those of one sample.
+        trials: those asked about, with all fields of the plan's.
+    """
+    names = [name for name in plan[0].fields if name != "seed"]
+
+    def cell(trial: Trial) -> str:
+        return repr([trial.fields.get(name) for name in names])
+
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for trial in plan:
+        seeds[cell(trial)].add(trial.spec.seed)
+    return {trial.digest: len(seeds[cell(trial)]) for trial in trials}
+
+
+def with_replicates(
+    records: Sequence[Mapping[str, Any]], axes: Sequence[str], planned: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """The records with `replicates`, the seeds that have a record of the same cell, level and
+    branch, and `replicates_planned`.
+
+    Args:
+        axes: dotted names of the study's axes; those but `seed` make a cell.
+        planned: of `planned_replicates`.
+    """
+    names = [name for name in axes if name != "seed"]
+
+    def place(record: Mapping[str, Any]) -> str:
+        return repr([record["level"], record["branch"], *(record.get(name) for name in names)])
+
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for record in records:
+        seeds[place(record)].add(record["seed"])
+    found = []
+    for record in records:
+        there = len(seeds[place(record)])
+        # A search whose space has the seed in it finds more of them than the plan knows.
+        expected = max(there, planned.get(record["spec_digest"], there))
+        found.append({**record, "replicates": there, "replicates_planned": expected})
+    return found
+
+
 def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:
     """A sentence without its full stop on what is missing of so many planned trials; empty where
     nothing is."""

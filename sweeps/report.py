@@ -9,15 +9,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from lth_core import find_tickets
 from lth_core.errors import SpecError, StoreError, TrackingError
+from lth_core.spec import sha256
 from lth_core.store import Store, open_store
 from lth_core.train import Trainer
 from lth_core.verdict import WORDS, Verdict, best_word, verdicts
+from sweeps.axes import SpecReader, base_values, cells
+from sweeps.completeness import (
+    MissingWork,
+    incomplete_text,
+    missing_work,
+    planned_replicates,
+    with_replicates,
+)
 from sweeps.config import Study
 from sweeps.overlaps import with_overlaps
 from sweeps.plan import Trial, make_plan, summary
@@ -46,6 +57,33 @@ class Written:
     notes: list[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudyResults:
+    """What the store has of a study, and what it lacks."""
+
+    records: list[Record]
+    """A record for every trial, level and branch that is done, with verdicts, overlaps and
+    replicates."""
+    axes: list[str]
+    verdicts: list[Verdict]
+    trials: int
+    """Trials planned; of an adaptive search, those of the samples so far."""
+    missing: list[MissingWork]
+    samples: str
+    """Samples that an adaptive search lacks, as a sentence without its full stop, or empty."""
+
+    @property
+    def incomplete(self) -> str:
+        """What is missing, in sentences; empty where nothing is."""
+        said = [incomplete_text(self.missing, self.trials), self.samples]
+        return " ".join(f"{sentence}." for sentence in said if sentence)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of what decides the report, besides the study's thresholds."""
+        return sha256([self.records, self.axes, self.incomplete])
+
+
 def study_trials(study: Study, store: Store) -> Sequence[Trial]:
     """The study's trials: planned ones, or those that an adaptive search has made."""
     if study.search.algorithm == "optuna":
@@ -53,48 +91,120 @@ def study_trials(study: Study, store: Store) -> Sequence[Trial]:
     return make_plan(study).trials
 
 
-def study_records(study: Study) -> tuple[list[Record], list[Verdict]]:
-    """A record for every trial, level and branch that is done, with overlaps, and the verdicts.
+def study_results(study: Study) -> StudyResults:
+    """The study's records with what is found in comparing them, and what is missing.
 
     Raises:
         SpecError: nothing of the study is in its store.
     """
     store = open_store(study.store, make=False)  # asking for a report makes no store
-    records = load_records(store, study.name, study_trials(study, store))
+    plan, trials, samples = make_plan(study), study_trials(study, store), ""
+    if study.search.algorithm == "optuna":
+        trials, samples = _with_lost_trials(study, trials)
+    records = load_records(store, study.name, trials)
     if not records:
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
-    axes = make_plan(study).axes
+    axes, missing = plan.axes, missing_work(trials, records, study.stop, study.tolerance)
+    records = with_replicates(records, axes, planned_replicates(plan.trials, trials))
     records = named_apart(records, axes)
     records = with_overlaps(records, axes, lambda digest: load_mask(store, digest))
-    return with_verdicts(records, axes, study.tolerance)
+    records, found = with_verdicts(records, axes, study.tolerance)
+    return StudyResults(
+        records=records, axes=axes, verdicts=found, trials=len(trials), missing=missing,
+        samples=samples,
+    )  # fmt: skip
+
+
+def study_records(study: Study) -> tuple[list[Record], list[Verdict]]:
+    """The records and verdicts of `study_results`, and its errors."""
+    found = study_results(study)
+    return found.records, found.verdicts
+
+
+def _with_lost_trials(study: Study, stored: Sequence[Trial]) -> tuple[list[Trial], str]:
+    """An adaptive search's trials, those of which the store has lost the records too, and a
+    sentence on the samples that it lacks, or none."""
+    from sweeps.search import completed_samples
+
+    completed, reader = completed_samples(study), SpecReader(base_values(study))
+    points = [{**sample, **cell} for sample in completed or () for cell in cells(study)]
+    trials = {trial.digest: trial for trial in stored}
+    for trial in (Trial(fields, reader.spec(fields)) for fields in points):
+        trials.setdefault(trial.digest, trial)
+    asked, there, note = study.search.trials, 0, ""
+    if completed is not None:
+        there = len(completed)
+    else:  # the search ran from another folder
+        names = study.search.space
+        there = len({repr([trial.fields.get(name) for name in names]) for trial in stored})
+        note = ", equal ones counted once"
+    lacks = there < asked
+    said = f"The search has {there} of {asked} samples{note}" if lacks else ""
+    return list(trials.values()), said
 
 
 def finish(study: Study, console: Console, output: Path | None = None) -> Written:
     """Print the verdict, write the report, and put it on the study's run in MLflow."""
-    records, found = study_records(study)
-    axes, store = make_plan(study).axes, open_store(study.store)
-    console.print(verdict_table(records, axes, study.tolerance, study.stable_below))
-    path = write_report(
-        output or study.folder() / "report.html",
-        study.name,
-        records,
-        axes,
-        lambda digest: load_curves(store, digest),
-        study.tolerance,
-        _about(study, records),
-        study.stable_below,
-    )
+    found = study_results(study)
+    if found.incomplete:
+        console.print(Text(found.incomplete, style="yellow"), soft_wrap=True)
+    console.print(verdict_table(found.records, found.axes, study.tolerance, study.stable_below))
+    path = _write(study, found, output or study.folder() / "report.html")
     notes = list[str]()
     if study.tracking.uri and output is None:
         try:
             publisher = _publisher(study)
-            _, lost = publish_missing(study, publisher, records, PATIENCE)
+            _, lost = publish_missing(study, publisher, found.records, PATIENCE)
             notes += [lost] if lost else []
-            publisher.publish_study(path, *_study_says(found))
+            _publish_study(study, publisher, found, lambda: path)
         except (TrackingError, StoreError) as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
     return Written(path, notes)
+
+
+def sync(study: Study) -> tuple[int, str]:
+    """Publish all that MLflow has not got of a study, its own run too; arguments and errors of
+    `publish_missing`.
+
+    Raises:
+        SpecError: nothing of the study is in its store.
+    """
+    publisher = _publisher(study)
+    found = study_results(study)
+    published = publish_missing(study, publisher, found.records)
+    # Not in the study's folder: somebody may write the report there at the same time.
+    with TemporaryDirectory(prefix="lth-") as folder:
+        file = Path(folder) / "report.html"
+        _publish_study(study, publisher, found, lambda: _write(study, found, file))
+    return published
+
+
+def _write(study: Study, found: StudyResults, file: Path) -> Path:
+    store = open_store(study.store)
+    return write_report(
+        file,
+        study.name,
+        found.records,
+        found.axes,
+        lambda digest: load_curves(store, digest),
+        study.tolerance,
+        _about(study, found),
+        study.stable_below,
+        found.incomplete,
+    )
+
+
+def _publish_study(
+    study: Study, publisher: Publisher, found: StudyResults, report: Callable[[], Path]
+) -> None:
+    """Publish the counts of the verdicts and of the trials, the best verdict, and the report."""
+    words = [verdict.verdict for verdict in found.verdicts]
+    metrics = {f"verdicts/{word}": float(words.count(word)) for word in WORDS}
+    metrics["trials/planned"] = float(found.trials)
+    metrics["trials/incomplete"] = float(len(found.missing))
+    digest = sha256([found.digest, study.tolerance, study.stable_below])
+    publisher.publish_study(digest, report, metrics, {names.VERDICT: best_word(found.verdicts)})
 
 
 def publish_missing(
@@ -170,13 +280,6 @@ def _publisher(study: Study) -> Publisher:
     return open_publisher(study.tracking.uri, study.name, f"Study {study.name}")
 
 
-def _study_says(found: list[Verdict]) -> tuple[dict[str, float], dict[str, str]]:
-    """Counts of the verdicts, as metrics, and the best of them, as a tag."""
-    words = [verdict.verdict for verdict in found]
-    counts = {f"verdicts/{word}": float(words.count(word)) for word in WORDS}
-    return counts, {names.VERDICT: best_word(found)}
-
-
 def _by_trial(
     records: list[Record], axes: list[str], found: list[Verdict]
 ) -> dict[str, list[Verdict]]:
@@ -191,9 +294,10 @@ def _by_trial(
     }
 
 
-def _about(study: Study, records: list[Record]) -> dict[str, str]:
+def _about(study: Study, found: StudyResults) -> dict[str, str]:
     """How the study was run, for its report."""
-    plan = make_plan(study)
+    plan, records = make_plan(study), found.records
+    there = len({record["trial"] for record in records})
     trained = [record for record in records if not record["reused"]]
     return {
         "study": study.name,
@@ -202,7 +306,7 @@ def _about(study: Study, records: list[Record]) -> dict[str, str]:
         "model": study.base.model.name,
         "training": f"{study.base.train.optimizer}, lr {study.base.train.lr:g}, batch "
         f"{study.base.train.batch_size}, {study.base.train.steps}",
-        "trials": str(len({record["trial"] for record in records})),
+        "trials": str(there) if there == found.trials else f"{there} of {found.trials}",
         "seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
         "trainings planned": str(summary(plan)["trainings_unique"]),
         "trainings run in the last sweep": f"{len(trained)}, the rest came from the store",

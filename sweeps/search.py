@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.axes import check_space
+from sweeps.axes import Fields, check_space
 from sweeps.config import Range, Study
 
 if TYPE_CHECKING:
@@ -41,6 +41,21 @@ def finished(found: optuna.Study) -> int:
     import optuna
 
     return len(found.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+
+
+def completed_samples(study: Study) -> list[Fields] | None:
+    """Samples of the space that have a value; None where this machine has no journal.
+
+    Reads only: a sweep may be under way.
+    """
+    if not journal(study).is_file():
+        return None
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found = optuna.load_study(study_name=study.name, storage=_storage(study))
+    states = (optuna.trial.TrialState.COMPLETE,)
+    return [trial.params for trial in found.get_trials(deepcopy=False, states=states)]
 
 
 def searcher(study: Study, found: optuna.Study) -> OptunaSearch:

@@ -33,6 +33,8 @@ class Check:
     """Achieved, at the nearest level; None where nothing was swept."""
     measured: Summary | None = None
     """Over seeds; None unless the density is near."""
+    planned: int | None = None
+    """Replicates planned; None where the records do not say."""
     outcome: str
     """`agrees`, `differs`, or `not run`."""
 
@@ -40,6 +42,17 @@ class Check:
     def difference(self) -> float | None:
         """Measured less published, in points."""
         return self.measured.mean - self.row.accuracy if self.measured else None
+
+    @property
+    def replicates(self) -> str:
+        """Those that the mean stands on: `3`, or `2 of 3` where more were planned."""
+        there = self.measured.n if self.measured else 0
+        return f"{there} of {self.planned}" if self.is_short else str(there)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the mean stands on fewer replicates than planned."""
+        return bool(self.measured and self.planned and self.measured.n < self.planned)
 
     @property
     def why(self) -> str:
@@ -68,6 +81,7 @@ class Check:
             "low": said and said.low,
             "high": said and said.high,
             "n": said.n if said else 0,
+            "replicates_planned": self.planned,
             "difference": self.difference,
             "outcome": self.outcome,
         }
@@ -85,14 +99,20 @@ def verify(records: Sequence[Record], axes: Sequence[str], reference: Reference)
     ]
 
 
-def disagreement(checks: Sequence[Check]) -> str:
-    """Which rows do not agree, in a line; empty where all do."""
-    named = [
-        f"{c.name} at {density_text(c.row.density)} {c.why}"
-        for c in checks
-        if c.outcome != "agrees"
-    ]
-    return f"{len(named)} of {len(checks)} do not agree: {'; '.join(named)}" if named else ""
+def conclusion(checks: Sequence[Check]) -> str:
+    """Which rows do not agree, and which means stand on fewer replicates than planned."""
+    named = [f"{_named(c)} {c.why}" for c in checks if c.outcome != "agrees"]
+    short = [f"{_named(c)} on {c.replicates}" for c in checks if c.is_short]
+    said = "All agree"
+    if named:
+        said = f"{len(named)} of {len(checks)} do not agree: {'; '.join(named)}"
+    if short:
+        said += f". Means stand on fewer replicates than planned: {'; '.join(short)}"
+    return f"{said}."
+
+
+def _named(check: Check) -> str:
+    return f"{check.name} at {density_text(check.row.density)}"
 
 
 def check_table(checks: Sequence[Check]) -> Table:
@@ -109,7 +129,9 @@ def check_table(checks: Sequence[Check]) -> Table:
             density_text(check.row.density),
             f"{check.row.accuracy:.2f}",
             _interval(measured) if measured else MISSING,
-            str(measured.n) if measured else MISSING,
+            Text(check.replicates, style="yellow" if check.is_short else "")
+            if measured
+            else MISSING,
             MISSING if difference is None else f"{difference:+.2f}",
             Text(check.why, style=STYLES[check.outcome]),
         )
@@ -138,7 +160,10 @@ def _check(
     # Accuracies in binary: 92.26 - 91.26 is a little over 1.
     agrees = abs(measured.mean - row.accuracy) <= within + 1e-9
     outcome = "agrees" if agrees else "differs"
-    return Check(row=row, density=density, measured=measured, outcome=outcome)
+    planned = max(
+        (r["replicates_planned"] for r in rows if "replicates_planned" in r), default=None
+    )
+    return Check(row=row, density=density, measured=measured, planned=planned, outcome=outcome)
 
 
 def _groups(

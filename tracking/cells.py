@@ -48,6 +48,16 @@ class Cell:
         """Replicates there are."""
         return len({record["seed"] for record in self.records})
 
+    @property
+    def planned(self) -> int | None:
+        """Replicates planned; None where the records do not say."""
+        return max((r["replicates_planned"] for r in self.records if "replicates_planned" in r),
+                   default=None)  # fmt: skip
+
+    def is_short(self, replicates: int) -> bool:
+        """Whether these are fewer replicates than planned."""
+        return self.planned is not None and replicates < self.planned
+
     def levels(self, branch: str) -> dict[int, list[Record]]:
         """A branch's records by level, rising, one a seed."""
         found: dict[int, dict[int, Record]] = defaultdict(dict)

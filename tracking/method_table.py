@@ -28,6 +28,8 @@ class Mark:
     """As `lth_core.verdict` has it; empty at levels without a dense run to compare with."""
     collapsed: bool
     """Whether a layer has no weights left, in any replicate."""
+    short: bool
+    """Whether there are fewer replicates than planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,7 @@ def _row(
             best=point.value.mean == highest,
             verdict=words.get(point.level, ""),
             collapsed=any(record["collapsed_layers"] for record in levels[point.level]),
+            short=own.is_short(point.value.n),
         )
         if point
         else None

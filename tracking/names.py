@@ -15,8 +15,8 @@ VERDICT = "verdict"
 """Tag of a study's and of a trial's run: the best verdict on a level of its cell; with
 `.level_NN`, that on one level. And the prefix of the verdicts' metrics."""
 COMPARED = "lth.compared"
-"""Tag: how many times a trial's run was given verdicts and overlaps, and the digest of the last:
-writing them twice is writing them once."""
+"""Tag: how many times a trial's run was given verdicts and overlaps, or a study's run its report,
+and the digest of the last: writing them twice is writing them once."""
 FAILURE = "lth.failure"
 """Tag of a trial's run that failed: why."""
 PARENT = "mlflow.parentRunId"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +32,7 @@ from tracking.entities import (
     verdict_metrics,
     verdict_tags,
 )
-from tracking.runs import Held, experiment_of, find_or_make, held_of, log, only, search
+from tracking.runs import Held, compared, experiment_of, find_or_make, held_of, log, only, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -164,20 +163,29 @@ class Publisher:
             [metric.key, metric.step, metric.value] for metric in overlap_metrics(records, 0)
         ]
         digest = sha256([verdicts, overlaps])
-        count, _, known = held.tags.get(names.COMPARED, "").rpartition(" ")
+        count, known = compared(held.tags)
         if not (found or overlaps) or known == digest:
             return
         # A count is a clock that two who write the same agree on.
-        at = int(count or 0) + 1
+        at = count + 1
         stamp = held.started + at
         with speaking(self.uri) as client:
             metrics = [*verdict_metrics(found, stamp), *overlap_metrics(records, stamp)]
             log(client, held.id, metrics, [], list(verdict_tags(found, f"{at} {digest}")))
 
     def publish_study(
-        self, report: Path, metrics: Mapping[str, float], tags: Mapping[str, str]
+        self,
+        digest: str,
+        report: Callable[[], Path],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
     ) -> None:
-        """Put a study's report and figures on its own run.
+        """Finish a study's own run with its report, figures, metrics and tags; the same ones are
+        written once.
+
+        Args:
+            digest: sha256 of what the report was made from.
+            report: the report's file; asked for only where the run lacks it.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
@@ -185,16 +193,34 @@ class Publisher:
         from mlflow.entities import Metric, RunTag
 
         with speaking(self.uri) as client:
-            known, now = client.get_run(self.study_run).data.metrics, int(time.time() * 1000)
-            changed = [
-                Metric(names.metric(key), value, now, 0)
-                for key, value in metrics.items()
-                if known.get(names.metric(key)) != value
-            ]
-            log(client, self.study_run, changed, [], [RunTag(*said) for said in tags.items()])
-            client.log_artifact(self.study_run, str(report))
-            client.log_artifacts(self.study_run, str(report.parent / "figures"), "figures")
+            run = client.get_run(self.study_run)
+            count, known = compared(held_of(run).tags)
+        if known == digest and run.info.status == "FINISHED":
+            return
+        file = report() if known != digest else None
+        with speaking(self.uri) as client:
+            if file:
+                self._adopt_trials(client)
+                client.log_artifact(self.study_run, str(file))
+                # A report that is being written beside this one has hidden files in the folder.
+                for figure in sorted((file.parent / "figures").glob("[!.]*")):
+                    client.log_artifact(self.study_run, str(figure), "figures")
+                # An older version stamped metrics with the time, before it finished the run.
+                at = 1 + (count or max(0, (run.info.end_time or 0) - run.info.start_time))
+                changed = [
+                    Metric(names.metric(key), value, run.info.start_time + at, 0)
+                    for key, value in metrics.items()
+                    if run.data.metrics.get(names.metric(key)) != value
+                ]
+                told = {**tags, names.COMPARED: f"{at} {digest}"}
+                log(client, self.study_run, changed, [], [RunTag(*said) for said in told.items()])
             client.set_terminated(self.study_run, "FINISHED")
+
+    def _adopt_trials(self, client: MlflowClient) -> None:
+        """Put trials below the study's run that were below one since deleted."""
+        theirs = f"tags.`{names.KEY}` != '' and tags.`{names.PARENT}` != '{self.study_run}'"
+        for run in list(search(client, self.experiment, theirs)):
+            client.set_tag(run.info.run_id, names.PARENT, self.study_run)
 
     def _at_last(
         self,

@@ -44,6 +44,7 @@ def write_report(
     tolerance: float | None,
     about: Mapping[str, str],
     stable_below: float = STABLE_BELOW,
+    incomplete: str = "",
 ) -> Path:
     """Write one HTML file in need of no other, and figures/NAME.png and .pdf beside it.
 
@@ -54,6 +55,7 @@ def write_report(
         curves: from a record's `training_digest` to its learning curves.
         about: how it was run, shown as it is: versions, machine, command, ...
         stable_below: barrier, in error as a fraction, below which training is stable.
+        incomplete: what is missing of the study, in sentences; empty where nothing is.
 
     Returns:
         The file's absolute path.
@@ -77,6 +79,7 @@ def write_report(
         .render(
             study=study,
             scope=_scope(records, axes),
+            incomplete=incomplete,
             methods=method_tables(records, axes, tolerance),
             sections=sections(records, axes, tolerance),
             rewinds=rewind_tables(records, axes, tolerance, stable_below),
@@ -105,7 +108,7 @@ def _rendered(figure: Figure) -> tuple[bytes, bytes]:
     """A figure as PNG and PDF; the same figure gives the same bytes."""
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    figure.set_layout_engine("none")  # it is laid out: once more would take as long as drawing
+    figure.set_layout_engine(None)  # it is laid out: once more would take as long as drawing
     with rc_context({"pdf.fonttype": 42}):  # fonts that journals accept
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return png.getvalue(), pdf.getvalue()

@@ -41,6 +41,8 @@ class RewindMark:
     """As `lth_core.verdict` has it; empty without a dense run to compare with."""
     collapsed: bool
     """Whether a layer has no weights left, in any replicate."""
+    short: bool
+    """Whether there are fewer replicates than planned."""
     barrier: Barrier | None
 
 
@@ -151,6 +153,7 @@ def _row(
             accuracy=accuracy_text(reached[level]),
             verdict=_word(words, level),
             collapsed=any(record["collapsed_layers"] for record in tickets[level]),
+            short=point.cell.is_short(reached[level].n),
             barrier=rises.get(level),
         )
         if level in reached

@@ -25,7 +25,7 @@ PAGE = 1000
 
 _OURS = {
     names.LEVELS: re.compile(r"[0-9]{1,9}"),
-    names.COMPARED: re.compile(r"[0-9]{1,9} [0-9a-f]{64}"),
+    names.COMPARED: re.compile(r"[0-9]{1,12} [0-9a-f]{64}"),
 }
 """How the tags that are counted by look."""
 
@@ -104,6 +104,16 @@ def held_of(run: Run) -> Held:
     info, data = run.info, run.data
     tags = {k: v for k, v in data.tags.items() if k not in _OURS or _OURS[k].fullmatch(v)}
     return Held(info.run_id, info.start_time, info.status, frozenset(data.params), tags)
+
+
+def compared(tags: Mapping[str, str]) -> tuple[int, str]:
+    """How many times a run was given what is taken from several trials, and the digest of the last.
+
+    Args:
+        tags: of `held_of`.
+    """
+    count, _, digest = tags.get(names.COMPARED, "").rpartition(" ")
+    return int(count or 0), digest
 
 
 def log(

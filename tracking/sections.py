@@ -28,6 +28,10 @@ class Row:
     faster: str
     p: str
     verdict: str
+    replicates: int
+    """Seeds that the verdict stands on."""
+    short: bool
+    """Whether they are fewer than planned."""
     collapsed: bool
     """Whether the ticket has a layer without weights, in any replicate."""
     barrier: str
@@ -46,6 +50,8 @@ class Section:
     """Ticket and controls, without the twin, which is told of by the barrier."""
     barriers: bool
     """Whether there is one."""
+    planned: int | None
+    """Replicates planned; None where the records do not say."""
     rows: list[Row]
     """Every level's."""
     best: int | None
@@ -66,30 +72,37 @@ def _section(cell: Cell, tolerance: float | None) -> Section:
     if any(verdict.verdict != TOO_FEW for verdict in found):
         floor = found[0].accuracy["dense"].mean - found[0].tolerance
         basis += f"; matching from {100 * floor:.2f}% up"
-    best = sparsest(found)
+    best, finding = sparsest(found), _finding(cell, found)
     return Section(
         label=cell.label or "All trials",
-        headline=f"{cell.label}: {_finding(found)}" if cell.label else _finding(found).capitalize(),
+        headline=f"{cell.label}: {finding}" if cell.label else finding.capitalize(),
         basis=basis,
         branches=[branch for branch in cell.branches if branch not in ("dense", "twin")],
         barriers="twin" in cell.branches,
+        planned=cell.planned,
         rows=[_row(cell, verdict) for verdict in found],
         best=found.index(best) if best else None,
     )
 
 
-def _finding(found: Sequence[Verdict]) -> str:
+def _finding(cell: Cell, found: Sequence[Verdict]) -> str:
     """The outcome of a cell in a line."""
+
+    def counted(replicates: int) -> str:
+        if cell.is_short(replicates):
+            return f"{replicates} of {count(cell.planned or 0, 'seed')}"
+        return count(replicates, "seed")
+
     if not found:
         return "no ticket yet"
-    seeds = count(max(verdict.accuracy["ticket"].n for verdict in found), "seed")
+    seeds = counted(max(verdict.accuracy["ticket"].n for verdict in found))
     if all(verdict.verdict == TOO_FEW for verdict in found):
         return f"too few replicates ({seeds}; a verdict takes {FEWEST})"
     best, winner = sparsest(found), sparsest(found, of=["winning"])
     if best is None:
         last = min(verdict.density for verdict in found)
         return f"no matching ticket down to {density_text(last)} density ({seeds})"
-    seeds = count(best.accuracy["ticket"].n, "seed")
+    seeds = counted(best.accuracy["ticket"].n)
     line = f"sparsest matching ticket at {density_text(best.density)} density ({seeds})"
     if best is winner:
         return f"{line}, winning against reinit {_p(best.p_reinit, 'p')}"
@@ -114,6 +127,8 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
         faster="yes" if verdict.faster else "no",
         p=_p(verdict.p_reinit),
         verdict=verdict.verdict,
+        replicates=ticket.n,
+        short=cell.is_short(ticket.n),
         collapsed=any(r["collapsed_layers"] for r in cell.levels("ticket")[verdict.level]),
         barrier=accuracy_text(rises[verdict.level]) if verdict.level in rises else MISSING,
     )

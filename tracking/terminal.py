@@ -11,16 +11,18 @@ from tracking.cells import Record
 from tracking.method_table import Mark, MethodTable, method_tables
 from tracking.rewind_table import RewindMark, RewindTable, rewind_tables
 from tracking.rewinds import STABLE_BELOW, settled_methods
-from tracking.sections import MISSING, NOTHING, TOO_FEW, Section, sections
+from tracking.sections import MISSING, NOTHING, TOO_FEW, Row, Section, sections
 
 MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
 """Of a cell and of all cells in the table of verdicts; the HTML has every level."""
 MOST_COLUMNS, MOST_TABLES = 5, 4
 """Densities of a table of methods, and how many of those tables; the HTML has them all."""
 WORD_STYLES = {"winning": "bold green", "matching": "cyan", TOO_FEW: "yellow"}
-SHORT = {TOO_FEW: "too few"}
+BRIEF = {TOO_FEW: "too few", "not matching": "no match"}
 SIGNS = {"winning": "\N{BLACK CIRCLE}", "matching": "\N{WHITE CIRCLE}"}
 COLLAPSED = "\N{MULTIPLICATION SIGN}"
+SHORT = "!"
+SHORT_MEANS = f"{SHORT} fewer replicates than planned"
 
 
 def verdict_table(
@@ -50,6 +52,8 @@ def verdict_table(
         if section.rows:
             cell.add_row(_levels_table(section, most))
         table.add_row(cell)
+    if any(row.short for section in found for row in section.rows):
+        table.add_row(Text(SHORT_MEANS, style="yellow"))
     if not found:
         table.add_row(NOTHING)
     return table
@@ -65,7 +69,8 @@ def _by_method(tables: Sequence[MethodTable], lines: Sequence[str]) -> Table:
         cell.add_row(Text(dense, style="dim"))
         cell.add_row(_methods_table(table))
         whole.add_row(cell)
-    key = [*_key(len(tables)), "bold: best of its column"]
+    marks = [m for t in tables for rows in t.groups.values() for row in rows.values() for m in row]
+    key = [*_key(len(tables), marks), "bold: best of its column"]
     whole.add_row(Text(", ".join(key), style="dim"))
     whole.add_row(Text("\n".join(lines)))
     return whole
@@ -95,7 +100,8 @@ def _by_rewind_point(tables: Sequence[RewindTable], lines: Sequence[str]) -> Tab
         cell.add_row(_points_table(table))
         cell.add_row(Text(table.matching))
         whole.add_row(cell)
-    whole.add_row(Text(", ".join(_key(len(tables))), style="dim"))
+    marks = [mark for table in tables for row in table.rows for mark in row.marks]
+    whole.add_row(Text(", ".join(_key(len(tables), marks)), style="dim"))
     if any(table.left_out for table in tables):
         whole.add_row(Text("\n".join(lines)))
     return whole
@@ -112,9 +118,10 @@ def _points_table(said: RewindTable) -> Table:
     return table
 
 
-def _key(tables: int) -> list[str]:
+def _key(tables: int, marks: Sequence[Mark | RewindMark | None]) -> list[str]:
     """What the signs mean, and that there are more tables than are shown."""
     key = [f"{sign} {word}" for word, sign in SIGNS.items()] + [f"{COLLAPSED} layer collapse"]
+    key += [SHORT_MEANS] * any(mark.short for mark in marks if mark)
     return key + [f"{tables - MOST_TABLES} more tables in the report"] * (tables > MOST_TABLES)
 
 
@@ -123,7 +130,10 @@ def _mark(mark: Mark | RewindMark | None) -> Text:
         return Text(f"{MISSING} ", style="dim")
     sign = COLLAPSED if mark.collapsed else SIGNS.get(mark.verdict, " ")
     style = "bold" if isinstance(mark, Mark) and mark.best else ""
-    return Text(mark.accuracy, style=style).append(sign, WORD_STYLES.get(mark.verdict, "red"))
+    said, colour = Text(mark.accuracy, style=style), WORD_STYLES.get(mark.verdict, "red")
+    if mark.short:
+        return said.append(sign.strip(), colour).append(SHORT, "bold yellow")
+    return said.append(sign, colour)
 
 
 def _levels_table(section: Section, most: int) -> Table:
@@ -133,13 +143,22 @@ def _levels_table(section: Section, most: int) -> Table:
             name.replace("_", " "), justify="right", no_wrap=name not in section.branches
         )
     table.add_column("verdict", no_wrap=True)
+    table.add_column("n", no_wrap=True)
     for i in _telling(len(section.rows), section.best, most):
         row = section.rows[i]
         values = [row.accuracy.get(branch, MISSING) for branch in section.branches]
-        word = Text(SHORT.get(row.verdict, row.verdict), style=WORD_STYLES.get(row.verdict, "dim"))
+        word = Text(BRIEF.get(row.verdict, row.verdict), style=WORD_STYLES.get(row.verdict, "dim"))
         style = "bold" if i == section.best else ""
-        table.add_row(row.density, *values, row.faster, row.p, word, style=style)
+        table.add_row(
+            row.density, *values, row.faster, row.p, word, _replicates(row, section), style=style
+        )
     return table
+
+
+def _replicates(row: Row, section: Section) -> Text:
+    """`3/3`, or with a sign where they are fewer than planned."""
+    said = f"{row.replicates}/{section.planned}" if section.planned else str(row.replicates)
+    return Text(f"{said}{SHORT}", style="bold yellow") if row.short else Text(said)
 
 
 def _telling(count: int, best: int | None, most: int) -> list[int]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from lth_core.errors import SpecError
 from sweeps.config import Reference
-from sweeps.verify import Check, check_table, disagreement, verify
+from sweeps.verify import Check, check_table, conclusion, verify
 
 Record = dict[str, Any]
 AXES = ["seed", "prune.score", "rewind"]
@@ -106,11 +106,26 @@ def test_the_table_and_the_line_say_what_disagrees() -> None:
     assert rows[1] == "snip 10% 95.00 93.00±2.48 3 -2.00 differs"
     assert rows[2].startswith("imp 10% 92.00 ")
     assert rows[2].endswith("not run: nearest is 50%")
-    assert disagreement(checks) == (
+    assert conclusion(checks) == (
         "3 of 4 do not agree: snip at 10% differs; imp at 10% not run: nearest is 50%; "
-        "grasp at 10% not run: not swept"
+        "grasp at 10% not run: not swept."
     )
-    assert disagreement(checks[:1]) == ""
+    assert conclusion(checks[:1]) == "All agree."
+
+
+def test_a_mean_on_fewer_replicates_than_planned_does_not_agree_in_silence() -> None:
+    records = tickets("snip", 0.1, 0.92, 0.92, replicates_planned=3)
+    check = checked(records)
+    assert conclusion([check]) == (
+        "All agree. Means stand on fewer replicates than planned: snip at 10% on 2 of 3."
+    )
+    assert "2 of 3" in shown([check])[1]
+    assert (check.to_json()["n"], check.to_json()["replicates_planned"]) == (2, 3)
+    differs = checked(records, accuracy=80)
+    assert conclusion([differs]).startswith("1 of 1 do not agree: snip at 10% differs. Means stand")
+    whole = checked(tickets("snip", 0.1, 0.92, 0.92, replicates_planned=2))
+    assert conclusion([whole]) == "All agree."
+    assert " of " not in shown([whole])[1]
 
 
 def test_a_check_is_json() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,19 +233,82 @@ def test_report_and_verdict_go_to_the_studys_own_run_and_again_change_nothing(
 ) -> None:
     from mlflow import MlflowClient
 
-    (tmp_path / "figures").mkdir()
-    for name in ("report.html", "figures/accuracy.png"):
-        (tmp_path / name).write_text("drawn")
-    client = MlflowClient(publisher.uri)
-    for count in (2.0, 2.0, 1.0, 1.0):
+    client, asked = MlflowClient(publisher.uri), list[str]()
+
+    def publish(digest: str, count: float) -> None:
+        def report() -> Path:
+            asked.append(digest)
+            return drawn(tmp_path)
+
         said = {"verdicts/winning": count}
-        publisher.publish_study(tmp_path / "report.html", said, {"verdict": "winning"})
+        publisher.publish_study(digest * 64, report, said, {"verdict": "winning"})
+
+    for digest, count in (("a", 2.0), ("a", 2.0), ("b", 1.0), ("b", 1.0), ("c", 1.0)):
+        publish(digest, count)
+    assert asked == ["a", "b", "c"]
     run = client.get_run(publisher.study_run)
     assert (run.info.status, run.data.tags["verdict"]) == ("FINISHED", "winning")
     assert run.data.metrics["verdicts/winning"] == 1.0
     history = client.get_metric_history(run.info.run_id, "verdicts/winning")
     assert [metric.value for metric in history] == [2.0, 1.0]
-    held = {
-        a.path for where in (None, "figures") for a in client.list_artifacts(run.info.run_id, where)
-    }
-    assert {"report.html", "figures/accuracy.png"} <= held
+    assert artifacts(client, run.info.run_id) == {
+        "report.html", "figures", "figures/accuracy.png",
+    }  # fmt: skip
+    publish("c", 1.0)
+    assert client.get_run(publisher.study_run).info.end_time == run.info.end_time
+
+
+def drawn(folder: Path) -> Path:
+    """A report with one figure; another process is writing a second one."""
+    (folder / "figures").mkdir(exist_ok=True)
+    for name in ("report.html", "figures/accuracy.png", "figures/.0123.tmp"):
+        (folder / name).write_text("drawn")
+    return folder / "report.html"
+
+
+def artifacts(client: Any, run: str) -> set[str]:
+    return {a.path for where in (None, "figures") for a in client.list_artifacts(run, where)}
+
+
+@mlflow
+def test_studys_run_that_was_cut_off_anywhere_is_made_whole_by_the_next(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off before the artifacts, before the metrics, before the run is ended."""
+    from mlflow import MlflowClient
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def publish() -> None:
+        said = {"verdicts/winning": 1.0}
+        publisher.publish_study("a" * 64, lambda: drawn(tmp_path), said, {"verdict": "winning"})
+
+    client = MlflowClient(publisher.uri)
+    for call in ("log_artifact", "log_batch", "set_terminated"):
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, call, killed)
+            with pytest.raises(KeyboardInterrupt):
+                publish()
+        assert client.get_run(publisher.study_run).info.status == "RUNNING"
+    publish()
+    run = client.get_run(publisher.study_run)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"verdicts/winning": 1.0})
+    assert len(client.get_metric_history(run.info.run_id, "verdicts/winning")) == 1
+    assert "report.html" in artifacts(client, run.info.run_id)
+
+
+@mlflow
+def test_metrics_of_a_study_that_an_older_version_finished_are_replaced(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    """It stamped them with the time; the latest stamp is what MLflow shows."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(publisher.uri)
+    started = client.get_run(publisher.study_run).info.start_time
+    client.log_metric(publisher.study_run, "verdicts/winning", 2.0, started + 5000)
+    client.set_terminated(publisher.study_run, end_time=started + 6000)
+    said = {"verdicts/winning": 1.0}
+    publisher.publish_study("a" * 64, lambda: drawn(tmp_path), said, {"verdict": "winning"})
+    assert client.get_run(publisher.study_run).data.metrics["verdicts/winning"] == 1.0

@@ -123,7 +123,7 @@ def test_the_report_shows_the_verdict_of_every_level_and_marks_the_best(tmp_path
     (best,) = re.findall(r"<tr class=best>(.*?)</tr>", text, flags=re.DOTALL)
     cells = re.findall(r"<td>(?:<span[^>]*>)?([^<]*)", best)
     assert [cell.strip() for cell in cells] == [
-        "1", "50%", "winning", "98.00 ± 2.48", "95.00 ± 2.48", "+1.00", "90 / 110", "yes", "0.018",
+        "1", "50%", "winning", "3", "98.00 ± 2.48", "95.00 ± 2.48", "+1.00", "90 / 110", "yes", "0.018",
     ]  # fmt: skip
 
 
@@ -251,3 +251,49 @@ def test_the_same_study_gives_the_same_files(tmp_path):
     assert len(files) == 1 + 2 * (len(FIGURES) - len(ABSENT))
     for path in files:
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+# Studies that are not complete
+
+
+def planned(records, replicates=4):
+    return [{**record, "replicates_planned": replicates} for record in records]
+
+
+def test_the_report_says_first_of_all_what_is_missing(tmp_path):
+    file = tmp_path / "report.html"
+    missing = "1 of 4 trials is incomplete: ab has <2> of 6 levels."
+    write_report(file, "r", study(), ["seed"], curves, None, {}, incomplete=missing)
+    text = file.read_text("utf-8")
+    assert (
+        "<b>Incomplete.</b> 1 of 4 trials is incomplete: ab has &lt;2&gt; of 6 levels.</p>" in text
+    )
+    assert text.index("<b>Incomplete.</b>") < text.index("Sparsest matching ticket")
+    assert "Incomplete" not in written(tmp_path)
+
+
+def test_the_report_marks_verdicts_on_fewer_replicates_than_planned(tmp_path):
+    last = [r for r in study() if r["level"] < 2 or r["seed"] < 2]
+    text = written(tmp_path, planned(last, 3), axes=["seed"])
+    assert text.count("<td>3 of 3</td>") == 1
+    assert text.count('<td><span class="tag too">2 of 3</span></td>') == 1
+    whole = written(tmp_path, planned(study(), 3), axes=["seed"])
+    assert whole.count("<td>3 of 3</td>") == 2
+    assert '<span class="tag too">' not in whole
+
+
+def test_headlines_say_how_many_of_the_planned_seeds_they_stand_on():
+    (line,) = headlines(planned(study()), ["seed"])
+    assert "at 50% density (3 of 4 seeds)" in line
+    (line,) = headlines(planned(study(), 3), ["seed"])
+    assert "at 50% density (3 seeds)" in line
+
+
+def test_the_tables_of_methods_and_rewind_points_mark_fewer_replicates_than_planned(tmp_path):
+    sign = "<sup>!</sup></td>"
+    assert written(tmp_path, planned(taxonomy(), 3), axes=["seed", "prune.score"]).count(sign) == 0
+    text = written(tmp_path, planned(taxonomy()), axes=["seed", "prune.score"])
+    assert text.count(sign) == (18 + 2) * 5  # ways and densities
+    file = tmp_path / "rewinding.html"
+    write_report(file, "r", planned(rewound()), REWIND, curves, 0.0, {})
+    assert file.read_text("utf-8").count("<sup>!</sup>\n") == 5 * 2

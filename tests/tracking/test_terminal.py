@@ -12,6 +12,10 @@ AXES = ["seed", "prune.fraction"]
 FRACTION = {"prune.fraction": 0.5}
 
 
+def planned(records, replicates=4):
+    return [{**record, "replicates_planned": replicates} for record in records]
+
+
 def printed(records, axes=AXES, width=80):
     console = Console(width=width, file=StringIO())
     console.print(verdict_table(records, axes))
@@ -33,15 +37,16 @@ def test_the_table_shows_means_with_half_of_their_intervals():
         for row in printed(study(**FRACTION)).splitlines()
         if "winning " in row + " " and "±" in row
     ]
-    assert winner.split() == ["50%", "98.00±2.48", "95.00±2.48", "yes", "0.018", "winning"]
+    assert winner.split() == ["50%", "98.00±2.48", "95.00±2.48", "yes", "0.018", "winning", "3"]
 
 
 @pytest.mark.parametrize("branches", [["reinit"], ["reinit", "random_mask", "shuffled_mask"]])
 def test_the_table_keeps_a_level_on_one_line_at_80_columns(branches):
     records = [r for r in study() if r["branch"] != "reinit"]
     records += [{**r, "branch": b} for r in study() if r["branch"] == "reinit" for b in branches]
-    lines = [row for row in printed(records).splitlines() if re.match(r" *\d+% ", row)]
+    lines = [row for row in printed(planned(records)).splitlines() if re.match(r" *\d+% ", row)]
     assert len(lines) == 2
+    assert all(row.rstrip().endswith("3/4!") for row in lines)
     assert all(row.count("±") == 1 + len(branches) for row in lines)
 
 
@@ -65,6 +70,17 @@ def test_the_table_shows_study_names_as_they_are():
 
 def test_the_table_of_nothing_says_so():
     assert "Nothing has been trained yet." in printed([])
+
+
+def test_the_table_marks_verdicts_on_fewer_replicates_than_planned():
+    records = [r for r in study() if r["level"] < 2 or r["seed"] < 2]
+    text = printed(planned(records, 3), ["seed"])
+    rows = [row.split()[-1] for row in text.splitlines() if re.match(r" *\d+% ", row)]
+    assert rows == ["3/3", "2/3!"]
+    assert "! fewer replicates than planned" in text
+    whole = printed(planned(study(), 3), ["seed"])
+    assert "3/3" in whole
+    assert "!" not in whole
 
 
 # Several methods
@@ -97,6 +113,18 @@ def test_methods_that_collapse_or_do_not_match_are_marked():
     rows = rows_of(printed(taxonomy(), SCORES))
     assert rows["magnitude-init"][-1].endswith("\N{MULTIPLICATION SIGN}")
     assert rows["random"][-1][-1].isdigit()
+
+
+def test_methods_on_fewer_replicates_than_planned_are_marked():
+    records = planned(taxonomy(), 3)
+    assert "!" not in printed(records, SCORES)
+    fewer = [r for r in records if r["method"] != "snip" or r["seed"]]
+    text = printed(fewer, SCORES)
+    rows = rows_of(text)
+    assert all(mark.endswith("!") for mark in rows["snip"])
+    assert not any(mark.endswith("!") for mark in rows["random"])
+    assert "! fewer replicates than planned" in re.sub(r"\s+", " ", text)
+    assert "2 of 3 seeds" in text
 
 
 def test_methods_that_win_are_marked():
@@ -161,6 +189,18 @@ def test_rewind_points_with_many_levels_and_cells_keep_to_80_columns():
     assert "2 more tables in the report" in text
     # Levels without a column are told of by a line for each cell.
     assert "sparsest" in text
+
+
+def test_rewind_points_on_fewer_replicates_than_planned_are_marked():
+    records = planned(rewound(), 3)
+    assert "!" not in printed(records, REWIND)
+    text = printed([r for r in records if r["rewind"] != "5%" or r["seed"]], REWIND)
+    rows = {
+        row.split()[0]: row.split()[2:] for row in text.splitlines() if re.match(r"\d+% +\d+ ", row)
+    }
+    assert all(mark.endswith("!") for mark in rows["5%"])
+    assert not any(mark.endswith("!") for mark in rows["2%"])
+    assert "! fewer replicates than planned" in text
 
 
 def test_rewind_points_with_all_levels_in_columns_need_no_line_for_each_cell():
