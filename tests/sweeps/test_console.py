@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 from tiny import Lth, search, tiny_fields
 
-import sweeps
 from lth_core import Trainer
 from lth_core.store import Store
+from sweeps import console
 from sweeps.console import PlainConsole, print_failure
 from sweeps.plan import make_plan
 from sweeps.reader import parse_study
@@ -150,7 +150,7 @@ def test_no_command_has_another_console_or_markup() -> None:
     other = re.compile(
         r"(?<!Plain)Console\(\w*=|(?<!Plain)Console\(\)|rich\.markup|from_markup|markup=True"
     )
-    root = Path(sweeps.__file__).parents[1]
+    root = Path(console.__file__).parents[1]
     files = [path for part in ("sweeps", "tracking") for path in (root / part).rglob("*.py")]
     assert len(files) > 60
     assert [path.name for path in files if other.search(path.read_text())] == []
