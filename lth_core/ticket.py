@@ -43,6 +43,7 @@ from lth_core.ticket_limits import (
     check_file,
     check_finite,
     check_header,
+    check_memory,
     check_patterns,
     check_sizes,
     no_larger_than,
@@ -178,6 +179,7 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
     example_shape, classes = json.loads(header["example_shape"]), int(header["classes"])
     check_sizes("example_shape", example_shape)
     check_sizes("classes", [classes])
+    check_memory(tensors)
     start, mask = unpack(tensors, shapes)
     check_finite(start, mask)
     ticket = Ticket(

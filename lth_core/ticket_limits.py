@@ -30,6 +30,9 @@ MOST_MATCHES, LONGEST_PATTERN = 1_000_000, 1_000
 """Of ``prune``'s layer names and patterns: their number times that of the layers, and characters
 of one. Each is matched with each layer."""
 
+WEIGHT_BYTES = 6
+"""Memory that a weight takes as it is read: 4 bytes, and twice its bit of the mask as a byte."""
+
 MOST_SHOWN = 300
 """Characters of a fault that an error shows."""
 
@@ -52,6 +55,16 @@ def check_header(length: int, size: int) -> None:
         raise TicketFileError(
             f"its header must be at most {MOST_HEADER:,} bytes, but got {length:,}"
         )
+
+
+def check_memory(tensors: State) -> None:
+    """Check that the weights which the masks cover can be held: a file with holes takes no room on
+    the disk, and a ticket in memory up to 48 times that of its file."""
+    weights = 8 * sum(bits.numel() for name, bits in tensors.items() if name.startswith("mask/"))
+    most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // WEIGHT_BYTES
+    if weights > most:
+        rule = f"its masks must cover at most {most:,} weights, which this machine's memory holds"
+        raise TicketFileError(f"{rule}, but got {weights:,}")
 
 
 def check_finite(start: State, mask: Mask) -> None:

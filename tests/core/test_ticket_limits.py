@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 from toys import same
 
@@ -182,6 +183,27 @@ def test_patterns_that_take_minutes_to_match_are_refused(ticket: Ticket, tmp_pat
         forge(tmp_path / "t", ticket, spec=said, spec_digest=spec.digest(), shapes=shapes)
     )
     assert refused.endswith("must be at most 1,000,000, but got 5,000 x 201")
+
+
+def test_masks_of_more_weights_than_memory_holds_are_refused_before_they_are_unpacked(
+    ticket: Ticket, tmp_path: Path
+) -> None:
+    """A file with a hole: it takes no room on the disk."""
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 45
+    file = forge(tmp_path / "t", ticket, shapes=canonical_json({"hole": [8 * size]}))
+    with safe_open(file, framework="pt") as opened:
+        said = opened.metadata()
+    layout = {
+        "__metadata__": said,
+        "mask/hole": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]},
+        "kept/hole": {"dtype": "F32", "shape": [0], "data_offsets": [size, size]},
+    }
+    header = canonical_json(layout).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(file, 8 + len(header) + size)
+    refused = complaint(file)
+    assert refused.startswith("its masks must cover at most ")
+    assert refused.endswith(f"which this machine's memory holds, but got {8 * size:,}")
 
 
 BUILD = """
