@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.bench_plan import MIB, SECONDS, bench_plan
+from sweeps.bench_report import MIB as REPORT_MIB
+from sweeps.bench_report import SECONDS as REPORT_SECONDS
+from sweeps.bench_report import bench_report
 from sweeps.bench_sweep import (
     CPU_SECONDS,
     FILES,
@@ -68,6 +71,13 @@ def plan() -> Iterator[Measured]:
     yield Measured("plan", "MiB at most", took.peak_mib, MIB)
 
 
+def report() -> Iterator[Measured]:
+    """A study of 5,000 records, with curves and masks, is reported by a process of its own."""
+    took = bench_report()
+    yield Measured("report", f"seconds for {took.records:,} records", took.seconds, REPORT_SECONDS)
+    yield Measured("report", "MiB at most", took.peak_mib, REPORT_MIB)
+
+
 def sweep(trials: int = TRIALS) -> Iterator[Measured]:
     """A sweep of 300 trials of five short trainings each, tracked, reported: time outside training,
     and what the driver keeps of a finished trial. Then one of 2,000 trials of one step each.
@@ -104,6 +114,7 @@ def sweep(trials: int = TRIALS) -> Iterator[Measured]:
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {
     "plan": plan,
+    "report": report,
     "sweep": sweep,
 }
 """By name."""

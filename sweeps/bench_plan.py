@@ -29,7 +29,7 @@ LARGE: dict[str, Any] = {
 SECONDS, MIB = 10, 1024
 """What it may take."""
 
-_CHILD = """
+CHILD = """
 import re, sys, time
 from pathlib import Path
 from sweeps.cli import main
@@ -39,6 +39,7 @@ finally:
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
     sys.stderr.write(f"{time.process_time()} {int(peak) / 1024}")
 """
+"""The command line, which says last what it took: CPU seconds and the most MiB held."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def bench_plan(study: Mapping[str, Any] = LARGE, where: Sequence[str] = ()) -> P
         asked = [option for condition in conditions for option in ("--where", condition)]
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, "plan", str(file), "--list", *asked],
+            [sys.executable, "-c", CHILD, "plan", str(file), "--list", *asked],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         seconds = time.perf_counter() - start

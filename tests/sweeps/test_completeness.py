@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 from tiny import StudyOf
 
-from sweeps.completeness import MOST_NAMED, MissingWork, incomplete_text, missing_work
+from sweeps.completeness import (
+    MOST_NAMED,
+    MissingWork,
+    incomplete_text,
+    missing_work,
+    planned_replicates,
+    with_replicates,
+)
 from sweeps.config import Stop, Study
 from sweeps.plan import Trial, make_plan
 
@@ -62,6 +69,30 @@ def test_trial_whose_dense_run_is_lost_was_not_ended_by_the_stop_rule(study: Stu
     rows = [row for row in records_of(trial, 3, ticket=0.8) if row["branch"] != "dense"]
     (missing,) = missing_work([trial], rows, Stop(below_matching_for=1), None)
     assert missing == MissingWork(trial.id, 2, 3)
+
+
+def test_replicates_are_counted_by_cell_level_and_branch_and_planned_ones_by_cell(
+    tiny: StudyOf,
+) -> None:
+    study = tiny({"axes.seed": [0, 1, 2], "axes.train.lr": [0.1, 0.2]})
+    trials = make_plan(study).trials
+    planned = planned_replicates(trials, trials)
+    assert planned == {trial.digest: 3 for trial in trials}
+    records = [
+        {**row, **trial.fields}
+        for trial in trials
+        for row in records_of(trial, 3 if trial.spec.seed else 2)
+        if (trial.spec.seed, trial.fields["train.lr"]) != (2, 0.2)
+    ]
+    found = with_replicates(records, ["seed", "train.lr"], planned)
+    counts = {(r["train.lr"], r["level"], r["branch"]): r["replicates"] for r in found}
+    assert counts == {
+        (0.1, 0, "dense"): 3, (0.1, 1, "ticket"): 3, (0.1, 1, "reinit"): 3,
+        (0.1, 2, "ticket"): 2, (0.1, 2, "reinit"): 2,
+        (0.2, 0, "dense"): 2, (0.2, 1, "ticket"): 2, (0.2, 1, "reinit"): 2,
+        (0.2, 2, "ticket"): 1, (0.2, 2, "reinit"): 1,
+    }  # fmt: skip
+    assert {row["replicates_planned"] for row in found} == {3}
 
 
 def test_text_counts_and_names_what_is_missing() -> None:
