@@ -235,7 +235,8 @@ def status(study: StudyArgument, as_json: AsJson = False) -> None:
 @app.command()
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="plan, report, sweep; all if none.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="plan, report, sweep; all if none."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
