@@ -66,18 +66,15 @@ class ArrowFiles:
         self.write(path, content)
         return True
 
-    def delete(self, path: str) -> None:
-        from pyarrow.fs import FileType
-
-        place, folder = self._at(path), path.rpartition("/")[0]
+    def delete(self, path: str, *others: str) -> None:
+        folder, doomed = inside(path).rpartition("/")[0], {path, *others}
         try:
-            kind = self._fs.get_file_info(place).type
-            if kind == FileType.Directory:
-                self._fs.delete_dir(place)
-            elif kind == FileType.File and [f.path for f in self.files(folder)] == [path]:
+            there = {found.path for found in self.files(folder)}
+            if there and there <= doomed:
                 self._fs.delete_dir(self._at(folder))  # of which an empty object would be left
-            elif kind == FileType.File:
-                self._fs.delete_file(place)
+            else:
+                for each in sorted(there & doomed):
+                    self._fs.delete_file(self._at(each))
         except FileNotFoundError:  # another was faster
             return
         except OSError as error:

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lth_core.errors import StoreError
+from lth_core.errors import StoreError, UnreadableFileError
 from lth_core.files import Files
 
 LEASE = 60.0
@@ -117,10 +117,10 @@ def _holds(files: Files, path: str, mine: dict[str, Any]) -> bool:
 
 
 def holder(files: Files, path: str) -> dict[str, Any]:
-    """What a claim says; nothing where it is gone or torn."""
+    """What a claim says; nothing where it is gone, torn or unreadable."""
     try:
         said = json.loads(files.read(path) or b"{}")
-    except (ValueError, RecursionError):
+    except (UnreadableFileError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 

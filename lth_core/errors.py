@@ -64,6 +64,17 @@ class StoreError(LthError):
     """The result store cannot be read or written (permission, no space left, ...)."""
 
 
+class UnreadableFileError(StoreError):
+    """One file of the store cannot be read (permission, bad sector, symbolic link); others can.
+
+    Args:
+        path: the file's, from the root of the store.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: cannot be read ({reason})")
+
+
 class CorruptEntryError(StoreError):
     """A store entry does not match its checksums; it counts as missing."""
 

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a store: each entry and each of its blobs is read whole."""
+"""Faults of a store: each entry and each of its blobs is read whole."""
 
 from __future__ import annotations
 

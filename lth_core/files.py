@@ -12,8 +12,8 @@ from typing import Protocol
 
 from lth_core.errors import StoreError
 
-SCRATCH = ".tmp"
-"""How the name ends, which begins with a dot, of what is not whole yet, or not wholly gone."""
+FILE, LINK, DEVICE, UNREADABLE = "file", "symbolic link", "device", "unreadable folder"
+"""What can be found in a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +24,26 @@ class Found:
     size: int
     modified: float
     """Unix time."""
+    what: str = FILE
+    """Anything but a regular file is never read, followed or deleted."""
 
 
 class Files(Protocol):
     """The few things a store needs of a place that keeps files; paths are ``a/b/c``.
 
     All of them raise StoreError where the place cannot be reached or refuses, and for a path that
-    leads out of it.
+    leads out of it. Symbolic links below the root are not followed.
     """
 
     exclusive: bool
     """Of several that create a file at once, one succeeds."""
 
     def read(self, path: str) -> bytes | None:
-        """The whole file, or None where there is none."""
+        """The whole file, or None where there is none.
+
+        Raises:
+            UnreadableFileError: this one file cannot be read, or is no regular file.
+        """
 
     def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
         """Write the whole file or nothing, replacing what was there.
@@ -52,8 +58,11 @@ class Files(Protocol):
         Of several that try at once one succeeds; where that is not `exclusive`, they all may.
         """
 
-    def delete(self, path: str) -> None:
-        """Remove a file, or a folder with all in it; what is not there is gone already."""
+    def delete(self, path: str, *others: str) -> None:
+        """Remove files of one folder, and the folders that this empties.
+
+        Only regular files are removed; a file that is not there is gone already.
+        """
 
     def folders(self, path: str) -> Iterator[str]:
         """Names of the folders in a folder, but those that begin with a dot."""
@@ -62,16 +71,7 @@ class Files(Protocol):
         """All files below a folder, "" for all; what others write meanwhile may be among them."""
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
-        """Bytes in each of the files, None where there is none."""
-
-
-def is_scratch(name: str) -> bool:
-    """Whether a file or folder is one that is not whole yet, or not wholly gone.
-
-    >>> is_scratch(".0123.tmp"), is_scratch("a-study.tmp")
-    (True, False)
-    """
-    return name.startswith(".") and name.endswith(SCRATCH)
+        """Bytes in each of the files, None where there is no regular file."""
 
 
 def inside(path: str) -> str:
@@ -103,10 +103,9 @@ class MemoryFiles:
         mine = content, time.time()
         return self._content.setdefault(inside(path), mine) is mine
 
-    def delete(self, path: str) -> None:
-        for found in [*self.files(path)]:
-            self._content.pop(found.path, None)
-        self._content.pop(inside(path), None)
+    def delete(self, path: str, *others: str) -> None:
+        for each in (path, *others):
+            self._content.pop(inside(each), None)
 
     def folders(self, path: str) -> Iterator[str]:
         start = len(path) + 1 if path else 0

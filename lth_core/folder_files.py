@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from lth_core.errors import StoreError
-from lth_core.files import SCRATCH, Found, inside
+from lth_core.errors import StoreError, UnreadableFileError
+from lth_core.files import DEVICE, LINK, UNREADABLE, Found, inside
 
 TRIES = 10
 """Times that a file is asked for while another process replaces it or deletes its folder."""
@@ -21,28 +24,47 @@ TRIES = 10
 PAUSE = 0.001
 """Seconds at most before the second try, twice as long before each next one."""
 
+BROKEN = (
+    errno.ELOOP, errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ENXIO, errno.ENODEV,
+    errno.ENODATA, errno.EBADMSG, errno.EUCLEAN,
+)  # fmt: skip
+"""Errors of one file, not of the file system: a link, no permission, a bad sector, a device."""
+
 T = TypeVar("T")
+
+logger = logging.getLogger("lth")
 
 
 class FolderFiles:
-    """Files below a folder, local or NFS."""
+    """Files below a folder, local or NFS; the folder itself is never made.
+
+    Args:
+        root: may be a symbolic link; below it none is followed.
+        marker: name of a file in the root that must stay there for as long as this is used. A share
+            that was unmounted leaves an empty folder, which must not be taken for the store.
+    """
 
     exclusive = True
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], marker: str | None = None) -> None:
         self.root = Path(root).expanduser().absolute()
+        self._marker = self.root / marker if marker else None
 
     def read(self, path: str) -> bytes | None:
-        return self._looked_at(path, Path.read_bytes)
+        return self._looked_at(path, _content)
 
     def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
         target = self.root / inside(path)
 
         def place() -> None:
-            scratch = target.with_name(_scratch())
+            scratch = target.with_name(_scratch_name())
             try:
                 _fill(scratch, "wb", content, durable)
-                scratch.replace(target)
+                try:
+                    scratch.replace(target)
+                except IsADirectoryError:
+                    self._move_aside(target)
+                    scratch.replace(target)
                 if durable:
                     _sync_names(target.parent)
             except OSError:
@@ -69,57 +91,65 @@ class FolderFiles:
 
         return self._changed("write", path, place)
 
-    def delete(self, path: str) -> None:
-        target = self.root / inside(path)
-
-        def remove() -> None:
-            try:
+    def delete(self, path: str, *others: str) -> None:
+        def remove(target: Path) -> None:
+            if stat.S_ISREG(os.lstat(target).st_mode) and not self._is_behind_a_link(target):
                 target.unlink()
-            except (IsADirectoryError, PermissionError):
-                if not target.is_dir():
-                    raise
-                # Out of sight at once: a file that a process of this machine has open stays in
-                # its folder on NFS, as .nfs..., until it is closed.
-                away = target.rename(target.with_name(_scratch()))
-                shutil.rmtree(away, ignore_errors=True)
 
-        try:
-            _patiently(remove)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise self._complaint("delete", path, error) from None
-        with suppress(OSError):  # others are in it
-            if target.parent != self.root:
-                target.parent.rmdir()
+        for each in (path, *others):
+            try:
+                _patiently(partial(remove, self.root / inside(each)))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise self._complaint("delete", each, error) from None
+        folder = (self.root / path).parent
+        if not self._is_behind_a_link(folder):
+            while folder != self.root and _remove_if_empty(folder):
+                folder = folder.parent
 
     def folders(self, path: str) -> Iterator[str]:
         for entry in self._listed(path):
-            if not entry.name.startswith(".") and entry.is_dir():
+            if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
                 yield entry.name
 
     def files(self, path: str) -> Iterator[Found]:
+        there = self._looked_at(path, os.lstat) if path else None
+        if there and not stat.S_ISDIR(there.st_mode):
+            yield _found(path, there)
         for entry in self._listed(path):
             below = f"{path}/{entry.name}" if path else entry.name
-            if entry.is_dir():
-                yield from self.files(below)
+            if entry.is_dir(follow_symlinks=False):
+                try:
+                    yield from self.files(below)
+                except UnreadableFileError:
+                    yield Found(below, 0, 0, UNREADABLE)
             elif not entry.name.startswith(".nfs"):  # what NFS keeps of an open, deleted file
-                found = self._looked_at(below, os.stat)
-                if found:  # not deleted since it was listed
-                    yield Found(below, found.st_size, found.st_mtime)
+                there = self._looked_at(below, os.lstat)
+                if there:  # not deleted since it was listed
+                    yield _found(below, there)
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
-        found = (self._looked_at(path, os.stat) for path in paths)
-        return [None if each is None else each.st_size for each in found]
+        found = (self._looked_at(path, os.lstat) for path in paths)
+        return [each.st_size if each and stat.S_ISREG(each.st_mode) else None for each in found]
 
     def _listed(self, path: str) -> list[os.DirEntry[str]]:
+        """What is in a folder; nothing where there is none.
+
+        Raises:
+            UnreadableFileError: it cannot be listed.
+            StoreError: the root is gone.
+        """
+        folder = self.root / inside(path) if path else self.root
+        if path and (self._is_behind_a_link(folder) or os.path.islink(folder)):
+            return []
         try:
-            folder = self.root / inside(path) if path else self.root
             return _patiently(lambda: list(os.scandir(folder)))
         except (FileNotFoundError, NotADirectoryError):
+            self._check_marker("list", path)
             return []
         except OSError as error:
-            raise self._complaint("list", path, error) from None
+            raise self._broken("list", path, error) from None
 
     def _looked_at(self, path: str, look: Callable[[Path], T]) -> T | None:
         """What a look at a file gives; None where there is none.
@@ -129,29 +159,86 @@ class FolderFiles:
         target = self.root / inside(path)
         for _ in range(TRIES):
             try:
+                if self._is_behind_a_link(target):
+                    raise OSError(errno.ELOOP, "is behind a symbolic link")
                 return _patiently(lambda: look(target))
             except (FileNotFoundError, NotADirectoryError):
                 beside = self._listed(path.rpartition("/")[0])
                 if all(entry.name != target.name for entry in beside):
                     return None
-            except IsADirectoryError:
-                return None
             except OSError as error:
-                raise self._complaint("read", path, error) from None
+                raise self._broken("read", path, error) from None
         return None
+
+    def _is_behind_a_link(self, target: Path) -> bool:
+        """Whether a folder between the root and a file is a symbolic link."""
+        above = target.relative_to(self.root).parts[:-1]
+        folder, links = str(self.root), False
+        for part in above:
+            folder = f"{folder}/{part}"
+            links = links or os.path.islink(folder)
+        return links
 
     def _changed(self, verb: str, path: str, change: Callable[[], T]) -> T:
         """Make a change in a folder that is made where there is none, also if it goes meanwhile."""
-        parent = (self.root / path).parent
+        folder = (self.root / path).parent
 
         def made() -> T:
-            parent.mkdir(parents=True, exist_ok=True)
+            self._make(folder)
             return change()
 
         try:
             return _patiently(made, errno.ESTALE, errno.ENOENT, errno.EEXIST)
         except OSError as error:
+            self._check_marker(verb, path)
             raise self._complaint(verb, path, error) from None
+
+    def _make(self, folder: Path) -> None:
+        """Make a folder and those above it, but not the root; what is in its place moves aside."""
+        if folder == self.root:
+            return
+        self._make(folder.parent)
+        try:
+            mode = os.lstat(folder).st_mode
+        except FileNotFoundError:
+            self._check_marker("write", str(folder.relative_to(self.root)))
+            folder.mkdir(exist_ok=True)
+            return
+        if stat.S_ISDIR(mode):
+            return
+        if folder.parent == self.root:  # `status` may be a file of the user's
+            raise OSError(errno.ENOTDIR, "what is there is no folder of the store")
+        self._move_aside(folder)
+        folder.mkdir(exist_ok=True)
+
+    def _move_aside(self, target: Path) -> None:
+        """Rename what is in the way; it is not the store's, so it is not deleted."""
+        aside = target.rename(target.with_name(f"{target.name}.aside-{uuid.uuid4().hex[:8]}"))
+        logger.warning("store %s: %s was in the way; it is %s now", self.root, target, aside.name)
+
+    def _check_marker(self, verb: str, path: str) -> None:
+        """See that the store is still in its folder.
+
+        Raises:
+            StoreError: it is not.
+        """
+        if self._marker is None:
+            return
+        marker = self._marker
+        try:
+            _patiently(lambda: os.lstat(marker))
+        except OSError as error:
+            raise StoreError(
+                f"store {self.root}: cannot {verb} {path or 'it'}: the store is gone, its "
+                f"{marker.name} cannot be found ({error.strerror})"
+            ) from None
+
+    def _broken(self, verb: str, path: str, error: OSError) -> StoreError:
+        """The error of one file, or of the whole store."""
+        self._check_marker(verb, path)
+        if path and error.errno in BROKEN and os.access(self.root, os.R_OK | os.X_OK):
+            return UnreadableFileError(path, str(error.strerror))
+        return self._complaint(verb, path, error)
 
     def _complaint(self, verb: str, path: str, error: OSError) -> StoreError:
         free = ""
@@ -160,8 +247,38 @@ class FolderFiles:
         return StoreError(f"store {self.root}: cannot {verb} {path} ({error.strerror}{free})")
 
 
-def _scratch() -> str:
-    return f".{uuid.uuid4().hex}{SCRATCH}"
+def _content(path: Path) -> bytes:
+    """A regular file's content; neither a link is followed nor a FIFO waited for."""
+    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EISDIR, "is no regular file")
+        with os.fdopen(number, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(number)
+
+
+def _found(path: str, there: os.stat_result) -> Found:
+    if stat.S_ISREG(there.st_mode):
+        return Found(path, there.st_size, there.st_mtime)
+    return Found(path, 0, there.st_mtime, LINK if stat.S_ISLNK(there.st_mode) else DEVICE)
+
+
+def _remove_if_empty(folder: Path) -> bool:
+    try:
+        folder.rmdir()
+        return True
+    except OSError:  # it is gone, or there are other files in it
+        with suppress(OSError):
+            # NFS keeps a deleted file as .nfs... while a process of this machine has it open.
+            if all(name.startswith(".nfs") for name in os.listdir(folder)):
+                folder.rename(folder.with_name(_scratch_name()))
+        return False
+
+
+def _scratch_name() -> str:
+    return f".{uuid.uuid4().hex}.tmp"
 
 
 def _fill(target: Path, mode: str, content: bytes, durable: bool) -> None:

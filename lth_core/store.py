@@ -15,19 +15,23 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lth_core.arrow_files import s3_files
-from lth_core.errors import CorruptEntryError, SpecError, StoreError
-from lth_core.files import Files, MemoryFiles, inside
+from lth_core.errors import CorruptEntryError, SpecError, StoreError, UnreadableFileError
+from lth_core.files import FILE, Files, Found, MemoryFiles, inside
 from lth_core.folder_files import FolderFiles
+from lth_core.kinds import KINDS, is_key, key_of
 from lth_core.secrets import without_login
 from lth_core.spec import canonical_json
 
 MANIFEST = "entry.json"
+MARKER = "lth-store.json"
+"""The file in the root of a store that tells it from any other folder."""
+FORMAT = "lth-store/1"
 S3 = "s3://BUCKET/PREFIX"
 
 _FILE = re.compile(r"\w[\w.-]*")
@@ -52,7 +56,7 @@ class Entry:
             CorruptEntryError: it is missing or altered.
         """
         path = f"{self._folder}/{self.blobs[name]['file']}"
-        content = self._files.read(path)
+        content = _read(self._files, path)
         if content is None or hashlib.sha256(content).hexdigest() != self.blobs[name]["sha256"]:
             raise CorruptEntryError(f"{path}: does not match its checksum")
         return content
@@ -94,18 +98,18 @@ class Store:
         """The entry, or None where it is missing.
 
         Raises:
-            CorruptEntryError: entry.json is torn, altered or another entry's, or a blob is missing
-                or cut short.
+            CorruptEntryError: entry.json is torn, altered, unreadable or another entry's, or a blob
+                is missing or cut short.
         """
         path = f"{kind}/{digest}/{MANIFEST}"
-        content, before = self.files.read(path), None
+        content, before = _read(self.files, path), None
         while content is not None:
             if entry := self._entry(kind, digest, content):
                 break
             if content == before:
                 raise CorruptEntryError(f"{path}: is torn or altered")
             # A remote file that was replaced while it was read is torn once, not twice.
-            before, content = content, self.files.read(path)
+            before, content = content, _read(self.files, path)
         else:
             return None
         listed = {f"{kind}/{digest}/{b['file']}": b["size"] for b in entry.blobs.values()}
@@ -138,9 +142,11 @@ class Store:
         return Entry(meta, blobs, self.files, folder)
 
     def delete(self, kind: str, digest: str) -> None:
-        """Remove an entry, its manifest first: cut short, it is missing all the same."""
-        self.files.delete(f"{kind}/{digest}/{MANIFEST}")
-        self.files.delete(f"{kind}/{digest}")
+        """Remove an entry's own files, its manifest first: cut short, the entry is missing."""
+        folder = f"{kind}/{digest}"
+        self.files.delete(f"{folder}/{MANIFEST}")
+        if left := [found.path for found in self.own_files(folder)]:
+            self.files.delete(*left)
 
     def has(self, kind: str, digest: str) -> bool:
         """Whether a sound entry is there."""
@@ -150,12 +156,40 @@ class Store:
             return False
 
     def digests(self, kind: str) -> list[str]:
-        """Digests of a kind's entries, sorted."""
-        return sorted(self.files.folders(kind))
+        """Names of a kind's entries, sorted."""
+        return sorted(name for name in self.files.folders(kind) if is_key(kind, name))
 
     def kinds(self) -> list[str]:
         """Kinds of which there are entries, sorted."""
-        return sorted(self.files.folders(""))
+        return sorted(kind for kind in self.files.folders("") if kind in KINDS)
+
+    def own_files(self, path: str = "") -> Iterator[Found]:
+        """Files below a kind or an entry, by default all, that a store can have written itself."""
+        return (found for found in self._files_below(path) if _is_own(found))
+
+    def foreign_files(self) -> Iterator[Found]:
+        """Whatever else is in the folders of the store's kinds; it is never read or deleted."""
+        return (found for found in self._files_below("") if not _is_own(found))
+
+    def _files_below(self, path: str) -> Iterator[Found]:
+        for each in [path] if path else KINDS:
+            yield from self.files.files(each)
+
+
+def _is_own(found: Found) -> bool:
+    return found.what == FILE and key_of(found.path) is not None
+
+
+def _read(files: Files, path: str) -> bytes | None:
+    """A file of an entry.
+
+    Raises:
+        CorruptEntryError: it cannot be read, though others can.
+    """
+    try:
+        return files.read(path)
+    except UnreadableFileError as error:
+        raise CorruptEntryError(str(error)) from None
 
 
 def store_clock(store: Store) -> float:
@@ -170,7 +204,7 @@ def store_clock(store: Store) -> float:
     try:
         found = next(store.files.files(folder), None)
     finally:
-        store.files.delete(folder)
+        store.files.delete(f"{folder}/now")
     if found is None:
         raise StoreError(f"store: {folder}/now was deleted as soon as it was written")
     return found.modified
@@ -194,8 +228,9 @@ def open_store(where: str | None, *, make: bool = True) -> Store:
     """The store at a place: a folder, ``s3://bucket/prefix``, or None for memory.
 
     Args:
-        make: make the folder, and see that it can be written to; False is for who only reads: a
-            folder that is not there is then an empty store, and stays away. Buckets are never made.
+        make: make a store where there is none, and see that it can be written to; False is for who
+            only reads: a place without a store is then an empty store, and stays as it is. Buckets
+            are never made.
 
     Raises:
         SpecError: another kind of place, or there are keys in the address.
@@ -203,15 +238,65 @@ def open_store(where: str | None, *, make: bool = True) -> Store:
     """
     if where is None:
         return Store()
+    files = _files_at(where)
+    if make:
+        if isinstance(files, FolderFiles):
+            _check_kinds(make_folder(files.root))
+        if files.read(MARKER) is None:
+            files.write(MARKER, canonical_json({"format": FORMAT}).encode())
+    return _guarded(files)
+
+
+def existing_store(where: str, field: str = "store") -> Store:
+    """The store that is at a place already.
+
+    Raises:
+        SpecError: another kind of place, or there is no store.
+        StoreError: the place cannot be reached.
+    """
+    files = _files_at(where)
+    if not _is_store(files):
+        kinds = ", ".join(sorted(KINDS))
+        rule = f"must be a store: there is neither {MARKER} nor an entry of {kinds}"
+        raise SpecError(field, rule, where)
+    return _guarded(files)
+
+
+def _files_at(where: str) -> Files:
     check_place(where)
     _, separator, place = where.partition("://")
-    if separator:
-        bucket, _, prefix = place.rstrip("/").partition("/")
-        return Store(s3_files(bucket, inside(prefix) if prefix else ""))
-    files = FolderFiles(where)
-    if make:
-        _make(files.root)
+    if not separator:
+        return FolderFiles(where)
+    bucket, _, prefix = place.rstrip("/").partition("/")
+    return s3_files(bucket, inside(prefix) if prefix else "")
+
+
+def _check_kinds(root: Path) -> None:
+    """See that the folder of each kind is one: behind a link, its entries would not be listed.
+
+    Raises:
+        StoreError: it is not.
+    """
+    for folder in (root / kind for kind in KINDS):
+        link = folder.is_symlink()
+        if link or (folder.exists() and not folder.is_dir()):
+            what = "a symbolic link; `store` itself may be one" if link else "a file"
+            raise StoreError(f"store {root}: {folder.name} must be a folder, not {what}")
+
+
+def _guarded(files: Files) -> Store:
+    """A store that notices when the folder that it is in goes away."""
+    if isinstance(files, FolderFiles) and files.read(MARKER) is not None:
+        files = FolderFiles(files.root, MARKER)
     return Store(files)
+
+
+def _is_store(files: Files) -> bool:
+    """Whether a marker or, of versions that wrote none, an entry named by a digest is there."""
+    if files.read(MARKER) is not None:
+        return True
+    keys = ((kind, key) for kind in KINDS for key in Store(files).digests(kind))
+    return any(files.sizes([f"{kind}/{key}/{MANIFEST}"]) != [None] for kind, key in keys)
 
 
 def check_place(where: str, field: str = "store") -> None:
@@ -232,7 +317,12 @@ def check_place(where: str, field: str = "store") -> None:
         raise SpecError(field, rule, where if set(":@?#").isdisjoint(place) else "s3://***", known)
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> Path:
+    """A folder, made where there is none.
+
+    Raises:
+        StoreError: it cannot be made, or not be written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -242,3 +332,4 @@ def _make(folder: Path) -> None:
         ) from None
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise StoreError(f"store: {folder} cannot be written to (no permission)")
+    return folder

@@ -21,7 +21,7 @@ from lth_core.errors import LaunchError
 from lth_core.reading import read_entry
 from lth_core.store import Store, open_store
 from sweeps.records import TRIALS
-from sweeps.status import KIND
+from sweeps.status import STATUS, status_key
 
 EVERY = 0.5
 """Seconds from one look to the next."""
@@ -140,7 +140,7 @@ def resident(process: int) -> float:
 
 def trials_done(store: Store, study: str) -> int:
     """Trials of a sweep that have ended, as it says itself."""
-    return read_entry(store, KIND, study, lambda entry: int(entry.meta["done"])) or 0
+    return read_entry(store, STATUS, status_key(study), lambda entry: int(entry.meta["done"])) or 0
 
 
 def growth(seen: Sequence[Seen], trials: int) -> float | None:

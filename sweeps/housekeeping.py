@@ -9,20 +9,19 @@ from dataclasses import dataclass
 
 from lth_core.errors import CorruptEntryError, StoreError
 from lth_core.faults import CLAIMS
-from lth_core.files import Found, is_scratch
+from lth_core.files import Found
+from lth_core.kinds import is_scratch, key_of
 from lth_core.reading import side_by_side
 from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
 from sweeps.needs import Key, Needs, entries_of, find_needs, study_of
 from sweeps.records import STUDIES, TRIALS
+from sweeps.status import STATUS
 
 KEPT = ("trainings", "points", "measures", "checkpoints")
 """Kinds of entries that are named by the digest of a recipe: a study needs them or not."""
 
 PASSING = ("checkpoints", CLAIMS)
 """Kinds that are over once the training of the same digest is done."""
-
-STATUS = "status"
-"""The kind that is named by a study."""
 
 LOOK_AGAIN = 1.0
 """Seconds of removing after which it is looked again for studies that have come; more where
@@ -80,12 +79,11 @@ def collect(
 
 
 def by_entry(store: Store) -> Held:
-    """Every file of a store."""
+    """Every file of a store that it can have written itself."""
     held: Held = defaultdict(list)
-    for found in store.files.files(""):
-        kind, *rest = found.path.split("/")
-        if len(rest) > 1 and not kind.startswith("."):
-            held[kind, rest[0]].append(found)
+    for found in store.own_files():
+        if key := key_of(found.path):
+            held[key].append(found)
     return dict(held)
 
 
@@ -119,7 +117,7 @@ def _garbage(
         kind, digest = key
         over = kind in PASSING and ("trainings", digest) in entries
         lost = kind in (*KEPT, CLAIMS) and not needed_by(key, entries.get(key), needed)
-        nobodys = kind == STATUS and digest not in needs.digests
+        nobodys = kind == STATUS and study_of(digest) not in needs.digests
         if over or lost or nobodys or is_scratch(digest):
             if all(found.modified <= limit for found in files):
                 yield Garbage(key, tuple(files), whole=True)
@@ -186,13 +184,12 @@ def _removed(
 def _remove(store: Store, garbage: Garbage, limit: float) -> bool:
     """Remove it, unless somebody has written it again since it was looked at."""
     kind, digest = garbage.key
-    if any(found.modified > limit for found in store.files.files(f"{kind}/{digest}")):
+    if any(found.modified > limit for found in store.own_files(f"{kind}/{digest}")):
         return False
     if garbage.whole:
         store.delete(kind, digest)
     else:
-        for found in garbage.files:
-            store.files.delete(found.path)
+        store.files.delete(*(found.path for found in garbage.files))
     return True
 
 

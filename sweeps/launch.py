@@ -21,11 +21,12 @@ from rich.console import Console
 from lth_core import data
 from lth_core.errors import StoreError, TrackingError
 from lth_core.reading import side_by_side
-from lth_core.store import Store
+from lth_core.store import Store, open_store
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
 from sweeps.axes import base_values, cells, spec_of
 from sweeps.cluster import check_greets, joined
+from sweeps.completeness import missing_work
 from sweeps.config import Study
 from sweeps.interrupts import ended_at_once, ended_gently
 from sweeps.plan import Plan, Trial, is_stored, make_plan
@@ -69,8 +70,7 @@ def launch(study: Study, console: Console, address: str | None, using: ExitStack
     plan = make_plan(study)
     if address is None:
         check_data(plan)
-    trainer = make_trainer(absolute(study.store))
-    outcome = Outcome()
+    trainer, outcome = sweep_trainer(study), Outcome()
     setting = make_setting(study, outcome)
     register(trainer.store, study)  # one that takes nothing says so before Ray starts
     adaptive = study.search.algorithm == "optuna"
@@ -83,7 +83,27 @@ def launch(study: Study, console: Console, address: str | None, using: ExitStack
     if missing:
         _sweep(plan, list(missing.values()), setting, trainer, console, outcome, lanes)
     _tell(plan, missing, setting, trainer)
+    check_records(study, plan.trials, trainer.store, outcome)
     return outcome
+
+
+def check_records(study: Study, trials: Sequence[Trial], store: Store, outcome: Outcome) -> None:
+    """Count trials as failed that ended without an error, and whose records the store has not got:
+    the folder was moved, or something else deletes in it."""
+    failed = {name for name, _ in outcome.failures}
+    records = load_records(store, study.name, trials)
+    for missing in missing_work(trials, records, study.stop, study.tolerance):
+        if missing.trial not in failed:
+            there = f"{missing.levels} of {missing.planned} levels"
+            why = f"store: has records of {there}, though the trial ended; sweep again"
+            outcome.failures.append((missing.trial, why))
+
+
+def sweep_trainer(study: Study) -> Trainer:
+    """The driver's trainer; its store is made where there is none, which workers never do."""
+    store = absolute(study.store)
+    open_store(store)
+    return make_trainer(store)
 
 
 def join(study: Study, setting: Setting, address: str | None, using: ExitStack) -> int:

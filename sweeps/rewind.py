@@ -24,10 +24,10 @@ from sweeps.answers import Answer
 from sweeps.axes import Fields, base_values, spec_of
 from sweeps.cluster import check_greets
 from sweeps.config import Stop, Study
-from sweeps.launch import Outcome, absolute, check_data, fit, join, make_setting, standing_of
+from sweeps.launch import Outcome, check_data, fit, join, make_setting, standing_of, sweep_trainer
 from sweeps.plan import Trial, make_plan
 from sweeps.records import register
-from sweeps.trainable import Setting, make_trainer
+from sweeps.trainable import Setting
 
 
 @dataclass(kw_only=True)
@@ -179,7 +179,7 @@ def find_rewinds(
     plan = make_plan(study)
     if address is None:
         check_data(plan)
-    trainer, outcome = make_trainer(absolute(study.store)), Outcome()
+    trainer, outcome = sweep_trainer(study), Outcome()
     setting = replace(make_setting(study, outcome), stop=Stop())
     register(trainer.store, study)
     search = Search(study, trainer)

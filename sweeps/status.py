@@ -10,11 +10,13 @@ from typing import Any
 from lth_core.claims import is_dead
 from lth_core.errors import SpecError
 from lth_core.reading import check, read_entry
+from lth_core.spec import sha256
 from lth_core.store import MANIFEST, Entry, Store, store_time
 from sweeps.config import Study
 from sweeps.estimate import duration
 
-KIND = "status"
+STATUS = "status"
+"""Kind of store entry."""
 SILENT = 60.0
 """Seconds after which a sweep that said nothing is taken to be dead."""
 STATES = ("running", "finished", "stopped")
@@ -49,6 +51,11 @@ class Status:
     driver: dict[str, Any] = field(default_factory=dict)
 
 
+def status_key(study: str) -> str:
+    """The entry of a study's status: like every entry's, its name ends in a digest."""
+    return f"{study}.{sha256(study)}"
+
+
 def save_status(store: Store, study: str, status: Status) -> None:
     """Keep it in place of the one before.
 
@@ -56,7 +63,7 @@ def save_status(store: Store, study: str, status: Status) -> None:
         StoreError: no space left, no permission, ...
     """
     said = asdict(status) | {"failures": [list(each) for each in status.failures[:MOST]]}
-    store.put(KIND, study, said)
+    store.put(STATUS, status_key(study), said)
 
 
 def load_status(store: Store, study: Study) -> dict[str, Any]:
@@ -65,7 +72,8 @@ def load_status(store: Store, study: Study) -> dict[str, Any]:
     Raises:
         SpecError: it was never swept into this store.
     """
-    said, folder = read_entry(store, KIND, study.name, _said), f"{KIND}/{study.name}"
+    key = status_key(study.name)
+    said, folder = read_entry(store, STATUS, key, _said), f"{STATUS}/{key}"
     times = {found.path: found.modified for found in store.files.files(folder)}
     written = times.get(f"{folder}/{MANIFEST}")
     if said is None or written is None:  # or it is taken out right now

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from lth_core.errors import SpecError
-from lth_core.store import S3, Store, open_store, store_clock
+from lth_core.store import S3, Store, existing_store, store_clock
 from sweeps.console import AsJson, out, print_json
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ Where = Annotated[
     str, typer.Argument(metavar="[STORE]", help="A folder, s3://BUCKET/PREFIX, or a study's.")
 ]
 HERE = "./lth-store"
+
+MOST_FOREIGN = 100
+"""Files that are not the store's which `lth store verify` names."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -84,6 +87,7 @@ def store_verify(
         if left:
             said = f"{left} left, where a sweep may be writing; --older 0s removes that too."
             out.print(said, markup=False)
+        _print_foreign(store)
     if found:
         raise typer.Exit(1)
 
@@ -124,9 +128,19 @@ def store_gc(
     out.print(table)
 
 
+def _print_foreign(store: Store) -> None:
+    """Name what the store has not written; it is no fault, unless it is in an entry's way."""
+    foreign = list(store.foreign_files())
+    for found in foreign[:MOST_FOREIGN]:
+        about = f"{found.path}: {found.what} that is not the store's, left alone"
+        out.print(about, soft_wrap=True, markup=False)
+    if (more := len(foreign) - MOST_FOREIGN) > 0:
+        out.print(f"... and {more:,} more that are not the store's", markup=False)
+
+
 def _removed(store: Store, fault: Fault, limit: float) -> bool:
     """Delete a faulty entry, unless any of it was written since."""
-    written = store.files.files(f"{fault.kind}/{fault.digest}")
+    written = store.own_files(f"{fault.kind}/{fault.digest}")
     if any(found.modified > limit for found in written):
         return False
     store.delete(fault.kind, fault.digest)
@@ -150,10 +164,7 @@ def the_store(where: str) -> Store:
             if error.field != "STUDY":
                 raise
             raise SpecError("STORE", "is neither a store nor a study", where, known) from None
-    store = open_store(place, make=False)
-    if not store.kinds():
-        raise SpecError("STORE", "must be a store with something in it", place, known)
-    return store
+    return existing_store(place, "STORE")
 
 
 def human(size: int) -> str:

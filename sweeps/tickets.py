@@ -9,7 +9,7 @@ from typing import Any
 from lth_core.errors import SpecError
 from lth_core.lottery import levels
 from lth_core.resolve import resolve
-from lth_core.store import Store, open_store
+from lth_core.store import existing_store
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
 from sweeps.reader import parse_spec
@@ -28,7 +28,7 @@ def export(store: str, digest: str, output: Path) -> Ticket:
     """
     if len(digest) < SHORTEST:
         raise SpecError("DIGEST", f"must have at least {SHORTEST} characters", digest)
-    opened = _existing(store)
+    opened = existing_store(store, "--store")
     hits = {
         record["ticket_digest"]: (about["spec"], record["level"], record["branch"])
         for about in every_trial(opened)
@@ -50,7 +50,7 @@ def listing(store: str) -> list[dict[str, Any]]:
     """The record of every ticket, once each."""
     found = {
         record["ticket_digest"]: record
-        for about in every_trial(_existing(store))
+        for about in every_trial(existing_store(store, "--store"))
         for record in about["records"]
     }
     return list(found.values())
@@ -75,10 +75,3 @@ def about(path: Path) -> dict[str, str]:
         "seed": str(ticket.spec.seed),
         "shapes": json.dumps({name: list(m.shape) for name, m in ticket.mask.items()}),
     }
-
-
-def _existing(store: str) -> Store:
-    opened = open_store(store, make=False)
-    if not opened.kinds():
-        raise SpecError("--store", "must be a store with something in it", store)
-    return opened

@@ -14,7 +14,7 @@ from lth_core import find_tickets
 from lth_core.errors import LthError, PreemptedError
 from lth_core.reading import in_short
 from lth_core.results import LevelResult
-from lth_core.store import open_store
+from lth_core.store import existing_store
 from lth_core.train import CHECKPOINT_EVERY, Trainer
 from lth_core.when import method
 from sweeps.config import Stop
@@ -110,8 +110,12 @@ def trial_line(trial: Trial, rows: Sequence[Record]) -> str:
 
 @lru_cache(maxsize=1)
 def make_trainer(store: str, checkpoint_every: float = CHECKPOINT_EVERY) -> Trainer:
-    """This process's trainer; a reused worker keeps it and its data."""
-    return Trainer(open_store(store), checkpoint_every=checkpoint_every)
+    """This process's trainer; a reused worker keeps it and its data.
+
+    Raises:
+        SpecError: the store is not there.
+    """
+    return Trainer(existing_store(store), checkpoint_every=checkpoint_every)
 
 
 def use_threads(cpu: float) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from lth_core.store import MANIFEST, Entry, Store
 from lth_core.train.keeping import MASK, STATE
-from sweeps.housekeeping import STATUS, by_entry, needed_by, read_entries
+from sweeps.housekeeping import by_entry, needed_by, read_entries
 from sweeps.needs import Key, Needs, study_of
 from sweeps.records import STUDIES, TRIALS
+from sweeps.status import STATUS
 
 CONTENT = {
     name.partition(".")[0]: content
@@ -70,8 +71,6 @@ def usage(store: Store, needs: Needs) -> list[Usage]:
 
 def _owners(key: Key, entry: Entry | None, needs: Needs) -> list[str]:
     """The studies that an entry is there for."""
-    if key[0] in (STUDIES, TRIALS):
+    if key[0] in (STUDIES, TRIALS, STATUS):
         return [study_of(key[1])]
-    if key[0] == STATUS:
-        return [key[1]]
     return [name for name, digests in needs.digests.items() if needed_by(key, entry, digests)]

@@ -10,10 +10,9 @@ import yaml
 
 from lth_core.errors import SpecError
 from lth_core.folder_files import FolderFiles
-from lth_core.store import open_store
+from lth_core.store import make_folder
 from sweeps.config import Study
 from sweeps.reader import read_study
-from sweeps.records import register
 
 
 def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False) -> Study:
@@ -49,16 +48,13 @@ def presets_with_reference() -> list[str]:
 
 
 def remember(study: Study) -> None:
-    """Keep the study as it is swept, overrides and all, for the commands that come after.
-
-    Its folder has it by name; the store has it, so that everybody's store knows who needs what.
+    """Keep the study in its folder as it is swept, overrides and all, for the commands to come.
 
     Raises:
-        StoreError: its folder or the store cannot be written to.
+        StoreError: the folder cannot be written to.
     """
     said = yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False)
-    register(open_store(study.store), study)
-    FolderFiles(study.folder()).write("study.yaml", said.encode())
+    FolderFiles(make_folder(study.folder())).write("study.yaml", said.encode())
 
 
 def remembered(name: str) -> Path | None:

@@ -13,7 +13,7 @@ import pytest
 
 from lth_core.files import Files, MemoryFiles
 from lth_core.folder_files import FolderFiles
-from lth_core.store import open_store
+from lth_core.store import make_folder, open_store
 
 PLACES = ["memory", "folder", "nfs", "s3"]
 
@@ -38,7 +38,7 @@ class Nfs:
         self._stat, self._unlink = os.stat, os.unlink
         self._off = False
         for module, name in (
-            (os, "stat"), (io, "open"), (os, "mkdir"), (os, "scandir"), (os, "unlink"),
+            (os, "stat"), (os, "lstat"), (os, "open"), (io, "open"), (os, "mkdir"), (os, "scandir"), (os, "unlink"),
             (os, "replace"),
         ):  # fmt: skip
             self._lay_over(module, name)
@@ -94,6 +94,15 @@ class Nfs:
         self._looked_up(full)
         return real(*args, **kwargs)
 
+    def _os_lstat(self, real: Any, full: str, *args: Any, **kwargs: Any) -> Any:
+        self._looked_up(full)
+        return real(*args, **kwargs)
+
+    def _os_open(self, real: Any, full: str, path: Any, flags: int, *args: Any) -> Any:
+        if not flags & (os.O_DIRECTORY | os.O_CREAT):
+            self._looked_up(full)
+        return real(path, flags, *args)
+
     def _io_open(self, real: Any, full: str, path: Any, mode: str = "r", *args: Any) -> Any:
         if mode[0] == "r":
             self._looked_up(full)
@@ -125,7 +134,7 @@ class Nfs:
 @pytest.fixture
 def nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nfs:
     """`tmp_path/nfs`, seen through NFS."""
-    return Nfs(tmp_path / "nfs", monkeypatch)
+    return Nfs(make_folder(tmp_path / "nfs"), monkeypatch)
 
 
 @pytest.fixture(params=PLACES)
@@ -134,7 +143,7 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
     if request.param == "memory":
         return MemoryFiles()
     if request.param == "s3":
-        return open_store(request.getfixturevalue("s3")).files
+        return open_store(request.getfixturevalue("s3"), make=False).files
     if request.param == "nfs":
         return FolderFiles(request.getfixturevalue("nfs").root)
-    return FolderFiles(tmp_path / "store")
+    return FolderFiles(make_folder(tmp_path / "store"))

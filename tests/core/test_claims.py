@@ -23,8 +23,9 @@ import sys, time
 from pathlib import Path
 from lth_core.claims import claimed
 from lth_core.folder_files import FolderFiles
+from lth_core.store import make_folder
 root, gate, seconds, lease = Path(sys.argv[1]), Path(sys.argv[2]), *map(float, sys.argv[3:])
-files = FolderFiles(root / "store")
+files = FolderFiles(make_folder(root / "store"))
 print("ready", flush=True)
 while not gate.exists():
     time.sleep(0.001)

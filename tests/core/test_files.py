@@ -82,10 +82,11 @@ def test_deleted_files_are_gone_and_emptied_folders_with_them(files: Files) -> N
         files.write(path, b"x")
     files.delete("a/one/x")
     assert sorted(each.path for each in files.files("a/one")) == ["a/one/y"]
-    files.delete("a/two")  # a folder with all in it
     files.delete("a/three/x")
-    assert list(files.folders("a")) == ["one"]
-    assert (files.read("a/one/x"), files.read("a/two/deep/x")) == (None, None)
+    files.delete("a/two/x", "a/two/y", "a/two/deep")  # a folder is never deleted with what is in it
+    assert sorted(files.folders("a")) == ["one", "two"]
+    assert (files.read("a/one/x"), files.read("a/two/deep/x")) == (None, b"x")
+    files.delete("a/two/deep/x")
     for path in ("a/one/x", "a/two", "never/was"):
         files.delete(path)
     assert [each.path for each in files.files("")] == ["a/one/y"]
@@ -237,18 +238,18 @@ def test_file_is_seen_though_it_was_remembered_as_absent(nfs: Nfs) -> None:
 
 
 def test_open_files_do_not_keep_a_deleted_entry(nfs: Nfs) -> None:
-    mine = Store(FolderFiles(nfs.root))
-    mine.put("k", "d", {}, BLOBS)
-    nfs.held = {str(path) for path in (nfs.root / "k/d").iterdir()}
-    mine.delete("k", "d")
-    assert mine.digests("k") == []
-    assert mine.get("k", "d") is None
+    mine, digest = Store(FolderFiles(nfs.root)), "d" * 64
+    mine.put("points", digest, {}, BLOBS)
+    nfs.held = {str(path) for path in (nfs.root / "points" / digest).iterdir()}
+    mine.delete("points", digest)
+    assert mine.digests("points") == []
+    assert mine.get("points", digest) is None
     with nfs.elsewhere():
         left = [path.name for path in nfs.root.rglob("*") if path.is_file()]
     assert set(left) <= {".nfs0001"}
     assert list(mine.files.files("")) == []
-    mine.put("k", "d", {}, BLOBS)
-    assert mine.has("k", "d")
+    mine.put("points", digest, {}, BLOBS)
+    assert mine.has("points", digest)
 
 
 # A disk that is full
@@ -426,19 +427,19 @@ def test_denied_access_is_an_error_that_says_so(
 def test_error_that_passes_is_tried_again_and_one_that_stays_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine, real, calls = FolderFiles(tmp_path), Path.read_bytes, [0]
+    mine, real, calls = FolderFiles(tmp_path), os.open, [0]
     mine.write("a/x", b"content")
 
     def stale(times: int) -> None:
         calls[0] = 0
 
-        def read(path: Path) -> bytes:
+        def open_stale(path: Path, flags: int) -> int:
             calls[0] += 1
             if calls[0] <= times:
                 raise OSError(errno.ESTALE, "Stale file handle")
-            return real(path)
+            return real(path, flags)
 
-        monkeypatch.setattr(Path, "read_bytes", read)
+        monkeypatch.setattr(os, "open", open_stale)
 
     stale(TRIES - 1)
     assert mine.read("a/x") == b"content"

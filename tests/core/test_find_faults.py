@@ -15,6 +15,7 @@ from lth_core.faults import find_faults
 from lth_core.files import MemoryFiles
 from lth_core.store import Store, open_store
 
+D, E = "d" * 64, "e" * 64
 SPEC = TicketSpec(
     model=ModelSpec(widths=(4,)),
     train=TrainSpec(steps="10it", evaluate_every="10it"),
@@ -34,7 +35,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stored(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in folder.rglob("*/*") if path.is_file())
 
 
 def test_store_of_a_search_has_no_faults(searched: Path) -> None:
@@ -148,19 +149,19 @@ def test_training_that_counts_other_survivors_than_it_has_is_a_fault(
 
 def test_blob_that_is_no_safetensors_is_a_fault() -> None:
     store = Store()
-    store.put("checkpoints", "d", {}, {"run.safetensors": b"not that"})
-    store.put("checkpoints", "e", {}, {"run.safetensors": save({"a": torch.ones(2)})})
+    store.put("checkpoints", D, {}, {"run.safetensors": b"not that"})
+    store.put("checkpoints", E, {}, {"run.safetensors": save({"a": torch.ones(2)})})
     (fault,) = find_faults(store)
-    assert fault.digest == "d"
+    assert fault.digest == D
 
 
 def test_checkpoint_whose_saving_was_cut_off_is_no_fault_and_a_torn_one_is() -> None:
     store, blob = Store(), "run-0123456789abcdef.safetensors"
     for kind in ("checkpoints", "trainings"):
-        store.files.write(f"{kind}/cut-off/{blob}", b"x")
-    store.files.write("checkpoints/torn/entry.json", b"{")
+        store.files.write(f"{kind}/{D}/{blob}", b"x")
+    store.files.write(f"checkpoints/{E}/entry.json", b"{")
     found = {(fault.kind, fault.digest) for fault in find_faults(store)}
-    assert found == {("trainings", "cut-off"), ("checkpoints", "torn")}
+    assert found == {("trainings", D), ("checkpoints", E)}
 
 
 def test_trainings_that_were_exchanged_are_faults(
@@ -194,7 +195,7 @@ def test_faults_that_are_removed_are_made_again(written: tuple[Store, str]) -> N
 
 def test_claims_are_no_entries() -> None:
     store = Store()
-    store.files.create("claims/d/claim.json", b"{}")
+    store.files.create(f"claims/{D}/claim.json", b"{}")
     assert list(find_faults(store)) == []
 
 
@@ -215,12 +216,13 @@ class Meanwhile(MemoryFiles):
 def test_what_is_written_or_deleted_while_it_is_looked_at_is_no_fault() -> None:
     files = Meanwhile()
     store, manifest = Store(files), "measures/{}/entry.json"
-    for digest in ("begun", "over", "torn"):
+    begun, over, torn = D, E, "f" * 64
+    for digest in (begun, over, torn):
         store.files.write(f"measures/{digest}/state-0123456789abcdef.safetensors", b"x")
     files.happens = {
-        manifest.format("begun"): lambda: store.put("measures", "begun", {}),
-        manifest.format("over"): lambda: store.delete("measures", "over"),
+        manifest.format(begun): lambda: store.put("measures", begun, {}),
+        manifest.format(over): lambda: store.delete("measures", over),
     }
     (fault,) = find_faults(store)
-    assert fault.digest == "torn"
+    assert fault.digest == torn
     assert not files.happens

@@ -19,10 +19,12 @@ from lth_core.errors import CorruptEntryError, SpecError, StoreError
 from lth_core.files import Files, Found, MemoryFiles
 from lth_core.folder_files import FolderFiles
 from lth_core.spec import canonical_json
-from lth_core.store import Store, open_store, store_clock, store_time
+from lth_core.store import Store, make_folder, open_store, store_clock, store_time
 
 META = {"loss": [0.5, 0.25], "name": "dense", "nothing": None}
-BLOBS = {"state.safetensors": b"\x00" * 100 + b"\x01", "empty.bin": b""}
+BLOBS = {"state.safetensors": b"\x00" * 100 + b"\x01", "empty.safetensors": b""}
+K, D, D1, D2, E = "measures", *(letter * 64 for letter in ("d", "1", "2", "e"))
+"""A kind and keys of it."""
 
 
 # The contract of a store
@@ -30,42 +32,43 @@ BLOBS = {"state.safetensors": b"\x00" * 100 + b"\x01", "empty.bin": b""}
 
 def test_entry_comes_back_with_its_blobs(files: Files) -> None:
     store = Store(files)
-    assert store.get("trainings", "d1") is None
-    assert not store.has("trainings", "d1")
-    store.put("trainings", "d1", META, BLOBS)
-    entry = store.get("trainings", "d1")
+    assert store.get("trainings", D1) is None
+    assert not store.has("trainings", D1)
+    store.put("trainings", D1, META, BLOBS)
+    entry = store.get("trainings", D1)
     assert entry is not None
     assert entry.meta == META
     assert {name: entry.blob(name) for name in entry.blobs} == BLOBS
-    assert store.has("trainings", "d1")
-    assert not store.has("points", "d1")
+    assert store.has("trainings", D1)
+    assert not store.has("points", D1)
 
 
 def test_entry_written_twice_is_one_and_the_last(files: Files) -> None:
     store = Store(files)
     for meta in (META, META, {"other": 1}):
-        store.put("trainings", "d1", meta, BLOBS)
-    assert store.digests("trainings") == ["d1"]
-    assert store.get("trainings", "d1").meta == {"other": 1}  # type: ignore[union-attr]
+        store.put("trainings", D1, meta, BLOBS)
+    assert store.digests("trainings") == [D1]
+    assert store.get("trainings", D1).meta == {"other": 1}  # type: ignore[union-attr]
 
 
 def test_digests_are_listed_by_kind_and_sorted(files: Files) -> None:
     store = Store(files)
-    for kind, digest in (("a", "2"), ("a", "1"), ("b", "3")):
+    for kind, digest in ((K, D2), (K, D1), ("points", E)):
         store.put(kind, digest, {})
-    assert (store.digests("a"), store.digests("b"), store.digests("c")) == (["1", "2"], ["3"], [])
+    found = [store.digests(kind) for kind in (K, "points", "trainings")]
+    assert found == [[D1, D2], [E], []]
 
 
 def manifest(files: Files) -> str:
-    Store(files).put("k", "d", META, BLOBS)
-    return "k/d/entry.json"
+    Store(files).put(K, D, META, BLOBS)
+    return f"{K}/{D}/entry.json"
 
 
 def blob(files: Files) -> str:
-    Store(files).put("k", "d", META, BLOBS)
-    entry = Store(files).get("k", "d")
+    Store(files).put(K, D, META, BLOBS)
+    entry = Store(files).get(K, D)
     assert entry is not None
-    return f"k/d/{entry.blobs['state.safetensors']['file']}"
+    return f"{K}/{D}/{entry.blobs['state.safetensors']['file']}"
 
 
 @pytest.mark.parametrize("where", [manifest, blob])
@@ -75,21 +78,21 @@ def test_truncated_entry_counts_as_missing(
 ) -> None:
     path = where(files)
     files.write(path, files.read(path)[:left])  # type: ignore[index]
-    with pytest.raises(CorruptEntryError, match=r"k/d/"):
-        Store(files).get("k", "d")
-    assert not Store(files).has("k", "d")
+    with pytest.raises(CorruptEntryError, match=rf"{K}/{D}/"):
+        Store(files).get(K, D)
+    assert not Store(files).has(K, D)
 
 
 @given(st.data())
 def test_any_flipped_bit_of_an_entry_is_noticed(data: st.DataObject) -> None:
     files = MemoryFiles()
     for path in (manifest(files), blob(files)):
-        Store(files).put("k", "d", META, BLOBS)
+        Store(files).put(K, D, META, BLOBS)
         content = bytearray(files.read(path) or b"")
         content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
         files.write(path, bytes(content))
         with pytest.raises(CorruptEntryError):
-            Store(files).get("k", "d").blob("state.safetensors")  # type: ignore[union-attr]
+            Store(files).get(K, D).blob("state.safetensors")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -98,28 +101,28 @@ def test_any_flipped_bit_of_an_entry_is_noticed(data: st.DataObject) -> None:
 def test_anything_else_in_place_of_entry_json_is_corrupt(content: bytes, files: Files) -> None:
     files.write(manifest(files), content)
     with pytest.raises(CorruptEntryError, match=r"entry\.json: is torn or altered"):
-        Store(files).get("k", "d")
+        Store(files).get(K, D)
 
 
 def test_what_is_spelled_otherwise_is_altered(files: Files) -> None:
     """A flipped bit may leave the same number: 1e-05 is 1E-05."""
-    Store(files).put("k", "d", {"loss": 1e-05})
-    content = files.read("k/d/entry.json") or b""
-    files.write("k/d/entry.json", content.replace(b"1e-05", b"1E-05"))
+    Store(files).put(K, D, {"loss": 1e-05})
+    content = files.read(f"{K}/{D}/entry.json") or b""
+    files.write(f"{K}/{D}/entry.json", content.replace(b"1e-05", b"1E-05"))
     with pytest.raises(CorruptEntryError, match="is torn or altered"):
-        Store(files).get("k", "d")
+        Store(files).get(K, D)
 
 
 def test_blob_outside_its_entry_is_not_read(files: Files) -> None:
     store = Store(files)
-    store.put("k", "other", {}, BLOBS)
-    (name,) = (b["file"] for b in store.get("k", "other").blobs.values() if b["size"])  # type: ignore[union-attr]
-    store.put("k", "d", {}, {"state.safetensors": BLOBS["state.safetensors"]})
-    said = json.loads(files.read("k/d/entry.json") or b"")["entry"]
-    said["blobs"]["state.safetensors"]["file"] = f"../other/{name}"
-    files.write("k/d/entry.json", manifest_of(said))
+    store.put(K, E, {}, BLOBS)
+    (name,) = (b["file"] for b in store.get(K, E).blobs.values() if b["size"])  # type: ignore[union-attr]
+    store.put(K, D, {}, {"state.safetensors": BLOBS["state.safetensors"]})
+    said = json.loads(files.read(f"{K}/{D}/entry.json") or b"")["entry"]
+    said["blobs"]["state.safetensors"]["file"] = f"../{E}/{name}"
+    files.write(f"{K}/{D}/entry.json", manifest_of(said))
     with pytest.raises(CorruptEntryError, match="is torn or altered"):
-        store.get("k", "d")
+        store.get(K, D)
 
 
 def manifest_of(said: object) -> bytes:
@@ -128,11 +131,11 @@ def manifest_of(said: object) -> bytes:
     return f'{{"entry":{entry},"sha256":"{check}"}}'.encode()
 
 
-@pytest.mark.parametrize(("kind", "digest"), [("k", "e"), ("l", "d")])
+@pytest.mark.parametrize(("kind", "digest"), [(K, E), ("points", D)])
 def test_entries_that_were_exchanged_are_not_taken_for_each_other(
     kind: str, digest: str, files: Files
 ) -> None:
-    one, other = "k/d", f"{kind}/{digest}"
+    one, other = f"{K}/{D}", f"{kind}/{digest}"
     for folder in (one, other):
         Store(files).put(*folder.split("/"), {"of": folder}, BLOBS)
     held = [(found.path, files.read(found.path) or b"") for found in [*files.files("")]]
@@ -146,8 +149,8 @@ def test_entries_that_were_exchanged_are_not_taken_for_each_other(
 
 
 def test_entry_of_an_older_version_which_did_not_say_its_name_is_read(files: Files) -> None:
-    files.write("k/d/entry.json", manifest_of({"meta": META, "blobs": {}}))
-    entry = Store(files).get("k", "d")
+    files.write(f"{K}/{D}/entry.json", manifest_of({"meta": META, "blobs": {}}))
+    entry = Store(files).get(K, D)
     assert entry is not None
     assert entry.meta == META
 
@@ -159,28 +162,28 @@ def test_entry_replaced_while_it_is_read_is_read_again(tmp_path: Path) -> None:
         def read(self, path: str) -> bytes | None:
             content = super().read(path)
             if content and b"old" in content:
-                Store(FolderFiles(tmp_path)).put("k", "d", {"now": "longer than it was"})
+                Store(FolderFiles(tmp_path)).put(K, D, {"now": "longer than it was"})
                 new = super().read(path)
                 return new and new[: len(content)]
             return content
 
-    Store(FolderFiles(tmp_path)).put("k", "d", {"n": "old"})
-    entry = Store(Replaced(tmp_path)).get("k", "d")
+    Store(FolderFiles(tmp_path)).put(K, D, {"n": "old"})
+    entry = Store(Replaced(tmp_path)).get(K, D)
     assert entry is not None
     assert entry.meta == {"now": "longer than it was"}
 
 
 def test_deleted_entry_is_gone_and_can_come_again(files: Files) -> None:
     store = Store(files)
-    for digest in ("d1", "d2"):
-        store.put("k", digest, META, BLOBS)
-    store.delete("k", "d1")
-    store.delete("k", "never")
-    assert store.get("k", "d1") is None
-    assert store.digests("k") == ["d2"]
-    assert all(found.path.startswith("k/d2/") for found in files.files(""))
-    store.put("k", "d1", META, BLOBS)
-    assert store.has("k", "d1")
+    for digest in (D1, D2):
+        store.put(K, digest, META, BLOBS)
+    store.delete(K, D1)
+    store.delete(K, E)
+    assert store.get(K, D1) is None
+    assert store.digests(K) == [D2]
+    assert all(found.path.startswith(f"{K}/{D2}/") for found in files.files(""))
+    store.put(K, D1, META, BLOBS)
+    assert store.has(K, D1)
 
 
 def test_deletion_that_is_cut_short_leaves_no_half_of_an_entry(tmp_path: Path) -> None:
@@ -189,29 +192,30 @@ def test_deletion_that_is_cut_short_leaves_no_half_of_an_entry(tmp_path: Path) -
     class Killed(FolderFiles):
         left = 0
 
-        def delete(self, path: str) -> None:
-            if not self.left:
-                raise KeyboardInterrupt
-            self.left -= 1
-            super().delete(path)
+        def delete(self, path: str, *others: str) -> None:
+            for each in (path, *others):
+                if not self.left:
+                    raise KeyboardInterrupt
+                self.left -= 1
+                super().delete(each)
 
-    for number in range(2):
-        files = Killed(tmp_path / str(number))
-        Store(files).put("k", "d", META, BLOBS)
+    for number in range(3):
+        files = Killed(make_folder(tmp_path / str(number)))
+        Store(files).put(K, D, META, BLOBS)
         files.left = number
         with pytest.raises(KeyboardInterrupt):
-            Store(files).delete("k", "d")
-        assert Store(files).has("k", "d") == (number == 0)
-        assert (Store(files).get("k", "d") is None) == (number == 1)
+            Store(files).delete(K, D)
+        assert Store(files).has(K, D) == (number == 0)
+        assert (Store(files).get(K, D) is None) == (number > 0)
 
 
 def test_stores_clock_is_that_of_its_files(files: Files, tmp_path: Path) -> None:
     store = Store(files)
-    store.put("k", "d", {})
-    (written,) = (found.modified for found in files.files("k"))
+    store.put(K, D, {})
+    (written,) = (found.modified for found in files.files(K))
     assert abs(store_clock(store) - written) < 5
-    assert store.kinds() == ["k"]
-    assert [found.path for found in files.files("")] == ["k/d/entry.json"]
+    assert store.kinds() == [K]
+    assert [found.path for found in files.files("")] == [f"{K}/{D}/entry.json"]
 
 
 def test_who_asks_for_the_stores_clock_leaves_others_who_ask_alone(
@@ -252,10 +256,11 @@ WRITER = """
 import sys
 from lth_core.store import open_store
 store, me = open_store(sys.argv[1]), int(sys.argv[2])
+K, D = sys.argv[3:]
 for number in range(me, me + 12):
     content = b"x" * number
-    store.put("k", "d", {"n": number}, {"state.safetensors": content})
-    entry = store.get("k", "d")
+    store.put(K, D, {"n": number}, {"state.safetensors": content})
+    entry = store.get(K, D)
     assert entry is not None
     assert entry.blob("state.safetensors") == b"x" * entry.meta["n"]
 """
@@ -269,14 +274,14 @@ def test_writers_in_several_processes_leave_an_entry_sound(
     where = request.getfixturevalue("s3") if place == "s3" else str(tmp_path / "store")
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITER, where, str(1000 * n)], stderr=subprocess.PIPE
+            [sys.executable, "-c", WRITER, where, str(1000 * n), K, D], stderr=subprocess.PIPE
         )
         for n in range(3)
     ]
     for writer in writers:
         _, said = writer.communicate(timeout=120)
         assert writer.returncode == 0, said.decode()
-    entry = open_store(where).get("k", "d")
+    entry = open_store(where).get(K, D)
     assert entry is not None
     assert entry.blob("state.safetensors") == b"x" * entry.meta["n"]
 
@@ -331,11 +336,13 @@ def test_entry_json_says_everything_and_is_written_last(tmp_path: Path) -> None:
             super().write(path, content, durable=durable)
 
     files = Watched(tmp_path)
-    Store(files).put("k", "d", META, BLOBS)
-    assert files.written[-1] == "k/d/entry.json"
-    said = json.loads((tmp_path / "k/d/entry.json").read_bytes())["entry"]
+    Store(files).put(K, D, META, BLOBS)
+    assert files.written[-1] == f"{K}/{D}/entry.json"
+    said = json.loads((tmp_path / f"{K}/{D}/entry.json").read_bytes())["entry"]
     assert said["meta"] == META
-    assert {f"k/d/{listed['file']}" for listed in said["blobs"].values()} == set(files.written[:-1])
+    assert {f"{K}/{D}/{listed['file']}" for listed in said["blobs"].values()} == set(
+        files.written[:-1]
+    )
 
 
 def test_concurrent_writers_of_an_entry_leave_it_sound(files: Files) -> None:
@@ -345,11 +352,11 @@ def test_concurrent_writers_of_an_entry_leave_it_sound(files: Files) -> None:
     def write(first: int) -> None:
         try:
             for number in range(first, first + 25):
-                Store(files).put("k", "d", {"n": number}, {"state.safetensors": b"x" * number})
-                entry = Store(files).get("k", "d")
+                Store(files).put(K, D, {"n": number}, {"state.safetensors": b"x" * number})
+                entry = Store(files).get(K, D)
                 assert entry is not None
                 assert entry.blob("state.safetensors") == b"x" * entry.meta["n"]
-                assert Store(files).digests("k") == ["d"]
+                assert Store(files).digests(K) == [D]
         except Exception as error:  # noqa: BLE001  carried to the test's own thread
             failures.append(error)
 
@@ -367,8 +374,10 @@ def test_concurrent_writers_of_an_entry_leave_it_sound(files: Files) -> None:
 
 
 def test_writing_leaves_no_scratch_behind(tmp_path: Path) -> None:
-    Store(FolderFiles(tmp_path)).put("k", "d", META, BLOBS)
-    assert sorted(path.name for path in (tmp_path / "k/d").iterdir() if ".tmp" in path.name) == []
+    Store(FolderFiles(tmp_path)).put(K, D, META, BLOBS)
+    assert (
+        sorted(path.name for path in (tmp_path / f"{K}/{D}").iterdir() if ".tmp" in path.name) == []
+    )
 
 
 @pytest.mark.parametrize("where", ["gs://x", "s3://", "s3:///p", "file:///tmp/s"])
@@ -403,26 +412,26 @@ def test_bucket_that_cannot_be_one_is_refused(bucket: str) -> None:
 @pytest.mark.parametrize("prefix", ["a", "a/b/", ""])
 def test_stores_of_a_bucket_are_apart_by_prefix(s3: str, prefix: str) -> None:
     one, other = open_store(f"{s3}/{prefix}"), open_store(f"{s3}-other")
-    one.put("k", "d", META, BLOBS)
-    assert open_store(f"{s3}/{prefix}").has("k", "d")
-    assert not other.has("k", "d")
-    assert one.kinds() == ["k"]
+    one.put(K, D, META, BLOBS)
+    assert open_store(f"{s3}/{prefix}").has(K, D)
+    assert not other.has(K, D)
+    assert one.kinds() == [K]
 
 
 def test_store_that_is_only_read_is_not_made(tmp_path: Path, s3: str, s3_server: S3Server) -> None:
     before = len(s3_server.requests())
     for where in (str(tmp_path / "nowhere"), s3):
         store = open_store(where, make=False)
-        assert (store.kinds(), store.digests("k"), store.get("k", "d")) == ([], [], None)
+        assert (store.kinds(), store.digests(K), store.get(K, D)) == ([], [], None)
     assert not (tmp_path / "nowhere").exists()
     asked = {request.split()[0] for request in s3_server.requests()[before:]}
     assert asked == {"HEAD", "GET"}
 
 
 def test_open_store_is_a_folder_or_memory(tmp_path: Path) -> None:
-    open_store(str(tmp_path / "a" / "b")).put("k", "d", META)
-    assert open_store(str(tmp_path / "a" / "b")).has("k", "d")
-    assert not open_store(None).has("k", "d")
+    open_store(str(tmp_path / "a" / "b")).put(K, D, META)
+    assert open_store(str(tmp_path / "a" / "b")).has(K, D)
+    assert not open_store(None).has(K, D)
 
 
 @pytest.mark.parametrize(
@@ -437,6 +446,6 @@ def test_open_store_is_a_folder_or_memory(tmp_path: Path) -> None:
     ],
 )
 def test_entry_of_another_hand_is_corrupt_whatever_its_checksum(said: object, files: Files) -> None:
-    files.write("k/d/entry.json", manifest_of(said))
+    files.write(f"{K}/{D}/entry.json", manifest_of(said))
     with pytest.raises(CorruptEntryError, match="is torn or altered"):
-        Store(files).get("k", "d")
+        Store(files).get(K, D)

@@ -39,7 +39,7 @@ from sweeps.records import (
     save_records,
     searched_trials,
 )
-from sweeps.status import Status, lines, load_status, save_status
+from sweeps.status import Status, lines, load_status, save_status, status_key
 from sweeps.usage import usage
 from tracking import names
 from tracking.client import speaking
@@ -132,7 +132,7 @@ def status_said() -> Any:
 @fuzzed
 @given(altered(status_said()))
 def test_status(said: Any) -> None:
-    store = entry("status", "tiny", said)
+    store = entry("status", status_key("tiny"), said)
     survives("status entries", lambda: list(lines(load_status(store, STUDY))))
 
 

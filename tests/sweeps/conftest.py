@@ -12,6 +12,7 @@ from tiny import Called, Lth, StudyFile, StudyOf, search, tiny_fields
 from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.reader import parse_study
+from sweeps.records import register
 from sweeps.studies import remember
 
 
@@ -70,7 +71,9 @@ def swept_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = parse_study(tiny_fields({"axes.seed": [0, 1, 2], "store": str(folder / "lth-store")}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for _ in search(study, Trainer(open_store(study.store))):
+        store = open_store(study.store)
+        register(store, study)
+        for _ in search(study, Trainer(store)):
             pass
         remember(study)
     return folder

@@ -8,7 +8,7 @@ import pytest
 from lth_core.store import Store
 from sweeps import bench_sweep
 from sweeps.bench_sweep import Seen, growth, trials_done, watch
-from sweeps.status import KIND
+from sweeps.status import STATUS, status_key
 
 
 def test_growth_is_between_an_early_and_a_late_share_of_the_trials() -> None:
@@ -40,5 +40,5 @@ def test_process_is_looked_at_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> 
 def test_done_is_what_the_sweep_says_of_itself() -> None:
     store = Store()
     assert trials_done(store, "tiny") == 0
-    store.put(KIND, "tiny", {"done": 3})
+    store.put(STATUS, status_key("tiny"), {"done": 3})
     assert trials_done(store, "tiny") == 3

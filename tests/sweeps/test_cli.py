@@ -325,9 +325,9 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
         (["ticket", "export", "abc", "-o", "x"], "DIGEST: must have at least 6 characters"),
         (
             ["ticket", "export", "abcdef", "-o", "x"],
-            "--store: must be a store with something in it",
+            "--store: must be a store: there is neither lth-store.json nor an entry of",
         ),
-        (["ticket", "ls"], "--store: must be a store with something in it"),
+        (["ticket", "ls"], "--store: must be a store: there is neither lth-store.json nor an entry of"),
         (["ticket", "show", "nowhere"], "nowhere: is not a whole safetensors file"),
         (["ui", "digits"], "does not exist yet; sweep a study first"),
         (["ui"], "does not exist yet; sweep a study first"),
@@ -413,7 +413,7 @@ def test_cluster_that_is_not_there_is_told_before_mlflow_and_the_store_are_asked
     monkeypatch.setattr("sweeps.launch.make_setting", never)
     monkeypatch.setattr("sweeps.launch.make_trainer", never)
     monkeypatch.setattr("sweeps.rewind.make_setting", never)
-    monkeypatch.setattr("sweeps.rewind.make_trainer", never)
+    monkeypatch.setattr("sweeps.rewind.sweep_trainer", never)
     for command in ("sweep", "rewind"):
         complaint(lth(command, tiny_file({"axes.seed": [0, 1, 2]}), "--address", "127.0.0.1:1"))
     assert left_in(here) == ["tiny.yaml"]

@@ -26,9 +26,13 @@ from sweeps.needs import entries_of
 from sweeps.plan import make_plan
 from sweeps.reader import parse_study
 from sweeps.records import register
+from sweeps.status import status_key
 from sweeps.trainable import run_trial
 
 DAY = 86400.0
+NOBODYS, OLD, LOST = "ab" * 32, f"old.{'01' * 32}", f"lost.{'01' * 32}"
+"""Keys of entries that no study needs, and of studies that cannot be read."""
+SCRATCH = f".{'01' * 16}.tmp"
 ONE = {"axes.seed": [0]}
 SHARING: dict[str, dict[str, Any]] = {
     "plain": ONE,
@@ -171,17 +175,17 @@ def test_dry_run_needs_no_right_to_write() -> None:
                 raise StoreError(f"cannot write {path} (Read-only file system)")
             super().write(path, content)
 
-        def delete(self, path: str) -> None:
+        def delete(self, path: str, *others: str) -> None:
             if self.locked:
                 raise StoreError(f"cannot delete {path} (Read-only file system)")
-            super().delete(path)
+            super().delete(path, *others)
 
     files = ReadOnly()
     sweep(Store(files), study_of("plain"))
-    Store(files).put("trainings", "nobodys", {})
+    Store(files).put("trainings", NOBODYS, {})
     files.locked = True
     would = collect(Store(files), 0, dry_run=True)
-    assert [garbage.key for garbage in would] == [("trainings", "nobodys")]
+    assert [garbage.key for garbage in would] == [("trainings", NOBODYS)]
     with pytest.raises(StoreError, match="Read-only"):
         collect(Store(files), 0)
 
@@ -193,7 +197,7 @@ def test_dry_run_needs_no_right_to_write() -> None:
 def on_disk(tmp_path: Path) -> Store:
     store = open_store(str(tmp_path / "store"))
     sweep(store, study_of("plain"))
-    store.put("trainings", "nobodys", {}, {"state.safetensors": b"x"})
+    store.put("trainings", NOBODYS, {}, {"state.safetensors": b"x"})
     return store
 
 
@@ -206,7 +210,7 @@ def test_what_is_young_stays_until_it_is_old(on_disk: Store) -> None:
     age(on_disk, 3600)
     assert collect(on_disk, DAY, dry_run=True) == collect(on_disk, DAY) == []
     age(on_disk, 2 * DAY)
-    assert [garbage.key for garbage in collect(on_disk, DAY)] == [("trainings", "nobodys")]
+    assert [garbage.key for garbage in collect(on_disk, DAY)] == [("trainings", NOBODYS)]
     assert list((on_disk.files.root / "trainings").glob("nobodys*")) == []  # type: ignore[attr-defined]
 
 
@@ -233,19 +237,23 @@ def test_what_was_left_half_written_goes_and_what_is_at_work_stays() -> None:
     register(store, study)
     begun = [job.digest for trial in make_plan(study).trials for job in trial.jobs()]
     done = store.digests("trainings")
-    for digest in (begun[0], done[0], "nobodys"):
+    for digest in (begun[0], done[0], NOBODYS):
         store.put("checkpoints", digest, {"step": 1}, {"run.safetensors": b"x"})
         store.files.write(f"claims/{digest}/claim.json", b"{}")
     for name in ("running", "nobodys", "plain"):
-        store.put("status", name, {"state": "running"})
+        store.put("status", status_key(name), {"state": "running"})
     store.put("speeds", "0" * 64, {"seconds_per_step": 1.0})
     kept = {found.path for found in store.files.files("")} - whole
-    kept = {path for path in kept if done[0] not in path and "nobodys" not in path}
+    kept = {
+        path
+        for path in kept
+        if done[0] not in path and NOBODYS not in path and "nobodys" not in path
+    }
 
-    store.files.write(f"trainings/{done[0]}/.0123.tmp", b"half")
+    store.files.write(f"trainings/{done[0]}/{SCRATCH}", b"half")
     store.files.write(f"trainings/{done[0]}/state-0123456789abcdef.safetensors", b"replaced")
     store.files.write(f"trainings/{begun[0]}/state-0123456789abcdef.safetensors", b"no entry.json")
-    store.files.write("points/.0123.tmp/entry.json", b"half deleted")
+    store.files.write(f"points/{SCRATCH}/entry.json", b"half deleted")
     collect(store, 0)
     assert {found.path for found in store.files.files("")} == whole | kept
 
@@ -265,11 +273,12 @@ def test_killed_anywhere_it_leaves_live_studies_whole_and_can_go_on() -> None:
     class Killed(MemoryFiles):
         left = 10**6
 
-        def delete(self, path: str) -> None:
-            if not self.left:
-                raise KeyboardInterrupt
-            self.left -= 1
-            super().delete(path)
+        def delete(self, path: str, *others: str) -> None:
+            for each in (path, *others):
+                if not self.left:
+                    raise KeyboardInterrupt
+                self.left -= 1
+                super().delete(each)
 
     needed, cuts, done = kept_for({"shallow", "twins"}), 0, False
     while not done:
@@ -299,15 +308,15 @@ def test_entry_that_is_written_again_meanwhile_stays() -> None:
         """Another process writes the entry when it is looked at for the last time."""
 
         def files(self, path: str) -> Iterator[Found]:
-            if path == "trainings/nobodys":
+            if path == f"trainings/{NOBODYS}":
                 time.sleep(0.01)
-                self.write("trainings/nobodys/entry.json", b"new")
+                self.write(f"trainings/{NOBODYS}/entry.json", b"new")
             return super().files(path)
 
     store = Store(Busy())
-    store.put("trainings", "nobodys", {})
+    store.put("trainings", NOBODYS, {})
     assert collect(store, 0) == []
-    assert store.files.read("trainings/nobodys/entry.json") == b"new"
+    assert store.files.read(f"trainings/{NOBODYS}/entry.json") == b"new"
 
 
 @pytest.mark.parametrize(("step", "lost"), [("read_entries", 0), ("_remove", 1)])
@@ -364,10 +373,10 @@ def test_trial_in_its_first_training_keeps_its_checkpoint_and_rewind_point(tiny:
 def test_study_whose_name_ends_as_scratch_does_keeps_its_status() -> None:
     store, study = Store(), parse_study(tiny_fields({**ONE, "name": "x.tmp"}))
     sweep(store, study)
-    store.put("status", "x.tmp", {"state": "running"})
-    store.files.write("status/.0123.tmp/entry.json", b"half deleted")
+    store.put("status", status_key("x.tmp"), {"state": "running"})
+    store.files.write(f"status/{SCRATCH}/entry.json", b"half deleted")
     before = entries(store)
-    assert [garbage.key for garbage in collect(store, 0)] == [("status", ".0123.tmp")]
+    assert [garbage.key for garbage in collect(store, 0)] == [("status", SCRATCH)]
     assert entries(store) == before
 
 
@@ -376,20 +385,18 @@ def test_study_whose_name_ends_as_scratch_does_keeps_its_status() -> None:
 
 def test_study_of_another_schema_is_named_and_nothing_is_removed() -> None:
     store = copy_of(everything())
-    store.put("studies", "old.0123", {"schema": 1, "study": {"name": "old"}})
-    store.put("trainings", "nobodys", {})
+    store.put("studies", OLD, {"schema": 1, "study": {"name": "old"}})
+    store.put("trainings", NOBODYS, {})
     before = entries(store)
     with pytest.raises(
         StoreError,
-        match=r"studies/old\.0123 cannot be read \(schema: is another version's, but got 1; known: .*"
-        r"so what old needs is not known; sweep it again, or give it up with --forget old\.0123",
+        match=r"studies/old\.[01]* cannot be read \(schema: is another version's, but got 1; known: .*"
+        r"so what old needs is not known; sweep it again, or give it up with --forget old\.[01]*",
     ):
         collect(store, 0)
     assert entries(store) == before
-    assert ("trainings", "nobodys") in {
-        garbage.key for garbage in collect(store, 0, forget="old.0123")
-    }
-    assert entries(store) == before - {("studies", "old.0123"), ("trainings", "nobodys")}
+    assert ("trainings", NOBODYS) in {garbage.key for garbage in collect(store, 0, forget=OLD)}
+    assert entries(store) == before - {("studies", OLD), ("trainings", NOBODYS)}
 
 
 @pytest.mark.parametrize("harm", ["torn", "field"])
@@ -401,7 +408,7 @@ def test_study_or_trial_that_is_broken_is_named(harm: str, tiny: StudyOf) -> Non
         trial = store.get("trials", store.digests("trials")[0])
         assert trial is not None
         spec = {**trial.meta["spec"], "levels": -1}
-        store.put("trials", "lost.0123", {**trial.meta, "study": "lost", "spec": spec})
+        store.put("trials", LOST, {**trial.meta, "study": "lost", "spec": spec})
     with pytest.raises(StoreError, match=r"cannot be read \(.*--forget"):
         collect(store, 0)
 

@@ -11,8 +11,10 @@ from lth_core.errors import SpecError
 from lth_core.folder_files import FolderFiles
 from lth_core.store import Store, open_store
 from sweeps.config import Study
-from sweeps.status import MOST, SILENT, Status, load_status, save_status
+from sweeps.status import MOST, SILENT, Status, load_status, save_status, status_key
 from sweeps.studies import remember
+
+KEY = status_key("tiny")
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_json_says_the_same(study: Study, lth: Lth) -> None:
 
 def test_a_sweep_that_has_gone_silent_is_told_dead(study: Study, lth: Lth) -> None:
     store = said(study)
-    entry = Path(study.store) / "status/tiny/entry.json"
+    entry = Path(study.store) / f"status/{KEY}/entry.json"
     then = entry.stat().st_mtime - 2 * SILENT
     os.utime(entry, (then, then))
     assert load_status(store, study)["state"] == "silent"
@@ -80,7 +82,7 @@ def test_a_sweep_that_has_ended_says_so_however_long_ago(
     study: Study, lth: Lth, state: str, words: str
 ) -> None:
     said(study, state)
-    entry = Path(study.store) / "status/tiny/entry.json"
+    entry = Path(study.store) / f"status/{KEY}/entry.json"
     then = entry.stat().st_mtime - 86400
     os.utime(entry, (then, then))
     assert f"{words} 1 d 0 h ago" in lth("status", "tiny").out
@@ -98,8 +100,8 @@ def test_status_that_is_forgotten_while_it_is_read_was_never_there(study: Study)
     class Forgetful(FolderFiles):
         def read(self, path: str) -> bytes | None:
             content = super().read(path)
-            if path == "status/tiny/entry.json":
-                self.delete("status/tiny")
+            if path == f"status/{KEY}/entry.json":
+                self.delete(path)
             return content
 
     said(study)
@@ -118,9 +120,9 @@ def test_status_of_another_hand_counts_as_missing_and_is_told(
     study: Study, lth: Lth, change: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = said(study)
-    meta = store.get("status", "tiny").meta  # type: ignore[union-attr]
-    store.put("status", "tiny", {**meta, **change})
+    meta = store.get("status", KEY).meta  # type: ignore[union-attr]
+    store.put("status", KEY, {**meta, **change})
     called = lth("status", "tiny")
     assert called.code == 2
     assert called.err.startswith("lth: STUDY: must have been swept into")
-    assert "status/tiny: cannot be read" in caplog.text
+    assert f"status/{KEY}: cannot be read" in caplog.text
