@@ -10,7 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,8 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
     # Ray logs the environment that Tune carries to workers; each node has keys of its own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
     knew = os.path.exists(TOKEN)
+    if address is None:
+        protect_token(TOKEN)
     start_ray(address)
     try:
         if address is None:
@@ -99,6 +101,15 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
         yield max(lanes(resources), PENDING if address else 1)
     finally:
         ray.shutdown()
+
+
+def protect_token(token: Path) -> None:
+    """Take the rights of other users from Ray's token and its folder, which is made before Ray
+    does so: whoever can write to it could exchange the token of the next cluster."""
+    with suppress(OSError):  # another's, or on a disk without modes
+        token.parent.mkdir(mode=0o700, exist_ok=True)
+        token.parent.chmod(token.parent.stat().st_mode & ~0o022)
+        token.chmod(0o600)
 
 
 def start_ray(address: str | None) -> None:
@@ -134,7 +145,7 @@ def keep_out(knew: bool) -> None:
     if os.environ.get("RAY_AUTH_MODE") == "disabled":
         logger.warning("%s, and RAY_AUTH_MODE=disabled lets whoever reaches it run code here", said)
     elif not knew and TOKEN.exists():
-        TOKEN.chmod(0o600)  # Ray lets all users of the machine read it
+        protect_token(TOKEN)  # Ray lets all users of the machine read it
         logger.warning("%s; its token in %s keeps others out", said, TOKEN)
 
 

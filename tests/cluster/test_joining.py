@@ -241,6 +241,21 @@ def test_what_keeps_others_out_of_a_local_ray_is_said_once(
     assert (token.stat().st_mode & 0o777 == 0o600) == (mode == "token" and not knew)
 
 
+@pytest.mark.parametrize("made_before", [False, True])
+def test_token_and_its_folder_can_be_written_to_by_their_owner_alone(
+    made_before: bool, tmp_path: Path
+) -> None:
+    token = tmp_path / ".ray" / "auth_token"
+    if made_before:
+        token.parent.mkdir()
+        token.parent.chmod(0o777)
+        token.touch()
+        token.chmod(0o644)
+    cluster.protect_token(token)
+    assert token.parent.stat().st_mode & 0o022 == 0
+    assert not made_before or token.stat().st_mode & 0o777 == 0o600
+
+
 # A real cluster with a token
 
 TOKEN = "0123456789abcdef" * 4

@@ -57,6 +57,7 @@ def test_all_that_a_sweep_writes_is_as_the_umask_says_and_serves_the_next_sweep_
     for found in (private, open_):
         assert {"lth-store", "lth-studies", "mlartifacts", "mlflow.db"} <= found.keys()
         assert stat.S_IMODE(found["home/.ray/auth_token"]) == 0o600
+        assert stat.S_IMODE(found["home/.ray"]) & 0o022 == 0, "or the token could be exchanged"
     rays = modes(Path(made[PRIVATE].env["RAY_TMPDIR"]))
     assert any(path.endswith("raylet.out") for path in rays)
     assert [p for p, mode in (private | rays).items() if mode & 0o077] == []
