@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from lth_core.errors import StoreError
 from lth_core.folder_files import FolderFiles
+from lth_core.store import make_folder
 from lth_core.verdict import FEWEST
 from tracking.cells import Record, cells, methods
 from tracking.figures import CurvesOf, figures
@@ -65,11 +65,7 @@ def write_report(
         StoreError: a file cannot be written.
     """
     records = settled_methods(records, axes)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"report: {file.parent} cannot be made ({error.strerror})") from None
-    files, shown = FolderFiles(file.parent), []
+    files, shown = FolderFiles(make_folder(file.parent)), []
     for name, chart in figures(stable_below, tolerance).items() if records else ():
         figure = chart.draw(records, axes, curves)
         if figure is None:
