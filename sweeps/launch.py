@@ -78,7 +78,8 @@ def launch(study: Study, console: Console, address: str | None, using: ExitStack
     lanes = join(study, setting, address, using) if missing or adaptive else 0
     remember(study)  # not what a cluster refused: the one before is still the latest
     if adaptive:
-        _search(study, setting, trainer.store, console, outcome, lanes)
+        trials = _search(study, setting, trainer.store, console, outcome, lanes)
+        check_records(study, trials, trainer.store, outcome)
         return outcome
     if missing:
         _sweep(plan, list(missing.values()), setting, trainer, console, outcome, lanes)
@@ -165,9 +166,10 @@ def _sweep(
 
 def _search(
     study: Study, setting: Setting, store: Store, console: Console, outcome: Outcome, lanes: int
-) -> None:  # fmt: skip
+) -> list[Trial]:  # fmt: skip
+    """Run the samples that the study lacks; the trials of all that have a value."""
     from sweeps.progress import Standing
-    from sweeps.search import best, finished, open_study, searcher
+    from sweeps.search import best, completed_samples, finished, open_study, sample_trials, searcher
 
     found = open_study(study)
     trials, done = study.search.trials, finished(found)
@@ -182,6 +184,7 @@ def _search(
         if standing.store_error:
             raise StoreError(standing.store_error)
     outcome.notes += ["best: " + line for line in best(found, study)]
+    return sample_trials(study, completed_samples(study) or ())
 
 
 def fit(study: Study, setting: Setting, order: TrainOnce, lanes: int) -> None:

@@ -18,10 +18,9 @@ from rich.text import Text
 from lth_core import find_tickets
 from lth_core.errors import SpecError, StoreError, TrackingError
 from lth_core.spec import sha256
-from lth_core.store import Store, open_store
+from lth_core.store import Store, existing_store, open_store
 from lth_core.train import Trainer
 from lth_core.verdict import WORDS, Verdict, best_word, verdicts
-from sweeps.axes import SpecReader, base_values, cells
 from sweeps.completeness import (
     MissingWork,
     incomplete_text,
@@ -125,12 +124,10 @@ def study_records(study: Study) -> tuple[list[Record], list[Verdict]]:
 def _with_lost_trials(study: Study, stored: Sequence[Trial]) -> tuple[list[Trial], str]:
     """An adaptive search's trials, those of which the store has lost the records too, and a
     sentence on the samples that it lacks, or none."""
-    from sweeps.search import completed_samples
+    from sweeps.search import completed_samples, sample_trials
 
-    completed, reader = completed_samples(study), SpecReader(base_values(study))
-    points = [{**sample, **cell} for sample in completed or () for cell in cells(study)]
-    trials = {trial.digest: trial for trial in stored}
-    for trial in (Trial(fields, reader.spec(fields)) for fields in points):
+    completed, trials = completed_samples(study), {trial.digest: trial for trial in stored}
+    for trial in sample_trials(study, completed or ()):
         trials.setdefault(trial.digest, trial)
     asked, there, note = study.search.trials, 0, ""
     if completed is not None:
@@ -181,7 +178,7 @@ def sync(study: Study) -> tuple[int, str]:
 
 
 def _write(study: Study, found: StudyResults, file: Path) -> Path:
-    store = open_store(study.store)
+    store = existing_store(study.store)
     return write_report(
         file,
         study.name,
@@ -225,7 +222,7 @@ def publish_missing(
     Raises:
         TrackingError: the server cannot be reached or refuses, or time is up.
     """
-    publisher, store = publisher or _publisher(study), open_store(study.store)
+    publisher, store = publisher or _publisher(study), existing_store(study.store)
     trainer, records = Trainer(store, frozen=True), list[Record]()
     held, hurry, lost = publisher.runs(), _hurry(publisher.uri, seconds), dict[str, StoreError]()
     for trial in study_trials(study, store):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.axes import Fields, check_space
+from sweeps.axes import Fields, SpecReader, base_values, cells, check_space
 from sweeps.config import Range, Study
+from sweeps.plan import Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -56,6 +58,13 @@ def completed_samples(study: Study) -> list[Fields] | None:
     found = optuna.load_study(study_name=study.name, storage=_storage(study))
     states = (optuna.trial.TrialState.COMPLETE,)
     return [trial.params for trial in found.get_trials(deepcopy=False, states=states)]
+
+
+def sample_trials(study: Study, samples: Sequence[Fields]) -> list[Trial]:
+    """The trials of samples: each on every cell of the axes."""
+    reader = SpecReader(base_values(study))
+    points = [{**sample, **cell} for sample in samples for cell in cells(study)]
+    return [Trial(fields, reader.spec(fields)) for fields in points]
 
 
 def searcher(study: Study, found: optuna.Study) -> OptunaSearch:
