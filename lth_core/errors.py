@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lth_core.secrets import without_secrets
+from lth_core.redaction import without_secrets
 
 MOST_SHOWN = 300
 """Characters of a value that an error shows."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from lth_core.branches import BRANCHES, twin
-from lth_core.checks import steps_in
-from lth_core.jobs import Full, Init, Job
+from lth_core.jobs.branches import BRANCHES, twin
+from lth_core.jobs.methods import WHEN
+from lth_core.jobs.recipes import Full, Init, Job
 from lth_core.resolve import resolve
 from lth_core.results import LevelResult
 from lth_core.spec import TicketSpec
+from lth_core.spec.fields import steps_in
 from lth_core.train import Trainer
-from lth_core.training import Result
-from lth_core.when import WHEN
+from lth_core.train.training import Result
 
 Train = Callable[[Sequence[Job]], list[Result]]
 

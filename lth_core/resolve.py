@@ -8,16 +8,16 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from lth_core import data, models
-from lth_core.branches import BRANCHES, RETRAINED
-from lth_core.checks import steps_in
 from lth_core.data.sources import OUTLINES, Outline
 from lth_core.errors import SpecError
-from lth_core.factories import source_fingerprint
+from lth_core.jobs.branches import BRANCHES, RETRAINED
 from lth_core.masks import prunable_layers
+from lth_core.plugins import source_fingerprint
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
 from lth_core.seeds import generator
 from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
-from lth_core.train.schedule import learning_rate
+from lth_core.spec.fields import steps_in
+from lth_core.spec.learning_rate import learning_rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lth_core.branches import RETRAINED
-from lth_core.checks import steps_in
-from lth_core.jobs import Job, Measure, Pruned
+from lth_core.jobs.branches import RETRAINED
+from lth_core.jobs.methods import method
+from lth_core.jobs.recipes import Job, Measure, Pruned
 from lth_core.masks import Mask
-from lth_core.measures import Overlap
-from lth_core.predictors import AtRewind, MaskStability
+from lth_core.measures.predictors import AtRewind, MaskStability
+from lth_core.measures.stability import Barrier
+from lth_core.measures.weights import Overlap
 from lth_core.prune import at_level, compounded, groups, requested_density
 from lth_core.spec import TicketSpec
-from lth_core.stability import Barrier
+from lth_core.spec.fields import steps_in
 from lth_core.ticket import Ticket
 from lth_core.train import Trainer
-from lth_core.training import Result
-from lth_core.when import method
+from lth_core.train.training import Result
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from lth_core import masks, models
 from lth_core.errors import SpecError, TicketFileError
 from lth_core.masks import Mask, State
 from lth_core.prune import groups, shapes_of
-from lth_core.reading import MISREAD, in_short, understood
 from lth_core.seeds import generator
 from lth_core.spec import (
     DataSpec,
@@ -39,6 +38,7 @@ from lth_core.spec import (
     describe,
     sha256,
 )
+from lth_core.store.decode import MISREAD, in_short, understood
 from lth_core.ticket_limits import (
     check_file,
     check_finite,

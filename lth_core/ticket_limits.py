@@ -15,10 +15,10 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from lth_core.checks import LARGEST
 from lth_core.errors import TicketFileError
 from lth_core.masks import Mask, State
 from lth_core.spec import PruneSpec
+from lth_core.spec.fields import LARGEST
 
 MOST_HEADER = 4 * 2**20
 """Bytes of a file's header: it describes about 30,000 tensors, and ResNet-1202 has 8,400."""

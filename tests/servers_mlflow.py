@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from servers import BUCKET, S3Server
 
-from tracking import names
+from tracking.publish import names
 
 PORTS, WORKERS = range(20_000, 32_000), 16
 """Linux gives a connection a higher port, Ray a worker a lower one: a server that was killed finds

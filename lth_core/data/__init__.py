@@ -15,7 +15,7 @@ from lth_core.data.folder import folder, listing_digest
 from lth_core.data.packaged import digits, mnist1d, mnist_5k
 from lth_core.data.sources import OUTLINES, Outline, cifar10, cifar100, fashion_mnist, mnist, svhn
 from lth_core.errors import DataError, SpecError
-from lth_core.factories import load_factory
+from lth_core.plugins import load_factory
 from lth_core.spec import DataSpec
 
 __all__ = ["SOURCES", "Dataset", "Split", "fingerprint", "load", "outline", "placed"]

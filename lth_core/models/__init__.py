@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from lth_core.errors import SpecError
-from lth_core.factories import blamed, load_factory, source_fingerprint
 from lth_core.models.conv import conv
 from lth_core.models.dropout import own_dropout, restart_dropout
 from lth_core.models.init import initialize
@@ -17,6 +16,7 @@ from lth_core.models.mlp import lenet_300_100, mlp, mlp_constant
 from lth_core.models.resnet import resnet
 from lth_core.models.vgg import vgg
 from lth_core.models.vision import mobilenet_v2, vision_resnet
+from lth_core.plugins import blamed, load_factory, source_fingerprint
 from lth_core.spec import ModelSpec
 
 __all__ = ["ABOUT", "MODELS", "Builder", "build", "fingerprint", "restart_dropout"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from lth_core.prune.candidate import Candidate, Scores
+from lth_core.prune.network import Candidate, Scores
 
 
 def grasp(network: Candidate) -> Scores:
@@ -18,7 +18,7 @@ def grasp(network: Candidate) -> Scores:
     network without gradient, as where a layer has no survivors, they are all 0, and a seeded draw
     decides. The last weight of a layer goes as any other.
 
-    >>> from lth_core.prune.candidate import of_network
+    >>> from lth_core.prune.network import of_network
     >>> layer = torch.nn.Linear(1, 2, bias=False)
     >>> with torch.no_grad():
     ...     _ = layer.weight.copy_(torch.tensor([[1.0], [0.5]]))

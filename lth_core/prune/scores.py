@@ -1,4 +1,4 @@
-"""Scores by name: each a function in a file of its own."""
+"""Scores by name."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lth_core.errors import DivergedError, SpecError
-from lth_core.factories import load_factory, source_fingerprint
+from lth_core.plugins import load_factory, source_fingerprint
 from lth_core.prune import synflow
-from lth_core.prune.candidate import Candidate, Scores
-from lth_core.prune.chance import random
-from lth_core.prune.criteria.final_times_initial import final_times_initial
-from lth_core.prune.criteria.large_final_diff_sign import large_final_diff_sign
-from lth_core.prune.criteria.large_final_same_sign import large_final_same_sign
-from lth_core.prune.criteria.large_init import large_init
-from lth_core.prune.criteria.large_init_large_final import large_init_large_final
-from lth_core.prune.criteria.magnitude_increase import magnitude_increase
-from lth_core.prune.criteria.magnitude_increase_diff_sign import magnitude_increase_diff_sign
-from lth_core.prune.criteria.magnitude_increase_same_sign import magnitude_increase_same_sign
-from lth_core.prune.criteria.movement import movement
-from lth_core.prune.criteria.small_final import small_final
-from lth_core.prune.criteria.small_init import small_init
-from lth_core.prune.criteria.small_init_small_final import small_init_small_final
+from lth_core.prune.criteria import (
+    final_times_initial,
+    large_final_diff_sign,
+    large_final_same_sign,
+    large_init,
+    large_init_large_final,
+    magnitude,
+    magnitude_increase,
+    magnitude_increase_diff_sign,
+    magnitude_increase_same_sign,
+    movement,
+    random,
+    small_final,
+    small_init,
+    small_init_small_final,
+)
 from lth_core.prune.grasp import grasp
-from lth_core.prune.magnitude import magnitude
+from lth_core.prune.network import Candidate, Scores
 from lth_core.prune.snip import snip
 from lth_core.spec import PruneSpec
 from lth_core.spec.prune import LEARNED

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 
 from lth_core.masks import Mask, layer_of, parameter_of
-from lth_core.prune.candidate import Candidate, Scores
-from lth_core.prune.exact import lowest
+from lth_core.prune.network import Candidate, Scores
 from lth_core.prune.schedules import SCHEDULES
 from lth_core.prune.scope import erk, groups
 from lth_core.prune.scores import ROUNDS, scores_of
 from lth_core.prune.structure import best_of, units, weights_of
+from lth_core.prune.top_k import lowest
 from lth_core.spec import PruneSpec
 from lth_core.spec.prune import TEMPERATURE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from lth_core.prune.candidate import Candidate, Scores
+from lth_core.prune.network import Candidate, Scores
 
 
 def snip(network: Candidate) -> Scores:
@@ -16,7 +16,7 @@ def snip(network: Candidate) -> Scores:
     without survivors; equal scores are told apart by a seeded draw. The last weight of a layer goes
     as any other: very sparse masks have layers without survivors.
 
-    >>> from lth_core.prune.candidate import of_network
+    >>> from lth_core.prune.network import of_network
     >>> layer = torch.nn.Linear(2, 2, bias=False)
     >>> with torch.no_grad():
     ...     _ = layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.5, 0.0]]))

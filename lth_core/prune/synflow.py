@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lth_core.prune.candidate import Candidate, Scores
+from lth_core.prune.network import Candidate, Scores
 
 ROUNDS = 100
 """Scored and pruned so often on the way, as in the paper: fewer prune whole layers."""
@@ -20,7 +20,7 @@ def synflow(network: Candidate) -> Scores:
     inputs) every layer's scores have the same sum; where a layer has no survivors nothing flows,
     and all scores are 0, told apart by a seeded draw. One weight left in a layer carries all of it.
 
-    >>> from lth_core.prune.candidate import of_network
+    >>> from lth_core.prune.network import of_network
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
     >>> scores = synflow(of_network(net, torch.ones(1, 2), torch.tensor([0])))
     >>> bool((scores["0.weight"].sum() - scores["2.weight"].sum()).abs() < 1e-12)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lth_core.checks import STRICT, Checks
 from lth_core.errors import SpecError
 from lth_core.spec.data import Augment, DataSpec
 from lth_core.spec.digest import (
@@ -22,6 +21,7 @@ from lth_core.spec.digest import (
     said,
     sha256,
 )
+from lth_core.spec.fields import STRICT, Checks
 from lth_core.spec.model import Initialization, ModelSpec
 from lth_core.spec.prune import PruneSpec
 from lth_core.spec.stability import StabilitySpec

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lth_core.checks import STRICT, Checks
 from lth_core.errors import SpecError
 from lth_core.spec.digest import WHERE
+from lth_core.spec.fields import STRICT, Checks
 
 Augment = Literal["none", "flip", "crop", "crop_flip"]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from lth_core.checks import Checks
+from lth_core.spec.fields import Checks
 
 SCHEMA = 4
 """Raised whenever the same spec begins to mean another computation."""

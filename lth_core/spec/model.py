@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lth_core.checks import STRICT, Checks
 from lth_core.errors import SpecError
+from lth_core.spec.fields import STRICT, Checks
 
 Initialization = Literal[
     "kaiming_normal",

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lth_core.checks import STRICT, Checks, steps_in
 from lth_core.errors import SpecError
+from lth_core.spec.fields import STRICT, Checks, steps_in
 
 When = Literal["before", "during", "after", "never"]
 Grow = Literal["none", "random", "gradient"]

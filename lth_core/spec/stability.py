@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lth_core.checks import STRICT, Checks
+from lth_core.spec.fields import STRICT, Checks
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

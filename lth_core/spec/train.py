@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from lth_core.checks import DURATION, STRICT, Checks, check_length, steps_in
 from lth_core.errors import SpecError
+from lth_core.spec.fields import DURATION, STRICT, Checks, check_length, steps_in
 
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "multistep", "cosine"]

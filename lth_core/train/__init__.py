@@ -1,6 +1,6 @@
 """Training: ``train(jobs) -> results`` is the only way in."""
 
 from lth_core.train.checkpoint import CHECKPOINT_EVERY
-from lth_core.train.engine import Trainer
+from lth_core.train.trainer import Trainer
 
 __all__ = ["CHECKPOINT_EVERY", "Trainer"]

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lth_core.errors import CorruptEntryError
-from lth_core.jobs import Job
-from lth_core.reading import check, read_entry, understood
+from lth_core.jobs.recipes import Job
 from lth_core.store import Entry, Store
-from lth_core.training import Curves
+from lth_core.store.decode import check, read_entry, understood
+from lth_core.train.training import Curves
 
 KIND, BLOB = "checkpoints", "run.safetensors"
 

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lth_core.checks import steps_in
 from lth_core.data import Dataset, Split
 from lth_core.data.augment import augment
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
 from lth_core.models import restart_dropout
 from lth_core.spec import TrainSpec
+from lth_core.spec.fields import steps_in
+from lth_core.spec.learning_rate import learning_rate
+from lth_core.train.batches import Order
 from lth_core.train.checkpoint import (
     Checkpoint,
     copied,
@@ -24,12 +26,10 @@ from lth_core.train.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
 )
-from lth_core.train.masking import Masking
+from lth_core.train.masking.base import Masking
 from lth_core.train.optimizer import make_optimizer, stepper
-from lth_core.train.order import Order
 from lth_core.train.precision import arithmetic
-from lth_core.train.schedule import learning_rate
-from lth_core.training import Curves
+from lth_core.train.training import Curves
 
 EVALUATION_BATCH = 1000
 

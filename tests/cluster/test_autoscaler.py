@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from servers import S3Server
 
-from sweeps.room import PENDING
+from sweeps.clusters.capacity import PENDING
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -52,8 +52,8 @@ with open(sys.argv[2], "w") as file:
 ASK = """
 import json, sys
 from lth_core.errors import LaunchError
-from sweeps.cluster import joined
-from sweeps.config import Resources
+from sweeps.clusters.connect import joined
+from sweeps.studies.schema import Resources
 
 for gpu_type in ("A10G", "H100"):
     try:

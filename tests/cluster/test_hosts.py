@@ -122,7 +122,7 @@ ALONE = """
 import torch, yaml
 from lth_core import Trainer
 from lth_core.store import open_store
-from sweeps.reader import parse_study
+from sweeps.studies.reader import parse_study
 from tiny import search
 
 torch.set_num_threads(1)  # as a trial of one CPU: sums are then added in one order

@@ -17,12 +17,14 @@ import pytest
 import yaml
 
 from lth_core.errors import LaunchError, SpecError, StoreError
-from sweeps import cluster, room, shared
-from sweeps.cluster import check_answers, check_greets, joined
-from sweeps.config import Resources
-from sweeps.reader import parse_study
-from sweeps.room import check_fits, tune_resources
-from sweeps.shared import check_seen, check_shared
+from sweeps.clusters import capacity as room
+from sweeps.clusters import connect as cluster
+from sweeps.clusters import shared_folder as shared
+from sweeps.clusters.capacity import check_fits, tune_resources
+from sweeps.clusters.connect import check_answers, check_greets, joined
+from sweeps.clusters.shared_folder import check_seen, check_shared
+from sweeps.studies.reader import parse_study
+from sweeps.studies.schema import Resources
 
 LTH = Path(sys.executable).with_name("lth")
 GREETING = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # HTTP/2: settings, of which there are none
@@ -291,7 +293,7 @@ LOOK = """
 import json, os, signal, sys
 import ray
 from lth_core.errors import LaunchError
-from sweeps import shared
+from sweeps.clusters import shared_folder as shared
 
 address, store, raylet, patience = sys.argv[1:]
 ray.init(address=address, log_to_driver=False, logging_level="ERROR")

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from lth_core import Trainer, find_tickets
-from sweeps.plan import make_plan
-from sweeps.reader import parse_study
+from sweeps.plan.plan import make_plan
+from sweeps.studies.reader import parse_study
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

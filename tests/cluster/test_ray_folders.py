@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lth_core.errors import LaunchError
-from sweeps.ray_folders import LONGEST_SOCKET, SOCKET, check_ray_folders, check_scratch
+from sweeps.clusters.ray_folders import LONGEST_SOCKET, SOCKET, check_ray_folders, check_scratch
 
 MOST = LONGEST_SOCKET - len(f"/{SOCKET}")
 
@@ -125,7 +125,7 @@ def marked(folder: Path) -> list[str]:
 
 SWEEPS = """
 import contextlib, io, json, os, subprocess, sys, tempfile
-from sweeps.cli import main
+from sweeps.cli.main import main
 
 plain = dict(os.environ)
 for env, mounts in json.loads(sys.argv[1]):
@@ -183,7 +183,7 @@ STARTS = """
 import json, os, subprocess, sys, time
 import ray
 from lth_core.errors import LaunchError
-from sweeps.cluster import start_ray
+from sweeps.clusters.connect import start_ray
 
 start_ray(None)
 ray.shutdown()

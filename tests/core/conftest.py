@@ -8,7 +8,7 @@ from places import files, nfs  # noqa: F401  fixtures
 from toys import BRANCHES
 
 from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
-from lth_core.jobs import Job
+from lth_core.jobs.recipes import Job
 from lth_core.masks import State
 from lth_core.results import LevelResult
 

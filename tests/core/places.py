@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from lth_core.files import Files, MemoryFiles
-from lth_core.folder_files import FolderFiles
 from lth_core.store import make_folder, open_store
+from lth_core.store.files import Files, MemoryFiles
+from lth_core.store.folder import FolderFiles
 
 PLACES = ["memory", "folder", "nfs", "s3"]
 

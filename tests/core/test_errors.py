@@ -5,8 +5,8 @@ import copy
 import pytest
 
 from lth_core.errors import LthError, SpecError, StoreError
-from lth_core.reading import in_short
-from lth_core.secrets import without_login, without_secrets
+from lth_core.redaction import without_login, without_secrets
+from lth_core.store.decode import in_short
 
 ADDRESSES = {
     "http://bob:hunter22@host/x": "http://***@host/x",

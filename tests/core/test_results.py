@@ -5,9 +5,9 @@ import pytest
 
 from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets
 from lth_core.masks import counts, density, overlap
-from lth_core.measures import chance_overlap, sign_agreement, travel, travel_by_mask
+from lth_core.measures.weights import chance_overlap, sign_agreement, travel, travel_by_mask
 from lth_core.results import LevelResult, record
-from lth_core.training import Curves, Training
+from lth_core.train.training import Curves, Training
 
 
 def test_early_stop_is_the_first_lowest_validation_loss_and_nothing_else(

@@ -11,13 +11,13 @@ from torch.nn.functional import cross_entropy
 from lth_core.data import Dataset, Split
 from lth_core.data.augment import augment
 from lth_core.data.dataset import raw
-from lth_core.jobs import Job
+from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.masks import Mask, State
 from lth_core.resolve import resolve
 from lth_core.spec import DataSpec, ModelSpec, TicketSpec
-from lth_core.train.order import Order
-from lth_core.train.schedule import learning_rate
+from lth_core.spec.learning_rate import learning_rate
+from lth_core.train.batches import Order
 
 BRANCHES = ("ticket", "reinit", "random_mask", "shuffled_mask")
 

@@ -15,18 +15,18 @@ from typing import Any
 
 from swept import PATIENCE, Swept
 
-from lth_core import claims
+from lth_core.store import locks as claims
 from lth_core.store import open_store
-from lth_core.train import engine
-from sweeps.launch import Outcome, make_setting
-from sweeps.plan import make_plan
-from sweeps.reader import parse_study
-from sweeps.records import register
-from sweeps.trainable import make_trainer, run_trial, use_threads
-from tracking.background import background_of
+from lth_core.train import trainer as engine
+from sweeps.plan.plan import make_plan
+from sweeps.run.launch import Outcome, make_setting
+from sweeps.run.trial import make_trainer, run_trial, use_threads
+from sweeps.store.records import register
+from sweeps.studies.reader import parse_study
+from tracking.publish.background import background_of
 
 _CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", "lth_core.train", "sweeps.launch"])
+_CONTEXT.set_forkserver_preload(["pytest", "lth_core.train", "sweeps.run.launch"])
 
 
 def start(swept: Swept, lease: float = claims.LEASE) -> ForkServerProcess:

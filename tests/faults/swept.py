@@ -21,9 +21,9 @@ import pytest
 import yaml
 
 from lth_core.store import open_store
-from sweeps.reader import parse_study
-from sweeps.report import study_records
-from sweeps.status import load_status
+from sweeps.report.study_report import study_records
+from sweeps.run.status import load_status
+from sweeps.studies.reader import parse_study
 
 LTH = Path(sys.executable).with_name("lth")
 PATIENCE = 600

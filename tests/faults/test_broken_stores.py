@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from swept import LTH, STEPS, Swept, timeless
 
-from sweeps.plan import make_plan
-from sweeps.reader import parse_study
+from sweeps.plan.plan import make_plan
+from sweeps.studies.reader import parse_study
 
 pytestmark = pytest.mark.ray
 

@@ -15,10 +15,10 @@ from counted import PAUSE
 from swept import FIELDS, PATIENCE, STEPS, Swept, kill, parent, timeless, wait_for
 
 from lth_core.store import open_store
-from sweeps.once import RETRIES
-from sweeps.plan import make_plan
-from sweeps.reader import parse_study
-from tracking.publish import open_publisher
+from sweeps.plan.plan import make_plan
+from sweeps.run.queue import RETRIES
+from sweeps.studies.reader import parse_study
+from tracking.publish.publisher import open_publisher
 
 pytestmark = pytest.mark.ray
 

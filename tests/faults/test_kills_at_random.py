@@ -12,8 +12,8 @@ from counted import PAUSE
 from in_process import start
 from swept import Swept, kill, wait_for
 
-from lth_core.faults import find_faults
 from lth_core.store import open_store
+from sweeps.store.integrity import find_faults
 
 pytestmark = pytest.mark.ray  # swept with Ray is what these are compared with
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.bench_sweep import FILES, bench_short
+from sweeps.bench.sweep import FILES, bench_short
 
 pytestmark = pytest.mark.ray
 

@@ -31,10 +31,10 @@ ONE: dict[str, Any] = {
 TWO = {**ONE, "base": {**ONE["base"], "levels": 1}}
 """The same: two trainings, one after the other."""
 HURRIED = """
-import lth_core.arrow_files, sweeps.once
-lth_core.arrow_files.ATTEMPTS = 1
-sweeps.once.PATIENCE, sweeps.once.PAUSE = 3.0, 1.0
-from sweeps.cli import run
+import lth_core.store.s3, sweeps.run.queue
+lth_core.store.s3.ATTEMPTS = 1
+sweeps.run.queue.PATIENCE, sweeps.run.queue.PAUSE = 3.0, 1.0
+from sweeps.cli.main import run
 run()
 """
 """`lth` whose driver gives a failing store up after seconds, not after minutes."""

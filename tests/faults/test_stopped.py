@@ -11,8 +11,8 @@ import pytest
 from in_process import start
 from swept import STEPS, Swept, books, wait_for
 
-from lth_core.faults import find_faults
 from lth_core.store import open_store
+from sweeps.store.integrity import find_faults
 
 pytestmark = pytest.mark.ray  # swept with Ray is what this is compared with
 

@@ -10,13 +10,13 @@ from torch import nn
 
 from lth_core import TicketSpec, Trainer, find_tickets
 from lth_core.errors import PreemptedError
-from lth_core.jobs import Job
+from lth_core.jobs.recipes import Job
 from lth_core.masks import ones
 from lth_core.spec import ModelSpec, TrainSpec, canonical_json
 from lth_core.store import Store
+from lth_core.train.batches import Order
 from lth_core.train.loop import Task
-from lth_core.train.masking import Fixed
-from lth_core.train.order import Order
+from lth_core.train.masking.base import Fixed
 
 SPEC = TicketSpec(
     model=ModelSpec(widths=(4,)), train=TrainSpec(steps="6it", evaluate_every="3it"), levels=1

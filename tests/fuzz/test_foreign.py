@@ -15,22 +15,21 @@ from safetensors.torch import load, save
 from searched import SPEC, dense, file_of, network, search, task
 
 from lth_core import find_tickets, load_ticket
-from lth_core.files import MemoryFiles
 from lth_core.resolve import resolve
 from lth_core.results import record
 from lth_core.spec import SCHEMA, canonical_json, sha256
-from lth_core.speeds import KIND as SPEEDS
-from lth_core.speeds import seconds_per_step, speed_key
 from lth_core.store import Store
+from lth_core.store.files import MemoryFiles
+from lth_core.train.archive import Kept
 from lth_core.train.checkpoint import checkpoint_step, kept_checkpoint
-from lth_core.train.keeping import Kept
 from lth_core.train.loop import Run
-from lth_core.training import Result
-from sweeps.config import Study
-from sweeps.housekeeping import collect
-from sweeps.needs import find_needs
-from sweeps.plan import Trial
-from sweeps.records import (
+from lth_core.train.timings import KIND as SPEEDS
+from lth_core.train.timings import seconds_per_step, speed_key
+from lth_core.train.training import Result
+from sweeps.plan.plan import Trial
+from sweeps.run.status import Status, lines, load_status, save_status, status_key
+from sweeps.store.garbage import collect
+from sweeps.store.records import (
     load_curves,
     load_mask,
     load_records,
@@ -39,12 +38,13 @@ from sweeps.records import (
     save_records,
     searched_trials,
 )
-from sweeps.status import Status, lines, load_status, save_status, status_key
-from sweeps.usage import usage
-from tracking import names
-from tracking.client import speaking
-from tracking.publish import Publisher
-from tracking.runs import held_of
+from sweeps.store.references import find_needs
+from sweeps.store.usage import usage
+from sweeps.studies.schema import Study
+from tracking.publish import names
+from tracking.publish.client import speaking
+from tracking.publish.publisher import Publisher
+from tracking.publish.runs import held_of
 
 pytestmark = pytest.mark.fuzz
 

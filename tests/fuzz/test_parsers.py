@@ -14,17 +14,17 @@ from mutants import altered, fuzzed, mutants, survives
 from searched import SPEC, as_json, dense, file_of, network, search, task
 
 from lth_core import load_ticket
-from lth_core.claims import holder, is_dead
-from lth_core.files import MemoryFiles
 from lth_core.store import Store
+from lth_core.store.files import MemoryFiles
+from lth_core.store.locks import holder, is_dead
+from lth_core.train.archive import Kept
 from lth_core.train.checkpoint import kept_checkpoint
-from lth_core.train.keeping import Kept
 from lth_core.train.loop import Run
-from sweeps.plan import make_plan
-from sweeps.reader import parse_spec, read_study, spec_values
-from sweeps.records import every_trial, register
-from sweeps.studies import presets
-from sweeps.worker import config_trials, trial_config
+from sweeps.plan.plan import make_plan
+from sweeps.run.worker import config_trials, trial_config
+from sweeps.store.records import every_trial, register
+from sweeps.studies.find import presets
+from sweeps.studies.reader import parse_spec, read_study, spec_values
 
 pytestmark = pytest.mark.fuzz
 

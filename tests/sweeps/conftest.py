@@ -11,9 +11,9 @@ from tiny import Called, Lth, StudyFile, StudyOf, search, tiny_fields
 
 from lth_core import Trainer
 from lth_core.store import open_store
-from sweeps.reader import parse_study
-from sweeps.records import register
-from sweeps.studies import remember
+from sweeps.store.records import register
+from sweeps.studies.find import remember
+from sweeps.studies.reader import parse_study
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def lth(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """`lth ARGUMENT ...` in this process; an exception that would be a traceback fails the test."""
 
     def call(*arguments: object) -> Called:
-        from sweeps.cli import main
+        from sweeps.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["lth", *map(str, arguments)])
         monkeypatch.setattr(sys, "path", list(sys.path))

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lth_core import Trainer
-from sweeps.config import Study
-from sweeps.plan import Trial, make_plan
-from sweeps.reader import set_field
-from sweeps.trainable import Setting, run_trial
+from sweeps.plan.plan import Trial, make_plan
+from sweeps.run.trial import Setting, run_trial
+from sweeps.studies.reader import set_field
+from sweeps.studies.schema import Study
 
 Record = dict[str, Any]
 

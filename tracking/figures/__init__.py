@@ -8,7 +8,8 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from tracking.cells import Record
+from lth_core.analysis.cells import Record
+from lth_core.analysis.rewinds import STABLE_BELOW
 from tracking.figures.branches import accuracy, early_stop
 from tracking.figures.drawing import CurvesOf
 from tracking.figures.methods import by_method
@@ -18,7 +19,6 @@ from tracking.figures.predictors import predictors
 from tracking.figures.rewinds import rewind, rewind_travel, stability
 from tracking.figures.travel import travel
 from tracking.figures.width import width
-from tracking.rewinds import STABLE_BELOW
 
 __all__ = ["FIGURES", "Chart", "CurvesOf", "figures"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.verdict import Summary
-from tracking.cells import Cell, Point, Record, cells
+from lth_core.analysis.cells import Cell, Point, Record, cells
+from lth_core.analysis.verdict import Summary
 from tracking.figures.drawing import ACCURACY, DENSE, REMAINING, CurvesOf, draw_dense, draw_line
-from tracking.panels import (
+from tracking.figures.panels import (
     Panel,
     accuracy_scale,
     density_scale,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from math import nan
 from typing import Any
 
-from lth_core.training import Curves
-from lth_core.verdict import Summary
-from tracking.cells import Point
-from tracking.panels import Panel
+from lth_core.analysis.cells import Point
+from lth_core.analysis.verdict import Summary
+from lth_core.train.training import Curves
+from tracking.figures.panels import Panel
 
 CurvesOf = Callable[[str], Curves | None]
 """From a record's `training_digest` to its learning curves, None where they are not at hand."""

@@ -7,10 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from tracking.cells import Cell, Point, Record, methods, open_cells
+from lth_core.analysis.cells import Cell, Point, Record, methods, open_cells
+from lth_core.analysis.families import Way, families, ways
+from lth_core.analysis.rewinds import rewind_cells
 from tracking.figures.drawing import ACCURACY, DENSE, REMAINING, CurvesOf, draw_line
-from tracking.figures.styles import way_styles
-from tracking.panels import (
+from tracking.figures.panels import (
     Panel,
     accuracy_scale,
     density_scale,
@@ -20,8 +21,7 @@ from tracking.panels import (
     stretch,
     unstretch,
 )
-from tracking.rewinds import rewind_cells
-from tracking.ways import Way, families, ways
+from tracking.figures.styles import way_styles
 
 MOST_BANDS = 6
 """Ways in a panel beyond which intervals would hide the lines."""

@@ -10,10 +10,11 @@ from typing import Any
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from lth_core.reading import side_by_side
-from tracking.cells import Cell, Record, cells, spread
+from lth_core.analysis.cells import Cell, Record, cells, spread
+from lth_core.analysis.rewinds import axes_that_matter
+from lth_core.store.decode import side_by_side
 from tracking.figures.drawing import ACCURACY, REMAINING, CurvesOf
-from tracking.panels import (
+from tracking.figures.panels import (
     FAINT,
     SHADES,
     Panel,
@@ -28,7 +29,6 @@ from tracking.panels import (
     stretch,
     unstretch,
 )
-from tracking.rewinds import axes_that_matter
 
 MOST_CURVES = 6
 MOST_NAMED_LAYERS = 10

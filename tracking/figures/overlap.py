@@ -14,10 +14,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from tracking.cells import Record, cells, methods
+from lth_core.analysis.cells import Record, cells, methods
+from lth_core.analysis.families import Way, ways
+from lth_core.analysis.rewinds import axes_that_matter
 from tracking.figures.drawing import REMAINING, CurvesOf, draw_line
-from tracking.figures.styles import way_styles
-from tracking.panels import (
+from tracking.figures.panels import (
     FAINT,
     INK,
     SHADES,
@@ -28,8 +29,7 @@ from tracking.panels import (
     panels,
     plain,
 )
-from tracking.rewinds import axes_that_matter
-from tracking.ways import Way, ways
+from tracking.figures.styles import way_styles
 
 TELLING = 0.2
 """Density of the level at which methods are compared: sparse, and few have collapsed."""

@@ -7,12 +7,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.verdict import Summary
-from tracking.cells import Record
+from lth_core.analysis.cells import Record
+from lth_core.analysis.prediction import Foretold, foretold
+from lth_core.analysis.rewinds import rewind_cells
+from lth_core.analysis.verdict import Summary
 from tracking.figures.drawing import CurvesOf
-from tracking.foretelling import Foretold, foretold
-from tracking.panels import FAINT, Panel, legend, panels
-from tracking.rewinds import by_level, rewind_cells
+from tracking.figures.panels import FAINT, Panel, by_level, legend, panels
 
 CORRELATION = "Rank correlation with the ticket's accuracy, over rewind points"
 LOOKS: dict[str, dict[str, Any]] = {

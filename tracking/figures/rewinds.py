@@ -11,15 +11,24 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.verdict import Summary
-from tracking.cells import Cell, Record, spread
+from lth_core.analysis.cells import Cell, Record, spread
+from lth_core.analysis.rewinds import (
+    MOST_LEVELS,
+    STABLE_BELOW,
+    along,
+    level_density,
+    rewind_cells,
+    rewind_points,
+)
+from lth_core.analysis.verdict import Summary
 from tracking.figures.branches import LINE_WIDTHS, branch_styles, shown_branches
 from tracking.figures.drawing import ACCURACY, DENSE, CurvesOf, draw_dense, draw_values
-from tracking.panels import (
+from tracking.figures.panels import (
     INK,
     SHADES,
     Panel,
     accuracy_scale,
+    by_level,
     legend,
     limits,
     panels,
@@ -27,15 +36,7 @@ from tracking.panels import (
     stretch,
     unstretch,
 )
-from tracking.rewinds import (
-    MOST_LEVELS,
-    STABLE_BELOW,
-    along,
-    by_level,
-    level_density,
-    rewind_cells,
-    rewind_points,
-)
+from tracking.text import density_text
 
 POINT = "Rewind point: step, and share of training (evenly spaced, not to scale)"
 BARRIER = "Rise of test error between two runs (points)"
@@ -132,7 +133,7 @@ def _level_looks(found: Sequence[Cell]) -> dict[int, tuple[str, Any, str]]:
     levels = spread(list(whole.levels("ticket")), MOST_LEVELS)
     return {
         level: (
-            f"{level_density(whole, level)} of the weights",
+            f"{density_text(level_density(whole, level))} of the weights",
             SHADES(0.95 - 0.75 * i / max(len(levels) - 1, 1)),
             MARKERS[i],
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
-from tracking.ways import Way
+from lth_core.analysis.families import Way
 
 HUES = {
     "before": ("#08306b", "#41b6f0"),

@@ -8,12 +8,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from tracking.cells import Record, cells, methods, open_cells
+from lth_core.analysis.cells import Record, cells, methods, open_cells
+from lth_core.analysis.families import ways
+from lth_core.analysis.rewinds import axes_that_matter
 from tracking.figures.drawing import REMAINING, CurvesOf, draw_line
 from tracking.figures.methods import draw_ways, grouped
-from tracking.panels import FAINT, density_scale, legend, limits, panels, side_legend
-from tracking.rewinds import axes_that_matter
-from tracking.ways import ways
+from tracking.figures.panels import FAINT, density_scale, legend, limits, panels, side_legend
 
 TRAVEL = "Mean distance from initialization"
 RATIO = "Distance moved, kept over pruned (log scale)"

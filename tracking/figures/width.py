@@ -8,10 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from lth_core.verdict import Summary, summarize
-from tracking.cells import Cell, Record, cells
+from lth_core.analysis.cells import Cell, Record, cells
+from lth_core.analysis.verdict import Summary, summarize
 from tracking.figures.drawing import CurvesOf
-from tracking.panels import FAINT, SHADES, legend, limits, panels
+from tracking.figures.panels import FAINT, SHADES, legend, limits, panels
 
 WIDTH, DEPTH = "model.width", "model.depth"
 GAP = "Best ticket less dense (points)"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lth_core.masks import nested
 from lth_core.prune import SCORES
-from lth_core.prune.candidate import Candidate, plain
+from lth_core.prune.network import Candidate, plain
 
 
 def _increase(w: float, w0: float) -> float:

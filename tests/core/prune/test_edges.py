@@ -11,7 +11,7 @@ from small_nets import batch, candidate, conv_net, counts, mlp, pruned, sparse
 
 from lth_core.masks import Mask, digest, kept, nested, ones
 from lth_core.prune import SCORES, Candidate
-from lth_core.prune.candidate import Scores
+from lth_core.prune.network import Scores
 
 MODEL, BEFORE = mlp(5, 8, 6, 3), mlp(5, 8, 6, 3, seed=1)
 X, Y = batch((5,), 3)

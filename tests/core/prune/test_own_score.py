@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec, find_tickets
-from lth_core.prune.candidate import plain
+from lth_core.prune.network import plain
 
 DOCS = Path(__file__).parents[3] / "docs" / "ways.md"
 

@@ -10,7 +10,7 @@ from lth_core import masks
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
 from lth_core.prune import at_level, compounded, prune, requested_density
-from lth_core.prune.candidate import plain
+from lth_core.prune.network import plain
 from lth_core.spec import PruneSpec
 
 SHAPES = {"fc1.weight": (7, 5), "fc2.weight": (4, 7), "output.weight": (3, 4)}

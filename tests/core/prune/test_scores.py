@@ -12,7 +12,7 @@ from lth_core import models
 from lth_core.errors import DivergedError, SpecError
 from lth_core.masks import digest, ones
 from lth_core.prune import ROUNDS, SCORES
-from lth_core.prune.candidate import plain
+from lth_core.prune.network import plain
 from lth_core.prune.scores import fingerprint, scores_of
 from lth_core.spec import ModelSpec, PruneSpec
 

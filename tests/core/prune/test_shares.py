@@ -10,7 +10,7 @@ from small_nets import batch, candidate, counts, mlp, pruned
 
 from lth_core.masks import kept, nested, ones
 from lth_core.prune import SCORES
-from lth_core.prune.candidate import plain
+from lth_core.prune.network import plain
 from lth_core.prune.scope import erk, in_proportion
 
 SHAPES = {"conv1": (16, 3, 3, 3), "conv2": (32, 16, 3, 3), "fc1": (60, 128), "output": (10, 60)}

@@ -10,7 +10,7 @@ from toys import same
 
 from lth_core import models
 from lth_core.masks import Mask, ones
-from lth_core.prune.candidate import of_network
+from lth_core.prune.network import of_network
 from lth_core.prune.snip import snip
 from lth_core.spec import ModelSpec
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lth_core.errors import SpecError
 from lth_core.masks import Mask, State, nested
-from lth_core.prune.candidate import plain
+from lth_core.prune.network import plain
 
 SCOPES = ("global", "layerwise", "erk", "like:magnitude")
 SHAPES = {

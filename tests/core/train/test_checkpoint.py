@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.errors import PreemptedError
-from lth_core.jobs import Job
+from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.resolve import resolve
 from lth_core.store import Store

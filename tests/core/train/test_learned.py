@@ -22,9 +22,9 @@ from lth_core import (
     models,
 )
 from lth_core.data import Dataset
-from lth_core.jobs import Job
+from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask, State, kept
-from lth_core.train.order import Order
+from lth_core.train.batches import Order
 
 SCORES = ["edge-popup", "supermask"]
 SGD = TrainSpec(optimizer="sgd", lr=0.1, momentum=0.9, steps=20, evaluate_every=1)

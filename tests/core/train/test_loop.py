@@ -9,13 +9,13 @@ from toys import jobs_of, textbook
 
 from lth_core import ModelSpec, TicketSpec, TrainSpec, data, models
 from lth_core.errors import DivergedError
-from lth_core.jobs import Job
+from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask, masked, ones
 from lth_core.seeds import generator
 from lth_core.spec import DataSpec
+from lth_core.train.batches import Order
 from lth_core.train.loop import Task, evaluate, run
-from lth_core.train.masking import Fixed, masked_parameters
-from lth_core.train.order import Order
+from lth_core.train.masking.base import Fixed, masked_parameters
 
 SGD = TrainSpec(optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01)
 ADAM = TrainSpec(lr=0.01, weight_decay=0.01)

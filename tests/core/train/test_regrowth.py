@@ -11,11 +11,11 @@ from toys import jobs_of
 from watched import Watch, counts, equal, watch
 
 from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, data, models
-from lth_core.jobs import Job
+from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask, State, overlap
 from lth_core.masks import counts as pairs
-from lth_core.measures import chance_overlap
-from lth_core.train.order import Order
+from lth_core.measures.weights import chance_overlap
+from lth_core.train.batches import Order
 
 SWAPS, END = (3, 7, 11), 15
 SGD = TrainSpec(optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=0.01, steps=20)

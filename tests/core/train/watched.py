@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lth_core import Trainer
-from lth_core.jobs import Job
+from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask, State
 from lth_core.train.loop import state_of
-from lth_core.train.masking import Masking
+from lth_core.train.masking.base import Masking
 
 
 class Watch:

@@ -1,0 +1,3 @@
+"""From records to answers:
+verdicts, overlaps, families of methods, rewind points. Nothing is drawn.
+"""

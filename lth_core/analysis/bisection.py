@@ -1,0 +1,97 @@
+"""The earliest rewind point that matches: bisection, as a pure function of what is known so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from lth_core.analysis.verdict import SIGNIFICANT, p_greater, slack, summarize
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What replicates say of one rewind point: final test accuracies of ticket and dense run, by
+    seed; tolerance: accuracy below dense that still matches, None as in `lth_core.verdict`."""
+
+    ticket: tuple[float, ...]
+    dense: tuple[float, ...]
+    tolerance: float | None = None
+
+    @property
+    def slack(self) -> float:
+        """The tolerance, as a number."""
+        return slack(summarize(self.dense), self.tolerance)
+
+    @property
+    def matching(self) -> bool:
+        """Whether the mean is not below the dense one by more than the tolerance."""
+        return fmean(self.ticket) >= fmean(self.dense) - self.slack
+
+    @property
+    def confidence(self) -> float:
+        """1 - p of a paired one-sided test that it matches, or that it does not, as it seems."""
+        floor = [accuracy - self.slack for accuracy in self.dense]
+        pair = (self.ticket, floor) if self.matching else (floor, self.ticket)
+        return 1 - p_greater(*pair)
+
+    def falls_to(self, later: Response) -> bool:
+        """Whether a later point is worse by more than noise: significantly, and beyond the
+        tolerance."""
+        drop = fmean(self.ticket) - fmean(later.ticket)
+        return drop > self.slack and p_greater(self.ticket, later.ticket) < SIGNIFICANT
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is known of the earliest matching rewind point, and what to look at next.
+
+    earliest: the first point that was seen to match, or None.
+    below: the last point before it that was seen not to, or None.
+    ask: points to look at next; none where nothing is left to find out.
+    monotone: whether accuracy was nowhere seen to fall, beyond noise, before the first match.
+    """
+
+    earliest: int | None
+    below: int | None
+    ask: tuple[int, ...]
+    monotone: bool
+
+
+def earliest_matching(
+    known: Mapping[int, Response], points: Sequence[int], grid: Sequence[int]
+) -> Finding:
+    """Bisect ``points`` for the first that matches.
+
+    Of n points, where those from some k on match, k is found in ceil(log2 n) looks; one more where
+    it is the last, for that one is assumed to match until it has been seen. Rewinding can also be
+    too late, and a curve that has risen and falls again before any match is seen cannot be
+    bisected: then all of ``grid`` is asked for.
+
+    Args:
+        known: what was looked at, by point.
+        points: all there are, rising.
+        grid: those to fall back on.
+
+    >>> yes, no = Response((0.9, 0.9), (0.9, 0.9)), Response((0.5, 0.5), (0.9, 0.9))
+    >>> earliest_matching({0: no, 20: yes}, [0, 10, 20, 30], [])
+    Finding(earliest=20, below=0, ask=(10,), monotone=True)
+    """
+    seen = sorted(known)
+    earliest = next((point for point in seen if known[point].matching), None)
+    before = [point for point in seen if earliest is None or point < earliest]
+    below = before[-1] if before else None
+    # How it goes on behind a point that matches says nothing of those before it.
+    monotone = not any(
+        known[early].falls_to(known[late])
+        for number, late in enumerate(before)
+        for early in before[:number]
+    )
+    if not monotone:
+        ask = tuple(point for point in grid if point not in known)
+    else:
+        last = points[-1] if earliest is None else earliest
+        answers = [p for p in points if (below is None or below < p) and p <= last]
+        middle = answers[max(len(answers) // 2 - 1, 0) :][:1]
+        ask = tuple(point for point in middle if point not in known)
+    return Finding(earliest, below, ask, monotone)

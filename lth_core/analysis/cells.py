@@ -1,0 +1,164 @@
+"""Records grouped for looking at: a study's cells, and numbers against density in each."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, TypeVar
+
+from lth_core.analysis.verdict import Summary, summarize
+from lth_core.jobs.branches import BRANCHES
+
+Record = Mapping[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A branch at one level: mean achieved density, in [0, 1], and what was measured there."""
+
+    level: int
+    density: float
+    value: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Replicates of one setting: the axis values without the seed, and all their records."""
+
+    values: dict[str, Any]
+    records: list[Record]
+    label: str
+    """Its axis values, `prune.fraction=0.2, rewind=500it`; empty in a study without axes. Where a
+    study has several methods, the method says what those axes say that go with it."""
+
+    @property
+    def branches(self) -> list[str]:
+        """Names of the branches there are: dense, ticket, the known controls, then others."""
+        known = ["dense", *BRANCHES]
+        names = {record["branch"] for record in self.records}
+        return [n for n in known if n in names] + sorted(names - set(known))
+
+    @property
+    def seeds(self) -> int:
+        """Replicates there are."""
+        return len({record["seed"] for record in self.records})
+
+    @property
+    def planned(self) -> int | None:
+        """Replicates planned; None where the records do not say."""
+        return max((r["replicates_planned"] for r in self.records if "replicates_planned" in r),
+                   default=None)  # fmt: skip
+
+    def is_short(self, replicates: int) -> bool:
+        """Whether these are fewer replicates than planned."""
+        return self.planned is not None and replicates < self.planned
+
+    def levels(self, branch: str) -> dict[int, list[Record]]:
+        """A branch's records by level, rising, one a seed."""
+        found: dict[int, dict[int, Record]] = defaultdict(dict)
+        for record in self.records:
+            if record["branch"] == branch:
+                found[record["level"]][record["seed"]] = record
+        return {level: list(found[level].values()) for level in sorted(found)}
+
+    def series(self, branch: str, key: str, scale: float = 1) -> list[Point]:
+        """A number of each record, such as `final_test_accuracy`, summarized level by level."""
+        measured = {
+            level: [record for record in rows if record.get(key) is not None]
+            for level, rows in self.levels(branch).items()
+        }
+        return [
+            Point(
+                level,
+                fmean(record["density"] for record in rows),
+                summarize([scale * record[key] for record in rows]),
+            )
+            for level, rows in measured.items()
+            if rows
+        ]
+
+    def found_by(self, method: str) -> Cell:
+        """The same with the records of one method alone."""
+        return replace(self, records=[r for r in self.records if r["method"] == method])
+
+
+def methods(records: Sequence[Record]) -> list[str]:
+    """Names of the ways of finding sparse networks, in the records' order."""
+    return list(dict.fromkeys(record["method"] for record in records))
+
+
+def free_axes(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
+    """Those of the axes that a method leaves open: not the seed, nor what is one in each method."""
+    values: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for record in records:
+        for axis in axes:
+            values[axis][record["method"]].add(repr(record.get(axis)))
+    return [
+        axis
+        for axis in axes
+        if axis != "seed" and any(len(found) > 1 for found in values[axis].values())
+    ]
+
+
+def cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
+    """The study's cells, numbers in rising order and names in alphabetical order.
+
+    Where a study has several methods, they come in the records' order.
+
+    Args:
+        records: as `lth_core.results.record`, with every axis by its dotted name.
+        axes: dotted names of the study's axes; those but `seed` make a cell.
+    """
+    names = [axis for axis in axes if axis != "seed"]
+    free = free_axes(records, axes) if len(methods(records)) > 1 else None
+    found: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        found[repr([record.get(name) for name in names])].append(record)
+    grouped = [
+        Cell({n: rows[0].get(n) for n in names}, rows, _label(rows, names, free))
+        for rows in found.values()
+    ]
+    order = methods(records)
+
+    def place(cell: Cell) -> tuple[int, list[Any]]:
+        first = min(order.index(name) for name in methods(cell.records))
+        return first, [_natural(value) for value in cell.values.values()]
+
+    return sorted(grouped, key=place)
+
+
+def open_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
+    """Cells of the axes that no method determines, each with the records of all methods."""
+    return cells(records, ["seed", *free_axes(records, axes)])
+
+
+def _label(rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | None) -> str:
+    """What sets a cell apart; ``free``: axes that no method determines, if there are several."""
+    start: list[str] = []
+    if free is not None and len(methods(rows)) == 1:
+        start, names = [rows[0]["method"]], free
+    return ", ".join([*start, *(f"{name}={shown(rows[0].get(name))}" for name in names)])
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spaced, the first and the last among them."""
+    most, last = min(most, len(items)), len(items) - 1
+    return [items[round(i * last / max(most - 1, 1))] for i in range(most)]
+
+
+def shown(value: object) -> str:
+    """A value as a study file spells it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _natural(value: object) -> list[tuple[int, float, str]]:
+    """A key that sorts 500it before 2000it, and 1e-05 before 0.1."""
+    if isinstance(value, (int, float)):
+        return [(0, float(value), "")]
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", shown(value), flags=re.ASCII)
+    return [(0, float(p), "") if p[0] in "0123456789" else (1, 0.0, p) for p in parts]

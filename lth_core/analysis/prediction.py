@@ -1,0 +1,139 @@
+"""What foretells how well a ticket does: rank correlations over rewind points."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from lth_core.analysis.cells import Cell
+from lth_core.analysis.rewinds import RewindPoint, rewind_points
+from lth_core.analysis.verdict import Summary, summarize
+
+FEWEST_POINTS = 3
+"""Rewind points below which ranks say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A number that is known of a rewind point before its ticket is trained."""
+
+    name: str
+    branch: str
+    key: str
+    of_level: bool = False
+    """Whether it is another at each level; those of the dense run are of level 0."""
+
+
+PREDICTORS = (
+    Predictor("the step itself", "dense", "rewind_step"),
+    Predictor("dense barrier, test", "twin", "test_barrier"),
+    Predictor("dense barrier, training", "twin", "train_barrier"),
+    Predictor("distance to the end", "dense", "rewind_distance"),
+    Predictor("cosine with the end", "dense", "rewind_cosine"),
+    Predictor("sign agreement", "dense", "rewind_sign_agreement"),
+    Predictor("mask overlap", "ticket", "rewind_mask_overlap", of_level=True),
+    Predictor("loss", "dense", "rewind_loss"),
+    Predictor("gradient norm", "dense", "rewind_gradient_norm"),
+    Predictor("curvature", "dense", "rewind_curvature"),
+)
+"""What rises with the step alone ranks the points as the step itself does, which costs nothing."""
+
+BySeed = Mapping[int, Mapping[int, float]]
+"""A number by seed and rewind step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foretold:
+    """How well one predictor ranks the rewind points of one cell at one level, in [-1, 1].
+
+    Spearman's correlation with the ticket's final test accuracy, one a seed, summarized over
+    seeds; None where no seed has one. Intervals may reach beyond 1, and have no width where all
+    seeds have the same, which with few points is often so.
+    """
+
+    predictor: Predictor
+    level: int
+    to_best: Summary | None
+    """Over the rewind points up to the best one."""
+    over_all: Summary | None
+    """Over all rewind points."""
+    windows: tuple[int, int]
+    """Fewest and most rewind points up to the best one, over seeds."""
+
+
+def foretold(cell: Cell) -> list[Foretold]:
+    """Every predictor that was taken, level by level, of a cell of `rewind_cells`.
+
+    Over all rewind points a correlation says little of how early one may rewind: rewinding very
+    late leaves no steps to train, accuracy rises and then falls with the step, and most predictors
+    only ever rise, or fall. So there is one up to the best point too.
+
+    Which point is best is for the other seeds to say (a single seed: its own): the highest of
+    several noisy means is last in its window because it was lucky, and where nothing hangs on
+    anything, correlations with whatever rises with the step would come out about 0.1 too high for
+    8 points and 3 seeds. A best point before the third gives a window of three: ranks of two
+    points are always in order, one way or the other.
+    """
+    points, found = rewind_points(cell), list[Foretold]()
+    for level in cell.levels("ticket"):
+        accuracy = _by_seed(points, "ticket", level, "final_test_accuracy")
+        windows = {seed: window(accuracy, seed) for seed in accuracy}
+        sizes = [len(steps) for steps in windows.values()]
+        for predictor in PREDICTORS:
+            at = level if predictor.of_level else 0
+            if known := _by_seed(points, predictor.branch, at, predictor.key):
+                both = _over_seeds(known, accuracy, windows), _over_seeds(known, accuracy)
+                found.append(Foretold(predictor, level, *both, (min(sizes), max(sizes))))
+    return found if any(said.predictor != PREDICTORS[0] for said in found) else []
+
+
+def window(accuracy: BySeed, seed: int) -> set[int]:
+    """The rewind steps up to the one with the best mean over the other seeds, at least three."""
+    others = [other for other in accuracy if other != seed] or [seed]
+    steps = sorted({step for known in accuracy.values() for step in known})
+    means = {
+        step: fmean(known)
+        for step in steps
+        if (known := [accuracy[o][step] for o in others if step in accuracy[o]])
+    }
+    best = max(means, key=lambda step: means[step])  # the earliest of equals
+    return set(steps[: max(steps.index(best) + 1, FEWEST_POINTS)])
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Spearman's, in [-1, 1]; None of fewer than three pairs, or where a side never changes.
+
+    >>> rank_correlation([1, 2, 3, 4], [10, 20, 40, 30])
+    0.8
+    """
+    if len(x) < FEWEST_POINTS or len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    from scipy.stats import spearmanr
+
+    return round(float(spearmanr(x, y).statistic), 12)
+
+
+def _over_seeds(
+    known: BySeed, accuracy: BySeed, windows: Mapping[int, set[int]] | None = None
+) -> Summary | None:
+    """Correlations of known numbers with accuracy, each over its seed's window, summarized."""
+    found = []
+    for seed, reached in accuracy.items():
+        own = known.get(seed, {})
+        inside = own.keys() & reached.keys()
+        steps = sorted(inside if windows is None else inside & windows[seed])
+        rank = rank_correlation([own[step] for step in steps], [reached[step] for step in steps])
+        found += [] if rank is None else [rank]
+    return summarize(found) if found else None
+
+
+def _by_seed(points: Sequence[RewindPoint], branch: str, level: int, key: str) -> BySeed:
+    found: dict[int, dict[int, float]] = defaultdict(dict)
+    for point in points:
+        for record in point.cell.records:
+            value = record.get(key)
+            if (record["branch"], record["level"]) == (branch, level) and value is not None:
+                found[record["seed"]][point.step] = value
+    return found

@@ -1,0 +1,1 @@
+"""Recipes: what is trained, from which start, under which mask."""

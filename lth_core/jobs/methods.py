@@ -1,0 +1,95 @@
+"""When the mask is found: after, before or during training, or without any. Each gives the job of a
+level's ticket; all that hangs on it (controls, records, verdicts) is the same.
+
+>>> from lth_core import TrainSpec, find_tickets
+>>> for prune in (
+...     PruneSpec(when="after", fraction=0.5),
+...     PruneSpec(when="before", fraction=0.5, score="snip"),
+...     PruneSpec(when="during", fraction=0.5),
+...     PruneSpec(when="never", fraction=0.5, score="edge-popup", lr=0.05),
+... ):
+...     spec = TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=2)
+...     print(method(spec), [round(level.ticket.density, 2) for level in find_tickets(spec)])
+imp [1.0, 0.5, 0.25]
+snip [1.0, 0.5, 0.25]
+gmp [1.0, 0.5, 0.25]
+edge-popup [1.0, 0.5, 0.25]
+
+Equal scores are drawn everywhere; a layer without survivors is counted (`collapsed_layers`), and
+what is left trains on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from lth_core.jobs.recipes import Job, Pruned
+from lth_core.prune import at_level, compounded
+from lth_core.spec import PruneSpec, TicketSpec
+from lth_core.spec.fields import steps_in
+
+Finder = Callable[[Job, PruneSpec, Job, Job], Job]
+"""(the level's run, unpruned; pruning; the dense run; the ticket before) -> the ticket's job."""
+
+
+def after(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
+    """Train, prune the trained weights, rewind; level by level, or in one shot (Frankle & Carbin
+    2019)."""
+    if prune.one_shot:
+        mask = Pruned(of=dense, prune=compounded(prune, job.level), seed=job.seed)
+    else:
+        mask = Pruned(of=before, prune=at_level(prune, job.level), seed=job.seed)
+    return replace(job, mask=mask)
+
+
+def before(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
+    """Prune the rewind point's weights, then train what is left (Lee et al. 2019)."""
+    prune = compounded(prune, job.level)
+    return replace(job, mask=Pruned(of=job.start, prune=prune, seed=job.seed))
+
+
+def during(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
+    """Prune while training: from the dense network (Zhu & Gupta 2017), or from a random mask as
+    sparse (Mocanu et al. 2018)."""
+    prune = compounded(prune, job.level)
+    if prune.schedule == "constant":
+        sparse = PruneSpec(
+            when="before", score="random", scope=prune.scope, fraction=prune.fraction,
+            output_fraction=prune.output_fraction, layer_fractions=prune.layer_fractions,
+            ignore=prune.ignore, structure=prune.structure,
+        )  # fmt: skip
+        job = replace(job, mask=Pruned(of=job.start, prune=sparse, seed=job.seed))
+    return replace(job, finds=prune)
+
+
+def never(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
+    """Learn which of the rewind point's weights to keep, and train none (Zhou et al. 2019)."""
+    return replace(job, finds=compounded(prune, job.level))
+
+
+WHEN: dict[str, Finder] = {"after": after, "before": before, "during": during, "never": never}
+
+
+def method(spec: TicketSpec) -> str:
+    """A short name of the way the spec finds sparse networks.
+
+    >>> method(TicketSpec()), method(TicketSpec(prune=PruneSpec(when="before", score="snip")))
+    ('imp', 'snip')
+    """
+    prune = spec.prune
+    if prune.when == "during":
+        name = {"none": "gmp", "random": "set", "gradient": "rigl"}[prune.grow]
+        if prune.grow == "none" and prune.score != "magnitude":
+            name = f"gradual-{prune.score}"
+    elif prune.when == "after":
+        name = "one-shot" if prune.one_shot else "imp"
+        if prune.score != "magnitude":
+            name = f"{name}-{prune.score}"
+    else:
+        name = "magnitude-init" if prune.score == "magnitude" else prune.score
+    if prune.when == "after" and steps_in(spec.rewind):
+        name += "-rewind"
+    if prune.scope == "erk" or prune.scope.startswith("like:"):
+        name += f"-{prune.scope.replace(':', '-')}"
+    return name if prune.structure == "weights" else f"{name}-{prune.structure}"

@@ -1,0 +1,1 @@
+"""Numbers taken of trainings: weights, masks, stability, predictors."""

@@ -1,0 +1,137 @@
+"""What the dense run looks like at the rewind point, and may tell whether it is late enough.
+
+All are cheap beside training a ticket; whether they foretell the ticket's accuracy is for a study
+to show. The dense run's own barrier, the predictor of Frankle et al. 2020, is in `stability.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lth_core.jobs.recipes import Job, Lab, MaskRecipe, Measure
+from lth_core.masks import Mask, State, counts, overlap
+from lth_core.measures.weights import chance_overlap
+from lth_core.models.dropout import Dropout
+from lth_core.seeds import generator
+from lth_core.train.precision import arithmetic
+
+EXAMPLES = 1000
+"""Training examples, drawn, that loss, gradient and curvature are of."""
+POWER_STEPS = 50
+"""Of power iteration at the most; it ends where the eigenvalue stands to 0.1%."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AtRewind(Measure):
+    """The dense run at its rewind point.
+
+    Takes `rewind_distance`: |W_T - W_k|, Euclidean, over the prunable weights; `rewind_cosine` of
+    the angle between the two; `rewind_sign_agreement`: share of the weights with their final sign;
+    `rewind_loss`, `rewind_gradient_norm` (over all parameters) and `rewind_curvature` (the
+    Hessian's eigenvalue of largest size), without augmentation and dropout, batch norm as in
+    training.
+    """
+
+    dense: Job
+    step: int
+    examples: int = EXAMPLES
+
+    def take(self, lab: Lab) -> dict[str, float | None]:
+        start, mask = self.dense.at(self.step).make(lab, self.dense), lab.final(self.dense)[1]
+        data = lab.data(self.dense)
+        stream = generator(self.dense.seed, "predictors", self.step)
+        index = torch.randperm(len(data.train), generator=stream)[: self.examples]
+        some = data.train.at(index.to(data.train.y.device))
+        model = lab.network(self.dense, start)
+        for layer in model.modules():
+            if isinstance(layer, Dropout):
+                layer.eval()
+        parameters = [p for p in model.parameters() if p.requires_grad]
+
+        def loss() -> Tensor:
+            return cross_entropy(model(data.normalize(some.x)), some.y)
+
+        # Whatever training's own: a second derivative of bf16 is noise.
+        with arithmetic("fp32", data.train.x.device):
+            value = loss()
+            return {
+                **apart(start, lab.final(self.dense)[0], mask),
+                "rewind_loss": value.item(),
+                "rewind_gradient_norm": _length(torch.autograd.grad(value, parameters)),
+                "rewind_curvature": top_eigenvalue(loss, parameters, stream),
+            }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskStability(Measure):
+    """How much of the mask is settled at the rewind point.
+
+    Takes `rewind_mask_overlap`: the overlap (Jaccard) of the mask that pruning by magnitude gives
+    at step k with the one it gives at T; `rewind_mask_overlap_chance`: what is to be expected of
+    random masks.
+    """
+
+    early: MaskRecipe
+    late: MaskRecipe
+    job: Job
+
+    def take(self, lab: Lab) -> dict[str, float | None]:
+        early, late = lab.mask(self.early, self.job), lab.mask(self.late, self.job)
+        return {
+            "rewind_mask_overlap": overlap(early, late),
+            "rewind_mask_overlap_chance": chance_overlap(counts(early, late)),
+        }
+
+
+def apart(start: State, end: State, mask: Mask) -> dict[str, float | None]:
+    """Distance, cosine and sign agreement of two states, over the mask's parameters."""
+    one, two = (torch.cat([state[name].reshape(-1).double() for name in mask])
+                for state in (start, end))  # fmt: skip
+    return {
+        "rewind_distance": float((two - one).norm()),
+        "rewind_cosine": float(one @ two / (one.norm() * two.norm())),
+        "rewind_sign_agreement": float((one.sign() == two.sign()).double().mean()),
+    }
+
+
+def top_eigenvalue(
+    loss: Callable[[], Tensor], parameters: Sequence[nn.Parameter], draws: torch.Generator
+) -> float:
+    """The Hessian's eigenvalue of largest size, by power iteration on Hessian-vector products.
+
+    Args:
+        loss: computes it, differentiable twice almost everywhere.
+        draws: the first vector.
+    """
+    gradient = torch.autograd.grad(loss(), parameters, create_graph=True)
+    vector: Sequence[Tensor] = [
+        torch.randn(p.shape, generator=draws).to(p.device) for p in parameters
+    ]
+    eigenvalue = 0.0
+    for _ in range(POWER_STEPS):
+        length = _length(vector)
+        if length == 0:
+            return 0.0
+        vector = [v / length for v in vector]
+        # As a sum, not as grad_outputs: for those torch imports its compiler, some 5 s.
+        along = torch.stack([(g * v).sum() for g, v in zip(gradient, vector, strict=True)]).sum()
+        product = torch.autograd.grad(along, parameters, retain_graph=True)
+        last, eigenvalue = eigenvalue, _inner(vector, product)
+        vector = product
+        if abs(eigenvalue - last) <= 1e-3 * abs(eigenvalue):
+            break
+    return eigenvalue
+
+
+def _inner(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
+    return float(sum((a.double() * b.double()).sum() for a, b in zip(one, two, strict=True)))
+
+
+def _length(vector: Sequence[Tensor]) -> float:
+    return sqrt(_inner(vector, vector))

@@ -1,0 +1,104 @@
+"""Instability analysis: does the noise of data order take training anywhere else?
+
+Two copies of a run are trained from one state under different data orders, and the error is
+followed on the straight line between their ends (linear mode connectivity, Frankle et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lth_core.data import Dataset
+from lth_core.jobs.recipes import Job, Lab, Measure
+from lth_core.masks import State
+from lth_core.spec import StabilitySpec
+from lth_core.train.loop import evaluate
+from lth_core.train.precision import arithmetic
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+STATISTICS_BATCH = 500
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Barrier(Measure):
+    """How far the error rises on the line between where two runs end, in [-1, 1]; 0: not at all.
+
+    Takes `test_barrier` and `train_barrier`, of test and training examples.
+    """
+
+    one: Job
+    other: Job
+    stability: StabilitySpec
+
+    def take(self, lab: Lab) -> dict[str, float | None]:
+        data, ends = lab.data(self.one), (lab.final(self.one)[0], lab.final(self.other)[0])
+        model = lab.network(self.one, ends[0])
+        with arithmetic(self.one.train.precision, data.train.x.device):
+            test, train = path(model, data, *ends, self.stability)
+        return {"test_barrier": barrier(test), "train_barrier": barrier(train)}
+
+
+def barrier(errors: Sequence[float]) -> float:
+    """The highest error on a path, above the mean of its two ends' (Frankle et al. 2020).
+
+    At least half the difference of the ends; of two ends alike at least 0.
+
+    >>> barrier([0.25, 0.5, 0.25])
+    0.25
+    """
+    return max(errors) - (errors[0] + errors[-1]) / 2
+
+
+def path(
+    model: nn.Module, data: Dataset, one: State, other: State, spec: StabilitySpec
+) -> tuple[list[float], list[float]]:
+    """(test errors, training errors), in [0, 1], at evenly spaced points from one state to another.
+
+    Args:
+        model: overwritten; on the data's device.
+    """
+    test, train = list[float](), list[float]()
+    for i in range(spec.points):
+        model.load_state_dict(between(one, other, i / (spec.points - 1)))
+        if spec.renormalize:
+            estimate_statistics(model, data)
+        test.append(1 - evaluate(model, data, data.test)[1])
+        train.append(1 - evaluate(model, data, data.train)[1])
+    return test, train
+
+
+def between(one: State, other: State, share: float) -> State:
+    """(1 - share) one + share other; what is counted in whole numbers is as in the nearer one."""
+    return {
+        name: torch.lerp(value, other[name], share)
+        if value.is_floating_point()
+        else (value if share < 0.5 else other[name])
+        for name, value in one.items()
+    }
+
+
+@torch.no_grad()
+def estimate_statistics(model: nn.Module, data: Dataset) -> None:
+    """Set batch norm's running mean and variance to their averages over the training examples.
+
+    All else works as in evaluation; without batch norm nothing is done.
+    """
+    norms = [layer for layer in model.modules() if isinstance(layer, NORMS)]
+    if not norms:
+        return
+    momenta, training = [layer.momentum for layer in norms], model.training
+    model.eval()
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's word for a plain average over batches
+        layer.train()
+    # Parts of about one size: none may be a single example, which has no variance.
+    for x in data.train.x.tensor_split(max(1, len(data.train) // STATISTICS_BATCH)):
+        model(data.normalize(x))
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    model.train(training)

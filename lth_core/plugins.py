@@ -1,0 +1,64 @@
+"""``package.module:name``: a user's own dataset, model or score, named in a study file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lth_core.errors import LthError, SpecError
+from lth_core.store.decode import in_short
+
+_MODULE = re.compile(r"\w+(\.\w+)*")
+
+
+def load_factory(field: str, name: str) -> Callable[..., Any]:
+    """The callable a name points to. Importing and calling it is all that a study file can make
+    happen; what goes wrong in it, but our own errors, is a SpecError.
+
+    Raises:
+        SpecError: no such module, no such name in it, or not callable.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not _MODULE.fullmatch(module_name):  # with a dot in front it would be another's neighbour
+        raise SpecError(field, "must be package.module:factory", name)
+    with blamed(field, "cannot be imported", name):
+        module = importlib.import_module(module_name)
+        factory = getattr(module, attribute, None)
+    if not callable(factory):
+        known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
+        raise SpecError(field, f"is not a callable of {module_name}", name, known)
+
+    def call(*given: Any) -> Any:
+        with blamed(field, "does not do what is asked of it", name):
+            return factory(*given)
+
+    return call
+
+
+@contextmanager
+def blamed(field: str, rule: str, name: str) -> Iterator[None]:
+    """Lay whatever goes wrong meanwhile to a field's value.
+
+    Raises:
+        SpecError: something did; names it, and has it as its cause.
+    """
+    try:
+        yield
+    except LthError:
+        raise
+    # Code that was only named here may raise anything, and `sys:exit` is such a name.
+    except (Exception, SystemExit) as error:
+        raise SpecError(field, f"{rule} ({in_short(error)})", name) from error
+
+
+def source_fingerprint(field: str, name: str) -> str:
+    """sha256 of the source file of a factory's module, so that edited code is another result."""
+    load_factory(field, name)
+    path = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""

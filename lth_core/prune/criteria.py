@@ -1,0 +1,210 @@
+"""Scores of single weights: magnitude, a random draw, and the mask criteria of "Deconstructing
+lottery tickets" (Zhou et al. 2019).
+
+A criterion compares a weight's final value with its initial one. It looks at that weight alone, or
+at most at its rank in its layer: a layer of one survivor, or of none, is scored as any other.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lth_core.prune.network import Candidate, Scores, plain
+from lth_core.seeds import generator
+
+EXAMPLE = plain(
+    {"fc.weight": torch.tensor([-2.0, 0.5])}, initial={"fc.weight": torch.tensor([1.0, 1.0])}
+)
+"""Two weights that began at 1: one crossed 0 and grew, one shrank."""
+
+
+def magnitude(network: Candidate) -> Scores:
+    """|w|: the smallest weights go (Han et al. 2015; Frankle & Carbin 2019).
+
+    Equal ones are told apart by a seeded draw. Globally, the last weight of a layer goes as any
+    other, and a layer without survivors stays so.
+
+    >>> import torch
+    >>> from lth_core.prune.network import plain
+    >>> magnitude(plain({"fc.weight": torch.tensor([-2.0, 0.5])}))
+    {'fc.weight': tensor([2.0000, 0.5000])}
+    """
+    return network.each(lambda w, initial: w.abs())
+
+
+def random(network: Candidate) -> Scores:
+    """Uniform in [0, 1): every weight is as likely to go, whatever its layer (Liu et al. 2022).
+
+    One draw a seed, whatever the density: sparser masks lie within denser ones. No two weights are
+    equal but by chance; the last weight of a layer goes as any other.
+
+    >>> import torch
+    >>> from lth_core.prune.network import plain
+    >>> score = random(plain({"fc.weight": torch.zeros(1000)}, seed=1))["fc.weight"]
+    >>> 0.45 < float(score.mean()) < 0.55
+    True
+    """
+    return {
+        name: torch.rand(w.shape, generator=generator(network.seed, "mask", "score", name))
+        for name, w in network.weights.items()
+    }
+
+
+def magnitude_increase(network: Candidate) -> Scores:
+    """|w| - |w0|: weights that shrank most go (Zhou et al. 2019, magnitude increase).
+
+    In a network that was not trained all are equal: a seeded draw decides.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> magnitude_increase(EXAMPLE)["fc.weight"]
+    tensor([ 1.0000, -0.5000])
+    """
+    return network.each(lambda w, initial: w.abs() - initial.abs())
+
+
+def magnitude_increase_same_sign(network: Candidate) -> Scores:
+    """|w| - |w0|, 0 for weights that changed sign: those that shrank go first (Zhou et al. 2019).
+
+    The weights that changed sign are equal, and drawn; before training, all are.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> magnitude_increase_same_sign(EXAMPLE)["fc.weight"]
+    tensor([ 0.0000, -0.5000])
+    """
+    return network.each(lambda w, initial: (w.abs() - initial.abs()) * (w.sign() == initial.sign()))
+
+
+def magnitude_increase_diff_sign(network: Candidate) -> Scores:
+    """|w| - |w0|, 0 for weights that kept sign: those that shrank go first (Zhou et al. 2019).
+
+    The weights that kept sign are equal, and drawn: before training, all.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> magnitude_increase_diff_sign(EXAMPLE)["fc.weight"]
+    tensor([1., -0.])
+    """
+    return network.each(lambda w, initial: (w.abs() - initial.abs()) * (w.sign() != initial.sign()))
+
+
+def movement(network: Candidate) -> Scores:
+    """|w - w0|: weights that moved least go (Zhou et al. 2019, movement).
+
+    In a network that was not trained all are equal: a seeded draw decides.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> movement(EXAMPLE)["fc.weight"]
+    tensor([3.0000, 0.5000])
+    """
+    return network.each(lambda w, initial: (w - initial).abs())
+
+
+def final_times_initial(network: Candidate) -> Scores:
+    """w w0: weights that changed sign go, those that are and were largest last (after Zhou et al.
+    2019, who look at signs and at sizes, not at their product).
+
+    Before training this is magnitude.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> final_times_initial(EXAMPLE)["fc.weight"]
+    tensor([-2.0000,  0.5000])
+    """
+    return network.each(lambda w, initial: w * initial)
+
+
+def large_init(network: Candidate) -> Scores:
+    """|w0|: weights that began smallest go (Zhou et al. 2019, large init).
+
+    Before training this is magnitude. Weights that began equal, as signed constants, are drawn.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> large_init(EXAMPLE)["fc.weight"]
+    tensor([1., 1.])
+    """
+    return network.each(lambda w, initial: initial.abs())
+
+
+def large_init_large_final(network: Candidate) -> Scores:
+    """min(rank |w|, rank |w0|): what was or became small goes (Zhou et al. 2019).
+
+    Ranks within the layer, as their code has it, which cuts both sizes at one percentile. Where the
+    weights of one time are all equal, those of the other decide.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> large_init_large_final(EXAMPLE)["fc.weight"]
+    tensor([1.0000, 0.5000], dtype=torch.float64)
+    """
+    return network.each(lambda w, initial: torch.minimum(rank(w.abs()), rank(initial.abs())))
+
+
+def large_final_same_sign(network: Candidate) -> Scores:
+    """max(0, w sign(w0)): weights that changed sign go, then small ones (Zhou et al. 2019).
+
+    Those that changed sign are equal, and drawn. Before training this is magnitude.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> large_final_same_sign(EXAMPLE)["fc.weight"]
+    tensor([0.0000, 0.5000])
+    """
+    return network.each(lambda w, initial: (w * initial.sign()).clamp(min=0))
+
+
+def large_final_diff_sign(network: Candidate) -> Scores:
+    """max(0, -w sign(w0)): weights that kept their sign go, then small ones (Zhou et al. 2019).
+
+    Those that kept their sign are equal, and drawn: before training, all.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> large_final_diff_sign(EXAMPLE)["fc.weight"]
+    tensor([2., 0.])
+    """
+    return network.each(lambda w, initial: (-w * initial.sign()).clamp(min=0))
+
+
+def small_init(network: Candidate) -> Scores:
+    """-|w0|: weights that began largest go (Zhou et al. 2019, small init).
+
+    Weights that began equal, as signed constants, are drawn.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> small_init(EXAMPLE)["fc.weight"]
+    tensor([-1., -1.])
+    """
+    return network.each(lambda w, initial: -initial.abs())
+
+
+def small_final(network: Candidate) -> Scores:
+    """-|w|: the largest weights go (Zhou et al. 2019, small final).
+
+    Equal weights are drawn.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> small_final(EXAMPLE)["fc.weight"]
+    tensor([-2.0000, -0.5000])
+    """
+    return network.each(lambda w, initial: -w.abs())
+
+
+def small_init_small_final(network: Candidate) -> Scores:
+    """min(rank -|w|, rank -|w0|): what was or became large goes (Zhou et al. 2019).
+
+    Ranks within the layer, as their code has it, which cuts both sizes at one percentile. Where the
+    weights of one time are all equal, those of the other decide.
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> small_init_small_final(EXAMPLE)["fc.weight"]
+    tensor([0.5000, 1.0000], dtype=torch.float64)
+    """
+    return network.each(lambda w, initial: torch.minimum(rank(-w.abs()), rank(-initial.abs())))
+
+
+def rank(values: Tensor) -> Tensor:
+    """Share of a layer's values that are no larger, in (0, 1], float64; equal ones share a rank,
+    and NaN stays so.
+
+    >>> rank(torch.tensor([3.0, 1.0, 1.0, 7.0]))
+    tensor([0.7500, 0.5000, 0.5000, 1.0000], dtype=torch.float64)
+    """
+    order = values.reshape(-1).sort().values
+    below = torch.searchsorted(order, values.contiguous(), right=True).double()
+    return (below / max(1, len(order))).masked_fill(values.isnan(), torch.nan)

@@ -1,0 +1,156 @@
+"""Who trains what: of all processes that use a store, one trains a job and the others wait for it.
+
+A claim is a small file that its holder renews. It saves work and decides nothing: where two hold
+one (a store without exclusive creation, a holder that was stopped for a minute), both come to the
+same result under the same name. No clock is compared with another machine's: whoever waits takes
+a claim over once it has not been renewed for a while of its own time, or, on the holder's own
+machine, as soon as the holder is dead.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lth_core.errors import StoreError, UnreadableFileError
+from lth_core.store.files import Files
+
+LEASE = 60.0
+"""Seconds after which a claim that was not renewed is anybody's."""
+FIRST_LOOK, LONGEST_LOOK = 0.05, 2.0
+"""Seconds between two looks at another's claim: doubled each time, up to the longest."""
+SETTLING = 0.3
+"""Seconds after which a claim that several may have written at once is looked at again."""
+
+
+@contextmanager
+def claimed(
+    files: Files, digest: str, done: Callable[[], bool], lease: float = LEASE
+) -> Iterator[bool]:
+    """Hold a job's claim for the duration, waiting while another holds it.
+
+    Yields:
+        True where the job is the caller's to train; False where another has finished it.
+    """
+    path = f"claims/{digest}/claim.json"
+    mine = {**myself(), "token": uuid.uuid4().hex, "beat": 0}
+    if not _taken(files, path, mine, done, lease):
+        yield False
+        return
+    ended = threading.Event()
+    heart = threading.Thread(target=_renew, args=(files, path, mine, ended, lease / 6), daemon=True)
+    heart.start()
+    try:
+        yield True
+    finally:
+        ended.set()
+        heart.join()
+        with suppress(StoreError):  # it runs out by itself
+            _let_go(files, path, mine)
+
+
+def _taken(
+    files: Files, path: str, mine: dict[str, Any], done: Callable[[], bool], lease: float
+) -> bool:
+    """Whether the claim was got; False where the job was finished first."""
+    pause, seen, since = FIRST_LOOK, dict[str, Any](), time.monotonic()
+    while not _created(files, path, mine):
+        held = holder(files, path)
+        if held != seen:
+            seen, since = held, time.monotonic()
+        over = is_dead(held) or time.monotonic() - since > lease
+        if over and _taken_over(files, path, mine):
+            break
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_LOOK)
+        if done():
+            return False
+    if done():  # between the caller's look at the store and this claim
+        _let_go(files, path, mine)
+        return False
+    return True
+
+
+def _created(files: Files, path: str, mine: dict[str, Any]) -> bool:
+    made = files.create(path, json.dumps(mine).encode())
+    return made and (files.exclusive or _settled(files, path, mine))
+
+
+def _taken_over(files: Files, path: str, mine: dict[str, Any]) -> bool:
+    # Written over, not deleted and created: another may have taken it over since it was read.
+    files.write(path, json.dumps(mine).encode(), durable=False)
+    return _settled(files, path, mine)
+
+
+def _settled(files: Files, path: str, mine: dict[str, Any]) -> bool:
+    """Whether a claim that several may have written at once is mine: the last one has it."""
+    time.sleep(SETTLING)
+    return _holds(files, path, mine)
+
+
+def _let_go(files: Files, path: str, mine: dict[str, Any]) -> None:
+    if _holds(files, path, mine):
+        files.delete(path)
+
+
+def _renew(
+    files: Files, path: str, mine: dict[str, Any], ended: threading.Event, every: float
+) -> None:
+    beat = 0
+    while not ended.wait(every):
+        beat += 1
+        with suppress(StoreError):  # a store that is away for a moment
+            if holder(files, path).get("token", mine["token"]) != mine["token"]:
+                return  # somebody took this process for dead
+            files.write(path, json.dumps({**mine, "beat": beat}).encode(), durable=False)
+
+
+def _holds(files: Files, path: str, mine: dict[str, Any]) -> bool:
+    return bool(holder(files, path).get("token") == mine["token"])
+
+
+def holder(files: Files, path: str) -> dict[str, Any]:
+    """What a claim says; nothing where it is gone, torn or unreadable."""
+    try:
+        said = json.loads(files.read(path) or b"{}")
+    except (UnreadableFileError, ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def myself() -> dict[str, Any]:
+    """This process, so that others of its machine can tell when it has ended."""
+    return {"machine": _machine(), "process": os.getpid(), "born": _born(os.getpid())}
+
+
+def is_dead(held: dict[str, Any]) -> bool:
+    """Whether it was a process of this machine, by `myself`, that has ended."""
+    if held.get("machine") != _machine() or not isinstance(held.get("process"), int):
+        return False
+    return _born(held["process"]) != held.get("born")
+
+
+def _machine() -> str:
+    """This boot of this machine, and the process table that is seen from here."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return uuid.uuid4().hex  # then nobody can be told dead
+
+
+def _born(process: int) -> str | None:
+    """When a process of this machine started, in ticks since boot; None where there is none."""
+    try:
+        said = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    after_name = said.rpartition(")")[2].split()
+    return None if after_name[0] in "ZX" else after_name[19]

@@ -1,0 +1,335 @@
+"""The store remembers: content-addressed results in a folder, in S3, or in memory.
+
+An entry is ``<kind>/<digest>/entry.json`` beside its blobs. The blobs are written first, under
+names that carry their content's digest; entry.json, which says whose it is, names them and checks
+itself, comes last and whole. So an entry is there or it is not, two writers of one entry cannot
+tear it, writing it twice changes nothing, and one that was moved is not taken for another. Only
+JSON and safetensors are ever read back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lth_core.errors import CorruptEntryError, SpecError, StoreError, UnreadableFileError
+from lth_core.redaction import without_login
+from lth_core.spec import canonical_json
+from lth_core.store.files import FILE, Files, Found, MemoryFiles, inside
+from lth_core.store.folder import FolderFiles
+from lth_core.store.kinds import KINDS, is_key, key_of
+from lth_core.store.s3 import s3_files
+
+MANIFEST = "entry.json"
+MARKER = "lth-store.json"
+"""The file in the root of a store that tells it from any other folder."""
+FORMAT = "lth-store/1"
+S3 = "s3://BUCKET/PREFIX"
+
+_FILE = re.compile(r"\w[\w.-]*")
+"""A blob's name, which leads nowhere out of the entry's folder."""
+
+_BUCKET = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """meta: what the entry says; blob(name): the bytes it keeps beside that."""
+
+    meta: dict[str, Any]
+    blobs: dict[str, dict[str, Any]]
+    _files: Files
+    _folder: str
+
+    def blob(self, name: str) -> bytes:
+        """A blob, checked against its digest.
+
+        Raises:
+            CorruptEntryError: it is missing or altered.
+        """
+        path = f"{self._folder}/{self.blobs[name]['file']}"
+        content = _read(self._files, path)
+        if content is None or hashlib.sha256(content).hexdigest() != self.blobs[name]["sha256"]:
+            raise CorruptEntryError(f"{path}: does not match its checksum")
+        return content
+
+
+class Store:
+    """Entries by (kind, digest)."""
+
+    def __init__(self, files: Files | None = None) -> None:
+        """Keep entries in ``files``, by default in this process's memory."""
+        self.files = files or MemoryFiles()
+
+    def put(
+        self,
+        kind: str,
+        digest: str,
+        meta: Mapping[str, Any],
+        blobs: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Write an entry, replacing one that is there.
+
+        Raises:
+            StoreError: no space left, no permission, ...
+        """
+        folder, listed = f"{kind}/{digest}", {}
+        for name, content in (blobs or {}).items():
+            sha = hashlib.sha256(content).hexdigest()
+            stem, _, suffix = name.partition(".")
+            listed[name] = {
+                "file": f"{stem}-{sha[:16]}.{suffix}",
+                "sha256": sha,
+                "size": len(content),
+            }
+            self.files.write(f"{folder}/{listed[name]['file']}", content)
+        said = {"name": folder, "meta": dict(meta), "blobs": listed}
+        self.files.write(f"{folder}/{MANIFEST}", _manifest(said))
+
+    def get(self, kind: str, digest: str) -> Entry | None:
+        """The entry, or None where it is missing.
+
+        Raises:
+            CorruptEntryError: entry.json is torn, altered, unreadable or another entry's, or a blob
+                is missing or cut short.
+        """
+        path = f"{kind}/{digest}/{MANIFEST}"
+        content, before = _read(self.files, path), None
+        while content is not None:
+            if entry := self._entry(kind, digest, content):
+                break
+            if content == before:
+                raise CorruptEntryError(f"{path}: is torn or altered")
+            # A remote file that was replaced while it was read is torn once, not twice.
+            before, content = content, _read(self.files, path)
+        else:
+            return None
+        listed = {f"{kind}/{digest}/{b['file']}": b["size"] for b in entry.blobs.values()}
+        for path, there in zip(listed, self.files.sizes(list(listed)), strict=True):
+            if there != listed[path]:
+                raise CorruptEntryError(f"{path}: must have {listed[path]} bytes")
+        return entry
+
+    def _entry(self, kind: str, digest: str, content: bytes) -> Entry | None:
+        """What a manifest says, or None where it is not sound, to the byte.
+
+        Raises:
+            CorruptEntryError: it is another entry's.
+        """
+        folder = f"{kind}/{digest}"
+        try:
+            said = json.loads(content)["entry"]
+            meta, blobs = said["meta"], said["blobs"]
+            name = said.get("name", folder)  # an older version says none
+            named = all(
+                _FILE.fullmatch(blob["file"]) and blob["size"] >= 0 and blob["sha256"]
+                for blob in blobs.values()
+            )
+            if _manifest(said) != content or not named or not isinstance(meta, dict):
+                return None
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+        if name != folder:
+            raise CorruptEntryError(f"{folder}/{MANIFEST}: is that of {name}")
+        return Entry(meta, blobs, self.files, folder)
+
+    def delete(self, kind: str, digest: str) -> None:
+        """Remove an entry's own files, its manifest first: cut short, the entry is missing."""
+        folder = f"{kind}/{digest}"
+        self.files.delete(f"{folder}/{MANIFEST}")
+        if left := [found.path for found in self.own_files(folder)]:
+            self.files.delete(*left)
+
+    def has(self, kind: str, digest: str) -> bool:
+        """Whether a sound entry is there."""
+        try:
+            return self.get(kind, digest) is not None
+        except CorruptEntryError:
+            return False
+
+    def digests(self, kind: str) -> list[str]:
+        """Names of a kind's entries, sorted."""
+        return sorted(name for name in self.files.folders(kind) if is_key(kind, name))
+
+    def kinds(self) -> list[str]:
+        """Kinds of which there are entries, sorted."""
+        return sorted(kind for kind in self.files.folders("") if kind in KINDS)
+
+    def own_files(self, path: str = "") -> Iterator[Found]:
+        """Files below a kind or an entry, by default all, that a store can have written itself."""
+        return (found for found in self._files_below(path) if _is_own(found))
+
+    def foreign_files(self) -> Iterator[Found]:
+        """Whatever else is in the folders of the store's kinds; it is never read or deleted."""
+        return (found for found in self._files_below("") if not _is_own(found))
+
+    def _files_below(self, path: str) -> Iterator[Found]:
+        for each in [path] if path else KINDS:
+            yield from self.files.files(each)
+
+
+def _is_own(found: Found) -> bool:
+    return found.what == FILE and key_of(found.path) is not None
+
+
+def _read(files: Files, path: str) -> bytes | None:
+    """A file of an entry.
+
+    Raises:
+        CorruptEntryError: it cannot be read, though others can.
+    """
+    try:
+        return files.read(path)
+    except UnreadableFileError as error:
+        raise CorruptEntryError(str(error)) from None
+
+
+def store_clock(store: Store) -> float:
+    """Unix time by the clock of who keeps the files; other machines' clocks may go otherwise.
+
+    Raises:
+        StoreError: it cannot be written to.
+    """
+    # A folder for each who asks: in S3 the last file of a folder is deleted with all that is there.
+    folder = f".clock/{uuid.uuid4().hex}"
+    store.files.write(f"{folder}/now", b"", durable=False)
+    try:
+        found = next(store.files.files(folder), None)
+    finally:
+        store.files.delete(f"{folder}/now")
+    if found is None:
+        raise StoreError(f"store: {folder}/now was deleted as soon as it was written")
+    return found.modified
+
+
+def store_time(store: Store) -> float:
+    """The same, or this machine's time where the store is full, or only to be read."""
+    try:
+        return store_clock(store)
+    except StoreError:
+        return time.time()
+
+
+def _manifest(said: dict[str, Any]) -> bytes:
+    entry = canonical_json(said)
+    check = hashlib.sha256(entry.encode()).hexdigest()
+    return f'{{"entry":{entry},"sha256":"{check}"}}'.encode()
+
+
+def open_store(where: str | None, *, make: bool = True) -> Store:
+    """The store at a place: a folder, ``s3://bucket/prefix``, or None for memory.
+
+    Args:
+        make: make a store where there is none, and see that it can be written to; False is for who
+            only reads: a place without a store is then an empty store, and stays as it is. Buckets
+            are never made.
+
+    Raises:
+        SpecError: another kind of place, or there are keys in the address.
+        StoreError: the place cannot be made, reached or written to; within 30 seconds.
+    """
+    if where is None:
+        return Store()
+    files = _files_at(where)
+    if make:
+        if isinstance(files, FolderFiles):
+            _check_kinds(make_folder(files.root))
+        if files.read(MARKER) is None:
+            files.write(MARKER, canonical_json({"format": FORMAT}).encode())
+    return _guarded(files)
+
+
+def existing_store(where: str, field: str = "store") -> Store:
+    """The store that is at a place already.
+
+    Raises:
+        SpecError: another kind of place, or there is no store.
+        StoreError: the place cannot be reached.
+    """
+    files = _files_at(where)
+    if not _is_store(files):
+        kinds = ", ".join(sorted(KINDS))
+        rule = f"must be a store: there is neither {MARKER} nor an entry of {kinds}"
+        raise SpecError(field, rule, where)
+    return _guarded(files)
+
+
+def _files_at(where: str) -> Files:
+    check_place(where)
+    _, separator, place = where.partition("://")
+    if not separator:
+        return FolderFiles(where)
+    bucket, _, prefix = place.rstrip("/").partition("/")
+    return s3_files(bucket, inside(prefix) if prefix else "")
+
+
+def _check_kinds(root: Path) -> None:
+    """See that the folder of each kind is one: behind a link, its entries would not be listed.
+
+    Raises:
+        StoreError: it is not.
+    """
+    for folder in (root / kind for kind in KINDS):
+        link = folder.is_symlink()
+        if link or (folder.exists() and not folder.is_dir()):
+            what = "a symbolic link; `store` itself may be one" if link else "a file"
+            raise StoreError(f"store {root}: {folder.name} must be a folder, not {what}")
+
+
+def _guarded(files: Files) -> Store:
+    """A store that notices when the folder that it is in goes away."""
+    if isinstance(files, FolderFiles) and files.read(MARKER) is not None:
+        files = FolderFiles(files.root, MARKER)
+    return Store(files)
+
+
+def _is_store(files: Files) -> bool:
+    """Whether a marker or, of versions that wrote none, an entry named by a digest is there."""
+    if files.read(MARKER) is not None:
+        return True
+    keys = ((kind, key) for kind in KINDS for key in Store(files).digests(kind))
+    return any(files.sizes([f"{kind}/{key}/{MANIFEST}"]) != [None] for kind, key in keys)
+
+
+def check_place(where: str, field: str = "store") -> None:
+    """Whether a store may be kept there: the address is kept, shown and put under git.
+
+    Raises:
+        SpecError: it is another kind of place, or there are keys in it.
+    """
+    scheme, separator, place = where.partition("://")
+    bucket, known = place.partition("/")[0], ["FOLDER", S3]
+    if separator and (scheme != "s3" or not bucket):
+        raise SpecError(field, "must be a folder or in S3", without_login(where), known)
+    if separator and not (_BUCKET.fullmatch(bucket) and set("?#").isdisjoint(place)):
+        rule = (
+            "must name a bucket by letters, digits, '.', '_' or '-', and hold no keys and no "
+            "parameters; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+        )
+        raise SpecError(field, rule, where if set(":@?#").isdisjoint(place) else "s3://***", known)
+
+
+def make_folder(folder: Path) -> Path:
+    """A folder, made where there is none.
+
+    Raises:
+        StoreError: it cannot be made, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        there = next(parent for parent in folder.parents if os.path.exists(parent))
+        raise StoreError(
+            f"store: {folder} cannot be made ({error.strerror}); there is {there}"
+        ) from None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise StoreError(f"store: {folder} cannot be written to (no permission)")
+    return folder

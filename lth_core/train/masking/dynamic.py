@@ -1,0 +1,97 @@
+"""Sparse training in which pruned weights grow back: SET and RigL without what tells them apart."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from math import cos, pi
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lth_core.masks import Mask
+from lth_core.prune.scores import scores_of
+from lth_core.prune.top_k import lowest
+from lth_core.train.masking.gradual import GMP
+
+
+class Regrowth(GMP):
+    """At each change but the last, each layer also swaps a share of its weights for others.
+
+    The share falls to 0 as a cosine. What grows starts at 0. A layer that keeps one weight swaps
+    none, for a share of one rounds to none; nor does a dense one, or one without survivors, which
+    stays so.
+    """
+
+    @abstractmethod
+    def wanted(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
+        """What the highest of grow back, in the weight's shape, float32 on the CPU."""
+
+    def change(
+        self, pruned: Mask, progress: float, optimizer: Optimizer, draws: torch.Generator
+    ) -> bool:
+        """As in GMP; where weights are swapped, that is the step (Evci et al. 2020)."""
+        if progress == 1:
+            return super().change(pruned, progress, optimizer, draws)
+        share = self.spec.swap * (1 + cos(pi * progress)) / 2
+        super().change(self._swapped(pruned, share, optimizer, draws), progress, optimizer, draws)
+        return False
+
+    def _swapped(
+        self, mask: Mask, share: float, optimizer: Optimizer, draws: torch.Generator
+    ) -> Mask:
+        """In each layer, drop round(share x kept) weights and grow as many, from 0."""
+        scores = scores_of(self.candidate(mask), self.spec.score)
+        parameters, swapped = dict(self.model.named_parameters()), dict(mask)
+        for name, alive in mask.items():
+            if bool(alive.all()):  # a dense layer has nothing to grow
+                continue
+            n = round(share * int(alive.sum()))
+            left = alive.clone()
+            left[alive] = ~lowest(scores[name][alive], n, draws)
+            grown = torch.zeros_like(alive)
+            grown[~left] = lowest(-self.wanted(parameters[name], draws)[~left], n, draws)
+            swapped[name] = left | grown
+            _start_at_zero(parameters[name], grown, optimizer)
+        return swapped
+
+
+def _start_at_zero(weight: nn.Parameter, grown: Tensor, optimizer: Optimizer) -> None:
+    """Weights that grow back are 0, and forget the momentum of what was there."""
+    where = grown.to(weight.device)
+    with torch.no_grad():
+        weight.masked_fill_(where, 0)
+        for value in optimizer.state.get(weight, {}).values():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                value.masked_fill_(where, 0)
+
+
+class SET(Regrowth):
+    """As many as go come back, drawn: SET (Mocanu et al. 2018).
+
+    >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
+    >>> prune = PruneSpec(when="during", grow="random", fraction=0.9)
+    >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
+    >>> level.records()[0]["method"], round(level.ticket.density, 2)
+    ('set', 0.1)
+    """
+
+    def wanted(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
+        return torch.rand(weight.shape, generator=draws)
+
+
+class RigL(Regrowth):
+    """As many as go come back, of the largest gradient: RigL (Evci et al. 2020).
+
+    Where gradients are equal, as those of dead units are, it is drawn.
+
+    >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
+    >>> prune = PruneSpec(when="during", grow="gradient", fraction=0.9)
+    >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
+    >>> level.records()[0]["method"], round(level.ticket.density, 2)
+    ('rigl', 0.1)
+    """
+
+    def wanted(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
+        assert weight.grad is not None
+        return weight.grad.abs().float().cpu()

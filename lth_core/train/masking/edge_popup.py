@@ -1,0 +1,50 @@
+"""edge-popup (Ramanujan et al. 2020)."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from lth_core.masks import Mask
+from lth_core.prune.top_k import kth_lowest
+from lth_core.train.masking.learned import Learned
+
+
+class EdgePopup(Learned):
+    """Learned for each frozen weight; the highest stay (Ramanujan et al. 2020).
+
+    What counts is a score's size, as in the authors' code (the paper calls scores positive). The
+    loss is of the mask of the largest, and is differentiated in the sizes as if they were the
+    weights' factors (straight through). While it is learned, equal scores at the threshold are all
+    pruned; in the mask that is found they are drawn.
+
+    >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
+    >>> prune = PruneSpec(when="never", score="edge-popup", fraction=0.5, lr=0.05)
+    >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
+    >>> level.records()[0]["method"], round(level.ticket.density, 2)
+    ('edge-popup', 0.5)
+    """
+
+    def first(self, weight: Tensor, draws: torch.Generator) -> Tensor:
+        """Uniform within 1/sqrt(fan in), as the authors draw."""
+        bound = 1 / sqrt(max(1, weight[0].numel()))
+        drawn = torch.rand(weight.shape, generator=draws) * 2 * bound - bound
+        return torch.empty_like(weight).copy_(drawn)
+
+    def worth(self, score: Tensor) -> Tensor:
+        return score.abs()
+
+    def passed_on(self, name: str, gradient: Tensor) -> Tensor:
+        return gradient * self.scores[name].detach().sign()
+
+    def tried(self, step: int) -> Mask:
+        found: Mask = {}
+        for names, keep in self.parts:
+            flat = self.flat(names)
+            chosen = torch.ones_like(flat, dtype=torch.bool)
+            if keep < len(flat):
+                chosen = flat > kth_lowest(flat, len(flat) - keep)
+            found |= self.unflat(names, chosen)
+        return found

@@ -1,0 +1,83 @@
+"""Gradual magnitude pruning: the mask shrinks while the weights train (Zhu & Gupta 2017)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lth_core.masks import Mask
+from lth_core.prune.network import Candidate
+from lth_core.prune.select import pruned_to
+from lth_core.seeds import generator
+from lth_core.spec.fields import steps_in
+from lth_core.train.masking.base import Fixed
+
+
+class GMP(Fixed):
+    """Pruned weights stay pruned: gradual magnitude pruning, GMP (Zhu & Gupta 2017).
+
+    At each change, on the gradients of that step's batch, the lowest-scored weights go until the
+    schedule's density is reached. Equal scores are drawn; the last weight of a layer goes as any
+    other where layers compete.
+
+    >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
+    >>> prune = PruneSpec(when="during", fraction=0.9)
+    >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
+    >>> level.records()[0]["method"], round(level.ticket.density, 2)
+    ('gmp', 0.1)
+
+    Args:
+        mask: the one to begin with; nothing outside it, and none inside, need ever stay.
+        network: what scores look at, as the run begins; its spec says when and how.
+        level: draws, with the network's seed, among equal scores, and what grows back.
+    """
+
+    def __init__(self, model: nn.Module, mask: Mask, network: Candidate, level: int) -> None:
+        super().__init__(model, mask)
+        self.network, self.level = network, level
+        self.spec = spec = network.spec
+        self.begin, self.end = steps_in(spec.begin), steps_in(spec.end)
+        self.every = steps_in(spec.every)
+        self.start = {name: torch.ones_like(m) for name, m in mask.items()}
+
+    @torch.enable_grad()  # a score may differentiate
+    def before_step(self, step: int, optimizer: Optimizer) -> bool:
+        """Change the mask where it is time to."""
+        due = (step - self.begin) % self.every == 0 or step == self.end
+        if not self.begin <= step <= self.end or not due:
+            return True
+        progress = (step - self.begin) / (self.end - self.begin)
+        draws = generator(self.network.seed, "mask", "change", self.level, step)
+        pruned = pruned_to(self.candidate(self.mask), self.start, self.spec, progress, draws)
+        return self.change(pruned, progress, optimizer, draws)
+
+    def change(
+        self, pruned: Mask, progress: float, optimizer: Optimizer, draws: torch.Generator
+    ) -> bool:
+        """Go over to a mask of the schedule's density; whether the optimizer still steps.
+
+        Args:
+            progress: in [0, 1], 1 at the last change.
+        """
+        self.set(pruned)
+        self.after_step()
+        return True
+
+    def tensors(self) -> dict[str, Tensor]:
+        return dict(self.mask)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        self.set({name: tensors[name] for name in self.mask})
+
+    def candidate(self, mask: Mask) -> Candidate:
+        """The network as it is now, under a mask, for a score."""
+        parameters = dict(self.model.named_parameters())
+        weights = {name: parameters[name].detach().cpu() for name in mask}
+        return replace(
+            self.network, weights=weights, mask=mask, copy=lambda: copy.deepcopy(self.model)
+        )

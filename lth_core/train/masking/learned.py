@@ -1,0 +1,116 @@
+"""Masks that are learned over weights that never train (strong tickets): what all ways share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lth_core.masks import Mask
+from lth_core.prune.network import plain
+from lth_core.prune.select import Parts, keep_highest, parts_of
+from lth_core.seeds import generator
+from lth_core.spec import PruneSpec
+
+
+class Learned(ABC):
+    """Trains a score for each prunable weight; every parameter of the network stays as it is.
+
+    At every evaluation exactly as many weights are kept as are asked for; equal scores are drawn.
+    The last weight of a layer goes as any other where layers compete, and a layer without survivors
+    may come back while scores are learned.
+
+    Args:
+        model: the network; its weights are overwritten by weight x mask, and come back by the mask.
+        seed, level: draw the first scores, and the masks that are tried.
+    """
+
+    def __init__(
+        self, model: nn.Module, mask: Mask, spec: PruneSpec, seed: int, level: int
+    ) -> None:
+        self.model, self.spec, self.seed, self.level, self.mask = model, spec, seed, level, mask
+        named = dict(model.named_parameters())
+        for parameter in named.values():
+            parameter.requires_grad_(False)
+        self.weights = {name: named[name].requires_grad_() for name in mask}
+        self.frozen = {name: w.detach().clone() for name, w in self.weights.items()}
+        draws = generator(seed, "mask", "learned", level)
+        self.parts: Parts = parts_of(plain(self.frozen, mask), mask, spec, 1.0, draws)
+        self.scores = {
+            name: nn.Parameter(self.first(w, draws))
+            for name, w in self.weights.items()
+            if any(name in names for names, _ in self.parts)
+        }
+        self.settle()
+
+    @abstractmethod
+    def first(self, weight: Tensor, draws: torch.Generator) -> Tensor:
+        """The scores that a layer begins with, in its weight's shape."""
+
+    @abstractmethod
+    def tried(self, step: int) -> Mask:
+        """The mask that a step's loss is of, for the layers that have scores."""
+
+    def worth(self, score: Tensor) -> Tensor:
+        """What the highest of are kept, from a layer's scores; by default themselves."""
+        return score
+
+    def passed_on(self, name: str, gradient: Tensor) -> Tensor:
+        """The gradient of a layer's scores, from its mask's; by default the same."""
+        return gradient
+
+    def trained(self) -> Iterable[nn.Parameter]:
+        return self.scores.values()
+
+    def before_forward(self, step: int) -> None:
+        self._use(self.tried(step))
+
+    def before_step(self, step: int, optimizer: Optimizer) -> bool:
+        """Hand the gradient of weight x mask on to the scores."""
+        for name, score in self.scores.items():
+            gradient = self.weights[name].grad
+            assert gradient is not None
+            score.grad = self.passed_on(name, gradient * self.frozen[name])
+        for weight in self.weights.values():
+            weight.grad = None
+        return True
+
+    def after_step(self) -> None:
+        return
+
+    def settle(self) -> None:
+        """Keep exactly as many weights as are asked for, those of the highest score."""
+        scores = {name: self.worth(score.detach()).cpu() for name, score in self.scores.items()}
+        everything = {name: torch.ones_like(m) for name, m in self.mask.items()}
+        draws = generator(self.seed, "mask", "ties")
+        self.mask = keep_highest(scores, everything, self.parts, "weights", draws)
+        self._use({name: self.mask[name].to(self.frozen[name].device) for name in self.scores})
+
+    def tensors(self) -> dict[str, Tensor]:
+        scores = {f"score/{name}": score for name, score in self.scores.items()}
+        masks = {f"mask/{name}": mask for name, mask in self.mask.items()}
+        return scores | masks
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, score in self.scores.items():
+                score.copy_(tensors[f"score/{name}"])
+        self.mask = {name: tensors[f"mask/{name}"] for name in self.mask}
+
+    def flat(self, names: Sequence[str]) -> Tensor:
+        """What scores of layers that compete are worth, shape (n,)."""
+        return torch.cat([self.worth(self.scores[name].detach()).reshape(-1) for name in names])
+
+    def unflat(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
+        """Such values by layer, each in its weight's shape."""
+        sizes = [self.scores[name].numel() for name in names]
+        parts = zip(names, flat.split(sizes), strict=True)
+        return {name: part.view(self.scores[name].shape) for name, part in parts}
+
+    def _use(self, mask: Mask) -> None:
+        with torch.no_grad():
+            for name in self.scores:
+                self.weights[name].copy_(self.frozen[name] * mask[name])

@@ -1,0 +1,73 @@
+"""Learned stochastic supermasks (Zhou et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lth_core.masks import Mask
+from lth_core.seeds import generator
+from lth_core.spec import PruneSpec
+from lth_core.train.masking.learned import Learned
+
+
+class Supermask(Learned):
+    """A learned probability for each frozen weight (Zhou et al. 2019).
+
+    A mask is drawn anew at every step. Here the probabilities of layers that compete sum to what
+    they are to keep, and in evaluation the likeliest are kept; all begin as likely.
+
+    >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
+    >>> prune = PruneSpec(when="never", score="supermask", fraction=0.5, lr=0.05)
+    >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
+    >>> level.records()[0]["method"], round(level.ticket.density, 2)
+    ('supermask', 0.5)
+    """
+
+    def __init__(
+        self, model: nn.Module, mask: Mask, spec: PruneSpec, seed: int, level: int
+    ) -> None:
+        super().__init__(model, mask, spec, seed, level)
+        self._thresholds = [0.0] * len(self.parts)
+        self._probabilities: dict[str, Tensor] = {}
+
+    def first(self, weight: Tensor, draws: torch.Generator) -> Tensor:
+        return torch.zeros_like(weight)
+
+    def tried(self, step: int) -> Mask:
+        self._probabilities = self._summing_to_keep()
+        draws = generator(self.seed, "mask", "tried", self.level, step)
+        return {
+            name: torch.rand(p.shape, generator=draws).to(p.device) < p
+            for name, p in self._probabilities.items()
+        }
+
+    def passed_on(self, name: str, gradient: Tensor) -> Tensor:
+        """Times how a probability follows its score."""
+        p = self._probabilities[name]
+        return gradient * (p * (1 - p))
+
+    def tensors(self) -> dict[str, Tensor]:
+        thresholds = torch.tensor(self._thresholds, dtype=torch.float64)
+        return super().tensors() | {"thresholds": thresholds}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        super().restore(tensors)
+        self._thresholds = tensors["thresholds"].tolist()
+
+    def _summing_to_keep(self) -> dict[str, Tensor]:
+        """sigmoid(score - t), t so that each part's sum is what it keeps (Newton's method)."""
+        found: dict[str, Tensor] = {}
+        for i, (names, keep) in enumerate(self.parts):
+            flat = self.flat(names)
+            for _ in range(50):
+                p = torch.sigmoid(flat - self._thresholds[i])
+                excess, slope = float(p.sum()) - keep, float((p * (1 - p)).sum())
+                if abs(excess) < 0.5 or slope < 1e-3:
+                    break
+                # At most 1 at a time: far from the root the slope says little.
+                self._thresholds[i] += max(-1.0, min(1.0, excess / slope))
+            found |= self.unflat(names, p)
+        return found

@@ -1,0 +1,69 @@
+"""How fast networks were trained here: what a plan estimates its time from."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+
+from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TrainSpec, describe, sha256
+from lth_core.store import Entry, Store
+from lth_core.store.decode import check, read_entry
+
+KIND = "speeds"
+"""Kind of store entry."""
+
+_DATA = ("name", "fingerprint", "validation", "fraction", "augment")
+_MODEL = ("name", "widths", "width", "depth", "stem", "dropout", "fingerprint")
+_TRAIN = ("optimizer", "batch_size", "evaluate_every", "precision")
+_FINDS = ("when", "score", "grow", "every")
+
+
+class Trained(Protocol):
+    """What is trained: a job, or what a plan knows of many."""
+
+    @property
+    def data(self) -> DataSpec: ...
+    @property
+    def model(self) -> ModelSpec: ...
+    @property
+    def train(self) -> TrainSpec: ...
+    @property
+    def finds(self) -> PruneSpec | None: ...
+
+
+class Pace(NamedTuple):
+    """What jobs that take equally long a step have in common."""
+
+    data: DataSpec
+    model: ModelSpec
+    train: TrainSpec
+    finds: PruneSpec | None
+
+
+def speed_key(job: Trained, device: torch.device | str) -> str:
+    """sha256 of what decides seconds per step: data, network, optimizer, batch size, evaluation,
+    precision, how the mask changes, and the kind of device (``cpu``, ``cuda``)."""
+    parts = ((job.data, _DATA), (job.model, _MODEL), (job.train, _TRAIN), (job.finds, _FINDS))
+    said = [[describe(getattr(spec, n)) for n in names] if spec else None for spec, names in parts]
+    return sha256([*said, torch.device(device).type])
+
+
+def remember_speed(
+    store: Store, job: Trained, seconds_per_step: float, device: torch.device | str
+) -> None:
+    """Keep how long a step of such jobs takes, evaluations included; the latest counts."""
+    said = {"seconds_per_step": seconds_per_step, "device": torch.device(device).type}
+    store.put(KIND, speed_key(job, device), said)
+
+
+def seconds_per_step(store: Store, job: Trained, device: torch.device | str) -> float | None:
+    """What was remembered of such jobs; None where none was trained, or nothing sound is left."""
+    return read_entry(store, KIND, speed_key(job, device), _speed_of)
+
+
+def _speed_of(entry: Entry) -> float:
+    check(said := entry.meta["seconds_per_step"], float)
+    if not float(said) >= 0:
+        raise ValueError(f"a step cannot take {said} seconds")
+    return float(said)

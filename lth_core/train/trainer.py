@@ -1,0 +1,317 @@
+"""The engine: jobs -> results, remembered by a store."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from math import isfinite
+
+import torch
+from torch import nn
+
+from lth_core import data, masks, models, ticket
+from lth_core.data import Dataset
+from lth_core.errors import PreemptedError, StoreError
+from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure
+from lth_core.masks import Mask, State
+from lth_core.measures.weights import (
+    chance_overlap,
+    layers_of,
+    sign_agreement,
+    travel,
+    travel_by_mask,
+)
+from lth_core.prune.network import Batch, Candidate
+from lth_core.seeds import generator
+from lth_core.spec import PruneSpec, TicketSpec, TrainSpec, describe, sha256
+from lth_core.store import Store
+from lth_core.store.locks import claimed
+from lth_core.ticket import Ticket
+from lth_core.train.archive import Kept, made_with, point, recent, template, to_blobs
+from lth_core.train.batches import Order
+from lth_core.train.checkpoint import (
+    CHECKPOINT_EVERY,
+    drop_checkpoint,
+    keep_checkpoint,
+    kept_checkpoint,
+)
+from lth_core.train.loop import Outcome, Run, Task
+from lth_core.train.masking.base import Fixed, Masking
+from lth_core.train.masking.registry import GROW, LEARN
+from lth_core.train.training import Layer, Result, Training
+
+
+class Trainer:
+    """Trains jobs that the store does not know, and makes whatever a recipe names.
+
+    Everything a job needs (its parent's weights, its mask) is taken from the last jobs, else from
+    the store, else made again from its recipe; a corrupt entry is reported and made again.
+
+    Args:
+        store: remembers results; by default this process's memory.
+        device: by default the GPU where there is one.
+        frozen: never train; what the store lacks is a StoreError.
+        checkpoint_every: seconds of a training after which it is kept as it stands; a shorter one
+            never is.
+    """
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        device: str | None = None,
+        *,
+        frozen: bool = False,
+        checkpoint_every: float = CHECKPOINT_EVERY,
+    ) -> None:
+        self.store = store or Store()
+        self._kept = Kept(self.store)
+        self.frozen, self.checkpoint_every = frozen, checkpoint_every
+        self.ending = threading.Event()
+        """Once set, whatever is being trained is kept as it stands and left: PreemptedError."""
+        self._interrupted = set[str]()
+        """Digests of trainings of which there was a checkpoint, or was kept one."""
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._finals: OrderedDict[str, tuple[State, Mask]] = OrderedDict()
+        self._masks: OrderedDict[str, Mask] = OrderedDict()
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Result]:
+        """The results of the jobs, in their order; what the store knows is not trained again."""
+        return [self._result(job) for job in jobs]
+
+    def _result(self, job: Job) -> Result:
+        training = self._kept.training(job)
+        if training and not self._lost(job, job.keep):
+            return Result(job, training, reused=True)
+        self._refuse_if_frozen(job)
+        with claimed(self.store.files, job.digest, lambda: self.known(job)) as mine:
+            if mine:
+                return self._made(job)
+        return self._result(job)  # another made it
+
+    def _made(self, job: Job) -> Result:
+        """What the store lacks of a job, trained: all of it, or up to the last lost point."""
+        training = self._kept.training(job)
+        if training is None:
+            return Result(job, self._train(job)[0], reused=False)
+        if lost := self._lost(job, job.keep):
+            again = self._run(job, lost=lost)
+            self._kept.put_points(job, again.points, again.mask)
+            self._drop_checkpoint(job)
+        return Result(job, training, reused=True)
+
+    def known(self, job: Job) -> bool:
+        """Whether the store has the job, so that it can be read, and its rewind points."""
+        return self._kept.training(job) is not None and not self._lost(job, job.keep)
+
+    def _lost(self, job: Job, steps: Sequence[int]) -> list[int]:
+        """The steps of which the store has no rewind point."""
+        return [k for k in steps if self._kept.entry("points", point(job, k).digest) is None]
+
+    # What recipes ask for
+
+    def model(self, job: Job) -> nn.Module:
+        """The job's network; only its structure is meant, its weights are of no seed."""
+        return template(job.model, self.data(job).shape, self.data(job).classes)
+
+    def start(self, job: Job) -> State:
+        """The weights and buffers a job starts from, before its mask."""
+        return job.start.make(self, job)
+
+    def drawn(self, init: Init, job: Job) -> State:
+        """The weights and buffers of the job's network, freshly drawn."""
+        dataset, draw = self.data(job), generator(init.seed, *init.draw)
+        model = models.build(job.model, dataset.shape, dataset.classes, draw)
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    def candidate(
+        self, state: State, mask: Mask, initial: State, job: Job, prune: PruneSpec
+    ) -> Candidate:
+        """A state of the job's network, for a score."""
+        dataset = self.data(job)
+
+        def batch() -> Batch:
+            draw = generator(job.seed, "mask", "examples")
+            split = dataset.train.of_each_class(prune.examples, draw)
+            return dataset.normalize(split.x), split.y
+
+        return Candidate(
+            weights=masks.masked({name: state[name] for name in mask}, mask),
+            mask=mask, initial={name: initial[name] for name in mask},
+            copy=lambda: self.network(job, state), batch=batch, seed=job.seed, spec=prune,
+        )  # fmt: skip
+
+    def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
+        """The mask a recipe gives for the job's network."""
+        # The network is part of the key, for `Full` is the same recipe for all of them.
+        key = sha256([recipe.digest, describe(job.model), describe(job.data)])
+        return recent(self._masks, key, lambda: recipe.make(self, job))
+
+    def final(self, job: Job) -> tuple[State, Mask]:
+        """Weights and buffers after a job's last step, and its mask."""
+
+        def make() -> tuple[State, Mask]:
+            stored = self._kept.state(job, self.model(job))
+            if stored:
+                return stored
+            state, mask = self._train(job)[1]
+            # Its manifest is sound, its weights were not.
+            if entry := self._kept.entry("points", job.digest):
+                self._kept.put_point(job, state, mask, entry.meta.get("of"))
+            return state, mask
+
+        return recent(self._finals, job.digest, make)
+
+    def mask_of(self, job: Job) -> Mask:
+        """The mask of a job's result: its own, or the one that it finds."""
+        return self.final(job)[1] if job.finds else self.mask(job.mask, job)
+
+    def measured(self, measure: Measure) -> dict[str, float | None]:
+        """A measure's numbers, remembered."""
+        entry = self._kept.entry("measures", measure.digest)
+        if entry is None:
+            taken = {
+                name: None if value is None or not isfinite(value) else value
+                for name, value in measure.take(self).items()
+            }
+            self.store.put("measures", measure.digest, taken)
+            return taken
+        return entry.meta
+
+    def ticket(self, spec: TicketSpec, level: int, branch: str, job: Job) -> Ticket:
+        """The subnetwork that a job trains or finds, with the weights to start from."""
+        mask = self.mask_of(job)
+        return Ticket(
+            spec=spec, level=level, branch=branch, rewind_step=job.first, mask=mask,
+            start=masks.masked(self.start(job), mask),
+            example_shape=self.data(job).shape, classes=self.data(job).classes,
+        )  # fmt: skip
+
+    # Training and remembering
+
+    def _train(self, job: Job) -> tuple[Training, tuple[State, Mask]]:
+        start = self.start(job)
+        outcome = self._run(job, start)
+        mask, state = outcome.mask, outcome.state
+        begun, first = masks.masked(start, mask), self.mask(job.mask, job)
+        # A weight that grew back started at 0, and with no sign.
+        there = {name: m & first[name] for name, m in mask.items()}
+        like = self.mask(job.mask.like, job) if job.mask.like else mask
+        final = recent(self._finals, job.digest, lambda: (state, mask))
+        # How far the dense run took the weights that the mask keeps, and those that it prunes.
+        inside, outside = (
+            travel_by_mask(self.start(job.dense), self.final(job.dense)[0], mask)
+            if job.dense
+            else (travel(begun, state, mask), None)
+        )
+        counts = layers_of(self.model(job), self.data(job).shape)
+        training = Training(
+            curves=outcome.curves,
+            layers={
+                name: Layer(shape=shape, positions=positions,
+                            kept=int(mask[masks.parameter_of(name)].sum()))
+                for name, (shape, positions) in counts.items()
+            },
+            parameters=sum(p.numel() for p in self.model(job).parameters()),
+            mask_digest=masks.digest(mask),
+            mask_overlap=masks.overlap(mask, like),
+            mask_overlap_chance=chance_overlap(masks.counts(mask, like)),
+            travel=travel(masks.masked(start, there), state, mask),
+            sign_agreement=sign_agreement(start, state, there),
+            travel_inside=inside,
+            travel_outside=outside,
+            ticket_digest=ticket.digest(mask, begun),
+            seconds=outcome.seconds,
+            finished_at=time.time(),
+            made_with=made_with(self.device),
+        )  # fmt: skip
+        self._kept.put_points(job, outcome.points, outcome.mask)
+        self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
+        self._drop_checkpoint(job)
+        self._kept.pace(job, training.seconds, self.device)
+        return training, final
+
+    def _run(self, job: Job, start: State | None = None, *, lost: Sequence[int] = ()) -> Outcome:
+        """Train a job; or, where only rewind points of it are lost, as far as to the last one."""
+        self._refuse_if_frozen(job)
+        mask = self.mask(job.mask, job)
+        start = self.start(job) if start is None else start
+        dataset = self.data(job)
+        model = self.network(job, masks.masked(start, mask))
+        order = Order(
+            examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
+            run=job.run, augment=job.data.augment,
+        )  # fmt: skip
+        models.restart_dropout(model, order.seed, order.run, job.first)
+        return self._finish(
+            job,
+            Task(model=model, masking=self._masking(job, model, mask, start), data=dataset,
+                 spec=_steps_as(job), order=order, first=job.first,
+                 last=max(lost, default=job.last), keep=lost or job.keep)
+        )  # fmt: skip
+
+    def _finish(self, job: Job, task: Task) -> Outcome:
+        """Train a task from its start, or from where an interrupted process has left it."""
+        running, kept_at = Run(task), time.monotonic()
+        if begun := kept_checkpoint(self.store, job):
+            self._interrupted.add(job.digest)
+            passed = [step for step in task.keep if step < begun.step]
+            # Whoever left it may have kept fewer points, and none is passed again.
+            if running.fits(begun) and not self._lost(job, passed):
+                running.restore(begun)
+        for done in running:
+            ending = self.ending.is_set()
+            due = ending or time.monotonic() - kept_at > self.checkpoint_every
+            if done == task.last or not due:
+                continue
+            self._kept.put_points(job, running.points, task.masking.mask)
+            running.points.clear()
+            keep_checkpoint(self.store, job, running.checkpoint())
+            self._interrupted.add(job.digest)
+            kept_at = time.monotonic()
+            if ending:
+                raise PreemptedError(
+                    f"told to end; training {job.digest[:12]} is kept at step {done}"
+                )
+        return running.outcome()
+
+    def _drop_checkpoint(self, job: Job) -> None:
+        if job.digest in self._interrupted:
+            drop_checkpoint(self.store, job)
+
+    def _refuse_if_frozen(self, job: Job) -> None:
+        if self.frozen:
+            raise StoreError(
+                f"the store has lost training {job.digest}, or it was altered: take out what is "
+                "altered with `lth store verify --remove`, and sweep again to remake it"
+            )
+
+    def network(self, job: Job, state: State) -> nn.Module:
+        """The job's network with a state, on the device, in training mode."""
+        model = copy.deepcopy(self.model(job))
+        model.load_state_dict(state)
+        model.to(self.device).train()
+        if len(self.data(job).shape) == 3:
+            model.to(memory_format=torch.channels_last)
+        return model
+
+    def _masking(self, job: Job, model: nn.Module, mask: Mask, start: State) -> Masking:
+        """How the job keeps its mask."""
+        if job.finds is None:
+            return Fixed(model, mask)
+        if job.finds.when == "never":
+            return LEARN[job.finds.score](model, mask, job.finds, job.seed, job.level)
+        initial = job.root.make(self, job)
+        network = self.candidate(start, mask, initial, job, job.finds)
+        return GROW[job.finds.grow](model, mask, network, job.level)
+
+    def data(self, job: Job) -> Dataset:
+        return data.load(job.data, self.device)
+
+
+def _steps_as(job: Job) -> TrainSpec:
+    """How the job's optimizer steps: a learned mask may have a rate of its own."""
+    return replace(job.train, lr=job.finds.lr) if job.finds and job.finds.lr else job.train

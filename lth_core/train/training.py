@@ -1,0 +1,134 @@
+"""What is remembered of a training: its curves, layers, digests and time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from math import prod
+from typing import Any
+
+from lth_core.errors import CorruptEntryError
+from lth_core.jobs.recipes import Job
+from lth_core.spec.fields import LARGEST
+from lth_core.store.decode import MISREAD, check, in_short
+
+
+@dataclass(slots=True)
+class Curves:
+    """Learning curves on the evaluation grid: lists of equal length."""
+
+    step: list[int] = field(default_factory=list)
+    """Steps done when evaluated, counted from the start of the dense run's schedule."""
+    train_loss: list[float] = field(default_factory=list)
+    """Mean over the steps since the evaluation before."""
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Curves:
+        """What `asdict` gave.
+
+        Raises:
+            TypeError: it is something else, or the lists are of unequal length.
+        """
+        check(said, cls, "curves")
+        curves = cls(**said)
+        if len({len(getattr(curves, f.name)) for f in fields(cls)}) > 1:
+            raise TypeError("curves must be of equal length")
+        return curves
+
+    @property
+    def early_stop(self) -> int:
+        """Position of the first lowest validation loss."""
+        return self.validation_loss.index(min(self.validation_loss))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """What a mask leaves of a layer."""
+
+    shape: tuple[int, ...]
+    """Of the layer's weight."""
+    kept: int
+    positions: int
+    """Places of the output at which each weight is multiplied once, per example."""
+
+    @property
+    def weights(self) -> int:
+        """Weights in all."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """All that is remembered of a finished training, besides its weights."""
+
+    curves: Curves
+    layers: dict[str, Layer]
+    """Every prunable layer, in the model's order, ignored ones too."""
+    parameters: int
+    """All parameters of the dense network."""
+    mask_digest: str
+    mask_overlap: float
+    """Jaccard overlap with the mask that a control imitates, of the same level; else 1. What finds
+    a mask of its own from the ticket's (`lth_core.jobs.branches.RETRAINED`) is measured apart."""
+    mask_overlap_chance: float
+    """The overlap to expect of random masks with the same layer counts."""
+    travel: float | None
+    """Mean distance of the kept weights from start to end, those that grew back from 0; None where
+    none are kept."""
+    sign_agreement: float | None
+    """Share of the kept weights that end with the sign they had at the start, without those that
+    grew back."""
+    travel_inside: float | None
+    """Mean distance, from start to end of the dense run, of the weights that this mask keeps."""
+    travel_outside: float | None
+    """The same of the weights that it prunes, layer by layer as many as it keeps there."""
+    ticket_digest: str
+    """Of the mask's bits and the starting values: what a ticket file holds."""
+    seconds: float
+    finished_at: float
+    """Unix time."""
+    made_with: dict[str, str]
+    """Versions and device."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> Training:
+        """What `to_json` gave.
+
+        Raises:
+            CorruptEntryError: it is something else, or no curve or no layer can be so.
+        """
+        try:
+            return cls._from_json(said)
+        except MISREAD as error:
+            raise CorruptEntryError(f"says no training ({in_short(error)})") from None
+
+    @classmethod
+    def _from_json(cls, said: Mapping[str, Any]) -> Training:
+        check(said, cls, "training")
+        curves = Curves.from_json(said["curves"])
+        layers = {
+            name: Layer(**{**layer, "shape": tuple(layer["shape"])})
+            for name, layer in said["layers"].items()
+        }
+        if not curves.step or not layers:
+            raise TypeError("curves and layers must not be empty")
+        for name, layer in layers.items():
+            sound = min(layer.shape, default=0) > 0 and 0 <= layer.kept <= layer.weights <= LARGEST
+            if not sound:
+                raise TypeError(f"{name} must keep 0 to all of its weights, but is {layer}")
+        return cls(**{**said, "curves": curves, "layers": layers})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A job, what came of it, and whether it was trained just now or remembered."""
+
+    job: Job
+    training: Training
+    reused: bool

@@ -1,0 +1,161 @@
+"""Sweeps in processes of their own, watched from outside: the driver's memory, the files left."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+
+from lth_core.errors import LaunchError
+from lth_core.store import Store, open_store
+from lth_core.store.decode import read_entry
+from sweeps.run.status import STATUS, status_key
+from sweeps.store.records import TRIALS
+
+EVERY = 0.5
+"""Seconds from one look to the next."""
+EARLY, LATE = (0.2, 0.4), (0.8, 1.0)
+"""Shares of the trials, [from, to), in which the driver's memory is compared: before them it
+imports and starts workers, after them it makes the report."""
+
+SHORT: dict[str, Any] = {
+    "name": "bench",
+    "base": {
+        "model": {"name": "mlp", "widths": [16]},
+        "train": {"lr": 0.01, "steps": "1it", "evaluate_every": "1it"},
+        "prune": {"fraction": 0.5},
+        "levels": 0,
+    },
+    "tracking": {"uri": None},
+}
+"""A study of trials of one training of one step."""
+SHORT_TRIALS = 2000
+CPU_SECONDS, SHORT_KIB, FILES = 0.2, 100, 5
+"""Limits for each trial: seconds of all CPUs, the driver's growth, files in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortBench:
+    """Cost of each trial of one step, from a whole sweep: Ray's start and the report are in it."""
+
+    trials: int
+    cpu_seconds: float
+    """Seconds that the sweep took, times CPUs."""
+    kib: float | None
+    """Growth of the driver's memory; None where the sweep was too short to be watched."""
+    files: float
+    """Files in the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Trials that have ended, and the MiB that the driver holds then."""
+
+    done: int
+    mib: float
+
+
+def bench_short(trials: int = SHORT_TRIALS) -> ShortBench:
+    """Sweep trials of one step.
+
+    Raises:
+        LaunchError: the sweep fails.
+    """
+    cpus = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
+        begun = time.perf_counter()
+        study, store = {**SHORT, "axes": {"seed": list(range(trials))}}, _store(folder)
+        # The sweep says only now and then how many are done.
+        seen = sweep_watched(folder, study, lambda: len(store.digests(TRIALS)))
+        wall = time.perf_counter() - begun
+        files = sum(1 for _ in store.files.files(""))
+    return ShortBench(trials, wall * cpus / trials, growth(seen, trials), files / trials)
+
+
+def sweep_watched(
+    folder: str, study: Mapping[str, Any], done: Callable[[], int] | None = None
+) -> list[Seen]:
+    """Sweep a study in a folder.
+
+    Args:
+        done: number of trials that have ended; by default what the sweep itself says.
+
+    Raises:
+        LaunchError: the sweep fails.
+    """
+    (Path(folder) / "bench.yaml").write_text(yaml.safe_dump(dict(study)))
+    store = _store(folder)
+    with lth(folder, "sweep", "bench.yaml") as driver:
+        return watch(driver, done or (lambda: trials_done(store, study["name"])))
+
+
+def _store(folder: str) -> Store:
+    return open_store(f"{folder}/lth-store", make=False)
+
+
+@contextmanager
+def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """`lth` as a process of its own in a folder, where the file `out` has what it prints.
+
+    Raises:
+        LaunchError: it fails.
+    """
+    command = [sys.executable, "-m", "sweeps.cli", *arguments]
+    said, wrong = Path(folder) / "out", Path(folder) / "err"
+    with said.open("w") as out, wrong.open("w") as err:
+        called = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, text=True)
+        with called:
+            yield called
+    if called.returncode:
+        why = wrong.read_text().strip()[-500:]
+        raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {why}")
+
+
+def watch(driver: subprocess.Popen[str], done: Callable[[], int]) -> list[Seen]:
+    """Look at a process until it ends."""
+    seen = list[Seen]()
+    while driver.poll() is None:
+        with suppress(OSError, TypeError):  # it has ended meanwhile
+            seen.append(Seen(done(), resident(driver.pid)))
+        time.sleep(EVERY)
+    return seen
+
+
+def resident(process: int) -> float:
+    """MiB of memory that a process holds."""
+    said = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(said[1]) / 1024  # type: ignore[index]  # a process that has ended has none
+
+
+def trials_done(store: Store, study: str) -> int:
+    """Trials of a sweep that have ended, as it says itself."""
+    return read_entry(store, STATUS, status_key(study), lambda entry: int(entry.meta["done"])) or 0
+
+
+def growth(seen: Sequence[Seen], trials: int) -> float | None:
+    """KiB that the driver grows by with each finished trial; None where too little was seen.
+
+    >>> growth([Seen(2, 100), Seen(3, 101), Seen(8, 106), Seen(10, 300)], 10) / 1024
+    1.0
+    """
+    (few, before), (many, after) = (_mean(seen, trials, share) for share in (EARLY, LATE))
+    return 1024 * (after - before) / (many - few) if many > few else None
+
+
+def _mean(seen: Sequence[Seen], trials: int, share: tuple[float, float]) -> tuple[float, float]:
+    least, most = share
+    within = [each for each in seen if least * trials <= each.done < most * trials]
+    if not within:
+        return float("nan"), float("nan")
+    return fmean(each.done for each in within), fmean(each.mib for each in within)

@@ -1,0 +1,61 @@
+"""`lth ticket ...`: tickets in the store, and ticket files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from sweeps.cli.console import AsJson, out, print_json
+
+ticket_app = typer.Typer(no_args_is_help=True, help="Tickets in the store, and ticket files.")
+
+
+@ticket_app.command("export")
+def ticket_export(
+    digest: Annotated[
+        str, typer.Argument(help="A ticket_digest of `lth report --json`, or its start.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    store: Annotated[str, typer.Option(help="The result store.")] = "./lth-store",
+) -> None:
+    """Write a ticket as one safetensors file that `lth_core.load_ticket` reads."""
+    from sweeps.store.tickets import export
+
+    ticket = export(store, digest, output)
+    out.print(f"{output}: level {ticket.level} {ticket.branch}, density {ticket.density:.4f}",
+              soft_wrap=True, markup=False)  # fmt: skip
+
+
+@ticket_app.command("ls")
+def ticket_ls(
+    store: Annotated[str, typer.Option(help="The result store.")] = "./lth-store",
+    as_json: AsJson = False,
+) -> None:
+    """List the tickets in the store."""
+    from sweeps.store.tickets import listing
+
+    found = listing(store)
+    if as_json:
+        print_json(found)
+        return
+    table = Table(
+        "ticket", "study", "trial", "seed", "branch", "level", "density", "test", box=None
+    )
+    for row in found:
+        table.add_row(
+            row["ticket_digest"][:12], row["study"], row["trial"], str(row["seed"]), row["branch"],
+            str(row["level"]), f"{row['density']:.4f}", f"{row['final_test_accuracy']:.4f}",
+        )  # fmt: skip
+    out.print(table)
+
+
+@ticket_app.command("show")
+def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")]) -> None:
+    """Check a ticket file whole, and say what it holds."""
+    from sweeps.store.tickets import about
+
+    for name, value in about(file).items():
+        out.print(f"{name:14} {value}", soft_wrap=True, markup=False)

@@ -1,0 +1,225 @@
+"""Ray, for the duration of a sweep: this machine's own, or a cluster's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lth_core.errors import LaunchError, SpecError
+from sweeps.clusters.capacity import PENDING, check_brought, check_fits, fits, lanes, places
+from sweeps.clusters.ray_folders import check_ray_folders, check_scratch
+from sweeps.clusters.shared_folder import check_shared
+from sweeps.studies.schema import Resources
+
+logger = logging.getLogger("lth")
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that was given no GPU sees none
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+"""Secrets that Tune would carry from here to the workers."""
+
+SHORT = {
+    "RAY_NUM_REDIS_GET_RETRIES": "2",  # a wrong token is refused at once; 20 times, otherwise
+    "RAY_gcs_server_request_timeout_seconds": "10",  # to find out that this is no node of it
+}
+
+GREETING = 5.0
+"""Seconds in which a Ray head greets whoever connects; it does so at once."""
+
+PATIENCE = 20
+"""Seconds that a cluster which has greeted has for the rest; a healthy one takes one or two."""
+
+TOKEN = Path(os.path.expanduser("~/.ray/auth_token"))  # Path.home() raises where there is none
+"""Where Ray keeps the token of this user's clusters, unless the environment has one."""
+
+HTTP2_SETTINGS = b"\x04"
+"""The type of the frame with which every gRPC server begins."""
+
+ADDRESS = (
+    "must be HOST:PORT of a cluster's head, or auto on one of its nodes; without it, this machine "
+    "sweeps alone"
+)
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}")
+
+_JOIN = """
+import ray, sys
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+"""
+
+
+@contextmanager
+def joined(address: str | None, resources: Resources, store: str) -> Iterator[int]:
+    """Ray, started on this machine or joined at an address, let go of afterwards.
+
+    Yields:
+        How many trials to ask of it at once.
+
+    Raises:
+        SpecError: it is no address.
+        LaunchError: Ray cannot start here, the cluster cannot be joined, no node of it has what a
+            trial needs, or the store is not the same folder on all of them.
+    """
+    check_scratch()
+    if address is None:
+        check_ray_folders(TOKEN)
+    else:
+        check_answers(address)
+    os.environ.update(QUIET)
+    import ray
+    from ray.tune.execution import class_cache
+
+    # Ray logs the environment that Tune carries to workers; each node has keys of its own.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
+    knew = os.path.exists(TOKEN)
+    if address is None:
+        protect_token(TOKEN)
+    start_ray(address)
+    try:
+        if address is None:
+            keep_out(knew)
+            check_fits(resources, places(), "this machine")
+        elif not fits(resources, places()):
+            check_brought(resources)
+        if address:
+            check_shared(store)
+        yield max(lanes(resources), PENDING if address else 1)
+    finally:
+        ray.shutdown()
+
+
+def protect_token(token: Path) -> None:
+    """Take the rights of other users from Ray's token and its folder, which is made before Ray
+    does so: whoever can write to it could exchange the token of the next cluster."""
+    with suppress(OSError):  # another's, or on a disk without modes
+        token.parent.mkdir(mode=0o700, exist_ok=True)
+        token.parent.chmod(token.parent.stat().st_mode & ~0o022)
+        token.chmod(0o600)
+
+
+def start_ray(address: str | None) -> None:
+    """Start Ray on this machine, or join the cluster at an address.
+
+    Raises:
+        LaunchError: Ray fails, for whatever reason.
+    """
+    import ray
+
+    here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    try:
+        # "local": not any Ray that happens to run here.
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
+    except Exception as error:  # Ray raises OSError, ValueError, errors of its own and bare ones
+        ray.shutdown()
+        if address is not None:
+            raise _no_answer(address, str(error)) from error
+        reason = _short(str(error) or type(error).__name__)
+        raise LaunchError(
+            f"Ray must start on this machine, but does not: {reason}; RAY_TMPDIR, TMPDIR and HOME "
+            "name the folders that it writes to"
+        ) from error
+
+
+def keep_out(knew: bool) -> None:
+    """Say once what keeps others out: Ray cannot be told to listen on this machine alone.
+
+    Args:
+        knew: whether the token was there before; Ray makes one where there is none.
+    """
+    said = "Ray listens on all addresses of this machine"
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        logger.warning("%s, and RAY_AUTH_MODE=disabled lets whoever reaches it run code here", said)
+    elif not knew and TOKEN.exists():
+        protect_token(TOKEN)  # Ray lets all users of the machine read it
+        logger.warning("%s; its token in %s keeps others out", said, TOKEN)
+
+
+def check_answers(address: str) -> None:
+    """Join a cluster in a process of its own first: Ray waits for minutes, or aborts.
+
+    Raises:
+        SpecError: it is no address.
+        LaunchError: it cannot be joined from here within ``PATIENCE``, or does not speak Ray.
+    """
+    check_greets(address)
+    env = os.environ | QUIET | SHORT
+    try:
+        subprocess.run(
+            [sys.executable, "-c", _JOIN, address], env=env, timeout=PATIENCE, check=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        heard = (
+            f"a process that would join it was kept waiting for {PATIENCE} s: the head, which is "
+            "there, or the raylet of this node hangs or is overloaded"
+        )
+        raise _no_answer(address, heard) from None
+    except subprocess.CalledProcessError as error:
+        raise _no_answer(address, _reason(error.stderr)) from None
+
+
+def check_greets(address: str) -> None:
+    """See that who listens there speaks first, as every server of gRPC's does: HTTP/2 settings.
+
+    Raises:
+        SpecError: it is no address.
+        LaunchError: nobody listens, or it is something else; within ``GREETING`` for each of both.
+    """
+    name, said = "--address", address
+    if address == "auto":  # Ray takes the one of the environment then, or finds one on this machine
+        name, said = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")
+        if not said:
+            return
+    if not _ADDRESS.fullmatch(said):
+        raise SpecError(name, ADDRESS, said)
+    if os.environ.get("RAY_USE_TLS") == "1":
+        return
+    host, _, port = said.rpartition(":")
+    try:
+        connected = socket.create_connection((host.strip("[]"), int(port)), GREETING)
+    except TimeoutError:
+        raise _no_answer(said, f"no connection within {GREETING:g} s") from None
+    except (OSError, OverflowError) as error:
+        raise _no_answer(said, str(error)) from None
+    with connected:
+        try:
+            greeting = connected.recv(9)
+        except TimeoutError:
+            heard = f"connected, but silent for {GREETING:g} s, and a head of Ray's speaks first"
+            raise _no_answer(said, heard) from None
+        except OSError as error:
+            raise _no_answer(said, str(error)) from None
+    if greeting[3:4] != HTTP2_SETTINGS:
+        raise _no_answer(said, "what listens there does not speak Ray")
+
+
+def _no_answer(address: str, reason: str) -> LaunchError:
+    return LaunchError(f"--address: no Ray cluster answers at {address}: {_short(reason)}")
+
+
+def _reason(log: str) -> str:
+    """What a traceback comes down to; of a token, Ray's last error says nothing."""
+    if refused := re.search(r"AuthenticationError: (.+)", log):
+        return refused[1]
+    if "when trying to resolve node to connect to" in log:
+        return "call this on one of its nodes, for this machine is none"
+    return re.split(r"^[\w.]*(?:error|exception): ", log, flags=re.I | re.M)[-1]
+
+
+def _short(reason: str) -> str:
+    return textwrap.shorten(reason, 360, placeholder=" ...")

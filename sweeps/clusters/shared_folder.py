@@ -1,0 +1,76 @@
+"""Whether a store's folder is one and the same on all nodes of a cluster."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from lth_core.errors import LaunchError
+from lth_core.store.folder import FolderFiles
+
+LOOK = 15
+"""Seconds that nodes have to look: each starts a process for it."""
+
+Said = tuple[str, bool | None]
+"""A node's address, and whether it sees what is written here; None where it did not answer."""
+
+
+def check_shared(store: str) -> None:
+    """See that what is written here into a store's folder is seen on all nodes that are there.
+
+    Raises:
+        StoreError: it cannot be written here.
+        LaunchError: some do not see it, or do not answer; names them.
+    """
+    if "://" in store:
+        return
+    files, mark = FolderFiles(store), f".seen-{uuid.uuid4().hex}"
+    files.write(mark, b"", durable=False)
+    try:
+        said = _asked(files.root / mark)
+    finally:
+        files.delete(mark)
+    check_seen(files.root, said)
+
+
+def check_seen(folder: Path, said: Iterable[Said]) -> None:
+    """Hold what the nodes have said against what a store needs.
+
+    Raises:
+        LaunchError: some do not see it, or did not answer; names them.
+    """
+    every = sorted(said, key=str)
+    blind = ", ".join(node for node, sees in every if sees is False)
+    silent = ", ".join(node for node, sees in every if sees is None)
+    faults = [f"what is written here is not seen by {blind}"] if blind else []
+    if silent:
+        faults.append(f"within {LOOK} s no answer came from {silent}, of {len(every)} nodes")
+    if faults:
+        raise LaunchError(
+            f"store: {folder} must be a folder that all nodes share, or s3://bucket/prefix, "
+            f"but {' and '.join(faults)}"
+        )
+
+
+def _asked(file: Path) -> list[Said]:
+    """What each node says of a file."""
+    import ray
+    from ray.exceptions import RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    look = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
+    asked = {
+        look.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(str(file)): node["NodeManagerAddress"]
+        for node in ray.nodes() if node["Alive"]
+    }  # fmt: skip
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK)
+    seen = dict[object, bool]()
+    for answer in answered:
+        with suppress(RayError):  # the node has gone meanwhile
+            seen[answer] = ray.get(answer)
+    return [(node, seen.get(answer)) for answer, node in asked.items()]

@@ -1,0 +1,1 @@
+"""The plan of a study: trials, unique trainings, estimated time, stop rules."""

@@ -1,0 +1,126 @@
+"""What a study's trials train in all, and what of it is made once for several."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from operator import attrgetter
+
+from lth_core.lottery import levels
+from lth_core.spec import DataSpec, ModelSpec, TicketSpec, TrainSpec, said
+from lth_core.spec.fields import Checks
+from lth_core.train.timings import Pace
+
+Kind = tuple[Hashable, ...]
+"""All that a spec says, but for its data, network, learning rate and seed."""
+
+_NAMES = [f.name for f in fields(TicketSpec) if f.name not in ("data", "model", "train", "seed")]
+_VALUES = attrgetter(*_NAMES)
+
+
+@dataclass
+class Counts:
+    """Of some trials together."""
+
+    trials: int = 0
+    trainings: int = 0
+    """Summed over the trials."""
+    steps: int = 0
+    unique_trainings: int = 0
+    """Each counted once."""
+    unique_steps: int = 0
+    made: Counter[str] = field(default_factory=Counter)
+    """How many there are of each branch, and of the tickets' masks; `used`: for how many."""
+    used: Counter[str] = field(default_factory=Counter)
+    work: Counter[Pace] = field(default_factory=Counter)
+    """The unique steps, by what decides how long each takes."""
+    sizes: dict[Kind, tuple[int, int]] = field(default_factory=dict)
+    """Trainings and steps of one trial, by its kind."""
+
+    def add(self, other: Counts, alike: Counter[tuple[DataSpec, ModelSpec]]) -> None:
+        """Add sets of trials such as ``other``, by their data and network: how many."""
+        times = alike.total()
+        for name in ("trials", "trainings", "steps", "unique_trainings", "unique_steps"):
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
+        for name in other.used:
+            self.made[name] += times * other.made[name]
+            self.used[name] += times * other.used[name]
+        for pace, steps in other.work.items():
+            for (data, model), many in alike.items():
+                self.work[pace._replace(data=data, model=model)] += many * steps
+        self.sizes |= other.sizes
+
+
+def kind_of(spec: TicketSpec) -> Kind:
+    """What trials of any data, network, learning rate and seed may have in common."""
+    rest = (said(v) if isinstance(v, Checks) else v for v in _VALUES(spec))
+    return _but_rate(spec.train), *rest
+
+
+@lru_cache(maxsize=1024)
+def _but_rate(train: TrainSpec) -> str:
+    return said(replace(train, lr=1.0))
+
+
+def apart(spec: TicketSpec) -> Hashable:
+    """Trials for which this differs share nothing: every job names its data, network, training
+    and seed, or a parent that does."""
+    return said(spec.data), said(spec.model), said(spec.train), spec.seed
+
+
+def count(specs: Iterable[TicketSpec]) -> Counts:
+    """What trials train in all.
+
+    What a set of trials with one seed, rate, dataset and network shares (see `apart`) is the same
+    for all of these: they stand in recipes as they are. So of all sets that are the same but for
+    them, one is walked.
+
+    Args:
+        specs: resolved ones, each once.
+    """
+    sets: dict[Hashable, list[TicketSpec]] = defaultdict(list)
+    for spec in specs:
+        sets[apart(spec)].append(spec)
+    alike: dict[tuple[Kind, ...], Counter[tuple[DataSpec, ModelSpec]]] = defaultdict(Counter)
+    first: dict[tuple[Kind, ...], list[TicketSpec]] = {}
+    for together in sets.values():
+        kind = tuple(map(kind_of, together))
+        first.setdefault(kind, together)
+        alike[kind][together[0].data, together[0].model] += 1
+    counts = Counts()
+    for kind, together in first.items():
+        counts.add(_walked(together), alike[kind])
+    return counts
+
+
+def work_left(specs: Iterable[TicketSpec], stored: Collection[str]) -> Counter[Pace]:
+    """The unique steps of trainings that are not stored; looks at every job of every trial."""
+    return _walked(specs, stored).work
+
+
+def _walked(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Counts:
+    counts, seen = Counts(), set(stored)
+    made: dict[str, set[str]] = defaultdict(set)
+    for spec in specs:
+        before = counts.trainings, counts.steps
+        for branches in levels(spec):
+            for branch, job in branches.items():
+                steps = job.last - job.first
+                made[branch].add(job.digest)
+                counts.used[branch] += 1
+                counts.steps += steps
+                if job.digest not in seen:
+                    seen.add(job.digest)
+                    counts.unique_trainings += 1
+                    counts.unique_steps += steps
+                    counts.work[Pace(job.data, job.model, job.train, job.finds)] += steps
+            if ticket := branches.get("ticket"):
+                made["mask"].add(ticket.digest if ticket.finds else ticket.mask.digest)
+                counts.used["mask"] += 1
+            counts.trainings += len(branches)
+        counts.trials += 1
+        counts.sizes[kind_of(spec)] = (counts.trainings - before[0], counts.steps - before[1])
+    counts.made.update({name: len(digests) for name, digests in made.items()})
+    return counts

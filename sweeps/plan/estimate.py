@@ -1,0 +1,137 @@
+"""How long what is planned will take, from how fast such networks were trained before."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from lth_core.errors import StoreError
+from lth_core.spec import ModelSpec
+from lth_core.store import Store, open_store
+from lth_core.train.timings import Pace, seconds_per_step, speed_key
+from sweeps.plan.counting import work_left
+from sweeps.plan.plan import Plan, samples_of
+from sweeps.studies.schema import Resources
+
+MOST_LOOKED_UP = 100_000
+"""Trainings: of a larger plan it is not looked up which are in the store."""
+MOST_NAMED = 5
+"""Networks without a known speed that the sentence names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of a plan's time, or of what is left of it."""
+
+    left: bool
+    """Whether it is of what the store lacks; else of everything."""
+    steps: int
+    seconds: float
+    """Of the steps at a known speed, so many at a time as ``at_once``."""
+    at_once: int
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Networks that were never trained here, and their steps."""
+    trouble: str = ""
+    """Why the store could not be asked."""
+
+    def to_json(self) -> dict[str, Any]:
+        """``seconds`` is None where no speed is known."""
+        known = not self.steps or sum(self.unknown.values()) < self.steps
+        return {"left": self.left, "steps": self.steps, "seconds": self.seconds if known else None,
+                "at_once": self.at_once, "unknown": self.unknown}  # fmt: skip
+
+    def sentence(self) -> str:
+        """``time: about 3 h 20 min, 2 at a time``."""
+        if self.left and not self.steps:
+            return "left: nothing"
+        start = f"left: {self.steps:,} steps" if self.left else "time"
+        if self.trouble:
+            return f"time: not known; {self.trouble}"
+        missing = sum(self.unknown.values())
+        named = [*list(self.unknown)[:MOST_NAMED], *["..."] * (len(self.unknown) > MOST_NAMED)]
+        if missing == self.steps:
+            return f"{start}: not known; never trained here: {', '.join(named)}"
+        about = f"{start}: about {duration(self.seconds)}, {self.at_once} at a time"
+        if not missing:
+            return about
+        return f"{about}, and {missing:,} steps of what was never trained here: {', '.join(named)}"
+
+
+def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
+    """How long a plan takes, as far as the store knows.
+
+    Args:
+        at_once: trials that run side by side; None: as many as this machine has room for.
+    """
+    resources, search = plan.study.resources, plan.study.search.algorithm
+    side_by_side = min(at_once or _room(resources), plan.counts.trials * samples_of(plan.study))
+    device, left, trouble = "cuda" if resources.gpu else "cpu", False, ""
+    work, speeds = plan.counts.work, dict[Pace, float | None]()
+    try:
+        store = open_store(plan.study.store, make=False)
+        stored: set[str] = set()
+        if search != "optuna" and plan.counts.trainings <= MOST_LOOKED_UP:
+            stored = set(store.digests("trainings"))
+        if stored:
+            left, work = True, work_left((trial.spec for trial in plan.trials), stored)
+        speeds = _speeds(work, store, device)
+    except StoreError as error:
+        trouble = str(error)
+    seconds, unknown = 0.0, Counter[str]()
+    for pace, steps in work.items():
+        known = speeds.get(pace)
+        if known is None:
+            unknown[_network(pace)] += steps * samples_of(plan.study)
+        else:
+            seconds += known * steps * samples_of(plan.study)
+    return Estimate(
+        left=left, steps=work.total() * samples_of(plan.study), seconds=seconds / side_by_side,
+        at_once=side_by_side, unknown=dict(unknown), trouble=trouble,
+    )  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """Two units at most.
+
+    >>> duration(12_000), duration(0.2), duration(200_000)
+    ('3 h 20 min', '1 s', '2 d 8 h')
+    """
+    whole = max(1, round(seconds))
+    for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
+        if whole >= size:
+            count, rest = divmod(round(whole / part) * part, size)
+            return f"{count} {unit} {rest // part} {smaller}"
+    return f"{round(whole / 60)} min" if whole >= 60 else f"{whole} s"
+
+
+def _speeds(work: Counter[Pace], store: Store, device: str) -> dict[Pace, float | None]:
+    known: dict[str, float | None] = {}
+    for pace in work:
+        key = speed_key(pace, device)
+        if key not in known:
+            known[key] = seconds_per_step(store, pace, device)
+    return {pace: known[speed_key(pace, device)] for pace in work}
+
+
+def _room(resources: Resources) -> int:
+    """Trials that this machine runs side by side; at least one."""
+    room = len(os.sched_getaffinity(0)) / resources.cpu
+    if resources.gpu:
+        room = min(room, torch.cuda.device_count() / resources.gpu)
+    return max(1, int(room))
+
+
+def _network(pace: Pace) -> str:
+    """``mlp 300-100 (width 0.5) on digits``."""
+    model, default = pace.model, ModelSpec()
+    name = model.name
+    if model.name == "mlp":
+        name += " " + "-".join(map(str, model.widths))
+    sized = [f"{part} {getattr(model, part):g}" for part in ("width", "depth")
+             if getattr(model, part) != getattr(default, part)]  # fmt: skip
+    return " ".join([*([name] if not sized else [name, f"({', '.join(sized)})"]),
+                     f"on {pace.data.name}"])  # fmt: skip

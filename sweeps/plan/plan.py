@@ -1,0 +1,176 @@
+"""What a study will train, before anything runs: trials, shared trainings, cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from lth_core.errors import SpecError
+from lth_core.jobs.recipes import Job
+from lth_core.lottery import levels
+from lth_core.resolve import Pins
+from lth_core.spec import TicketSpec, canonical_json, describe
+from lth_core.train import Trainer
+from sweeps.plan.counting import Counts, apart, count, kind_of
+from sweeps.studies.axes import (
+    Fields,
+    SpecReader,
+    axis_fields,
+    base_values,
+    cells,
+    check_space,
+    samples,
+)
+from sweeps.studies.schema import Study
+
+MOST_SHOWN = 20
+"""Known values that an error lists."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One cell and seed: the fields that set it apart, and its resolved spec."""
+
+    fields: Fields
+    spec: TicketSpec
+
+    @cached_property
+    def digest(self) -> str:
+        """The spec's."""
+        return self.spec.digest()
+
+    @property
+    def id(self) -> str:
+        """Short name: the start of the digest."""
+        return self.digest[:12]
+
+    def jobs(self) -> Iterator[Job]:
+        """Everything it trains, the dense run first."""
+        for branches in levels(self.spec):
+            yield from branches.values()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's trials, in the order of its axes, each once."""
+
+    study: Study
+    trials: tuple[Trial, ...]
+
+    @property
+    def axes(self) -> list[str]:
+        """Dotted fields that differ between trials."""
+        return axis_fields(self.study)
+
+    @cached_property
+    def counts(self) -> Counts:
+        """What the trials train in all."""
+        return count(trial.spec for trial in self.trials)
+
+    def sharing(self) -> dict[str, tuple[int, int]]:
+        """Of each branch, and of the tickets' masks: how many are made, and for how many users.
+
+        Masks are told apart by the data, network and training that they are for, too; one that is
+        found in training is as many as the trainings.
+        """
+        return {name: (self.counts.made[name], used) for name, used in self.counts.used.items()}
+
+    def cost(self) -> dict[str, int]:
+        """Trials; trainings and steps, as the sum over trials and with each trained once."""
+        return {
+            "trials": self.counts.trials,
+            "trainings_naive": self.counts.trainings,
+            "trainings_unique": self.counts.unique_trainings,
+            "steps_naive": self.counts.steps,
+            "steps_unique": self.counts.unique_steps,
+        }
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Each trial: id, axis values, levels, trainings and steps, shared ones too."""
+        sizes = self.counts.sizes
+        for trial in self.trials:
+            trainings, steps = sizes[kind_of(trial.spec)]
+            yield {"trial": trial.id, **trial.fields, "levels": trial.spec.levels,
+                   "trainings": trainings, "steps": steps}  # fmt: skip
+
+    def where(self, field: str, values: Sequence[Any]) -> Plan:
+        """The trials whose field has one of the values.
+
+        Raises:
+            SpecError: the field is no axis, or a value is none of its here.
+        """
+        if field not in self.trials[0].fields:
+            rule = "must name an axis of the study"
+            raise SpecError("--where", rule, field, self.trials[0].fields)
+        known = {repr(trial.fields[field]): trial.fields[field] for trial in self.trials}
+        for value in values:
+            if value not in known.values():
+                some = [shown(value) for value in islice(known.values(), MOST_SHOWN)]
+                more = ["..."] if len(known) > MOST_SHOWN else []
+                raise SpecError("--where", f"must name values of {field}", value, some + more)
+        asked = {key for key, value in known.items() if value in values}
+        chosen = (trial for trial in self.trials if repr(trial.fields[field]) in asked)
+        return Plan(self.study, tuple(chosen))
+
+    def shared(self) -> dict[str, Job]:
+        """Trainings that several trials need, by digest, with the rewind points of all of them."""
+        sets: dict[Hashable, list[Trial]] = defaultdict(list)
+        for trial in self.trials:
+            sets[apart(trial.spec)].append(trial)
+        found: dict[str, Job] = {}
+        for together in sets.values():
+            met: dict[str, Job] = {}
+            for job in (job for trial in together for job in trial.jobs()):
+                before = met.setdefault(job.digest, job)
+                if before is not job:
+                    keep = tuple(sorted({*before.keep, *job.keep}))
+                    met[job.digest] = replace(before, keep=keep) if keep != before.keep else before
+                    found[job.digest] = met[job.digest]
+        return found
+
+
+def make_plan(study: Study, pins: Pins | None = None) -> Plan:
+    """The trials of a grid or random study; of an optuna study, the cells of one sample.
+
+    Args:
+        pins: to resolve specs by, as `resolve` does.
+
+    Raises:
+        SpecError: a cell's spec is wrong; names the axis.
+    """
+    if study.search.algorithm == "random":
+        points = [{**sample, **cell} for sample in samples(study) for cell in cells(study)]
+    else:
+        if study.search.algorithm == "optuna":
+            check_space(study)
+        points = cells(study)
+    reader = SpecReader(base_values(study), pins)
+    found: dict[str, Trial] = {}
+    for fields in points:
+        trial = Trial(fields, reader.spec(fields))
+        found.setdefault(trial.digest, trial)
+    return Plan(study, tuple(found.values()))
+
+
+def is_stored(trial: Trial, trainer: Trainer) -> bool:
+    """Whether the store has everything that a trial trains."""
+    return all(trainer.known(job) for job in trial.jobs())
+
+
+def samples_of(study: Study) -> int:
+    """How often all that is planned is made: of an optuna study, at most once for each sample."""
+    return study.search.trials if study.search.algorithm == "optuna" else 1
+
+
+def summary(plan: Plan) -> dict[str, Any]:
+    """The cost of all of a search: of an optuna study, an upper bound over its samples."""
+    return {name: number * samples_of(plan.study) for name, number in plan.cost().items()}
+
+
+def shown(value: Any) -> str:
+    """A field's value as one would type it."""
+    return value if isinstance(value, str) else canonical_json(describe(value))

@@ -1,0 +1,3 @@
+"""What comes after training:
+the study report, sync with MLflow, comparison with published figures.
+"""

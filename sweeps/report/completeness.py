@@ -1,0 +1,119 @@
+"""Which of a study's trials lack records: pure functions of the planned trials and the records."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.plan.plan import Trial
+from sweeps.plan.stopping import why_stop
+from sweeps.studies.schema import Stop
+
+MOST_NAMED = 5
+"""Incomplete trials that a message names; it counts the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class MissingWork:
+    """A trial with fewer levels than planned."""
+
+    trial: str
+    """The trial's id."""
+    levels: int
+    """Levels that have records, the dense run counted; 0: the trial has no records."""
+    planned: int
+    """Levels of the trial's spec, the dense run counted."""
+
+    def __str__(self) -> str:
+        there = f"{self.levels} of {self.planned} levels" if self.levels else "no records"
+        return f"{self.trial} has {there}"
+
+
+def missing_work(
+    trials: Sequence[Trial],
+    records: Sequence[Mapping[str, Any]],
+    stop: Stop,
+    tolerance: float | None,
+) -> list[MissingWork]:
+    """Each trial with fewer levels than planned that the stop rule did not end, in the order given.
+
+    Args:
+        trials: planned ones, each once.
+        records: of any number of trials and studies; matched by `spec_digest`.
+        stop, tolerance: the study's.
+    """
+    records_of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        records_of[record["spec_digest"]].append(record)
+    found = []
+    for trial in trials:
+        rows = records_of[trial.digest]
+        levels, planned = len({row["level"] for row in rows}), trial.spec.levels + 1
+        if levels < planned and not _has_stopped(rows, stop, tolerance):
+            found.append(MissingWork(trial.id, levels, planned))
+    return found
+
+
+def planned_replicates(plan: Sequence[Trial], trials: Sequence[Trial]) -> dict[str, int]:
+    """Seeds planned for the cell of each trial, by the trial's digest.
+
+    Args:
+        plan: trials of the grid or random search; of an adaptive search, those of one sample.
+        trials: those asked about, with all fields of the plan's.
+    """
+    names = [name for name in plan[0].fields if name != "seed"]
+
+    def cell(trial: Trial) -> str:
+        return repr([trial.fields.get(name) for name in names])
+
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for trial in plan:
+        seeds[cell(trial)].add(trial.spec.seed)
+    return {trial.digest: len(seeds[cell(trial)]) for trial in trials}
+
+
+def with_replicates(
+    records: Sequence[Mapping[str, Any]], axes: Sequence[str], planned: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """The records with `replicates`, the seeds that have a record of the same cell, level and
+    branch, and `replicates_planned`.
+
+    Args:
+        axes: dotted names of the study's axes; those but `seed` make a cell.
+        planned: of `planned_replicates`.
+    """
+    names = [name for name in axes if name != "seed"]
+
+    def place(record: Mapping[str, Any]) -> str:
+        return repr([record["level"], record["branch"], *(record.get(name) for name in names)])
+
+    seeds: dict[str, set[int]] = defaultdict(set)
+    for record in records:
+        seeds[place(record)].add(record["seed"])
+    found = []
+    for record in records:
+        there = len(seeds[place(record)])
+        # A search whose space has the seed in it finds more of them than the plan knows.
+        expected = max(there, planned.get(record["spec_digest"], there))
+        found.append({**record, "replicates": there, "replicates_planned": expected})
+    return found
+
+
+def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:
+    """A sentence without its full stop on what is missing of so many planned trials; empty where
+    nothing is."""
+    if not missing:
+        return ""
+    named = [str(each) for each in missing[:MOST_NAMED]]
+    more = len(missing) - len(named)
+    named += [f"{more} more"] * (more > 0)
+    verb = "is" if len(missing) == 1 else "are"
+    return f"{len(missing)} of {trials} trials {verb} incomplete: {'; '.join(named)}"
+
+
+def _has_stopped(rows: Sequence[Mapping[str, Any]], stop: Stop, tolerance: float | None) -> bool:
+    """Whether the stop rule ended the trial; it compares with the dense run, which may be lost."""
+    has_dense = any(row["branch"] == "dense" for row in rows)
+    return has_dense and why_stop(rows, stop, tolerance) is not None

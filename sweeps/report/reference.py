@@ -1,0 +1,190 @@
+"""A finished study against published figures: a pure decision, row by row, and its table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from lth_core.analysis.verdict import Summary, summarize
+from lth_core.errors import SpecError
+from sweeps.studies.schema import Reference, ReferenceRow
+from tracking.text import MISSING, density_text
+
+Record = Mapping[str, Any]
+
+STYLES = {"agrees": "green", "differs": "bold red", "not run": "yellow"}
+NEAR = 1.05
+"""Factor between the published density and the measured one that is the same density."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """A published figure, and what the study says of it; accuracies in percent."""
+
+    row: ReferenceRow
+    density: float | None = None
+    """Achieved, at the nearest level; None where nothing was swept."""
+    measured: Summary | None = None
+    """Over seeds; None unless the density is near."""
+    planned: int | None = None
+    """Replicates planned; None where the records do not say."""
+    outcome: str
+    """`agrees`, `differs`, or `not run`."""
+
+    @property
+    def difference(self) -> float | None:
+        """Measured less published, in points."""
+        return self.measured.mean - self.row.accuracy if self.measured else None
+
+    @property
+    def replicates(self) -> str:
+        """Those that the mean stands on: `3`, or `2 of 3` where more were planned."""
+        there = self.measured.n if self.measured else 0
+        return f"{there} of {self.planned}" if self.is_short else str(there)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the mean stands on fewer replicates than planned."""
+        return bool(self.measured and self.planned and self.measured.n < self.planned)
+
+    @property
+    def why(self) -> str:
+        """The outcome, with its reason where nothing could be compared."""
+        if self.outcome != "not run":
+            return self.outcome
+        nearest = f"nearest is {density_text(self.density)}" if self.density else "not swept"
+        return f"{self.outcome}: {nearest}"
+
+    @property
+    def name(self) -> str:
+        """Method and what else sets the row apart: `imp reinit, rewind=500it`."""
+        branch = "" if self.row.branch == "ticket" else f" {self.row.branch}"
+        return f"{self.row.method}{branch}" + "".join(
+            f", {k}={v}" for k, v in self.row.where.items()
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat, with the row's own fields."""
+        said = self.measured
+        return {
+            **self.row.model_dump(mode="json", exclude={"accuracy"}),
+            "achieved_density": self.density,
+            "published": self.row.accuracy,
+            "measured": said and said.mean,
+            "low": said and said.low,
+            "high": said and said.high,
+            "n": said.n if said else 0,
+            "replicates_planned": self.planned,
+            "difference": self.difference,
+            "outcome": self.outcome,
+        }
+
+
+def verify(records: Sequence[Record], axes: Sequence[str], reference: Reference) -> list[Check]:
+    """Each row's outcome, from the mean final test accuracy over seeds at the nearest density.
+
+    Raises:
+        SpecError: a row fits several cells of the study at once.
+    """
+    return [
+        _check(records, axes, row, reference.within, f"reference.rows.{number}")
+        for number, row in enumerate(reference.rows)
+    ]
+
+
+def conclusion(checks: Sequence[Check]) -> str:
+    """Which rows do not agree, and which means stand on fewer replicates than planned."""
+    named = [f"{_named(c)} {c.why}" for c in checks if c.outcome != "agrees"]
+    short = [f"{_named(c)} on {c.replicates}" for c in checks if c.is_short]
+    said = "All agree"
+    if named:
+        said = f"{len(named)} of {len(checks)} do not agree: {'; '.join(named)}"
+    if short:
+        said += f". Means stand on fewer replicates than planned: {'; '.join(short)}"
+    return f"{said}."
+
+
+def _named(check: Check) -> str:
+    return f"{check.name} at {density_text(check.row.density)}"
+
+
+def check_table(checks: Sequence[Check]) -> Table:
+    """The outcomes for a terminal: accuracies in percent, differences in points."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("method")
+    for name in ("density", "published", "measured", "seeds", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("")
+    for check in checks:
+        measured, difference = check.measured, check.difference
+        table.add_row(
+            Text(check.name),
+            density_text(check.row.density),
+            f"{check.row.accuracy:.2f}",
+            _interval(measured) if measured else MISSING,
+            Text(check.replicates, style="yellow" if check.is_short else "")
+            if measured
+            else MISSING,
+            MISSING if difference is None else f"{difference:+.2f}",
+            Text(check.why, style=STYLES[check.outcome]),
+        )
+    return table
+
+
+def _interval(said: Summary) -> str:
+    return f"{said.mean:.2f}" + (f"±{said.high - said.mean:.2f}" if said.high is not None else "")
+
+
+def _check(
+    records: Sequence[Record], axes: Sequence[str], row: ReferenceRow, within: float, path: str
+) -> Check:
+    groups = list(_groups(records, axes, row))
+    cells = {cell for cell, _ in groups}
+    if len(cells) > 1:
+        rule = "must name one cell of the study, by values of its axes"
+        raise SpecError(f"{path}.where", rule, row.where, sorted(cells))
+    nearest = min(groups, key=lambda group: _far(group[1], row), default=None)
+    if nearest is None:
+        return Check(row=row, outcome="not run")
+    rows, density = nearest[1], _density(nearest[1])
+    if _far(rows, row) > log(NEAR):
+        return Check(row=row, density=density, outcome="not run")
+    measured = summarize([100 * record["final_test_accuracy"] for record in rows])
+    # Accuracies in binary: 92.26 - 91.26 is a little over 1.
+    agrees = abs(measured.mean - row.accuracy) <= within + 1e-9
+    outcome = "agrees" if agrees else "differs"
+    planned = max(
+        (r["replicates_planned"] for r in rows if "replicates_planned" in r), default=None
+    )
+    return Check(row=row, density=density, measured=measured, planned=planned, outcome=outcome)
+
+
+def _groups(
+    records: Sequence[Record], axes: Sequence[str], row: ReferenceRow
+) -> Iterator[tuple[str, list[Record]]]:
+    """Records that a row speaks of, one a seed, by level, each with its cell."""
+    names = [axis for axis in axes if axis != "seed"]
+    wanted = {"method": row.method, "branch": row.branch, **row.where}
+    found: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
+    for record in records:
+        if record["density"] > 0 and all(record.get(k) == v for k, v in wanted.items()):
+            cell = ", ".join(f"{name}={record.get(name)}" for name in names)
+            found[cell, record["level"]][record["seed"]] = record
+    for (cell, _), rows in found.items():
+        yield cell, list(rows.values())
+
+
+def _density(rows: Sequence[Record]) -> float:
+    return fmean(row["density"] for row in rows)
+
+
+def _far(rows: Sequence[Record], row: ReferenceRow) -> float:
+    """Distance of densities on a logarithmic scale."""
+    return abs(log(_density(rows) / row.density))

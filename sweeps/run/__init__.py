@@ -1,0 +1,1 @@
+"""Running a study: the work queue, Ray Tune, workers, trials, progress."""

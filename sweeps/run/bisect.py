@@ -1,0 +1,264 @@
+"""Find the earliest matching rewind point of each cell: probes on Ray, chosen by bisection."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import ceil, log2
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from lth_core.analysis.bisection import Finding, Response, earliest_matching
+from lth_core.analysis.verdict import FEWEST
+from lth_core.errors import SpecError
+from lth_core.lottery import levels
+from lth_core.results import record
+from lth_core.spec.fields import steps_in
+from lth_core.train import Trainer
+from sweeps.clusters.connect import check_greets
+from sweeps.plan.plan import Trial, make_plan
+from sweeps.run.launch import (
+    Outcome,
+    check_data,
+    fit,
+    join,
+    make_setting,
+    standing_of,
+    sweep_trainer,
+)
+from sweeps.run.rewind_answer import Answer
+from sweeps.run.trial import Setting
+from sweeps.store.records import register
+from sweeps.studies.axes import Fields, base_values, spec_of
+from sweeps.studies.schema import Stop, Study
+
+
+@dataclass(kw_only=True)
+class Cell:
+    """A cell of the study without its rewind points, and what is known of them.
+
+    fields: its axis values, without rewind and seed.
+    points: steps on the evaluation grid, and those that the study names, before the last.
+    grid: to fall back on: those that the study names, where there are several.
+    """
+
+    fields: Fields
+    seeds: list[int]
+    points: list[int]
+    grid: list[int]
+    steps: int
+    known: dict[int, dict[int, Response]] = field(default_factory=lambda: defaultdict(dict))
+    """By level, then by point."""
+    densities: dict[int, float] = field(default_factory=dict)
+    """By level."""
+    not_monotone: set[int] = field(default_factory=set)
+    """Levels at which bisection was given up at some point."""
+
+    def findings(self) -> dict[int, Finding]:
+        """By level; of none where nothing is known."""
+        return {
+            level: earliest_matching(known, self.points, self.grid)
+            for level, known in sorted(self.known.items())
+        }
+
+    def ask(self) -> list[int]:
+        """Points to look at next, for any level."""
+        if not self.known:
+            return list(earliest_matching({}, self.points, self.grid).ask)
+        found = self.findings()
+        self.not_monotone |= {level for level, f in found.items() if not f.monotone}
+        return sorted({point for f in found.values() for point in f.ask})
+
+    def bracket(self) -> list[int]:
+        """Points that may still be asked for, while the curve looks monotone."""
+        found = self.findings().values()
+        low = min((-1 if f.below is None else f.below for f in found), default=-1)
+        high = max(
+            (self.steps if f.earliest is None else f.earliest for f in found), default=self.steps
+        )
+        return [point for point in self.points if low < point <= high]
+
+
+class Search:
+    """All cells of a study, bisected side by side over what the store has and what Ray brings."""
+
+    def __init__(self, study: Study, trainer: Trainer) -> None:
+        self.trainer, self.cells = trainer, list(_cells(study))
+        self._base, self.tolerance = base_values(study), study.tolerance
+        self._running: dict[int, int] = {}
+        """By cell: trials of its last question that are not finished."""
+        for cell in self.cells:
+            for point in cell.points:
+                self._look(cell, point)
+
+    def missing(self, number: int) -> list[Trial]:
+        """The trials that answer a cell's next question; none where all is answered."""
+        cell = self.cells[number]
+        while asked := cell.ask():
+            left = [t for p in asked if not self._look(cell, p) for t in self._trials(cell, p)]
+            if left:
+                self._running[number] = len(left)
+                return left
+        return []
+
+    def finished(self, number: int) -> list[Trial]:
+        """What follows when one of a cell's trials has ended; nothing where one has failed."""
+        self._running[number] -= 1
+        cell = self.cells[number]
+        if self._running[number] or not all(self._look(cell, point) for point in cell.ask()):
+            return []
+        return self.missing(number)
+
+    def answers(self) -> Iterator[Answer]:
+        """By cell and level, as far as they were found."""
+        for cell in self.cells:
+            for level, found in cell.findings().items():
+                known = cell.known[level]
+                at, under = (
+                    None if point is None else known[point].confidence
+                    for point in (found.earliest, found.below)
+                )
+                each = len(cell.seeds)
+                yield Answer(
+                    cell=cell.fields, level=level, density=cell.densities[level],
+                    earliest=found.earliest, below=found.below, finished=not found.ask,
+                    monotone=found.monotone and level not in cell.not_monotone,
+                    confidence=at, confidence_below=under, steps=cell.steps,
+                    probes=len(known), points=len(cell.points),
+                    trainings=each * len(known), trainings_grid=each * len(cell.points),
+                )  # fmt: skip
+
+    def _look(self, cell: Cell, point: int) -> bool:
+        """Whether the store says, of every seed, what comes of rewinding to a point."""
+        if all(point in known for known in cell.known.values()) and cell.known:
+            return True
+        replicates = [self._read(trial) for trial in self._trials(cell, point)]
+        found = [rows for rows in replicates if rows]
+        if len(found) < len(replicates):
+            return False
+        dense, *tickets = zip(*found, strict=True)
+        for level, rows in enumerate(tickets, start=1):
+            cell.known[level][point] = Response(
+                tuple(row["final_test_accuracy"] for row in rows),
+                tuple(row["final_test_accuracy"] for row in dense),
+                self.tolerance,
+            )
+            cell.densities[level] = fmean(row["density"] for row in rows)
+        return True
+
+    def _read(self, trial: Trial) -> list[dict[str, Any]] | None:
+        """Records of the dense run and of each level's ticket; None unless the store has all."""
+        jobs = [next(iter(branches.values())) for branches in levels(trial.spec)]
+        # That the rewind point is kept says nothing of accuracy.
+        jobs = [replace(job, keep=()) for job in jobs]
+        if not all(self.trainer.known(job) for job in jobs):
+            return None
+        return [
+            record(trial.spec, level, "ticket" if level else "dense", result)
+            for level, result in enumerate(self.trainer(jobs))
+        ]
+
+    def _trials(self, cell: Cell, point: int) -> list[Trial]:
+        told = {**cell.fields, "rewind": f"{point}it", "branches": ["ticket"], "predictors": False}
+        every = [{**told, "seed": seed} for seed in cell.seeds]
+        return [Trial(fields, spec_of(self._base, fields)) for fields in every]
+
+
+def find_rewinds(
+    study: Study, console: Console, address: str | None, using: ExitStack
+) -> tuple[list[Answer], Outcome]:
+    """The earliest matching rewind points of a study's cells.
+
+    Args:
+        using: holds Ray, as in `launch`.
+
+    Raises:
+        SpecError: the study cannot be bisected: it is adaptive, has too few seeds, ...
+        InterruptedSweepError: by Ctrl-C or SIGTERM.
+    """
+    _check(study)
+    if address is not None:
+        check_greets(address)
+    plan = make_plan(study)
+    if address is None:
+        check_data(plan)
+    trainer, outcome = sweep_trainer(study), Outcome()
+    setting = replace(make_setting(study, outcome), stop=Stop())
+    register(trainer.store, study)
+    search = Search(study, trainer)
+    first = [(number, trial) for number in range(len(search.cells))
+             for trial in search.missing(number)]  # fmt: skip
+    if first:
+        lanes = join(study, setting, address, using)
+        _probe(study, search, first, setting, outcome, console, lanes)
+    return list(search.answers()), outcome
+
+
+def _probe(
+    study: Study, search: Search, first: Sequence[tuple[int, Trial]], setting: Setting,
+    outcome: Outcome, console: Console, lanes: int,
+) -> None:  # fmt: skip
+    """Run trials, and those that they lead to, until nothing is asked any more."""
+    from sweeps.run.progress import Standing
+    from sweeps.run.queue import Piece, TrainOnce, try_store
+    from sweeps.run.worker import trial_config
+
+    def piece(number: int, trial: Trial) -> Piece:
+        dense, *rest = trial.jobs()
+        dense = replace(dense, keep=tuple(sorted({*dense.keep, *search.cells[number].bracket()})))
+        config = {"cell": number, **trial_config(trial, dense.keep)}
+        return Piece(config, [dense, *rest])
+
+    def then(done: Piece) -> list[Piece]:
+        number = done.config["cell"]
+        return [piece(number, trial) for trial in search.finished(number)]
+
+    most = sum(len(cell.seeds) * len(cell.points) for cell in search.cells)
+    looks = sum(len(c.seeds) * ceil(log2(len(c.points) + 1)) for c in search.cells)
+    levels_each = first[0][1].spec.levels + 1
+    store, asked = search.trainer.store, [piece(*each) for each in first]
+    order = TrainOnce(
+        asked, search.trainer.known, standing_of(search.trainer), then, partial(try_store, store)
+    )
+    with Standing(study.name, store, console, most, 0, looks * levels_each) as standing:
+        fit(study, setting, order, lanes)
+    outcome.failures += standing.failed.items()
+
+
+def _check(study: Study) -> None:
+    if study.search.algorithm != "grid":
+        rule = "must be grid for rewind points to be bisected"
+        raise SpecError("search.algorithm", rule, study.search.algorithm)
+
+
+def _cells(study: Study) -> Iterator[Cell]:
+    """The study's trials grouped by all but seed and rewind point.
+
+    Raises:
+        SpecError: one has too few seeds for a verdict, or nothing to rewind.
+    """
+    groups: dict[str, list[Trial]] = defaultdict(list)
+    for trial in make_plan(study).trials:
+        own = {name: v for name, v in trial.fields.items() if name not in ("seed", "rewind")}
+        groups[repr(own)].append(trial)
+    for trials in groups.values():
+        spec, fields = trials[0].spec, trials[0].fields
+        seeds = list(dict.fromkeys(trial.spec.seed for trial in trials))
+        if len(seeds) < FEWEST:
+            raise SpecError("axes.seed", f"must have at least {FEWEST} values", seeds)
+        if spec.prune.when not in ("after", "before") or not spec.levels:
+            rule = "must be after or before, with a level at least, for rewind points to differ"
+            raise SpecError("prune.when", rule, spec.prune.when)
+        steps, every = steps_in(spec.train.steps), steps_in(spec.train.evaluate_every)
+        named = {steps_in(trial.spec.rewind) for trial in trials} - {steps}
+        points = sorted({*range(0, steps, every), *named})
+        yield Cell(
+            fields={name: v for name, v in fields.items() if name not in ("seed", "rewind")},
+            seeds=seeds, points=points, steps=steps,
+            grid=sorted(named) if len(named) > 1 else points,
+        )  # fmt: skip

@@ -1,0 +1,92 @@
+"""What `lth rewind` answers, as values and as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from lth_core.analysis.cells import shown
+from sweeps.studies.axes import Fields
+from tracking.text import MISSING, density_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The earliest matching rewind point of a cell at one level, in steps of training.
+
+    monotone: whether it could be bisected; else the grid was asked. finished: False where a probe
+    failed.
+    confidence, confidence_below: that it matches, and that the point below it does not.
+    probes: points looked at; points: all there are.
+    trainings: tickets that those took, stored ones too; trainings_grid: what all points take.
+    """
+
+    cell: Fields
+    level: int
+    density: float
+    earliest: int | None
+    below: int | None
+    monotone: bool
+    finished: bool
+    confidence: float | None
+    confidence_below: float | None
+    steps: int
+    probes: int
+    points: int
+    trainings: int
+    trainings_grid: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat, with the cell's own fields."""
+        said = {name: getattr(self, name) for name in self.__slots__}
+        return {**said.pop("cell"), **said}
+
+    @property
+    def said(self) -> str:
+        """The answer in words: `120it (6.0%)`."""
+        if self.earliest is None:
+            return "none"
+        return f"{self.earliest}it ({self.earliest / self.steps:.1%})"
+
+    @property
+    def how(self) -> str:
+        """How it was found."""
+        if not self.finished:
+            return "unfinished"
+        return "bisected" if self.monotone else "not monotone: grid"
+
+
+def answer_table(answers: Sequence[Answer]) -> Table:
+    """The answers for a terminal."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    cells = any(answer.cell for answer in answers)
+    if cells:
+        table.add_column("cell")
+    table.add_column("density", justify="right")
+    table.add_column("matches from", justify="right", no_wrap=True)
+    table.add_column("conf.", justify="right")
+    table.add_column("not yet at", justify="right")
+    table.add_column("conf.", justify="right")
+    table.add_column("tickets", justify="right", no_wrap=True)
+    table.add_column("")
+    for answer in answers:
+        label = ", ".join(f"{name}={shown(value)}" for name, value in answer.cell.items())
+        table.add_row(
+            *([Text(label)] if cells else []),
+            density_text(answer.density),
+            Text(answer.said, style="bold" if answer.earliest is not None else "yellow"),
+            _percent(answer.confidence),
+            MISSING if answer.below is None else f"{answer.below}it",
+            _percent(answer.confidence_below),
+            f"{answer.trainings} of {answer.trainings_grid}",
+            Text(answer.how, style="" if answer.how == "bisected" else "yellow"),
+        )
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return MISSING if share is None else f"{share:.0%}"

@@ -1,0 +1,124 @@
+"""One trial: search level by level; keep, publish and hand out each level's records."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from lth_core import find_tickets
+from lth_core.errors import LthError, PreemptedError
+from lth_core.jobs.methods import method
+from lth_core.results import LevelResult
+from lth_core.store import existing_store
+from lth_core.store.decode import in_short
+from lth_core.train import CHECKPOINT_EVERY, Trainer
+from sweeps.plan.plan import Trial
+from sweeps.plan.stopping import why_stop
+from sweeps.store.records import TRIALS, record_key, save_records
+from sweeps.studies.schema import Stop
+from tracking.publish.background import background_of
+from tracking.publish.publisher import Publisher, TrialRun
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a sweep share; goes to the workers by value."""
+
+    study: str
+    study_digest: str
+    store: str
+    """Absolute: a worker's folder is not the user's."""
+    stop: Stop
+    tolerance: float | None
+    cpu: float
+    checkpoint_every: float
+    """Seconds."""
+    tracking: Publisher | None
+
+
+def run_trial(
+    trial: Trial, setting: Setting, trainer: Trainer, keep: Sequence[int] = ()
+) -> Iterator[list[Record]]:
+    """Search for the trial's tickets; yields each level's records once they are kept.
+
+    Args:
+        keep: steps of the dense run that other trials rewind to.
+
+    A tracking server that fails or is slow holds up no trial: what was not published stays in the
+    store for `lth sync`.
+    """
+    records: list[Record] = []
+    publishing = background_of(setting.tracking) if setting.tracking else None
+    run = trial_run(trial)
+    try:
+        if not trainer.store.has(TRIALS, record_key(setting.study, trial)):
+            # So that `lth store gc` leaves what its first level is being trained from.
+            save_records(trainer.store, setting.study, setting.study_digest, trial, records)
+        for level in find_tickets(trial.spec, trainer, keep):
+            rows = level_records(trial, setting.study, level)
+            records += rows
+            save_records(trainer.store, setting.study, setting.study_digest, trial, records)
+            if publishing:
+                publishing.publish(run, level, rows)
+            yield rows
+            if why_stop(records, setting.stop, setting.tolerance):
+                break
+    except PreemptedError:
+        raise
+    except Exception as error:  # whatever a user's code raises: MLflow is told, who called decides
+        if publishing:
+            publishing.finish(run, "FAILED", reason(error))
+        raise
+    if publishing:
+        publishing.finish(run)
+
+
+def reason(error: Exception) -> str:
+    """Why a trial failed, on one line that may be shown and kept."""
+    return str(error) if isinstance(error, LthError) else in_short(error)
+
+
+def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:
+    """A level's records with the study's columns."""
+    return [
+        {"study": study, "trial": trial.id, **record, **trial.fields, "seed": trial.spec.seed}
+        for record in level.records()
+    ]
+
+
+def trial_run(trial: Trial) -> TrialRun:
+    """The trial as tracking knows it."""
+    told = {"prune.when", "prune.score", "prune.scope", "prune.structure", "prune.grow",
+            "prune.one_shot", "branches"}  # fmt: skip
+    named = [f"{field}={value}" for field, value in trial.fields.items() if field not in told]
+    name = " ".join([method(trial.spec), *named])
+    return TrialRun(key=trial.digest, name=name, fields=trial.fields, spec=trial.spec)
+
+
+def trial_line(trial: Trial, rows: Sequence[Record]) -> str:
+    """A level in a line, for who looks on."""
+    accuracies = " ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
+    return f"{trial.id[:6]} level {rows[0]['level']} density {rows[0]['density']:.3f} {accuracies}"
+
+
+@lru_cache(maxsize=1)
+def make_trainer(store: str, checkpoint_every: float = CHECKPOINT_EVERY) -> Trainer:
+    """This process's trainer; a reused worker keeps it and its data.
+
+    Raises:
+        SpecError: the store is not there.
+    """
+    return Trainer(existing_store(store), checkpoint_every=checkpoint_every)
+
+
+def use_threads(cpu: float) -> None:
+    """Give torch as many threads as the trial has CPUs."""
+    torch.set_num_threads(max(1, int(cpu)))
+    os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpu)))

@@ -1,0 +1,1 @@
+"""The store as a study sees it: records, references, garbage, integrity, usage."""

@@ -1,0 +1,204 @@
+"""Keeping a store small: what no study needs any more goes."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+from lth_core.errors import CorruptEntryError, StoreError
+from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
+from lth_core.store.decode import side_by_side
+from lth_core.store.files import Found
+from lth_core.store.kinds import is_scratch, key_of
+from sweeps.run.status import STATUS
+from sweeps.store.integrity import CLAIMS
+from sweeps.store.records import STUDIES, TRIALS
+from sweeps.store.references import Key, Needs, entries_of, find_needs, study_of
+
+KEPT = ("trainings", "points", "measures", "checkpoints")
+"""Kinds of entries that are named by the digest of a recipe: a study needs them or not."""
+
+PASSING = ("checkpoints", CLAIMS)
+"""Kinds that are over once the training of the same digest is done."""
+
+LOOK_AGAIN = 1.0
+"""Seconds of removing after which it is looked again for studies that have come; more where
+looking takes more."""
+
+Held = dict[Key, list[Found]]
+"""All files of a store by entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """Files of an entry that nobody needs."""
+
+    key: Key
+    files: tuple[Found, ...]
+    whole: bool
+    """They are all that there is of it."""
+
+
+def collect(
+    store: Store, older: float, forget: str | None = None, *, dry_run: bool = False
+) -> list[Garbage]:
+    """Remove what no study of the store needs; what went, or would go.
+
+    Args:
+        older: seconds since it was last written, by the store's own clock: what is younger may
+            belong to a sweep that has just begun, and stays.
+        dry_run: write nothing at all, where the store is only to be read.
+        forget: a study that is dropped first, with its trials.
+
+    Raises:
+        SpecError: there is no such study.
+        StoreError: a study cannot be read any more, so what it needs is not known.
+    """
+    forgotten = entries_of(store, forget) if forget else []
+    now = store_time(store) if dry_run else store_clock(store)
+    limit, held = now - older, by_entry(store)
+    # After the listing, so that a study that has come since then is heard.
+    told = _telling(store)
+    needs = _needs(store, without=forgotten)
+    dropped = [Garbage(key, tuple(held.get(key, ())), whole=True) for key in forgotten]
+    if not dry_run:
+        for key in forgotten:
+            store.delete(*key)
+    entries = read_entries(store, (key for key, files in held.items() if len(files) > 1))
+    found = list(_garbage(held, needs, entries, limit))
+    if dry_run:
+        return dropped + found
+
+    def again(left: Iterable[Garbage]) -> Iterator[Garbage]:
+        part = {garbage.key: held[garbage.key] for garbage in left}
+        return _garbage(part, _needs(store), entries, limit)
+
+    return dropped + list(_removed(store, found, told - {*forgotten}, again, limit))
+
+
+def by_entry(store: Store) -> Held:
+    """Every file of a store that it can have written itself."""
+    held: Held = defaultdict(list)
+    for found in store.own_files():
+        if key := key_of(found.path):
+            held[key].append(found)
+    return dict(held)
+
+
+def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
+    """Those of the entries that are sound; several are read at a time."""
+
+    def read(key: Key) -> Entry | None:
+        try:
+            return store.get(*key)
+        except CorruptEntryError:
+            return None
+
+    every = list(keys)
+    found = zip(every, side_by_side(read, every), strict=True)
+    return {key: entry for key, entry in found if entry}
+
+
+def needed_by(key: Key, entry: Entry | None, digests: Collection[str]) -> bool:
+    """Whether a study that needs these digests needs an entry, such as a point of its training."""
+    kind, digest = key
+    of = entry.meta.get("of") if entry and kind == "points" else None
+    return digest in digests or (isinstance(of, str) and of in digests)
+
+
+def _garbage(
+    held: Held, needs: Needs, entries: dict[Key, Entry], limit: float
+) -> Iterator[Garbage]:
+    """What of the files nobody needs and is old enough."""
+    needed = needs.all()
+    for key, files in held.items():
+        kind, digest = key
+        over = kind in PASSING and ("trainings", digest) in entries
+        lost = kind in (*KEPT, CLAIMS) and not needed_by(key, entries.get(key), needed)
+        nobodys = kind == STATUS and study_of(digest) not in needs.digests
+        if over or lost or nobodys or is_scratch(digest):
+            if all(found.modified <= limit for found in files):
+                yield Garbage(key, tuple(files), whole=True)
+            continue
+        unnamed = _unnamed(key, files, entries.get(key))
+        old = tuple(found for found in unnamed if found.modified <= limit)
+        if old:
+            yield Garbage(key, old, whole=len(old) == len(files))
+
+
+def _unnamed(key: Key, files: list[Found], entry: Entry | None) -> Iterator[Found]:
+    """What was never finished, or is not a part of its entry any more."""
+    there = any(found.path.endswith(f"/{MANIFEST}") for found in files)
+    for found in files:
+        name = found.path.rpartition("/")[2]
+        if entry:
+            if name not in {MANIFEST, *(blob["file"] for blob in entry.blobs.values())}:
+                yield found
+        elif is_scratch(name) or (key[0] in KEPT and not there):
+            yield found
+
+
+def _telling(store: Store) -> set[Key]:
+    """Entries that tell of a study."""
+    return {(kind, key) for kind in (STUDIES, TRIALS) for key in store.digests(kind)}
+
+
+def _needs(store: Store, without: Collection[Key] = ()) -> Needs:
+    """What is needed.
+
+    Raises:
+        StoreError: it is not known.
+    """
+    needs = find_needs(store, without)
+    if needs.unread:
+        raise StoreError(_unread(needs))
+    return needs
+
+
+def _removed(
+    store: Store, found: Iterable[Garbage], told: set[Key],
+    again: Callable[[Iterable[Garbage]], Iterable[Garbage]], limit: float,
+) -> Iterator[Garbage]:  # fmt: skip
+    """Remove garbage, of which a study that has come meanwhile may reuse some.
+
+    Args:
+        told: what told of a study when the garbage was found.
+        again: which of it is garbage still.
+    """
+    left = deque(found)
+    while left:
+        begun, now = time.monotonic(), _telling(store)
+        if not now <= told:
+            told, left = now, deque(again(left))
+        looked = time.monotonic()
+        while left:
+            garbage = left.popleft()
+            if _remove(store, garbage, limit):
+                yield garbage
+            if time.monotonic() - looked > max(LOOK_AGAIN, looked - begun):
+                break
+
+
+def _remove(store: Store, garbage: Garbage, limit: float) -> bool:
+    """Remove it, unless somebody has written it again since it was looked at."""
+    kind, digest = garbage.key
+    if any(found.modified > limit for found in store.own_files(f"{kind}/{digest}")):
+        return False
+    if garbage.whole:
+        store.delete(kind, digest)
+    else:
+        store.files.delete(*(found.path for found in garbage.files))
+    return True
+
+
+def _unread(needs: Needs) -> str:
+    (kind, key), why = next(iter(needs.unread.items()))
+    others = len(needs.unread) - 1
+    and_others = f", and {others} more" if others else ""
+    by = study_of(key) if kind == TRIALS else key
+    return (
+        f"store: {kind}/{key} cannot be read ({why}){and_others}, so what {study_of(key)} needs "
+        f"is not known; sweep it again, or give it up with --forget {by}"
+    )

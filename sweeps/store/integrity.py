@@ -1,0 +1,83 @@
+"""Faults of a store: each entry and each of its blobs is read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from lth_core import ticket
+from lth_core.errors import CorruptEntryError, TicketFileError
+from lth_core.masks import State, parameter_of
+from lth_core.store import MANIFEST, Entry, Store
+from lth_core.store.decode import side_by_side
+from lth_core.train.checkpoint import KIND as CHECKPOINTS
+from lth_core.train.training import Training
+
+CLAIMS = "claims"
+"""The one kind that has no entries, but small files that come and go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with an entry."""
+
+    kind: str
+    digest: str
+    fault: str
+
+
+def find_faults(store: Store) -> Iterator[Fault]:
+    """The first fault of every entry that is not sound, as it is when it is told.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    every = [(kind, d) for kind in store.kinds() if kind != CLAIMS for d in store.digests(kind)]
+    found = side_by_side(lambda each: fault_of(store, *each), every)
+    for each, first in zip(every, found, strict=True):
+        # Others are read far ahead of who is told, and a sweep may have written it since.
+        if first and (now := fault_of(store, *each)):
+            yield now
+
+
+def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
+    """What is wrong with an entry; nothing if it is gone, as a checkpoint of what is done, or is
+    one whose saving was cut off: the training begins anew, and `lth store gc` removes it."""
+    try:
+        entry = store.get(kind, digest)
+        if entry is None:
+            if kind == CHECKPOINTS or digest not in store.digests(kind):
+                return None
+            raise CorruptEntryError(f"{kind}/{digest}/{MANIFEST}: is missing")
+        tensors: State = {}
+        for name in entry.blobs:
+            content = entry.blob(name)
+            if name.endswith(".safetensors"):
+                tensors |= load(content)
+        training = _training(store, kind, digest, entry)
+        if training:
+            layers = training.layers.items()
+            shapes = {parameter_of(name): list(layer.shape) for name, layer in layers}
+            _, mask = ticket.unpack(tensors, shapes)
+            for name, layer in layers:
+                kept = int(mask[parameter_of(name)].sum())
+                if kind == "trainings" and kept != layer.kept:
+                    raise TicketFileError(f"{name}: must keep {layer.kept} weights, keeps {kept}")
+    except CorruptEntryError as error:
+        return Fault(kind, digest, str(error))
+    except (TicketFileError, SafetensorError) as error:
+        return Fault(kind, digest, f"{kind}/{digest}: {error}")
+    return None
+
+
+def _training(store: Store, kind: str, digest: str, entry: Entry) -> Training | None:
+    """The training that an entry keeps, or a point of which it is; its layers have shapes."""
+    of = entry.meta.get("of") if kind == "points" else digest
+    about = store.get("trainings", of) if kind in ("trainings", "points") and of else None
+    try:
+        return Training.from_json(about.meta) if about else None
+    except CorruptEntryError as error:
+        raise CorruptEntryError(f"trainings/{of}: {error}") from None

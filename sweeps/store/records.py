@@ -1,0 +1,173 @@
+"""Studies and records of their trials, kept in the store: what reports are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, TypedDict
+
+import numpy as np
+from safetensors.numpy import load
+
+from lth_core.analysis.overlaps import PackedMask, packed_mask
+from lth_core.analysis.verdict import Verdict, verdicts
+from lth_core.masks import layer_of
+from lth_core.spec import SCHEMA
+from lth_core.store import Entry, Store
+from lth_core.store.decode import check, read_entry, side_by_side
+from lth_core.train.training import Curves, Training
+from sweeps.plan.plan import Trial
+from sweeps.studies.pins import pins_to_json, study_pins
+from sweeps.studies.reader import parse_spec, spec_values
+from sweeps.studies.schema import Study
+
+STUDIES, TRIALS, MASK = "studies", "trials", "mask.safetensors"
+
+Record = dict[str, Any]
+
+
+class _Row(TypedDict):
+    """What every record has, whatever its branch; tables and figures may take more."""
+
+    study: str
+    trial: str
+    seed: int
+    method: str
+    branch: str
+    level: int
+    density: float
+    weights_kept: int
+    final_test_accuracy: float
+    early_stop_step: int
+    early_stop_test_accuracy: float
+    steps: int
+    flops: int
+    layer_density: dict[str, Any]
+    spec_digest: str
+    ticket_digest: str
+    training_digest: str
+
+
+class _Trial(TypedDict):
+    study: str
+    study_digest: str
+    fields: dict[str, Any]
+    spec: dict[str, Any]
+    records: list[_Row]
+
+
+def register(store: Store, study: Study) -> None:
+    """Let a store know a study that is swept into it: what it needs, `lth store gc` leaves.
+
+    Raises:
+        SpecError: a name in it leads nowhere, or to code that fails.
+        DataError: data are absent or broken.
+    """
+    about = {
+        "schema": SCHEMA,
+        "study": study.model_dump(mode="json"),
+        # JSON in a store has sorted keys, but samples are drawn in the order of the space, and of
+        # two axes that set one field the later counts.
+        "order": {"axes": list(study.axes), "search.space": list(study.search.space)},
+        "pins": pins_to_json(study_pins(study)),
+    }
+    store.put(STUDIES, f"{study.name}.{study.digest()}", about)
+
+
+def save_records(
+    store: Store, study: str, study_digest: str, trial: Trial, records: list[Record]
+) -> None:
+    """Keep what a trial has yielded so far, in place of what it had yielded before."""
+    about = {
+        "study": study,
+        "study_digest": study_digest,
+        "fields": trial.fields,
+        "spec": spec_values(trial.spec),
+        "records": records,
+    }
+    store.put(TRIALS, record_key(study, trial), about)
+
+
+def record_key(study: str, trial: Trial) -> str:
+    """The entry of a trial's records."""
+    return f"{study}.{trial.digest}"
+
+
+def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
+    """The records of trials, in their order; of a trial that has none, nothing."""
+    keys = (record_key(study, trial) for trial in trials)
+    found = side_by_side(partial(_about, store), keys)
+    return [row for about in found if about for row in about["records"]]
+
+
+def every_trial(store: Store) -> Iterator[dict[str, Any]]:
+    """What is kept of each trial of any study."""
+    for key in store.digests(TRIALS):
+        if about := _about(store, key):
+            yield about
+
+
+def searched_trials(store: Store, study: Study) -> list[Trial]:
+    """The trials that an adaptive search has made so far."""
+    digest = study.digest()
+
+    def read(entry: Entry) -> Trial | None:
+        about = _said(entry)
+        if about["study_digest"] != digest:
+            return None
+        return Trial(about["fields"], parse_spec(about["spec"]))
+
+    found = (read_entry(store, TRIALS, key, read) for key in store.digests(TRIALS))
+    return [trial for trial in found if trial]
+
+
+def with_verdicts(
+    records: list[Record], axes: list[str], tolerance: float | None
+) -> tuple[list[Record], list[Verdict]]:
+    """The records, each ticket's with its cell's verdict, and the verdicts."""
+    found = verdicts(records, axes, tolerance)
+    names = [axis for axis in axes if axis != "seed"]
+    word = {(repr(list(v.cell.values())), v.level): v.verdict for v in found}
+    return [
+        {
+            **record,
+            "verdict": word.get((repr([record.get(n) for n in names]), record["level"]))
+            if record["branch"] == "ticket"
+            else None,
+        }
+        for record in records
+    ], found
+
+
+def load_curves(store: Store, training_digest: str) -> Curves | None:
+    """A training's learning curves, or None where the store has lost them."""
+    return read_entry(
+        store, "trainings", training_digest, lambda entry: Training.from_json(entry.meta).curves
+    )
+
+
+def load_mask(store: Store, training_digest: str) -> PackedMask | None:
+    """The mask that a training was under, or None where the store has lost it."""
+    return read_entry(store, "trainings", training_digest, _mask)
+
+
+def _mask(entry: Entry) -> PackedMask | None:
+    if MASK not in entry.blobs:
+        return None
+    layers, parameters = Training.from_json(entry.meta).layers, {}
+    for key, bits in load(entry.blob(MASK)).items():
+        name = key.removeprefix("mask/")
+        weights = layers[layer_of(name)].weights
+        if bits.dtype != np.uint8 or bits.shape != (-(-weights // 8),):
+            raise ValueError(f"{key} must be a bit for each of {weights} weights")
+        parameters[name] = bits, weights
+    return packed_mask(parameters)
+
+
+def _about(store: Store, key: str) -> dict[str, Any] | None:
+    return read_entry(store, TRIALS, key, _said)
+
+
+def _said(entry: Entry) -> dict[str, Any]:
+    check(entry.meta, _Trial)
+    return entry.meta

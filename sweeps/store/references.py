@@ -1,0 +1,150 @@
+"""What the studies of a store need of it: every recipe that their trials lead back to.
+
+A store knows the studies that were swept into it, and every trial that has yielded something: of
+a search, of `lth rewind`, of a study whose axes have changed since. Nothing that they name is
+imported or read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from lth_core.errors import CorruptEntryError, LthError, SpecError
+from lth_core.jobs.recipes import Recipe
+from lth_core.lottery import levels
+from lth_core.resolve import Pins
+from lth_core.results import measures
+from lth_core.spec import SCHEMA
+from lth_core.store import Store
+from lth_core.store.decode import check, side_by_side, understood
+from sweeps.plan.plan import Trial, make_plan
+from sweeps.store.records import STUDIES, TRIALS
+from sweeps.studies.pins import pins_from_json
+from sweeps.studies.reader import get_field, parse_spec, parse_study, set_field
+
+Key = tuple[str, str]
+"""Kind and digest of an entry."""
+
+
+@dataclass
+class Needs:
+    """Of a store's studies."""
+
+    digests: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Of all that a study needs, by its name: trainings, rewind points, masks, measures."""
+    unread: dict[Key, str] = field(default_factory=dict)
+    """Entries that tell of a study and cannot be read, and why: what it needs is not known."""
+
+    def all(self) -> set[str]:
+        """Of what any study needs."""
+        return set[str]().union(*self.digests.values())
+
+
+def study_of(key: str) -> str:
+    """The study that an entry of kind studies or trials tells of: names may have dots."""
+    return key.rpartition(".")[0]
+
+
+def find_needs(store: Store, without: Collection[Key] = ()) -> Needs:
+    """What is needed by a store's studies.
+
+    Args:
+        without: entries of kind studies and trials that do not count.
+    """
+    found, planned = Needs(), set[str]()
+    for kind, trials_of in ((STUDIES, _planned), (TRIALS, _recorded)):
+        keys = [
+            key for key in store.digests(kind) if (kind, key) not in without and key not in planned
+        ]
+        for key, about in zip(keys, _read(store, kind, keys), strict=True):
+            try:
+                with understood(f"{kind}/{key}"):
+                    trials = trials_of(about)
+                    needed = recipes(trials)
+            except LthError as error:
+                found.unread[kind, key] = str(error)
+                continue
+            found.digests[study_of(key)] |= needed
+            planned |= {f"{study_of(key)}.{trial.digest}" for trial in trials}
+    return found
+
+
+def entries_of(store: Store, study: str) -> list[Key]:
+    """Entries that tell of a study, given by its name, or by name and digest where it has several.
+
+    Raises:
+        SpecError: there are none.
+    """
+    found = [(STUDIES, key) for key in store.digests(STUDIES) if study in (key, study_of(key))]
+    keys = store.digests(TRIALS)
+    for key, about in zip(keys, _read(store, TRIALS, keys), strict=True):
+        swept_as = "" if isinstance(about, LthError) else about.get("study_digest")
+        if study in (study_of(key), f"{study_of(key)}.{swept_as}"):
+            found.append((TRIALS, key))
+    if not found:
+        known = {study_of(key) for kind in (STUDIES, TRIALS) for key in store.digests(kind)}
+        raise SpecError("--forget", "must be a study of the store", study, sorted(known))
+    return found
+
+
+def recipes(trials: Iterable[Trial]) -> set[str]:
+    """Digests of every training, rewind point, mask and measure that trials are made from."""
+    found = set[str]()
+    for trial in trials:
+        # Level by level: a recipe's digest takes its parents', and thousands at once are too deep.
+        for yielded in _yielded(trial):
+            todo = [yielded]
+            while todo:
+                recipe = todo.pop()
+                if recipe.digest not in found:
+                    found.add(recipe.digest)
+                    parts = (getattr(recipe, f.name) for f in fields(recipe))
+                    todo += [part for part in parts if isinstance(part, Recipe)]
+    return found
+
+
+def _yielded(trial: Trial) -> Iterator[Recipe]:
+    for branches in levels(trial.spec):
+        yield from branches.values()
+        for branch in branches:
+            yield from measures(trial.spec, branch, branches)
+
+
+def _planned(about: dict[str, Any] | LthError) -> Iterable[Trial]:
+    if isinstance(about, LthError):
+        raise about
+    if about["schema"] != SCHEMA:
+        raise SpecError("schema", "is another version's", about["schema"], [str(SCHEMA)])
+    check(about["study"], dict, "study")
+    order = about.get("order", {})
+    check(order, dict[str, list[str]], "order")
+    for path, names in order.items():
+        values = get_field(about["study"], path, "study")
+        set_field(about["study"], path, {name: values[name] for name in [*names, *values]})
+    # Before studies were kept with pins, those that name what we ship alone needed none.
+    pins = pins_from_json(about["pins"]) if "pins" in about else Pins()
+    return make_plan(parse_study(about["study"]), pins).trials
+
+
+def _recorded(about: dict[str, Any] | LthError) -> Iterable[Trial]:
+    if isinstance(about, LthError):
+        raise about
+    check(about["fields"], dict, "fields")
+    check(about["spec"], dict, "spec")
+    return [Trial(about["fields"], parse_spec(about["spec"]))]
+
+
+def _read(store: Store, kind: str, keys: list[str]) -> Iterator[dict[str, Any] | LthError]:
+    """What entries say, or what is wrong with them; several are read at a time."""
+
+    def read(key: str) -> dict[str, Any] | LthError:
+        try:
+            entry = store.get(kind, key)
+        except CorruptEntryError as error:
+            return error
+        return entry.meta if entry else CorruptEntryError(f"{kind}/{key}: is empty")
+
+    yield from side_by_side(read, keys)

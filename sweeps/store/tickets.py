@@ -1,0 +1,77 @@
+"""Tickets of the store: found by digest, written as files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lth_core.errors import SpecError
+from lth_core.lottery import levels
+from lth_core.resolve import resolve
+from lth_core.store import existing_store
+from lth_core.ticket import Ticket, load_ticket
+from lth_core.train import Trainer
+from sweeps.store.records import every_trial
+from sweeps.studies.reader import parse_spec
+
+SHORTEST = 6
+"""Characters of a digest that must be given."""
+
+
+def export(store: str, digest: str, output: Path) -> Ticket:
+    """Write the ticket of a digest to a file.
+
+    Raises:
+        SpecError: no ticket, or more than one, has the digest.
+        StoreError: the store has lost what the ticket is made from.
+    """
+    if len(digest) < SHORTEST:
+        raise SpecError("DIGEST", f"must have at least {SHORTEST} characters", digest)
+    opened = existing_store(store, "--store")
+    hits = {
+        record["ticket_digest"]: (about["spec"], record["level"], record["branch"])
+        for about in every_trial(opened)
+        for record in about["records"]
+        if record["ticket_digest"].startswith(digest)
+    }
+    if len(hits) != 1:
+        rule = f"must be the digest of one ticket in {store}, of which `lth ticket ls` tells"
+        raise SpecError("DIGEST", rule, digest, sorted(hits))
+    ((values, level, branch),) = hits.values()
+    spec, trainer = resolve(parse_spec(values)), Trainer(opened, frozen=True)
+    job = list(levels(spec))[level][branch]
+    ticket = trainer.ticket(spec, level, branch, job)
+    ticket.save(output)
+    return ticket
+
+
+def listing(store: str) -> list[dict[str, Any]]:
+    """The record of every ticket, once each."""
+    found = {
+        record["ticket_digest"]: record
+        for about in every_trial(existing_store(store, "--store"))
+        for record in about["records"]
+    }
+    return list(found.values())
+
+
+def about(path: Path) -> dict[str, str]:
+    """What a ticket file says of itself, checked.
+
+    Raises:
+        TicketFileError: it is not whole.
+    """
+    ticket = load_ticket(path)
+    return {
+        "ticket_digest": ticket.digest,
+        "branch": ticket.branch,
+        "level": str(ticket.level),
+        "density": f"{ticket.density:.6f}",
+        "weights_kept": str(sum(int(m.sum()) for m in ticket.mask.values())),
+        "rewind_step": str(ticket.rewind_step),
+        "model": ticket.spec.model.name,
+        "data": ticket.spec.data.name,
+        "seed": str(ticket.spec.seed),
+        "shapes": json.dumps({name: list(m.shape) for name, m in ticket.mask.items()}),
+    }

@@ -1,0 +1,76 @@
+"""What takes the space of a store: by kind of entry, by study, by what is in the files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lth_core.store import MANIFEST, Entry, Store
+from lth_core.train.archive import MASK, STATE
+from sweeps.run.status import STATUS
+from sweeps.store.garbage import by_entry, needed_by, read_entries
+from sweeps.store.records import STUDIES, TRIALS
+from sweeps.store.references import Key, Needs, study_of
+
+CONTENT = {
+    name.partition(".")[0]: content
+    for name, content in ((MANIFEST, "records"), (MASK, "masks"), (STATE, "states"))
+}
+"""What is in a file, by the first part of its name."""
+
+NOBODY = "(none)"
+"""In place of a study: what none is known to need."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """Of one kind, study or content (``by``): how many entries have some, and bytes."""
+
+    by: str
+    name: str
+    entries: int = 0
+    bytes: int = 0
+    shared_bytes: int = 0
+    """Of them, what other studies need too."""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def usage(store: Store, needs: Needs) -> list[Usage]:
+    """By kind, by study and by content, each the biggest first.
+
+    Every file counts once in each, but what studies share counts for all of them.
+    """
+    held, found = by_entry(store), dict[tuple[str, str], Usage]()
+    needed = needs.all()
+    of_others = [key for key in held if key[0] == "points" and key[1] not in needed]
+    entries = read_entries(store, of_others)
+
+    def add(by: str, name: str, size: int, shared: int = 0) -> None:
+        row = found.setdefault((by, name), Usage(by, name))
+        row.entries += 1
+        row.bytes += size
+        row.shared_bytes += shared
+
+    for key, files in held.items():
+        size, owners = sum(each.size for each in files), _owners(key, entries.get(key), needs)
+        add("kind", key[0], size)
+        for name in owners or [NOBODY]:
+            add("study", name, size, size if len(owners) > 1 else 0)
+        parts = Counter[str]()
+        for each in files:
+            stem = each.path.rpartition("/")[2].partition(".")[0].partition("-")[0]
+            parts[CONTENT.get(stem, "other")] += each.size
+        for content, part in parts.items():
+            add("content", content, part)
+    order = ("kind", "study", "content")
+    return sorted(found.values(), key=lambda row: (order.index(row.by), -row.bytes, row.name))
+
+
+def _owners(key: Key, entry: Entry | None, needs: Needs) -> list[str]:
+    """The studies that an entry is there for."""
+    if key[0] in (STUDIES, TRIALS, STATUS):
+        return [study_of(key[1])]
+    return [name for name, digests in needs.digests.items() if needed_by(key, entry, digests)]

@@ -1,0 +1,218 @@
+"""From a study's axes to its cells: the product of their values."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import product
+from math import exp, log, prod
+from typing import Any
+
+from lth_core.errors import SpecError
+from lth_core.resolve import Pins, resolve
+from lth_core.spec import TicketSpec
+from sweeps.studies.reader import (
+    SPEC_PARTS,
+    get_field,
+    parse_part,
+    parse_spec,
+    set_field,
+    spec_fields,
+    spec_values,
+)
+from sweeps.studies.schema import Axis, Range, Study
+
+Fields = dict[str, Any]
+"""Dotted fields of a spec and their values."""
+
+MOST_CELLS = 1_000_000
+"""Of a grid: more would fill the memory before anything is said of them."""
+
+
+def cells(study: Study) -> list[Fields]:
+    """Every combination of the axes' values, the last axis varying fastest.
+
+    Raises:
+        SpecError: an axis names no field, or there are too many combinations.
+    """
+    return list(_combinations(_columns(study)))
+
+
+def variants(study: Study, prefix: str) -> Iterator[Fields]:
+    """Every combination of values that a study's trials have for a field, or for those of a part.
+
+    Args:
+        prefix: ``model.name``, or ``data`` for all of its fields.
+
+    Raises:
+        SpecError: as of `cells` and `samples`.
+    """
+    columns = _columns(study)
+    if study.search.algorithm == "random":
+        columns.insert(0, list(samples(study)))
+    own = (
+        [{f: v for f, v in point.items() if f"{f}.".startswith(f"{prefix}.")} for point in column]
+        for column in columns
+    )
+    return _combinations(
+        [list({repr(point): point for point in column}.values()) for column in own]
+    )
+
+
+def _columns(study: Study) -> list[list[Fields]]:
+    base = base_values(study)
+    return [_points(f"axes.{name}", name, axis, base) for name, axis in study.axes.items()]
+
+
+def _combinations(columns: list[list[Fields]]) -> Iterator[Fields]:
+    if (size := prod(map(len, columns))) > MOST_CELLS:
+        raise SpecError("axes", f"must have at most {MOST_CELLS:,} combinations", size)
+    for combination in product(*columns):
+        yield {field: value for point in combination for field, value in point.items()}
+
+
+def axis_fields(study: Study) -> list[str]:
+    """Dotted fields that differ between a study's trials, in the study's order."""
+    named = [
+        field
+        for name, axis in study.axes.items()
+        for field in (_points(f"axes.{name}", name, axis, base_values(study)) or [{}])[0]
+    ]
+    return list(dict.fromkeys([*named, *study.search.space]))
+
+
+def spec_of(base: Mapping[str, Any], fields: Fields, pins: Pins | None = None) -> TicketSpec:
+    """The base spec's plain values with some fields set, resolved; by pins, as `resolve` does.
+
+    Raises:
+        SpecError: a value does not fit its field; names the field as an axis.
+        DataError: data that must be read to be pinned are absent or broken.
+    """
+    values = copy.deepcopy(dict(base))
+    for field, value in fields.items():
+        set_field(values, field, value)
+    try:
+        return resolve(parse_spec(values), pins)
+    except SpecError as error:
+        by = [field for field in fields if error.field.startswith(field)]
+        raise error.under("axes" if by else "base") from None
+
+
+class SpecReader:
+    """Reads the specs of a study's cells: what several cells say alike is read once.
+
+    Args:
+        base: the base spec's plain values.
+        pins: to resolve by, as `resolve` does.
+    """
+
+    def __init__(self, base: Mapping[str, Any], pins: Pins | None = None) -> None:
+        self._base, self._pins = base, pins
+        self._parts: dict[str, object] = {}
+        self._replicates: dict[str, TicketSpec] = {}
+
+    def spec(self, fields: Fields) -> TicketSpec:
+        """What `spec_of` gives, and its errors."""
+        try:
+            if "seed" not in fields:
+                return self._resolved(fields)
+            # Nothing else depends on the seed: replicates are resolved once.
+            others = {field: value for field, value in fields.items() if field != "seed"}
+            key = repr(others)
+            if key not in self._replicates:
+                self._replicates[key] = self._resolved(others)
+            return replace(self._replicates[key], seed=fields["seed"])
+        except SpecError:
+            return spec_of(self._base, fields, self._pins)  # says which axis it is
+
+    def _resolved(self, fields: Fields) -> TicketSpec:
+        own: dict[str, Fields] = {part: {} for part in SPEC_PARTS}
+        values: dict[str, Any] = {}
+        for field, value in fields.items():
+            part, _, rest = field.partition(".")
+            if part in own and rest:
+                own[part][rest] = value
+            else:
+                values[field] = value
+        parts = {part: self.part(part, changes) for part, changes in own.items()}
+        return resolve(parse_spec({**self._base, **parts, **values}), self._pins)
+
+    def part(self, part: str, changes: Fields) -> object:
+        """A part of the base spec with some of its own fields set, not resolved.
+
+        Raises:
+            SpecError: a value does not fit its field.
+        """
+        key = f"{part} {changes!r}"
+        if key not in self._parts:
+            values = copy.deepcopy(self._base[part])
+            for field, value in changes.items():
+                set_field(values, field, value)
+            self._parts[key] = parse_part(part, values)
+        return self._parts[key]
+
+
+def base_values(study: Study) -> dict[str, Any]:
+    """The base spec as plain values, to be varied."""
+    return spec_values(study.base)
+
+
+def samples(study: Study) -> Iterator[Fields]:
+    """Random search's samples of the space: the same ones at each call."""
+    stream = random.Random(study.search.seed)
+    check_space(study)
+    for _ in range(study.search.trials):
+        yield {name: _draw(axis, stream) for name, axis in study.search.space.items()}
+
+
+def check_space(study: Study) -> None:
+    """Raises SpecError where the space names no known field, or nothing at all."""
+    if not study.search.space:
+        rule = f"must name what {study.search.algorithm} search samples"
+        raise SpecError("search.space", rule, {}, spec_fields())
+    for name, axis in study.search.space.items():
+        _check_field(f"search.space.{name}", name)
+        if not isinstance(axis, Range) and not axis:  # of a range, low at least is one
+            raise SpecError(f"search.space.{name}", "must have a value", axis)
+
+
+def _draw(axis: Axis, stream: random.Random) -> Any:
+    if not isinstance(axis, Range):
+        return stream.choice(axis)
+    if axis.count or axis.step:
+        return stream.choice(axis.values())
+    if axis.log:
+        return exp(stream.uniform(log(axis.low), log(axis.high)))
+    return stream.uniform(axis.low, axis.high)
+
+
+def _points(path: str, name: str, axis: Axis, base: Mapping[str, Any]) -> list[Fields]:
+    """An axis as the fields that each of its values sets: what one leaves out is as in the base."""
+    try:
+        values: list[Any] = axis.values() if isinstance(axis, Range) else axis
+    except SpecError as error:
+        raise SpecError(path, error.rule, error.got) from None
+    if not values:
+        raise SpecError(path, "must have at least one value", values)
+    together = [value for value in values if isinstance(value, dict)]
+    if together and name not in spec_fields():
+        if len(together) < len(values):
+            raise SpecError(path, "must have mappings of fields alone", values)
+        fields = list(dict.fromkeys(field for value in together for field in value))
+        for field in fields:
+            _check_field(path, field)
+        return [{f: v[f] if f in v else get_field(base, f, path) for f in fields} for v in together]
+    _check_field(path, name)
+    return [{name: value} for value in values]
+
+
+def _check_field(path: str, field: str) -> None:
+    known = spec_fields()
+    parents = {name.rpartition(".")[0] for name in known}
+    # layer_fractions is a mapping: its entries are fields too.
+    # What a file has as a key may be a number.
+    if field not in known and not str(field).startswith("prune.layer_fractions."):
+        hint = [n for n in known if field in n.split(".")] if field not in parents else []
+        raise SpecError(path, "is not a field of the spec", field, hint or known)

@@ -1,0 +1,63 @@
+"""Studies by name: the presets beside this file, and those that were swept from this folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from lth_core.errors import SpecError
+from lth_core.store import make_folder
+from lth_core.store.folder import FolderFiles
+from sweeps.studies.reader import read_study
+from sweeps.studies.schema import Study
+
+
+def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False) -> Study:
+    """The study of a file, of the name of a study swept from this folder, or of a preset.
+
+    Args:
+        swept: prefer the study as it was last swept, unless overrides ask for another.
+
+    Raises:
+        SpecError: there is no such study, or a field of it is wrong.
+    """
+    path, last, known = Path(name), remembered(name), presets()
+    if not os.path.isfile(path):  # False also where the name is too long for a file
+        if last and (swept or name not in known):
+            path = last
+        elif name in known:
+            path = known[name]
+        else:
+            raise SpecError("STUDY", "is neither a file nor a known study", name, known)
+    study = read_study(path, overrides)
+    last = remembered(study.name)
+    return read_study(last) if swept and last and not overrides else study
+
+
+def presets() -> dict[str, Path]:
+    """Preset study files by name."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
+
+
+def presets_with_reference() -> list[str]:
+    """Names of the presets that ship with published figures."""
+    return [name for name, path in presets().items() if read_study(path).reference]
+
+
+def remember(study: Study) -> None:
+    """Keep the study in its folder as it is swept, overrides and all, for the commands to come.
+
+    Raises:
+        StoreError: the folder cannot be written to.
+    """
+    said = yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+    FolderFiles(make_folder(study.folder())).write("study.yaml", said.encode())
+
+
+def remembered(name: str) -> Path | None:
+    """The file of a study as it was last swept from this folder, if it was."""
+    path = Path("lth-studies").absolute() / name / "study.yaml"
+    return path if os.path.isfile(path) else None

@@ -1,0 +1,68 @@
+"""Pins of a study, kept with it in the store: housekeeping then imports and reads nothing that a
+study names, and finds what was swept, whatever has become of it since."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, TypedDict, cast
+
+from lth_core.data.sources import OUTLINES
+from lth_core.resolve import Pins, find_pins
+from lth_core.spec import DataSpec
+from lth_core.store.decode import check
+from sweeps.studies.axes import SpecReader, base_values, variants
+from sweeps.studies.reader import parse_part
+from sweeps.studies.schema import Study
+
+
+class _Data(TypedDict):
+    spec: dict[str, Any]
+    fingerprint: str
+    examples: int
+
+
+class _Pins(TypedDict):
+    data: list[_Data]
+    sources: dict[str, str]
+
+
+def study_pins(study: Study) -> Pins:
+    """Pins of all that a study's planned trials name.
+
+    Raises:
+        SpecError: a name leads nowhere, or to code that fails.
+        DataError: data are absent or broken.
+    """
+    base = study.base
+    reader, datasets = SpecReader(base_values(study)), list[DataSpec]()
+    for fields in variants(study, "data"):
+        if str(fields.get("data.name", base.data.name)) not in OUTLINES:
+            own = {name.removeprefix("data."): value for name, value in fields.items()}
+            datasets.append(cast(DataSpec, reader.part("data", own)))
+    networks = (f.get("model.name", base.model.name) for f in variants(study, "model.name"))
+    criteria = (f.get("prune.score", base.prune.score) for f in variants(study, "prune.score"))
+    return find_pins(datasets, map(str, networks), map(str, criteria))
+
+
+def pins_to_json(pins: Pins) -> dict[str, Any]:
+    """Pins as an entry of the store has them; empty where a study names only what we ship."""
+    data = [
+        {"spec": asdict(spec), "fingerprint": fingerprint, "examples": examples}
+        for spec, (fingerprint, examples) in pins.data.items()
+    ]
+    return {"data": data, "sources": pins.sources}
+
+
+def pins_from_json(said: Any) -> Pins:
+    """Pins of a store's entry.
+
+    Raises:
+        TypeError: it has none, or not as `pins_to_json` gives them.
+        SpecError: the spec of data is wrong.
+    """
+    check(said, _Pins, "pins")
+    data = {
+        cast(DataSpec, parse_part("data", each["spec"])): (each["fingerprint"], each["examples"])
+        for each in said["data"]
+    }
+    return Pins(data, said["sources"])

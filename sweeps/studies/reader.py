@@ -1,0 +1,206 @@
+"""Reading studies: YAML and overrides into checked values, every error with the field's path."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from lth_core.errors import SpecError
+from lth_core.spec import TicketSpec
+from sweeps.studies.schema import Study
+from sweeps.studies.yaml_loader import load_yaml, read_yaml
+
+_NOT_WRITTEN = re.compile(r"list\[.*\]|function-after\[.*Range\]|\[key\]")
+"""What pydantic adds to a path for the arms of a union; what a user wrote is what counts."""
+
+
+SPEC_PARTS: dict[str, Any] = {
+    name: kind for name, kind in get_type_hints(TicketSpec).items() if is_dataclass(kind)
+}
+"""The specs that a spec is made of, by field."""
+
+
+def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+    """A study from its file, with ``field=value`` overrides applied.
+
+    Raises:
+        SpecError: the file is too large or not YAML, or a field is wrong; names the field's path.
+    """
+    said = read_yaml(path)
+    if not isinstance(said, dict):
+        raise SpecError(str(path), "must be a mapping with the study's fields", said)
+    for override in overrides:
+        _override(said, override)
+    return parse_study(said)
+
+
+def parse_study(said: Mapping[str, Any]) -> Study:
+    """A study from plain values.
+
+    Raises:
+        SpecError: the first wrong field.
+    """
+    study: Study = _checked(TypeAdapter(Study), dict(said))
+    return study
+
+
+def parse_spec(said: Mapping[str, Any]) -> TicketSpec:
+    """A spec from plain values.
+
+    Raises:
+        SpecError: the first wrong field.
+    """
+    spec: TicketSpec = _checked(_spec_adapter(), dict(said))
+    return spec
+
+
+def parse_part(part: str, said: Mapping[str, Any]) -> object:
+    """A part of a spec, such as ``prune``, from plain values; `parse_spec` takes it as it is.
+
+    Raises:
+        SpecError: the first wrong field, named within the part.
+    """
+    return _checked(_part_adapter(part), dict(said))
+
+
+def spec_values(spec: TicketSpec) -> dict[str, Any]:
+    """A spec as plain values that ``parse_spec`` reads: root and download too."""
+    values: dict[str, Any] = _spec_adapter().dump_python(spec, mode="json")
+    return values
+
+
+@cache
+def spec_fields() -> tuple[str, ...]:
+    """Every dotted field of a spec."""
+    values = spec_values(TicketSpec())
+    for part in ("data", "model"):
+        del values[part]["fingerprint"]  # filled in, not set
+    return tuple(_dotted("", values))
+
+
+def read_values(option: str, text: str) -> list[Any]:
+    """The values of ``0.2,0.5`` or ``[ticket],[ticket, reinit]``, as in a study file.
+
+    Raises:
+        SpecError: it is too large or not YAML; names the option.
+    """
+    values: list[Any] = load_yaml(option, f"[{text}]", "must have YAML values", text)
+    return values
+
+
+def set_field(said: dict[str, Any], field: str, value: Any) -> None:
+    """Set a dotted field of nested mappings, making those that are missing."""
+    *parents, last = field.split(".")
+    for parent in parents:
+        inner = said.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise SpecError(field, f"cannot be set: {parent} is no mapping", inner)
+        said = inner
+    said[last] = value
+
+
+def get_field(said: Mapping[str, Any], field: str, path: str) -> Any:
+    """A dotted field of nested mappings.
+
+    Raises:
+        SpecError: it is not there, for the axis at ``path`` to leave out.
+    """
+    value: Any = said
+    for part in field.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            raise SpecError(path, f"must set {field} in each of its values, or base must", None)
+        value = value[part]
+    return value
+
+
+def _dotted(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _dotted(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}"
+
+
+def _override(said: dict[str, Any], override: str) -> None:
+    field, equals, text = override.partition("=")
+    if not equals or not field:
+        raise SpecError(override, "an override must read field=value", override)
+    value = load_yaml(field, text, "must have a YAML value", text)
+    axes, base = (said.setdefault(part, {}) for part in ("axes", "base"))
+    if not isinstance(axes, dict) or not isinstance(base, dict):
+        return  # the study's own error is the one to show
+    head, _, rest = field.partition(".")
+    if head == "axes" and rest:
+        axes[rest] = value
+    elif field in axes and isinstance(value, (list, dict)):
+        axes[field] = value
+    elif head in Study.model_fields:
+        set_field(said, field, value)
+    else:
+        # One value asked for: the field is no axis any more, nor part of a bundled one.
+        axes.pop(field, None)
+        for name, values in axes.items():
+            if isinstance(values, list) and name not in spec_fields():
+                axes[name] = [_without(field, point) for point in values]
+        set_field(base, field, value)
+
+
+def _without(field: str, point: Any) -> Any:
+    return {k: v for k, v in point.items() if k != field} if isinstance(point, dict) else point
+
+
+@cache
+def _part_adapter(part: str) -> TypeAdapter[Any]:
+    return TypeAdapter(SPEC_PARTS[part])
+
+
+@cache
+def _spec_adapter() -> TypeAdapter[TicketSpec]:
+    return TypeAdapter(TicketSpec)
+
+
+def _checked(adapter: TypeAdapter[Any], said: dict[str, Any]) -> Any:
+    try:
+        return adapter.validate_python(said)
+    except ValidationError as error:
+        raise _first_error(adapter, error) from None
+
+
+def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError:
+    """Pydantic's first complaint in our words: path, rule, what was got, what is known."""
+    found = error.errors(include_url=False)
+    first = found[0]
+    if first["type"] == "list_type" and isinstance(first["input"], dict) and len(found) > 1:
+        first = found[1]  # a mapping where a list or a range may be was meant as a range
+    parts = [str(part) for part in first["loc"] if not _NOT_WRITTEN.fullmatch(str(part))]
+    path = ".".join(parts)
+    inner = first.get("ctx", {}).get("error")
+    if isinstance(inner, SpecError):
+        full = ".".join(part for part in (path, inner.field) if part)
+        return SpecError(full, inner.rule, inner.got, inner.known)
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return SpecError(path, "is not a known field", first["input"], _siblings(adapter, parts))
+    if first["type"] in ("missing", "missing_argument"):
+        return SpecError(path, "must be given", None)
+    rule = first["msg"].replace("Input should be", "must be")
+    return SpecError(path, rule[0].lower() + rule[1:], first["input"])
+
+
+def _siblings(adapter: TypeAdapter[Any], parts: list[str]) -> list[str]:
+    """Known fields beside the one a path names."""
+    schema = adapter.json_schema()
+    where = schema
+    for part in ["", *parts[:-1]]:
+        # Of a mapping with names of its own, or of a list.
+        inside = where.get("additionalProperties") or where.get("items") or {}
+        where = where.get("properties", {}).get(part, inside if part else where)
+        for reference in (where, *where.get("allOf", ()), *where.get("anyOf", ())):
+            if "$ref" in reference:
+                where = schema["$defs"][reference["$ref"].rpartition("/")[2]]
+    return list(where.get("properties", {}))

@@ -1,0 +1,265 @@
+"""The study file, as values: what may stand in it, and what each field means."""
+
+from __future__ import annotations
+
+import re
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from lth_core.errors import SpecError
+from lth_core.redaction import without_login
+from lth_core.spec import TicketSpec, canonical_json, describe, sha256
+from lth_core.store import check_place
+from tracking.publish.client import address_fault
+
+DIRECTIONS: dict[str, Literal["max", "min"]] = {
+    "final_test_accuracy": "max",
+    "early_stop_test_accuracy": "max",
+    "early_stop_validation_loss": "min",
+    "early_stop_step": "min",
+    "density": "min",
+    "weights_kept": "min",
+    "flops": "min",
+    "steps": "min",
+    "train_seconds": "min",
+}
+"""Record fields that a search can optimize, and which way is better."""
+
+MOST_VALUES = 100_000
+"""Of a range: more is a slip of the pen, and would fill the memory."""
+
+_ENDING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Range(_Part):
+    """Numbers from low to high: `count` or `step` spaces them; without either, any number."""
+
+    low: FiniteFloat
+    high: FiniteFloat
+    count: Annotated[int, Field(ge=2, le=MOST_VALUES)] | None = None
+    """How many values, ends included."""
+    step: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    """Distance between values."""
+    log: bool = False
+    """Space or sample on a logarithmic scale."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.high < self.low:
+            raise SpecError("high", f"must not be below low, {self.low:g}", self.high)
+        if self.log and self.low <= 0:
+            raise SpecError("low", "must be above 0 on a logarithmic scale", self.low)
+        if not isfinite(self.high / self.low if self.log else self.high - self.low):
+            raise SpecError("high", f"must not be so far from low, {self.low:g}", self.high)
+        if self.step and (self.high - self.low) / self.step > MOST_VALUES:
+            raise SpecError("step", f"must give at most {MOST_VALUES} values", self.step)
+        return self
+
+    def values(self) -> list[float]:
+        """The spaced values; whole numbers where low, high and step are.
+
+        Raises:
+            SpecError: nothing spaces them.
+        """
+        if self.count:
+            ratio = [index / (self.count - 1) for index in range(self.count)]
+            if self.log:
+                return [self.low * (self.high / self.low) ** share for share in ratio]
+            return [_whole(self.low + (self.high - self.low) * share) for share in ratio]
+        if self.step is None:
+            raise SpecError("", "needs count or step on a grid", self.model_dump(exclude_none=True))
+        steps = int((self.high - self.low) / self.step + 1e-9)
+        return [_whole(round(self.low + index * self.step, 12)) for index in range(steps + 1)]
+
+
+def _plain(value: Any) -> Any:
+    try:
+        canonical_json(value)
+    except (ValueError, TypeError, RecursionError):
+        raise SpecError("", "must be text, finite numbers, lists and mappings", value) from None
+    return value
+
+
+Plain = Annotated[Any, AfterValidator(_plain)]
+"""Any value that JSON has too: it goes into digests and into the store."""
+
+Axis = list[Plain] | Range
+"""Values of a field; a list of mappings varies several fields together, under a name of its own."""
+
+
+class Search(_Part):
+    """How cells are chosen."""
+
+    algorithm: Literal["grid", "random", "optuna"] = "grid"
+    """grid: the product of the axes; random, optuna (TPE): samples of `space`, on every cell."""
+    trials: Annotated[int, Field(ge=1, le=MOST_VALUES)] = 20
+    """Samples of space."""
+    objective: dict[str, Literal["max", "min"]] = {"final_test_accuracy": "max"}
+    """Record field of the last level's ticket, mean over the cells; two make a Pareto front."""
+    space: dict[str, Axis] = {}
+    """Dotted fields and what is sampled: a list of choices or a range."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Draws the samples."""
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _directed(cls, said: Any) -> Any:
+        names = [said] if isinstance(said, str) else said
+        if isinstance(names, list):
+            said = {str(name): DIRECTIONS.get(str(name), "max") for name in names}
+        if not isinstance(said, dict):
+            raise SpecError("", "must name one record field, or two", said)
+        for name in said:
+            if name not in DIRECTIONS:
+                raise SpecError("", "is not a record field to optimize", name, DIRECTIONS)
+        if not 1 <= len(said) <= 2:
+            raise SpecError("", "must name one record field, or two", list(said))
+        return said
+
+
+class Resources(_Part):
+    """What each trial is given."""
+
+    cpu: Annotated[FiniteFloat, Field(gt=0)] = 1
+    """CPUs; torch gets as many threads."""
+    gpu: Annotated[FiniteFloat, Field(ge=0)] = 0
+    """GPUs; a fraction shares one."""
+    gpu_type: str | None = None
+    """Kind of GPU, as Ray calls it: T4, A10G, L4, A100, H100, ...; null: any."""
+
+    @field_validator("gpu_type")
+    @classmethod
+    def _of_a_gpu(cls, said: str | None, info: ValidationInfo) -> str | None:
+        if said is not None and not _ENDING.fullmatch(said):
+            raise SpecError("", "must be letters, digits, '.', '_' or '-'", said)
+        if said is not None and not info.data.get("gpu"):
+            raise SpecError("", "needs resources.gpu above 0", said)
+        return said
+
+
+class Stop(_Part):
+    """When a trial ends before its last level."""
+
+    below_matching_for: Annotated[int, Field(ge=1)] | None = None
+    """Levels in a row whose ticket is below the dense run by more than the tolerance."""
+
+
+class Tracking(_Part):
+    """Where MLflow keeps its records."""
+
+    uri: str | None = "sqlite:///mlflow.db"
+    """An SQLite file, a server's address, or null for no tracking. Another database than SQLite
+    stands behind a server; passwords are never part of the address."""
+
+    @field_validator("uri")
+    @classmethod
+    def _address(cls, uri: str | None) -> str | None:
+        if uri and (fault := address_fault(uri)):
+            raise SpecError("", fault, without_login(uri))
+        return uri
+
+
+class ReferenceRow(_Part):
+    """A published figure."""
+
+    method: str
+    """As in the records: imp, snip, ..."""
+    density: Annotated[float, Field(gt=0, le=1)]
+    """Share of the weights kept."""
+    accuracy: Annotated[float, Field(ge=0, le=100)]
+    """Final test accuracy, in percent."""
+    branch: str = "ticket"
+    where: dict[str, Plain] = {}
+    """Values of further axes, where the study has such: {rewind: 500it}."""
+
+
+class Reference(_Part):
+    """Published figures that a finished study is held against by `lth verify`."""
+
+    source: str
+    """Whose, and of which setting."""
+    within: Annotated[float, Field(ge=0, le=100)]
+    """Points of test accuracy that still agree."""
+    rows: Annotated[list[ReferenceRow], Field(min_length=1)]
+
+
+class Study(_Part):
+    """One sweep file."""
+
+    name: str
+    """Names the study, its MLflow experiment and its folder: letters, digits, `.`, `_`, `-`."""
+    base: TicketSpec = TicketSpec()
+    """One full spec; what is not named has its default."""
+    axes: dict[str, Axis] = {}
+    """Dotted fields of base and their values; the grid is their product."""
+    search: Search = Search()
+    resources: Resources = Resources()
+    stop: Stop = Stop()
+    store: str = "./lth-store"
+    """The result store, shared by studies: a folder (NFS too), or s3://BUCKET/PREFIX; keys are
+    never part of the address."""
+    tracking: Tracking = Tracking()
+    checkpoint_minutes: Annotated[FiniteFloat, Field(gt=0)] = 5
+    """Minutes of a training after which it is kept as it stands, to be gone on with after a kill;
+    one that is told to end (SIGTERM) keeps itself at once."""
+    tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Accuracy below dense that still matches; null: one dense deviation, at least 0.001."""
+    stable_below: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Error barrier between a run and its twin below which training is called stable."""
+    reference: Reference | None = None
+    """What `lth verify` compares with; decides nothing of what is trained."""
+
+    @field_validator("name")
+    @classmethod
+    def _safe_name(cls, name: str) -> str:
+        if not _ENDING.fullmatch(name):
+            raise SpecError("", "must be letters, digits, '.', '_' or '-', at most 100", name)
+        return name
+
+    @field_validator("store")
+    @classmethod
+    def _place(cls, store: str) -> str:
+        check_place(store, field="")
+        return store
+
+    @field_validator("search", mode="before")
+    @classmethod
+    def _short_search(cls, said: Any) -> Any:
+        return {"algorithm": said} if isinstance(said, str) else said
+
+    def folder(self) -> Path:
+        """Where the report and the search's memory go."""
+        return Path("lth-studies").absolute() / self.name
+
+    def digest(self) -> str:
+        """sha256 of what decides which trials there are; how many of them, a search may extend."""
+        said = {"axes": self.axes, "search": self.search}
+        dumped = TypeAdapter(dict[str, Any]).dump_python(said, mode="json")
+        del dumped["search"]["trials"]
+        return sha256({"name": self.name, "base": describe(self.base), **dumped})
+
+
+def study_schema() -> dict[str, Any]:
+    """JSON Schema of the study file, for editors."""
+    return Study.model_json_schema()
+
+
+def _whole(number: float) -> float:
+    return int(number) if number == int(number) else number

@@ -1,0 +1,58 @@
+import pytest
+from hand_made import WAYS, record, taxonomy
+
+from lth_core.analysis.cells import cells, free_axes, methods
+from lth_core.analysis.families import Way, families, ways
+
+SCORES = ["seed", "prune.score"]
+
+
+def test_ways_are_tickets_and_retrainings_but_no_controls():
+    records = [record(0, branch, 1, 0.9) for branch in ("reinit", "trained", "ticket", "dense")]
+    assert [way.name for way in ways(records)] == ["imp", "imp trained"]
+
+
+def test_ways_go_by_family_then_in_the_records_order():
+    backwards = list(reversed(taxonomy(seeds=1, levels=1)))
+    assert [way.when for way in ways(backwards)] == sorted(
+        (way.when for way in ways(backwards)), key=list(WAYS).index
+    )
+    named = [way.method for way in ways(backwards) if way.when == "before"]
+    assert named == WAYS["before"][::-1]
+
+
+def test_a_family_that_is_not_known_comes_last_under_its_own_name():
+    known, unknown = Way("imp", "ticket", "after"), Way("x", "ticket", "at noon")
+    records = [record(0, "ticket", 1, 0.9, method=w.method, when=w.when) for w in (unknown, known)]
+    assert ways(records) == [known, unknown]
+    assert families([known, unknown]) == {"After training": [known], "at noon": [unknown]}
+
+
+def test_an_axis_that_is_one_value_within_each_method_is_not_free():
+    assert free_axes(taxonomy(levels=1), SCORES) == []
+    wide = [r for w in (1, 2) for r in taxonomy(levels=1, **{"model.width": w})]
+    assert free_axes(wide, [*SCORES, "model.width"]) == ["model.width"]
+
+
+def test_an_axis_that_varies_within_one_method_alone_is_free():
+    rewound = [{**r, "rewind": 0} for r in taxonomy(levels=1)]
+    rewound += [{**r, "rewind": 500} for r in rewound if r["method"] == "imp"]
+    assert free_axes(rewound, ["rewind"]) == ["rewind"]
+
+
+@pytest.mark.parametrize("axes", [SCORES, ["prune.score"]])
+def test_cells_of_several_methods_are_labelled_by_method_in_the_records_order(axes):
+    records = taxonomy(seeds=1, levels=1)
+    assert [cell.label for cell in cells(records, axes)] == methods(records)
+
+
+def test_cells_of_one_method_are_labelled_by_their_axes():
+    (cell,) = cells([record(0, "ticket", 1, 0.9, rewind="0it")], ["rewind"])
+    assert cell.label == "rewind=0it"
+
+
+def test_labels_of_several_methods_name_free_axes_too():
+    wide = [r for w in (1, 2) for r in taxonomy(levels=1, **{"model.width": w})]
+    labels = [cell.label for cell in cells(wide, [*SCORES, "model.width"])]
+    assert labels[:2] == ["random, model.width=1", "random, model.width=2"]
+    assert len(set(labels)) == 36

@@ -1,0 +1,323 @@
+import dataclasses
+import json
+import pickle
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lth_core.errors import LthError, SpecError
+from lth_core.spec import (
+    WHERE,
+    DataSpec,
+    ModelSpec,
+    PruneSpec,
+    StabilitySpec,
+    TicketSpec,
+    TrainSpec,
+    canonical_json,
+    describe,
+)
+from lth_core.spec.fields import steps_in
+from lth_core.ticket import spec_from
+
+PARTS = {
+    "data": DataSpec,
+    "model": ModelSpec,
+    "train": TrainSpec,
+    "prune": PruneSpec,
+    "stability": StabilitySpec,
+}
+MULTISTEP = {"schedule": "multistep", "milestones": ("5it",)}
+
+# For every field that decides the result: what it is changed to, beside the other fields it needs.
+CHANGES: dict[str, tuple[object, dict[str, object]]] = {
+    "data.name": ("mnist", {}),
+    "data.validation": (100, {}),
+    "data.fraction": (0.5, {}),
+    "data.augment": ("crop", {}),
+    "data.split_seed": (1, {}),
+    "data.label_noise": (0.2, {}),
+    "data.fingerprint": ("ab", {}),
+    "model.name": ("conv-2", {}),
+    "model.widths": ((300,), {}),
+    "model.width": (0.5, {}),
+    "model.depth": (2, {"widths": (20,)}),
+    "model.init": ("xavier_normal", {}),
+    "model.stem": ("imagenet", {}),
+    "model.dropout": (0.5, {}),
+    "model.fingerprint": ("ab", {}),
+    "train.optimizer": ("sgd", {}),
+    "train.lr": (0.1, {}),
+    "train.momentum": (0.9, {}),
+    "train.nesterov": (True, {"momentum": 0.9}),
+    "train.weight_decay": (1e-4, {}),
+    "train.batch_size": (61, {}),
+    "train.steps": (601, {}),
+    "train.schedule": ("cosine", {}),
+    "train.milestones": (("6it",), MULTISTEP),
+    "train.gamma": (0.2, {}),
+    "train.warmup": (5, {}),
+    "train.evaluate_every": (21, {}),
+    "train.precision": ("bf16", {}),
+    "train.replay_order": (True, {}),
+    "prune.when": ("before", {}),
+    "prune.score": ("other", {}),
+    "prune.scope": ("global", {}),
+    "prune.fraction": (0.3, {}),
+    "prune.densities": (tuple(0.5**level for level in range(1, 16)), {}),
+    "prune.output_fraction": (0.0, {}),
+    "prune.layer_fractions": ({"fc1": 0.1}, {}),
+    "prune.ignore": (("output",), {}),
+    "prune.structure": ("channels", {}),
+    "prune.one_shot": (True, {}),
+    "prune.rounds": (2, {"when": "before"}),
+    "prune.examples": (11, {}),
+    "prune.statistics": ("running", {}),
+    "prune.temperature": (1.0, {"score": "grasp"}),
+    "prune.schedule": ("linear", {"when": "before"}),
+    "prune.begin": ("1%", {"when": "during"}),
+    "prune.end": ("70%", {"when": "during"}),
+    "prune.every": ("2%", {"when": "during"}),
+    "prune.grow": ("random", {"when": "during"}),
+    "prune.swap": (0.5, {"when": "during", "grow": "random"}),
+    "prune.lr": (0.1, {"when": "never", "score": "edge-popup"}),
+    "prune.fingerprint": ("ab", {}),
+    "levels": (16, {}),
+    "rewind": (1, {}),
+    "branches": (("ticket",), {}),
+    "predictors": (True, {}),
+    "stability.points": (31, {}),
+    "stability.renormalize": (False, {}),
+    "seed": (1, {}),
+}
+
+
+def make(path: str, **fields: object) -> TicketSpec:
+    """A spec with fields set in the part that a dotted path names."""
+    part = path.rpartition(".")[0]
+    return TicketSpec(**({part: PARTS[part](**fields)} if part else fields))
+
+
+def test_every_field_is_known_to_the_digest_test() -> None:
+    decisive = [
+        f"{prefix}{f.name}"
+        for prefix, spec in [("", TicketSpec), *((f"{k}.", v) for k, v in PARTS.items())]
+        for f in dataclasses.fields(spec)
+        if f.metadata != WHERE and (prefix or f.name not in PARTS)
+    ]
+    assert sorted(decisive) == sorted(CHANGES)
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_digest_changes_with_every_field_that_decides_the_result(path: str) -> None:
+    value, needed = CHANGES[path]
+    changed = make(path, **{**needed, path.rpartition(".")[2]: value})
+    assert changed.digest() != make(path, **needed).digest()
+
+
+def test_digest_does_not_depend_on_where_data_lie() -> None:
+    elsewhere = DataSpec(root="/elsewhere", download=True)
+    assert TicketSpec(data=elsewhere).digest() == TicketSpec().digest()
+
+
+def test_default_spec_keeps_its_digest() -> None:
+    """What a store remembers is lost when this changes. Raise SCHEMA if results change meaning."""
+    assert (
+        TicketSpec().digest() == "a65fc70c5def90c36cc257d03951ab232a298181b5eea7384ee87a1e6db04c3e"
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (DataSpec(validation=100, fraction=1), DataSpec(validation=100.0, fraction=1.0)),
+        (ModelSpec(width=2, widths=[20, 10]), ModelSpec(width=2.0, widths=(20, 10))),
+        (TrainSpec(lr=1, batch_size=60.0), TrainSpec(lr=1.0, batch_size=60)),
+        (TrainSpec(steps=500, warmup=0), TrainSpec(steps="500it", warmup="0it")),
+        (
+            TrainSpec(schedule="multistep", milestones=[5, "2ep"]),
+            TrainSpec(schedule="multistep", milestones=("5it", "2ep")),
+        ),
+        (
+            PruneSpec(output_fraction=0, ignore=["fc1"]),
+            PruneSpec(output_fraction=0.0, ignore=("fc1",)),
+        ),
+        (PruneSpec(layer_fractions={"fc1": 0}), PruneSpec(layer_fractions={"fc1": 0.0})),
+        (TicketSpec(rewind=5, seed=1.0), TicketSpec(rewind="5it", seed=1)),
+        (TicketSpec(branches=["ticket"]), TicketSpec(branches=("ticket",))),
+    ],
+)
+def test_two_spellings_of_a_value_make_equal_specs(one: object, other: object) -> None:
+    assert one == other
+    assert canonical_json(describe(one)) == canonical_json(describe(other))
+
+
+def test_order_of_layer_fractions_neither_changes_digest_nor_meaning() -> None:
+    one = PruneSpec(layer_fractions={"fc1": 0.5, "fc?": 0.2, "*": 0.1})
+    other = PruneSpec(layer_fractions={"*": 0.1, "fc?": 0.2, "fc1": 0.5})
+    assert list(one.layer_fractions) == list(other.layer_fractions) == ["*", "fc?", "fc1"]
+
+
+NAN, INF, MANY = float("nan"), float("inf"), "9" * 400
+BAD = [
+    (DataSpec, "name", [5, None]),
+    (DataSpec, "validation", [0, -1, 1.5, NAN, INF, "10", True, None]),
+    (DataSpec, "fraction", [0, -0.1, 1.01, NAN, True]),
+    (DataSpec, "augment", ["rotate", None]),
+    (DataSpec, "split_seed", [-1, 0.5, True]),
+    (DataSpec, "download", [1, "yes"]),
+    (DataSpec, "label_noise", [1, -0.1, NAN, "0.2", None]),
+    (ModelSpec, "widths", [(), (0,), (2.5,), 5, "300", (True,), (4, 10**30)]),
+    (ModelSpec, "width", [0, -1, INF, NAN, "1", 1e30, 10**400]),
+    (ModelSpec, "depth", [0, 1.5, "2", 10**9]),
+    (ModelSpec, "init", ["zeros"]),
+    (ModelSpec, "stem", ["resnet", None]),
+    (ModelSpec, "dropout", [1, -0.5, INF, "0.5", True]),
+    (TrainSpec, "optimizer", ["lion"]),
+    (TrainSpec, "lr", [0, -1, INF, NAN, "1e-3"]),
+    (TrainSpec, "momentum", [-0.1, 1, NAN]),
+    (TrainSpec, "nesterov", [True, 1]),
+    (TrainSpec, "weight_decay", [-1e-4, INF, NAN]),
+    (TrainSpec, "batch_size", [0, 1.5, "60", 10**400]),
+    (
+        TrainSpec,
+        "steps",
+        [
+            f"{MANY}ep",
+            f"{MANY}it",
+            f"{MANY}.5ep",
+            10**400,
+            0,
+            -1,
+            "0it",
+            "0ep",
+            "10",
+            10.0,
+            True,
+            "1.5it",
+            "50%",
+        ],
+    ),
+    (TrainSpec, "schedule", ["linear"]),
+    (TrainSpec, "milestones", [("5it",), 5, (f"{MANY}ep",)]),
+    (TrainSpec, "gamma", [-0.1, 1.1]),
+    (TrainSpec, "warmup", [-1, "soon", f"{MANY}it", f"{MANY}%"]),
+    (TrainSpec, "evaluate_every", [0, "0ep", "0%", "101%", "-5%", "5 %", "%"]),
+    (TrainSpec, "precision", ["fp8"]),
+    (PruneSpec, "scope", ["local"]),
+    (PruneSpec, "fraction", [1, -0.1, NAN, "0.2", False]),
+    (PruneSpec, "output_fraction", [1, -0.1]),
+    (PruneSpec, "layer_fractions", [[], 0.5]),
+    (PruneSpec, "ignore", ["output", None]),
+    (TicketSpec, "levels", [-1, 2.5, None, 1001, 10**8]),
+    (TicketSpec, "rewind", [-1, "5", None, f"{MANY}ep"]),
+    (TicketSpec, "branches", [(), ("reinit",), ("ticket", "ticket"), "ticket"]),
+    (TicketSpec, "predictors", [1, "yes", None]),
+    (TicketSpec, "seed", [-1, 0.5, "0"]),
+    (StabilitySpec, "points", [2, 0, -3, 3.5, "30", True, None]),
+    (StabilitySpec, "renormalize", [1, "no", None]),
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "value"), [(s, n, v) for s, n, values in BAD for v in values]
+)
+def test_bad_value_is_refused_by_its_field(spec: type, name: str, value: object) -> None:
+    with pytest.raises(SpecError) as refused:
+        spec(**{name: value})
+    assert refused.value.field == name
+    assert str(refused.value).startswith(f"{name}: ")
+
+
+def test_bad_entries_are_refused_by_the_field_that_holds_them() -> None:
+    with pytest.raises(SpecError, match=r"^layer_fractions\.fc1: must be a fraction"):
+        PruneSpec(layer_fractions={"fc1": 1.0})
+    with pytest.raises(SpecError, match=r"^milestones: .*'soon'"):
+        TrainSpec(schedule="multistep", milestones=("soon",))
+    with pytest.raises(SpecError, match=r"^milestones: go with schedule"):
+        TrainSpec(schedule="multistep")
+    with pytest.raises(SpecError, match=r"^depth: repeats a single width"):
+        ModelSpec(widths=(20, 10), depth=3)
+
+
+def test_spec_error_says_rule_value_and_what_is_known_and_survives_pickling() -> None:
+    error = SpecError("scope", "is not known", "local", ["global", "layerwise"]).under("prune")
+    said = "prune.scope: is not known, but got 'local'; known: global, layerwise"
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(error) == str(copy) == said
+    assert (copy.field, copy.got, copy.known) == ("prune.scope", "local", ("global", "layerwise"))
+    assert isinstance(error, ValueError)
+    assert isinstance(error, LthError)
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [
+        ("0it", 0), ("500it", 500), ("2ep", 42), ("0.5ep", 10), ("1.5ep", 32),
+        ("0%", 0), ("5%", 30), ("12.5%", 75), ("0.1%", 1), ("100%", 600),
+    ],
+)  # fmt: skip
+def test_durations_are_steps_epochs_or_shares_of_training_rounded(
+    duration: str, steps: int
+) -> None:
+    assert steps_in(duration, steps_per_epoch=21, steps=600) == steps
+
+
+def test_resolved_has_every_duration_in_steps() -> None:
+    spec = TrainSpec(
+        steps="2ep",
+        warmup="0.5ep",
+        evaluate_every="1ep",
+        schedule="multistep",
+        milestones=("1ep", 30, "85%"),
+    ).resolved(20)
+    assert (spec.steps, spec.warmup, spec.evaluate_every) == ("40it", "10it", "20it")
+    assert spec.milestones == ("20it", "30it", "34it")
+
+
+shares = st.floats(0, 0.99)
+specs = st.builds(
+    TicketSpec,
+    data=st.builds(
+        DataSpec,
+        validation=st.integers(1, 500) | st.floats(0.01, 0.99),
+        fraction=st.floats(0.01, 1),
+        split_seed=st.integers(0, 2**63 - 1),
+    ),
+    model=st.builds(
+        ModelSpec, widths=st.lists(st.integers(1, 9), min_size=1), width=st.integers(1, 3)
+    ),
+    train=st.builds(TrainSpec, lr=st.floats(1e-6, 10), steps=st.integers(1, 99)),
+    prune=st.builds(
+        PruneSpec,
+        fraction=shares,
+        output_fraction=st.none() | shares,
+        layer_fractions=st.dictionaries(
+            st.sampled_from(["fc*", "fc1", "*", "[ab]"]), shares | st.just(0)
+        ),
+    ),
+    stability=st.builds(StabilitySpec, points=st.integers(3, 99), renormalize=st.booleans()),
+    predictors=st.booleans(),
+    levels=st.integers(0, 30),
+    rewind=st.integers(0, 30) | st.just("1ep"),
+    seed=st.integers(0, 2**63 - 1),
+)
+
+
+@given(specs)
+def test_spec_read_back_from_json_is_equal_with_equal_digest(spec: TicketSpec) -> None:
+    again = spec_from(json.loads(canonical_json(describe(spec))))
+    assert again == spec
+    assert again.digest() == spec.digest()
+
+
+@given(specs, specs)
+def test_different_specs_have_different_digests(one: TicketSpec, other: TicketSpec) -> None:
+    assert (one == other) == (one.digest() == other.digest())
+
+
+def test_levels_reach_to_a_thousand() -> None:
+    assert TicketSpec(levels=1000).levels == 1000
+    with pytest.raises(SpecError, match=r"^levels: must be at most 1,000, but got 100000000$"):
+        TicketSpec(levels=100_000_000)

@@ -1,0 +1,44 @@
+"""What a sweep's driver keeps of finished trials; the figures themselves are `lth bench sweep`'s."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lth_core.store import Store
+from sweeps.bench import sweep as bench_sweep
+from sweeps.bench.sweep import Seen, growth, trials_done, watch
+from sweeps.run.status import STATUS, status_key
+
+
+def test_growth_is_between_an_early_and_a_late_share_of_the_trials() -> None:
+    imports, report = [Seen(0, 50.0), Seen(19, 90.0)], [Seen(100, 400.0)]
+    steady = [Seen(done, 100 + done / 16) for done in range(20, 100, 5)]
+    found = growth([*imports, *steady, *report], 100)
+    assert found == pytest.approx(1024 / 16)
+
+
+def test_sweep_too_short_to_be_seen_has_no_growth() -> None:
+    assert growth([], 100) is None
+    assert growth([Seen(20, 100.0), Seen(100, 200.0)], 100) is None
+
+
+def test_process_is_looked_at_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_sweep, "EVERY", 0.01)
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as driver:
+        assert driver.stdin
+        assert driver.stdout
+        driver.stdout.readline()
+        end = driver.stdin.close
+        seen = watch(driver, lambda: end() or 7)
+    assert seen[0].done == 7
+    assert seen[0].mib > 1
+
+
+def test_done_is_what_the_sweep_says_of_itself() -> None:
+    store = Store()
+    assert trials_done(store, "tiny") == 0
+    store.put(STATUS, status_key("tiny"), {"done": 3})
+    assert trials_done(store, "tiny") == 3

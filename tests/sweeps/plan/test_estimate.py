@@ -1,0 +1,139 @@
+"""How long a plan takes, from speeds that trainings have left in its store."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import StudyOf
+
+from lth_core import Trainer
+from lth_core.errors import StoreError
+from lth_core.store import open_store
+from lth_core.train.timings import remember_speed
+from sweeps.plan.estimate import Estimate, duration, estimate
+from sweeps.plan.plan import Plan, make_plan
+
+# tiny: 2 seeds of 5 trainings of 40 steps
+WIDTHS = {"axes.model.width": [0.5, 1]}
+
+
+def trained(plan: Plan, *trials: int, seconds: float = 0.5, device: str = "cpu") -> None:
+    """As if the dense runs of these trials had been trained, so long a step."""
+    store = open_store(plan.study.store)
+    for number in trials:
+        remember_speed(store, next(plan.trials[number].jobs()), seconds, device)
+
+
+def test_time_is_steps_at_the_speed_of_such_networks_side_by_side(tiny: StudyOf) -> None:
+    plan = make_plan(tiny())
+    trained(plan, 0)
+    found = estimate(plan, at_once=2)
+    assert (found.steps, found.seconds, found.at_once) == (400, 100.0, 2)
+    assert found.sentence() == "time: about 2 min, 2 at a time"
+    assert estimate(plan, at_once=1).seconds == 200
+
+
+def test_no_more_trials_than_there_are_run_side_by_side(tiny: StudyOf) -> None:
+    plan = make_plan(tiny())
+    trained(plan, 0)
+    assert estimate(plan, at_once=50).at_once == 2
+
+
+def test_trial_that_needs_more_than_the_machine_has_runs_alone(tiny: StudyOf) -> None:
+    assert estimate(make_plan(tiny({"resources": {"cpu": 100_000}}))).at_once == 1
+    assert estimate(make_plan(tiny({"resources": {"cpu": 0.001}}))).at_once == 2
+
+
+def test_what_is_shared_takes_its_time_once(tiny: StudyOf) -> None:
+    plan = make_plan(tiny({"axes.seed": [0], "axes.levels": [1, 2]}))
+    trained(plan, 0)
+    assert estimate(plan, at_once=1).seconds == 200 * 0.5
+
+
+def test_networks_that_were_never_trained_are_named_and_not_guessed_at(tiny: StudyOf) -> None:
+    plan = make_plan(tiny(WIDTHS))
+    nothing = estimate(plan, at_once=1)
+    assert nothing.sentence() == (
+        "time: not known; never trained here: mlp 16 (width 0.5) on digits, mlp 16 on digits"
+    )
+    assert nothing.to_json()["seconds"] is None
+    trained(plan, 1)
+    half = estimate(plan, at_once=1)
+    assert half.to_json() == {
+        "left": False, "steps": 800, "seconds": 200.0, "at_once": 1,
+        "unknown": {"mlp 16 (width 0.5) on digits": 400},
+    }  # fmt: skip
+    assert half.sentence() == (
+        "time: about 3 min, 1 at a time, and 400 steps of what was never trained here: "
+        "mlp 16 (width 0.5) on digits"
+    )
+
+
+def test_speed_on_one_kind_of_device_says_nothing_of_another(tiny: StudyOf) -> None:
+    plan = make_plan(tiny({"resources": {"gpu": 0.5}}))
+    trained(plan, 0)
+    assert estimate(plan).unknown
+    trained(plan, 0, device="cuda")
+    assert not estimate(plan).unknown
+
+
+def test_what_the_store_has_is_not_left(tiny: StudyOf) -> None:
+    plan = make_plan(tiny())
+    trainer = Trainer(open_store(plan.study.store))
+    trainer(list(plan.trials[0].jobs())[:3])
+    trained(plan, 0)  # in place of the time that it took
+    some = estimate(plan, at_once=1)
+    assert (some.left, some.steps, some.seconds) == (True, 280, 140.0)
+    assert some.sentence() == "left: 280 steps: about 2 min, 1 at a time"
+    for trial in plan.trials:
+        trainer(list(trial.jobs()))
+    assert estimate(plan).sentence() == "left: nothing"
+
+
+def test_of_a_large_plan_it_is_not_looked_up_what_is_left(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.plan.estimate.MOST_LOOKED_UP", 9)
+    plan = make_plan(tiny())
+    Trainer(open_store(plan.study.store))(list(plan.trials[0].jobs())[:3])
+    assert (estimate(plan).left, estimate(plan).steps) == (False, 400)
+
+
+def test_adaptive_search_may_take_as_long_as_all_its_samples(tiny: StudyOf) -> None:
+    search = {"algorithm": "optuna", "trials": 3, "space": {"train.lr": [0.1, 0.2]}}
+    plan = make_plan(tiny({"search": search}))
+    trained(plan, 0)
+    found = estimate(plan, at_once=100)
+    assert (found.steps, found.seconds, found.at_once) == (1200, 100.0, 6)
+
+
+def test_asking_for_the_time_makes_no_store(tiny: StudyOf, here: Path) -> None:
+    estimate(make_plan(tiny()))
+    assert list(here.iterdir()) == []
+
+
+def test_store_that_cannot_be_read_leaves_the_time_unknown(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise StoreError("store s3://a: cannot be reached")
+
+    monkeypatch.setattr("sweeps.plan.estimate.open_store", refuse)
+    found = estimate(make_plan(tiny()))
+    assert found.sentence() == "time: not known; store s3://a: cannot be reached"
+    assert found.to_json()["seconds"] is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "1 s"), (59.4, "59 s"), (90.1, "2 min"), (3599, "60 min"), (3600, "1 h 0 min"),
+     (7199, "2 h 0 min"), (12_000, "3 h 20 min"), (86_400, "1 d 0 h"), (200_000, "2 d 8 h")],
+)  # fmt: skip
+def test_duration_is_said_in_two_units_at_most(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_only_a_few_unknown_networks_are_named() -> None:
+    unknown = {f"net{number}": 10 for number in range(9)}
+    found = Estimate(left=False, steps=90, seconds=0, at_once=1, unknown=unknown)
+    assert found.sentence().endswith("net3, net4, ...")

@@ -1,0 +1,150 @@
+"""What a plan counts, by hand and against what a search then trains."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from tiny import StudyOf
+
+from lth_core import Trainer, find_tickets
+from lth_core.errors import SpecError
+from sweeps.plan.plan import Trial, is_stored, make_plan, summary
+from sweeps.studies.schema import Study
+
+
+def cost(study: Study) -> tuple[int, ...]:
+    return tuple(summary(make_plan(study)).values())
+
+
+def test_two_seeds_share_nothing(tiny: StudyOf) -> None:
+    # each: one dense, two levels of two branches; 40 steps each
+    assert summary(make_plan(tiny())) == {
+        "trials": 2,
+        "trainings_naive": 2 * (1 + 2 * 2),
+        "trainings_unique": 2 * (1 + 2 * 2),
+        "steps_naive": 2 * 5 * 40,
+        "steps_unique": 2 * 5 * 40,
+    }
+
+
+def test_fractions_share_their_dense_run(tiny: StudyOf) -> None:
+    # 2 seeds x 3 fractions; 4 trainings beside the dense one
+    assert cost(tiny({"axes.prune.fraction": [0.2, 0.3, 0.5]})) == (6, 30, 26, 1200, 26 * 40)
+
+
+def test_rewind_points_share_their_dense_run_and_save_its_first_steps(tiny: StudyOf) -> None:
+    # 1 seed x rewinding to 0, 10, 30 of 40: two tickets each from there, one dense run; two reinits
+    # of 40 steps, the first level's the same for all three
+    study = tiny({"axes.seed": [0], "axes.rewind": ["0it", "10it", "30it"]})
+    tickets = 2 * (40 + 30 + 10)
+    assert cost(study) == (3, 15, 11, 3 * 40 + tickets + 6 * 40, 40 + tickets + 4 * 40)
+
+
+def test_longer_trial_shares_all_that_the_shorter_one_trains(tiny: StudyOf) -> None:
+    assert cost(tiny({"axes.seed": [0], "axes.levels": [1, 2]})) == (2, 3 + 5, 5, 320, 200)
+
+
+def test_branches_share_the_ticket_only(tiny: StudyOf) -> None:
+    study = tiny({"axes.seed": [0], "axes.branches": [["ticket"], ["ticket", "random_mask"]]})
+    assert cost(study) == (2, 3 + 5, 5, 320, 200)
+
+
+def test_lookalike_trials_are_one(tiny: StudyOf) -> None:
+    repeated = {"axes.seed": [0, 1, 0], "axes.train.steps": ["40it", 40, "40it"]}
+    assert [t.fields["seed"] for t in make_plan(tiny(repeated)).trials] == [0, 1]
+    assert cost(tiny({"axes.seed": [0], "axes.train.lr": [0.1, 0.10]}))[0] == 1
+
+
+def test_where_data_lie_makes_no_other_trial(tiny: StudyOf) -> None:
+    assert len(make_plan(tiny({"axes.data.root": ["/a", "/b"]})).trials) == 2  # the seeds
+
+
+def test_random_search_plans_every_sample_on_every_cell(tiny: StudyOf) -> None:
+    study = tiny(
+        {
+            "search": {
+                "algorithm": "random",
+                "trials": 3,
+                "space": {"train.lr": {"low": 0.1, "high": 0.2}},
+            }
+        }
+    )
+    plan = make_plan(study)
+    assert [t.fields["seed"] for t in plan.trials] == [0, 1] * 3
+    rates = [t.spec.train.lr for t in plan.trials]
+    assert rates[0::2] == rates[1::2]
+    assert len(set(rates)) == 3
+    assert plan.axes == ["seed", "train.lr"]
+
+
+def test_optuna_search_plans_an_upper_bound_over_its_samples(tiny: StudyOf) -> None:
+    study = tiny(
+        {"search": {"algorithm": "optuna", "trials": 3, "space": {"train.lr": [0.1, 0.2]}}}
+    )
+    assert cost(study) == (3 * 2, 3 * 10, 3 * 10, 3 * 400, 3 * 400)
+
+
+def test_optuna_search_without_a_space_is_refused(tiny: StudyOf) -> None:
+    with pytest.raises(SpecError, match=r"^search\.space: must name what optuna search samples"):
+        make_plan(tiny({"search": "optuna"}))
+
+
+SHARING = {
+    "axes.rewind": ["0it", "10it", "30it"],
+    "axes.prune.fraction": [0.2, 0.5],
+    "axes.seed": [0],
+}
+
+
+def test_shared_dense_run_keeps_the_rewind_points_of_every_trial(tiny: StudyOf) -> None:
+    plan = make_plan(tiny(SHARING))
+    dense = plan.shared()[next(plan.trials[0].jobs()).digest]
+    assert dense.keep == (10, 30)
+    assert (dense.level, dense.first, dense.last) == (0, 0, 40)
+
+
+def test_trainings_of_one_trial_are_not_shared(tiny: StudyOf) -> None:
+    assert make_plan(tiny()).shared() == {}
+    pairs = [{"seed": s, "prune.fraction": f} for s, f in ((0, 0.2), (0, 0.5), (1, 0.2))]
+    shared = make_plan(tiny({"axes.pair": pairs})).shared().values()
+    assert [(job.seed, job.level) for job in shared] == [(0, 0)]
+
+
+def test_trainings_beyond_the_dense_run_are_shared(tiny: StudyOf) -> None:
+    shared = make_plan(tiny({"axes.levels": [1, 2], "axes.seed": [0]})).shared().values()
+    assert sorted({job.level for job in shared}) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        SHARING,
+        {"axes.levels": [1, 2], "axes.branches": [["ticket"], ["ticket", "shuffled_mask"]]},
+        {"base.prune.one_shot": True, "axes.prune.fraction": [0.3, 0.6]},
+        {"base.levels": 0},
+    ],
+)
+def test_plan_counts_exactly_what_is_then_trained(tiny: StudyOf, changes: dict[str, Any]) -> None:
+    plan, trainer = make_plan(tiny(changes)), Trainer()
+    steps: Counter[str] = Counter()
+    assert not any(is_stored(trial, trainer) for trial in plan.trials)
+    for job in plan.shared().values():
+        trainer([job])
+        steps[job.digest] = job.last - job.first
+    for trial in plan.trials:
+        for level in find_tickets(trial.spec, trainer):
+            for result in level.results.values():
+                if not result.reused:
+                    assert result.job.digest not in steps, "trained twice"
+                    steps[result.job.digest] = result.job.last - result.job.first
+    counted = plan.cost()
+    assert len(trainer.store.digests("trainings")) == len(steps) == counted["trainings_unique"]
+    assert sum(steps.values()) == counted["steps_unique"]
+    assert all(is_stored(trial, trainer) for trial in plan.trials)
+
+
+def test_trial_is_named_by_the_start_of_its_digest(tiny: StudyOf) -> None:
+    trial: Trial = make_plan(tiny()).trials[0]
+    assert trial.digest == trial.spec.digest()
+    assert trial.id == trial.digest[:12]

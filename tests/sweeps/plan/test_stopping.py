@@ -1,0 +1,45 @@
+"""Literal histories: dense 0.95, then the ticket level by level."""
+
+import pytest
+
+from sweeps.plan.stopping import why_stop
+from sweeps.studies.schema import Stop
+
+
+def history(*tickets: float, dense: float = 0.95) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = [{"branch": "dense", "level": 0, "final_test_accuracy": dense}]
+    for level, accuracy in enumerate(tickets, start=1):
+        rows.append({"branch": "reinit", "level": level, "final_test_accuracy": 0.1})
+        rows.append({"branch": "ticket", "level": level, "final_test_accuracy": accuracy})
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("tickets", "patience", "tolerance", "stops"),
+    [
+        ([], 1, None, False),
+        ([0.96, 0.95, 0.949], 1, None, False),  # 0.1 points below dense still match
+        ([0.9489], 1, None, True),
+        ([0.9489], 2, None, False),
+        ([0.94, 0.94], 2, None, True),
+        ([0.94, 0.96], 2, None, False),
+        ([0.94, 0.96, 0.94], 2, None, False),  # in a row
+        ([0.96, 0.94, 0.94], 2, None, True),
+        ([0.94, 0.94, 0.96], 2, None, False),  # it has come back
+        ([0.94, 0.94], 2, 0.02, False),
+        ([0.92, 0.92], 2, 0.02, True),
+        ([0.94], 1, 0.0, True),
+        ([0.1] * 9, None, None, False),  # nobody asked
+        ([0.1] * 9, 10, None, False),
+    ],
+)
+def test_trial_stops_after_that_many_levels_below_matching_in_a_row(
+    tickets: list[float], patience: int | None, tolerance: float | None, stops: bool
+) -> None:
+    reason = why_stop(history(*tickets), Stop(below_matching_for=patience), tolerance)
+    assert (reason is not None) == stops
+
+
+def test_reason_says_how_low_for_how_long() -> None:
+    reason = why_stop(history(0.9, 0.9), Stop(below_matching_for=2), 0.01)
+    assert reason == "the ticket was below 0.9400 for 2 levels in a row"

@@ -1,0 +1,167 @@
+"""`lth sync` brings a study's own run too: finished, with its report, once."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers_mlflow import FaultyServer
+from tiny import Lth, StudyOf, search
+
+from lth_core import Trainer
+from lth_core.store import open_store
+from sweeps.report.study_report import sync
+from sweeps.studies.find import remember
+from sweeps.studies.schema import Study
+from tracking.publish import names
+
+pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
+
+
+@pytest.fixture
+def database(here: Path) -> str:
+    """The address of an SQLite file; absolute, for MLflow remembers where a relative one led."""
+    return f"sqlite:///{here}/mlflow.db"
+
+
+@pytest.fixture
+def swept_to(tiny: StudyOf) -> Callable[[str, str], Study]:
+    """Sweep the tiny study, three seeds of a level, with nothing published."""
+
+    def sweep(uri: str, name: str) -> Study:
+        changes = {"name": name, "axes.seed": [0, 1, 2], "base.levels": 1, "tracking.uri": uri}
+        study = tiny(changes)
+        for _ in search(study, Trainer(open_store(study.store))):
+            pass
+        remember(study)
+        return study
+
+    return sweep
+
+
+def study_runs(uri: str, study: str) -> list[dict[str, Any]]:
+    """All that MLflow has of the study's own live runs."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(study)
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{names.STUDY}` = '{study}'")
+    return [
+        {
+            "id": run.info.run_id,
+            "status": run.info.status,
+            "end": run.info.end_time,
+            "tags": run.data.tags,
+            "metrics": {
+                key: [metric.value for metric in client.get_metric_history(run.info.run_id, key)]
+                for key in run.data.metrics
+            },
+            "files": {
+                (file.path, file.file_size)
+                for folder in (None, "figures")
+                for file in client.list_artifacts(run.info.run_id, folder)
+            },
+        }
+        for run in runs
+    ]
+
+
+def parents(uri: str, study: str) -> set[str]:
+    """Runs that the study's trials are below."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(study)
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{names.KEY}` != ''")
+    return {run.data.tags[names.PARENT] for run in runs}
+
+
+def is_whole(run: dict[str, Any]) -> bool:
+    """Whether a run is finished, with verdict, counts, report and figures."""
+    counts = [
+        run["metrics"][f"verdicts/{word}"] for word in ("winning", "matching", "not matching")
+    ]
+    files = {path for path, _ in run["files"]}
+    return (
+        run["status"] == "FINISHED"
+        and run["tags"]["verdict"] in ("winning", "matching", "not matching")
+        and all(len(history) == 1 for history in run["metrics"].values())
+        and sum(count for (count,) in counts) == 1
+        and run["metrics"]["trials/planned"] == [3.0]
+        and run["metrics"]["trials/incomplete"] == [0.0]
+        and {"report.html", "figures/accuracy.png", "figures/accuracy.pdf"} <= files
+    )
+
+
+def test_sync_after_an_outage_finishes_the_studys_run_once(
+    faulty: FaultyServer, swept_to: Callable[..., Study], lth: Lth, here: Path
+) -> None:
+    """The server is gone while the sweep ends, after the study's run was made."""
+    from tracking.publish.publisher import open_publisher
+
+    study = swept_to(faulty.uri, here.parent.name)
+    open_publisher(faulty.uri, study.name, "")
+    faulty.mood = "down"
+    called = lth("report", study.name)
+    assert f"`lth sync {study.name}` publishes what is missing" in called.out
+    faulty.mood = "well"
+    (run,) = study_runs(faulty.uri, study.name)
+    assert (run["status"], run["metrics"], run["files"]) == ("RUNNING", {}, set())
+    for _ in range(2):
+        called = lth("sync", study.name)
+        assert (called.code, called.out) == (0, f"{study.name}: 3 trials are in MLflow\n")
+        before, (run,) = run, study_runs(faulty.uri, study.name)
+        assert is_whole(run), run
+    assert run == before, "the second sync changed something"
+
+
+def test_sync_after_a_report_that_was_published_changes_nothing(
+    database: str, swept_to: Callable[..., Study], lth: Lth
+) -> None:
+    study = swept_to(database, "tiny")
+    assert lth("report", "tiny").code == 0
+    reported = study_runs(database, study.name)
+    assert is_whole(reported[0])
+    assert lth("sync", "tiny").code == 0
+    assert study_runs(database, study.name) == reported
+
+
+def test_sync_makes_a_studys_run_that_was_deleted_again_with_its_trials_below_it(
+    database: str, swept_to: Callable[..., Study]
+) -> None:
+    from mlflow import MlflowClient
+
+    study = swept_to(database, "tiny")
+    sync(study)
+    (first,) = study_runs(database, "tiny")
+    MlflowClient(database).delete_run(first["id"])
+    sync(study)
+    (second,) = study_runs(database, "tiny")
+    assert second["id"] != first["id"]
+    assert is_whole(second)
+    assert parents(database, "tiny") == {second["id"]}
+
+
+def test_sync_called_twice_at_once_leaves_one_whole_run(
+    server: str, swept_to: Callable[..., Study], here: Path
+) -> None:
+    study, failures = swept_to(server, here.parent.name), list[Exception]()
+    at_once = threading.Barrier(2)
+
+    def call() -> None:
+        at_once.wait()
+        try:
+            sync(study)
+        except Exception as error:  # noqa: BLE001  the test shows it
+            failures.append(error)
+
+    threads = [threading.Thread(target=call) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    (run,) = study_runs(server, study.name)
+    assert is_whole(run), run
+    assert parents(server, study.name) == {run["id"]}

@@ -1,0 +1,112 @@
+"""Tracking beside a sweep: a server that is away costs a note, and `lth sync` brings the rest."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import Lth, Record, StudyOf, search, setting_of
+
+from lth_core import Trainer
+from lth_core.store import open_store
+from sweeps.plan.plan import make_plan
+from sweeps.run.launch import Outcome, make_setting
+from sweeps.run.trial import run_trial
+from sweeps.studies.find import remember
+from sweeps.studies.schema import Study
+from tracking.publish.background import background_of
+from tracking.publish.publisher import Publisher, open_publisher
+
+pytestmark = pytest.mark.mlflow
+
+AWAY = "http://127.0.0.1:9"
+HERE = "sqlite:///mlflow.db"
+
+
+def held(publisher: Publisher) -> dict[str, tuple[str, int, list[str]]]:
+    """Of each trial's run: status, metric values in all, folders of artifacts."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(publisher.uri)
+    return {
+        run.data.tags["mlflow.runName"]: (
+            run.info.status,
+            sum(len(client.get_metric_history(run.info.run_id, key)) for key in run.data.metrics),
+            sorted(a.path for a in client.list_artifacts(run.info.run_id)),
+        )
+        for run in client.search_runs([publisher.experiment], "tags.`lth.spec_digest` != ''")
+    }
+
+
+def swept_without_tracking(study: Study) -> list[Record]:
+    remember(study)
+    found = search(study, Trainer(open_store(study.store)))
+    return [row for _, rows in found for row in rows]
+
+
+def test_sweep_whose_server_is_away_goes_on_with_a_note(tiny: StudyOf) -> None:
+    study, outcome = tiny({"tracking.uri": AWAY}), Outcome()
+    begun = time.monotonic()
+    setting = make_setting(study, outcome)
+    assert time.monotonic() - begun < 60
+    assert setting.tracking is None
+    (note,) = outcome.notes
+    assert note.startswith(f"tracking.uri: {AWAY} does not answer")
+    assert "lth sync tiny" in note
+
+
+def test_trial_whose_server_goes_away_trains_on_and_sync_brings_what_is_missing(
+    tiny: StudyOf, lth: Lth
+) -> None:
+    study = tiny({"axes.seed": [0], "tracking.uri": HERE})
+    publisher = open_publisher(HERE, "tiny", "a study")
+    gone = replace(publisher, uri=AWAY)
+    (trial,) = make_plan(study).trials
+    trainer = Trainer(open_store(study.store))
+    levels = run_trial(trial, replace(setting_of(study), tracking=publisher), trainer)
+    assert next(levels)[0]["branch"] == "dense"  # the server goes after one level
+    levels.close()
+    assert background_of(publisher).drain(120)
+    begun = time.monotonic()
+    rest = list(run_trial(trial, replace(setting_of(study), tracking=gone), trainer))
+    assert time.monotonic() - begun < 60
+    assert len(rest) == 3
+    assert background_of(gone).drain(120)
+    assert [folders for _, _, folders in held(publisher).values()] == [["level_00"]]
+
+    remember(study)
+    called = lth("sync", "tiny")
+    assert (called.code, called.out) == (0, "tiny: 1 trials are in MLflow\n")
+    ((status, metrics, folders),) = held(publisher).values()
+    assert (status, folders) == ("FINISHED", ["level_00", "level_01", "level_02"])
+    assert lth("sync", "tiny").code == 0
+    assert held(publisher) == {"imp seed=0": (status, metrics, folders)}
+
+
+def test_sync_publishes_from_the_store_what_was_swept_without_tracking(
+    tiny: StudyOf, lth: Lth, here: Path
+) -> None:
+    study = tiny({"tracking.uri": HERE})
+    swept_without_tracking(study)
+    assert "2 trials are in MLflow" in lth("sync", "tiny").out
+    published = held(open_publisher(HERE, "tiny", "a study"))
+    assert published.keys() == {"imp seed=0", "imp seed=1"}
+    assert {status for status, _, _ in published.values()} == {"FINISHED"}
+    assert len({metrics for _, metrics, _ in published.values()}) == 1
+    assert (here / "mlflow.db").is_file()
+
+
+def test_sync_says_when_the_server_is_away(tiny: StudyOf, lth: Lth) -> None:
+    remember(tiny({"tracking.uri": AWAY}))
+    called = lth("sync", "tiny")
+    assert called.code == 2
+    assert called.err.startswith(f"lth: tracking.uri: {AWAY} does not answer as MLflow should")
+    assert called.err.count("\n") == 1
+
+
+def test_report_is_made_although_the_server_is_away(tiny: StudyOf, lth: Lth, here: Path) -> None:
+    swept_without_tracking(tiny({"tracking.uri": AWAY}))
+    called = lth("report", "tiny")
+    assert called.code == 0
+    assert "`lth sync tiny` publishes what is missing" in called.out
+    assert (here / "lth-studies" / "tiny" / "report.html").is_file()

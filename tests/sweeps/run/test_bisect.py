@@ -1,0 +1,155 @@
+"""`lth rewind`: what bisection finds is what the whole grid says, at fewer trainings."""
+
+import json
+
+import pytest
+from tiny import Lth, StudyFile, StudyOf, search, setting_of
+
+from lth_core import Trainer
+from sweeps.run.bisect import Search
+from sweeps.run.trial import run_trial
+from sweeps.studies.schema import Study
+
+CHANGES = {
+    "axes.seed": [0, 1, 2],
+    "base.train.evaluate_every": "5it",
+    "base.prune.fraction": 0.2,
+    "base.branches": ["ticket", "reinit", "twin"],
+    "tolerance": 0.05,
+}
+POINTS = list(range(0, 40, 5))
+
+
+def play(study: Study, found: Search, most: int = 10**6) -> int:
+    """Run what a search asks for in this process, as Ray would; how many trials that were."""
+    waiting = [(number, t) for number in range(len(found.cells)) for t in found.missing(number)]
+    done = 0
+    while waiting and done < most:
+        number, trial = waiting.pop(0)
+        for _ in run_trial(trial, setting_of(study), found.trainer):
+            pass
+        waiting += [(number, after) for after in found.finished(number)]
+        done += 1
+    return done
+
+
+@pytest.mark.slow
+def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
+    study, trainer = tiny(CHANGES), Trainer()
+    bisected = Search(study, trainer)
+    ran = play(study, bisected)
+    (cell,), answers = bisected.cells, list(bisected.answers())
+    assert (cell.points, cell.grid) == (POINTS, POINTS)
+    assert ran == 3 * len(set().union(*cell.known.values()))
+    assert [(a.level, a.finished, a.steps, a.points) for a in answers] == [
+        (1, True, 40, 8), (2, True, 40, 8)
+    ]  # fmt: skip
+
+    every_point = study.model_copy(update={"axes": {**study.axes, "rewind": POINTS}})
+    for _ in search(every_point, trainer):
+        pass
+    whole = Search(study, trainer)
+    assert play(study, whole) == 0, "all is in the store"
+    for answer, known in zip(answers, whole.cells[0].known.values(), strict=True):
+        assert sorted(known) == POINTS
+        matching = [point for point in POINTS if known[point].matching]
+        if matching == [p for p in POINTS if p >= min(matching, default=0)] or not matching:
+            assert answer.earliest == min(matching, default=None)
+        assert answer.earliest in (matching or [None])
+        assert answer.below not in matching
+        assert answer.density == pytest.approx(0.8**answer.level, rel=0.01)
+    assert any(a.monotone and a.trainings < a.trainings_grid == 24 for a in answers)
+
+
+@pytest.mark.slow
+def test_search_goes_on_from_what_the_store_has(tiny: StudyOf) -> None:
+    study = tiny(CHANGES)
+    at_once, in_two = Search(study, Trainer()), Search(study, Trainer())
+    ran = play(study, at_once)
+    assert play(study, in_two, most=4) == 4
+    resumed = Search(study, in_two.trainer)
+    play(study, resumed)
+    assert [a.earliest for a in resumed.answers()] == [a.earliest for a in at_once.answers()]
+    trained = [len(found.trainer.store.digests("trainings")) for found in (at_once, resumed)]
+    assert trained[0] == trained[1] == 3 + 2 * ran
+
+
+def test_points_of_a_swept_study_count_as_looked_at(tiny: StudyOf) -> None:
+    study, trainer = tiny(CHANGES | {"axes.rewind": ["0it", "50%"]}), Trainer()
+    for _ in search(study, trainer):
+        pass
+    (cell,) = Search(study, trainer).cells
+    assert cell.grid == [0, 20]
+    assert [sorted(known) for known in cell.known.values()] == [[0, 20], [0, 20]]
+
+
+def test_a_failed_probe_leaves_its_cell_unfinished(tiny: StudyOf) -> None:
+    study = tiny(CHANGES)
+    found = Search(study, Trainer())
+    asked = found.missing(0)
+    for trial in asked[1:]:
+        for _ in run_trial(trial, setting_of(study), found.trainer):
+            pass
+    assert [after for _ in asked for after in found.finished(0)] == []
+    assert [a.finished for a in found.answers()] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"axes.seed": [0, 1]}, "axes.seed: must have at least 3 values, but got [0, 1]"),
+        (
+            {"base.prune.when": "during", "base.branches": ["ticket"]},
+            "prune.when: must be after or before, with a level at least, for rewind points to "
+            "differ, but got 'during'",
+        ),
+        (
+            {"search": {"algorithm": "random", "trials": 2, "space": {"train.lr": [0.1, 0.2]}}},
+            "search.algorithm: must be grid for rewind points to be bisected, but got 'random'",
+        ),
+    ],
+)
+def test_what_cannot_be_bisected_is_refused(
+    changes: dict[str, object], message: str, tiny_file: StudyFile, lth: Lth
+) -> None:
+    called = lth("rewind", tiny_file(CHANGES | changes))
+    assert (called.code, called.out) == (2, "")
+    assert called.err.startswith(f"lth: {message}")
+
+
+@pytest.mark.ray
+def test_probes_run_on_ray_and_are_asked_for_once(tiny_file: StudyFile, lth: Lth) -> None:
+    path = tiny_file(CHANGES)
+    called = lth("rewind", path, "--json")
+    assert called.code == 0
+    rows = [json.loads(line) for line in called.out.splitlines()]
+    assert [(row["level"], row["finished"]) for row in rows] == [(1, True), (2, True)]
+
+    here = Search(study_of(path), Trainer())
+    play(study_of(path), here)
+    assert [row["earliest"] for row in rows] == [a.earliest for a in here.answers()]
+    assert [json.loads(line) for line in lth("rewind", path, "--json").out.splitlines()] == rows
+    table = lth("rewind", path).out
+    assert "matches from" in table
+    assert ("bisected" in table) == any(row["monotone"] for row in rows)
+
+
+def study_of(path: object) -> Study:
+    from sweeps.studies.find import find_study
+
+    return find_study(str(path), [])
+
+
+def test_every_cell_has_its_own_search(tiny: StudyOf) -> None:
+    changes = CHANGES | {"axes.prune.fraction": [0.2, 0.5], "axes.rewind": ["0it", "5it", "60%"]}
+    found = Search(tiny(changes), Trainer())
+    assert [cell.fields for cell in found.cells] == [
+        {"prune.fraction": 0.2},
+        {"prune.fraction": 0.5},
+    ]
+    for number, cell in enumerate(found.cells):
+        asked = found.missing(number)
+        assert [t.fields["prune.fraction"] for t in asked] == 3 * [cell.fields["prune.fraction"]]
+        assert [(t.spec.seed, t.spec.rewind) for t in asked] == [(s, "15it") for s in range(3)]
+        assert cell.grid == [0, 5, 24]
+        assert cell.points == sorted({*POINTS, 24})

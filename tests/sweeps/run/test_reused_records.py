@@ -1,0 +1,84 @@
+"""A study of which all is in the store: its records come from there, without Ray."""
+
+from pathlib import Path
+
+import pytest
+from tiny import Lth, StudyFile, StudyOf, search, timeless
+
+from lth_core import Trainer
+from lth_core.store import open_store
+from sweeps.plan.plan import make_plan
+from sweeps.store.records import load_records
+from sweeps.studies.find import remember
+from tracking.publish.publisher import open_publisher
+
+
+def test_what_another_study_trained_is_told_as_this_ones_own(
+    tiny: StudyOf, tiny_file: StudyFile, lth: Lth
+) -> None:
+    study = tiny()
+    store = open_store(study.store)
+    trained = [row for _, rows in search(study, Trainer(store)) for row in rows]
+    called = lth("sweep", tiny_file({"name": "other"}))
+    assert called.code == 0, called
+    assert "levels" not in called.out, "Ray was started"
+    told = load_records(store, "other", make_plan(tiny({"name": "other"})).trials)
+    assert all(row["reused"] for row in told)
+    assert timeless([{**row, "study": "tiny"} for row in told]) == timeless(trained)
+
+
+def test_records_that_are_whole_are_not_made_again(
+    tiny: StudyOf, tiny_file: StudyFile, lth: Lth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny()
+    store = open_store(study.store)
+    trained = [row for _, rows in search(study, Trainer(store)) for row in rows]
+
+    def replays(*arguments: object) -> None:
+        raise AssertionError("a trial was replayed")
+
+    monkeypatch.setattr("sweeps.run.launch.run_trial", replays)
+    assert lth("sweep", tiny_file()).code == 0
+    told = load_records(store, "tiny", make_plan(study).trials)
+    assert told == [{**row, "reused": True} for row in trained]
+    written = {path: path.stat().st_mtime_ns for path in Path(study.store).rglob("trials/*/*")}
+    assert lth("sweep", tiny_file()).code == 0
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+@pytest.mark.mlflow
+def test_trial_of_which_something_was_altered_holds_up_none_of_the_others(
+    tiny: StudyOf, lth: Lth
+) -> None:
+    study = tiny({"axes.seed": [0, 1, 2], "tracking.uri": "sqlite:///mlflow.db"})
+    store, trials = open_store(study.store), make_plan(study).trials
+    for _ in search(study, Trainer(store)):
+        pass
+    remember(study)
+    (_, ticket, *_) = trials[0].jobs()
+    (blob,) = Path(study.store).glob(f"trainings/{ticket.digest}/state-*")
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+
+    def published() -> dict[str, tuple[int, str]]:
+        runs = open_publisher(study.tracking.uri or "", "tiny", "a study").runs()
+        return {key: (run.levels, run.status) for key, run in runs.items()}
+
+    others = {trial.digest: (3, "FINISHED") for trial in trials[1:]}
+    called = lth("sync", "tiny")
+    assert (called.code, called.err) == (1, "")
+    first, failed = called.out.splitlines()
+    assert first == "tiny: 3 trials are in MLflow"
+    assert failed.startswith(f"failed trial {trials[0].id} could not be published: ")
+    assert "`lth store verify --remove`" in failed
+    assert published() == others | {trials[0].digest: (2, "RUNNING")}  # whose masks come of that
+    called = lth("report", "tiny")
+    assert called.code == 0
+    assert f"trial {trials[0].id} could not be published: " in called.out
+
+    assert lth("store", "verify", "tiny", "--remove", "--older", "0s").code == 1
+    for _ in search(study, Trainer(open_store(study.store))):
+        pass
+    assert lth("sync", "tiny").out == "tiny: 3 trials are in MLflow\n"
+    assert set(published().values()) == {(3, "FINISHED")}

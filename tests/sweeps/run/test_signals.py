@@ -1,0 +1,128 @@
+"""Signals that end a Tuner's run, and workers that are let to keep what they train. No Ray here."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sweeps.run.signals import (
+    InterruptedSweepError,
+    ended_at_once,
+    ended_gently,
+    is_told_to_end,
+    let_workers_save,
+)
+
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+RAYLET = """
+import subprocess, sys
+subprocess.run([sys.argv[1], "-c", sys.argv[2]], executable=sys.executable)
+"""
+WORKER = """
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, lambda *told: pathlib.Path("told").touch())
+pathlib.Path("up").touch()
+while not pathlib.Path("told").exists() {forever}:
+    time.sleep(0.01)
+pathlib.Path("saved").touch()
+"""
+
+
+def handlers() -> list[object]:
+    return [signal.getsignal(number) for number, _ in SIGNALS]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_tuner_that_is_told_to_end_comes_to_its_end_first(number: int, code: int) -> None:
+    before, said = handlers(), []
+
+    def tuner() -> None:
+        with ended_gently():
+            said.append(is_told_to_end())
+            signal.raise_signal(number)
+            said.append(is_told_to_end())
+
+    with pytest.raises(InterruptedSweepError) as ended:
+        tuner()
+    assert said == [False, True]
+    assert ended.value.code == code
+    assert handlers() == before
+    with ended_gently():  # the next one is not told by that
+        assert not is_told_to_end()
+
+
+def test_tuner_that_is_told_twice_ends_at_once() -> None:
+    def tuner() -> None:
+        with ended_gently():
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it went on")
+
+    with pytest.raises(InterruptedSweepError) as ended:
+        tuner()
+    assert ended.value.code == 130
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_what_is_no_tuner_ends_at_once(number: int, code: int) -> None:
+    before = handlers()
+
+    def report() -> None:
+        with ended_at_once():
+            signal.raise_signal(number)
+            pytest.fail("it went on")
+
+    with pytest.raises(InterruptedSweepError) as ended:
+        report()
+    assert ended.value.code == code
+    assert handlers() == before
+
+
+@pytest.fixture
+def worker(here: Path) -> Iterator[Callable[..., None]]:
+    """Starts a process with the name of a worker's, whose parent is a child of this one."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str, forever: str = "") -> None:
+        code = WORKER.format(forever=forever)
+        started.append(
+            subprocess.Popen([sys.executable, "-c", RAYLET, name, code], start_new_session=True)
+        )
+        while not (here / "up").exists():
+            pass
+
+    yield start
+    for raylet in started:
+        os.killpg(raylet.pid, signal.SIGKILL)
+        raylet.wait()
+
+
+@pytest.mark.parametrize("name", ["ray::ResourceTrainable.train", "ray::Worker.train"])
+def test_worker_that_trains_is_told_and_waited_for(
+    name: str, worker: Callable[..., None], here: Path
+) -> None:
+    worker(name)
+    let_workers_save(patience=600)
+    assert (here / "saved").exists()
+
+
+@pytest.mark.parametrize("name", ["ray::Worker", "ray::IDLE", "python"])
+def test_process_that_trains_nothing_is_not_told(
+    name: str, worker: Callable[..., None], here: Path
+) -> None:
+    worker(name)
+    let_workers_save(patience=600)
+    assert not (here / "told").exists()
+
+
+def test_worker_that_does_not_get_done_is_not_waited_for_for_good(
+    worker: Callable[..., None], here: Path
+) -> None:
+    worker("ray::Worker.train", forever="or True")
+    let_workers_save(patience=0.1)
+    assert not (here / "saved").exists()

@@ -1,0 +1,128 @@
+"""What `lth status` says of a sweep that runs elsewhere, has ended, or was killed."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tiny import Lth, StudyOf
+
+from lth_core.errors import SpecError
+from lth_core.store import Store, open_store
+from lth_core.store.folder import FolderFiles
+from sweeps.run.status import MOST, SILENT, Status, load_status, save_status, status_key
+from sweeps.studies.find import remember
+from sweeps.studies.schema import Study
+
+KEY = status_key("tiny")
+
+
+@pytest.fixture
+def study(tiny: StudyOf) -> Study:
+    study = tiny()
+    remember(study)
+    return study
+
+
+def said(study: Study, state: str = "running", **changes: object) -> Store:
+    store = open_store(study.store)
+    fields = {
+        "state": state, "host": "node-1", "process": 123, "trials": 200, "done": 120, "running": 2,
+        "failed": 1, "waiting": 77, "levels_done": 840, "levels": 1400, "levels_per_minute": 35.0,
+        "failures": [("3fa94bc0", "the loss is not finite [nan]")], **changes,
+    }  # fmt: skip
+    save_status(store, study.name, Status(**fields))
+    return store
+
+
+def test_a_running_sweep_tells_trials_pace_end_and_errors(study: Study, lth: Lth) -> None:
+    said(study)
+    called = lth("status", "tiny")
+    first, *rest = called.out.splitlines()
+    assert called.code == 0
+    assert first.startswith("tiny: running on node-1, process 123; heard ")
+    assert rest == [
+        "trials   200: 120 done, 2 running, 1 failed, 77 waiting",
+        "levels   840 of 1400 in this sweep, 35 a minute, about 16 min left",
+        "failed   3fa94bc0: the loss is not finite [nan]",
+    ]
+
+
+def test_failures_that_are_not_kept_are_counted(study: Study, lth: Lth) -> None:
+    failures = [(f"trial-{number}", "no such layer") for number in range(MOST + 23)]
+    said(study, failed=len(failures), failures=failures)
+    *_, last, more = lth("status", "tiny").out.splitlines()
+    assert last == f"failed   trial-{MOST - 1}: no such layer"
+    assert more == "... 23 more failed"
+
+
+def test_json_says_the_same(study: Study, lth: Lth) -> None:
+    said(study)
+    row = json.loads(lth("status", "tiny", "--json").out)
+    assert (row["study"], row["state"], row["waiting"], row["minutes_left"]) == (
+        "tiny", "running", 77, 16.0,
+    )  # fmt: skip
+    assert 0 <= row["heard_seconds_ago"] < SILENT
+
+
+def test_a_sweep_that_has_gone_silent_is_told_dead(study: Study, lth: Lth) -> None:
+    store = said(study)
+    entry = Path(study.store) / f"status/{KEY}/entry.json"
+    then = entry.stat().st_mtime - 2 * SILENT
+    os.utime(entry, (then, then))
+    assert load_status(store, study)["state"] == "silent"
+    out = lth("status", "tiny").out
+    assert "was killed or cut off" in out
+    assert "`lth sweep tiny` goes on" in out
+    assert "left" not in out
+
+
+@pytest.mark.parametrize(("state", "words"), [("finished", "finished"), ("stopped", "stopped")])
+def test_a_sweep_that_has_ended_says_so_however_long_ago(
+    study: Study, lth: Lth, state: str, words: str
+) -> None:
+    said(study, state)
+    entry = Path(study.store) / f"status/{KEY}/entry.json"
+    then = entry.stat().st_mtime - 86400
+    os.utime(entry, (then, then))
+    assert f"{words} 1 d 0 h ago" in lth("status", "tiny").out
+
+
+def test_a_study_that_was_never_swept_has_no_status(tiny_file: object, lth: Lth) -> None:
+    tiny_file()  # type: ignore[operator]
+    called = lth("status", "tiny.yaml")
+    assert called.code == 2
+    assert called.err.startswith("lth: STUDY: must have been swept into ./lth-store first")
+    assert not Path("lth-store").exists(), "asking makes no store"
+
+
+def test_status_that_is_forgotten_while_it_is_read_was_never_there(study: Study) -> None:
+    class Forgetful(FolderFiles):
+        def read(self, path: str) -> bytes | None:
+            content = super().read(path)
+            if path == f"status/{KEY}/entry.json":
+                self.delete(path)
+            return content
+
+    said(study)
+    with pytest.raises(SpecError, match="must have been swept into"):
+        load_status(Store(Forgetful(study.store)), study)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "asleep"}, {"levels": None}, {"levels": 10**400}, {"levels_per_minute": "fast"},
+        {"levels_per_minute": 5e-324}, {"failures": [["one"]]}, {"driver": []},
+    ],
+)  # fmt: skip
+def test_status_of_another_hand_counts_as_missing_and_is_told(
+    study: Study, lth: Lth, change: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = said(study)
+    meta = store.get("status", KEY).meta  # type: ignore[union-attr]
+    store.put("status", KEY, {**meta, **change})
+    called = lth("status", "tiny")
+    assert called.code == 2
+    assert called.err.startswith("lth: STUDY: must have been swept into")
+    assert f"status/{KEY}: cannot be read" in caplog.text

@@ -1,0 +1,231 @@
+"""The presets say what the papers say."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from lth_core.jobs.branches import BRANCHES
+from lth_core.jobs.methods import WHEN, method
+from lth_core.prune import SCOPES, SCORES, STRUCTURES
+from lth_core.spec import TicketSpec
+from lth_core.spec.fields import steps_in
+from lth_core.train.masking.registry import GROW, LEARN
+from sweeps.plan.plan import make_plan, summary
+from sweeps.studies.find import find_study, presets, presets_with_reference
+
+
+def specs(name: str, *overrides: str) -> list[TicketSpec]:
+    return [trial.spec for trial in make_plan(find_study(name, overrides)).trials]
+
+
+def test_the_presets_are_there_under_their_own_names() -> None:
+    assert list(presets()) == [
+        "at-init-vgg16",
+        "conv-cifar10",
+        "digits",
+        "lenet-mnist",
+        "mnist1d",
+        "resnet20-cifar10-rewind",
+        "resnet20-cifar10",
+        "rewind",
+        "strong-tickets",
+        "taxonomy",
+        "vgg-cifar10",
+        "width-depth",
+    ]
+    for name, path in presets().items():
+        text = path.read_text()
+        assert yaml.safe_load(text)["name"] == name
+        assert re.match(r"# \w.+\n", text), "its first line says what it asks, for `lth studies`"
+
+
+@pytest.mark.parametrize(
+    ("name", "trials", "naive", "unique"),
+    [
+        ("digits", 10, 5 * (1 + 15 * 3) + 5 * (1 + 5 * 3), 5 + 5 * 15 * 3 + 5 * 5 * 3),
+        ("lenet-mnist", 5, 5 * 61, 5 * 61),
+        ("conv-cifar10", 15, 15 * 61, 15 * 61),
+        ("resnet20-cifar10", 15, 15 * 46, 3 + 15 * 45 - 3 * 4),
+        ("resnet20-cifar10-rewind", 12, 12 * 52, 3 + 6 + 4 * (120 - 6) + 30 + 54),
+        ("rewind", 24, 24 * 14, 3 + 24 + 9 + 3 * 72 - 9),
+        ("vgg-cifar10", 6, 6 * 61, 3 + 6 * 60 - 3),
+        ("width-depth", 36, 36 * 15, 36 * 15),
+    ],
+)
+def test_preset_plans_as_many_trainings_as_counted_by_hand(
+    name: str, trials: int, naive: int, unique: int
+) -> None:
+    cost = summary(make_plan(find_study(name)))
+    assert (cost["trials"], cost["trainings_naive"], cost["trainings_unique"]) == (
+        trials,
+        naive,
+        unique,
+    )
+
+
+def test_lenet_is_the_papers() -> None:
+    spec = specs("lenet-mnist")[0]
+    assert (spec.model.name, spec.model.init) == ("lenet-300-100", "xavier_normal")
+    assert (spec.train.optimizer, spec.train.lr, spec.train.batch_size) == ("adam", 1.2e-3, 60)
+    assert (spec.train.steps, spec.train.evaluate_every) == ("50000it", "100it")
+    assert (spec.data.name, spec.data.validation) == ("mnist", 5000)
+    assert (spec.prune.fraction, spec.prune.output_fraction, spec.prune.scope) == (
+        0.2,
+        0.1,
+        "layerwise",
+    )
+    assert spec.rewind == "0it"
+
+
+@pytest.mark.parametrize(
+    ("model", "lr", "steps", "conv"),
+    [
+        ("conv-2", 2e-4, 20_000, 0.10),
+        ("conv-4", 3e-4, 25_000, 0.10),
+        ("conv-6", 3e-4, 30_000, 0.15),
+    ],
+)
+def test_conv_is_the_papers(model: str, lr: float, steps: int, conv: float) -> None:
+    found = [spec for spec in specs("conv-cifar10") if spec.model.name == model]
+    assert [spec.seed for spec in found] == [0, 1, 2, 3, 4]
+    spec = found[0]
+    assert (spec.train.optimizer, spec.train.lr, spec.train.batch_size) == ("adam", lr, 60)
+    assert steps_in(spec.train.steps) == steps
+    assert (spec.model.init, spec.data.validation) == ("xavier_normal", 5000)
+    assert spec.prune.layer_fractions == {"conv*": conv}
+    assert (spec.prune.fraction, spec.prune.output_fraction, spec.prune.scope) == (
+        0.2,
+        0.1,
+        "layerwise",
+    )
+
+
+def test_resnet_is_the_papers() -> None:
+    found = specs("resnet20-cifar10")
+    spec, epoch = found[0], -(-45_000 // 128)
+    assert (spec.model.name, spec.data.name, spec.data.augment) == (
+        "resnet-20",
+        "cifar10",
+        "crop_flip",
+    )
+    train = spec.train
+    assert (train.optimizer, train.momentum, train.lr, train.weight_decay) == (
+        "sgd",
+        0.9,
+        0.1,
+        2e-4,
+    )
+    assert (train.batch_size, train.schedule, train.gamma) == (128, "multistep", 0.1)
+    assert train.steps == f"{182 * epoch}it"
+    assert train.milestones == (f"{91 * epoch}it", f"{136 * epoch}it")
+    assert (spec.prune.scope, spec.prune.fraction) == ("global", 0.2)
+    assert {spec.rewind for spec in found} >= {"0it", "1000it"}
+
+
+def test_vgg_is_the_papers() -> None:
+    found = specs("vgg-cifar10")
+    spec, epoch = found[0], 45_000 // 64
+    assert (spec.model.name, spec.model.init, spec.data.name, spec.data.validation) == (
+        "vgg-19",
+        "xavier_normal",
+        "cifar10",
+        5000,
+    )
+    train = spec.train
+    assert spec.data.augment == "crop_flip"
+    assert (train.optimizer, train.momentum, train.lr, train.weight_decay) == (
+        "sgd",
+        0.9,
+        0.1,
+        1e-4,
+    )
+    assert (train.batch_size, train.schedule, train.gamma) == (64, "multistep", 0.1)
+    assert (train.steps, train.warmup) == (f"{160 * epoch}it", "10000it") == ("112480it", "10000it")
+    assert train.milestones == (f"{80 * epoch}it", f"{120 * epoch}it")
+    assert all(at % steps_in(train.evaluate_every) == 0 for at in (30_000, 60_000))  # figure 7
+    assert (spec.prune.scope, spec.prune.fraction, spec.prune.ignore) == (
+        "global",
+        0.2,
+        ("output",),
+    )
+    assert (1 - spec.prune.fraction) ** spec.levels < 0.015
+    assert {spec.rewind for spec in found} == {"0it", "100it"}
+
+
+def test_demo_has_three_seeds_or_more_and_reaches_three_percent() -> None:
+    found = specs("digits")
+    assert {spec.data.name for spec in found} == {"digits"}
+    assert (found[0].model.name, found[0].model.widths) == ("mlp", (300, 100))
+    assert set(found[0].branches) == {"ticket", "reinit", "random_mask"} <= BRANCHES.keys()
+    assert len({spec.seed for spec in found}) >= 3
+    assert len({spec.prune.fraction for spec in found}) >= 2
+    assert {round((1 - s.prune.fraction) ** s.levels, 2) for s in found} <= {0.03, 0.04}
+
+
+def test_taxonomy_has_every_way_there_is() -> None:
+    ways = specs("taxonomy")
+    prunes = [spec.prune for spec in ways]
+    assert {prune.when for prune in prunes} == set(WHEN)
+    assert {prune.score for prune in prunes} == {*SCORES, *LEARN}
+    assert {prune.grow for prune in prunes} == set(GROW)
+    assert {re.sub("^like:.*", "like:SCORE", prune.scope) for prune in prunes} == set(SCOPES)
+    assert {re.sub("^[0-9].*", "N:M", prune.structure) for prune in prunes} == set(STRUCTURES)
+    assert any(prune.layer_fractions for prune in prunes)
+    assert {branch for spec in ways for branch in spec.branches} == BRANCHES.keys() - {"twin"}
+
+
+def test_width_and_depth_vary_in_every_combination() -> None:
+    found: Any = {(spec.model.width, spec.model.depth, spec.seed) for spec in specs("width-depth")}
+    assert len(found) == 4 * 3 * 3
+
+
+def test_digits_is_cut_short_by_overrides_of_its_bundled_axis() -> None:
+    assert {spec.levels for spec in specs("digits", "levels=2", "seed=0")} == {2}
+
+
+def test_rewind_preset_takes_a_third_fewer_steps_than_without_sharing() -> None:
+    cost = summary(make_plan(find_study("rewind")))
+    assert cost["steps_unique"] <= 0.65 * cost["steps_naive"]
+    assert steps_in(specs("rewind")[-1].rewind) == 400
+
+
+# Published figures
+
+AT_INIT = {
+    0.1: {
+        "random": 91.15,
+        "magnitude-init": 93.12,
+        "snip": 92.26,
+        "grasp": 91.84,
+        "synflow": 93.26,
+    },
+    0.01: {
+        "random": 79.14,
+        "magnitude-init": 89.80,
+        "snip": 89.15,
+        "grasp": 87.49,
+        "synflow": 90.08,
+    },
+    0.001: {"random": 10, "magnitude-init": 10, "snip": 76.25, "grasp": 70.93, "synflow": 80.39},
+}
+
+
+def test_at_init_vgg16_is_held_against_the_published_figures_in_the_published_setting() -> None:
+    reference = find_study("at-init-vgg16").reference
+    assert reference is not None
+    told = {(row.density, row.method): row.accuracy for row in reference.rows}
+    assert told == {(d, m): a for d, rows in AT_INIT.items() for m, a in rows.items()}
+    found = specs("at-init-vgg16")
+    assert {method(spec) for spec in found} == set(AT_INIT[0.1])
+    assert {spec.prune.statistics for spec in found} == {"running"}
+    assert {spec.prune.temperature for spec in found if spec.prune.score == "grasp"} == {1}
+
+
+@pytest.mark.parametrize("name", presets_with_reference())
+def test_every_published_figure_is_of_something_that_its_preset_sweeps(name: str) -> None:
+    study = find_study(name)
+    assert study.reference is not None
+    ways = {(method(spec), branch) for spec in specs(name) for branch in ("dense", *spec.branches)}
+    assert {(row.method, row.branch) for row in study.reference.rows} <= ways

@@ -1,0 +1,239 @@
+from math import sqrt
+
+import pytest
+from hand_made import DENSE, TICKET, curves, record, rewound, study, taxonomy
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.colors import to_hex
+from scipy.stats import t
+
+from lth_core.analysis.cells import cells
+from tracking.figures import FIGURES
+from tracking.figures.branches import STYLES, accuracy, early_stop
+from tracking.figures.networks import MOST_CURVES, layer_density, learning_curves
+from tracking.figures.panels import MOST_PANELS, limits, plain, stretch, unstretch
+
+AXES = ["seed"]
+OF_REWINDING = {"rewind", "stability", "predictors", "rewind_travel"}
+
+
+def line(panel, branch):
+    (found,) = [line for line in panel.lines if line.get_color() == STYLES[branch][0]]
+    return found
+
+
+def test_accuracy_draws_the_mean_of_each_branch_at_its_density_in_percent():
+    (panel,) = accuracy(study(), AXES, curves).axes
+    ticket = line(panel, "ticket")
+    assert list(ticket.get_xdata()) == [50, 25]
+    assert list(ticket.get_ydata()) == pytest.approx([98, 91])
+    assert list(line(panel, "reinit").get_ydata()) == pytest.approx([95, 81])
+
+
+def test_the_dense_mean_is_a_line_across_the_panel():
+    (panel,) = accuracy(study(), AXES, curves).axes
+    assert list(line(panel, "dense").get_ydata()) == pytest.approx([97, 97])
+
+
+def test_the_band_is_the_95_percent_t_interval():
+    (panel,) = accuracy(study(levels=1), AXES, curves).axes
+    half = t.ppf(0.975, 2) * 1.0 / sqrt(3)  # the deviation of 97, 98, 99 is 1
+    (band,) = [c for c in panel.collections if to_hex(c.get_facecolor()[0]) == STYLES["ticket"][0]]
+    y = band.get_paths()[0].vertices[:, 1]
+    assert (min(y), max(y)) == pytest.approx((98 - half, 98 + half))
+
+
+def test_one_seed_draws_lines_without_bands():
+    (panel,) = accuracy(study(seeds=1), AXES, curves).axes
+    assert list(line(panel, "ticket").get_ydata()) == pytest.approx(
+        [100 * TICKET[1][0], 100 * TICKET[2][0]]
+    )
+    assert not any(len(path.vertices) for c in panel.collections for path in c.get_paths())
+    assert not panel.patches
+
+
+def test_early_stop_draws_steps_as_they_are():
+    (panel,) = early_stop(study(), AXES, curves).axes
+    assert list(line(panel, "ticket").get_ydata()) == pytest.approx([90, 70])
+    assert panel.get_yscale() == "linear"
+
+
+def test_density_falls_to_the_right_on_a_logarithmic_axis():
+    (panel,) = accuracy(study(), AXES, curves).axes
+    left, right = panel.get_xlim()
+    assert left > 100 > 25 > right
+    assert panel.get_xscale() == "log"
+    assert list(panel.get_xticks()) == [50, 100]
+
+
+def test_every_mean_lies_within_the_limits():
+    (panel,) = accuracy(study(), AXES, curves).axes
+    low, high = panel.get_ylim()
+    assert low < 81
+    assert high > 98
+
+
+def test_learning_curves_are_means_over_seeds_of_dense_and_tickets_alone():
+    panel, bar = learning_curves(study(), AXES, curves).axes
+    assert len(panel.lines) == 3
+    for drawn in panel.lines:
+        assert list(drawn.get_xdata()) == [50, 100]
+        assert list(drawn.get_ydata()) == pytest.approx([51, 91])
+    assert len({drawn.get_color() for drawn in panel.lines}) == 3
+    assert "Weights remaining" in bar.get_ylabel()
+
+
+def test_learning_curves_choose_few_of_many_levels_with_the_first_and_the_last():
+    records = [record(0, "dense", 0, 0.9)] + [
+        {**record(0, "ticket", 1, 0.9), "level": level, "density": 0.8**level}
+        for level in range(1, 20)
+    ]
+    panel, _ = learning_curves(records, AXES, curves).axes
+    assert len(panel.lines) == MOST_CURVES
+
+
+def test_learning_curves_that_are_not_at_hand_leave_an_empty_panel():
+    panel, _ = learning_curves(study(), AXES, lambda digest: None).axes
+    assert not any(len(drawn.get_xdata()) for drawn in panel.lines)
+
+
+def test_layer_density_draws_each_layer_from_dense_on():
+    figure = layer_density(study(), AXES, curves)
+    (panel,) = figure.axes
+    hidden, output = panel.lines[1:]  # after the diagonal
+    assert list(hidden.get_ydata()) == pytest.approx([100, 50, 25])
+    assert list(output.get_ydata()) == pytest.approx([100, 75, 62.5])
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["hidden", "output"]
+
+
+def test_a_layer_with_no_weights_left_ends_its_line():
+    gone = {"layer_density": {"hidden": 0.0, "output": 0.5}}
+    records = [record(0, "dense", 0, 0.9), record(0, "ticket", 1, 0.9, **gone)]
+    (panel,) = layer_density(records, AXES, curves).axes
+    assert [y == y for y in panel.lines[1].get_ydata()] == [True, False]
+
+
+def test_many_layers_get_a_colour_bar_instead_of_a_legend():
+    named = {"layer_density": {f"layer{i}": 0.5 for i in range(20)}}
+    figure = layer_density([record(0, "ticket", 1, 0.9, **named)], AXES, curves)
+    assert not figure.legends
+    ticks = figure.axes[1].get_yticklabels()
+    assert [tick.get_text() for tick in ticks] == ["layer0", "layer19"]
+
+
+def test_the_early_stop_axis_does_not_go_far_below_step_0():
+    records = [{**r, "early_stop_step": 400 * (r["seed"] == 0)} for r in study()]
+    (panel,) = early_stop(records, AXES, curves).axes
+    low, high = panel.get_ylim()
+    assert -high / 20 < low < 0
+
+
+def test_a_twin_is_no_branch_to_look_at_but_has_a_style():
+    records = [*study(), *(record(s, "twin", 1, 0.1) for s in range(3))]
+    for draw in (accuracy, early_stop):
+        names = [text.get_text() for text in draw(records, AXES, curves).legends[0].get_texts()]
+        assert names == ["dense", "ticket", "reinit"]
+    assert "twin" in STYLES
+
+
+@pytest.mark.parametrize("name", ["travel", "overlap", "layer_density"])
+def test_what_hangs_on_no_rewind_point_has_one_panel_for_all(name):
+    records = [{**r, "method": "one-shot", "overlap_seeds": 0.5, "overlap_seeds_chance": 0.1}
+               for r in rewound()]  # fmt: skip
+    assert len(FIGURES[name].draw(records, ["rewind", "seed"], curves).axes) == 1
+
+
+def test_each_cell_has_a_panel_in_rising_order_with_its_own_title():
+    records = [r for k in ("2000it", "500it") for r in study(rewind=k)]
+    figure = accuracy(records, ["seed", "rewind"], curves)
+    titles = [panel.get_title(loc="left") for panel in figure.axes]
+    assert titles == ["rewind=500it, 3 seeds", "rewind=2000it, 3 seeds"]
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
+
+
+def test_a_title_that_is_too_long_keeps_the_number_of_seeds():
+    (panel,) = accuracy(study(seeds=2, **{"data.name": "long " * 60}), ["data.name"], curves).axes
+    title = panel.get_title(loc="left").splitlines()
+    assert len(title) == 3
+    assert title[1].endswith("...")
+    assert title[2] == "2 seeds"
+
+
+def test_cells_beyond_the_last_panel_are_said_to_be_left_out():
+    many = [r for width in range(15) for r in study(seeds=1, **{"model.width": width})]
+    figure = accuracy(many, ["model.width"], curves)
+    assert len(figure.axes) == MOST_PANELS
+    assert "12 of 15 cells; 3 are left out" in figure.get_supxlabel()
+
+
+def test_an_unknown_branch_gets_a_style_of_its_own_and_a_place_in_the_legend():
+    records = [*study(), record(0, "late_reset", 1, 0.9)]
+    figure = accuracy(records, AXES, curves)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["dense", "ticket", "reinit", "late_reset"]
+    colors = [to_hex(drawn.get_color()) for drawn in figure.axes[0].lines]
+    assert len(set(colors)) == 4
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "records",
+    [[], study(levels=0), study(seeds=1), [r for r in study() if r["branch"] != "reinit"],
+     study(**{"model.name": "a$b$\\frac_c"}), [r for r in study() if r["branch"] != "dense"],
+     taxonomy(), taxonomy(seeds=1, levels=1), taxonomy(levels=0),
+     study() + study(method="a$b$\\frac_c", when="at noon", overlap_methods={"imp": 0.5},
+                     overlap_methods_chance={"imp": 0.1}),
+     [{**r, "density": 0.0, "collapsed_layers": 2} if r["level"] else r for r in taxonomy()]],
+    ids=["nothing", "dense alone", "one seed", "no reinit", "hostile name", "no dense",
+         "many methods", "many methods once", "no tickets", "hostile method", "no weights left"],
+)  # fmt: skip
+def test_figures_draw_what_there_is(name, records, tmp_path):
+    if figure := FIGURES[name].draw(records, ["seed", "model.name"], curves):
+        figure.savefig(tmp_path / "figure.png")
+
+
+def drawn(records):
+    return {n for n, chart in FIGURES.items() if chart.draw(records, ["seed"], curves)}
+
+
+def test_figures_of_what_a_study_has_not_are_not_drawn():
+    assert drawn(taxonomy(levels=2)) == set(FIGURES) - {"width"} - OF_REWINDING
+    bare = [{**r, "travel_inside": None, "travel_outside": None} for r in study()]
+    assert set(FIGURES) - drawn(bare) == {"methods", "travel", "overlap", "width"} | OF_REWINDING
+
+
+def test_figures_leave_pyplot_alone():
+    before = set(Gcf.figs)
+    accuracy(study(), AXES, curves)
+    assert set(Gcf.figs) == before
+
+
+def test_the_accuracy_scale_is_undone_and_finite_at_100():
+    assert list(unstretch(stretch([0, 50, 99, 100]))) == pytest.approx([0, 50, 99, 100])
+
+
+def test_limits_hold_all_values_but_cut_intervals_that_dwarf_them():
+    low, high = limits([10, 12], [(9.5, 10.5), (-500, 524)])
+    assert -500 < low < 9.5
+    assert 12 < high < 524
+
+
+def test_labels_are_shown_as_they_are():
+    assert plain("_a$b") == r" _a\$b"
+
+
+def test_cells_count_a_seed_once_though_two_trials_ran_it():
+    (cell,) = cells(study() + study(), AXES)
+    assert cell.seeds == 3
+    assert cell.series("dense", "final_test_accuracy")[0].value.n == len(DENSE)
+
+
+@pytest.mark.parametrize(
+    "values", [[1e-5, 0.1, 2], ["2ep", "10ep"], [[100], [300, 100]], [False, True], [None, 3]]
+)
+def test_cells_are_in_natural_order(values):
+    records = [r for value in reversed(values) for r in study(seeds=1, axis=value)]
+    found = [cell.values["axis"] for cell in cells(records, ["axis"])]
+    assert sorted(map(str, found)) == sorted(map(str, values))
+    if None not in values:
+        assert found == values

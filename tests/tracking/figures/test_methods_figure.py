@@ -1,0 +1,114 @@
+import pytest
+from hand_made import DENSE, curves, record, study, taxonomy
+from matplotlib.colors import to_hex
+
+from lth_core.analysis.families import ways
+from tracking.figures.methods import MOST_BANDS, by_method
+from tracking.figures.styles import way_styles
+
+SCORES = ["seed", "prune.score"]
+
+
+def line(panel, look):
+    (found,) = [
+        x for x in panel.lines if x.get_marker() == look["marker"]
+        and to_hex(x.get_color()) == look["color"] and x.get_linestyle() in ("-", look["linestyle"])
+    ]  # fmt: skip
+    return found
+
+
+def test_one_way_needs_no_figure_of_ways():
+    assert by_method(study(), ["seed"], curves) is None
+
+
+def test_every_way_is_a_line_of_its_means_against_density_in_percent():
+    (panel,) = by_method(taxonomy(), SCORES, curves).axes
+    looks = way_styles(ways(taxonomy()))
+    (snip,) = [way for way in looks if way.name == "snip"]
+    drawn = line(panel, looks[snip])
+    assert list(drawn.get_xdata()) == [50, 25, 12.5, 6.25, 3.125]
+    assert drawn.get_ydata()[0] == pytest.approx(96.7)
+    assert len(panel.lines) == 1 + 20
+
+
+def test_the_dense_run_is_one_dashed_line_where_methods_share_it():
+    (panel,) = by_method(taxonomy(), SCORES, curves).axes
+    level = [x for x in panel.lines if len(set(x.get_ydata())) == 1]
+    assert [x.get_ydata()[0] for x in level] == pytest.approx([100 * sum(DENSE) / 3])
+
+
+def test_dense_runs_that_differ_are_lines_of_their_own():
+    records = [
+        {**r, "final_test_accuracy": 0.5} if (r["branch"], r["method"]) == ("dense", "gmp") else r
+        for r in taxonomy()
+    ]
+    (panel,) = by_method(records, SCORES, curves).axes
+    level = {x.get_ydata()[0] for x in panel.lines if len(set(x.get_ydata())) == 1}
+    assert sorted(level) == pytest.approx([50, 97])
+
+
+def test_panels_are_those_axes_that_no_method_determines():
+    wide = [r for w in (1, 2) for r in taxonomy(levels=1, **{"model.width": w})]
+    figure = by_method(wide, [*SCORES, "model.width"], curves)
+    titles = [panel.get_title(loc="left") for panel in figure.axes]
+    assert titles == ["model.width=1, 3 seeds", "model.width=2, 3 seeds"]
+
+
+def test_the_legend_goes_by_family():
+    (legend,) = by_method(taxonomy(), SCORES, curves).legends
+    said = [text.get_text() for text in legend.get_texts()]
+    assert said[:3] == ["dense", "Before training", "random"]
+    bold = [t.get_text() for t in legend.get_texts() if t.get_fontweight() == "bold"]
+    assert bold == ["Before training", "During training", "After training", "Never trained"]
+    assert said.index("one-shot finetune") == said.index("one-shot") + 1
+
+
+def test_the_legend_of_many_ways_fits_into_the_figure(tmp_path):
+    many = [r for i in range(12) for when in ("before", "after")
+            for r in study(seeds=1, method=f"a-rather-long-name-{when}-{i}", when=when)]  # fmt: skip
+    figure = by_method(many, ["seed"], curves)
+    figure.savefig(tmp_path / "figure.png")
+    (legend,) = figure.legends
+    box, whole = legend.get_window_extent(), figure.bbox
+    assert (box.x0, box.y0) > (0, 0)
+    assert box.y0 >= 0
+    assert box.x1 <= whole.x1
+    assert box.y1 <= whole.y1
+    (panel,) = figure.axes
+    assert panel.get_window_extent().x1 <= box.x0
+    assert panel.get_window_extent().width > whole.width / 2
+
+
+def test_all_ways_look_different_and_a_family_shares_no_colour_with_another():
+    looks = way_styles(ways(taxonomy()))
+    assert len({str(look) for look in looks.values()}) == len(looks)
+    colors = {}
+    for way, look in looks.items():
+        assert colors.setdefault(look["color"], way.when) == way.when
+
+
+def test_a_retraining_differs_from_its_method_in_the_dash_alone():
+    looks = {way.name: look for way, look in way_styles(ways(taxonomy())).items()}
+    ticket, finetune = looks["one-shot"], looks["one-shot finetune"]
+    assert {key for key in ticket if ticket[key] != finetune[key]} == {"linestyle"}
+
+
+@pytest.mark.parametrize("count", [2, MOST_BANDS + 1])
+def test_intervals_are_drawn_only_where_ways_are_few(count):
+    records = [r for i in range(count) for r in study(method=f"m{i}")]
+    (panel,) = by_method(records, ["seed"], curves).axes
+    assert len(panel.collections) == (count if count <= MOST_BANDS else 0)
+
+
+def test_every_mean_lies_within_the_limits():
+    records = [*study(), *(record(s, "ticket", 1, 0.1, method="lost") for s in range(3))]
+    (panel,) = by_method(records, ["seed"], curves).axes
+    low, high = panel.get_ylim()
+    assert low < 10
+    assert high > 98
+
+
+def test_the_dense_run_lies_within_the_limits_though_every_way_is_far_below():
+    lost = [record(s, "ticket", 1, 0.3, method=m) for s in range(3) for m in ("a", "b")]
+    (panel,) = by_method([*study(levels=0), *lost], ["seed"], curves).axes
+    assert panel.get_ylim()[1] > 97

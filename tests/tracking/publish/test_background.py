@@ -1,0 +1,227 @@
+"""Publishing off the training path: calls return at once, order holds, and no hole is made."""
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import pytest
+
+from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
+from lth_core.errors import TrackingError
+from lth_core.results import LevelResult
+from tracking.publish.background import QUEUE, Background, background_of
+from tracking.publish.publisher import Publisher, TrialRun
+from tracking.publish.runs import Held
+
+SPEC = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
+                  train=TrainSpec(steps=2, evaluate_every=2), levels=2, branches=("ticket",))  # fmt: skip
+
+
+@dataclass
+class Recording:
+    """A publisher into memory; ``before`` may wait, or raise as a server that is gone would."""
+
+    before: Callable[[], None] = lambda: None
+    uri: str = "http://server"
+    said: list[tuple[str, object]] = field(default_factory=list)
+    threads: set[str] = field(default_factory=set)
+
+    def publish(
+        self, run: TrialRun, level: LevelResult, records: object, held: Held | None, files: Any
+    ) -> Held:
+        self.before()
+        self.threads.add(threading.current_thread().name)
+        assert files.keys() == {"ticket.safetensors", "mask.safetensors"}
+        self.said.append((run.name, level.level))
+        return Held("id", 0, "RUNNING", frozenset(), {})
+
+    def finish(self, run: TrialRun, status: str, reason: str, held: Held | None) -> Held:
+        self.before()
+        self.said.append((run.name, status + reason))
+        return Held("id", 0, status, frozenset(), {})
+
+
+@pytest.fixture(scope="module")
+def levels() -> list[LevelResult]:
+    return list(find_tickets(SPEC))
+
+
+def background(publisher: Recording, quiet: float = 600.0) -> Background:
+    return Background(cast("Publisher", publisher), quiet)
+
+
+def trial(name: str) -> TrialRun:
+    return TrialRun(key=name, name=name, fields={}, spec=SPEC)
+
+
+def publish(work: Background, name: str, levels: Sequence[LevelResult]) -> None:
+    for level in levels:
+        work.publish(trial(name), level, level.records())
+    work.finish(trial(name))
+
+
+def test_levels_are_written_in_order_by_one_thread_and_then_the_end(
+    levels: list[LevelResult],
+) -> None:
+    publisher = Recording()
+    work = background(publisher)
+    publish(work, "a", levels)
+    publish(work, "b", levels)
+    assert work.drain(60)
+    assert publisher.said == [
+        (name, what) for name in "ab" for what in (0, 1, 2, "FINISHED")
+    ]  # fmt: skip
+    assert publisher.threads == {"lth-publish"}
+
+
+def test_slow_server_holds_nothing_up_and_drain_waits_at_most_so_long(
+    levels: list[LevelResult],
+) -> None:
+    """All is handed in, and the wait is over, before the server answers the first call."""
+    answers = threading.Event()
+    publisher = Recording(before=lambda: (answers.wait(300), None)[1])
+    work = background(publisher)
+    publish(work, "a", levels)
+    assert not work.drain(0.05)
+    assert publisher.said == []
+    answers.set()
+    assert work.drain(60)
+    assert len(publisher.said) == 4
+
+
+def test_after_a_failure_the_trial_is_left_with_one_warning_and_no_further_call(
+    levels: list[LevelResult], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def gone() -> None:
+        asked.append(1)
+        raise TrackingError("tracking.uri: it is gone")
+
+    work = background(Recording(before=gone))
+    publish(work, "a", levels)
+    assert work.drain(60)
+    publish(work, "b", levels)
+    assert work.drain(60)
+    assert len(asked) == 1
+    assert caplog.messages == ["tracking.uri: it is gone; `lth sync` publishes what is missing"]
+
+
+def test_next_trial_after_the_pause_is_published_whole_and_the_failed_one_not_in_parts(
+    levels: list[LevelResult],
+) -> None:
+    fails = [True]
+
+    def once() -> None:
+        if fails and fails.pop():
+            raise TrackingError("tracking.uri: it is gone")
+
+    publisher = Recording(before=once)
+    work = background(publisher, quiet=0.2)
+    work.publish(trial("a"), levels[0], levels[0].records())
+    assert work.drain(60)
+    time.sleep(0.25)  # the server is back in the middle of a trial
+    for level in levels[1:]:
+        work.publish(trial("a"), level, level.records())
+    work.finish(trial("a"))
+    publish(work, "b", levels)
+    assert work.drain(60)
+    assert publisher.said == [("b", 0), ("b", 1), ("b", 2), ("b", "FINISHED")]
+
+
+def test_failed_trial_is_said_to_have_failed_even_where_its_levels_are_left(
+    levels: list[LevelResult],
+) -> None:
+    fails = [True]
+
+    def once() -> None:
+        if fails and fails.pop():
+            raise TrackingError("tracking.uri: it is gone")
+
+    publisher = Recording(before=once)
+    work = background(publisher, quiet=0.1)
+    work.publish(trial("a"), levels[0], levels[0].records())
+    assert work.drain(60)
+    time.sleep(0.15)
+    work.finish(trial("a"), "FAILED", " of grief")
+    work.finish(trial("b"), "FAILED", " before its first level")
+    assert work.drain(60)
+    assert publisher.said == [("a", "FAILED of grief"), ("b", "FAILED before its first level")]
+
+
+def test_full_queue_leaves_the_rest_of_the_trial_and_not_its_beginning(
+    levels: list[LevelResult], caplog: pytest.LogCaptureFixture
+) -> None:
+    go_on = threading.Event()
+    publisher = Recording(before=lambda: (go_on.wait(300), None)[1])
+    work = background(publisher)
+    many = [replace(levels[0], level=number) for number in range(QUEUE + 9)]
+    records, run = levels[0].records(), trial("a")
+    for level in many:
+        work.publish(run, level, records)
+    work.finish(run)
+    go_on.set()
+    assert work.drain(60)
+    written = [what for _, what in publisher.said]
+    assert written in (list(range(QUEUE)), list(range(QUEUE + 1))), "one may be in the thread"
+    assert caplog.messages == [
+        "tracking.uri: http://server is slower than training; `lth sync` publishes what is missing"
+    ]
+
+
+def test_large_tickets_do_not_pile_up(
+    levels: list[LevelResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracking.publish.background.QUEUE_BYTES", 1)
+    go_on, begun = threading.Event(), threading.Event()
+    publisher = Recording(before=lambda: (begun.set(), go_on.wait(300), None)[-1])
+    work = background(publisher)
+    work.publish(trial("a"), levels[0], levels[0].records())
+    assert begun.wait(60)
+    for level in levels[1:]:  # one may wait, were it ever so large
+        work.publish(trial("a"), level, level.records())
+    go_on.set()
+    assert work.drain(60)
+    assert publisher.said == [("a", 0), ("a", 1)]
+
+
+def test_what_was_written_is_not_kept(levels: list[LevelResult]) -> None:
+    work, run = background(Recording()), trial("a")
+    work.publish(run, levels[0], levels[0].records())
+    assert work.drain(60)
+    kept = weakref.ref(run)
+    del run
+    assert kept() is None
+
+
+def test_a_process_has_one_background_of_a_publisher() -> None:
+    publisher = Publisher("sqlite:////nowhere/mlflow.db", "1", "study", "")
+    assert background_of(publisher) is background_of(replace(publisher))
+
+
+def test_any_exception_leaves_the_thread_alive_and_is_told_once_without_secrets(
+    levels: list[LevelResult], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter22")
+    asked = []
+
+    def broken() -> None:
+        asked.append(1)
+        if len(asked) < 3:
+            raise KeyError("hunter22")
+
+    publisher = Recording(before=broken)
+    work = background(publisher, quiet=0)
+    publish(work, "a", levels)
+    publish(work, "b", levels)
+    assert work.drain(60), "the thread is there for those who wait"
+    publish(work, "c", levels)
+    assert work.drain(60)
+    assert publisher.said[-4:] == [("c", 0), ("c", 1), ("c", 2), ("c", "FINISHED")]
+    assert caplog.messages == [
+        "tracking.uri: http://server failed a call: KeyError: '***'; "
+        "`lth sync` publishes what is missing"
+    ]

@@ -1,0 +1,70 @@
+"""MLflow's runs and answers where another hand wrote them."""
+
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lth_core.errors import TrackingError
+from tracking.publish import names
+from tracking.publish.client import speaking
+from tracking.publish.publisher import Publisher
+from tracking.publish.runs import find_or_make, held_of
+
+pytestmark = pytest.mark.mlflow
+
+
+def run_with(tags: dict[str, str]) -> Any:
+    info = SimpleNamespace(run_id="id", start_time=1, status="RUNNING")
+    return SimpleNamespace(info=info, data=SimpleNamespace(params={}, tags=tags))
+
+
+@pytest.mark.parametrize("said", ["x", "", "-1", "1.5", "\u0663", "9" * 5000])
+def test_tag_that_is_no_count_of_levels_is_none(said: str) -> None:
+    assert held_of(run_with({names.LEVELS: "3"})).levels == 3
+    held = held_of(run_with({names.LEVELS: said, "other": "y"}))
+    assert (held.levels, held.tags) == (0, {"other": "y"})
+
+
+def test_tag_of_verdicts_of_another_hand_does_not_stop_their_publishing() -> None:
+    known = f"3 {'0' * 64}"
+    assert held_of(run_with({names.COMPARED: known})).tags == {names.COMPARED: known}
+    held = held_of(run_with({names.COMPARED: "often enough"}))
+    assert held.tags == {}
+    Publisher("sqlite:///none", "0", "0", "").publish_compared(held, [], [])
+
+
+@pytest.mark.parametrize("code", [200, 404, 500])
+@pytest.mark.parametrize(
+    "said",
+    [[], 3, None, {"runs": 3}, {"runs": [3]}, {"runs": [{"info": {"start_time": "x"}}]},
+     {"next_page_token": 3}, {"runs": ["\ud800"]},
+     {"runs": [{"info": {"status": float("inf")}}]}],
+)  # fmt: skip
+def test_answer_of_another_shape_is_a_tracking_error(
+    said: object, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from requests import Response
+
+    answer = Response()
+    answer.status_code, answer._content = code, json.dumps(said).encode()
+    monkeypatch.setattr("mlflow.utils.rest_utils.http_request", lambda *_, **__: answer)
+    with (
+        pytest.raises(TrackingError, match="does not answer as MLflow should"),
+        speaking("http://localhost:1") as client,
+    ):
+        client.search_runs(["1"])
+
+
+def test_run_that_is_not_there_once_it_was_made_is_told() -> None:
+    class Forgetful:
+        def search_runs(self, *_: object, **__: object) -> Any:
+            return type("Page", (list,), {"token": ""})()
+
+        def create_run(self, *_: object, **__: object) -> None: ...
+
+    with pytest.raises(
+        TrackingError, match=r"the run with lth\.study a was made, and is not there"
+    ):
+        find_or_make(cast("Any", Forgetful()), "1", names.STUDY, "a", {})

@@ -1,0 +1,111 @@
+"""Verdicts and overlaps in MLflow: runs can be filtered by them, and writing them again changes
+nothing."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
+from lth_core.analysis.verdict import Verdict, verdicts
+from tracking.publish import names
+from tracking.publish.publisher import Publisher, TrialRun, open_publisher
+
+pytestmark = pytest.mark.mlflow
+
+ACCURACY = {"dense": 0.96, "ticket": 0.97, "reinit": 0.9}
+
+
+def verdict(level: int, word: str, p: float | None = 0.01) -> Verdict:
+    """One made from three hand-made seeds, reading as asked."""
+    rows = [
+        {"seed": seed, "level": at, "branch": branch, "density": 0.8**level, "steps": 10,
+         "early_stop_step": 5, "final_test_accuracy": ACCURACY[branch]}
+        for seed in range(3)
+        for at, branch in ((0, "dense"), (level, "ticket"), (level, "reinit"))
+    ]  # fmt: skip
+    (found,) = verdicts(rows, ["seed"])
+    return replace(found, verdict=word, p_reinit=p, matching=word != "not matching")
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    return open_publisher(f"sqlite:///{tmp_path}/mlflow.db", "study", "about it")
+
+
+def judge(
+    publisher: Publisher, said: dict[str, list[Verdict]], rows: Sequence[dict[str, Any]] = ()
+) -> None:
+    for key, held in publisher.runs().items():
+        publisher.publish_compared(held, said.get(key, []), rows)
+
+
+def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
+    from mlflow import MlflowClient
+
+    spec = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
+                      train=TrainSpec(steps=2, evaluate_every=2), levels=0)  # fmt: skip
+    (level,) = find_tickets(spec)
+    for key in ("good", "bad", "silent"):
+        run = TrialRun(key=key, name=key, fields={}, spec=level.spec)
+        publisher.publish(run, level, level.records())
+    said = {
+        "good": [verdict(1, "matching", None), verdict(2, "winning"), verdict(3, "not matching")],
+        "bad": [verdict(1, "not matching", 0.7)],
+    }
+    judge(publisher, said)
+    client = MlflowClient(publisher.uri)
+
+    def filtered(query: str) -> list[str]:
+        return [
+            run.data.tags[names.KEY] for run in client.search_runs([publisher.experiment], query)
+        ]
+
+    assert filtered("tags.verdict = 'winning'") == ["good"]
+    assert filtered("tags.verdict = 'not matching'") == ["bad"]
+    assert filtered("tags.`verdict.level_03` = 'not matching'") == ["good"]
+    (good,) = client.search_runs([publisher.experiment], "tags.verdict = 'winning'")
+
+    def history(name: str) -> list[tuple[int, float]]:
+        found = client.get_metric_history(good.info.run_id, f"verdict/{name}")
+        return sorted((metric.step, metric.value) for metric in found)
+
+    assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)]
+    assert history("winning") == [(1, 0.0), (2, 1.0), (3, 0.0)]
+    assert history("p_reinit") == [(2, 0.01), (3, 0.01)]
+    assert history("sparsest_matching_density") == [(2, pytest.approx(0.64))]
+
+    judge(publisher, said)
+    assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)], "written twice"
+    judge(publisher, {"good": [verdict(1, "not matching")]})
+    assert filtered("tags.verdict = 'winning'") == []
+
+
+def test_overlaps_are_written_level_by_level_and_once(publisher: Publisher) -> None:
+    from mlflow import MlflowClient
+
+    spec = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
+                      train=TrainSpec(steps=2, evaluate_every=2), levels=0)  # fmt: skip
+    (level,) = find_tickets(spec)
+    run = TrialRun(key="alone", name="alone", fields={}, spec=level.spec)
+    held = publisher.publish(run, level, level.records())
+    rows = [
+        {"branch": "dense", "level": 0},
+        {"branch": "ticket", "level": 1, "overlap_seeds": None, "overlap_level": 0.5},
+        {"branch": "ticket", "level": 2, "overlap_seeds": 0.25, "overlap_level": 0.75},
+    ]
+    for _ in range(2):
+        judge(publisher, {}, rows)
+    client = MlflowClient(publisher.uri)
+
+    def history(name: str) -> list[tuple[int, float]]:
+        found = client.get_metric_history(held.id, f"ticket/{name}")
+        return sorted((metric.step, metric.value) for metric in found)
+
+    assert history("overlap_level") == [(1, 0.5), (2, 0.75)]
+    assert history("overlap_seeds") == [(2, 0.25)]
+    assert "verdict" not in client.get_run(held.id).data.tags
+    judge(publisher, {}, [*rows[:2], {**rows[2], "overlap_seeds": 0.3}])
+    assert history("overlap_seeds")[-1] == (2, 0.3)

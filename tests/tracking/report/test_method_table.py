@@ -1,0 +1,77 @@
+from hand_made import study, taxonomy
+
+from tracking.report.method_table import columns, method_tables
+
+SCORES = ["seed", "prune.score"]
+
+
+def rows_of(records, **more):
+    (table,) = method_tables(records, SCORES, None, **more)
+    return {name: marks for group in table.groups.values() for name, marks in group.items()}
+
+
+def test_a_single_method_has_no_table():
+    assert method_tables(study(), ["seed"], None) == []
+
+
+def test_the_best_of_each_column_is_marked_once():
+    rows = rows_of(taxonomy())
+    for column in range(5):
+        assert [name for name, marks in rows.items() if marks[column].best] == ["random"]
+
+
+def test_equal_ways_are_both_best():
+    records = [r for r in taxonomy() if r["method"] in ("random", "snip")]
+    for record in records:
+        record["final_test_accuracy"] = 0.9
+    assert all(mark.best for marks in rows_of(records).values() for mark in marks)
+
+
+def test_densities_that_differ_by_rounding_share_a_column():
+    records = [
+        {**r, "density": r["density"] * (1.02 if r["method"] == "snip" and r["level"] else 1)}
+        for r in taxonomy()
+    ]
+    rows = rows_of(records)
+    assert all(len(marks) == 5 and all(marks) for marks in rows.values())
+
+
+def test_a_way_without_a_density_has_no_mark_there():
+    records = [r for r in taxonomy() if not (r["method"] == "snip" and r["level"] in (2, 3))]
+    marks = rows_of(records)["snip"]
+    assert [mark is None for mark in marks] == [False, True, True, False, False]
+
+
+def test_a_retraining_is_held_against_the_dense_run_but_wins_against_no_reinit():
+    control = [
+        {**r, "branch": "reinit", "final_test_accuracy": 0.1 + r["seed"] ** 2 / 1000}
+        for r in taxonomy(levels=1)
+        if r["method"] == "one-shot" and r["branch"] == "ticket"
+    ]
+    rows = rows_of([*taxonomy(levels=1), *control])
+    assert rows["one-shot"][0].verdict == "winning"
+    records = [
+        {**r, "final_test_accuracy": 0.97 + r["seed"] / 1000} if r["branch"] == "finetune" else r
+        for r in taxonomy(levels=1)
+    ]
+    rows = rows_of([*records, *control])
+    assert rows["one-shot finetune"][0].verdict == "matching"
+    assert rows["one-shot lr_rewind"][0].verdict == "not matching"
+
+
+def test_dense_runs_that_differ_are_all_named():
+    records = [
+        {**r, "final_test_accuracy": 0.5} if (r["branch"], r["method"]) == ("dense", "gmp") else r
+        for r in taxonomy()
+    ]
+    (table,) = method_tables(records, SCORES, None)
+    assert table.dense == ["97.00±2.48", "50.00±0.00"]
+
+
+def test_of_many_densities_the_ends_and_those_that_most_ways_have_are_columns():
+    dense_steps, few = [0.8**level for level in range(1, 21)], [0.8**5, 0.8**10, 0.8**20]
+    found = columns([dense_steps, few, few, few], most=3)
+    assert [column[0] for column in found] == few
+    spread = columns([dense_steps, dense_steps], most=5)
+    assert (spread[0][0], spread[-1][0]) == (0.8, 0.8**20)
+    assert len(spread) == 5

@@ -1,0 +1,78 @@
+import pytest
+from hand_made import rewound, study
+
+from lth_core.analysis.rewinds import settled_methods
+from tracking.report.rewind_table import Barrier, predictor_tables, rewind_tables
+
+AXES = ["rewind", "seed"]
+
+
+def table(records, **more):
+    (found,) = rewind_tables(settled_methods(records, AXES), AXES, 0.0, **more)
+    return found
+
+
+def test_a_study_of_one_rewind_point_has_no_table():
+    assert rewind_tables(study(), ["seed"], None) == []
+    assert predictor_tables(study(), ["seed"]) == []
+
+
+def test_a_row_is_a_rewind_point_with_a_mark_for_each_density():
+    found = table(rewound())
+    assert found.densities == ["50%", "25%"]
+    assert [(row.point, row.step) for row in found.rows][1:3] == [("2%", 8), ("5%", 20)]
+    words = [[mark.verdict for mark in row.marks] for row in found.rows]
+    lost = ["not matching"] * 2
+    assert words == [lost, lost, ["winning", lost[0]], ["winning", lost[0]], lost]
+
+
+def test_a_barrier_below_the_threshold_is_stable():
+    rows = table(rewound()).rows
+    assert [row.dense.stable for row in rows] == [False, False, True, True, True]
+    assert [row.marks[0].barrier.stable for row in rows] == [False, True, True, True, True]
+    assert rows[0].dense == Barrier("5.10±0.25", False)  # 5.0, 5.1, 5.2 points
+    assert table(rewound(), stable_below=0.06).rows[0].dense.stable
+
+
+def test_without_twins_there_is_nothing_of_stability():
+    found = table([r for r in rewound() if r["branch"] != "twin"])
+    assert not found.barriers
+    assert found.stable == ""
+    assert found.rows[0].dense is None
+    assert found.rows[0].marks[0].barrier is None
+
+
+def test_a_ticket_that_is_not_there_yet_has_no_mark():
+    records = [r for r in rewound() if not (r["rewind"] == "2%" and r["level"] == 2)]
+    assert [mark is None for mark in table(records).rows[1].marks] == [False, True]
+
+
+def test_no_tickets_at_all_leave_the_barriers_of_the_dense_run():
+    found = table([r for r in rewound() if r["level"] == 0])
+    assert found.matching == "No ticket yet"
+    assert found.stable == "Earliest stable rewind point seen: 5% for dense"
+
+
+def test_of_many_densities_some_have_columns():
+    found = table(rewound(), most=1)
+    assert (found.densities, found.left_out) == (["50%"], 1)
+
+
+def test_predictors_are_rows_with_two_correlations_a_density():
+    (found,) = predictor_tables(settled_methods(rewound(), AXES), AXES)
+    assert found.densities == ["50%", "25%"]
+    assert found.windows == ["4", "4"]
+    # All points: distances rank 5 4 3 2 1, accuracies 2 3 4 5 1: 1 - 6 * 40 / 120.
+    assert found.rows["distance to the end"][1] == ("\N{MINUS SIGN}1.00±0.00", "+0.00±0.00")
+    assert "curvature" not in found.rows
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_intervals_need_seeds_and_say_nothing_beyond_1(seeds):
+    records = rewound(seeds=seeds)
+    for r in records:
+        if r["branch"] == "dense" and r["seed"] == 1:
+            r["rewind_distance"] *= -1
+    (found,) = predictor_tables(settled_methods(records, AXES), AXES)
+    said = found.rows["distance to the end"][0][0]
+    assert said == ("\N{MINUS SIGN}1.00" if seeds == 1 else "+0.00±>1")

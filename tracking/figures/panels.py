@@ -1,0 +1,198 @@
+"""What the figures share: a grid of panels, one a cell, with its scales, legend and colour bar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import ceil, floor, log10
+from textwrap import wrap
+from typing import Any, TypeAlias
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+from lth_core.analysis.cells import Cell, spread
+from lth_core.analysis.rewinds import MOST_LEVELS, level_density
+from tracking.text import density_text
+
+Panel: TypeAlias = Axes
+"""matplotlib's word is taken: axes are a study's."""
+
+MOST_PANELS = 12
+LEAST_ERROR = 0.1
+"""Points of error that accuracy axes add, so that 100% is not infinitely far up."""
+INK, FAINT, GRID = "#333333", "#999999", "#e4e4e4"
+SHADES = ListedColormap(colormaps["viridis"].resampled(256)(range(230))).reversed()
+"""From pale to dark, without the yellow end, which is lost on white."""
+
+
+def by_level(found: Sequence[Cell]) -> list[tuple[int, Cell]]:
+    """Levels above 0 with their records (and the dense run's), a cell each: of many levels some.
+
+    The label says the density, which is the mean of the level's tickets.
+    """
+    most = max(3, min(MOST_LEVELS, MOST_PANELS // max(len(found), 1)))
+    made = []
+    for cell in found:
+        for level in spread(list(cell.levels("ticket")), most):
+            rows = [record for record in cell.records if record["level"] in (0, level)]
+            says = [cell.label] * bool(cell.label) + [
+                f"{density_text(level_density(cell, level))} of the weights"
+            ]
+            made.append((level, replace(cell, records=rows, label=", ".join(says))))
+    return made
+
+
+def panels(
+    cells: Sequence[Cell], x_label: str, y_label: str
+) -> tuple[Figure, list[tuple[Panel, Cell]]]:
+    """A figure with an empty panel for each of the first cells; the panels share both axes."""
+    some = cells[:MOST_PANELS]
+    columns = max(len(some) if len(some) < 4 else 2 if len(some) == 4 else 3, 1)
+    rows = max(ceil(len(some) / columns), 1)
+    wide, high = {1: (6.8, 3.8), 2: (4.7, 3.3)}.get(columns, (3.7, 2.7))
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure((wide * columns, high * rows + 0.7), facecolor="white", layout=layout)
+    if len(cells) > len(some):
+        left_out = len(cells) - len(some)
+        x_label += f"\n\nThe first {len(some)} of {len(cells)} cells; {left_out} are left out."
+    figure.supxlabel(x_label, color=INK, fontsize=10.5)
+    figure.supylabel(y_label, color=INK, fontsize=10.5)
+    if not some:
+        return figure, []
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    for spare in grid[len(some) :]:
+        spare.remove()
+    for lowest in grid[max(len(some) - columns, 0) : len(some)]:
+        lowest.tick_params(labelbottom=True)
+    drawn = list(zip(grid, some, strict=False))
+    for panel, cell in drawn:
+        _dress(panel, cell, letters=round(10.5 * wide))
+    return figure, drawn
+
+
+def _dress(panel: Panel, cell: Cell, letters: int) -> None:
+    """Title (lines of so many letters), grid and frame."""
+    seeds = f"{cell.seeds} seed{'s' * (cell.seeds != 1)}"
+    lines = wrap(f"{cell.label}, {seeds}" if cell.label else seeds, letters)
+    if len(lines) > 3:
+        lines = [*wrap(cell.label, letters, max_lines=2, placeholder=" ..."), seeds]
+    panel.set_title("\n".join(lines), loc="left", parse_math=False, color=INK, fontsize=10)
+    panel.grid(color=GRID, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color(FAINT)
+    panel.tick_params(labelsize=9, color=FAINT, labelcolor=INK)
+
+
+def density_scale(panel: Panel, low: float) -> None:
+    """A logarithmic x axis from 100% at the left down to ``low`` percent at the right."""
+    low = min(low, 50)
+    margin = (100 / low) ** 0.04
+    panel.set_xscale("log")
+    panel.set_xlim(100 * margin, low / margin)
+    percent_ticks(panel.xaxis, low)
+
+
+def percent_ticks(axis: Any, low: float) -> None:
+    """At most eight round percents, from 100 down to ``low``, on a logarithmic axis."""
+    decades = range(floor(log10(low)), 3)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [d * 10.0**e for e in decades for d in digits if low <= d * 10.0**e <= 100]
+        if len(ticks) <= 8:
+            break
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def accuracy_scale(panel: Panel, low: float, high: float) -> None:
+    """A y axis from ``low`` to ``high`` percent, logarithmic in the error: 99 lies as far above 98
+    as 80 above 60."""
+    panel.set_yscale("function", functions=(stretch, unstretch))
+    panel.set_ylim(low, high)
+    panel.yaxis.set_major_locator(FixedLocator(_accuracy_ticks(low, min(high, 100))))
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def stretch(percent: Any) -> Any:
+    """Accuracy in percent, number or array, to a scale logarithmic in the error; finite at 100."""
+    return -np.log10(100 + LEAST_ERROR - np.clip(percent, -10, 100 + LEAST_ERROR / 2))
+
+
+def unstretch(stretched: Any) -> Any:
+    """What `stretch` undoes."""
+    return 100 + LEAST_ERROR - np.power(10.0, -np.asarray(stretched))
+
+
+def _accuracy_ticks(low: float, high: float) -> list[float]:
+    """Accuracies whose errors are round: 50, 80, 90, 95, 98, 99, 99.5; plain ones where too few."""
+    for digits in ((1, 2, 5), (1, 2, 3, 4, 5, 7)):
+        errors = [d * 10.0**e for e in (2, 1, 0, -1) for d in digits]
+        ticks = [round(100 - error, 1) for error in errors if low <= 100 - error <= high]
+        if len(ticks) >= 4:
+            return ticks
+    return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
+
+
+def limits(
+    values: Sequence[float], bounds: Sequence[tuple[float, float]] = ()
+) -> tuple[float, float]:
+    """A range that holds all values, and as much of their bounds as does not dwarf them."""
+    least, most = min(values), max(values)
+    narrowest = min((high - low for low, high in bounds), default=0)
+    room = max(most - least, narrowest, 1e-3) / 2
+    bottom = max(min((low for low, _ in bounds), default=least), least - room)
+    top = min(max((high for _, high in bounds), default=most), most + room)
+    margin = max(top - bottom, room) / 20
+    return min(bottom, least) - margin, max(top, most) + margin
+
+
+def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
+    """One legend above all panels: what was drawn, by name."""
+    if handles:
+        widest = 0.7 + 0.08 * max(map(len, handles))  # inches, with its sign
+        columns = max(1, min(len(handles), 5, int(figure.get_size_inches()[0] / widest)))
+        figure.legend(
+            list(handles.values()), [plain(name) for name in handles], ncols=columns,
+            loc="outside upper center", frameon=False, fontsize=10, labelcolor=INK,
+        )  # fmt: skip
+
+
+def side_legend(figure: Figure, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    """A legend to the right of all panels, by group; the figure grows until it has room."""
+    rows: list[tuple[Any, str]] = []
+    for title, handles in groups.items():
+        rows += [(Line2D([], [], linestyle=""), title)] if title else []
+        rows += [(handle, plain(name)) for name, handle in handles.items()]
+    wide, high = figure.get_size_inches()
+    letters = max((len(name) for _, name in rows), default=0)
+    figure.set_size_inches(wide + 0.75 + 0.08 * letters, max(high, 0.6 + 0.19 * len(rows)))
+    drawn = figure.legend(
+        [handle for handle, _ in rows], [name for _, name in rows], loc="outside right upper",
+        frameon=False, fontsize=9, labelcolor=INK, handlelength=3.2, labelspacing=0.35,
+    )  # fmt: skip
+    for text in drawn.get_texts():
+        if text.get_text() in groups:
+            text.set_fontweight("bold")
+
+
+def color_bar(figure: Figure, norm: Any, beside: list[Panel], label: str) -> Any:
+    """What the `SHADES` of the panels mean."""
+    bar = figure.colorbar(ScalarMappable(norm, SHADES), ax=beside, pad=0.02, aspect=30)
+    bar.set_label(label, color=INK, fontsize=10.5)
+    bar.ax.tick_params(which="both", labelsize=9, color=FAINT, labelcolor=INK)
+    bar.outline.set_visible(False)
+    return bar
+
+
+def plain(text: str) -> str:
+    """A label that matplotlib shows as it is: `$` starts no formula, `_` hides nothing."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")

@@ -1,0 +1,1 @@
+"""MLflow: runs, metrics, tickets and artifacts of a study. The only folder that imports MLflow."""

@@ -1,0 +1,115 @@
+"""Levels, specs and verdicts as what MLflow writes: metrics, params, tags and files.
+
+All of it is the same at each call, so that MLflow itself leaves out what it has already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save
+
+from lth_core import masks
+from lth_core.analysis.verdict import Verdict, best_word, sparsest
+from lth_core.results import LevelResult
+from lth_core.spec import TicketSpec, describe
+from tracking.publish import names
+from tracking.publish.provenance import versions
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Param, RunTag
+
+
+def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    """A level as metrics, stamped with its training's end."""
+    from mlflow.entities import Metric
+
+    stamps = {b: int(r.training.finished_at * 1000) for b, r in level.results.items()}
+    shared = next(r for r in records if r["branch"] == level.branch)
+    for name in names.LEVEL_METRICS:
+        yield Metric(name, float(shared[name]), stamps[level.branch], level.level)
+    for record in records:
+        branch = record["branch"]
+        for name in names.BRANCH_METRICS:
+            if record.get(name) is not None:
+                yield Metric(f"{branch}/{name}", float(record[name]), stamps[branch], level.level)
+        curves = level.results[branch].training.curves
+        for name in names.CURVES:
+            key = f"{names.level_folder(level.level)}/{branch}/{name}"
+            for step, value in zip(curves.step, getattr(curves, name), strict=True):
+                yield Metric(key, float(value), stamps[branch], step)
+    for layer, density in shared["layer_density"].items():
+        key = names.metric(f"layer_density/{layer}")
+        yield Metric(key, float(density), stamps[level.branch], level.level)
+
+
+def level_files(level: LevelResult) -> dict[str, bytes]:
+    """A level's ticket, and its mask's bits alone, as files by name."""
+    ticket = level.ticket
+    bits = {f"mask/{name}": masks.pack_bits(m) for name, m in ticket.mask.items()}
+    shapes = {name: str(list(m.shape)) for name, m in ticket.mask.items()}
+    about = {"mask_digest": masks.digest(ticket.mask), **shapes}
+    return {
+        "ticket.safetensors": ticket.to_bytes(),
+        "mask.safetensors": save(bits, metadata=about),
+    }
+
+
+def params(spec: TicketSpec) -> Iterator[Param]:
+    """A spec's fields, and what the numbers were made with."""
+    from mlflow.entities import Param
+
+    def flat(prefix: str, said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for name, value in said.items():
+            if isinstance(value, dict):
+                yield from flat(f"{prefix}{name}.", value)
+            else:
+                yield f"{prefix}{name}", str(value)
+
+    for key, value in flat("", describe(spec)):
+        yield Param(names.metric(key), value)
+    yield Param("spec_digest", spec.digest())
+    for key, value in versions().items():
+        yield Param(f"version.{key}", value)
+
+
+def verdict_tags(found: Sequence[Verdict], mark: str) -> Iterator[RunTag]:
+    """The best of a trial's verdicts, and each level's, to filter runs by; the mark says which."""
+    from mlflow.entities import RunTag
+
+    if found:
+        yield RunTag(names.VERDICT, best_word(found))
+    for verdict in found:
+        yield RunTag(f"{names.VERDICT}.{names.level_folder(verdict.level)}", verdict.verdict)
+    yield RunTag(names.COMPARED, mark)
+
+
+def overlap_metrics(records: Sequence[Mapping[str, Any]], stamp: int) -> Iterator[Metric]:
+    """How much a trial's tickets have in common with others, with step = level."""
+    from mlflow.entities import Metric
+
+    for record in records:
+        for name in names.OVERLAPS:
+            if record.get(name) is not None:
+                yield Metric(f"{record['branch']}/{name}", record[name], stamp, record["level"])
+
+
+def verdict_metrics(found: Sequence[Verdict], stamp: int) -> Iterator[Metric]:
+    """A trial's verdicts as numbers, with step = level.
+
+    Args:
+        stamp: ms; later ones of a trial must have a later one.
+    """
+    from mlflow.entities import Metric
+
+    for verdict in found:
+        for name, value in {
+            "matching": float(verdict.matching),
+            "winning": float(verdict.verdict == "winning"),
+            "p_reinit": verdict.p_reinit,
+        }.items():
+            if value is not None:
+                yield Metric(f"{names.VERDICT}/{name}", value, stamp, verdict.level)
+    if best := sparsest(found):
+        yield Metric(f"{names.VERDICT}/sparsest_matching_density", best.density, stamp, best.level)

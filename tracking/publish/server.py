@@ -1,0 +1,179 @@
+"""MLflow's UI on a study's tracking store: for this machine alone unless told otherwise."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+
+from lth_core.errors import TrackingError
+from tracking.publish.client import DEFAULTS
+
+AUTH_FOLDER = "mlflow-auth"
+"""Beside the database, readable by its owner alone: users, the key of their sessions."""
+SHORTEST_PASSWORD = 12
+"""Characters, MLflow's rule."""
+
+
+def serve_ui(uri: str | None, host: str, port: int, auth: bool | None = None) -> None:
+    """Become the server; ends with Ctrl-C.
+
+    Args:
+        auth: whether to ask for a password; None does not, and serves this machine alone.
+
+    Raises:
+        TrackingError: there is no tracking, no such file, or the address is a server's own; the
+            host is open to others and nothing was said of passwords; the first password is
+            missing; the port is taken.
+    """
+    database = _database(uri)
+    if auth is None and not is_loopback(host):
+        raise TrackingError(
+            f"--host: {host} lets other machines in; say --auth to ask for a password, or "
+            "--no-auth to let whoever reaches it read, change and delete all runs and artifacts"
+        )
+    _check_free(host, port)
+    env = {**DEFAULTS, **os.environ}
+    env |= auth_environment(database.parent / AUTH_FOLDER) if auth else {}
+    # MLflow's job runner takes 1.5 GB and 15 s that a look at a study does not need.
+    env.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    if not is_loopback(host):
+        # A name that is not on these lists may be a web page's that a user's browser is tricked by.
+        named = [f"{name}:{port}" for name in [*_names(host), "localhost", "127.0.0.1"]]
+        env.setdefault("MLFLOW_SERVER_ALLOWED_HOSTS", ",".join(named))
+        env.setdefault(
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", ",".join(f"http://{name}" for name in named)
+        )
+    sys.stdout.writelines(f"{line}\n" for line in notice(host, port, bool(auth)))
+    sys.stdout.flush()
+    command = ui_command(database, host, port, bool(auth))
+    os.execve(command[0], command, env)
+
+
+def ui_command(database: Path, host: str, port: int, auth: bool) -> list[str]:
+    """The command that serves an SQLite file; it holds no secret, for all can see it."""
+    return [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",
+        "--default-artifact-root", str(database.parent / "mlartifacts"),
+        "--host", host, "--port", str(port), "--workers", "1",
+        *(["--app-name", "basic-auth"] if auth else []),
+    ]  # fmt: skip
+
+
+def notice(host: str, port: int, auth: bool) -> Iterator[str]:
+    """What is served to whom, and what that means."""
+    ends = "Ctrl-C ends it"
+    if is_loopback(host):
+        yield f"http://{_bracketed(host)}:{port}  (on this machine only; {ends})"
+    else:
+        yield f"{' or '.join(f'http://{name}:{port}' for name in _names(host))}  ({ends})"
+        if auth:
+            yield "Other machines can reach this. Who has the password can change and delete runs."
+        else:
+            yield "Other machines can reach this, and it asks for no password: whoever reaches it"
+            yield "can read, change and delete all runs and artifacts."
+        yield "Nothing is encrypted, passwords neither. Safer: leave --host out, and on the other"
+        yield f"machine call: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}"
+    if auth:
+        yield "The first user is `admin`. Sweeps that publish through this server need its name and"
+        yield "password in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+
+
+def auth_environment(folder: Path) -> dict[str, str]:
+    """Environment of a server that asks for passwords; makes the folder of its users and secrets.
+
+    The first start needs the password of `admin`: from MLFLOW_AUTH_ADMIN_PASSWORD in the
+    environment or from the file `password` in the folder. MLflow keeps a hash of it.
+
+    Raises:
+        TrackingError: there is none, or it is too short; or MLflow's part for it is not installed.
+    """
+    if find_spec("flask_wtf") is None:
+        raise TrackingError("--auth: needs what `pip install 'mlflow[auth]'` brings")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    _private(folder / ".gitignore", "*\n")
+    users, given = folder / "users.db", folder / "password"
+    password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD", "")
+    if not password and given.is_file():
+        password = given.read_text().strip()
+    if not users.is_file() and len(password) < SHORTEST_PASSWORD:
+        raise TrackingError(
+            "--auth: the first start needs a password for `admin`, of at least "
+            f"{SHORTEST_PASSWORD} characters, in MLFLOW_AUTH_ADMIN_PASSWORD in the environment or "
+            f"in the file {given}, but got {'none' if not password else 'a shorter one'}"
+        )
+    settings, key = folder / "basic_auth.ini", folder / "session-key"
+    address = f"sqlite:///{users}".replace("%", "%%")  # configparser's
+    _private(
+        settings,
+        f"[mlflow]\ndatabase_uri = {address}\nadmin_username = admin\ndefault_permission = READ\n",
+    )
+    if not key.is_file():
+        _private(key, secrets.token_hex(32))
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": os.environ.get("MLFLOW_AUTH_CONFIG_PATH", str(settings)),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": os.environ.get(
+            "MLFLOW_FLASK_SERVER_SECRET_KEY", key.read_text()
+        ),
+        **({"MLFLOW_AUTH_ADMIN_PASSWORD": password} if password else {}),
+    }
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _database(uri: str | None) -> Path:
+    if uri is None:
+        raise TrackingError("tracking.uri: is null, so nothing was tracked")
+    if not uri.startswith("sqlite:///"):
+        raise TrackingError(f"tracking.uri: {uri} is a server; open that address in a browser")
+    database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+    if not database.is_file():
+        raise TrackingError(f"tracking.uri: {database} does not exist yet; sweep a study first")
+    return database
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind((host, port))
+    except (OSError, OverflowError) as error:
+        raise TrackingError(f"--port: {host}:{port} cannot be listened on ({error})") from None
+
+
+def _names(host: str) -> list[str]:
+    """What other machines may call this one by."""
+    try:
+        if not ip_address(host).is_unspecified:
+            return [_bracketed(host)]
+    except ValueError:
+        return [host]
+    name = socket.gethostname()
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(name, None)}
+    except OSError:
+        found = set()
+    outside = sorted(address for address in found if not is_loopback(address))
+    return [name, *map(_bracketed, outside)]
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)

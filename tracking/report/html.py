@@ -1,0 +1,129 @@
+"""The report: all there is to see of a study as one HTML file, and its verdicts in a line each."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from lth_core.analysis.cells import Record, cells, methods
+from lth_core.analysis.rewinds import STABLE_BELOW, settled_methods
+from lth_core.analysis.verdict import FEWEST
+from lth_core.store import make_folder
+from lth_core.store.folder import FolderFiles
+from tracking.figures import CurvesOf, figures
+from tracking.report.method_table import method_tables
+from tracking.report.rewind_table import predictor_tables, rewind_tables
+from tracking.report.verdict_table import NOTHING, sections
+from tracking.text import count, density_text
+
+
+def headlines(
+    records: Sequence[Record], axes: Sequence[str], tolerance: float | None = None
+) -> list[str]:
+    """A line for each cell: its sparsest matching ticket, and whether that beats reinit.
+
+    Args:
+        records: as `lth_core.results.record`, with every axis by its dotted name.
+        axes: dotted names of the study's axes; those but `seed` make a cell.
+        tolerance: accuracy below dense that still matches; None: as `lth_core.verdict` says.
+    """
+    records = settled_methods(records, axes)
+    return [section.headline for section in sections(records, axes, tolerance)]
+
+
+def write_report(
+    file: Path,
+    study: str,
+    records: Sequence[Record],
+    axes: Sequence[str],
+    curves: CurvesOf,
+    tolerance: float | None,
+    about: Mapping[str, str],
+    stable_below: float = STABLE_BELOW,
+    incomplete: str = "",
+) -> Path:
+    """Write one HTML file in need of no other, and figures/NAME.png and .pdf beside it.
+
+    Args:
+        file: its folder is made where it is missing; what is there is replaced, file by file.
+        study: the study's name.
+        records, axes, tolerance: as in `headlines`.
+        curves: from a record's `training_digest` to its learning curves.
+        about: how it was run, shown as it is: versions, machine, command, ...
+        stable_below: barrier, in error as a fraction, below which training is stable.
+        incomplete: what is missing of the study, in sentences; empty where nothing is.
+
+    Returns:
+        The file's absolute path.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    records = settled_methods(records, axes)
+    files, shown = FolderFiles(make_folder(file.parent)), []
+    for name, chart in figures(stable_below, tolerance).items() if records else ():
+        figure = chart.draw(records, axes, curves)
+        if figure is None:
+            continue
+        png, pdf = _rendered(figure)
+        files.write(f"figures/{name}.png", png)
+        files.write(f"figures/{name}.pdf", pdf)
+        shown.append({"name": name, "chart": chart, "png": b64encode(png).decode()})
+    page = (
+        _templates()
+        .get_template("report.html.jinja")
+        .render(
+            study=study,
+            scope=_scope(records, axes),
+            incomplete=incomplete,
+            methods=method_tables(records, axes, tolerance),
+            sections=sections(records, axes, tolerance),
+            rewinds=rewind_tables(records, axes, tolerance, stable_below),
+            predictors=predictor_tables(records, axes),
+            stable_below=f"{100 * stable_below:g}",
+            figures=shown,
+            about=about,
+            fewest=FEWEST,
+        )
+    )
+    files.write(file.name, page.encode())
+    return file.absolute()
+
+
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _rendered(figure: Figure) -> tuple[bytes, bytes]:
+    """A figure as PNG and PDF; the same figure gives the same bytes."""
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    figure.set_layout_engine(None)  # it is laid out: once more would take as long as drawing
+    with rc_context({"pdf.fonttype": 42}):  # fonts that journals accept
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    return png.getvalue(), pdf.getvalue()
+
+
+def _scope(records: Sequence[Record], axes: Sequence[str]) -> str:
+    if not records:
+        return NOTHING
+    trials = len({record["trial"] for record in records})
+    seeds = len({record["seed"] for record in records})
+    density = min(record["density"] for record in records)
+    found = len(cells(records, axes))
+    ways = len(methods(records))
+    counts = [count(trials, "trial"), count(found, "cell"), count(seeds, "seed")]
+    counts += [count(ways, "method")] * (ways > 1)
+    return f"{', '.join(counts)}; down to {density_text(density)} of the weights."

@@ -1,0 +1,145 @@
+"""Methods against density, in words: one table that the terminal and the HTML report both show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from lth_core.analysis.cells import Cell, Point, Record, methods, open_cells
+from lth_core.analysis.families import Way, families, ways
+from lth_core.analysis.verdict import verdicts
+from tracking.text import accuracy_text, density_text
+
+MOST_COLUMNS = 8
+SAME = 1.06
+"""Densities within this factor share a column: layers round differently from method to method."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A way at a density."""
+
+    accuracy: str
+    """In percent: mean over seeds, and half of the 95% interval."""
+    best: bool
+    """Whether no other way has a higher mean in the column."""
+    verdict: str
+    """As `lth_core.verdict` has it; empty at levels without a dense run to compare with."""
+    collapsed: bool
+    """Whether a layer has no weights left, in any replicate."""
+    short: bool
+    """Whether there are fewer replicates than planned."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodTable:
+    """What the ways reach, in one cell of the axes that no method determines."""
+
+    label: str
+    """The cell's; empty where there is one."""
+    dense: list[str]
+    """Accuracies of the dense runs, mostly one."""
+    densities: list[str]
+    """The columns', falling."""
+    groups: dict[str, dict[str, list[Mark | None]]]
+    """By family and way: a mark a column, None where the way was not swept there."""
+
+
+def method_tables(
+    records: Sequence[Record],
+    axes: Sequence[str],
+    tolerance: float | None,
+    most: int = MOST_COLUMNS,
+) -> list[MethodTable]:
+    """A table for each cell of the axes that no method determines; none for a single method.
+
+    Args:
+        records, axes, tolerance: as in `tracking.report.html.headlines`.
+        most: columns; of more densities, telling ones are shown.
+    """
+    if len(methods(records)) < 2:
+        return []
+    found = ways(records)
+    return [_table(cell, found, tolerance, most) for cell in open_cells(records, axes)]
+
+
+def columns(lines: Sequence[Sequence[float]], most: int) -> list[list[float]]:
+    """Densities of all lines in columns of about equal ones, falling, ``most`` of them at most.
+
+    Those that many lines have are the telling ones, spread evenly, the ends among them.
+    """
+    found: list[list[float]] = []
+    for density in sorted((d for line in lines for d in line), reverse=True):
+        if found and found[-1][0] <= density * SAME:
+            found[-1].append(density)
+        else:
+            found.append([density])
+    if len(found) <= most:
+        return found
+    fullest = max(map(len, found))
+    common = [column for column in found if 2 * len(column) >= fullest]
+    last, most = len(common) - 1, min(most, len(common))
+    return [common[round(i * last / max(most - 1, 1))] for i in range(most)]
+
+
+def _table(cell: Cell, found: Sequence[Way], tolerance: float | None, most: int) -> MethodTable:
+    series = {way: way.series(cell, "final_test_accuracy") for way in found}
+    series = {way: points for way, points in series.items() if points}
+    shown = columns([[point.density for point in points] for points in series.values()], most)
+    at = {way: [_nearest(points, column) for column in shown] for way, points in series.items()}
+    best = [
+        max(point.value.mean for point in column if point)
+        for column in zip(*at.values(), strict=True)
+    ]
+    rows = {way: _row(cell, way, points, best, tolerance) for way, points in at.items()}
+    return MethodTable(
+        label=cell.label,
+        dense=_dense(cell),
+        densities=[density_text(fmean(column)) for column in shown],
+        groups={
+            family: {way.name: rows[way] for way in group}
+            for family, group in families(list(series)).items()
+        },
+    )
+
+
+def _nearest(points: Iterable[Point], column: Sequence[float]) -> Point | None:
+    """The point in a column, nearest to its middle where there are several."""
+    inside = [point for point in points if column[-1] <= point.density <= column[0]]
+    return min(inside, key=lambda point: abs(point.density - fmean(column)), default=None)
+
+
+def _row(
+    cell: Cell,
+    way: Way,
+    points: Sequence[Point | None],
+    best: Sequence[float],
+    tolerance: float | None,
+) -> list[Mark | None]:
+    own = cell.found_by(way.method)
+    # A retraining is held against the dense run as its ticket is.
+    others = ("dense", "reinit") if way.branch == "ticket" else ("dense",)
+    rows = [{**r, "branch": "ticket"} for r in own.records if r["branch"] == way.branch]
+    rows += [dict(r) for r in own.records if r["branch"] in others]
+    words = {verdict.level: verdict.verdict for verdict in verdicts(rows, [], tolerance)}
+    levels = own.levels(way.branch)
+    return [
+        Mark(
+            accuracy=accuracy_text(point.value),
+            best=point.value.mean == highest,
+            verdict=words.get(point.level, ""),
+            collapsed=any(record["collapsed_layers"] for record in levels[point.level]),
+            short=own.is_short(point.value.n),
+        )
+        if point
+        else None
+        for point, highest in zip(points, best, strict=True)
+    ]
+
+
+def _dense(cell: Cell) -> list[str]:
+    """Of the methods' dense runs, those that differ."""
+    named = methods(cell.records)
+    series = [cell.found_by(name).series("dense", "final_test_accuracy") for name in named]
+    return list(dict.fromkeys(accuracy_text(points[0].value) for points in series if points))

@@ -1,0 +1,245 @@
+"""Rewind points against density, in words: tables that terminal and HTML report both show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lth_core.analysis.cells import Cell, Record, spread
+from lth_core.analysis.prediction import foretold
+from lth_core.analysis.rewinds import (
+    MOST_LEVELS,
+    STABLE_BELOW,
+    RewindPoint,
+    level_density,
+    rewind_cells,
+    rewind_points,
+)
+from lth_core.analysis.verdict import Summary, Verdict, verdicts
+from tracking.report.verdict_table import TOO_FEW
+from tracking.text import accuracy_text, density_text
+
+MOST_COLUMNS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """How far the error rises between two copies of a run."""
+
+    points: str
+    """Of test error: mean over seeds, and half of the 95% interval."""
+    stable: bool
+    """Whether the mean lies below the threshold."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewindMark:
+    """The ticket of a rewind point at a density."""
+
+    accuracy: str
+    """In percent: mean over seeds, and half of the 95% interval."""
+    verdict: str
+    """As `lth_core.verdict` has it; empty without a dense run to compare with."""
+    collapsed: bool
+    """Whether a layer has no weights left, in any replicate."""
+    short: bool
+    """Whether there are fewer replicates than planned."""
+    barrier: Barrier | None
+
+
+@dataclass(frozen=True, slots=True)
+class RewindRow:
+    """A rewind point."""
+
+    point: str
+    """As the study spells it."""
+    step: int
+    dense: Barrier | None
+    marks: list[RewindMark | None]
+    """One a density; None where there is no ticket yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewindTable:
+    """What rewinding to each point gives, in one cell of the other axes."""
+
+    label: str
+    """The cell's; empty where there is one."""
+    dense: str
+    """Accuracy of the dense run; empty where it is missing."""
+    densities: list[str]
+    """The columns', falling."""
+    left_out: int
+    """Levels between that have no column."""
+    rows: list[RewindRow]
+    """Early ones first."""
+    matching: str
+    """The earliest matching rewind point at each density, in a line."""
+    stable: str
+    """The earliest stable one, of the dense run too; empty where it was not measured."""
+    barriers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorTable:
+    """What foretells the ticket's accuracy, in one cell of the other axes."""
+
+    label: str
+    densities: list[str]
+    windows: list[str]
+    """By density: how many rewind points there are up to the best one, seed by seed."""
+    rows: dict[str, list[tuple[str, str] | None]]
+    """By predictor and density: rank correlation up to the best rewind point, and over all."""
+
+
+def rewind_tables(
+    records: Sequence[Record],
+    axes: Sequence[str],
+    tolerance: float | None,
+    stable_below: float = STABLE_BELOW,
+    most: int = MOST_COLUMNS,
+) -> list[RewindTable]:
+    """A table for each cell of the other axes; none where a study has not several rewind points.
+
+    Args:
+        records: of `settled_methods`.
+        axes, tolerance: as in `tracking.report.html.headlines`.
+        stable_below: barrier, as a fraction, below which training is stable.
+        most: densities; of more, the ends and some between are shown.
+    """
+    found = rewind_cells(records, axes)
+    return [_table(cell, tolerance, stable_below, most) for cell in found]
+
+
+def predictor_tables(records: Sequence[Record], axes: Sequence[str]) -> list[PredictorTable]:
+    """A table for each cell where something is known of the rewind points; arguments as above."""
+    return [table for cell in rewind_cells(records, axes) if (table := _predictors(cell))]
+
+
+def _table(cell: Cell, tolerance: float | None, stable_below: float, most: int) -> RewindTable:
+    points, levels = rewind_points(cell), list(cell.levels("ticket"))
+    shown = spread(levels, most)
+    rows = [_row(point, shown, tolerance, stable_below) for point in points]
+    densities = [density_text(level_density(cell, level)) for level in shown]
+    dense = cell.series("dense", "final_test_accuracy")
+    barriers = [
+        (name, {row.point: barrier.stable for row in rows if (barrier := _barrier_of(row, i))})
+        for i, name in enumerate(["dense", *densities])
+    ]
+    measured = any(column for _, column in barriers)
+    return RewindTable(
+        label=cell.label,
+        dense=accuracy_text(dense[0].value) if dense else "",
+        densities=densities,
+        left_out=len(levels) - len(shown),
+        rows=rows,
+        matching=_earliest_matching(rows, densities),
+        stable=f"Earliest stable rewind point seen: {_firsts(barriers)}" if measured else "",
+        barriers=measured,
+    )
+
+
+def _row(
+    point: RewindPoint, levels: Sequence[int], tolerance: float | None, stable_below: float
+) -> RewindRow:
+    words = {v.level: v for v in verdicts(point.cell.records, [], tolerance)}
+    reached = {p.level: p.value for p in point.cell.series("ticket", "final_test_accuracy")}
+    rises = {
+        p.level: Barrier(accuracy_text(p.value), p.value.mean < stable_below)
+        for p in point.cell.series("twin", "test_barrier")
+    }
+    tickets = point.cell.levels("ticket")
+    marks = [
+        RewindMark(
+            accuracy=accuracy_text(reached[level]),
+            verdict=_word(words, level),
+            collapsed=any(record["collapsed_layers"] for record in tickets[level]),
+            short=point.cell.is_short(reached[level].n),
+            barrier=rises.get(level),
+        )
+        if level in reached
+        else None
+        for level in levels
+    ]
+    return RewindRow(point.name, point.step, rises.get(0), marks)
+
+
+def _word(found: Mapping[int, Verdict], level: int) -> str:
+    return found[level].verdict if level in found else ""
+
+
+def _barrier_of(row: RewindRow, column: int) -> Barrier | None:
+    """The dense run's, then those of the row's marks."""
+    if column == 0:
+        return row.dense
+    mark = row.marks[column - 1]
+    return mark.barrier if mark else None
+
+
+def _earliest_matching(rows: Sequence[RewindRow], densities: Sequence[str]) -> str:
+    """`5% at 10% density, none at 3%`: seen, for a point between two may match as well."""
+    words = [
+        (density, {row.point: mark.verdict for row in rows if (mark := row.marks[i])})
+        for i, density in enumerate(densities)
+    ]
+    said = [word for _, column in words for word in column.values()]
+    if not said:
+        return "No ticket yet"
+    if all(word == TOO_FEW for word in said):
+        return f"Earliest matching rewind point: {TOO_FEW}"
+    hits = [
+        (density, {point: word in ("matching", "winning") for point, word in column.items()})
+        for density, column in words
+    ]
+    return f"Earliest matching rewind point seen: {_firsts(hits)}"
+
+
+def _firsts(hits: Sequence[tuple[str, Mapping[str, bool]]]) -> str:
+    """Of each column that has any, the first row that is true."""
+    said, word = [], " density"
+    for name, column in hits:
+        point = next((point for point, hit in column.items() if hit), "none")
+        if name == "dense":
+            said.append(f"{point} for dense")
+        elif column:
+            said.append(f"{point} at {name}{word}")
+            word = ""
+    return ", ".join(said)
+
+
+def _predictors(cell: Cell) -> PredictorTable | None:
+    found = foretold(cell)
+    if not found:
+        return None
+    levels = spread(list(cell.levels("ticket")), MOST_LEVELS)
+    said = {(told.predictor.name, told.level): told for told in found}
+    windows = {told.level: told.windows for told in found}
+    return PredictorTable(
+        label=cell.label,
+        densities=[density_text(level_density(cell, level)) for level in levels],
+        windows=[_range(*windows[level]) if level in windows else "" for level in levels],
+        rows={
+            name: [
+                (_correlation(told.to_best), _correlation(told.over_all))
+                if (told := said.get((name, level)))
+                else None
+                for level in levels
+            ]
+            for name in dict.fromkeys(told.predictor.name for told in found)
+        },
+    )
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low}\N{EN DASH}{high}"
+
+
+def _correlation(value: Summary | None) -> str:
+    """Mean and half of the 95% interval."""
+    if value is None:
+        return "\N{EN DASH}"
+    mean = f"{value.mean:+.2f}".replace("-", "\N{MINUS SIGN}")
+    if value.high is None:
+        return mean
+    half = value.high - value.mean
+    return f"{mean}±{half:.2f}" if half < 1 else f"{mean}±>1"  # wider says nothing
