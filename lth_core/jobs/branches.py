@@ -65,6 +65,8 @@ class AsMany(MaskRecipe):
 class RandomMask(AsMany):
     """Drawn at random; nested over levels of one seed."""
 
+    kind = "RandomMask"
+
     def order(self, name: str, kept: Tensor) -> Tensor:
         # One ranking per layer and seed, whatever the level: the densest prefix is kept.
         return _drawn(kept, generator(self.seed, "mask", "random", name))
@@ -73,6 +75,8 @@ class RandomMask(AsMany):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShuffledMask(AsMany):
     """The entries of each layer permuted, anew at each level."""
+
+    kind = "ShuffledMask"
 
     level: int
 
@@ -86,6 +90,8 @@ class InvertedMask(AsMany):
 
     Where a layer keeps more than half, that is all it prunes and some of the rest.
     """
+
+    kind = "InvertedMask"
 
     def order(self, name: str, kept: Tensor) -> Tensor:
         return _drawn(kept, generator(self.seed, "mask", "inverted", name)) + kept * kept.numel()
@@ -101,6 +107,8 @@ def _drawn(kept: Tensor, stream: torch.Generator) -> Tensor:
 class ConstantSign(Start):
     """Each prunable weight of a start as its sign times the deviation of its layer's weights."""
 
+    kind = "ConstantSign"
+
     of: Start
 
     def make(self, lab: Lab, job: Job) -> State:
@@ -113,6 +121,8 @@ class ConstantSign(Start):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reshuffled(Start):
     """A start whose surviving weights are permuted within their layer."""
+
+    kind = "Reshuffled"
 
     of: Start
     seed: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from lth_core.masks import Mask, State, ones
 from lth_core.prune import Candidate, prune
@@ -63,6 +63,9 @@ class Lab(Protocol):
 class Recipe:
     """Equal when made the same way."""
 
+    kind: ClassVar[str]
+    """Name in digests. It outlives the class's name: a rename discards nothing that is stored."""
+
     @cached_property
     def digest(self) -> str:
         """sha256 over everything that decides what this recipe makes."""
@@ -70,7 +73,7 @@ class Recipe:
         for name in deciding(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
             parts[name] = f'"{value.digest}"' if isinstance(value, Recipe) else said(value)
-        return digest_of(type(self).__name__, parts)
+        return digest_of(self.kind, parts)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self.digest == other.digest
@@ -96,6 +99,8 @@ class Start(Recipe):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Init(Start):
     """Freshly drawn weights."""
+
+    kind = "Init"
 
     seed: int
     draw: tuple[str | int, ...] = ("init",)
@@ -126,6 +131,8 @@ class MaskRecipe(Recipe):
 class Full(MaskRecipe):
     """Every weight kept."""
 
+    kind = "Full"
+
     def make(self, lab: Lab, job: Job) -> Mask:
         return ones(lab.model(job))
 
@@ -133,6 +140,8 @@ class Full(MaskRecipe):
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pruned(MaskRecipe):
     """The survivors of a network under its own mask, once pruned."""
+
+    kind = "Pruned"
 
     of: Start
     """The network that is scored: a training's end, or a start."""
@@ -158,6 +167,8 @@ class Pruned(MaskRecipe):
 class Found(MaskRecipe):
     """The mask that a training ended with."""
 
+    kind = "Found"
+
     by: Job
 
     @property
@@ -175,6 +186,8 @@ class Job(Start):
     The learning rate and the position in the data order are those of steps first..last of the
     whole schedule in ``train``. As a start, it stands for its final state.
     """
+
+    kind = "Job"
 
     data: DataSpec
     model: ModelSpec

@@ -38,6 +38,8 @@ class AtRewind(Measure):
     training.
     """
 
+    kind = "AtRewind"
+
     dense: Job
     step: int
     examples: int = EXAMPLES
@@ -76,6 +78,8 @@ class MaskStability(Measure):
     at step k with the one it gives at T; `rewind_mask_overlap_chance`: what is to be expected of
     random masks.
     """
+
+    kind = "MaskStability"
 
     early: MaskRecipe
     late: MaskRecipe

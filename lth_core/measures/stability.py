@@ -30,6 +30,8 @@ class Barrier(Measure):
     Takes `test_barrier` and `train_barrier`, of test and training examples.
     """
 
+    kind = "Barrier"
+
     one: Job
     other: Job
     stability: StabilitySpec

@@ -19,6 +19,8 @@ class Overlap(Measure):
     Takes `mask_overlap`, the Jaccard overlap, and `mask_overlap_chance`, as `chance_overlap`.
     """
 
+    kind = "Overlap"
+
     ticket: Job
     own: Job
 

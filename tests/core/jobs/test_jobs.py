@@ -6,7 +6,7 @@ from toys import jobs_of, same
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec
 from lth_core.jobs.branches import ConstantSign, InvertedMask, RandomMask, Reshuffled, ShuffledMask
-from lth_core.jobs.recipes import Found, Full, Init, Job, Pruned
+from lth_core.jobs.recipes import Found, Full, Init, Job, Pruned, Recipe
 from lth_core.masks import digest, masked, ones
 from lth_core.prune import prune
 from lth_core.prune.network import plain
@@ -42,6 +42,18 @@ def test_every_field_of_a_job_that_decides_its_result_enters_its_digest() -> Non
     assert len(digests) == len(CHANGES) + 1
     assert job(keep=(7,)).digest == job().digest
     assert job(keep=(7,)) == job(dense=job()) == job()
+
+
+def concrete(kind: type[Recipe]) -> list[type[Recipe]]:
+    below = kind.__subclasses__()
+    return [c for each in below for c in concrete(each)] if below else [kind]
+
+
+def test_every_recipe_has_a_kind_of_its_own_for_its_digest() -> None:
+    made = [c for c in concrete(Recipe) if c.__module__.startswith("lth_core.")]
+    kinds = [vars(c).get("kind") for c in made]
+    assert len(kinds) == len(set(kinds)) >= 13
+    assert all(kinds)
 
 
 def test_digest_of_every_recipe_covers_its_fields() -> None:

@@ -78,6 +78,8 @@ def test_order_of_asking_changes_no_value(searched: list[LevelResult]) -> None:
 class Noted(Measure):
     """Notes each time that it is taken; some of its numbers are none."""
 
+    kind = "Noted"
+
     job: Job
     times: list[int] = field(metadata=WHERE)
 

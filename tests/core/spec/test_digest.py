@@ -29,7 +29,7 @@ def plain_digest(recipe: Recipe) -> str:
         value = getattr(recipe, f.name)
         if not f.metadata.get("where"):
             parts[f.name] = plain_digest(value) if isinstance(value, Recipe) else describe(value)
-    return sha256({"schema": SCHEMA, "kind": type(recipe).__name__, **parts})
+    return sha256({"schema": SCHEMA, "kind": recipe.kind, **parts})
 
 
 def test_digests_of_specs_stay_what_they_are() -> None:
