@@ -37,6 +37,7 @@ from lth_core.spec import (
     canonical_json,
     describe,
     sha256,
+    with_implied,
 )
 from lth_core.store.decode import MISREAD, in_short, understood
 from lth_core.ticket_limits import (
@@ -207,10 +208,13 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
 
 
 def spec_from(said: Mapping[str, Any]) -> TicketSpec:
-    """A spec from what ``describe`` said of it."""
+    """A spec from its description, as ``describe`` gives it, perhaps by an older version."""
     parts = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec,
              "stability": StabilitySpec}  # fmt: skip
-    return TicketSpec(**{k: parts[k](**v) if k in parts else v for k, v in said.items()})
+    values = with_implied(TicketSpec, said)
+    given = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+    values |= {name: parts[name](**value) for name, value in given.items()}
+    return TicketSpec(**values)
 
 
 def pack(state: State, mask: Mask) -> dict[str, Tensor]:

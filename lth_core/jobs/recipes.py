@@ -70,7 +70,7 @@ class Recipe:
     def digest(self) -> str:
         """sha256 over everything that decides what this recipe makes."""
         parts: dict[str, str] = {}
-        for name in deciding(type(self)):  # type: ignore[arg-type]
+        for name in deciding(self):
             value = getattr(self, name)
             parts[name] = f'"{value.digest}"' if isinstance(value, Recipe) else said(value)
         return digest_of(self.kind, parts)

@@ -2,7 +2,8 @@
 
 A result is a pure function of its spec. ``digest`` is sha256 over canonical JSON of all fields
 (defaults too) and the schema version; a field marked ``WHERE`` says where things lie on this
-machine, not what they are, and stays out of it.
+machine, not what they are, and stays out of it. A field that was ``added_later`` stays out of it
+where it has the value that older code implied.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from lth_core.spec.data import Augment, DataSpec
 from lth_core.spec.digest import (
     SCHEMA,
     WHERE,
+    added_later,
     canonical_json,
     deciding,
     describe,
     digest_of,
     said,
     sha256,
+    with_implied,
 )
 from lth_core.spec.fields import STRICT, Checks
 from lth_core.spec.model import Initialization, ModelSpec
@@ -41,12 +44,14 @@ __all__ = [
     "StabilitySpec",
     "TicketSpec",
     "TrainSpec",
+    "added_later",
     "canonical_json",
     "deciding",
     "describe",
     "digest_of",
     "said",
     "sha256",
+    "with_implied",
 ]
 
 MOST_LEVELS = 1000
@@ -100,5 +105,5 @@ class TicketSpec(Checks):
 
     def digest(self) -> str:
         """sha256 of all that decides the result."""
-        parts = {name: said(getattr(self, name)) for name in deciding(TicketSpec)}
+        parts = {name: said(getattr(self, name)) for name in deciding(self)}
         return digest_of("ticket_spec", parts)

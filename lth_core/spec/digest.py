@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, get_type_hints
 
 from lth_core.spec.fields import Checks
 
@@ -16,6 +16,19 @@ SCHEMA = 4
 
 WHERE: dict[str, Any] = {"where": True}
 """Metadata of a field that says where things lie on this machine, not what they are."""
+
+
+def added_later(*, implied: object) -> dict[str, Any]:
+    """Metadata of a field that an older version of the code did not have.
+
+    A spec whose field has the implied value keeps the digest that it had before, so stored results
+    stay valid.
+
+    Args:
+        implied: the value at which today's code computes what the older code did; the default may
+            be another.
+    """
+    return {"implied": implied}
 
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -40,10 +53,38 @@ def digest_of(kind: str, parts: Mapping[str, str]) -> str:
     return hashlib.sha256(_joined(every).encode()).hexdigest()
 
 
+def deciding(spec: object) -> tuple[str, ...]:
+    """Names of a dataclass's fields that decide the result and enter its digest."""
+    names, implied = _deciding(type(spec))  # type: ignore[arg-type]
+    if not implied:
+        return names
+    return tuple(n for n in names if n not in implied or getattr(spec, n) != implied[n])
+
+
 @cache
-def deciding(kind: type) -> tuple[str, ...]:
-    """Names of a dataclass's fields that decide the result."""
-    return tuple(f.name for f in dataclasses.fields(kind) if not f.metadata.get("where"))
+def _deciding(kind: type) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Names of the fields that decide the result, and the implied values of those added later."""
+    fields = [f for f in dataclasses.fields(kind) if not f.metadata.get("where")]
+    implied = {f.name: f.metadata["implied"] for f in fields if "implied" in f.metadata}
+    return tuple(f.name for f in fields), implied
+
+
+def with_implied(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a stored spec, with those that the code which stored it implied.
+
+    Args:
+        kind: the spec's class; its parts are completed too.
+    """
+    hints, completed = _hints(kind), dict(values)
+    for name, value in values.items():
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(part := hints.get(name)):
+            completed[name] = with_implied(part, value)  # type: ignore[arg-type]
+    return {**_deciding(kind)[1], **completed}
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def said(value: object) -> str:
@@ -53,8 +94,7 @@ def said(value: object) -> str:
     try:
         return value._said
     except AttributeError:
-        names = deciding(type(value))  # type: ignore[arg-type]
-        text = _joined({name: said(getattr(value, name)) for name in names})
+        text = _joined({name: said(getattr(value, name)) for name in deciding(value)})
         value._set("_said", text)
         return text
 
@@ -68,7 +108,7 @@ def describe(spec: object) -> Any:
     if spec is None or isinstance(spec, (str, int, float)):
         return spec
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
-        return {name: describe(getattr(spec, name)) for name in deciding(type(spec))}
+        return {name: describe(getattr(spec, name)) for name in deciding(spec)}
     if isinstance(spec, dict):
         return {str(key): describe(value) for key, value in spec.items()}
     if isinstance(spec, (tuple, list)):

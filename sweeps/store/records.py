@@ -18,7 +18,7 @@ from lth_core.store.decode import check, read_entry, side_by_side
 from lth_core.train.training import Curves, Training
 from sweeps.plan.plan import Trial
 from sweeps.studies.pins import pins_to_json, study_pins
-from sweeps.studies.reader import parse_spec, spec_values
+from sweeps.studies.reader import parse_stored_spec, spec_values
 from sweeps.studies.schema import Study
 
 STUDIES, TRIALS, MASK = "studies", "trials", "mask.safetensors"
@@ -115,7 +115,7 @@ def searched_trials(store: Store, study: Study) -> list[Trial]:
         about = _said(entry)
         if about["study_digest"] != digest:
             return None
-        return Trial(about["fields"], parse_spec(about["spec"]))
+        return Trial(about["fields"], parse_stored_spec(about["spec"]))
 
     found = (read_entry(store, TRIALS, key, read) for key in store.digests(TRIALS))
     return [trial for trial in found if trial]

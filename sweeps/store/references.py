@@ -23,7 +23,7 @@ from lth_core.store.decode import check, side_by_side, understood
 from sweeps.plan.plan import Trial, make_plan
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.studies.pins import pins_from_json
-from sweeps.studies.reader import get_field, parse_spec, parse_study, set_field
+from sweeps.studies.reader import get_field, parse_stored_spec, parse_study, set_field
 
 Key = tuple[str, str]
 """Kind and digest of an entry."""
@@ -134,7 +134,7 @@ def _recorded(about: dict[str, Any] | LthError) -> Iterable[Trial]:
         raise about
     check(about["fields"], dict, "fields")
     check(about["spec"], dict, "spec")
-    return [Trial(about["fields"], parse_spec(about["spec"]))]
+    return [Trial(about["fields"], parse_stored_spec(about["spec"]))]
 
 
 def _read(store: Store, kind: str, keys: list[str]) -> Iterator[dict[str, Any] | LthError]:

@@ -13,7 +13,7 @@ from lth_core.store import existing_store
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
 from sweeps.store.records import every_trial
-from sweeps.studies.reader import parse_spec
+from sweeps.studies.reader import parse_stored_spec
 
 SHORTEST = 6
 """Characters of a digest that must be given."""
@@ -39,7 +39,7 @@ def export(store: str, digest: str, output: Path) -> Ticket:
         rule = f"must be the digest of one ticket in {store}, of which `lth ticket ls` tells"
         raise SpecError("DIGEST", rule, digest, sorted(hits))
     ((values, level, branch),) = hits.values()
-    spec, trainer = resolve(parse_spec(values)), Trainer(opened, frozen=True)
+    spec, trainer = resolve(parse_stored_spec(values)), Trainer(opened, frozen=True)
     job = list(levels(spec))[level][branch]
     ticket = trainer.ticket(spec, level, branch, job)
     ticket.save(output)

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from lth_core.errors import SpecError
-from lth_core.spec import TicketSpec
+from lth_core.spec import TicketSpec, with_implied
 from sweeps.studies.schema import Study
 from sweeps.studies.yaml_loader import load_yaml, read_yaml
 
@@ -58,6 +58,15 @@ def parse_spec(said: Mapping[str, Any]) -> TicketSpec:
     """
     spec: TicketSpec = _checked(_spec_adapter(), dict(said))
     return spec
+
+
+def parse_stored_spec(said: Mapping[str, Any]) -> TicketSpec:
+    """A spec from the plain values of a store's entry, which an older version may have written.
+
+    Raises:
+        SpecError: the first wrong field.
+    """
+    return parse_spec(with_implied(TicketSpec, said))
 
 
 def parse_part(part: str, said: Mapping[str, Any]) -> object:

@@ -3,7 +3,7 @@
 import dataclasses
 import pickle
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,15 @@ from toys import jobs_of
 
 from lth_core import DataSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.jobs.recipes import Recipe
-from lth_core.spec import SCHEMA, canonical_json, describe, said, sha256
+from lth_core.spec import (
+    SCHEMA,
+    added_later,
+    canonical_json,
+    describe,
+    said,
+    sha256,
+    with_implied,
+)
 
 LATE = TicketSpec(
     levels=2, rewind="7it", branches=("ticket", "reinit", "random_mask", "finetune", "lr_rewind")
@@ -84,3 +92,41 @@ def test_equal_specs_hash_alike_and_say_the_same() -> None:
         assert one == other
         assert hash(one) == hash(other)
         assert said(one) == said(other)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlurredData(DataSpec):
+    """DataSpec as a later version may have it: images may be blurred, and are by default."""
+
+    blur: float = field(default=1.0, metadata=added_later(implied=0.0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaterSpec(TicketSpec):
+    """TicketSpec of that version."""
+
+    data: BlurredData = field(default_factory=BlurredData)
+
+
+def test_added_field_with_the_implied_value_leaves_every_digest_as_it_was() -> None:
+    later = replace(LATE, data=BlurredData(blur=0))
+    assert later.digest() == LATE.digest()
+    for ours, theirs in zip(jobs_of(LATE), jobs_of(later), strict=True):
+        assert {name: job.digest for name, job in ours.items()} == {
+            name: job.digest for name, job in theirs.items()
+        }
+
+
+def test_added_field_with_another_value_is_another_spec_and_another_training() -> None:
+    later = replace(LATE, data=BlurredData())
+    assert later.digest() != LATE.digest()
+    assert jobs_of(later)[0]["dense"].digest != jobs_of(LATE)[0]["dense"].digest
+    assert describe(later)["data"]["blur"] == 1.0
+
+
+def test_stored_spec_without_an_added_field_has_the_implied_value_not_the_default() -> None:
+    stored = {"levels": 2, "data": {"name": "digits"}}
+    assert with_implied(LaterSpec, stored) == {
+        "levels": 2, "data": {"name": "digits", "blur": 0.0}
+    }  # fmt: skip
+    assert with_implied(LaterSpec, {"data": {"blur": 2.0}}) == {"data": {"blur": 2.0}}
