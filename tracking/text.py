@@ -1,15 +1,15 @@
-"""How numbers are worded in reports, tables and figures."""
+"""Texts of numbers in reports, tables and figures."""
 
 from __future__ import annotations
 
 from lth_core.analysis.verdict import Summary
 
 MISSING = "\N{EN DASH}"
-"""In place of a number that there is none of."""
+"""Shown in place of a missing number."""
 
 
 def accuracy_text(summary: Summary) -> str:
-    """In percent: mean, and half of the 95% interval."""
+    """Mean in percent, and half of the 95% interval."""
     mean = f"{100 * summary.mean:.2f}"
     if summary.high is None:
         return mean
@@ -18,10 +18,10 @@ def accuracy_text(summary: Summary) -> str:
 
 
 def density_text(share: float) -> str:
-    """In percent, three digits: 0.0352 is `3.52%`."""
+    """Density in percent, three digits: 0.0352 is `3.52%`."""
     return f"{100 * share:.3g}%"
 
 
 def count(n: int, noun: str) -> str:
-    """`1 seed`, `2 seeds`."""
+    """Number with its noun: `1 seed`, `2 seeds`."""
     return f"{n} {noun}{'s' * (n != 1)}"

@@ -10,13 +10,17 @@ from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Record
 from lth_core.analysis.rewinds import STABLE_BELOW
-from tracking.figures.branches import accuracy, early_stop
-from tracking.figures.drawing import CurvesOf
+from tracking.figures.accuracy import accuracy
+from tracking.figures.drawing.lines import CurvesOf
+from tracking.figures.early_stop import early_stop
+from tracking.figures.layer_density import layer_density
+from tracking.figures.learning_curves import learning_curves
 from tracking.figures.methods import by_method
-from tracking.figures.networks import layer_density, learning_curves
 from tracking.figures.overlap import overlap
 from tracking.figures.predictors import predictors
-from tracking.figures.rewinds import rewind, rewind_travel, stability
+from tracking.figures.rewind import rewind
+from tracking.figures.rewind_travel import rewind_travel
+from tracking.figures.stability import stability
 from tracking.figures.travel import travel
 from tracking.figures.width import width
 
@@ -25,10 +29,10 @@ __all__ = ["FIGURES", "Chart", "CurvesOf", "figures"]
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A figure with its words; the caption says what is drawn and what to look for."""
+    """A figure's function, title and caption; the caption says what is drawn and how to read it."""
 
     draw: Callable[[Sequence[Record], Sequence[str], CurvesOf], Figure | None]
-    """None where the records have nothing of the kind."""
+    """From records, axes and curves to the figure; None where the records do not have its data."""
     title: str
     caption: str
 
@@ -36,111 +40,117 @@ class Chart:
 FIGURES = {
     "methods": Chart(
         by_method,
-        "Ways to a sparse network",
-        "Mean final test accuracy over seeds of every way, from dense at the left to sparse at "
-        "the right; the dashed line is the dense run. Colours are families: what prunes before, "
-        "during or after training, or never trains. A method's dashes are other ways to retrain "
-        "what it found. Intervals, where not drawn, are in the table. The accuracy axis is "
-        "logarithmic in the error: 99 lies as far above 98 as 80 above 60.",
+        "Accuracy of all methods",
+        "Mean final test accuracy over seeds of each method, against density from dense at the "
+        "left to sparse at the right. The dashed line is the dense run. Colours are families: "
+        "methods that prune before, during or after training, or that train no weights. Dashed "
+        "lines are other ways to retrain the mask that a method found. With many methods intervals "
+        "are left out; the table has them. The accuracy axis is logarithmic in the error: 99 lies "
+        "as far above 98 as 80 above 60.",
     ),
     "accuracy": Chart(
         accuracy,
         "Accuracy against density",
-        "Mean final test accuracy over seeds while weights are pruned, from dense at the left to "
-        "sparse at the right. Where the ticket stays with the dense run and reinit falls behind, "
-        "it is the initial weights that matter, not the structure alone. Bands are 95% "
-        "t-intervals, cut where they would dwarf the lines. The accuracy axis is logarithmic in "
-        "the error: 99 lies as far above 98 as 80 above 60.",
+        "Mean final test accuracy over seeds, against density from dense at the left to sparse at "
+        "the right. Where the ticket stays near the dense run and reinit falls below it, the "
+        "initial weights matter, not only the structure. Bands are 95% t-intervals; wide ones are "
+        "cut. The accuracy axis is logarithmic in the error: 99 lies as far above 98 as 80 above "
+        "60.",
     ),
     "width": Chart(
         width,
-        "How wide a network must be",
-        "Mean final test accuracy of the best ticket, over all densities, less that of the dense "
-        "run of the same seed, against the width multiplier; one line a depth. Where a line "
-        "reaches the dashed one, the best ticket is as good as the dense run; the dotted one, "
-        "where a study names a tolerance, is what still matches. The best of several densities is "
-        "a little lucky. Bands are 95% t-intervals.",
+        "Best ticket against network width",
+        "Mean final test accuracy of the best ticket over all densities, less that of the dense "
+        "run of the same seed, against the width multiplier; one line a depth. On the dashed line "
+        "the best ticket is as good as the dense run. The dotted line, drawn where the study sets "
+        "a tolerance, is the lowest difference that still matches. Choosing the best of several "
+        "densities raises the difference a little by chance. Bands are 95% t-intervals.",
     ),
     "rewind": Chart(
         rewind,
         "Accuracy against the rewind point",
-        "Mean final test accuracy over seeds of what starts from the dense run's weights at a "
-        "step, a panel a density. Far to the left a ticket may start too early to match; far to "
-        "the right too few steps are left to train it. Rewound to the end, it is pruned and not "
-        "trained at all. The dashed line is the dense run. Bands are 95% t-intervals, cut where "
-        "they would dwarf the lines. The accuracy axis is logarithmic in the error.",
+        "Mean final test accuracy over seeds of networks that start from the dense run's weights "
+        "at a step, one panel a density. At the left a ticket may start too early to match. At "
+        "the right too few steps are left to train it; rewound to the last step it is pruned and "
+        "not trained. The dashed line is the dense run. Bands are 95% t-intervals; wide ones are "
+        "cut. The accuracy axis is logarithmic in the error.",
     ),
     "stability": Chart(
         stability,
         "Stability against the rewind point",
         "Two copies are trained from one state under different data orders, and the error is "
-        "followed on the straight line between their ends. Drawn is its highest rise above the "
-        "mean of the two ends: of the dense run from the rewind point, and of the tickets rewound "
-        "to it. Below the dashed line the noise of data order takes training nowhere else. Late "
-        "in training there are no steps left to part in. Bands are 95% t-intervals, cut where "
-        "they would dwarf the lines.",
+        "measured on the straight line between their final weights. The barrier is its highest "
+        "rise above the mean of the two ends; shown for the dense run from the rewind point and "
+        "for the tickets rewound to it. Below the dashed line training is stable: data order does "
+        "not change its outcome. Late rewind points leave few steps in which copies can differ. "
+        "Bands are 95% t-intervals; wide ones are cut.",
     ),
     "predictors": Chart(
         predictors,
-        "What foretells a good rewind point",
-        "Spearman's rank correlation over rewind points of what is known there with the final "
-        "test accuracy of the ticket rewound there, one value a seed: mean and 95% t-interval, cut "
-        "where correlations end. The further from the dashed line, on whichever side, the "
-        "better. Rewinding very late leaves no steps to train, so over all points accuracy rises "
-        "and then falls; filled points therefore count rewind points only up to the best one, and "
-        "at least three, the best being chosen on the other seeds. What rises or falls with "
-        "the step alone ranks the points just as the step itself does, which costs nothing. Three "
-        "points rank in six ways: seeds often agree, and an interval without width proves little.",
+        "Which predictors correlate with ticket accuracy",
+        "Spearman's rank correlation over rewind points, between a number that is known at the "
+        "rewind point and the final test accuracy of the ticket rewound there, one value a seed: "
+        "mean and 95% t-interval, cut at -1 and 1. A predictor is better the further it is from "
+        "the dashed line, on either side. Late rewind points leave no steps to train, so over all "
+        "points accuracy rises and then falls. Filled points therefore count only rewind points "
+        "up to the best one, which is chosen on the other seeds, and at least three. A number "
+        "that rises or falls with the step ranks the points as the step itself does, which costs "
+        "nothing to know. Three points have only six rank orders: seeds often agree, so an "
+        "interval without width is weak evidence.",
     ),
     "rewind_travel": Chart(
         rewind_travel,
-        "How far tickets travel",
-        "Mean distance of the kept weights from the rewind point, where the ticket's training "
-        "starts, to its end: how much is left to learn. Bands are 95% t-intervals, cut where they "
-        "would dwarf the lines.",
+        "Distance travelled against the rewind point",
+        "Mean distance of the kept weights between the rewind point, where the ticket's training "
+        "starts, and its end. Bands are 95% t-intervals; wide ones are cut.",
     ),
     "early_stop": Chart(
         early_stop,
         "Early-stop step against density",
         "Mean step of the lowest validation loss, counted from the start of the dense run's "
-        "schedule: lower is faster. Bands are 95% t-intervals, cut where they would dwarf the "
-        "lines.",
+        "schedule; lower is faster. Bands are 95% t-intervals; wide ones are cut.",
     ),
     "travel": Chart(
         travel,
-        "How far weights travel",
-        "Mean distance from initialization to the end of the dense run: of the weights that a "
-        "ticket keeps, and of those that it prunes. Winning-ticket weights have been found to "
-        "move further. With several methods, the ratio of the two: above the dashed line, kept "
-        "weights move further. Bands are 95% t-intervals.",
+        "Distance travelled against density",
+        "Mean distance of weights between initialization and the end of the dense run: of those "
+        "that a ticket keeps and of those that it prunes. Published studies report that the kept "
+        "weights move further. With several methods the ratio of the two is drawn; above the "
+        "dashed line the kept weights move further. Bands are 95% t-intervals.",
     ),
     "overlap": Chart(
         overlap,
         "Mask overlap",
-        "Weights that two tickets both keep, as a share of those that either keeps (Jaccard). "
-        "Tickets of different seeds, drawn against density, lie above the dashed line where they "
-        "have more in common than masks with the same layer counts have by chance. Of several "
-        "methods, each pair at one level: large, the overlap at the same seed, and on the "
-        "diagonal that between seeds; small below it, the chance level; both in percent.",
+        "Weights that both of two tickets keep, as a share of those that either keeps (Jaccard). "
+        "With one method: tickets of different seeds, against density; above the dashed line they "
+        "overlap more than random masks with the same layer counts. With several methods: each "
+        "pair at one level. The large number is the overlap at the same seed, on the diagonal the "
+        "overlap between seeds; the small number is the chance level; both in percent.",
     ),
     "learning_curves": Chart(
         learning_curves,
         "Learning curves",
-        "Mean test accuracy over seeds during training: the dense run (darkest) and the tickets "
-        "of a few levels, the paler the sparser.",
+        "Mean test accuracy over seeds during training, of the dense run (darkest) and of the "
+        "tickets of a few levels; the sparser, the paler.",
     ),
     "layer_density": Chart(
         layer_density,
-        "Density layer by layer",
-        "Where the ticket keeps its weights: a layer above the dashed diagonal keeps a larger "
-        "share than the network as a whole. A line that ends early is a layer with none left.",
+        "Density by layer",
+        "Density of each layer of the ticket, against density. A layer above the dashed diagonal "
+        "keeps a larger share than the whole network. A line ends where its layer has no weights "
+        "left.",
     ),
 }
 """The report's figures by file name, in the report's order."""
 
 
 def figures(stable_below: float = STABLE_BELOW, tolerance: float | None = None) -> dict[str, Chart]:
-    """The same, with another barrier that counts as stable, and what still matches; fractions."""
+    """`FIGURES` with the study's own thresholds.
+
+    Args:
+        stable_below: barrier, in error as a fraction, below which training is stable.
+        tolerance: accuracy below dense, as a fraction, that still matches.
+    """
     return {
         **FIGURES,
         "stability": replace(

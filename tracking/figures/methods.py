@@ -1,37 +1,31 @@
-"""Ways to a sparse network, all on one axis: accuracy against density."""
+"""Accuracy of all methods against density."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import Cell, Point, Record, methods, open_cells
-from lth_core.analysis.families import Way, families, ways
+from lth_core.analysis.cells import Cell, Record, methods, open_cells
+from lth_core.analysis.families import ways
 from lth_core.analysis.rewinds import rewind_cells
-from tracking.figures.drawing import ACCURACY, DENSE, REMAINING, CurvesOf, draw_line
-from tracking.figures.panels import (
-    Panel,
+from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf, draw_ways, grouped
+from tracking.figures.drawing.panels import (
     accuracy_scale,
-    density_scale,
     limits,
     panels,
     side_legend,
     stretch,
     unstretch,
 )
-from tracking.figures.styles import way_styles
-
-MOST_BANDS = 6
-"""Ways in a panel beyond which intervals would hide the lines."""
+from tracking.figures.drawing.styles import DENSE
 
 
 def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
-    """Mean final test accuracy (%) of each way against density (%).
+    """Mean final test accuracy (%) of each method against density (%).
 
-    None for a single way; nor are retrainings of one method looked at here where the rewind point
-    is what the study is about.
+    None for a single method without retrainings. None too for the retrainings of one method in a
+    study of rewind points, which has figures of its own.
     """
     found = ways(records)
     if len(found) < 2 or (len(methods(records)) < 2 and rewind_cells(records, axes)):
@@ -51,31 +45,7 @@ def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) 
 
 
 def dense_means(cell: Cell) -> list[float]:
-    """Mean final test accuracies (%) of the cell's dense runs, which methods mostly share."""
+    """Mean final test accuracies (%) of the cell's dense runs; most methods share one run."""
     named = methods(cell.records)
     series = [cell.found_by(name).series("dense", "final_test_accuracy", 100) for name in named]
     return sorted({round(points[0].value.mean, 9) for points in series if points})
-
-
-def draw_ways(
-    drawn: Sequence[tuple[Panel, Cell]], found: Sequence[Way], key: str, scale: float = 1
-) -> tuple[dict[Way, Any], list[Point]]:
-    """Draw a number of each way in each panel; returns a line of each, and all that is drawn."""
-    styles, handles, shown = way_styles(found), dict[Way, Any](), list[Point]()
-    for panel, cell in drawn:
-        for way in found:
-            if points := way.series(cell, key, scale):
-                line = draw_line(panel, points, band=len(found) <= MOST_BANDS, **styles[way])
-                handles.setdefault(way, line)
-                shown += points
-    if shown:
-        density_scale(drawn[0][0], 100 * min(point.density for point in shown))
-    return {way: handles[way] for way in found if way in handles}, shown
-
-
-def grouped(handles: Mapping[Way, Any]) -> dict[str, dict[str, Any]]:
-    """Lines by the names of family and way, for the legend."""
-    return {
-        family: {way.name: handles[way] for way in group}
-        for family, group in families(list(handles)).items()
-    }

@@ -1,4 +1,4 @@
-"""How much tickets have in common, beside what masks of the same layer counts share by chance."""
+"""Overlap of tickets' masks, beside the overlap of random masks with the same layer counts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from matplotlib.ticker import PercentFormatter
 from lth_core.analysis.cells import Record, cells, methods
 from lth_core.analysis.families import Way, ways
 from lth_core.analysis.rewinds import axes_that_matter
-from tracking.figures.drawing import REMAINING, CurvesOf, draw_line
-from tracking.figures.panels import (
+from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line
+from tracking.figures.drawing.panels import (
     FAINT,
     INK,
     SHADES,
@@ -29,10 +29,10 @@ from tracking.figures.panels import (
     panels,
     plain,
 )
-from tracking.figures.styles import way_styles
+from tracking.figures.drawing.styles import way_styles
 
-TELLING = 0.2
-"""Density of the level at which methods are compared: sparse, and few have collapsed."""
+COMPARED_AT = 0.2
+"""Density near which methods are compared: sparse, and few networks have collapsed."""
 OVERLAP = "Mask overlap (Jaccard, %)"
 LINES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "overlap_seeds": ("between seeds", "#0072b2", {"marker": "o"}),
@@ -40,13 +40,13 @@ LINES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 Pairs = dict[tuple[str, str], tuple[float, float]]
-"""Overlap and the level of chance, in percent, by two names of methods."""
+"""Overlap and its chance level, in percent, by the names of two methods."""
 
 
 def overlap(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
     """Overlap (%) of methods with each other at one level, or of seeds against density.
 
-    None where no two masks could be compared.
+    None where the records have no overlaps.
     """
     tickets = [record for record in records if record["branch"] == "ticket"]
     if len(methods(records)) > 1:
@@ -70,17 +70,17 @@ def _between_seeds(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
     return figure
 
 
-def telling_level(tickets: Sequence[Record]) -> int | None:
-    """The level whose tickets' mean density is nearest to `TELLING`; None where there is none."""
+def compared_level(tickets: Sequence[Record]) -> int | None:
+    """Level whose tickets' mean density is nearest to `COMPARED_AT`; None where there is none."""
     densities: dict[int, list[float]] = defaultdict(list)
     for ticket in tickets:
         if ticket.get("overlap_methods") and ticket["density"] > 0:
             densities[ticket["level"]].append(ticket["density"])
-    return min(densities, key=lambda n: abs(log(fmean(densities[n]) / TELLING)), default=None)
+    return min(densities, key=lambda n: abs(log(fmean(densities[n]) / COMPARED_AT)), default=None)
 
 
 def pairs(tickets: Sequence[Record]) -> Pairs:
-    """Means over all tickets: of a method with another, and, with itself, between seeds."""
+    """Means over all tickets: of a method with another, and of a method with itself over seeds."""
     found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for ticket in tickets:
         method, by_chance = ticket["method"], ticket.get("overlap_methods_chance") or {}
@@ -89,13 +89,13 @@ def pairs(tickets: Sequence[Record]) -> Pairs:
         if ticket.get("overlap_seeds") is not None:
             found[method, method].append((ticket["overlap_seeds"], ticket["overlap_seeds_chance"]))
     return {
-        names: (100 * fmean(share for share, _ in said), 100 * fmean(c for _, c in said))
-        for names, said in found.items()
+        names: (100 * fmean(share for share, _ in both), 100 * fmean(c for _, c in both))
+        for names, both in found.items()
     }
 
 
 def _between_methods(tickets: Sequence[Record]) -> Figure | None:
-    level = telling_level(tickets)
+    level = compared_level(tickets)
     if level is None:
         return None
     tickets = [ticket for ticket in tickets if ticket["level"] == level]
@@ -118,17 +118,17 @@ def _between_methods(tickets: Sequence[Record]) -> Figure | None:
 
 
 def _draw_pair(
-    panel: Panel, at: tuple[int, int], said: tuple[float, float] | None, norm: Normalize
+    panel: Panel, at: tuple[int, int], shares: tuple[float, float] | None, norm: Normalize
 ) -> None:
     column, row = at
     corner = (column - 0.48, row - 0.48)
-    color = SHADES(norm(said[0])) if said else "#f2f2f2"
+    color = SHADES(norm(shares[0])) if shares else "#f2f2f2"
     panel.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=color, linewidth=0))
-    if said:
-        ink = "white" if norm(said[0]) > 0.45 else INK
+    if shares:
+        ink = "white" if norm(shares[0]) > 0.45 else INK
         style: dict[str, Any] = {"ha": "center", "va": "center", "color": ink}
-        panel.text(column, row - 0.14, f"{said[0]:.0f}", fontsize=10, **style)
-        panel.text(column, row + 0.27, f"{said[1]:.0f}", fontsize=7, **style)
+        panel.text(column, row - 0.14, f"{shares[0]:.0f}", fontsize=10, **style)
+        panel.text(column, row + 0.27, f"{shares[1]:.0f}", fontsize=7, **style)
 
 
 def _name_sides(panel: Panel, found: Sequence[Way]) -> None:

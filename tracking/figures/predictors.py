@@ -1,4 +1,4 @@
-"""How well what is known of a rewind point foretells its ticket."""
+"""Correlation of predictors with ticket accuracy, over rewind points."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lth_core.analysis.cells import Record
 from lth_core.analysis.prediction import Foretold, foretold
 from lth_core.analysis.rewinds import rewind_cells
 from lth_core.analysis.verdict import Summary
-from tracking.figures.drawing import CurvesOf
-from tracking.figures.panels import FAINT, Panel, by_level, legend, panels
+from tracking.figures.drawing.lines import CurvesOf
+from tracking.figures.drawing.panels import FAINT, Panel, by_level, legend, panels
 
 CORRELATION = "Rank correlation with the ticket's accuracy, over rewind points"
 LOOKS: dict[str, dict[str, Any]] = {
@@ -29,7 +29,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
     """Spearman's correlation of each predictor with final test accuracy, a panel a level.
 
-    None where a study has not several rewind points, or nothing was taken there.
+    None where a study has only one rewind point, or the records lack all predictors.
     """
     cells = rewind_cells(records, axes)
     said = {id(cell): foretold(cell) for cell in cells}
@@ -58,7 +58,7 @@ def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
 def _draw(
     panel: Panel, found: Sequence[Foretold], names: Sequence[str], handles: dict[str, Any]
 ) -> None:
-    """Both correlations of each predictor, one above the other in its row."""
+    """Draw both correlations of each predictor, one above the other in its row."""
     for told in found:
         row = names.index(told.predictor.name)
         both = zip(LOOKS.items(), (told.to_best, told.over_all), (-0.14, 0.2), strict=True)
@@ -68,7 +68,7 @@ def _draw(
 
 
 def _draw_value(panel: Panel, value: Summary, y: float, look: dict[str, Any]) -> Any:
-    """A mean with its interval, as far as correlations go."""
+    """Draw a mean with its interval, cut at -1 and 1."""
     if value.low is not None and value.high is not None:
         ends = [max(value.low, -1), min(value.high, 1)]
         panel.plot(ends, [y, y], color=look["color"], linewidth=1.4, solid_capstyle="butt")

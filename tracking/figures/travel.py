@@ -1,4 +1,4 @@
-"""How far the dense run moves the weights that a ticket keeps, and those that it prunes."""
+"""Distance that the dense run moves the weights that a ticket keeps, and those that it prunes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from matplotlib.ticker import LogLocator, NullLocator
 from lth_core.analysis.cells import Record, cells, methods, open_cells
 from lth_core.analysis.families import ways
 from lth_core.analysis.rewinds import axes_that_matter
-from tracking.figures.drawing import REMAINING, CurvesOf, draw_line
-from tracking.figures.methods import draw_ways, grouped
-from tracking.figures.panels import FAINT, density_scale, legend, limits, panels, side_legend
+from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line, draw_ways, grouped
+from tracking.figures.drawing.panels import (
+    FAINT,
+    bounds_of,
+    density_scale,
+    legend,
+    limits,
+    panels,
+    side_legend,
+)
 
 TRAVEL = "Mean distance from initialization"
 RATIO = "Distance moved, kept over pruned (log scale)"
@@ -24,9 +31,9 @@ SIDES = {
 
 
 def travel(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
-    """Mean distance (absolute, of weights) of both sides against density (%), or their ratio.
+    """Mean distance (absolute, of weights) of kept and of pruned weights against density (%).
 
-    The ratio, one line a method, where there are several; None where nothing was measured.
+    With several methods their ratio, one line a method. None where the records lack the distances.
     """
     tickets = [
         {**record, "travel_ratio": record["travel_inside"] / record["travel_outside"]}
@@ -51,8 +58,7 @@ def _sides(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
             points = [point for point in cell.series("ticket", key) if point.density > 0]
             handles[name] = draw_line(panel, points, color, marker)
             reached += [point.value.mean for point in points]
-            values = [point.value for point in points]
-            bounds += [(v.low, v.high) for v in values if v.low is not None and v.high is not None]
+            bounds += bounds_of([point.value for point in points])
     density_scale(drawn[0][0], 100 * min(ticket["density"] for ticket in tickets))
     drawn[0][0].set_ylim(0, limits(reached, bounds)[1])
     legend(figure, handles)

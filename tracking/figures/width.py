@@ -1,4 +1,4 @@
-"""How near the best ticket of a network comes to the dense run, as the network gets wider."""
+"""Accuracy of the best ticket less the dense run's, against the network's width."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from lth_core.analysis.cells import Cell, Record, cells
 from lth_core.analysis.verdict import Summary, summarize
-from tracking.figures.drawing import CurvesOf
-from tracking.figures.panels import FAINT, SHADES, legend, limits, panels
+from tracking.figures.drawing.lines import CurvesOf
+from tracking.figures.drawing.panels import FAINT, SHADES, legend, limits, panels
 
 WIDTH, DEPTH = "model.width", "model.depth"
 GAP = "Best ticket less dense (points)"
@@ -23,12 +23,12 @@ def width(
     curves: CurvesOf,
     tolerance: float | None = None,
 ) -> Figure | None:
-    """The best ticket's mean accuracy less the dense run's, in points, against width.
+    """Mean accuracy of the best ticket less the dense run's, in points, against width.
 
-    One line a depth, panels by the other axes; None where a study has not several widths.
+    One line a depth, a panel a cell of the other axes; None where a study has only one width.
 
     Args:
-        tolerance: below dense that still matches, a fraction, to be marked.
+        tolerance: margin below dense that still matches, a fraction, at which a line is drawn.
     """
     if WIDTH not in axes or len({record[WIDTH] for record in records}) < 2:
         return None
@@ -71,7 +71,7 @@ def width(
 
 
 def best_gap(cell: Cell) -> Summary | None:
-    """Of the level with the highest mean: final test accuracy less the same seed's dense one."""
+    """Final test accuracy less the same seed's dense one, at the level with the highest mean."""
     dense = {r["seed"]: r["final_test_accuracy"] for rows in cell.levels("dense").values()
              for r in rows}  # fmt: skip
     gaps = [

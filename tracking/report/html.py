@@ -1,4 +1,4 @@
-"""The report: all there is to see of a study as one HTML file, and its verdicts in a line each."""
+"""The report of a study as one HTML file, and a one-line verdict of each cell."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from lth_core.store.folder import FolderFiles
 from tracking.figures import CurvesOf, figures
 from tracking.report.method_table import method_tables
 from tracking.report.rewind_table import predictor_tables, rewind_tables
-from tracking.report.verdict_table import NOTHING, sections
+from tracking.report.verdict_table import NO_RECORDS, sections
 from tracking.text import count, density_text
 
 
 def headlines(
     records: Sequence[Record], axes: Sequence[str], tolerance: float | None = None
 ) -> list[str]:
-    """A line for each cell: its sparsest matching ticket, and whether that beats reinit.
+    """One line a cell: its sparsest matching ticket, and whether that is better than reinit.
 
     Args:
         records: as `lth_core.results.record`, with every axis by its dotted name.
-        axes: dotted names of the study's axes; those but `seed` make a cell.
-        tolerance: accuracy below dense that still matches; None: as `lth_core.verdict` says.
+        axes: dotted names of the study's axes; a cell is a value of each but `seed`.
+        tolerance: accuracy below dense, as a fraction, that still matches; None: the default of
+            `lth_core.analysis.verdict`.
     """
     records = settled_methods(records, axes)
     return [section.headline for section in sections(records, axes, tolerance)]
@@ -48,16 +49,16 @@ def write_report(
     stable_below: float = STABLE_BELOW,
     incomplete: str = "",
 ) -> Path:
-    """Write one HTML file in need of no other, and figures/NAME.png and .pdf beside it.
+    """Write one self-contained HTML file, and figures/NAME.png and .pdf beside it.
 
     Args:
-        file: its folder is made where it is missing; what is there is replaced, file by file.
+        file: its folder is made where it is missing; existing files are replaced one by one.
         study: the study's name.
         records, axes, tolerance: as in `headlines`.
         curves: from a record's `training_digest` to its learning curves.
-        about: how it was run, shown as it is: versions, machine, command, ...
+        about: how the study was run, by name: versions, machine, command, ...
         stable_below: barrier, in error as a fraction, below which training is stable.
-        incomplete: what is missing of the study, in sentences; empty where nothing is.
+        incomplete: sentences that say which records are missing; empty where none are.
 
     Returns:
         The file's absolute path.
@@ -107,23 +108,24 @@ def _templates() -> Environment:
 
 
 def _rendered(figure: Figure) -> tuple[bytes, bytes]:
-    """A figure as PNG and PDF; the same figure gives the same bytes."""
+    """PNG and PDF of a figure; equal figures give equal bytes."""
     png, pdf = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    figure.set_layout_engine(None)  # it is laid out: once more would take as long as drawing
+    figure.set_layout_engine(None)  # the PNG laid it out; a second layout takes as long as drawing
     with rc_context({"pdf.fonttype": 42}):  # fonts that journals accept
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return png.getvalue(), pdf.getvalue()
 
 
 def _scope(records: Sequence[Record], axes: Sequence[str]) -> str:
+    """Counts of trials, cells, seeds and methods, and the lowest density."""
     if not records:
-        return NOTHING
+        return NO_RECORDS
     trials = len({record["trial"] for record in records})
     seeds = len({record["seed"] for record in records})
     density = min(record["density"] for record in records)
     found = len(cells(records, axes))
-    ways = len(methods(records))
+    named = len(methods(records))
     counts = [count(trials, "trial"), count(found, "cell"), count(seeds, "seed")]
-    counts += [count(ways, "method")] * (ways > 1)
+    counts += [count(named, "method")] * (named > 1)
     return f"{', '.join(counts)}; down to {density_text(density)} of the weights."

@@ -1,4 +1,4 @@
-"""Methods against density, in words: one table that the terminal and the HTML report both show."""
+"""Accuracy of methods by density as text: a table for the terminal and the HTML report."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tracking.text import accuracy_text, density_text
 
 MOST_COLUMNS = 8
 SAME = 1.06
-"""Densities within this factor share a column: layers round differently from method to method."""
+"""Densities within this factor share a column: rounding by layer differs between methods."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A way at a density."""
+    """A method at a density."""
 
     accuracy: str
-    """In percent: mean over seeds, and half of the 95% interval."""
+    """Mean over seeds in percent, and half of the 95% interval."""
     best: bool
-    """Whether no other way has a higher mean in the column."""
+    """Whether the mean is the highest of its column."""
     verdict: str
-    """As `lth_core.verdict` has it; empty at levels without a dense run to compare with."""
+    """As in `Verdict.verdict`; empty at levels without a dense run to compare with."""
     collapsed: bool
     """Whether a layer has no weights left, in any replicate."""
     short: bool
@@ -34,16 +34,16 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class MethodTable:
-    """What the ways reach, in one cell of the axes that no method determines."""
+    """Accuracies of the methods, in one cell of the axes that no method determines."""
 
     label: str
-    """The cell's; empty where there is one."""
+    """The cell's label; empty where there is only one cell."""
     dense: list[str]
-    """Accuracies of the dense runs, mostly one."""
+    """Accuracies of the dense runs; most methods share one run."""
     densities: list[str]
-    """The columns', falling."""
+    """Densities of the columns, falling."""
     groups: dict[str, dict[str, list[Mark | None]]]
-    """By family and way: a mark a column, None where the way was not swept there."""
+    """By family and method: a mark a column, None where the method has no record there."""
 
 
 def method_tables(
@@ -52,11 +52,11 @@ def method_tables(
     tolerance: float | None,
     most: int = MOST_COLUMNS,
 ) -> list[MethodTable]:
-    """A table for each cell of the axes that no method determines; none for a single method.
+    """One table a cell of the axes that no method determines; none for a single method.
 
     Args:
         records, axes, tolerance: as in `tracking.report.html.headlines`.
-        most: columns; of more densities, telling ones are shown.
+        most: columns; of more densities, some are chosen as in `columns`.
     """
     if len(methods(records)) < 2:
         return []
@@ -65,9 +65,10 @@ def method_tables(
 
 
 def columns(lines: Sequence[Sequence[float]], most: int) -> list[list[float]]:
-    """Densities of all lines in columns of about equal ones, falling, ``most`` of them at most.
+    """At most ``most`` columns, falling, each of densities that are about equal.
 
-    Those that many lines have are the telling ones, spread evenly, the ends among them.
+    Of more, those that at least half of the lines have are chosen from, evenly spread, both ends
+    included.
     """
     found: list[list[float]] = []
     for density in sorted((d for line in lines for d in line), reverse=True):
@@ -105,7 +106,7 @@ def _table(cell: Cell, found: Sequence[Way], tolerance: float | None, most: int)
 
 
 def _nearest(points: Iterable[Point], column: Sequence[float]) -> Point | None:
-    """The point in a column, nearest to its middle where there are several."""
+    """Point in a column; of several, the one nearest to the column's mean."""
     inside = [point for point in points if column[-1] <= point.density <= column[0]]
     return min(inside, key=lambda point: abs(point.density - fmean(column)), default=None)
 
@@ -118,7 +119,7 @@ def _row(
     tolerance: float | None,
 ) -> list[Mark | None]:
     own = cell.found_by(way.method)
-    # A retraining is held against the dense run as its ticket is.
+    # A retraining is compared with the dense run as its ticket is.
     others = ("dense", "reinit") if way.branch == "ticket" else ("dense",)
     rows = [{**r, "branch": "ticket"} for r in own.records if r["branch"] == way.branch]
     rows += [dict(r) for r in own.records if r["branch"] in others]
@@ -139,7 +140,7 @@ def _row(
 
 
 def _dense(cell: Cell) -> list[str]:
-    """Of the methods' dense runs, those that differ."""
+    """Different accuracies among the methods' dense runs."""
     named = methods(cell.records)
     series = [cell.found_by(name).series("dense", "final_test_accuracy") for name in named]
     return list(dict.fromkeys(accuracy_text(points[0].value) for points in series if points))

@@ -1,4 +1,4 @@
-"""Rewind points against density, in words: tables that terminal and HTML report both show."""
+"""Results by rewind point and density as text: tables for the terminal and the HTML report."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MOST_COLUMNS = 8
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """How far the error rises between two copies of a run."""
+    """Barrier between two copies of a run."""
 
     points: str
-    """Of test error: mean over seeds, and half of the 95% interval."""
+    """Rise of test error in points: mean over seeds, and half of the 95% interval."""
     stable: bool
     """Whether the mean lies below the threshold."""
 
@@ -37,9 +37,9 @@ class RewindMark:
     """The ticket of a rewind point at a density."""
 
     accuracy: str
-    """In percent: mean over seeds, and half of the 95% interval."""
+    """Mean over seeds in percent, and half of the 95% interval."""
     verdict: str
-    """As `lth_core.verdict` has it; empty without a dense run to compare with."""
+    """As in `Verdict.verdict`; empty without a dense run to compare with."""
     collapsed: bool
     """Whether a layer has no weights left, in any replicate."""
     short: bool
@@ -52,7 +52,7 @@ class RewindRow:
     """A rewind point."""
 
     point: str
-    """As the study spells it."""
+    """The point as it is spelled in the study."""
     step: int
     dense: Barrier | None
     marks: list[RewindMark | None]
@@ -61,35 +61,35 @@ class RewindRow:
 
 @dataclass(frozen=True, slots=True)
 class RewindTable:
-    """What rewinding to each point gives, in one cell of the other axes."""
+    """Results of rewinding to each point, in one cell of the other axes."""
 
     label: str
-    """The cell's; empty where there is one."""
+    """The cell's label; empty where there is only one cell."""
     dense: str
     """Accuracy of the dense run; empty where it is missing."""
     densities: list[str]
-    """The columns', falling."""
+    """Densities of the columns, falling."""
     left_out: int
-    """Levels between that have no column."""
+    """Number of levels that have no column."""
     rows: list[RewindRow]
-    """Early ones first."""
+    """Rewind points, early ones first."""
     matching: str
-    """The earliest matching rewind point at each density, in a line."""
+    """Earliest matching rewind point at each density, in one line."""
     stable: str
-    """The earliest stable one, of the dense run too; empty where it was not measured."""
+    """Earliest stable one, also for the dense run; empty where barriers were not measured."""
     barriers: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PredictorTable:
-    """What foretells the ticket's accuracy, in one cell of the other axes."""
+    """Correlations of predictors with ticket accuracy, in one cell of the other axes."""
 
     label: str
     densities: list[str]
     windows: list[str]
-    """By density: how many rewind points there are up to the best one, seed by seed."""
+    """Number of rewind points up to the best one by density, as a range over seeds."""
     rows: dict[str, list[tuple[str, str] | None]]
-    """By predictor and density: rank correlation up to the best rewind point, and over all."""
+    """Rank correlations up to the best rewind point and over all, by predictor and density."""
 
 
 def rewind_tables(
@@ -99,20 +99,20 @@ def rewind_tables(
     stable_below: float = STABLE_BELOW,
     most: int = MOST_COLUMNS,
 ) -> list[RewindTable]:
-    """A table for each cell of the other axes; none where a study has not several rewind points.
+    """One table a cell of the other axes; none where a study has only one rewind point.
 
     Args:
         records: of `settled_methods`.
         axes, tolerance: as in `tracking.report.html.headlines`.
         stable_below: barrier, as a fraction, below which training is stable.
-        most: densities; of more, the ends and some between are shown.
+        most: densities; of more, both ends and some between are shown.
     """
     found = rewind_cells(records, axes)
     return [_table(cell, tolerance, stable_below, most) for cell in found]
 
 
 def predictor_tables(records: Sequence[Record], axes: Sequence[str]) -> list[PredictorTable]:
-    """A table for each cell where something is known of the rewind points; arguments as above."""
+    """One table a cell that has predictors; arguments as in `rewind_tables`."""
     return [table for cell in rewind_cells(records, axes) if (table := _predictors(cell))]
 
 
@@ -169,7 +169,7 @@ def _word(found: Mapping[int, Verdict], level: int) -> str:
 
 
 def _barrier_of(row: RewindRow, column: int) -> Barrier | None:
-    """The dense run's, then those of the row's marks."""
+    """Barrier in a column: the dense run's first, then the marks'."""
     if column == 0:
         return row.dense
     mark = row.marks[column - 1]
@@ -177,15 +177,15 @@ def _barrier_of(row: RewindRow, column: int) -> Barrier | None:
 
 
 def _earliest_matching(rows: Sequence[RewindRow], densities: Sequence[str]) -> str:
-    """`5% at 10% density, none at 3%`: seen, for a point between two may match as well."""
+    """`... seen: 5% at 10% density, none at 3%`. Seen, because a point between may match too."""
     words = [
         (density, {row.point: mark.verdict for row in rows if (mark := row.marks[i])})
         for i, density in enumerate(densities)
     ]
-    said = [word for _, column in words for word in column.values()]
-    if not said:
+    every = [word for _, column in words for word in column.values()]
+    if not every:
         return "No ticket yet"
-    if all(word == TOO_FEW for word in said):
+    if all(word == TOO_FEW for word in every):
         return f"Earliest matching rewind point: {TOO_FEW}"
     hits = [
         (density, {point: word in ("matching", "winning") for point, word in column.items()})
@@ -195,16 +195,16 @@ def _earliest_matching(rows: Sequence[RewindRow], densities: Sequence[str]) -> s
 
 
 def _firsts(hits: Sequence[tuple[str, Mapping[str, bool]]]) -> str:
-    """Of each column that has any, the first row that is true."""
-    said, word = [], " density"
+    """First rewind point that is true, by column; columns without rewind points are left out."""
+    parts, word = [], " density"
     for name, column in hits:
         point = next((point for point, hit in column.items() if hit), "none")
         if name == "dense":
-            said.append(f"{point} for dense")
+            parts.append(f"{point} for dense")
         elif column:
-            said.append(f"{point} at {name}{word}")
+            parts.append(f"{point} at {name}{word}")
             word = ""
-    return ", ".join(said)
+    return ", ".join(parts)
 
 
 def _predictors(cell: Cell) -> PredictorTable | None:
@@ -212,20 +212,20 @@ def _predictors(cell: Cell) -> PredictorTable | None:
     if not found:
         return None
     levels = spread(list(cell.levels("ticket")), MOST_LEVELS)
-    said = {(told.predictor.name, told.level): told for told in found}
-    windows = {told.level: told.windows for told in found}
+    by_name = {(each.predictor.name, each.level): each for each in found}
+    windows = {each.level: each.windows for each in found}
     return PredictorTable(
         label=cell.label,
         densities=[density_text(level_density(cell, level)) for level in levels],
         windows=[_range(*windows[level]) if level in windows else "" for level in levels],
         rows={
             name: [
-                (_correlation(told.to_best), _correlation(told.over_all))
-                if (told := said.get((name, level)))
+                (_correlation(each.to_best), _correlation(each.over_all))
+                if (each := by_name.get((name, level)))
                 else None
                 for level in levels
             ]
-            for name in dict.fromkeys(told.predictor.name for told in found)
+            for name in dict.fromkeys(each.predictor.name for each in found)
         },
     )
 
@@ -235,11 +235,13 @@ def _range(low: int, high: int) -> str:
 
 
 def _correlation(value: Summary | None) -> str:
-    """Mean and half of the 95% interval."""
+    """Mean correlation, and half of the 95% interval."""
     if value is None:
         return "\N{EN DASH}"
     mean = f"{value.mean:+.2f}".replace("-", "\N{MINUS SIGN}")
     if value.high is None:
         return mean
     half = value.high - value.mean
-    return f"{mean}±{half:.2f}" if half < 1 else f"{mean}±>1"  # wider says nothing
+    return (
+        f"{mean}±{half:.2f}" if half < 1 else f"{mean}±>1"
+    )  # a wider interval covers all correlations

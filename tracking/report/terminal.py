@@ -11,13 +11,13 @@ from lth_core.analysis.cells import Record
 from lth_core.analysis.rewinds import STABLE_BELOW, settled_methods
 from tracking.report.method_table import Mark, MethodTable, method_tables
 from tracking.report.rewind_table import RewindMark, RewindTable, rewind_tables
-from tracking.report.verdict_table import NOTHING, TOO_FEW, Row, Section, sections
+from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, Row, Section, sections
 from tracking.text import MISSING
 
 MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
-"""Of a cell and of all cells in the table of verdicts; the HTML has every level."""
+"""Rows of a cell and of all cells in the table of verdicts; the HTML has every level."""
 MOST_COLUMNS, MOST_TABLES = 5, 4
-"""Densities of a table of methods, and how many of those tables; the HTML has them all."""
+"""Densities of a table of methods, and number of those tables; the HTML has them all."""
 WORD_STYLES = {"winning": "bold green", "matching": "cyan", TOO_FEW: "yellow"}
 BRIEF = {TOO_FEW: "too few", "not matching": "no match"}
 SIGNS = {"winning": "\N{BLACK CIRCLE}", "matching": "\N{WHITE CIRCLE}"}
@@ -32,11 +32,11 @@ def verdict_table(
     tolerance: float | None = None,
     stable_below: float = STABLE_BELOW,
 ) -> Table:
-    """The verdicts, for a terminal of at least 80 columns; arguments as in `report.write_report`.
+    """Verdicts for a terminal of at least 80 columns; arguments as in `html.write_report`.
 
-    A cell with many levels shows some: first, last, the sparsest matching one and its next. Of
-    several rewind points, what each gives at a few densities; of several methods, what each
-    reaches there, and a line for each cell.
+    Of many levels of a cell some are shown: the first, the last, the sparsest matching one and the
+    next. A study of several rewind points, or of several methods, has a table with their accuracy
+    at a few densities instead, and one line a cell.
     """
     records = settled_methods(records, axes)
     found = sections(records, axes, tolerance)
@@ -56,17 +56,17 @@ def verdict_table(
     if any(row.short for section in found for row in section.rows):
         table.add_row(Text(SHORT_MEANS, style="yellow"))
     if not found:
-        table.add_row(NOTHING)
+        table.add_row(NO_RECORDS)
     return table
 
 
 def _by_method(tables: Sequence[MethodTable], lines: Sequence[str]) -> Table:
-    """Tables of methods, and a line for each cell."""
+    """Tables of methods, and one line a cell."""
     whole = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
     for table in tables[:MOST_TABLES]:
         cell = Table.grid()
-        dense = f"Test accuracy (%) at a share of the weights; dense {', '.join(table.dense)}"
-        cell.add_row(Text(table.label or "Ways to a sparse network", style="bold"))
+        dense = f"Test accuracy (%) by density; dense {', '.join(table.dense)}"
+        cell.add_row(Text(table.label or "Methods", style="bold"))
         cell.add_row(Text(dense, style="dim"))
         cell.add_row(_methods_table(table))
         whole.add_row(cell)
@@ -77,13 +77,13 @@ def _by_method(tables: Sequence[MethodTable], lines: Sequence[str]) -> Table:
     return whole
 
 
-def _methods_table(said: MethodTable) -> Table:
+def _methods_table(shown: MethodTable) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("", overflow="fold")
-    for density in said.densities:
+    for density in shown.densities:
         # The sign at the end is not part of the number.
         table.add_column(f"{density} ", justify="right", no_wrap=True)
-    for family, rows in said.groups.items():
+    for family, rows in shown.groups.items():
         table.add_row(Text(family, style="dim italic"))
         for name, marks in rows.items():
             table.add_row(Text(f"  {name}"), *map(_mark, marks))
@@ -91,13 +91,13 @@ def _methods_table(said: MethodTable) -> Table:
 
 
 def _by_rewind_point(tables: Sequence[RewindTable], lines: Sequence[str]) -> Table:
-    """Tables of rewind points; a line for each cell where they have not all levels."""
+    """Tables of rewind points; one line a cell too where they leave out levels."""
     whole = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
     for table in tables[:MOST_TABLES]:
         cell = Table.grid()
         dense = f"; dense {table.dense}" if table.dense else ""
         cell.add_row(Text(table.label or "Rewind points", style="bold"))
-        cell.add_row(Text(f"Ticket's test accuracy (%) at a density{dense}", style="dim"))
+        cell.add_row(Text(f"Test accuracy (%) of the ticket, by density{dense}", style="dim"))
         cell.add_row(_points_table(table))
         cell.add_row(Text(table.matching))
         whole.add_row(cell)
@@ -108,19 +108,19 @@ def _by_rewind_point(tables: Sequence[RewindTable], lines: Sequence[str]) -> Tab
     return whole
 
 
-def _points_table(said: RewindTable) -> Table:
+def _points_table(shown: RewindTable) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("rewind")
     table.add_column("step ", justify="right")
-    for density in said.densities:
+    for density in shown.densities:
         table.add_column(f"{density} ", justify="right", no_wrap=True)
-    for row in said.rows:
+    for row in shown.rows:
         table.add_row(Text(row.point), f"{row.step} ", *map(_mark, row.marks))
     return table
 
 
 def _key(tables: int, marks: Sequence[Mark | RewindMark | None]) -> list[str]:
-    """What the signs mean, and that there are more tables than are shown."""
+    """Meanings of the signs, and the number of tables that are left out."""
     key = [f"{sign} {word}" for word, sign in SIGNS.items()] + [f"{COLLAPSED} layer collapse"]
     key += [SHORT_MEANS] * any(mark.short for mark in marks if mark)
     return key + [f"{tables - MOST_TABLES} more tables in the report"] * (tables > MOST_TABLES)
@@ -131,10 +131,10 @@ def _mark(mark: Mark | RewindMark | None) -> Text:
         return Text(f"{MISSING} ", style="dim")
     sign = COLLAPSED if mark.collapsed else SIGNS.get(mark.verdict, " ")
     style = "bold" if isinstance(mark, Mark) and mark.best else ""
-    said, colour = Text(mark.accuracy, style=style), WORD_STYLES.get(mark.verdict, "red")
+    text, colour = Text(mark.accuracy, style=style), WORD_STYLES.get(mark.verdict, "red")
     if mark.short:
-        return said.append(sign.strip(), colour).append(SHORT, "bold yellow")
-    return said.append(sign, colour)
+        return text.append(sign.strip(), colour).append(SHORT, "bold yellow")
+    return text.append(sign, colour)
 
 
 def _levels_table(section: Section, most: int) -> Table:
@@ -145,7 +145,7 @@ def _levels_table(section: Section, most: int) -> Table:
         )
     table.add_column("verdict", no_wrap=True)
     table.add_column("n", no_wrap=True)
-    for i in _telling(len(section.rows), section.best, most):
+    for i in _chosen_rows(len(section.rows), section.best, most):
         row = section.rows[i]
         values = [row.accuracy.get(branch, MISSING) for branch in section.branches]
         word = Text(BRIEF.get(row.verdict, row.verdict), style=WORD_STYLES.get(row.verdict, "dim"))
@@ -157,14 +157,14 @@ def _levels_table(section: Section, most: int) -> Table:
 
 
 def _replicates(row: Row, section: Section) -> Text:
-    """`3/3`, or with a sign where they are fewer than planned."""
-    said = f"{row.replicates}/{section.planned}" if section.planned else str(row.replicates)
-    return Text(f"{said}{SHORT}", style="bold yellow") if row.short else Text(said)
+    """`3/3`, with a sign where the replicates are fewer than planned."""
+    text = f"{row.replicates}/{section.planned}" if section.planned else str(row.replicates)
+    return Text(f"{text}{SHORT}", style="bold yellow") if row.short else Text(text)
 
 
-def _telling(count: int, best: int | None, most: int) -> list[int]:
+def _chosen_rows(count: int, best: int | None, most: int) -> list[int]:
     """At most ``most`` of ``count`` positions, rising: the best, the last, the one after the best,
-    the first, then whatever lies farthest from those."""
+    the first, then those farthest from the chosen ones."""
     wanted = [count - 1, 0] if best is None else [best, count - 1, min(best + 1, count - 1), 0]
     chosen = list(dict.fromkeys(wanted))
     while len(chosen) < min(most, count):

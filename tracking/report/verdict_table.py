@@ -1,4 +1,4 @@
-"""Verdicts in words: what the terminal's table and the HTML report both show."""
+"""Verdicts as text, for the terminal and the HTML report."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from lth_core.analysis.verdict import FEWEST, Verdict, sparsest, verdicts
 from tracking.text import MISSING, accuracy_text, count, density_text
 
 TOO_FEW = "too few replicates"
-NOTHING = "Nothing has been trained yet."
+NO_RECORDS = "Nothing has been trained yet."
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A verdict in words: density and accuracies in percent, differences in points."""
+    """A verdict as text: density and accuracies in percent, differences in points."""
 
     level: int
     density: str
     accuracy: dict[str, str]
-    """By branch: mean, and half of the 95% interval."""
+    """Mean, and half of the 95% interval, by branch."""
     beyond_dense: str
-    """The ticket's mean accuracy less the dense run's."""
+    """Mean accuracy of the ticket less that of the dense run."""
     early_stop: str
-    """The ticket's mean early-stop step, and the dense run's."""
+    """Mean early-stop steps of the ticket and of the dense run."""
     faster: str
     p: str
     verdict: str
     replicates: int
-    """Seeds that the verdict stands on."""
+    """Number of seeds of the verdict."""
     short: bool
-    """Whether they are fewer than planned."""
+    """Whether the replicates are fewer than planned."""
     collapsed: bool
     """Whether the ticket has a layer without weights, in any replicate."""
     barrier: str
@@ -40,20 +40,20 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A cell in words."""
+    """A cell as text."""
 
     label: str
     headline: str
     basis: str
-    """What the ticket is held against."""
+    """The dense accuracy that the ticket is compared with, and the lowest one that matches."""
     branches: list[str]
-    """Ticket and controls, without the twin, which is told of by the barrier."""
+    """Ticket and controls. The twin is left out: its result is the barrier."""
     barriers: bool
-    """Whether there is one."""
+    """Whether barriers were measured."""
     planned: int | None
-    """Replicates planned; None where the records do not say."""
+    """Replicates planned; None where the records lack the number."""
     rows: list[Row]
-    """Every level's."""
+    """One a level."""
     best: int | None
     """Position of the sparsest matching row."""
 
@@ -61,7 +61,7 @@ class Section:
 def sections(
     records: Sequence[Record], axes: Sequence[str], tolerance: float | None
 ) -> list[Section]:
-    """Each cell's section, in the order of `cells`."""
+    """Sections of the cells, in the order of `cells`."""
     return [_section(cell, tolerance) for cell in cells(records, axes)]
 
 
@@ -86,7 +86,7 @@ def _section(cell: Cell, tolerance: float | None) -> Section:
 
 
 def _finding(cell: Cell, found: Sequence[Verdict]) -> str:
-    """The outcome of a cell in a line."""
+    """Finding of a cell in one line."""
 
     def counted(replicates: int) -> str:
         if cell.is_short(replicates):

@@ -8,9 +8,12 @@ from scipy.stats import t
 
 from lth_core.analysis.cells import cells
 from tracking.figures import FIGURES
-from tracking.figures.branches import STYLES, accuracy, early_stop
-from tracking.figures.networks import MOST_CURVES, layer_density, learning_curves
-from tracking.figures.panels import MOST_PANELS, limits, plain, stretch, unstretch
+from tracking.figures.accuracy import accuracy
+from tracking.figures.drawing.panels import MOST_PANELS, limits, plain, stretch, unstretch
+from tracking.figures.drawing.styles import STYLES
+from tracking.figures.early_stop import early_stop
+from tracking.figures.layer_density import layer_density
+from tracking.figures.learning_curves import MOST_CURVES, learning_curves
 
 AXES = ["seed"]
 OF_REWINDING = {"rewind", "stability", "predictors", "rewind_travel"}

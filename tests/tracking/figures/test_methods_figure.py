@@ -3,8 +3,9 @@ from hand_made import DENSE, curves, record, study, taxonomy
 from matplotlib.colors import to_hex
 
 from lth_core.analysis.families import ways
-from tracking.figures.methods import MOST_BANDS, by_method
-from tracking.figures.styles import way_styles
+from tracking.figures.drawing.lines import MOST_BANDS
+from tracking.figures.drawing.styles import way_styles
+from tracking.figures.methods import by_method
 
 SCORES = ["seed", "prune.score"]
 

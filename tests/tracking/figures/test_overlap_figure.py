@@ -1,8 +1,8 @@
 import pytest
 from hand_made import curves, study, taxonomy
 
-from tracking.figures.overlap import overlap, pairs, telling_level
-from tracking.figures.panels import FAINT
+from tracking.figures.drawing.panels import FAINT
+from tracking.figures.overlap import compared_level, overlap, pairs
 
 SCORES = ["seed", "prune.score"]
 
@@ -27,11 +27,11 @@ def test_nothing_compared_is_not_drawn():
     assert overlap(bare, SCORES, curves) is None
 
 
-def test_the_telling_level_is_nearest_to_a_fifth_on_a_logarithmic_scale():
+def test_the_compared_level_is_nearest_to_a_fifth_on_a_logarithmic_scale():
     tickets = [r for r in taxonomy() if r["branch"] == "ticket"]
-    assert telling_level(tickets) == 2  # 25%: nearer to 20% than 12.5% is
-    assert telling_level([r for r in tickets if r["level"] != 2]) == 3
-    assert telling_level([]) is None
+    assert compared_level(tickets) == 2  # 25%: nearer to 20% than 12.5% is
+    assert compared_level([r for r in tickets if r["level"] != 2]) == 3
+    assert compared_level([]) is None
 
 
 def test_pairs_are_means_over_seeds_and_the_diagonal_is_between_seeds():

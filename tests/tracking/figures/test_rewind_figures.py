@@ -7,10 +7,12 @@ from scipy.stats import t
 
 from lth_core.analysis.rewinds import settled_methods
 from tracking.figures import FIGURES, figures
-from tracking.figures.branches import STYLES
-from tracking.figures.drawing import DENSE
+from tracking.figures.drawing.rewind_axis import MOST_TICKS
+from tracking.figures.drawing.styles import DENSE, STYLES
 from tracking.figures.predictors import predictors
-from tracking.figures.rewinds import MOST_TICKS, rewind, rewind_travel, stability
+from tracking.figures.rewind import rewind
+from tracking.figures.rewind_travel import rewind_travel
+from tracking.figures.stability import stability
 
 AXES = ["rewind", "seed"]
 OF_REWINDING = ("rewind", "stability", "predictors", "rewind_travel")

@@ -201,16 +201,16 @@ def test_the_report_of_rewind_points_has_a_table_of_them_with_barriers(tmp_path)
     )
 
 
-def test_the_report_of_rewind_points_says_what_foretells_them_before_the_figures(tmp_path):
+def test_the_report_of_rewind_points_shows_predictors_before_the_figures(tmp_path):
     text = written_of_rewinding(tmp_path)
     order = [
         "<h2>Rewind points</h2>",
-        "<h2>What foretells",
+        "<h2>Which predictors correlate",
         "<h2>Figures</h2>",
         "<h2>Verdicts</h2>",
     ]
     assert sorted(order, key=text.index) == order
-    assert "Ways to a sparse network" not in text
+    assert FIGURES["methods"].title not in text
     for name in OF_REWINDING:
         assert f"<h3>{FIGURES[name].title}</h3>" in text
     page = Page()

@@ -1,4 +1,4 @@
-"""What the figures share: a grid of panels, one a cell, with its scales, legend and colour bar."""
+"""A grid of panels, one a cell, with its scales, legend and colour bar."""
 
 from __future__ import annotations
 
@@ -18,42 +18,43 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from lth_core.analysis.cells import Cell, spread
+from lth_core.analysis.cells import Cell, Record, spread
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density
+from lth_core.analysis.verdict import Summary
 from tracking.text import density_text
 
 Panel: TypeAlias = Axes
-"""matplotlib's word is taken: axes are a study's."""
+"""Panel here, because the axes of this project are a study's."""
 
 MOST_PANELS = 12
 LEAST_ERROR = 0.1
-"""Points of error that accuracy axes add, so that 100% is not infinitely far up."""
+"""Points added to the error on accuracy axes, so that 100% is at a finite place."""
 INK, FAINT, GRID = "#333333", "#999999", "#e4e4e4"
 SHADES = ListedColormap(colormaps["viridis"].resampled(256)(range(230))).reversed()
 """From pale to dark, without the yellow end, which is lost on white."""
 
 
 def by_level(found: Sequence[Cell]) -> list[tuple[int, Cell]]:
-    """Levels above 0 with their records (and the dense run's), a cell each: of many levels some.
+    """Levels above 0, each with a cell of its records and the dense run's; of many levels some.
 
-    The label says the density, which is the mean of the level's tickets.
+    The cell's label has the density: the mean over the level's tickets.
     """
     most = max(3, min(MOST_LEVELS, MOST_PANELS // max(len(found), 1)))
     made = []
     for cell in found:
         for level in spread(list(cell.levels("ticket")), most):
             rows = [record for record in cell.records if record["level"] in (0, level)]
-            says = [cell.label] * bool(cell.label) + [
+            words = [cell.label] * bool(cell.label) + [
                 f"{density_text(level_density(cell, level))} of the weights"
             ]
-            made.append((level, replace(cell, records=rows, label=", ".join(says))))
+            made.append((level, replace(cell, records=rows, label=", ".join(words))))
     return made
 
 
 def panels(
     cells: Sequence[Cell], x_label: str, y_label: str
 ) -> tuple[Figure, list[tuple[Panel, Cell]]]:
-    """A figure with an empty panel for each of the first cells; the panels share both axes."""
+    """Figure with an empty panel for each of the first cells; the panels share both axes."""
     some = cells[:MOST_PANELS]
     columns = max(len(some) if len(some) < 4 else 2 if len(some) == 4 else 3, 1)
     rows = max(ceil(len(some) / columns), 1)
@@ -78,8 +79,13 @@ def panels(
     return figure, drawn
 
 
+def dense_and_tickets(cell: Cell) -> list[list[Record]]:
+    """Records of the dense run, then of the tickets, level by level."""
+    return [*cell.levels("dense").values(), *cell.levels("ticket").values()]
+
+
 def _dress(panel: Panel, cell: Cell, letters: int) -> None:
-    """Title (lines of so many letters), grid and frame."""
+    """Set title, grid and frame; a line of the title has at most ``letters`` characters."""
     seeds = f"{cell.seeds} seed{'s' * (cell.seeds != 1)}"
     lines = wrap(f"{cell.label}, {seeds}" if cell.label else seeds, letters)
     if len(lines) > 3:
@@ -93,7 +99,7 @@ def _dress(panel: Panel, cell: Cell, letters: int) -> None:
 
 
 def density_scale(panel: Panel, low: float) -> None:
-    """A logarithmic x axis from 100% at the left down to ``low`` percent at the right."""
+    """Set a logarithmic x axis from 100% at the left down to ``low`` percent at the right."""
     low = min(low, 50)
     margin = (100 / low) ** 0.04
     panel.set_xscale("log")
@@ -102,7 +108,7 @@ def density_scale(panel: Panel, low: float) -> None:
 
 
 def percent_ticks(axis: Any, low: float) -> None:
-    """At most eight round percents, from 100 down to ``low``, on a logarithmic axis."""
+    """Set at most eight round percents, from 100 down to ``low``, as a logarithmic axis's ticks."""
     decades = range(floor(log10(low)), 3)
     for digits in ((1, 2, 5), (1, 3), (1,)):
         ticks = [d * 10.0**e for e in decades for d in digits if low <= d * 10.0**e <= 100]
@@ -114,26 +120,35 @@ def percent_ticks(axis: Any, low: float) -> None:
 
 
 def accuracy_scale(panel: Panel, low: float, high: float) -> None:
-    """A y axis from ``low`` to ``high`` percent, logarithmic in the error: 99 lies as far above 98
-    as 80 above 60."""
+    """Set a y axis from ``low`` to ``high`` percent, logarithmic in the error: 99 lies as far above
+    98 as 80 above 60."""
     panel.set_yscale("function", functions=(stretch, unstretch))
     panel.set_ylim(low, high)
     panel.yaxis.set_major_locator(FixedLocator(_accuracy_ticks(low, min(high, 100))))
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
+def fit_accuracy_scale(panel: Panel, values: Sequence[Summary]) -> None:
+    """Set `accuracy_scale` to the `limits` of values in percent."""
+    means = [stretch(value.mean) for value in values]
+    bounds = [(stretch(low), stretch(high)) for low, high in bounds_of(values)]
+    accuracy_scale(panel, *unstretch(limits(means, bounds)))
+
+
 def stretch(percent: Any) -> Any:
-    """Accuracy in percent, number or array, to a scale logarithmic in the error; finite at 100."""
+    """Position on a scale logarithmic in the error, of an accuracy in percent (number or array);
+    finite at 100."""
     return -np.log10(100 + LEAST_ERROR - np.clip(percent, -10, 100 + LEAST_ERROR / 2))
 
 
 def unstretch(stretched: Any) -> Any:
-    """What `stretch` undoes."""
+    """Accuracy in percent at a position: the inverse of `stretch`."""
     return 100 + LEAST_ERROR - np.power(10.0, -np.asarray(stretched))
 
 
 def _accuracy_ticks(low: float, high: float) -> list[float]:
-    """Accuracies whose errors are round: 50, 80, 90, 95, 98, 99, 99.5; plain ones where too few."""
+    """Accuracies whose errors are round: 50, 80, 90, 95, 98, 99, 99.5; of under four, evenly spaced
+    ones instead."""
     for digits in ((1, 2, 5), (1, 2, 3, 4, 5, 7)):
         errors = [d * 10.0**e for e in (2, 1, 0, -1) for d in digits]
         ticks = [round(100 - error, 1) for error in errors if low <= 100 - error <= high]
@@ -142,10 +157,15 @@ def _accuracy_ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in MaxNLocator(6).tick_values(low, high) if low <= tick <= high]
 
 
+def bounds_of(values: Sequence[Summary]) -> list[tuple[float, float]]:
+    """Intervals of the values that have one."""
+    return [(v.low, v.high) for v in values if v.low is not None and v.high is not None]
+
+
 def limits(
     values: Sequence[float], bounds: Sequence[tuple[float, float]] = ()
 ) -> tuple[float, float]:
-    """A range that holds all values, and as much of their bounds as does not dwarf them."""
+    """Lowest and highest of an axis: all values are inside, and wide intervals are cut."""
     least, most = min(values), max(values)
     narrowest = min((high - low for low, high in bounds), default=0)
     room = max(most - least, narrowest, 1e-3) / 2
@@ -156,7 +176,7 @@ def limits(
 
 
 def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
-    """One legend above all panels: what was drawn, by name."""
+    """Add one legend above all panels."""
     if handles:
         widest = 0.7 + 0.08 * max(map(len, handles))  # inches, with its sign
         columns = max(1, min(len(handles), 5, int(figure.get_size_inches()[0] / widest)))
@@ -167,7 +187,7 @@ def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
 
 
 def side_legend(figure: Figure, groups: Mapping[str, Mapping[str, Any]]) -> None:
-    """A legend to the right of all panels, by group; the figure grows until it has room."""
+    """Add a legend to the right of all panels, by group; the figure grows to hold it."""
     rows: list[tuple[Any, str]] = []
     for title, handles in groups.items():
         rows += [(Line2D([], [], linestyle=""), title)] if title else []
@@ -185,7 +205,7 @@ def side_legend(figure: Figure, groups: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def color_bar(figure: Figure, norm: Any, beside: list[Panel], label: str) -> Any:
-    """What the `SHADES` of the panels mean."""
+    """Add a colour bar of `SHADES` beside the panels."""
     bar = figure.colorbar(ScalarMappable(norm, SHADES), ax=beside, pad=0.02, aspect=30)
     bar.set_label(label, color=INK, fontsize=10.5)
     bar.ax.tick_params(which="both", labelsize=9, color=FAINT, labelcolor=INK)
@@ -194,5 +214,5 @@ def color_bar(figure: Figure, norm: Any, beside: list[Panel], label: str) -> Any
 
 
 def plain(text: str) -> str:
-    """A label that matplotlib shows as it is: `$` starts no formula, `_` hides nothing."""
+    """Label that matplotlib shows unchanged: `$` starts no formula, `_` hides nothing."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")

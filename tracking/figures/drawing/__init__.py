@@ -1,0 +1,1 @@
+"""What figures share: panels, lines, styles, the axis of rewind points."""

@@ -1,0 +1,123 @@
+"""Lines that several figures draw: a mean with its band, branches, methods; their axes' labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import nan
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lth_core.analysis.cells import Cell, Point
+from lth_core.analysis.families import Way, families
+from lth_core.analysis.verdict import Summary
+from lth_core.train.training import Curves
+from tracking.figures.drawing.panels import Panel, density_scale, legend
+from tracking.figures.drawing.styles import DENSE, branch_styles, branch_width, way_styles
+
+CurvesOf = Callable[[str], Curves | None]
+"""From a record's `training_digest` to its learning curves; None where they are missing."""
+
+ACCURACY = "Test accuracy (%, log scale of error)"
+REMAINING = "Weights remaining (%, log scale)"
+MOST_BANDS = 6
+"""Methods in a panel above which intervals would hide the lines."""
+NOT_SHOWN = ("twin",)
+"""Branches that have no line: a twin is trained for its barrier, not for its accuracy."""
+
+
+def draw_line(
+    panel: Panel, points: list[Point], color: Any, marker: str, *, band: bool = True, **style: Any
+) -> Any:
+    """Draw means against density (%), with their 95% intervals as a band; returns the line."""
+    x, values = [100 * point.density for point in points], [point.value for point in points]
+    return draw_values(panel, x, values, color, marker, band=band, **style)
+
+
+def draw_values(
+    panel: Panel,
+    x: Sequence[float],
+    values: Sequence[Summary],
+    color: Any,
+    marker: str,
+    *,
+    band: bool = True,
+    **style: Any,
+) -> Any:
+    """Draw means against x, with their 95% intervals as a band; returns the line."""
+    if band:
+        lows = [nan if value.low is None else value.low for value in values]
+        highs = [nan if value.high is None else value.high for value in values]
+        panel.fill_between(x, lows, highs, color=color, alpha=0.14, linewidth=0)
+    look = {"markersize": 4.5, "linewidth": 1.6, **style}
+    (line,) = panel.plot(x, [value.mean for value in values], color=color, marker=marker, **look)
+    return line
+
+
+def draw_dense(panel: Panel, points: list[Point], color: Any = DENSE, marker: str = "") -> Any:
+    """Draw the dense run's mean across the panel, with its 95% interval; returns the line."""
+    value = points[0].value  # the dense run has level 0 alone
+    if value.low is not None and value.high is not None:
+        panel.axhspan(value.low, value.high, color=color, alpha=0.12, linewidth=0)
+    return panel.axhline(value.mean, color=color, linewidth=1.6, linestyle=(0, (5, 2)))
+
+
+def shown_branches(cell: Cell) -> list[str]:
+    """Names of the cell's branches that have a line."""
+    return [branch for branch in cell.branches if branch not in NOT_SHOWN]
+
+
+def draw_branches(
+    figure: Figure, drawn: Sequence[tuple[Panel, Cell]], key: str, scale: float = 1
+) -> list[Summary]:
+    """Draw each branch against density in each panel, and a legend; returns the values drawn.
+
+    Args:
+        key: the record's field.
+        scale: factor of the field's values; returned values have it too.
+    """
+    styles = branch_styles([cell for _, cell in drawn])
+    handles: dict[str, Any] = {}
+    shown: list[Point] = []
+    for panel, cell in drawn:
+        for branch in reversed(shown_branches(cell)):
+            points = [p for p in cell.series(branch, key, scale) if p.density > 0]
+            if branch == "dense":
+                handles[branch] = draw_dense(panel, points)
+            else:
+                handles[branch] = draw_line(
+                    panel, points, *styles[branch], linewidth=branch_width(branch)
+                )
+            shown += points
+    if shown:
+        density_scale(drawn[0][0], 100 * min(point.density for point in shown))
+    legend(figure, {name: handles[name] for name in styles if name in handles})
+    return [point.value for point in shown]
+
+
+def draw_ways(
+    drawn: Sequence[tuple[Panel, Cell]], found: Sequence[Way], key: str, scale: float = 1
+) -> tuple[dict[Way, Any], list[Point]]:
+    """Draw each method against density in each panel; returns its line, and the points drawn.
+
+    Args:
+        key, scale: as in `draw_branches`.
+    """
+    styles, handles, shown = way_styles(found), dict[Way, Any](), list[Point]()
+    for panel, cell in drawn:
+        for way in found:
+            if points := way.series(cell, key, scale):
+                line = draw_line(panel, points, band=len(found) <= MOST_BANDS, **styles[way])
+                handles.setdefault(way, line)
+                shown += points
+    if shown:
+        density_scale(drawn[0][0], 100 * min(point.density for point in shown))
+    return {way: handles[way] for way in found if way in handles}, shown
+
+
+def grouped(handles: Mapping[Way, Any]) -> dict[str, dict[str, Any]]:
+    """Lines by the names of family and method, for the legend."""
+    return {
+        family: {way.name: handles[way] for way in group}
+        for family, group in families(list(handles)).items()
+    }

@@ -1,0 +1,77 @@
+"""Styles: of branches a colour and a marker; of methods also a dash.
+
+Of methods, a family has a hue, a method a shade and a marker, a retraining a dash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any
+
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+
+from lth_core.analysis.cells import Cell
+from lth_core.analysis.families import Way
+
+DENSE = "#4d4d4d"
+STYLES = {
+    "dense": (DENSE, ""),
+    "ticket": ("#0072b2", "o"),
+    "reinit": ("#d55e00", "s"),
+    "random_mask": ("#009e73", "^"),
+    "shuffled_mask": ("#cc79a7", "v"),
+    "inverted_mask": ("#a6761d", "<"),
+    "constant_sign": ("#b2182b", ">"),
+    "reshuffled": ("#7a9a01", "p"),
+    "finetune": ("#e69f00", "D"),
+    "lr_rewind": ("#56b4e9", "P"),
+    "trained": ("#8c6bb1", "X"),
+    "twin": ("#999933", "8"),
+}
+"""Colour and marker by branch; the first colours are Okabe and Ito's, safe for the colour-blind."""
+LINE_WIDTHS = {"lr_rewind": 3}
+"""At late rewind points lr_rewind equals the ticket, and is drawn below it: it shows as a rim."""
+OTHER_STYLES = (("#e7298a", "h"), ("#17becf", "*"), ("#1b1b1b", "d"), ("#66c2a5", "H"))
+
+HUES = {
+    "before": ("#08306b", "#41b6f0"),
+    "during": ("#00441b", "#78c850"),
+    "after": ("#8c1d04", "#fdae40"),
+    "never": ("#4a1486", "#f07ac8"),
+}
+"""By family: the shades of its first and last method."""
+OTHER_HUE = ("#1b1b1b", "#aaaaaa")
+MARKERS = "os^DvP>X<*phd8"
+DASHES = {
+    "ticket": "-",
+    "finetune": (0, (4, 1.5)),
+    "lr_rewind": (0, (1, 1.2)),
+    "trained": (0, (6, 1.5, 1, 1.5)),
+}
+
+
+def branch_styles(found: Sequence[Cell]) -> dict[str, tuple[str, str]]:
+    """Colours and markers by branch, those of unknown branches at the end."""
+    others = sorted({name for cell in found for name in cell.branches} - set(STYLES))
+    return {**STYLES, **dict(zip(others, OTHER_STYLES * len(others), strict=False))}
+
+
+def branch_width(branch: str) -> float:
+    """Width of a branch's line, in matplotlib's points."""
+    return LINE_WIDTHS.get(branch, 1.6)
+
+
+def way_styles(ways: Sequence[Way]) -> dict[Way, dict[str, Any]]:
+    """Colour, marker and dash by method; a method's retrainings differ from it in the dash."""
+    styles: dict[Way, dict[str, Any]] = {}
+    for when in dict.fromkeys(way.when for way in ways):
+        family = [way for way in ways if way.when == when]
+        named = list(dict.fromkeys(way.method for way in family))
+        hue = LinearSegmentedColormap.from_list(when, HUES.get(when, OTHER_HUE))
+        shades = [to_hex(hue(i / max(len(named) - 1, 1))) for i in range(len(named))]
+        looks = dict(zip(named, zip(shades, cycle(MARKERS), strict=False), strict=True))
+        for way in family:
+            color, marker = looks[way.method]
+            styles[way] = {"color": color, "marker": marker, "linestyle": DASHES[way.branch]}
+    return styles

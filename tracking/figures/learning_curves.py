@@ -1,0 +1,59 @@
+"""Learning curves of the dense run and of tickets at a few levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from lth_core.analysis.cells import Record, cells, spread
+from lth_core.store.decode import side_by_side
+from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf
+from tracking.figures.drawing.panels import (
+    SHADES,
+    accuracy_scale,
+    color_bar,
+    dense_and_tickets,
+    limits,
+    panels,
+    percent_ticks,
+    stretch,
+    unstretch,
+)
+
+MOST_CURVES = 6
+
+
+def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure:
+    """Mean test accuracy (%) against step, of the dense run and of the tickets at a few levels."""
+    figure, drawn = panels(cells(records, axes), "Training step", ACCURACY)
+    lines = [
+        (panel, rows)
+        for panel, cell in drawn
+        for rows in spread(dense_and_tickets(cell), MOST_CURVES)
+    ]
+    percents = [100 * fmean(row["density"] for row in rows) for _, rows in lines]
+    low = min([50.0, *filter(None, percents)])
+    norm = LogNorm(low, 100, clip=True)
+    reached: list[float] = []
+    for (panel, rows), percent in zip(lines, percents, strict=True):
+        steps, means = _mean_curve(rows, curves)
+        panel.plot(steps, means, color=SHADES(norm(percent)), linewidth=1.6)
+        reached += means
+    if reached:
+        accuracy_scale(drawn[0][0], *unstretch(limits(list(map(stretch, reached)))))
+    if drawn:
+        bar = color_bar(figure, norm, [panel for panel, _ in drawn], REMAINING)
+        percent_ticks(bar.ax.yaxis, low)
+    return figure
+
+
+def _mean_curve(rows: Sequence[Record], curves: CurvesOf) -> tuple[list[int], list[float]]:
+    """Steps at which every seed's curve was evaluated, and mean test accuracy (%) there."""
+    digests = (row["training_digest"] for row in rows)
+    found = [curve for curve in side_by_side(curves, digests) if curve]
+    by_step = [dict(zip(c.step, c.test_accuracy, strict=True)) for c in found]
+    steps = sorted(set.intersection(*map(set, by_step))) if by_step else []
+    return steps, [100 * fmean(values[step] for values in by_step) for step in steps]

@@ -1,0 +1,43 @@
+"""Accuracy of each branch against the rewind point, a panel a level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lth_core.analysis.cells import Record
+from lth_core.analysis.rewinds import along, rewind_cells, rewind_points
+from lth_core.analysis.verdict import Summary
+from tracking.figures.drawing.lines import ACCURACY, CurvesOf, draw_dense, shown_branches
+from tracking.figures.drawing.panels import by_level, fit_accuracy_scale, legend, panels
+from tracking.figures.drawing.rewind_axis import POINT, draw_along, rewind_axis
+from tracking.figures.drawing.styles import branch_styles, branch_width
+
+
+def rewind(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+    """Mean final test accuracy (%) of each branch against the rewind point.
+
+    None where the study has only one rewind point.
+    """
+    found = rewind_cells(records, axes)
+    levels = by_level(found)
+    if not levels:
+        return None
+    figure, drawn = panels([cell for _, cell in levels], POINT, ACCURACY)
+    place, styles = rewind_axis(drawn, found), branch_styles(found)
+    handles, shown = dict[str, Any](), list[Summary]()
+    for (panel, cell), (level, _) in zip(drawn, levels, strict=False):
+        if dense := cell.series("dense", "final_test_accuracy", 100):
+            handles["dense"] = draw_dense(panel, dense)
+            shown.append(dense[0].value)
+        for branch in reversed(shown_branches(cell)):
+            values = along(rewind_points(cell), branch, level, "final_test_accuracy", 100)
+            if values:
+                width = branch_width(branch)
+                handles[branch] = draw_along(panel, place, values, *styles[branch], linewidth=width)
+                shown += values.values()
+    fit_accuracy_scale(drawn[0][0], shown)
+    legend(figure, {name: handles[name] for name in styles if name in handles})
+    return figure

@@ -1,0 +1,47 @@
+"""Distance that tickets travel against the rewind point, one line a density."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lth_core.analysis.cells import Record
+from lth_core.analysis.rewinds import along, rewind_points
+from lth_core.analysis.verdict import Summary
+from tracking.figures.drawing.lines import CurvesOf
+from tracking.figures.drawing.panels import legend, panels
+from tracking.figures.drawing.rewind_axis import (
+    POINT,
+    cells_with,
+    draw_along,
+    level_styles,
+    limits_above_zero,
+    rewind_axis,
+)
+
+TRAVEL = "Mean distance that kept weights travel"
+
+
+def rewind_travel(
+    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf
+) -> Figure | None:
+    """Mean distance (absolute, of weights) of tickets from start to end, against the rewind point.
+
+    None where the study has only one rewind point, or the records lack the distance.
+    """
+    found = cells_with(records, axes, "ticket", "travel")
+    if not found:
+        return None
+    figure, drawn = panels(found, POINT, TRAVEL)
+    place, styles = rewind_axis(drawn, found), level_styles(found)
+    handles, shown = dict[str, Any](), list[Summary]()
+    for panel, cell in drawn:
+        for level, (name, *style) in styles.items():
+            if values := along(rewind_points(cell), "ticket", level, "travel"):
+                handles[name] = draw_along(panel, place, values, *style)
+                shown += values.values()
+    drawn[0][0].set_ylim(*limits_above_zero(shown, [0]))
+    legend(figure, handles)
+    return figure

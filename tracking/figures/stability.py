@@ -1,0 +1,55 @@
+"""Barriers of the dense run and of tickets against the rewind point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lth_core.analysis.cells import Record
+from lth_core.analysis.rewinds import STABLE_BELOW, along, rewind_points
+from lth_core.analysis.verdict import Summary
+from tracking.figures.drawing.lines import CurvesOf
+from tracking.figures.drawing.panels import INK, legend, panels
+from tracking.figures.drawing.rewind_axis import (
+    POINT,
+    cells_with,
+    draw_along,
+    level_styles,
+    limits_above_zero,
+    rewind_axis,
+)
+from tracking.figures.drawing.styles import DENSE
+
+BARRIER = "Rise of test error between two runs (points)"
+
+
+def stability(
+    records: Sequence[Record],
+    axes: Sequence[str],
+    curves: CurvesOf,
+    stable_below: float = STABLE_BELOW,
+) -> Figure | None:
+    """Mean test barrier (points) of dense runs and of tickets against the rewind point.
+
+    None where the study has only one rewind point or no twins.
+
+    Args:
+        stable_below: barrier, as a fraction, at which a line is drawn.
+    """
+    found = cells_with(records, axes, "twin", "test_barrier")
+    if not found:
+        return None
+    figure, drawn = panels(found, POINT, BARRIER)
+    place, styles, threshold = rewind_axis(drawn, found), level_styles(found), 100 * stable_below
+    handles, shown = dict[str, Any](), list[Summary]()
+    for panel, cell in drawn:
+        line = panel.axhline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+        for level, (name, *style) in {0: ("dense", DENSE, "X"), **styles}.items():
+            if values := along(rewind_points(cell), "twin", level, "test_barrier", 100):
+                handles[name] = draw_along(panel, place, values, *style)
+                shown += values.values()
+    drawn[0][0].set_ylim(*limits_above_zero(shown, [0, threshold]))
+    legend(figure, {**handles, f"stable below {threshold:g} points": line})
+    return figure
