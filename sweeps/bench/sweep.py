@@ -20,8 +20,8 @@ import yaml
 from lth_core.errors import LaunchError
 from lth_core.store import Store, open_store
 from lth_core.store.decode import read_entry
-from sweeps.run.status import STATUS, status_key
 from sweeps.store.records import TRIALS
+from sweeps.store.status import STATUS, status_key
 
 EVERY = 0.5
 """Seconds from one look to the next."""

@@ -32,8 +32,8 @@ from sweeps.cli.ticket import ticket_app
 from sweeps.cli.ui import ui_app
 
 if TYPE_CHECKING:
-    from sweeps.run.launch import Outcome
-    from sweeps.studies.schema import Study
+    from sweeps.plan.plan import Plan
+    from sweeps.run.launch import SweepOutcome
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +49,10 @@ app.add_typer(ui_app)
 
 Address = Annotated[
     str | None, typer.Option(help="A Ray cluster's address; by default this machine.")
+]
+Serial = Annotated[
+    bool,
+    typer.Option("--serial", help="Run in this process, one trial after another, without Ray."),
 ]
 
 
@@ -86,6 +90,7 @@ def sweep(
     address: Address = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch absent datasets.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    serial: Serial = False,
 ) -> None:
     """Plan, launch or resume, track, report."""
     from sweeps.plan.plan import make_plan
@@ -93,12 +98,12 @@ def sweep(
     from sweeps.studies.find import find_study
 
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
-    chosen = find_study(study, changes)
-    out.print(plan_text(make_plan(chosen)))
+    plan = make_plan(find_study(study, changes))
+    out.print(plan_text(plan))
     if dry_run:
         return
     with ExitStack() as using, _stoppable(f"lth sweep {study}", out):
-        _tell(chosen, launch(chosen, out, address, using))
+        _tell(plan, launch(plan, out, address, using, serial))
 
 
 @contextmanager
@@ -111,7 +116,7 @@ def _stoppable(command: str, screen: PlainConsole) -> Iterator[None]:
         raise typer.Exit(getattr(told, "code", 130)) from None
 
 
-def _tell(chosen: Study, outcome: Outcome) -> None:
+def _tell(plan: Plan, outcome: SweepOutcome) -> None:
     """How a sweep ended, and its report."""
     from sweeps.report.study_report import finish
 
@@ -120,7 +125,7 @@ def _tell(chosen: Study, outcome: Outcome) -> None:
     for name, reason in outcome.failures:
         print_failure(out, f"{name}: {reason}")
     try:
-        report = finish(chosen, out)
+        report = finish(plan, out)
     except SpecError:  # nothing is done
         if not outcome.failures:
             raise
@@ -128,9 +133,9 @@ def _tell(chosen: Study, outcome: Outcome) -> None:
     for note in report.notes:
         out.print(note)
     out.print(f"report: {report.path}")
-    if chosen.tracking.uri:
+    if plan.study.tracking.uri:
         lth = "lth" if shutil.which("lth") else sys.argv[0]
-        out.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {chosen.name}")
+        out.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {plan.study.name}")
     if outcome.failures:
         raise typer.Exit(1)
 
@@ -145,17 +150,19 @@ def report(
     ] = None,
 ) -> None:
     """Show the verdict and write the HTML report, or print a record for every branch and level."""
-    from sweeps.report.study_report import finish, study_results
+    from sweeps.plan.plan import make_plan
+    from sweeps.report.study_report import finish
+    from sweeps.report.study_results import study_results
     from sweeps.studies.find import find_study
 
-    chosen = find_study(study, overrides or [], swept=True)
+    plan = make_plan(find_study(study, overrides or [], swept=True))
     if as_json:
-        found = study_results(chosen)
+        found = study_results(plan)
         if found.incomplete:
             PlainConsole(stderr=True).print(found.incomplete)
         print_json(found.records)
         return
-    written = finish(chosen, out, output)
+    written = finish(plan, out, output)
     for note in written.notes:
         out.print(note)
     out.print(f"report: {written.path}")
@@ -166,18 +173,20 @@ def rewind(
     study: StudyArgument,
     overrides: Overrides = None,
     address: Address = None,
+    serial: Serial = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the earliest rewind point whose tickets match, of every cell and density, by bisection
     on the evaluation grid."""
+    from sweeps.plan.plan import make_plan
     from sweeps.run.bisect import find_rewinds
     from sweeps.run.rewind_answer import answer_table
     from sweeps.studies.find import find_study
 
     screen = PlainConsole(stderr=True) if as_json else out
-    chosen = find_study(study, overrides or [])
+    plan = make_plan(find_study(study, overrides or []))
     with ExitStack() as using, _stoppable(f"lth rewind {study}", screen):
-        answers, outcome = find_rewinds(chosen, screen, address, using)
+        answers, outcome = find_rewinds(plan, screen, address, using, serial)
         for note in outcome.notes:
             screen.print(note)
         for name, reason in outcome.failures:
@@ -195,7 +204,7 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
     """Hold a finished study against the published figures in its file; 1 where any disagrees."""
     from sweeps.plan.plan import make_plan
     from sweeps.report.reference import check_table, conclusion, verify
-    from sweeps.report.study_report import study_records
+    from sweeps.report.study_results import study_records
     from sweeps.studies.find import find_study, presets_with_reference
 
     # The file's own as it is now: it may have come after the sweep.
@@ -205,7 +214,8 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
     if reference is None:
         rule = "must be given in the study's file for anything to be verified"
         raise SpecError("reference", rule, None, presets_with_reference())
-    checks = verify(study_records(chosen)[0], make_plan(chosen).axes, reference)
+    plan = make_plan(chosen)
+    checks = verify(study_records(plan)[0], plan.axes, reference)
     if as_json:
         print_json(check.to_json() for check in checks)
     else:
@@ -220,7 +230,7 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
 def status(study: StudyArgument, as_json: AsJson = False) -> None:
     """Say where a sweep stands that runs elsewhere: trials, pace, time left, errors."""
     from lth_core.store import open_store
-    from sweeps.run.status import lines, load_status
+    from sweeps.store.status import lines, load_status
     from sweeps.studies.find import find_study
 
     chosen = find_study(study, [], swept=True)
@@ -256,11 +266,12 @@ def bench(
 @app.command()
 def sync(study: StudyArgument) -> None:
     """Publish to MLflow what it has not got; 1 where the store has lost some of it."""
-    from sweeps.report.study_report import sync
+    from sweeps.plan.plan import make_plan
+    from sweeps.report.sync import sync
     from sweeps.studies.find import find_study
 
     chosen = find_study(study, [], swept=True)
-    published, lost = sync(chosen)
+    published, lost = sync(make_plan(chosen))
     out.print(f"{chosen.name}: {published} trials are in MLflow")
     if lost:
         print_failure(out, lost)

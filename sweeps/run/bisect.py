@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import ceil, log2
 from statistics import fmean
 from typing import Any
@@ -20,19 +19,20 @@ from lth_core.lottery import levels
 from lth_core.results import record
 from lth_core.spec.fields import steps_in
 from lth_core.train import Trainer
-from sweeps.clusters.connect import check_greets
-from sweeps.plan.plan import Trial, make_plan
+from sweeps.plan.plan import Plan, Trial
+from sweeps.run.backend import Backend, check_backend, open_backend
 from sweeps.run.launch import (
-    Outcome,
+    SweepOutcome,
     check_data,
-    fit,
-    join,
-    make_setting,
-    standing_of,
+    make_context,
+    open_queue,
+    run_queue,
     sweep_trainer,
 )
+from sweeps.run.progress import SweepProgress
+from sweeps.run.queue import WorkItem
 from sweeps.run.rewind_answer import Answer
-from sweeps.run.trial import Setting
+from sweeps.run.worker import trial_config
 from sweeps.store.records import register
 from sweeps.studies.axes import Fields, base_values, spec_of
 from sweeps.studies.schema import Stop, Study
@@ -87,8 +87,8 @@ class Cell:
 class Search:
     """All cells of a study, bisected side by side over what the store has and what Ray brings."""
 
-    def __init__(self, study: Study, trainer: Trainer) -> None:
-        self.trainer, self.cells = trainer, list(_cells(study))
+    def __init__(self, plan: Plan, trainer: Trainer) -> None:
+        study, self.trainer, self.cells = plan.study, trainer, list(_cells(plan))
         self._base, self.tolerance = base_values(study), study.tolerance
         self._running: dict[int, int] = {}
         """By cell: trials of its last question that are not finished."""
@@ -170,64 +170,60 @@ class Search:
 
 
 def find_rewinds(
-    study: Study, console: Console, address: str | None, using: ExitStack
-) -> tuple[list[Answer], Outcome]:
+    plan: Plan, console: Console, address: str | None, using: ExitStack, serial: bool = False
+) -> tuple[list[Answer], SweepOutcome]:
     """The earliest matching rewind points of a study's cells.
 
     Args:
-        using: holds Ray, as in `launch`.
+        address, using, serial: as in `launch`.
 
     Raises:
         SpecError: the study cannot be bisected: it is adaptive, has too few seeds, ...
         InterruptedSweepError: by Ctrl-C or SIGTERM.
     """
+    study, outcome = plan.study, SweepOutcome()
     _check(study)
-    if address is not None:
-        check_greets(address)
-    plan = make_plan(study)
+    check_backend(address, serial)
     if address is None:
         check_data(plan)
-    trainer, outcome = sweep_trainer(study), Outcome()
-    setting = replace(make_setting(study, outcome), stop=Stop())
+    trainer = sweep_trainer(study)
+    context = replace(make_context(study, outcome), stop=Stop())
     register(trainer.store, study)
-    search = Search(study, trainer)
+    search = Search(plan, trainer)
     first = [(number, trial) for number in range(len(search.cells))
              for trial in search.missing(number)]  # fmt: skip
     if first:
-        lanes = join(study, setting, address, using)
-        _probe(study, search, first, setting, outcome, console, lanes)
+        backend = open_backend(study, context, address, serial, using)
+        _probe(study, search, first, backend, outcome, console)
     return list(search.answers()), outcome
 
 
 def _probe(
-    study: Study, search: Search, first: Sequence[tuple[int, Trial]], setting: Setting,
-    outcome: Outcome, console: Console, lanes: int,
+    study: Study, search: Search, first: Sequence[tuple[int, Trial]], backend: Backend,
+    outcome: SweepOutcome, console: Console,
 ) -> None:  # fmt: skip
     """Run trials, and those that they lead to, until nothing is asked any more."""
-    from sweeps.run.progress import Standing
-    from sweeps.run.queue import Piece, TrainOnce, try_store
-    from sweeps.run.worker import trial_config
 
-    def piece(number: int, trial: Trial) -> Piece:
+    def item(number: int, trial: Trial) -> WorkItem:
         dense, *rest = trial.jobs()
         dense = replace(dense, keep=tuple(sorted({*dense.keep, *search.cells[number].bracket()})))
         config = {"cell": number, **trial_config(trial, dense.keep)}
-        return Piece(config, [dense, *rest])
+        return WorkItem(config, [dense, *rest])
 
-    def then(done: Piece) -> list[Piece]:
+    def following(done: WorkItem) -> list[WorkItem]:
         number = done.config["cell"]
-        return [piece(number, trial) for trial in search.finished(number)]
+        return [item(number, trial) for trial in search.finished(number)]
 
     most = sum(len(cell.seeds) * len(cell.points) for cell in search.cells)
     looks = sum(len(c.seeds) * ceil(log2(len(c.points) + 1)) for c in search.cells)
     levels_each = first[0][1].spec.levels + 1
-    store, asked = search.trainer.store, [piece(*each) for each in first]
-    order = TrainOnce(
-        asked, search.trainer.known, standing_of(search.trainer), then, partial(try_store, store)
+    queue = open_queue([item(*each) for each in first], search.trainer, following)
+    progress = SweepProgress(
+        study.name, search.trainer.store, console, most, 0, looks * levels_each, backend.live
     )
-    with Standing(study.name, store, console, most, 0, looks * levels_each) as standing:
-        fit(study, setting, order, lanes)
-    outcome.failures += standing.failed.items()
+    with progress:
+        run_queue(backend, queue, progress)
+    outcome.failures += progress.failed.items()
 
 
 def _check(study: Study) -> None:
@@ -236,14 +232,14 @@ def _check(study: Study) -> None:
         raise SpecError("search.algorithm", rule, study.search.algorithm)
 
 
-def _cells(study: Study) -> Iterator[Cell]:
+def _cells(plan: Plan) -> Iterator[Cell]:
     """The study's trials grouped by all but seed and rewind point.
 
     Raises:
         SpecError: one has too few seeds for a verdict, or nothing to rewind.
     """
     groups: dict[str, list[Trial]] = defaultdict(list)
-    for trial in make_plan(study).trials:
+    for trial in plan.trials:
         own = {name: v for name, v in trial.fields.items() if name not in ("seed", "rewind")}
         groups[repr(own)].append(trial)
     for trials in groups.values():

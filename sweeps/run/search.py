@@ -1,23 +1,15 @@
-"""Adaptive search: Optuna's TPE over the study's space, kept on disk, going on after a kill."""
+"""Adaptive search: Optuna's TPE over the study's space; its journal survives a kill."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.plan.plan import Trial
-from sweeps.studies.axes import Fields, SpecReader, base_values, cells, check_space
+from sweeps.store.samples import journal_storage
+from sweeps.studies.axes import check_space
 from sweeps.studies.schema import Range, Study
 
 if TYPE_CHECKING:
     import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-
-def journal(study: Study) -> Path:
-    """The file that remembers a search; another space or base gets another file."""
-    return study.folder() / f"optuna-{study.digest()[:12]}.journal"
 
 
 def open_study(study: Study) -> optuna.Study:
@@ -26,7 +18,7 @@ def open_study(study: Study) -> optuna.Study:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     found = optuna.create_study(
-        storage=_storage(study),
+        storage=journal_storage(study),
         study_name=study.name,
         directions=[
             "maximize" if way == "max" else "minimize" for way in study.search.objective.values()
@@ -45,44 +37,22 @@ def finished(found: optuna.Study) -> int:
     return len(found.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
 
 
-def completed_samples(study: Study) -> list[Fields] | None:
-    """Samples of the space that have a value; None where this machine has no journal.
+def sampler(study: Study, found: optuna.Study) -> optuna.samplers.TPESampler:
+    """The search's sampler, seeded anew for each start of the search.
 
-    Reads only: a sweep may be under way.
+    With the same seed as before, it would draw the first samples again after a kill.
     """
-    if not journal(study).is_file():
-        return None
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found = optuna.load_study(study_name=study.name, storage=_storage(study))
-    states = (optuna.trial.TrialState.COMPLETE,)
-    return [trial.params for trial in found.get_trials(deepcopy=False, states=states)]
-
-
-def sample_trials(study: Study, samples: Sequence[Fields]) -> list[Trial]:
-    """The trials of samples: each on every cell of the axes."""
-    reader = SpecReader(base_values(study))
-    points = [{**sample, **cell} for sample in samples for cell in cells(study)]
-    return [Trial(fields, reader.spec(fields)) for fields in points]
-
-
-def searcher(study: Study, found: optuna.Study) -> OptunaSearch:
-    """Tune's searcher over the Optuna study."""
-    import optuna
-    from ray.tune.search.optuna import OptunaSearch
-
-    check_space(study)
-    # A seed that went on from the start would draw the first samples again after a kill.
-    seed = study.search.seed + len(found.get_trials(deepcopy=False))
-    return OptunaSearch(
-        space={name: _distribution(axis) for name, axis in study.search.space.items()},
-        metric=list(study.search.objective),
-        mode=list(study.search.objective.values()),
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        study_name=study.name,
-        storage=_storage(study),
+    return optuna.samplers.TPESampler(
+        seed=study.search.seed + len(found.get_trials(deepcopy=False))
     )
+
+
+def distributions(study: Study) -> dict[str, optuna.distributions.BaseDistribution]:
+    """Optuna's distribution of each field of the space."""
+    check_space(study)
+    return {name: _distribution(axis) for name, axis in study.search.space.items()}
 
 
 def best(found: optuna.Study, study: Study) -> list[str]:
@@ -94,15 +64,6 @@ def best(found: optuna.Study, study: Study) -> list[str]:
         at = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
         lines.append(f"{said}  at  {at}")
     return lines
-
-
-def _storage(study: Study) -> optuna.storages.BaseStorage:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    path = journal(study)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path)))
 
 
 def _short(value: Any) -> str:

@@ -41,10 +41,13 @@ def ended_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def ended_gently() -> Iterator[None]:
-    """Run a Tuner; told to end, this machine's workers keep what they train, then Tune's loop ends.
+def saved_on_signal(save: Callable[[], None]) -> Iterator[None]:
+    """Run a backend; on a signal, the trainings are checkpointed, then the backend ends.
 
-    Told once more, it ends at once.
+    A second signal ends it at once.
+
+    Args:
+        save: checkpoints the trainings, or has the workers do so.
 
     Raises:
         InterruptedSweepError: it was told to.
@@ -54,7 +57,8 @@ def ended_gently() -> Iterator[None]:
         _told.append(number)
         if len(_told) > 1:
             _raise(number, frame)
-        let_workers_save()  # while Tune waits for this: so it hands out nothing more
+        # Tune's loop waits for this, so it hands out nothing more meanwhile.
+        save()
 
     _told.clear()
     with _signals(tell):

@@ -12,23 +12,25 @@ import torch
 
 from lth_core import find_tickets
 from lth_core.errors import LthError, PreemptedError
-from lth_core.jobs.methods import method
-from lth_core.results import LevelResult
 from lth_core.store import existing_store
 from lth_core.store.decode import in_short
 from lth_core.train import CHECKPOINT_EVERY, Trainer
 from sweeps.plan.plan import Trial
 from sweeps.plan.stopping import why_stop
+from sweeps.store.published import level_records, trial_run
 from sweeps.store.records import TRIALS, record_key, save_records
 from sweeps.studies.schema import Stop
 from tracking.publish.background import background_of
-from tracking.publish.publisher import Publisher, TrialRun
+from tracking.publish.publisher import Publisher
 
 Record = dict[str, Any]
 
+DRAIN_SECONDS = 20.0
+"""Seconds that a process may go on publishing after its last trial."""
+
 
 @dataclass(frozen=True)
-class Setting:
+class SweepContext:
     """What all trials of a sweep share; goes to the workers by value."""
 
     study: str
@@ -44,7 +46,7 @@ class Setting:
 
 
 def run_trial(
-    trial: Trial, setting: Setting, trainer: Trainer, keep: Sequence[int] = ()
+    trial: Trial, context: SweepContext, trainer: Trainer, keep: Sequence[int] = ()
 ) -> Iterator[list[Record]]:
     """Search for the trial's tickets; yields each level's records once they are kept.
 
@@ -55,20 +57,20 @@ def run_trial(
     store for `lth sync`.
     """
     records: list[Record] = []
-    publishing = background_of(setting.tracking) if setting.tracking else None
+    publishing = background_of(context.tracking) if context.tracking else None
     run = trial_run(trial)
     try:
-        if not trainer.store.has(TRIALS, record_key(setting.study, trial)):
+        if not trainer.store.has(TRIALS, record_key(context.study, trial)):
             # So that `lth store gc` leaves what its first level is being trained from.
-            save_records(trainer.store, setting.study, setting.study_digest, trial, records)
+            save_records(trainer.store, context.study, context.study_digest, trial, records)
         for level in find_tickets(trial.spec, trainer, keep):
-            rows = level_records(trial, setting.study, level)
+            rows = level_records(trial, context.study, level)
             records += rows
-            save_records(trainer.store, setting.study, setting.study_digest, trial, records)
+            save_records(trainer.store, context.study, context.study_digest, trial, records)
             if publishing:
                 publishing.publish(run, level, rows)
             yield rows
-            if why_stop(records, setting.stop, setting.tolerance):
+            if why_stop(records, context.stop, context.tolerance):
                 break
     except PreemptedError:
         raise
@@ -85,23 +87,6 @@ def reason(error: Exception) -> str:
     return str(error) if isinstance(error, LthError) else in_short(error)
 
 
-def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:
-    """A level's records with the study's columns."""
-    return [
-        {"study": study, "trial": trial.id, **record, **trial.fields, "seed": trial.spec.seed}
-        for record in level.records()
-    ]
-
-
-def trial_run(trial: Trial) -> TrialRun:
-    """The trial as tracking knows it."""
-    told = {"prune.when", "prune.score", "prune.scope", "prune.structure", "prune.grow",
-            "prune.one_shot", "branches"}  # fmt: skip
-    named = [f"{field}={value}" for field, value in trial.fields.items() if field not in told]
-    name = " ".join([method(trial.spec), *named])
-    return TrialRun(key=trial.digest, name=name, fields=trial.fields, spec=trial.spec)
-
-
 def trial_line(trial: Trial, rows: Sequence[Record]) -> str:
     """A level in a line, for who looks on."""
     accuracies = " ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
@@ -116,6 +101,12 @@ def make_trainer(store: str, checkpoint_every: float = CHECKPOINT_EVERY) -> Trai
         SpecError: the store is not there.
     """
     return Trainer(existing_store(store), checkpoint_every=checkpoint_every)
+
+
+def drain_publishing(context: SweepContext) -> None:
+    """Wait a while for what this process still has to publish; `lth sync` publishes the rest."""
+    if context.tracking:
+        background_of(context.tracking).drain(DRAIN_SECONDS)
 
 
 def use_threads(cpu: float) -> None:

@@ -12,10 +12,10 @@ from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
 from lth_core.store.decode import side_by_side
 from lth_core.store.files import Found
 from lth_core.store.kinds import is_scratch, key_of
-from sweeps.run.status import STATUS
 from sweeps.store.integrity import CLAIMS
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.store.references import Key, Needs, entries_of, find_needs, study_of
+from sweeps.store.status import STATUS
 
 KEPT = ("trainings", "points", "measures", "checkpoints")
 """Kinds of entries that are named by the digest of a recipe: a study needs them or not."""

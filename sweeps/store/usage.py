@@ -8,10 +8,10 @@ from typing import Any
 
 from lth_core.store import MANIFEST, Entry, Store
 from lth_core.train.archive import MASK, STATE
-from sweeps.run.status import STATUS
 from sweeps.store.garbage import by_entry, needed_by, read_entries
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.store.references import Key, Needs, study_of
+from sweeps.store.status import STATUS
 
 CONTENT = {
     name.partition(".")[0]: content

@@ -21,8 +21,9 @@ import pytest
 import yaml
 
 from lth_core.store import open_store
-from sweeps.report.study_report import study_records
-from sweeps.run.status import load_status
+from sweeps.plan.plan import make_plan
+from sweeps.report.study_results import study_records
+from sweeps.store.status import load_status
 from sweeps.studies.reader import parse_study
 
 LTH = Path(sys.executable).with_name("lth")
@@ -123,7 +124,7 @@ class Swept:
 
     def report(self) -> list[Row]:
         """The records of `lth report --json`, in this process too."""
-        return study_records(parse_study(self.fields))[0]
+        return study_records(make_plan(parse_study(self.fields)))[0]
 
     # What happens in it
 

@@ -31,9 +31,9 @@ ONE: dict[str, Any] = {
 TWO = {**ONE, "base": {**ONE["base"], "levels": 1}}
 """The same: two trainings, one after the other."""
 HURRIED = """
-import lth_core.store.s3, sweeps.run.queue
+import lth_core.store.s3, sweeps.run.store_health
 lth_core.store.s3.ATTEMPTS = 1
-sweeps.run.queue.PATIENCE, sweeps.run.queue.PAUSE = 3.0, 1.0
+sweeps.run.store_health.PATIENCE, sweeps.run.store_health.PAUSE = 3.0, 1.0
 from sweeps.cli.main import run
 run()
 """

@@ -27,7 +27,6 @@ from lth_core.train.timings import KIND as SPEEDS
 from lth_core.train.timings import seconds_per_step, speed_key
 from lth_core.train.training import Result
 from sweeps.plan.plan import Trial
-from sweeps.run.status import Status, lines, load_status, save_status, status_key
 from sweeps.store.garbage import collect
 from sweeps.store.records import (
     load_curves,
@@ -39,6 +38,7 @@ from sweeps.store.records import (
     searched_trials,
 )
 from sweeps.store.references import find_needs
+from sweeps.store.status import Status, lines, load_status, save_status, status_key
 from sweeps.store.usage import usage
 from sweeps.studies.schema import Study
 from tracking.publish import names

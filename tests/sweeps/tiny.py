@@ -7,7 +7,7 @@ from typing import Any
 
 from lth_core import Trainer
 from sweeps.plan.plan import Trial, make_plan
-from sweeps.run.trial import Setting, run_trial
+from sweeps.run.trial import SweepContext, run_trial
 from sweeps.studies.reader import set_field
 from sweeps.studies.schema import Study
 
@@ -53,9 +53,9 @@ def tiny_fields(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return said
 
 
-def setting_of(study: Study) -> Setting:
+def context_of(study: Study) -> SweepContext:
     """What the trials of a study without tracking share."""
-    return Setting(
+    return SweepContext(
         study=study.name, study_digest=study.digest(), store=study.store, stop=study.stop,
         tolerance=study.tolerance, cpu=1, checkpoint_every=300, tracking=None,
     )  # fmt: skip
@@ -64,7 +64,7 @@ def setting_of(study: Study) -> Setting:
 def search(study: Study, trainer: Trainer) -> Iterator[tuple[Trial, list[Record]]]:
     """Every trial of a study, searched in this process."""
     for trial in make_plan(study).trials:
-        rows = [row for level in run_trial(trial, setting_of(study), trainer) for row in level]
+        rows = [row for level in run_trial(trial, context_of(study), trainer) for row in level]
         yield trial, rows
 
 

@@ -8,7 +8,7 @@ import pytest
 from lth_core.store import Store
 from sweeps.bench import sweep as bench_sweep
 from sweeps.bench.sweep import Seen, growth, trials_done, watch
-from sweeps.run.status import STATUS, status_key
+from sweeps.store.status import STATUS, status_key
 
 
 def test_growth_is_between_an_early_and_a_late_share_of_the_trials() -> None:

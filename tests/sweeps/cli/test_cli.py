@@ -18,7 +18,7 @@ from lth_core import Trainer, load_ticket, masks
 from lth_core.errors import LaunchError, StoreError
 from lth_core.jobs.branches import BRANCHES
 from lth_core.store import open_store
-from sweeps.run.launch import Outcome
+from sweeps.run.launch import SweepOutcome
 from sweeps.run.signals import InterruptedSweepError
 from sweeps.studies.catalogue import catalogue
 from sweeps.studies.find import find_study, presets, remember
@@ -413,9 +413,9 @@ def never(*arguments: object) -> None:
 def test_cluster_that_is_not_there_is_told_before_mlflow_and_the_store_are_asked(
     lth: Lth, tiny_file: StudyFile, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.run.launch.make_setting", never)
+    monkeypatch.setattr("sweeps.run.launch.make_context", never)
     monkeypatch.setattr("sweeps.run.launch.make_trainer", never)
-    monkeypatch.setattr("sweeps.run.bisect.make_setting", never)
+    monkeypatch.setattr("sweeps.run.bisect.make_context", never)
     monkeypatch.setattr("sweeps.run.bisect.sweep_trainer", never)
     for command in ("sweep", "rewind"):
         complaint(lth(command, tiny_file({"axes.seed": [0, 1, 2]}), "--address", "127.0.0.1:1"))
@@ -430,7 +430,7 @@ def test_sweep_that_a_cluster_refused_is_not_remembered(
 
     file = tiny_file()
     remember(read_study(file))
-    monkeypatch.setattr("sweeps.run.launch.joined", refuses)
+    monkeypatch.setattr("sweeps.run.backend.joined", refuses)
     assert "no node has as many" in complaint(lth("sweep", file, "store=./other"))
     assert find_study("tiny", swept=True).store == "./lth-store"
 
@@ -467,7 +467,7 @@ def test_sweep_of_which_every_trial_failed_says_why_and_exits_with_1(
     lth: Lth, tiny_file: StudyFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A launch that fails throughout; real failures are in test_launch.py."""
-    ended = Outcome(failures=[("abc123", "the loss [/] is not finite")], notes=["a note [bold]"])
+    ended = SweepOutcome(failures=[("abc123", "the loss [/] is not finite")], notes=["a note [bold]"])
     monkeypatch.setattr("sweeps.run.launch.launch", lambda *arguments: ended)
     called = lth("sweep", tiny_file())
     assert called.code == 1

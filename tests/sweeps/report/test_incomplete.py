@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny import Lth, StudyOf, search, setting_of, tiny_fields
+from tiny import Lth, StudyOf, context_of, search, tiny_fields
 
 from lth_core import Trainer
 from lth_core.spec import TicketSpec
 from lth_core.store import open_store
 from sweeps.plan.plan import Trial, make_plan
-from sweeps.report.study_report import study_results
+from sweeps.report.study_results import study_results
 from sweeps.run.search import open_study
 from sweeps.run.trial import run_trial
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
@@ -135,7 +135,7 @@ def test_trials_that_the_stop_rule_ended_are_complete_and_their_verdicts_marked(
                 row["final_test_accuracy"] = 1.0
         save_records(store, study.name, study.digest(), trial, rows)
     cut(study, trials[0], 2)
-    found = study_results(study)
+    found = study_results(make_plan(study))
     assert found.incomplete == ""
     assert {r["replicates"] for r in found.records if r["level"] == 2} == {3}
 
@@ -149,14 +149,14 @@ def test_random_search_lacks_the_samples_without_records(here: Path, tiny: Study
     trials = make_plan(study).trials
     for trial in trials[:-1]:
         sweep(study, trial)
-    found = study_results(study)
+    found = study_results(make_plan(study))
     assert found.incomplete == f"1 of 6 trials is incomplete: {trials[-1].id} has no records."
     assert [r["replicates"] for r in found.records] == [2, 2, 2, 2, 1]
     assert {r["replicates_planned"] for r in found.records} == {2}
 
 
 def sweep(study: Study, trial: Trial) -> None:
-    for _ in run_trial(trial, setting_of(study), Trainer(open_store(study.store))):
+    for _ in run_trial(trial, context_of(study), Trainer(open_store(study.store))):
         pass
 
 
@@ -192,7 +192,7 @@ def test_adaptive_search_that_drew_a_sample_twice_is_complete(here: Path, tiny: 
     study = searching(tiny, samples=3)
     for lr in (0.001, 0.01, 0.001):
         sample(study, lr)
-    found = study_results(study)
+    found = study_results(make_plan(study))
     assert found.incomplete == ""
     assert found.trials == 4
 
@@ -204,7 +204,7 @@ def test_adaptive_search_lacks_samples_that_were_asked_for_and_trials_that_were_
     lost, _ = sample(study, 0.001)
     sample(study, 0.01)
     lose(study, lost)
-    found = study_results(study)
+    found = study_results(make_plan(study))
     assert found.incomplete == (
         f"1 of 4 trials is incomplete: {lost.id} has no records. The search has 2 of 3 samples."
     )
@@ -218,6 +218,6 @@ def test_adaptive_search_without_its_journal_counts_the_samples_in_the_store(
     study = searching(tiny, samples=3)
     sample(study, 0.001)
     shutil.rmtree(study.folder())
-    assert study_results(study).incomplete == (
+    assert study_results(make_plan(study)).incomplete == (
         "The search has 1 of 3 samples, equal ones counted once."
     )

@@ -11,7 +11,8 @@ from tiny import Lth, StudyOf, search
 
 from lth_core import Trainer
 from lth_core.store import open_store
-from sweeps.report.study_report import sync
+from sweeps.plan.plan import make_plan
+from sweeps.report.sync import sync
 from sweeps.studies.find import remember
 from sweeps.studies.schema import Study
 from tracking.publish import names
@@ -133,10 +134,10 @@ def test_sync_makes_a_studys_run_that_was_deleted_again_with_its_trials_below_it
     from mlflow import MlflowClient
 
     study = swept_to(database, "tiny")
-    sync(study)
+    sync(make_plan(study))
     (first,) = study_runs(database, "tiny")
     MlflowClient(database).delete_run(first["id"])
-    sync(study)
+    sync(make_plan(study))
     (second,) = study_runs(database, "tiny")
     assert second["id"] != first["id"]
     assert is_whole(second)
@@ -152,7 +153,7 @@ def test_sync_called_twice_at_once_leaves_one_whole_run(
     def call() -> None:
         at_once.wait()
         try:
-            sync(study)
+            sync(make_plan(study))
         except Exception as error:  # noqa: BLE001  the test shows it
             failures.append(error)
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import Lth, Record, StudyOf, search, setting_of
+from tiny import Lth, Record, StudyOf, context_of, search
 
 from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
-from sweeps.run.launch import Outcome, make_setting
+from sweeps.run.launch import SweepOutcome, make_context
 from sweeps.run.trial import run_trial
 from sweeps.studies.find import remember
 from sweeps.studies.schema import Study
@@ -45,11 +45,11 @@ def swept_without_tracking(study: Study) -> list[Record]:
 
 
 def test_sweep_whose_server_is_away_goes_on_with_a_note(tiny: StudyOf) -> None:
-    study, outcome = tiny({"tracking.uri": AWAY}), Outcome()
+    study, outcome = tiny({"tracking.uri": AWAY}), SweepOutcome()
     begun = time.monotonic()
-    setting = make_setting(study, outcome)
+    context = make_context(study, outcome)
     assert time.monotonic() - begun < 60
-    assert setting.tracking is None
+    assert context.tracking is None
     (note,) = outcome.notes
     assert note.startswith(f"tracking.uri: {AWAY} does not answer")
     assert "lth sync tiny" in note
@@ -63,12 +63,12 @@ def test_trial_whose_server_goes_away_trains_on_and_sync_brings_what_is_missing(
     gone = replace(publisher, uri=AWAY)
     (trial,) = make_plan(study).trials
     trainer = Trainer(open_store(study.store))
-    levels = run_trial(trial, replace(setting_of(study), tracking=publisher), trainer)
+    levels = run_trial(trial, replace(context_of(study), tracking=publisher), trainer)
     assert next(levels)[0]["branch"] == "dense"  # the server goes after one level
     levels.close()
     assert background_of(publisher).drain(120)
     begun = time.monotonic()
-    rest = list(run_trial(trial, replace(setting_of(study), tracking=gone), trainer))
+    rest = list(run_trial(trial, replace(context_of(study), tracking=gone), trainer))
     assert time.monotonic() - begun < 60
     assert len(rest) == 3
     assert background_of(gone).drain(120)

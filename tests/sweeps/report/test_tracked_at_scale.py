@@ -16,8 +16,8 @@ from lth_core import Trainer, find_tickets, load_ticket
 from lth_core.errors import TrackingError
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
-from sweeps.report.study_report import publish_missing
-from sweeps.run.trial import level_records, trial_run
+from sweeps.report.sync import publish_missing
+from sweeps.store.published import level_records, trial_run
 from sweeps.store.records import save_records
 from sweeps.studies.find import remember
 from sweeps.studies.schema import Study
@@ -61,7 +61,7 @@ def undisturbed(study: Study, at_scale: MlflowServer) -> dict[str, tuple[object,
     """The same store published under another name, with nothing in the way."""
     other = study.model_copy(update={"name": f"{study.name}-well"})
     keep(other, Trainer(open_store(study.store), frozen=True))
-    publish_missing(other)
+    publish_missing(make_plan(other))
     return held(other, at_scale)
 
 
@@ -83,9 +83,7 @@ def test_eight_publishers_of_the_same_trials_leave_one_run_of_each_with_nothing_
     study: Study, at_scale: MlflowServer
 ) -> None:
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(
-        ["sweeps.report.study_report", "mlflow", "test_tracked_at_scale"]
-    )
+    processes.set_forkserver_preload(["sweeps.report.sync", "mlflow", "test_tracked_at_scale"])
     at_once = processes.Barrier(PUBLISHERS)
     begun = [
         processes.Process(target=publish_all, args=(study, number % 2, at_once), daemon=True)
@@ -96,7 +94,7 @@ def test_eight_publishers_of_the_same_trials_leave_one_run_of_each_with_nothing_
     for process in begun:
         process.join(600)
     assert [process.exitcode for process in begun] == [0] * PUBLISHERS
-    publish_missing(study)  # it brings the verdicts
+    publish_missing(make_plan(study))  # it brings the verdicts
     assert held(study, at_scale) == undisturbed(study, at_scale)
 
 
@@ -122,7 +120,7 @@ def test_sync_after_a_server_was_killed_in_the_middle_brings_all_of_it_once(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_batch", log_batch_while_it_is_killed)
         with pytest.raises(TrackingError, match="does not answer as MLflow should"):
-            publish_missing(study)
+            publish_missing(make_plan(study))
     at_scale.start()
     assert held(study, at_scale).keys() < expected.keys(), "two trials are missing"
     said = []
@@ -138,7 +136,7 @@ def test_artifacts_are_in_the_bucket_whose_keys_the_server_alone_has(
 ) -> None:
     from mlflow import MlflowClient
 
-    publish_missing(study)
+    publish_missing(make_plan(study))
     publisher = open_publisher(at_scale.uri, study.name, "")
     (run, *_) = publisher.runs().values()
     client = MlflowClient(at_scale.uri)

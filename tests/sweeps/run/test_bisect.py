@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from tiny import Lth, StudyFile, StudyOf, search, setting_of
+from tiny import Lth, StudyFile, StudyOf, context_of, search
 
 from lth_core import Trainer
+from sweeps.plan.plan import make_plan
 from sweeps.run.bisect import Search
 from sweeps.run.trial import run_trial
 from sweeps.studies.schema import Study
@@ -26,7 +27,7 @@ def play(study: Study, found: Search, most: int = 10**6) -> int:
     done = 0
     while waiting and done < most:
         number, trial = waiting.pop(0)
-        for _ in run_trial(trial, setting_of(study), found.trainer):
+        for _ in run_trial(trial, context_of(study), found.trainer):
             pass
         waiting += [(number, after) for after in found.finished(number)]
         done += 1
@@ -36,7 +37,7 @@ def play(study: Study, found: Search, most: int = 10**6) -> int:
 @pytest.mark.slow
 def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
     study, trainer = tiny(CHANGES), Trainer()
-    bisected = Search(study, trainer)
+    bisected = Search(make_plan(study), trainer)
     ran = play(study, bisected)
     (cell,), answers = bisected.cells, list(bisected.answers())
     assert (cell.points, cell.grid) == (POINTS, POINTS)
@@ -48,7 +49,7 @@ def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
     every_point = study.model_copy(update={"axes": {**study.axes, "rewind": POINTS}})
     for _ in search(every_point, trainer):
         pass
-    whole = Search(study, trainer)
+    whole = Search(make_plan(study), trainer)
     assert play(study, whole) == 0, "all is in the store"
     for answer, known in zip(answers, whole.cells[0].known.values(), strict=True):
         assert sorted(known) == POINTS
@@ -64,10 +65,10 @@ def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
 @pytest.mark.slow
 def test_search_goes_on_from_what_the_store_has(tiny: StudyOf) -> None:
     study = tiny(CHANGES)
-    at_once, in_two = Search(study, Trainer()), Search(study, Trainer())
+    at_once, in_two = Search(make_plan(study), Trainer()), Search(make_plan(study), Trainer())
     ran = play(study, at_once)
     assert play(study, in_two, most=4) == 4
-    resumed = Search(study, in_two.trainer)
+    resumed = Search(make_plan(study), in_two.trainer)
     play(study, resumed)
     assert [a.earliest for a in resumed.answers()] == [a.earliest for a in at_once.answers()]
     trained = [len(found.trainer.store.digests("trainings")) for found in (at_once, resumed)]
@@ -78,17 +79,17 @@ def test_points_of_a_swept_study_count_as_looked_at(tiny: StudyOf) -> None:
     study, trainer = tiny(CHANGES | {"axes.rewind": ["0it", "50%"]}), Trainer()
     for _ in search(study, trainer):
         pass
-    (cell,) = Search(study, trainer).cells
+    (cell,) = Search(make_plan(study), trainer).cells
     assert cell.grid == [0, 20]
     assert [sorted(known) for known in cell.known.values()] == [[0, 20], [0, 20]]
 
 
 def test_a_failed_probe_leaves_its_cell_unfinished(tiny: StudyOf) -> None:
     study = tiny(CHANGES)
-    found = Search(study, Trainer())
+    found = Search(make_plan(study), Trainer())
     asked = found.missing(0)
     for trial in asked[1:]:
-        for _ in run_trial(trial, setting_of(study), found.trainer):
+        for _ in run_trial(trial, context_of(study), found.trainer):
             pass
     assert [after for _ in asked for after in found.finished(0)] == []
     assert [a.finished for a in found.answers()] == []
@@ -117,15 +118,14 @@ def test_what_cannot_be_bisected_is_refused(
     assert called.err.startswith(f"lth: {message}")
 
 
-@pytest.mark.ray
-def test_probes_run_on_ray_and_are_asked_for_once(tiny_file: StudyFile, lth: Lth) -> None:
+def test_probes_are_run_and_each_is_asked_for_once(tiny_file: StudyFile, lth: Lth) -> None:
     path = tiny_file(CHANGES)
-    called = lth("rewind", path, "--json")
+    called = lth("rewind", path, "--json", "--serial")
     assert called.code == 0
     rows = [json.loads(line) for line in called.out.splitlines()]
     assert [(row["level"], row["finished"]) for row in rows] == [(1, True), (2, True)]
 
-    here = Search(study_of(path), Trainer())
+    here = Search(make_plan(study_of(path)), Trainer())
     play(study_of(path), here)
     assert [row["earliest"] for row in rows] == [a.earliest for a in here.answers()]
     assert [json.loads(line) for line in lth("rewind", path, "--json").out.splitlines()] == rows
@@ -142,7 +142,7 @@ def study_of(path: object) -> Study:
 
 def test_every_cell_has_its_own_search(tiny: StudyOf) -> None:
     changes = CHANGES | {"axes.prune.fraction": [0.2, 0.5], "axes.rewind": ["0it", "5it", "60%"]}
-    found = Search(tiny(changes), Trainer())
+    found = Search(make_plan(tiny(changes)), Trainer())
     assert [cell.fields for cell in found.cells] == [
         {"prune.fraction": 0.2},
         {"prune.fraction": 0.5},

@@ -9,9 +9,8 @@ from rich.console import Console
 from lth_core.errors import StoreError
 from lth_core.store import Store
 from lth_core.store.files import MemoryFiles
-from sweeps.run.status import SILENT
-
-pytestmark = pytest.mark.ray  # imports Ray, starts none
+from sweeps.run.progress import SweepProgress
+from sweeps.store.status import SILENT
 
 ROUND = 0.5
 """Seconds that one round of Tune's loop takes."""
@@ -41,15 +40,13 @@ def test_slow_store_holds_up_the_sweep_for_a_small_share_of_the_time_and_is_writ
     seconds: float, share: float, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A store that fails after 30 s may take half of it: readers wait no longer."""
-    from sweeps.run.progress import Standing
-
     with monkeypatch.context() as patch:
         files = SlowFiles(seconds, fails, patch)
         begun, rounds = files.now, 2000
-        with Standing("tiny", Store(files), Console(file=io.StringIO()), 1, 0, 1) as standing:
+        with SweepProgress("tiny", Store(files), Console(file=io.StringIO()), 1, 0, 1) as progress:
             for _ in range(rounds):
                 files.now += ROUND
-                standing.beat(1)
+                progress.beat(1)
     taken = files.now - begun
     assert (taken - rounds * ROUND) / taken <= share + 0.02
     gaps = [after - before for before, after in zip(files.written, files.written[1:], strict=False)]

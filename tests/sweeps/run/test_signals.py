@@ -12,9 +12,9 @@ import pytest
 from sweeps.run.signals import (
     InterruptedSweepError,
     ended_at_once,
-    ended_gently,
     is_told_to_end,
     let_workers_save,
+    saved_on_signal,
 )
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
@@ -42,7 +42,7 @@ def test_tuner_that_is_told_to_end_comes_to_its_end_first(number: int, code: int
     before, said = handlers(), []
 
     def tuner() -> None:
-        with ended_gently():
+        with saved_on_signal(let_workers_save):
             said.append(is_told_to_end())
             signal.raise_signal(number)
             said.append(is_told_to_end())
@@ -52,13 +52,13 @@ def test_tuner_that_is_told_to_end_comes_to_its_end_first(number: int, code: int
     assert said == [False, True]
     assert ended.value.code == code
     assert handlers() == before
-    with ended_gently():  # the next one is not told by that
+    with saved_on_signal(let_workers_save):  # the next one is not told by that
         assert not is_told_to_end()
 
 
 def test_tuner_that_is_told_twice_ends_at_once() -> None:
     def tuner() -> None:
-        with ended_gently():
+        with saved_on_signal(let_workers_save):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
             pytest.fail("it went on")

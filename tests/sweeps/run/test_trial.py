@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import Called, Lth, Record, StudyOf, search, setting_of, timeless
+from tiny import Called, Lth, Record, StudyOf, context_of, search, timeless
 
 from lth_core import Trainer
 from lth_core.errors import PreemptedError
@@ -99,7 +99,7 @@ def test_records_in_the_store_are_those_that_were_yielded(tiny: StudyOf) -> None
 def test_trial_cut_off_has_its_finished_levels_in_the_store(tiny: StudyOf) -> None:
     study, trainer = tiny({"axes.seed": [0]}), Trainer()
     (trial,) = make_plan(study).trials
-    levels = run_trial(trial, setting_of(study), trainer)
+    levels = run_trial(trial, context_of(study), trainer)
     begun = [*next(levels), *next(levels)]
     levels.close()
     assert load_records(trainer.store, "tiny", [trial]) == begun
@@ -115,7 +115,7 @@ def test_trial_is_known_to_its_store_before_it_has_trained_anything(
     remember(study)
     trainer.ending.set()
     with pytest.raises(PreemptedError):
-        list(run_trial(trial, setting_of(study), trainer))
+        list(run_trial(trial, context_of(study), trainer))
     assert trainer.store.digests("trials") == [record_key("tiny", trial)]
     assert load_records(trainer.store, "tiny", [trial]) == []
     for command in ("report", "sync", "verify"):
@@ -132,7 +132,7 @@ def test_records_of_a_trial_stay_while_it_is_searched_again(tiny: StudyOf) -> No
     trainer.store.delete("trainings", rows[0]["training_digest"])
     trainer.ending.set()
     with pytest.raises(PreemptedError):
-        list(run_trial(trial, setting_of(study), trainer))
+        list(run_trial(trial, context_of(study), trainer))
     assert load_records(trainer.store, "tiny", [trial]) == rows
 
 

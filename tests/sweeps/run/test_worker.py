@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import StudyOf, setting_of
+from tiny import StudyOf, context_of
 
 from lth_core import Trainer
 from lth_core.errors import DataError, PreemptedError, StoreError
 from sweeps.plan.plan import make_plan
-
-pytestmark = pytest.mark.ray  # imports Ray, starts none
+from sweeps.run.worker import reports, trial_config
 
 Told = Callable[[Exception], list[dict[str, Any]]]
 
@@ -19,8 +18,6 @@ Told = Callable[[Exception], list[dict[str, Any]]]
 @pytest.fixture
 def told(tiny: StudyOf, monkeypatch: pytest.MonkeyPatch) -> Told:
     """What is reported of a trial in which something is raised."""
-    from sweeps.run.worker import reports, trial_config
-
     study = tiny({"axes.seed": [0]})
     (trial,) = make_plan(study).trials
 
@@ -29,7 +26,7 @@ def told(tiny: StudyOf, monkeypatch: pytest.MonkeyPatch) -> Told:
             raise error
 
         monkeypatch.setattr("sweeps.run.trial.find_tickets", raises)
-        said = list(reports(trial_config(trial, ()), setting_of(study), None, Trainer()))
+        said = list(reports(trial_config(trial, ()), context_of(study), None, Trainer()))
         for report in said:
             assert [name for name, _ in report["failed"]] in ([], [trial.id])
         return said
@@ -72,14 +69,3 @@ def test_store_that_fails_is_reported_as_such(told: Told) -> None:
 def test_what_may_pass_in_another_process_is_raised(error: Exception, told: Told) -> None:
     with pytest.raises(type(error)):
         told(error)
-
-
-def test_worker_that_was_told_to_end_takes_no_other_trial() -> None:
-    """By raising: where a worker says no, Tune drops the trial, and tells no searcher."""
-    from sweeps.run.worker import Worker
-
-    worker = Worker.__new__(Worker)
-    worker._trainer = Trainer()
-    worker._trainer.ending.set()
-    with pytest.raises(PreemptedError):
-        worker.reset_config({})

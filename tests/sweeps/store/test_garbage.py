@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import StudyOf, search, setting_of, tiny_fields
+from tiny import StudyOf, context_of, search, tiny_fields
 
 from lth_core import Trainer, find_tickets
 from lth_core.errors import SpecError, StoreError
 from lth_core.store import Store, open_store
 from lth_core.store.files import Found, MemoryFiles
 from sweeps.plan.plan import make_plan
-from sweeps.run.status import status_key
 from sweeps.run.trial import run_trial
 from sweeps.store import garbage as housekeeping
 from sweeps.store.garbage import collect
 from sweeps.store.integrity import find_faults
 from sweeps.store.records import register
 from sweeps.store.references import entries_of
+from sweeps.store.status import status_key
 from sweeps.studies.reader import parse_study
 from sweeps.studies.schema import Study
 
@@ -360,7 +360,7 @@ def test_trial_in_its_first_training_keeps_its_checkpoint_and_rewind_point(tiny:
 
     trainer.ending = Stops()  # type: ignore[assignment]
     with ThreadPoolExecutor(1) as pool:
-        training = pool.submit(list, run_trial(trial, setting_of(study), trainer))
+        training = pool.submit(list, run_trial(trial, context_of(study), trainer))
         assert waiting.wait(60)
         before = entries(store)
         collect(store, 0)

@@ -10,7 +10,7 @@ from tiny import Lth, StudyOf
 from lth_core.errors import SpecError
 from lth_core.store import Store, open_store
 from lth_core.store.folder import FolderFiles
-from sweeps.run.status import MOST, SILENT, Status, load_status, save_status, status_key
+from sweeps.store.status import MOST, SILENT, Status, load_status, save_status, status_key
 from sweeps.studies.find import remember
 from sweeps.studies.schema import Study
 

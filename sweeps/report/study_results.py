@@ -1,0 +1,111 @@
+"""Results of a study: its records compared with each other, verdicts, and what the store lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lth_core.analysis.families import named_apart
+from lth_core.analysis.overlaps import with_overlaps
+from lth_core.analysis.verdict import Verdict
+from lth_core.errors import SpecError
+from lth_core.spec import sha256
+from lth_core.store import Store, open_store
+from sweeps.plan.plan import Plan, Trial
+from sweeps.report.completeness import (
+    MissingWork,
+    incomplete_text,
+    missing_work,
+    planned_replicates,
+    with_replicates,
+)
+from sweeps.store.records import load_mask, load_records, searched_trials, with_verdicts
+from sweeps.store.samples import completed_samples, sample_trials
+from sweeps.studies.schema import Study
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResults:
+    """Records and verdicts that the store has of a study, and what it lacks."""
+
+    records: list[Record]
+    """A record for every trial, level and branch that is done, with verdicts, overlaps and
+    replicates."""
+    axes: list[str]
+    verdicts: list[Verdict]
+    trials: int
+    """Trials planned; of an adaptive search, those of the samples so far."""
+    missing: list[MissingWork]
+    samples: str
+    """Samples that an adaptive search lacks, as a sentence without its full stop, or empty."""
+
+    @property
+    def incomplete(self) -> str:
+        """What is missing, in sentences; empty where nothing is."""
+        said = [incomplete_text(self.missing, self.trials), self.samples]
+        return " ".join(f"{sentence}." for sentence in said if sentence)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all that decides the report but the study's thresholds."""
+        return sha256([self.records, self.axes, self.incomplete])
+
+
+def study_trials(plan: Plan, store: Store) -> Sequence[Trial]:
+    """The study's trials: planned ones, or those that an adaptive search has made."""
+    if plan.study.search.algorithm == "optuna":
+        return searched_trials(store, plan.study)
+    return plan.trials
+
+
+def study_results(plan: Plan) -> StudyResults:
+    """The study's records, compared with each other, and what is missing.
+
+    Raises:
+        SpecError: nothing of the study is in its store.
+    """
+    study = plan.study
+    store = open_store(study.store, make=False)  # asking for a report makes no store
+    trials, samples = study_trials(plan, store), ""
+    if study.search.algorithm == "optuna":
+        trials, samples = _with_lost_trials(study, trials)
+    records = load_records(store, study.name, trials)
+    if not records:
+        rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
+        raise SpecError("STUDY", rule, study.name)
+    axes, missing = plan.axes, missing_work(trials, records, study.stop, study.tolerance)
+    records = with_replicates(records, axes, planned_replicates(plan.trials, trials))
+    records = named_apart(records, axes)
+    records = with_overlaps(records, axes, lambda digest: load_mask(store, digest))
+    records, found = with_verdicts(records, axes, study.tolerance)
+    return StudyResults(
+        records=records, axes=axes, verdicts=found, trials=len(trials), missing=missing,
+        samples=samples,
+    )  # fmt: skip
+
+
+def study_records(plan: Plan) -> tuple[list[Record], list[Verdict]]:
+    """The records and verdicts of `study_results`, and its errors."""
+    found = study_results(plan)
+    return found.records, found.verdicts
+
+
+def _with_lost_trials(study: Study, stored: Sequence[Trial]) -> tuple[list[Trial], str]:
+    """An adaptive search's trials, also those whose records the store has lost, and a sentence on
+    the samples that it lacks, or none."""
+    completed, trials = completed_samples(study), {trial.digest: trial for trial in stored}
+    for trial in sample_trials(study, completed or ()):
+        trials.setdefault(trial.digest, trial)
+    asked, there, note = study.search.trials, 0, ""
+    if completed is not None:
+        there = len(completed)
+    else:  # the search ran from another folder
+        names = study.search.space
+        there = len({repr([trial.fields.get(name) for name in names]) for trial in stored})
+        note = ", equal ones counted once"
+    lacks = there < asked
+    said = f"The search has {there} of {asked} samples{note}" if lacks else ""
+    return list(trials.values()), said

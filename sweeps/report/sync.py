@@ -1,0 +1,163 @@
+"""Sync of a study with MLflow: publish from the store what MLflow lacks."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lth_core import find_tickets
+from lth_core.analysis.families import named_apart
+from lth_core.analysis.overlaps import with_overlaps
+from lth_core.analysis.verdict import WORDS, Verdict, best_word, verdicts
+from lth_core.errors import StoreError, TrackingError
+from lth_core.spec import sha256
+from lth_core.store import existing_store
+from lth_core.train import Trainer
+from sweeps.plan.plan import Plan, Trial
+from sweeps.plan.stopping import why_stop
+from sweeps.report.study_html import write_html
+from sweeps.report.study_results import StudyResults, study_results, study_trials
+from sweeps.store.published import level_records, trial_run
+from sweeps.store.records import load_mask, load_records
+from sweeps.studies.schema import Study
+from tracking.publish import names
+from tracking.publish.payload import level_files
+from tracking.publish.publisher import Publisher, open_publisher
+from tracking.publish.runs import Held
+
+Record = dict[str, Any]
+
+
+def sync(plan: Plan) -> tuple[int, str]:
+    """Publish all that MLflow lacks of a study, its own run too; returns and raises what
+    `publish_missing` does.
+
+    Raises:
+        SpecError: nothing of the study is in its store.
+    """
+    publisher = open_study_publisher(plan.study)
+    found = study_results(plan)
+    published = publish_missing(plan, publisher, found.records)
+    # Not in the study's folder: a report may be written there at the same time.
+    with TemporaryDirectory(prefix="lth-") as folder:
+        file = Path(folder) / "report.html"
+        publish_study(plan.study, publisher, found, lambda: write_html(plan, found, file))
+    return published
+
+
+def publish_study(
+    study: Study, publisher: Publisher, found: StudyResults, report: Callable[[], Path]
+) -> None:
+    """Publish the counts of the verdicts and of the trials, the best verdict, and the report."""
+    words = [verdict.verdict for verdict in found.verdicts]
+    metrics = {f"verdicts/{word}": float(words.count(word)) for word in WORDS}
+    metrics["trials/planned"] = float(found.trials)
+    metrics["trials/incomplete"] = float(len(found.missing))
+    digest = sha256([found.digest, study.tolerance, study.stable_below])
+    publisher.publish_study(digest, report, metrics, {names.VERDICT: best_word(found.verdicts)})
+
+
+def publish_missing(
+    plan: Plan,
+    publisher: Publisher | None = None,
+    compared: Sequence[Record] = (),
+    seconds: float = float("inf"),
+) -> tuple[int, str]:
+    """Publish every finished level, overlap and verdict that MLflow lacks; the number of trials in
+    MLflow, and a sentence on what could not be published, or none.
+
+    A trial of which the store has lost something does not keep the others from being published.
+
+    Args:
+        compared: the study's records with their overlaps, where they are known already.
+        seconds: after which no further level is published.
+
+    Raises:
+        TrackingError: the server cannot be reached or refuses, or time is up.
+    """
+    study = plan.study
+    publisher, store = publisher or open_study_publisher(study), existing_store(study.store)
+    trainer, records = Trainer(store, frozen=True), list[Record]()
+    held, lost = publisher.runs(), dict[str, StoreError]()
+    check_time = _deadline(publisher.uri, seconds)
+    for trial in study_trials(plan, store):
+        rows = load_records(store, study.name, [trial])
+        if not rows:
+            continue
+        records += rows
+        try:
+            _publish_trial(study, trial, rows, trainer, publisher, held, check_time)
+        except StoreError as error:
+            lost[trial.id] = error
+    axes, rows_of = plan.axes, defaultdict[str, list[Record]](list)
+    records = named_apart(records, axes)
+    for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
+        rows_of[row["spec_digest"]].append(row)
+    said = _by_trial(records, axes, verdicts(records, axes, study.tolerance))
+    for key in said.keys() & held.keys():
+        check_time()
+        publisher.publish_compared(held[key], said[key], rows_of[key])
+    return len(said), _unpublished(lost) if lost else ""
+
+
+def _publish_trial(
+    study: Study, trial: Trial, rows: Sequence[Record], trainer: Trainer, publisher: Publisher,
+    held: dict[str, Held], check_time: Callable[[], None],
+) -> None:  # fmt: skip
+    """Publish the levels that a trial's run lacks, and finish the run where the trial is done."""
+    done, run = len({record["level"] for record in rows}), trial_run(trial)
+    first = held[run.key].levels if run.key in held else 0
+    for level in islice(find_tickets(trial.spec, trainer), done) if first < done else ():
+        if level.level >= first:
+            check_time()
+            records, files = level_records(trial, study.name, level), level_files(level)
+            held[run.key] = publisher.publish(run, level, records, held.get(run.key), files)
+    if done == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance):
+        held[run.key] = publisher.finish(run, held=held[run.key])
+
+
+def _unpublished(lost: Mapping[str, StoreError]) -> str:
+    trial, error = next(iter(lost.items()))
+    others = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+    return f"trial {trial}{others} could not be published: {error}"
+
+
+def _deadline(uri: str, seconds: float) -> Callable[[], None]:
+    """A function that raises a TrackingError once the time is up."""
+    until = time.monotonic() + seconds
+
+    def check() -> None:
+        if time.monotonic() > until:
+            raise TrackingError(f"tracking.uri: {uri} took more than {seconds:.0f} s")
+
+    return check
+
+
+def open_study_publisher(study: Study) -> Publisher:
+    """The publisher of a study's tracking server.
+
+    Raises:
+        TrackingError: the study has none, or it cannot be reached.
+    """
+    if study.tracking.uri is None:
+        raise TrackingError("tracking.uri: is null, so there is nowhere to publish to")
+    return open_publisher(study.tracking.uri, study.name, f"Study {study.name}")
+
+
+def _by_trial(
+    records: list[Record], axes: list[str], found: list[Verdict]
+) -> dict[str, list[Verdict]]:
+    """The verdicts on each trial's cell, by the trial's key."""
+    by_cell: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in found:
+        by_cell[repr(list(verdict.cell.values()))].append(verdict)
+    cell = [axis for axis in axes if axis != "seed"]
+    return {
+        record["spec_digest"]: by_cell[repr([record.get(axis) for axis in cell])]
+        for record in records
+    }

@@ -1,0 +1,68 @@
+"""Backends: where a sweep's work runs, on Ray Tune's workers or in this process."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Protocol
+
+from lth_core.errors import SpecError
+from sweeps.clusters.connect import check_greets, joined
+from sweeps.run.progress import SweepProgress
+from sweeps.run.queue import WorkQueue
+from sweeps.run.signals import ended_at_once
+from sweeps.run.trial import SweepContext
+from sweeps.studies.schema import Study
+
+
+class Backend(Protocol):
+    """Runs the items of a queue, or samples of a study's space.
+
+    Raises:
+        InterruptedSweepError: by Ctrl-C or SIGTERM.
+    """
+
+    live: bool
+    """Whether a progress bar may be drawn meanwhile."""
+
+    def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
+        """Run a queue until it is exhausted."""
+
+    def search(self, samples: int, progress: SweepProgress) -> None:
+        """Run so many samples, until they are done or the store fails."""
+
+
+def check_backend(address: str | None, serial: bool) -> None:
+    """Check what can be checked before MLflow and the store are opened.
+
+    Raises:
+        SpecError: the options contradict each other, or it is no address.
+        LaunchError: no cluster answers at the address.
+    """
+    if serial and address is not None:
+        raise SpecError("--serial", "runs in this process, so it takes no --address", address)
+    if address is not None:
+        check_greets(address)
+
+
+def open_backend(
+    study: Study, context: SweepContext, address: str | None, serial: bool, using: ExitStack
+) -> Backend:
+    """The backend of a sweep, open for as long as ``using`` lasts.
+
+    Args:
+        address: a Ray cluster's; None: Ray is started on this machine.
+        serial: run in this process, without Ray.
+
+    Raises:
+        LaunchError: the machine or cluster cannot be used, or lacks what the study asks for.
+    """
+    if serial:
+        from sweeps.run.serial import SerialBackend
+
+        using.enter_context(ended_at_once())
+        return SerialBackend(study, context)
+    concurrency = using.enter_context(joined(address, study.resources, context.store))
+    using.enter_context(ended_at_once())
+    from sweeps.run.tune import TuneBackend
+
+    return TuneBackend(study, context, concurrency)

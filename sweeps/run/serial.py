@@ -1,0 +1,112 @@
+"""Serial backend: the items of a queue one after the other in this process, without Ray.
+
+For debugging: a `breakpoint()` in a user's network stops here. Records are those of a Ray run.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from bdb import BdbQuit
+from collections.abc import Mapping
+from itertools import count
+from traceback import format_exception_only
+from typing import Any
+
+import torch
+
+from lth_core.errors import PreemptedError
+from lth_core.redaction import without_secrets
+from lth_core.store import existing_store
+from lth_core.train import Trainer
+from sweeps.clusters.capacity import check_fits
+from sweeps.run.progress import SweepProgress
+from sweeps.run.queue import RETRIES, WorkQueue
+from sweeps.run.search import distributions, open_study, sampler
+from sweeps.run.signals import is_told_to_end, saved_on_signal
+from sweeps.run.trial import SweepContext, drain_publishing, use_threads
+from sweeps.run.worker import MACHINES, RAISED, item_name, reports
+from sweeps.studies.schema import Study
+
+PAUSE = 0.2
+"""Seconds between two looks at a store that fails."""
+
+
+class SerialBackend:
+    """Runs work in this process, in the main thread.
+
+    Raises:
+        LaunchError: this machine lacks what a trial asks for.
+    """
+
+    live = False  # a bar redraws from a thread, over a debugger's prompt
+
+    def __init__(self, study: Study, context: SweepContext) -> None:
+        here = {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+        check_fits(study.resources, [here], "this machine")
+        self._study, self._context = study, context
+        use_threads(context.cpu)
+        device = None if study.resources.gpu else "cpu"  # as Ray hides GPUs that were not asked for
+        store, every = existing_store(context.store), context.checkpoint_every
+        # Not this process's cached one, which an earlier signal may have told to end.
+        self._trainer = Trainer(store, device, checkpoint_every=every)
+
+    def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
+        """Run a queue until it is exhausted."""
+        with saved_on_signal(self._trainer.ending.set):
+            for key in map(str, count()):
+                item = queue.take(key)
+                if item is None:
+                    if queue.is_exhausted or is_told_to_end():
+                        break
+                    time.sleep(PAUSE)  # the store fails: nothing else is waited for here
+                    continue
+                report = self._run(item.config, None, progress)
+                if is_told_to_end():
+                    break
+                store_error = (report or {}).get("store", "")
+                queue.finish(key, died=report is None, store_error=store_error)
+        drain_publishing(self._context)
+
+    def search(self, samples: int, progress: SweepProgress) -> None:
+        """Run so many samples of the study's space."""
+        from optuna.trial import TrialState
+
+        found, space = open_study(self._study), distributions(self._study)
+        found.sampler = sampler(self._study, found)
+        with saved_on_signal(self._trainer.ending.set):
+            for _ in range(samples):
+                trial = found.ask(fixed_distributions=space)
+                report = None
+                for _ in range(1 + RETRIES):
+                    report = report or self._run(trial.params, self._study, progress)
+                if is_told_to_end() or progress.store_error:
+                    break
+                names = self._study.search.objective
+                if report and all(name in report for name in names):
+                    found.tell(trial, [report[name] for name in names])
+                else:
+                    found.tell(trial, state=TrialState.FAIL)
+        drain_publishing(self._context)
+
+    def _run(
+        self, config: Mapping[str, Any], space: Study | None, progress: SweepProgress
+    ) -> dict[str, Any] | None:
+        """The last report of an item; None where it was interrupted, or the machine failed."""
+        if is_told_to_end():
+            return None
+        try:
+            for report in reports(config, self._context, space, self._trainer, (*RAISED, BdbQuit)):
+                progress.report(report)
+                progress.beat(1)
+                if report["done"]:
+                    progress.ended(item_name(config), report)
+                    return report
+        except PreemptedError:
+            pass
+        except BdbQuit:  # `quit` of the debugger ends the sweep, as Ctrl-C does
+            raise KeyboardInterrupt from None
+        except MACHINES as error:
+            line, *_ = "".join(format_exception_only(error)).splitlines()
+            progress.died(item_name(config), without_secrets(line))
+        return None

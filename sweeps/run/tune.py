@@ -1,0 +1,259 @@
+"""Ray Tune backend: the only module that imports Ray Tune.
+
+A `Searcher` hands Tune the items of a queue, a `Trainable` runs them on the workers, a `Callback`
+records their progress.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ray import tune
+from ray.tune import Callback, Stopper
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from lth_core.errors import PreemptedError
+from lth_core.redaction import without_secrets
+from sweeps.clusters.capacity import tune_resources
+from sweeps.run.progress import SweepProgress
+from sweeps.run.queue import RETRIES, WorkQueue
+from sweeps.run.search import distributions, open_study, sampler
+from sweeps.run.signals import is_told_to_end, let_workers_save, saved_on_signal
+from sweeps.run.trial import SweepContext, drain_publishing, make_trainer, use_threads
+from sweeps.run.worker import item_name, reports
+from sweeps.store.samples import journal_storage
+from sweeps.studies.schema import Study
+
+LEAST_ROUND, ROUND_EACH = 1000, 50
+"""Items that one Tuner runs: at least, and for each that runs at once."""
+
+_observed: list[SweepProgress] = []
+"""Progress of the sweep that runs in this process. Tune pickles callbacks, so none holds it."""
+
+
+class TuneBackend:
+    """Runs work on the workers of the Ray that this process has joined.
+
+    Args:
+        concurrency: trials that are asked of the cluster at once.
+    """
+
+    live = True
+
+    def __init__(self, study: Study, context: SweepContext, concurrency: int) -> None:
+        self._study, self._context, self._concurrency = study, context, concurrency
+
+    def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
+        """Run a queue until it is exhausted: a Tuner after another, for each remembers all of its
+        trials, some 50 KB each.
+
+        Raises:
+            InterruptedSweepError: by Ctrl-C or SIGTERM.
+        """
+        with _observing(progress):
+            while queue.is_pending:
+                self._tune(QueueSearcher(queue, self._round()))
+
+    def search(self, samples: int, progress: SweepProgress) -> None:
+        """Run samples of the study's space, until they are done or the store fails.
+
+        Raises:
+            InterruptedSweepError: by Ctrl-C or SIGTERM.
+        """
+        with _observing(progress):
+            while samples and not progress.store_error:
+                asked = min(samples, self._round())
+                self._tune(optuna_search(self._study), asked, self._study)
+                open_study(self._study)  # marks what the Tuner left running as failed
+                samples -= asked
+
+    def _round(self) -> int:
+        return max(LEAST_ROUND, ROUND_EACH * self._concurrency)
+
+    def _tune(self, searcher: Searcher, samples: int = -1, space: Study | None = None) -> None:
+        _quieten(self._concurrency)
+        scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(Worker, context=self._context, space=space),
+                tune_resources(self._study.resources),
+            ),
+            tune_config=tune.TuneConfig(
+                num_samples=samples, search_alg=searcher, reuse_actors=True,
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name=self._study.name, storage_path=str(scratch), verbose=0,
+                callbacks=[ProgressCallback()], stop=StopOnSignal(),
+                failure_config=tune.FailureConfig(max_failures=RETRIES if space else 0),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )  # fmt: skip
+        try:
+            with saved_on_signal(let_workers_save):
+                tuner.fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _quieten(concurrency: int) -> None:
+    """Set Tune's environment variables and logging for a sweep."""
+    # By default Tune asks a searcher for one trial at a time, so where trials are shorter than a
+    # worker's start, no second worker is ever started.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    # ProgressCallback records in a line why a trial failed; Ray would print the whole traceback.
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
+
+
+def optuna_search(study: Study) -> OptunaSearch:
+    """Tune's searcher over a study's Optuna journal."""
+    found = open_study(study)
+    return OptunaSearch(
+        space=distributions(study),
+        metric=list(study.search.objective),
+        mode=list(study.search.objective.values()),
+        sampler=sampler(study, found),
+        study_name=study.name,
+        storage=journal_storage(study),
+    )
+
+
+class Worker(tune.Trainable):  # type: ignore[misc]
+    """Actor that runs trials, reused so that imports, data and connections are made once.
+
+    On SIGTERM, which sweeps/clusters/leave.sh sends before a node goes, it checkpoints the current
+    training and exits; the trial resumes elsewhere. leave.sh and signals.py know its process by the
+    name of this class.
+    """
+
+    def setup(self, config: dict[str, Any], context: SweepContext, space: Study | None) -> None:
+        self._context, self._space = context, space
+        use_threads(context.cpu)
+        self._trainer = make_trainer(context.store, context.checkpoint_every)
+        self._reports: Iterator[dict[str, Any]] | None = None
+        self._rays_own = signal.signal(signal.SIGTERM, self._on_sigterm)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        if self._trainer.ending.is_set():
+            # Where this returned False, Tune would drop the trial and tell no searcher.
+            raise PreemptedError("told to end")
+        self._reports = reports(new_config, self._context, self._space, self._trainer)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        assert self._reports is not None
+        report: dict[str, Any] = {"done": True}
+        try:  # an interrupted step is done as well: its checkpoint is stored, SIGTERM may end it
+            report = next(self._reports)
+        finally:
+            if report["done"]:
+                self._reports = None
+        return report
+
+    def cleanup(self) -> None:
+        drain_publishing(self._context)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        self._trainer.ending.set()
+        if self._reports is None and callable(self._rays_own):  # there is nothing to checkpoint
+            self._rays_own(number, frame)
+
+
+class QueueSearcher(Searcher):  # type: ignore[misc]
+    """Hands a Tuner at most so many items of a queue."""
+
+    def __init__(self, queue: WorkQueue, items: int) -> None:
+        super().__init__()
+        self._queue, self._left = queue, items
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        item = self._queue.take(trial_id) if self._left else None
+        if item:
+            self._left -= 1
+            return item.config
+        is_finished = not self._left or self._queue.is_exhausted
+        return str(Searcher.FINISHED) if is_finished else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        store_error = "" if error else (result or {}).get("store", "")
+        self._queue.finish(trial_id, died=error, store_error=store_error)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # a Tuner saves its searcher to restore it later; the store is what we resume by
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a later sweep resumes from the store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing was saved."""
+
+
+class StopOnSignal(Stopper):  # type: ignore[misc]
+    """Ends Tune's loop once this process was told to end."""
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return is_told_to_end()
+
+
+class ProgressCallback(Callback):  # type: ignore[misc]
+    """Records the results and errors of Tune's trials in the sweep's progress."""
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        for progress in _observed:
+            progress.report(result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for progress in _observed:
+            progress.ended(item_name(trial.config), trial.last_result)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        for progress in _observed if not is_told_to_end() else ():
+            progress.died(item_name(trial.config), _reason(trial))
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        for progress in _observed:
+            progress.beat(sum(trial.status == "RUNNING" for trial in trials))
+
+
+@contextmanager
+def _observing(progress: SweepProgress) -> Iterator[None]:
+    _observed.append(progress)
+    try:
+        yield
+    finally:
+        _observed.remove(progress)
+
+
+def _reason(trial: Any) -> str:
+    """Why a trial's worker ended. Ray's `get_error` looks where the file is copied only later."""
+    try:
+        text = Path(trial.error_file).read_text()
+    except (OSError, TypeError):  # the trial has no folder
+        return "its worker died"
+    *_, last = text.split("Failure # ")
+    if raised := re.findall(r"^[\w.]*(?:Error|Exception): .*", last, re.M):
+        return without_secrets(raised[-1])
+    detail = re.search(r"Worker exit detail: (.*?)(?: Some common causes|$)", last, re.M)
+    return f"its worker died: {detail[1]}" if detail else "its worker died"

@@ -1,0 +1,32 @@
+"""What is published of a trial: its run, and the records of its levels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lth_core.jobs.methods import method
+from lth_core.results import LevelResult
+from sweeps.plan.plan import Trial
+from tracking.publish.publisher import TrialRun
+
+Record = dict[str, Any]
+
+METHOD_FIELDS = {"prune.when", "prune.score", "prune.scope", "prune.structure", "prune.grow",
+                 "prune.one_shot", "branches"}  # fmt: skip
+"""Fields that the method's name tells, or that would fill a run's name."""
+
+
+def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:
+    """A level's records with the study's columns."""
+    return [
+        {"study": study, "trial": trial.id, **record, **trial.fields, "seed": trial.spec.seed}
+        for record in level.records()
+    ]
+
+
+def trial_run(trial: Trial) -> TrialRun:
+    """The trial's run in tracking."""
+    fields = [f"{name}={value}" for name, value in trial.fields.items()
+              if name not in METHOD_FIELDS]  # fmt: skip
+    name = " ".join([method(trial.spec), *fields])
+    return TrialRun(key=trial.digest, name=name, fields=trial.fields, spec=trial.spec)

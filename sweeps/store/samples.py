@@ -1,0 +1,51 @@
+"""Samples of an adaptive search, as its Optuna journal has them; nothing here adds one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweeps.plan.plan import Trial
+from sweeps.studies.axes import Fields, SpecReader, base_values, cells
+from sweeps.studies.schema import Study
+
+if TYPE_CHECKING:
+    import optuna
+
+
+def journal(study: Study) -> Path:
+    """The file of a search's samples; another space or base has another file."""
+    return study.folder() / f"optuna-{study.digest()[:12]}.journal"
+
+
+def journal_storage(study: Study) -> optuna.storages.BaseStorage:
+    """Optuna's storage over the journal; makes its folder where there is none."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    path = journal(study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+def completed_samples(study: Study) -> list[Fields] | None:
+    """Samples of the space that have a value; None where this machine has no journal.
+
+    Reads only: a sweep may be running.
+    """
+    if not journal(study).is_file():
+        return None
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    found = optuna.load_study(study_name=study.name, storage=journal_storage(study))
+    states = (optuna.trial.TrialState.COMPLETE,)
+    return [trial.params for trial in found.get_trials(deepcopy=False, states=states)]
+
+
+def sample_trials(study: Study, samples: Sequence[Fields]) -> list[Trial]:
+    """The trials of samples: each on every cell of the axes."""
+    reader = SpecReader(base_values(study))
+    points = [{**sample, **cell} for sample in samples for cell in cells(study)]
+    return [Trial(fields, reader.spec(fields)) for fields in points]
