@@ -28,7 +28,7 @@ from sweeps.studies.schema import Study
 from tracking.publish import names
 from tracking.publish.payload import level_files
 from tracking.publish.publisher import Publisher, open_publisher
-from tracking.publish.runs import Held
+from tracking.publish.runs import PublishedRun
 
 Record = dict[str, Any]
 
@@ -107,7 +107,7 @@ def publish_missing(
 
 def _publish_trial(
     study: Study, trial: Trial, rows: Sequence[Record], trainer: Trainer, publisher: Publisher,
-    held: dict[str, Held], check_time: Callable[[], None],
+    held: dict[str, PublishedRun], check_time: Callable[[], None],
 ) -> None:  # fmt: skip
     """Publish the levels that a trial's run lacks, and finish the run where the trial is done."""
     done, run = len({record["level"] for record in rows}), trial_run(trial)
@@ -118,7 +118,7 @@ def _publish_trial(
             records, files = level_records(trial, study.name, level), level_files(level)
             held[run.key] = publisher.publish(run, level, records, held.get(run.key), files)
     if done == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance):
-        held[run.key] = publisher.finish(run, held=held[run.key])
+        held[run.key] = publisher.finish(run, published=held[run.key])
 
 
 def _unpublished(lost: Mapping[str, StoreError]) -> str:

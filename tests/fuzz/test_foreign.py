@@ -42,9 +42,9 @@ from sweeps.store.status import Status, lines, load_status, save_status, status_
 from sweeps.store.usage import usage
 from sweeps.studies.schema import Study
 from tracking.publish import names
-from tracking.publish.client import speaking
+from tracking.publish.client import connect
 from tracking.publish.publisher import Publisher
-from tracking.publish.runs import held_of
+from tracking.publish.runs import published_run
 
 pytestmark = pytest.mark.fuzz
 
@@ -270,7 +270,7 @@ def test_tags(said: dict[str, str]) -> None:
     run = SimpleNamespace(info=info, data=SimpleNamespace(params={}, tags=said))
 
     def read() -> None:
-        held = held_of(cast("Any", run))
+        held = published_run(cast("Any", run))
         assert 0 <= held.levels < 10**9
         Publisher("sqlite:///none", "0", "0", "").publish_compared(held, [], [])
         assert int(held.tags.get(names.COMPARED, "0 ").rpartition(" ")[0]) >= 0
@@ -302,10 +302,10 @@ def test_answers(said: Any, code: int) -> None:
         answer._content = b"\xff"
 
     def read() -> None:
-        with pytest.MonkeyPatch.context() as patch, speaking("http://localhost:1") as client:
+        with pytest.MonkeyPatch.context() as patch, connect("http://localhost:1") as client:
             patch.setattr("mlflow.utils.rest_utils.http_request", lambda *_, **__: answer)
             client.get_experiment_by_name("x")
             found = client.search_runs(["1"], "")
-            assert all(held_of(run).levels >= 0 for run in found)
+            assert all(published_run(run).levels >= 0 for run in found)
 
     survives("answers of a server", read)

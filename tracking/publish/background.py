@@ -1,7 +1,7 @@
-"""Publishing off the training path: a worker hands in its levels and goes on training.
+"""Publishing off the training path: a worker queues its levels and continues to train.
 
-One thread of the process writes them, in the order in which they came. Where the server fails, or
-is slower than training, the rest of that trial is left to `lth sync`, which finds it in the store.
+One thread of the process publishes them in order. Where the server fails, or is slower than
+training, the rest of that trial is skipped here; `lth sync` publishes it from the store.
 """
 
 from __future__ import annotations
@@ -21,50 +21,50 @@ from lth_core.results import LevelResult
 from lth_core.store.decode import in_short
 from tracking.publish.payload import level_files
 from tracking.publish.publisher import Publisher, Status, TrialRun
-from tracking.publish.runs import Held
+from tracking.publish.runs import PublishedRun
 
 logger = logging.getLogger("lth")
 
 QUEUE = 64
-"""Calls that may wait."""
+"""Most calls in the queue."""
 QUEUE_BYTES = 256 * 2**20
-"""Of the tickets of waiting calls."""
-QUIET = 30.0
-"""Seconds in which a server that failed is not asked again."""
+"""Most bytes of tickets in the queue."""
+RETRY_AFTER = 30.0
+"""Seconds after a failure in which the server is not called."""
 
 
 @dataclass(slots=True)
 class _Trial:
-    """What is known of a trial.
+    """State of a trial.
 
-    left: nothing more of it is taken in; failed: nothing more of it is written.
+    skipped: no more of its calls are queued; failed: none of its calls is carried out.
     """
 
     key: str
-    held: Held | None = None
-    left: bool = False
+    published: PublishedRun | None = None
+    skipped: bool = False
     failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """Something to publish: what it makes of the trial's run, and the bytes that it keeps."""
+    """A call to the publisher: from the run as last seen to the run after it; size in bytes."""
 
     trial: _Trial
-    act: Callable[[Held | None], Held]
+    act: Callable[[PublishedRun | None], PublishedRun]
     size: int
 
 
-class Background:
-    """Publishes in a thread of its own; a call returns at once, whatever the server does.
+class BackgroundPublisher:
+    """Publisher in a thread of its own; its methods return at once, whatever the server does.
 
     Args:
-        publisher: writes.
-        quiet: seconds in which a server that failed is not asked again.
+        publisher: carries out the calls.
+        retry_after: seconds after a failure in which the server is not called.
     """
 
-    def __init__(self, publisher: Publisher, quiet: float = QUIET) -> None:
-        self._publisher, self._quiet = publisher, quiet
+    def __init__(self, publisher: Publisher, retry_after: float = RETRY_AFTER) -> None:
+        self._publisher, self._retry_after = publisher, retry_after
         self._queue: Queue[_Call] = Queue(QUEUE)
         self._trial = _Trial("")
         self._not_before = 0.0
@@ -74,35 +74,35 @@ class Background:
     def publish(
         self, run: TrialRun, level: LevelResult, records: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Have a level published, after those of the trial that came before.
+        """Queue a level, after the trial's earlier ones.
 
-        Its ticket is made here, of what training has at hand: the thread holds no tensors.
+        The ticket's bytes are made here, so that the queue holds no tensors.
         """
         if level.level == 0:
             self._trial = _Trial(run.key)
         trial = self._of(run)
-        if not self._is_left(trial):
+        if not self._is_skipped(trial):
             files = level_files(level)
             write = self._publisher.publish
             self._put(_Call(
-                trial, lambda held: write(run, level, records, held, files),
+                trial, lambda published: write(run, level, records, published, files),
                 sum(map(len, files.values())),
             ))  # fmt: skip
 
     def finish(self, run: TrialRun, status: Status = "FINISHED", reason: str = "") -> None:
-        """Have a trial's run ended, after its levels; not as finished where one of them is left.
+        """Queue the end of a trial's run, after its levels; no run finishes with a level skipped.
 
         Args:
             reason: why it failed.
         """
-        # A failure is said also where levels are left: the store does not know of it.
+        # A failure is published even after a skipped level, because the store does not record it.
         trial = self._of(run) if status == "FINISHED" else _Trial(run.key)
-        if not self._is_left(trial):
+        if not self._is_skipped(trial):
             end = self._publisher.finish
-            self._put(_Call(trial, lambda held: end(run, status, reason, held), 0))
+            self._put(_Call(trial, lambda published: end(run, status, reason, published), 0))
 
     def drain(self, seconds: float) -> bool:
-        """Wait until all that was handed in is written or left, at most so long; whether it is."""
+        """Whether the queue is empty after at most this many seconds of waiting."""
         with self._queue.all_tasks_done:
             return self._queue.all_tasks_done.wait_for(
                 lambda: not self._queue.unfinished_tasks, seconds
@@ -113,11 +113,11 @@ class Background:
             self._trial = _Trial(run.key)
         return self._trial
 
-    def _is_left(self, trial: _Trial) -> bool:
-        trial.left = trial.left or trial.failed or self._is_quiet()
-        return trial.left
+    def _is_skipped(self, trial: _Trial) -> bool:
+        trial.skipped = trial.skipped or trial.failed or self._is_paused()
+        return trial.skipped
 
-    def _is_quiet(self) -> bool:
+    def _is_paused(self) -> bool:
         return time.monotonic() < self._not_before
 
     def _put(self, call: _Call) -> None:
@@ -128,33 +128,33 @@ class Background:
                 raise Full
             self._queue.put_nowait(call)
         except Full:
-            call.trial.left = True
+            call.trial.skipped = True
             self._warn(f"tracking.uri: {self._publisher.uri} is slower than training")
 
     def _work(self) -> None:
         while True:
             call = self._queue.get()
             self._do(call)
-            del call  # its ticket is not kept while the next is waited for
+            del call  # frees its ticket while the thread waits for the next call
             self._queue.task_done()
 
     def _do(self, call: _Call) -> None:
         trial = call.trial
-        trial.failed = trial.failed or self._is_quiet()
+        trial.failed = trial.failed or self._is_paused()
         if trial.failed:
             return
         try:
-            trial.held = call.act(trial.held)
+            trial.published = call.act(trial.published)
         except TrackingError as error:
             self._fail(trial, str(error))
-        # Whatever it is: were this thread to end, each worker would wait for it in vain at its end.
+        # Any error: if this thread ended, `drain` would wait for it in vain.
         except Exception as error:  # noqa: BLE001
-            said = f"tracking.uri: {self._publisher.uri} failed a call: {in_short(error)}"
-            self._fail(trial, without_secrets(said))
+            reason = f"tracking.uri: {self._publisher.uri} failed a call: {in_short(error)}"
+            self._fail(trial, without_secrets(reason))
 
     def _fail(self, trial: _Trial, why: str) -> None:
         trial.failed = True
-        self._not_before = time.monotonic() + self._quiet
+        self._not_before = time.monotonic() + self._retry_after
         self._warn(why)
 
     def _warn(self, why: str) -> None:
@@ -164,6 +164,6 @@ class Background:
 
 
 @lru_cache(maxsize=4)
-def background_of(publisher: Publisher) -> Background:
-    """This process's background of a publisher; a reused worker keeps it."""
-    return Background(publisher)
+def background_of(publisher: Publisher) -> BackgroundPublisher:
+    """Background publisher of a publisher, one a process: a reused worker keeps its queue."""
+    return BackgroundPublisher(publisher)

@@ -1,4 +1,4 @@
-"""Talking to MLflow: a client, and failures that come soon, say what was asked and no secrets."""
+"""MLflow client, and checks of its address; errors come within seconds and hold no secrets."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-"""MLflow's own wait for minutes, print a line for each run and report to its makers; what the user
-set stands. A call is tried twice: silence is told within 20 s, and 5 s a call are only slow."""
+"""Environment of MLflow, where the user has not set it. MLflow's own defaults wait for minutes,
+print a line a run and send telemetry. A call is tried twice: a silent server fails within 20 s, and
+a server that takes 5 s a call does not."""
 
 
 class RefusedError(TrackingError):
-    """The server answers, and refuses: another publisher was faster, or a run was deleted."""
+    """The server refuses a call: another publisher was faster, or a run was deleted."""
 
 
 @contextmanager
-def speaking(uri: str) -> Iterator[MlflowClient]:
-    """A client whose every failure is a TrackingError, after seconds and not minutes."""
+def connect(uri: str) -> Iterator[MlflowClient]:
+    """Client whose every failure is a TrackingError, within seconds."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     for noisy in ("alembic", "urllib3.connectionpool"):
@@ -56,9 +57,9 @@ _REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURC
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What MLflow lets through; boto3's too, where artifacts go to S3 without a server."""
-    # Of an answer of another shape; of a number without bound protobuf makes an OverflowError, of
-    # half a character a SystemError.
+    """Exceptions that MLflow raises; boto3's too, where artifacts go to S3 without a server."""
+    # A malformed answer raises ParseError; in protobuf a number out of range raises OverflowError,
+    # half of a surrogate pair SystemError.
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
@@ -79,14 +80,14 @@ def _client(uri: str) -> MlflowClient:
 
 
 def address_fault(uri: str) -> str | None:
-    """The rule that a tracking address breaks, or None where it is one to use.
+    """Rule that a tracking address breaks, or None for a valid address.
 
-    A study is kept, shown and put under git: an address with a password in it is none to use.
+    An address may hold no password: studies are stored, shown and committed to git.
     """
     if not uri.startswith(("sqlite:///", "http://", "https://")):
         return "must be sqlite:///FILE, http://... or null"
     is_file = uri.startswith("sqlite:")
-    if "@" in uri and not is_file:  # in a password there may be a slash
+    if "@" in uri and not is_file:  # not only before the first slash: a password may have one
         rule = "must hold no user and no password"
     elif "?" in uri or ("#" in uri and not is_file):
         rule = "must have no parameters"
@@ -99,7 +100,7 @@ def address_fault(uri: str) -> str | None:
 
 
 def check_address(uri: str) -> None:
-    """Whether it is an address to use.
+    """Check a tracking address.
 
     Raises:
         TrackingError: it holds a password, or is of another kind.
@@ -109,8 +110,10 @@ def check_address(uri: str) -> None:
 
 
 def check_database(database: Path) -> None:
-    """Whether MLflow can use it: it tries for minutes to open a file that cannot be opened, and in
-    its addresses ``%2e%2e`` is the folder above.
+    """Check that MLflow can use an SQLite file, and make its folder.
+
+    MLflow itself tries for minutes to open a file that cannot be opened, and reads ``%2e%2e`` in an
+    address as the folder above.
 
     Raises:
         TrackingError: it cannot.

@@ -1,29 +1,29 @@
-"""Names of everything written to MLflow, in one place."""
+"""Names of metrics, tags and folders in MLflow."""
 
 from __future__ import annotations
 
 KEY = "lth.spec_digest"
-"""Tag of a trial's run: finds it again, so that publishing twice is publishing once."""
+"""Tag of a trial's run: the spec's digest, by which a publisher finds the run."""
 STUDY = "lth.study"
 """Tag of a study's run: the study's name."""
 LEVELS = "lth.levels"
 """Tag: levels published so far, the dense run counted."""
 COMMIT = "lth.git_commit"
 METHOD = "method"
-"""Tag of a trial's run: the short name of the way it prunes, to filter runs by."""
+"""Tag of a trial's run: short name of its pruning method, to filter runs by."""
 VERDICT = "verdict"
-"""Tag of a study's and of a trial's run: the best verdict on a level of its cell; with
-`.level_NN`, that on one level. And the prefix of the verdicts' metrics."""
+"""Tag of a study's and of a trial's run: the best verdict over the levels of its cell; with
+`.level_NN`, the verdict on one level. Also the prefix of the verdicts' metrics."""
 COMPARED = "lth.compared"
-"""Tag: how many times a trial's run was given verdicts and overlaps, or a study's run its report,
-and the digest of the last: writing them twice is writing them once."""
+"""Tag: how many times verdicts and overlaps were written to a trial's run, or the report to a
+study's run, and the digest of the last. Equal ones are written once."""
 FAILURE = "lth.failure"
-"""Tag of a trial's run that failed: why."""
+"""Tag of a failed trial's run: the reason."""
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Makes the UI show runs, metrics and artifacts first, and not its pages for language models."""
+"""Makes the UI show runs, metrics and artifacts first, instead of its pages for language models."""
 
 LEVEL_METRICS = (
     "requested_density",
@@ -70,10 +70,10 @@ CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_accuracy
 
 
 def level_folder(level: int) -> str:
-    """Where a level's curves and artifacts go."""
+    """Folder of a level's artifacts, and prefix of its curves."""
     return f"level_{level:02d}"
 
 
 def metric(name: str) -> str:
-    """A metric's name with what MLflow does not allow in one replaced by `_`."""
+    """Metric name in which characters that MLflow refuses are replaced by `_`."""
     return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)

@@ -1,6 +1,6 @@
-"""Levels, specs and verdicts as what MLflow writes: metrics, params, tags and files.
+"""Metrics, params, tags and files of levels, specs and verdicts.
 
-All of it is the same at each call, so that MLflow itself leaves out what it has already.
+Equal arguments give equal entries, so that MLflow ignores those that it already has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
-    """A level as metrics, stamped with its training's end."""
+    """Metrics of a level, stamped with the end of its trainings."""
     from mlflow.entities import Metric
 
     stamps = {b: int(r.training.finished_at * 1000) for b, r in level.results.items()}
@@ -45,7 +45,7 @@ def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> I
 
 
 def level_files(level: LevelResult) -> dict[str, bytes]:
-    """A level's ticket, and its mask's bits alone, as files by name."""
+    """Files of a level by name: the ticket, and its mask as packed bits."""
     ticket = level.ticket
     bits = {f"mask/{name}": masks.pack_bits(m) for name, m in ticket.mask.items()}
     shapes = {name: str(list(m.shape)) for name, m in ticket.mask.items()}
@@ -57,11 +57,11 @@ def level_files(level: LevelResult) -> dict[str, bytes]:
 
 
 def params(spec: TicketSpec) -> Iterator[Param]:
-    """A spec's fields, and what the numbers were made with."""
+    """Params of a spec: its fields, its digest, versions of packages."""
     from mlflow.entities import Param
 
-    def flat(prefix: str, said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        for name, value in said.items():
+    def flat(prefix: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        for name, value in fields.items():
             if isinstance(value, dict):
                 yield from flat(f"{prefix}{name}.", value)
             else:
@@ -75,7 +75,11 @@ def params(spec: TicketSpec) -> Iterator[Param]:
 
 
 def verdict_tags(found: Sequence[Verdict], mark: str) -> Iterator[RunTag]:
-    """The best of a trial's verdicts, and each level's, to filter runs by; the mark says which."""
+    """Tags of a trial's verdicts, to filter runs by: the best one and each level's.
+
+    Args:
+        mark: value of the tag `names.COMPARED`.
+    """
     from mlflow.entities import RunTag
 
     if found:
@@ -86,7 +90,7 @@ def verdict_tags(found: Sequence[Verdict], mark: str) -> Iterator[RunTag]:
 
 
 def overlap_metrics(records: Sequence[Mapping[str, Any]], stamp: int) -> Iterator[Metric]:
-    """How much a trial's tickets have in common with others, with step = level."""
+    """Mask overlaps of a trial's tickets with others, with step = level."""
     from mlflow.entities import Metric
 
     for record in records:
@@ -96,10 +100,10 @@ def overlap_metrics(records: Sequence[Mapping[str, Any]], stamp: int) -> Iterato
 
 
 def verdict_metrics(found: Sequence[Verdict], stamp: int) -> Iterator[Metric]:
-    """A trial's verdicts as numbers, with step = level.
+    """Metrics of a trial's verdicts, with step = level.
 
     Args:
-        stamp: ms; later ones of a trial must have a later one.
+        stamp: ms; must rise from one call to the next of a trial.
     """
     from mlflow.entities import Metric
 

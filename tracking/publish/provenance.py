@@ -1,4 +1,4 @@
-"""What a run was made with and from."""
+"""Versions, device and commit that a run was made with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on, and the device."""
+    """Versions of the packages that numbers depend on, and the device."""
     import platform
     from importlib.metadata import version
 
@@ -20,7 +20,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the folder the sweep was started in, or empty."""
+    """Git commit of the current folder; empty outside a repository."""
     command = ["git", "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

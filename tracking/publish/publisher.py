@@ -1,9 +1,9 @@
-"""MLflow as a projection of finished levels: idempotent, keyed by the spec's digest.
+"""Publisher of finished levels to MLflow: idempotent, keyed by the spec's digest.
 
-MLflow's database is an SQLite file, or stands behind a server; a server also takes the artifacts,
-and puts them where it was told to (``mlflow server --artifacts-destination s3://BUCKET/PREFIX``),
-so that the keys of a bucket are on the server alone. Its address never holds a password: a server
-that asks for one gets MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD from the environment.
+The tracking address is an SQLite file or a server. A server stores the artifacts itself (``mlflow
+server --artifacts-destination s3://BUCKET/PREFIX``), so that only the server needs the keys of a
+bucket. The address never holds a password: MLflow reads MLFLOW_TRACKING_USERNAME and
+MLFLOW_TRACKING_PASSWORD from the environment.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lth_core.redaction import without_secrets
 from lth_core.results import LevelResult
 from lth_core.spec import TicketSpec, sha256
 from tracking.publish import names
-from tracking.publish.client import RefusedError, check_address, check_database, speaking
+from tracking.publish.client import RefusedError, check_address, check_database, connect
 from tracking.publish.payload import (
     level_files,
     level_metrics,
@@ -33,14 +33,14 @@ from tracking.publish.payload import (
 )
 from tracking.publish.provenance import git_commit
 from tracking.publish.runs import (
-    Held,
-    compared,
-    experiment_of,
-    find_or_make,
-    held_of,
-    log,
-    only,
-    search,
+    PublishedRun,
+    comparison_mark,
+    find_or_make_experiment,
+    find_or_make_run,
+    keep_first,
+    log_in_batches,
+    published_run,
+    search_runs,
 )
 
 if TYPE_CHECKING:
@@ -50,16 +50,18 @@ if TYPE_CHECKING:
 Status = Literal["FINISHED", "FAILED"]
 
 RETRIES = 2
-"""Of a call, where another publisher writes the same trial at the same moment."""
+"""Retries of a call, for another publisher may write the same trial at the same time."""
 
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class TrialRun:
     """A trial as an MLflow run.
 
-    key: the spec's digest; fields: axis values, as tags and part of the name.
+    key: the spec's digest.
+    name: the run's name in MLflow.
+    fields: axis values, written as tags.
     """
 
     key: str
@@ -70,14 +72,14 @@ class TrialRun:
 
 @dataclass(frozen=True)
 class Publisher:
-    """Writes to one experiment; goes to workers by value.
+    """Publisher to one experiment; pickled to workers.
 
     uri: an absolute ``sqlite:///...`` or a server's address.
     experiment, study_run: MLflow's own ids.
     commit: git commit of the folder the sweep was started in.
 
-    What a call returns of a trial's run may be given to the next as ``held``, which then need not
-    ask for it; a run that is no longer as it was held is asked for again.
+    A method returns the trial's run as it is afterwards. Given to the next call as ``published``,
+    it saves a request; if the server then refuses, the run is requested again.
     """
 
     uri: str
@@ -90,36 +92,37 @@ class Publisher:
         run: TrialRun,
         level: LevelResult,
         records: Sequence[Mapping[str, Any]],
-        held: Held | None = None,
+        published: PublishedRun | None = None,
         files: Mapping[str, bytes] | None = None,
-    ) -> Held:
-        """Write a level's metrics, curves, mask and ticket; a level already there is left alone.
+    ) -> PublishedRun:
+        """Write a level's metrics, curves, mask and ticket; a level already written is skipped.
 
         Args:
-            files: the level's, where they were made before.
+            published: the trial's run, if known.
+            files: of `level_files`, if made already.
 
         Raises:
-            TrackingError: the server cannot be reached or refuses, or it lacks a level before.
+            TrackingError: the server cannot be reached or refuses, or an earlier level is missing.
         """
 
-        def write(client: MlflowClient, held: Held) -> Held:
-            if level.level < held.levels:
-                return held
-            if level.level > held.levels:
-                lack = f"level {level.level} cannot be published before level {held.levels}"
-                raise TrackingError(f"tracking.uri: {self.uri}: {run.name}: {lack}")
-            return self._write(client, run, level, records, held, files or level_files(level))
+        def write(client: MlflowClient, published: PublishedRun) -> PublishedRun:
+            if level.level < published.levels:
+                return published
+            if level.level > published.levels:
+                rule = f"level {level.level} cannot be published before level {published.levels}"
+                raise TrackingError(f"tracking.uri: {self.uri}: {run.name}: {rule}")
+            return self._write(client, run, level, records, published, files or level_files(level))
 
-        return self._at_last(run, held, write)
+        return self._update(run, published, write)
 
     def finish(
         self,
         run: TrialRun,
         status: Status = "FINISHED",
         reason: str = "",
-        held: Held | None = None,
-    ) -> Held:
-        """End a trial's run; one that failed may finish later, one that finished never fails.
+        published: PublishedRun | None = None,
+    ) -> PublishedRun:
+        """Set a trial's run to its outcome; a failed run may finish later, not the reverse.
 
         Args:
             reason: why it failed.
@@ -127,42 +130,45 @@ class Publisher:
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        said = without_secrets(reason)[:1000]
+        why = without_secrets(reason)[:1000]
 
-        def end(client: MlflowClient, held: Held) -> Held:
-            if held.status == "FINISHED" or (held.status, held.tags.get(names.FAILURE)) == (
-                status, said,
-            ):  # fmt: skip
-                return held
-            tags = {name: value for name, value in held.tags.items() if name != names.FAILURE}
+        def end(client: MlflowClient, published: PublishedRun) -> PublishedRun:
+            known = published.status, published.tags.get(names.FAILURE)
+            if published.status == "FINISHED" or known == (status, why):
+                return published
+            tags = {name: value for name, value in published.tags.items() if name != names.FAILURE}
             if status == "FAILED":
-                client.set_tag(held.id, names.FAILURE, said)
-                tags[names.FAILURE] = said
-            elif names.FAILURE in held.tags:
-                client.delete_tag(held.id, names.FAILURE)
-            client.set_terminated(held.id, status)
-            return replace(held, status=status, tags=tags)
+                client.set_tag(published.id, names.FAILURE, why)
+                tags[names.FAILURE] = why
+            elif names.FAILURE in published.tags:
+                client.delete_tag(published.id, names.FAILURE)
+            client.set_terminated(published.id, status)
+            return replace(published, status=status, tags=tags)
 
-        return self._at_last(run, held, end)
+        return self._update(run, published, end)
 
-    def runs(self) -> dict[str, Held]:
-        """The run of every trial that has one, by its key; doubles are deleted.
+    def runs(self) -> dict[str, PublishedRun]:
+        """Runs of all published trials, by key; duplicates are deleted.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        with speaking(self.uri) as client:
+        with connect(self.uri) as client:
             found: dict[str, list[Run]] = defaultdict(list)
-            for run in search(client, self.experiment, f"tags.`{names.KEY}` != ''"):
+            for run in search_runs(client, self.experiment, f"tags.`{names.KEY}` != ''"):
                 found[run.data.tags.get(names.KEY, "")].append(run)
-            found.pop("", None)  # of nobody's trial, whatever the server found in it
-            return {key: held_of(only(client, runs)) for key, runs in found.items()}
+            found.pop("", None)  # runs without a key, which a server may return against the query
+            return {key: published_run(keep_first(client, runs)) for key, runs in found.items()}
 
     def publish_compared(
-        self, held: Held, found: Sequence[Verdict], records: Sequence[Mapping[str, Any]]
+        self,
+        published: PublishedRun,
+        found: Sequence[Verdict],
+        records: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Write what a trial's levels are beside others: verdicts on those of its cell, overlaps of
-        its tickets; the same ones are written once.
+        """Write comparisons of a trial with others: verdicts of its cell, overlaps of its tickets.
+
+        Equal comparisons are written once.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
@@ -172,15 +178,17 @@ class Publisher:
             [metric.key, metric.step, metric.value] for metric in overlap_metrics(records, 0)
         ]
         digest = sha256([verdicts, overlaps])
-        count, known = compared(held.tags)
+        count, known = comparison_mark(published.tags)
         if not (found or overlaps) or known == digest:
             return
-        # A count is a clock that two who write the same agree on.
+        # The count stands for a time: two publishers of equal comparisons write equal stamps.
         at = count + 1
-        stamp = held.started + at
-        with speaking(self.uri) as client:
+        stamp = published.started + at
+        with connect(self.uri) as client:
             metrics = [*verdict_metrics(found, stamp), *overlap_metrics(records, stamp)]
-            log(client, held.id, metrics, [], list(verdict_tags(found, f"{at} {digest}")))
+            log_in_batches(
+                client, published.id, metrics, [], list(verdict_tags(found, f"{at} {digest}"))
+            )
 
     def publish_study(
         self,
@@ -189,29 +197,30 @@ class Publisher:
         metrics: Mapping[str, float],
         tags: Mapping[str, str],
     ) -> None:
-        """Finish a study's own run with its report, figures, metrics and tags; the same ones are
-        written once.
+        """Finish a study's own run with its report, figures, metrics and tags.
+
+        Equal ones are written once.
 
         Args:
-            digest: sha256 of what the report was made from.
-            report: the report's file; asked for only where the run lacks it.
+            digest: sha256 of the data that the report is made from.
+            report: writes the report and returns its file; called only where the run lacks it.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
         from mlflow.entities import Metric, RunTag
 
-        with speaking(self.uri) as client:
+        with connect(self.uri) as client:
             run = client.get_run(self.study_run)
-            count, known = compared(held_of(run).tags)
+            count, known = comparison_mark(published_run(run).tags)
         if known == digest and run.info.status == "FINISHED":
             return
         file = report() if known != digest else None
-        with speaking(self.uri) as client:
+        with connect(self.uri) as client:
             if file:
                 self._adopt_trials(client)
                 client.log_artifact(self.study_run, str(file))
-                # A report that is being written beside this one has hidden files in the folder.
+                # Another process that writes the same report has hidden files in the folder.
                 for figure in sorted((file.parent / "figures").glob("[!.]*")):
                     client.log_artifact(self.study_run, str(figure), "figures")
                 # An older version stamped metrics with the time, before it finished the run.
@@ -221,40 +230,42 @@ class Publisher:
                     for key, value in metrics.items()
                     if run.data.metrics.get(names.metric(key)) != value
                 ]
-                told = {**tags, names.COMPARED: f"{at} {digest}"}
-                log(client, self.study_run, changed, [], [RunTag(*said) for said in told.items()])
+                all_tags = {**tags, names.COMPARED: f"{at} {digest}"}
+                log_in_batches(
+                    client, self.study_run, changed, [], [RunTag(*tag) for tag in all_tags.items()]
+                )
             client.set_terminated(self.study_run, "FINISHED")
 
     def _adopt_trials(self, client: MlflowClient) -> None:
-        """Put trials below the study's run that were below one since deleted."""
-        theirs = f"tags.`{names.KEY}` != '' and tags.`{names.PARENT}` != '{self.study_run}'"
-        for run in list(search(client, self.experiment, theirs)):
+        """Make the study's run the parent of trials whose parent was deleted."""
+        orphans = f"tags.`{names.KEY}` != '' and tags.`{names.PARENT}` != '{self.study_run}'"
+        for run in list(search_runs(client, self.experiment, orphans)):
             client.set_tag(run.info.run_id, names.PARENT, self.study_run)
 
-    def _at_last(
+    def _update(
         self,
         run: TrialRun,
-        held: Held | None,
-        act: Callable[[MlflowClient, Held], Held],
-        more: int = RETRIES,
-    ) -> Held:
-        """Act on the trial's run; again on what it is now, where another publisher was faster."""
+        published: PublishedRun | None,
+        act: Callable[[MlflowClient, PublishedRun], PublishedRun],
+        retries: int = RETRIES,
+    ) -> PublishedRun:
+        """Act on the trial's run; where another publisher was faster, again on its new state."""
         try:
-            with speaking(self.uri) as client:
-                return act(client, held or self._find_or_make(client, run))
+            with connect(self.uri) as client:
+                return act(client, published or self._find_or_make(client, run))
         except RefusedError:
-            if not more:
+            if not retries:
                 raise
-            return self._at_last(run, None, act, more - 1)
+            return self._update(run, None, act, retries - 1)
 
-    def _find_or_make(self, client: MlflowClient, run: TrialRun) -> Held:
+    def _find_or_make(self, client: MlflowClient, run: TrialRun) -> PublishedRun:
         tags = {
             names.PARENT: self.study_run,
             names.RUN_NAME: run.name[:250],
             names.COMMIT: self.commit,
             **{f"axis.{field}": str(value) for field, value in run.fields.items()},
         }
-        return held_of(find_or_make(client, self.experiment, names.KEY, run.key, tags))
+        return published_run(find_or_make_run(client, self.experiment, names.KEY, run.key, tags))
 
     def _write(
         self,
@@ -262,45 +273,48 @@ class Publisher:
         run: TrialRun,
         level: LevelResult,
         records: Sequence[Mapping[str, Any]],
-        held: Held,
+        published: PublishedRun,
         files: Mapping[str, bytes],
-    ) -> Held:
+    ) -> PublishedRun:
         from mlflow.entities import RunTag
 
         with tempfile.TemporaryDirectory(prefix="lth-") as folder:
             for name, content in files.items():
                 (Path(folder) / name).write_bytes(content)
-            client.log_artifacts(held.id, folder, names.level_folder(level.level))
-        # A kill may have come between, and params cannot be changed: another machine has others.
-        new = [p for p in params(run.spec) if not held.levels and p.key not in held.params]
+            client.log_artifacts(published.id, folder, names.level_folder(level.level))
+        # After a kill another machine may write the level again. Its params may differ (device,
+        # versions), and MLflow refuses changed params.
+        new = [
+            p for p in params(run.spec) if not published.levels and p.key not in published.params
+        ]
         tags = {names.LEVELS: str(level.level + 1), names.METHOD: str(records[0]["method"])}
         metrics = list(level_metrics(level, records))
-        log(client, held.id, metrics, new, [RunTag(*said) for said in tags.items()])
-        known = held.params | {p.key for p in new}
-        return replace(held, params=known, tags={**held.tags, **tags})
+        log_in_batches(client, published.id, metrics, new, [RunTag(*tag) for tag in tags.items()])
+        known = published.params | {p.key for p in new}
+        return replace(published, params=known, tags={**published.tags, **tags})
 
 
 def open_publisher(uri: str, study: str, description: str) -> Publisher:
-    """A publisher to a study's experiment and run, both made where they are missing.
+    """Publisher to a study's experiment and run, both made where they are missing.
 
     Args:
         uri: ``sqlite:///FILE`` (relative to the current folder) or ``http(s)://...``.
-        study: names a folder too, beside an SQLite file: letters, digits, `.`, `_`, `-`.
+        study: letters, digits, `.`, `_`, `-`; beside an SQLite file it is a folder's name too.
 
     Raises:
         TrackingError: the server cannot be reached, the address is of another kind or holds a
-            password, or the name is none for a folder.
+            password, or the name has other characters.
     """
     check_address(uri)
-    if not _SAFE.fullmatch(study):
+    if not _STUDY_NAME.fullmatch(study):
         raise TrackingError(f"study: must be letters, digits, '.', '_' or '-', but got {study!r}")
     artifacts = None
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
         check_database(database)
         uri, artifacts = f"sqlite:///{database}", str(database.parent / "mlartifacts" / study)
-    with speaking(uri) as client:
-        experiment_id = experiment_of(client, study, artifacts)
+    with connect(uri) as client:
+        experiment_id = find_or_make_experiment(client, study, artifacts)
         tags = {names.RUN_NAME: study, "mlflow.note.content": description}
-        run = find_or_make(client, experiment_id, names.STUDY, study, tags)
+        run = find_or_make_run(client, experiment_id, names.STUDY, study, tags)
         return Publisher(uri, experiment_id, run.info.run_id, git_commit())

@@ -1,7 +1,8 @@
-"""MLflow runs, found by a key of ours and made where there are none.
+"""MLflow runs, found by a key in a tag and made where they are missing.
 
-MLflow has no way to make a run only where there is none. So whoever makes one looks again, and of
-several with one key the first started stays and the others are deleted: all who look agree which.
+MLflow cannot make a run only where there is none. So after making one a publisher searches again;
+of several runs with one key the first started is kept and the others are deleted. Every publisher
+that searches chooses the same one.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-BATCH, OTHERS = 1000, 100
-"""Of all, and of params, in one call: MLflow's limits."""
+MOST_ITEMS, MOST_PARAMS = 1000, 100
+"""MLflow's limits of one call: metrics, params and tags in all, and params alone."""
 PAGE = 1000
-"""Runs in one answer."""
+"""Runs in one answer of a search."""
 
-_OURS = {
+_FORMATS = {
     names.LEVELS: re.compile(r"[0-9]{1,9}"),
     names.COMPARED: re.compile(r"[0-9]{1,12} [0-9a-f]{64}"),
 }
-"""How the tags that are counted by look."""
+"""Formats of the tags that hold a count."""
 
 
 @dataclass(frozen=True)
-class Held:
-    """A trial's run as MLflow was last seen to hold it; ``started`` in ms."""
+class PublishedRun:
+    """A trial's run as MLflow last answered it; ``started`` in ms since 1970."""
 
     id: str
     started: int
@@ -46,11 +47,11 @@ class Held:
         return int(self.tags.get(names.LEVELS, 0))
 
 
-def experiment_of(client: MlflowClient, study: str, artifacts: str | None) -> str:
-    """The id of a study's experiment, made where it is missing.
+def find_or_make_experiment(client: MlflowClient, study: str, artifacts: str | None) -> str:
+    """Id of a study's experiment, made where it is missing.
 
     Args:
-        artifacts: its folder; None leaves the place to the server.
+        artifacts: folder of its artifacts; None: the server's choice.
     """
     from mlflow.exceptions import MlflowException
 
@@ -66,22 +67,22 @@ def experiment_of(client: MlflowClient, study: str, artifacts: str | None) -> st
     return str(found.experiment_id)
 
 
-def find_or_make(
+def find_or_make_run(
     client: MlflowClient, experiment: str, tag: str, value: str, tags: Mapping[str, str]
 ) -> Run:
-    """The one run whose tag has the value."""
+    """The one run whose tag has the value, made where it is missing."""
     query = f"tags.`{tag}` = '{value}'"
-    found = list(search(client, experiment, query))
+    found = list(search_runs(client, experiment, query))
     if not found:
         client.create_run(experiment, tags={tag: value, **tags})
-        found = list(search(client, experiment, query))
+        found = list(search_runs(client, experiment, query))
     if not found:
-        raise TrackingError(f"tracking.uri: the run with {tag} {value} was made, and is not there")
-    return only(client, found)
+        raise TrackingError(f"tracking.uri: the run with {tag} {value} was made but is not found")
+    return keep_first(client, found)
 
 
-def search(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
-    """The live runs of an experiment that a query finds, page by page."""
+def search_runs(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
+    """Runs of an experiment that match a query, without deleted ones, page by page."""
     token = None
     while token != "":
         page = client.search_runs([experiment], query, max_results=PAGE, page_token=token)
@@ -89,40 +90,45 @@ def search(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
         token = page.token or ""
 
 
-def only(client: MlflowClient, runs: Sequence[Run]) -> Run:
-    """The run that stays of those with one key. Its rank never changes and nobody deletes it, so
-    that of any number of publishers each comes to the same one."""
+def keep_first(client: MlflowClient, runs: Sequence[Run]) -> Run:
+    """Delete all but the first started of several runs with one key; returns that one.
+
+    Start times never change, so that all publishers keep the same run.
+    """
     first, *doubles = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
     for double in doubles:
         client.delete_run(double.info.run_id)
     return first
 
 
-def held_of(run: Run) -> Held:
-    """What there is to know of a trial's run. Of the tags that we count by, one of another hand is
-    as none: what it should tell of is written again."""
+def published_run(run: Run) -> PublishedRun:
+    """State of a trial's run in MLflow.
+
+    A count tag in a wrong format is ignored, so that what it counts is published again.
+    """
     info, data = run.info, run.data
-    tags = {k: v for k, v in data.tags.items() if k not in _OURS or _OURS[k].fullmatch(v)}
-    return Held(info.run_id, info.start_time, info.status, frozenset(data.params), tags)
+    tags = {k: v for k, v in data.tags.items() if k not in _FORMATS or _FORMATS[k].fullmatch(v)}
+    return PublishedRun(info.run_id, info.start_time, info.status, frozenset(data.params), tags)
 
 
-def compared(tags: Mapping[str, str]) -> tuple[int, str]:
-    """How many times a run was given what is taken from several trials, and the digest of the last.
+def comparison_mark(tags: Mapping[str, str]) -> tuple[int, str]:
+    """Number of times that comparisons were written to a run, and the digest of the last.
 
     Args:
-        tags: of `held_of`.
+        tags: of `published_run`.
     """
     count, _, digest = tags.get(names.COMPARED, "").rpartition(" ")
     return int(count or 0), digest
 
 
-def log(
+def log_in_batches(
     client: MlflowClient, run_id: str, metrics: list[Any], params: list[Any], tags: list[Any]
 ) -> None:
-    """Write in one call, or in several, the last of which has the tags: they say what is there."""
-    # MLflow writes params, metrics and tags of a call in this order; its client, given too much
-    # for a call, sends the tags with the first.
-    if len(metrics) + len(params) + len(tags) > BATCH or len(params) > OTHERS:
+    """Write metrics, params and tags in one call or in several; tags last, for they say what is
+    written."""
+    # MLflow writes params, metrics and tags of a call in this order. Of several calls its client
+    # would send the tags with the first.
+    if len(metrics) + len(params) + len(tags) > MOST_ITEMS or len(params) > MOST_PARAMS:
         client.log_batch(run_id, metrics, params)
         metrics, params = [], []
     client.log_batch(run_id, metrics, params, tags)

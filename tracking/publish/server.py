@@ -1,4 +1,7 @@
-"""MLflow's UI on a study's tracking store: for this machine alone unless told otherwise."""
+"""MLflow's UI on a study's tracking database, for this machine alone unless asked otherwise.
+
+MLflow is started as a process and not imported.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,36 @@ from lth_core.errors import TrackingError
 from tracking.publish.client import DEFAULTS
 
 AUTH_FOLDER = "mlflow-auth"
-"""Beside the database, readable by its owner alone: users, the key of their sessions."""
+"""Folder beside the database, readable by its owner alone: users, and the key of their sessions."""
 SHORTEST_PASSWORD = 12
-"""Characters, MLflow's rule."""
+"""Fewest characters of a password; MLflow's rule."""
 
 
 def serve_ui(uri: str | None, host: str, port: int, auth: bool | None = None) -> None:
-    """Become the server; ends with Ctrl-C.
+    """Replace this process by the server, until Ctrl-C.
 
     Args:
-        auth: whether to ask for a password; None does not, and serves this machine alone.
+        auth: whether to ask for a password; None: no, and only on this machine's own addresses.
 
     Raises:
-        TrackingError: there is no tracking, no such file, or the address is a server's own; the
-            host is open to others and nothing was said of passwords; the first password is
-            missing; the port is taken.
+        TrackingError: tracking is off, the file is missing, or the address is a server's; other
+            machines reach the host and ``auth`` is None; the first password is missing; the port
+            is taken.
     """
     database = _database(uri)
     if auth is None and not is_loopback(host):
         raise TrackingError(
-            f"--host: {host} lets other machines in; say --auth to ask for a password, or "
-            "--no-auth to let whoever reaches it read, change and delete all runs and artifacts"
+            f"--host: other machines reach {host}; pass --auth to ask for a password, "
+            "or --no-auth to let everyone there read, change and delete all runs and artifacts"
         )
     _check_free(host, port)
     env = {**DEFAULTS, **os.environ}
     env |= auth_environment(database.parent / AUTH_FOLDER) if auth else {}
-    # MLflow's job runner takes 1.5 GB and 15 s that a look at a study does not need.
+    # MLflow's job runner takes 1.5 GB and 15 s, and the UI does not need it.
     env.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     if not is_loopback(host):
-        # A name that is not on these lists may be a web page's that a user's browser is tricked by.
+        # Only these names are answered: a web page may make a user's browser send requests here
+        # under a name of its own (DNS rebinding).
         named = [f"{name}:{port}" for name in [*_names(host), "localhost", "127.0.0.1"]]
         env.setdefault("MLFLOW_SERVER_ALLOWED_HOSTS", ",".join(named))
         env.setdefault(
@@ -56,7 +60,7 @@ def serve_ui(uri: str | None, host: str, port: int, auth: bool | None = None) ->
 
 
 def ui_command(database: Path, host: str, port: int, auth: bool) -> list[str]:
-    """The command that serves an SQLite file; it holds no secret, for all can see it."""
+    """Command that serves an SQLite file; it holds no secret, because other users can list it."""
     return [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",
         "--default-artifact-root", str(database.parent / "mlartifacts"),
@@ -66,19 +70,19 @@ def ui_command(database: Path, host: str, port: int, auth: bool) -> list[str]:
 
 
 def notice(host: str, port: int, auth: bool) -> Iterator[str]:
-    """What is served to whom, and what that means."""
+    """Lines that say at which address the UI is, who can reach it, and what they can do."""
     ends = "Ctrl-C ends it"
     if is_loopback(host):
         yield f"http://{_bracketed(host)}:{port}  (on this machine only; {ends})"
     else:
         yield f"{' or '.join(f'http://{name}:{port}' for name in _names(host))}  ({ends})"
         if auth:
-            yield "Other machines can reach this. Who has the password can change and delete runs."
+            yield "Other machines can reach this. Who has a password can change and delete runs."
         else:
-            yield "Other machines can reach this, and it asks for no password: whoever reaches it"
+            yield "Other machines can reach this, and it asks for no password: everyone there"
             yield "can read, change and delete all runs and artifacts."
-        yield "Nothing is encrypted, passwords neither. Safer: leave --host out, and on the other"
-        yield f"machine call: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}"
+        yield "Nothing is encrypted, passwords included. Safer: leave out --host, and on the other"
+        yield f"machine run: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}"
     if auth:
         yield "The first user is `admin`. Sweeps that publish through this server need its name and"
         yield "password in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
@@ -88,13 +92,13 @@ def auth_environment(folder: Path) -> dict[str, str]:
     """Environment of a server that asks for passwords; makes the folder of its users and secrets.
 
     The first start needs the password of `admin`: from MLFLOW_AUTH_ADMIN_PASSWORD in the
-    environment or from the file `password` in the folder. MLflow keeps a hash of it.
+    environment or from the file `password` in the folder. MLflow stores a hash of it.
 
     Raises:
-        TrackingError: there is none, or it is too short; or MLflow's part for it is not installed.
+        TrackingError: the password is missing or too short, or `mlflow[auth]` is not installed.
     """
     if find_spec("flask_wtf") is None:
-        raise TrackingError("--auth: needs what `pip install 'mlflow[auth]'` brings")
+        raise TrackingError("--auth: needs `pip install 'mlflow[auth]'`")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
     _private(folder / ".gitignore", "*\n")
@@ -109,7 +113,7 @@ def auth_environment(folder: Path) -> dict[str, str]:
             f"in the file {given}, but got {'none' if not password else 'a shorter one'}"
         )
     settings, key = folder / "basic_auth.ini", folder / "session-key"
-    address = f"sqlite:///{users}".replace("%", "%%")  # configparser's
+    address = f"sqlite:///{users}".replace("%", "%%")  # configparser's escape
     _private(
         settings,
         f"[mlflow]\ndatabase_uri = {address}\nadmin_username = admin\ndefault_permission = READ\n",
@@ -126,7 +130,7 @@ def auth_environment(folder: Path) -> dict[str, str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is reached from this machine alone."""
+    """Whether an address to listen on can be reached from this machine alone."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -155,7 +159,7 @@ def _check_free(host: str, port: int) -> None:
 
 
 def _names(host: str) -> list[str]:
-    """What other machines may call this one by."""
+    """Names and addresses of this machine that other machines can use."""
     try:
         if not ip_address(host).is_unspecified:
             return [_bracketed(host)]

@@ -12,9 +12,9 @@ import pytest
 from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
-from tracking.publish.background import QUEUE, Background, background_of
+from tracking.publish.background import QUEUE, BackgroundPublisher, background_of
 from tracking.publish.publisher import Publisher, TrialRun
-from tracking.publish.runs import Held
+from tracking.publish.runs import PublishedRun
 
 SPEC = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
                   train=TrainSpec(steps=2, evaluate_every=2), levels=2, branches=("ticket",))  # fmt: skip
@@ -30,18 +30,25 @@ class Recording:
     threads: set[str] = field(default_factory=set)
 
     def publish(
-        self, run: TrialRun, level: LevelResult, records: object, held: Held | None, files: Any
-    ) -> Held:
+        self,
+        run: TrialRun,
+        level: LevelResult,
+        records: object,
+        published: PublishedRun | None,
+        files: Any,
+    ) -> PublishedRun:
         self.before()
         self.threads.add(threading.current_thread().name)
         assert files.keys() == {"ticket.safetensors", "mask.safetensors"}
         self.said.append((run.name, level.level))
-        return Held("id", 0, "RUNNING", frozenset(), {})
+        return PublishedRun("id", 0, "RUNNING", frozenset(), {})
 
-    def finish(self, run: TrialRun, status: str, reason: str, held: Held | None) -> Held:
+    def finish(
+        self, run: TrialRun, status: str, reason: str, published: PublishedRun | None
+    ) -> PublishedRun:
         self.before()
         self.said.append((run.name, status + reason))
-        return Held("id", 0, status, frozenset(), {})
+        return PublishedRun("id", 0, status, frozenset(), {})
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +56,15 @@ def levels() -> list[LevelResult]:
     return list(find_tickets(SPEC))
 
 
-def background(publisher: Recording, quiet: float = 600.0) -> Background:
-    return Background(cast("Publisher", publisher), quiet)
+def background(publisher: Recording, retry_after: float = 600.0) -> BackgroundPublisher:
+    return BackgroundPublisher(cast("Publisher", publisher), retry_after)
 
 
 def trial(name: str) -> TrialRun:
     return TrialRun(key=name, name=name, fields={}, spec=SPEC)
 
 
-def publish(work: Background, name: str, levels: Sequence[LevelResult]) -> None:
+def publish(work: BackgroundPublisher, name: str, levels: Sequence[LevelResult]) -> None:
     for level in levels:
         work.publish(trial(name), level, level.records())
     work.finish(trial(name))
@@ -120,7 +127,7 @@ def test_next_trial_after_the_pause_is_published_whole_and_the_failed_one_not_in
             raise TrackingError("tracking.uri: it is gone")
 
     publisher = Recording(before=once)
-    work = background(publisher, quiet=0.2)
+    work = background(publisher, retry_after=0.2)
     work.publish(trial("a"), levels[0], levels[0].records())
     assert work.drain(60)
     time.sleep(0.25)  # the server is back in the middle of a trial
@@ -142,7 +149,7 @@ def test_failed_trial_is_said_to_have_failed_even_where_its_levels_are_left(
             raise TrackingError("tracking.uri: it is gone")
 
     publisher = Recording(before=once)
-    work = background(publisher, quiet=0.1)
+    work = background(publisher, retry_after=0.1)
     work.publish(trial("a"), levels[0], levels[0].records())
     assert work.drain(60)
     time.sleep(0.15)
@@ -214,7 +221,7 @@ def test_any_exception_leaves_the_thread_alive_and_is_told_once_without_secrets(
             raise KeyError("hunter22")
 
     publisher = Recording(before=broken)
-    work = background(publisher, quiet=0)
+    work = background(publisher, retry_after=0)
     publish(work, "a", levels)
     publish(work, "b", levels)
     assert work.drain(60), "the thread is there for those who wait"

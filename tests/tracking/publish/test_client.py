@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from lth_core.errors import TrackingError
-from tracking.publish.client import DEFAULTS, speaking
+from tracking.publish.client import DEFAULTS, connect
 
 
 @pytest.mark.mlflow
@@ -26,7 +26,7 @@ def test_silence_is_told_well_before_half_a_minute(monkeypatch: pytest.MonkeyPat
 
         threading.Thread(target=serve, daemon=True).start()
         uri = f"http://127.0.0.1:{server.getsockname()[1]}"
-        with pytest.raises(TrackingError, match="does not answer"), speaking(uri) as client:
+        with pytest.raises(TrackingError, match="does not answer"), connect(uri) as client:
             client.get_experiment_by_name("study")
         tries = len(came)
         for each in came:

@@ -8,9 +8,9 @@ import pytest
 
 from lth_core.errors import TrackingError
 from tracking.publish import names
-from tracking.publish.client import speaking
+from tracking.publish.client import connect
 from tracking.publish.publisher import Publisher
-from tracking.publish.runs import find_or_make, held_of
+from tracking.publish.runs import find_or_make_run, published_run
 
 pytestmark = pytest.mark.mlflow
 
@@ -22,17 +22,17 @@ def run_with(tags: dict[str, str]) -> Any:
 
 @pytest.mark.parametrize("said", ["x", "", "-1", "1.5", "\u0663", "9" * 5000])
 def test_tag_that_is_no_count_of_levels_is_none(said: str) -> None:
-    assert held_of(run_with({names.LEVELS: "3"})).levels == 3
-    held = held_of(run_with({names.LEVELS: said, "other": "y"}))
-    assert (held.levels, held.tags) == (0, {"other": "y"})
+    assert published_run(run_with({names.LEVELS: "3"})).levels == 3
+    published = published_run(run_with({names.LEVELS: said, "other": "y"}))
+    assert (published.levels, published.tags) == (0, {"other": "y"})
 
 
 def test_tag_of_verdicts_of_another_hand_does_not_stop_their_publishing() -> None:
     known = f"3 {'0' * 64}"
-    assert held_of(run_with({names.COMPARED: known})).tags == {names.COMPARED: known}
-    held = held_of(run_with({names.COMPARED: "often enough"}))
-    assert held.tags == {}
-    Publisher("sqlite:///none", "0", "0", "").publish_compared(held, [], [])
+    assert published_run(run_with({names.COMPARED: known})).tags == {names.COMPARED: known}
+    published = published_run(run_with({names.COMPARED: "often enough"}))
+    assert published.tags == {}
+    Publisher("sqlite:///none", "0", "0", "").publish_compared(published, [], [])
 
 
 @pytest.mark.parametrize("code", [200, 404, 500])
@@ -52,7 +52,7 @@ def test_answer_of_another_shape_is_a_tracking_error(
     monkeypatch.setattr("mlflow.utils.rest_utils.http_request", lambda *_, **__: answer)
     with (
         pytest.raises(TrackingError, match="does not answer as MLflow should"),
-        speaking("http://localhost:1") as client,
+        connect("http://localhost:1") as client,
     ):
         client.search_runs(["1"])
 
@@ -64,7 +64,5 @@ def test_run_that_is_not_there_once_it_was_made_is_told() -> None:
 
         def create_run(self, *_: object, **__: object) -> None: ...
 
-    with pytest.raises(
-        TrackingError, match=r"the run with lth\.study a was made, and is not there"
-    ):
-        find_or_make(cast("Any", Forgetful()), "1", names.STUDY, "a", {})
+    with pytest.raises(TrackingError, match=r"the run with lth\.study a was made but is not found"):
+        find_or_make_run(cast("Any", Forgetful()), "1", names.STUDY, "a", {})

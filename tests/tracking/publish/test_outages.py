@@ -10,7 +10,7 @@ from servers_mlflow import FaultyServer, contents
 from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
-from tracking.publish.background import Background
+from tracking.publish.background import BackgroundPublisher
 from tracking.publish.publisher import Publisher, TrialRun, open_publisher
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
@@ -48,10 +48,10 @@ def trial(key: str = "a") -> TrialRun:
 
 def everything(publisher: Publisher, levels: list[LevelResult]) -> None:
     """Publish the trial as `lth sync` does."""
-    held = publisher.runs().get("a")
+    published = publisher.runs().get("a")
     for level in levels:
-        held = publisher.publish(trial(), level, level.records(), held)
-    publisher.finish(trial(), held=held)
+        published = publisher.publish(trial(), level, level.records(), published)
+    publisher.finish(trial(), published=published)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_training_is_not_held_up_and_nothing_is_lost_or_doubled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(PATIENCE))  # who asks does not give up
-    work = Background(publisher)
+    work = BackgroundPublisher(publisher)
     work.publish(trial(), levels[0], levels[0].records())
     assert work.drain(PATIENCE)
     faulty.mood = mood
@@ -111,7 +111,7 @@ def test_training_is_not_held_up_and_nothing_is_lost_or_doubled(
 def test_server_that_is_away_is_asked_by_no_further_trial_for_a_while(
     faulty: FaultyServer, publisher: Publisher, levels: list[LevelResult]
 ) -> None:
-    work = Background(publisher, quiet=600)
+    work = BackgroundPublisher(publisher, retry_after=600)
     faulty.mood = "down"
     for key in ("a", "b", "c"):
         work.publish(trial(key), levels[0], levels[0].records())
@@ -126,9 +126,9 @@ def test_level_is_never_published_over_a_hole(
 ) -> None:
     with pytest.raises(TrackingError, match="a: level 1 cannot be published before level 0"):
         publisher.publish(trial(), levels[1], levels[1].records())
-    held = publisher.publish(trial(), levels[0], levels[0].records())
+    published = publisher.publish(trial(), levels[0], levels[0].records())
     with pytest.raises(TrackingError, match="level 2 cannot be published before level 1"):
-        publisher.publish(trial(), levels[2], levels[2].records(), held)
+        publisher.publish(trial(), levels[2], levels[2].records(), published)
     assert publisher.runs()["a"].levels == 1
 
 
@@ -138,17 +138,17 @@ def test_failed_trial_shows_why_and_finishes_when_a_later_sweep_succeeds(
     from mlflow import MlflowClient
 
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted-password")
-    held = publisher.publish(trial(), levels[0], levels[0].records())
-    publisher.finish(trial(), "FAILED", "the loss is nan, planted-password", held)
+    published = publisher.publish(trial(), levels[0], levels[0].records())
+    publisher.finish(trial(), "FAILED", "the loss is nan, planted-password", published)
     client = MlflowClient(publisher.uri)
-    run = client.get_run(held.id)
+    run = client.get_run(published.id)
     assert (run.info.status, run.data.tags["lth.failure"]) == ("FAILED", "the loss is nan, ***")
     everything(publisher, levels)
-    run = client.get_run(held.id)
+    run = client.get_run(published.id)
     assert run.info.status == "FINISHED"
     assert "lth.failure" not in run.data.tags
     publisher.finish(trial(), "FAILED", "another sweep's")
-    assert client.get_run(held.id).info.status == "FINISHED"
+    assert client.get_run(published.id).info.status == "FINISHED"
 
 
 def test_run_that_was_deleted_under_a_publisher_is_found_or_made_again(
@@ -156,10 +156,10 @@ def test_run_that_was_deleted_under_a_publisher_is_found_or_made_again(
 ) -> None:
     from mlflow import MlflowClient
 
-    held = publisher.publish(trial(), levels[0], levels[0].records())
-    MlflowClient(server).delete_run(held.id)
+    published = publisher.publish(trial(), levels[0], levels[0].records())
+    MlflowClient(server).delete_run(published.id)
     with pytest.raises(TrackingError, match="level 1 cannot be published before level 0"):
-        publisher.publish(trial(), levels[1], levels[1].records(), held)
+        publisher.publish(trial(), levels[1], levels[1].records(), published)
     everything(publisher, levels)
     assert contents(server, publisher.experiment) == {"a": undisturbed}
 
@@ -182,8 +182,8 @@ def test_version_of_another_machine_does_not_stop_a_trial_begun_elsewhere(
     """Params cannot be changed; a worker was killed after it had written them."""
     from mlflow import MlflowClient
 
-    held = publisher.publish(trial(), levels[0], levels[0].records())
-    MlflowClient(publisher.uri).set_tag(held.id, "lth.levels", "0")
+    published = publisher.publish(trial(), levels[0], levels[0].records())
+    MlflowClient(publisher.uri).set_tag(published.id, "lth.levels", "0")
     monkeypatch.setattr("tracking.publish.payload.versions", lambda: {"torch": "another"})
     everything(publisher, levels)
     assert publisher.runs()["a"].levels == 3
@@ -195,9 +195,9 @@ def test_clocks_that_disagree_do_not_make_doubles(
     """The later of two runs says it is the earlier: its rival is deleted under a publisher."""
     from mlflow import MlflowClient
 
-    held = publisher.publish(trial(), levels[0], levels[0].records())
+    published = publisher.publish(trial(), levels[0], levels[0].records())
     tags = {"lth.spec_digest": "a"}
     early = MlflowClient(server).create_run(publisher.experiment, start_time=1, tags=tags)
     assert publisher.runs()["a"].id == early.info.run_id
-    again = publisher.publish(trial(), levels[0], levels[0].records(), replace(held, tags={}))
+    again = publisher.publish(trial(), levels[0], levels[0].records(), replace(published, tags={}))
     assert again.id == early.info.run_id

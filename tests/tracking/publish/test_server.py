@@ -148,7 +148,7 @@ def test_letting_others_in_must_be_said_with_or_without_a_password(
     host: str, database: str, tmp_path: Path
 ) -> None:
     assert not is_loopback(host)
-    with pytest.raises(TrackingError, match=r"lets other machines in; say --auth .* --no-auth"):
+    with pytest.raises(TrackingError, match=r"other machines reach .*; pass --auth .* --no-auth"):
         serve_ui(database, host, free_port())
     assert not (tmp_path / "mlflow-auth").exists()
 
@@ -163,7 +163,7 @@ def test_loopback_is_this_machine_alone(host: str) -> None:
 def test_what_letting_others_in_means_is_said() -> None:
     openly = "\n".join(notice("192.0.2.7", 5000, auth=False))
     assert "http://192.0.2.7:5000" in openly
-    assert "no password: whoever reaches it\ncan read, change and delete all runs" in openly
+    assert "no password: everyone there\ncan read, change and delete all runs" in openly
     assert "Nothing is encrypted" in openly
     assert "ssh -L 5000:127.0.0.1:5000" in openly
     told = "\n".join(notice("0.0.0.0", 5000, auth=True))
