@@ -4,11 +4,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from tiny import StudyOf
+from tiny import Lth, StudyFile, StudyOf
 
 from lth_core import Trainer, find_tickets
 from lth_core.errors import SpecError
 from sweeps.plan.plan import Trial, is_stored, make_plan, summary
+from sweeps.studies.axes import SpecReader
 from sweeps.studies.schema import Study
 
 
@@ -148,3 +149,24 @@ def test_trial_is_named_by_the_start_of_its_digest(tiny: StudyOf) -> None:
     trial: Trial = make_plan(tiny()).trials[0]
     assert trial.digest == trial.spec.digest()
     assert trial.id == trial.digest[:12]
+
+
+def test_each_command_makes_the_plan_once(
+    tiny_file: StudyFile, lth: Lth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted inside `make_plan`, by whatever name it is called; sync has nowhere to publish to."""
+    path, made = tiny_file({"axes.seed": [0], "base.levels": 1}), list[object]()
+
+    def reader(*arguments: Any) -> SpecReader:
+        made.append(arguments)
+        return SpecReader(*arguments)
+
+    monkeypatch.setattr("sweeps.plan.plan.SpecReader", reader)
+    for command, code in (
+        ("sweep --dry-run", 0), ("sweep --serial", 0), ("report", 0), ("report --json", 0),
+        ("plan --list", 0), ("sync", 2),
+    ):  # fmt: skip
+        made.clear()
+        name, *options = command.split()
+        called = lth(name, path, *options)
+        assert (called.code, len(made)) == (code, 1), (command, called)
