@@ -9,19 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lth_core.models.layers import prunable_layers
+
 Mask = dict[str, Tensor]
 State = dict[str, Tensor]
-PrunableLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-
-
-def prunable_layers(model: nn.Module) -> dict[str, PrunableLayer]:
-    """Layers whose weight can be pruned, by name, in the model's order; the last is the output.
-
-    Linear and convolution layers: normalization parameters and biases are not prunable.
-    """
-    return {
-        name: layer for name, layer in model.named_modules() if isinstance(layer, PrunableLayer)
-    }
 
 
 def parameter_of(layer: str) -> str:

@@ -11,7 +11,7 @@ from lth_core import data, models
 from lth_core.data.sources import OUTLINES, Outline
 from lth_core.errors import SpecError
 from lth_core.jobs.branches import BRANCHES, RETRAINED
-from lth_core.masks import prunable_layers
+from lth_core.models.layers import prunable_layers
 from lth_core.plugins import source_fingerprint
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
 from lth_core.seeds import generator

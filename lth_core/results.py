@@ -12,7 +12,7 @@ from lth_core.jobs.recipes import Job, Measure, Pruned
 from lth_core.masks import Mask
 from lth_core.measures.predictors import AtRewind, MaskStability
 from lth_core.measures.stability import Barrier
-from lth_core.measures.weights import Overlap
+from lth_core.measures.weights import MaskAndTravel
 from lth_core.prune import at_level, compounded, groups, requested_density
 from lth_core.spec import TicketSpec
 from lth_core.spec.fields import steps_in
@@ -79,8 +79,9 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
     if branch == "twin":
         of = jobs.get("ticket") or jobs["dense"]
         yield Barrier(one=of, other=job, stability=spec.stability)
-    if branch in RETRAINED:
-        yield Overlap(ticket=jobs["ticket"], own=job)
+    # A branch that prunes anew is compared with its level's ticket.
+    like = jobs["ticket"].mask if branch in RETRAINED else job.mask.like
+    yield MaskAndTravel(job=job, like=like, dense=job.dense)
     if spec.predictors and branch == "dense":
         yield AtRewind(dense=job, step=steps_in(spec.rewind))
     if spec.predictors and branch == "ticket" and job.dense:
@@ -114,8 +115,8 @@ def record(spec: TicketSpec, level: int, branch: str, result: Result) -> dict[st
         "weights_kept": kept,
         "weights_prunable": prunable,
         "parameters": training.parameters,
-        "flops": sum(2 * layer.kept * layer.positions for layer in layers.values()),
-        "dense_flops": sum(2 * layer.weights * layer.positions for layer in layers.values()),
+        "flops": sum(layer.flops for layer in layers.values()),
+        "dense_flops": sum(layer.dense_flops for layer in layers.values()),
         "steps": result.job.last - result.job.first,
         "final_test_accuracy": curves.test_accuracy[-1],
         "early_stop_step": curves.step[early],
@@ -123,12 +124,6 @@ def record(spec: TicketSpec, level: int, branch: str, result: Result) -> dict[st
         "early_stop_validation_loss": curves.validation_loss[early],
         "collapsed_layers": sum(layer.kept == 0 for layer in layers.values()),
         "layer_density": {name: layer.kept / layer.weights for name, layer in layers.items()},
-        "mask_overlap": training.mask_overlap,
-        "mask_overlap_chance": training.mask_overlap_chance,
-        "travel": training.travel,
-        "travel_inside": training.travel_inside,
-        "travel_outside": training.travel_outside,
-        "sign_agreement": training.sign_agreement,
         "spec_digest": spec.digest(),
         "mask_digest": training.mask_digest,
         "ticket_digest": training.ticket_digest,

@@ -41,6 +41,9 @@ class Lab(Protocol):
     def drawn(self, init: Init, job: Job) -> State:
         """The weights and buffers of the job's network, freshly drawn."""
 
+    def start(self, job: Job) -> State:
+        """Weights and buffers that a job starts from, before its mask."""
+
     def final(self, job: Job) -> tuple[State, Mask]:
         """Weights and buffers after a job's last step, and its mask then."""
 
@@ -210,7 +213,7 @@ class Job(Start):
     keep: tuple[int, ...] = field(default=(), metadata=WHERE)
     """Steps whose state is kept as rewind points; they do not change the result."""
     dense: Job | None = field(default=None, metadata=WHERE)
-    """The dense run that the search hangs on: its weights' travel is measured. None: itself."""
+    """The dense run of the search; None: this is it."""
 
     def make(self, lab: Lab, job: Job) -> State:
         return lab.final(self)[0]
@@ -234,8 +237,11 @@ class Job(Start):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measure(Recipe):
-    """Numbers that are taken of trainings, and remembered as they are."""
+    """Numbers of finished trainings, stored under the recipe's digest."""
+
+    columns: ClassVar[tuple[str, ...]]
+    """Names of the numbers: columns of a record. A stored measure that lacks one is taken again."""
 
     def take(self, lab: Lab) -> dict[str, float | None]:
-        """Take them."""
+        """The numbers, by column; None where there is nothing to measure."""
         raise NotImplementedError

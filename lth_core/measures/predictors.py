@@ -39,6 +39,10 @@ class AtRewind(Measure):
     """
 
     kind = "AtRewind"
+    columns = (
+        "rewind_distance", "rewind_cosine", "rewind_sign_agreement", "rewind_loss",
+        "rewind_gradient_norm", "rewind_curvature",
+    )  # fmt: skip
 
     dense: Job
     step: int
@@ -80,6 +84,7 @@ class MaskStability(Measure):
     """
 
     kind = "MaskStability"
+    columns = ("rewind_mask_overlap", "rewind_mask_overlap_chance")
 
     early: MaskRecipe
     late: MaskRecipe

@@ -31,6 +31,7 @@ class Barrier(Measure):
     """
 
     kind = "Barrier"
+    columns = ("test_barrier", "train_barrier")
 
     one: Job
     other: Job

@@ -1,4 +1,4 @@
-"""Measures of networks, of masks, and of how far weights went."""
+"""Measures of masks, and of how far training moved the weights."""
 
 from __future__ import annotations
 
@@ -6,60 +6,49 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
 
-from lth_core.jobs.recipes import Job, Lab, Measure
-from lth_core.masks import Mask, State, counts, overlap, prunable_layers
+from lth_core.jobs.recipes import Job, Lab, MaskRecipe, Measure
+from lth_core.masks import Mask, State, counts, masked, overlap
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Overlap(Measure):
-    """What a branch that finds a mask of its own has in common with its level's ticket.
+class MaskAndTravel(Measure):
+    """The mask's overlap with another mask, and how far training moved the weights.
 
-    Takes `mask_overlap`, the Jaccard overlap, and `mask_overlap_chance`, as `chance_overlap`.
+    A weight that grew back during training has travelled from 0, and started with no sign.
     """
 
-    kind = "Overlap"
+    kind = "MaskAndTravel"
+    columns = (
+        "mask_overlap", "mask_overlap_chance", "travel", "travel_inside", "travel_outside",
+        "sign_agreement",
+    )  # fmt: skip
 
-    ticket: Job
-    own: Job
+    job: Job
+    like: MaskRecipe | None
+    """The mask to compare with; None: the job's own, which overlaps with itself wholly."""
+    dense: Job | None
+    """The dense run whose weights' travel is split by the job's mask; None: the job is one."""
 
     def take(self, lab: Lab) -> dict[str, float | None]:
-        ticket, own = lab.mask(self.ticket.mask, self.ticket), lab.mask(self.own.mask, self.own)
+        job = self.job
+        start, (end, mask), first = lab.start(job), lab.final(job), lab.mask(job.mask, job)
+        like = lab.mask(self.like, job) if self.like else mask
+        # Kept from start to end: what grew back is kept at the end alone.
+        stayed = {name: m & first[name] for name, m in mask.items()}
+        inside, outside = (
+            travel_by_mask(lab.start(self.dense), lab.final(self.dense)[0], mask)
+            if self.dense
+            else (travel(masked(start, mask), end, mask), None)
+        )
         return {
-            "mask_overlap": overlap(own, ticket),
-            "mask_overlap_chance": chance_overlap(counts(own, ticket)),
+            "mask_overlap": overlap(mask, like),
+            "mask_overlap_chance": chance_overlap(counts(mask, like)),
+            "travel": travel(masked(start, stayed), end, mask),
+            "travel_inside": inside,
+            "travel_outside": outside,
+            "sign_agreement": sign_agreement(start, end, stayed),
         }
-
-
-def layers_of(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], int]]:
-    """(weight shape, positions) of every prunable layer, in the model's order.
-
-    Positions are the places of the layer's output for one example: each kept weight is multiplied
-    once at each, so a layer's forward FLOPs are 2 x kept x positions (padding counted as input).
-    """
-    layers = prunable_layers(model)
-    positions = dict.fromkeys(layers, 0)
-
-    def count(name: str, channels: int):  # type: ignore[no-untyped-def]
-        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            positions[name] += output.numel() // channels
-
-        return hook
-
-    hooks = [
-        layer.register_forward_hook(count(name, layer.weight.shape[0]))
-        for name, layer in layers.items()
-    ]
-    training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, *shape))
-    finally:
-        model.train(training)
-        for handle in hooks:
-            handle.remove()
-    return {name: (tuple(layer.weight.shape), positions[name]) for name, layer in layers.items()}
 
 
 def travel(start: State, end: State, mask: Mask) -> float | None:

@@ -9,7 +9,7 @@ from math import sqrt
 import torch
 from torch import Tensor, nn
 
-from lth_core.masks import prunable_layers
+from lth_core.models.layers import prunable_layers
 from lth_core.spec import Initialization
 
 

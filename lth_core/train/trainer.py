@@ -18,13 +18,7 @@ from lth_core.data import Dataset
 from lth_core.errors import PreemptedError, StoreError
 from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
-from lth_core.measures.weights import (
-    chance_overlap,
-    layers_of,
-    sign_agreement,
-    travel,
-    travel_by_mask,
-)
+from lth_core.models.layers import Layer, layers_of
 from lth_core.prune.network import Batch, Candidate
 from lth_core.seeds import generator
 from lth_core.spec import PruneSpec, TicketSpec, TrainSpec, describe, sha256
@@ -42,7 +36,7 @@ from lth_core.train.checkpoint import (
 from lth_core.train.loop import Outcome, Run, Task
 from lth_core.train.masking.base import Fixed, Masking
 from lth_core.train.masking.registry import GROW, LEARN
-from lth_core.train.training import Layer, Result, Training
+from lth_core.train.training import Result, Training
 
 
 class Trainer:
@@ -170,16 +164,16 @@ class Trainer:
         return self.final(job)[1] if job.finds else self.mask(job.mask, job)
 
     def measured(self, measure: Measure) -> dict[str, float | None]:
-        """A measure's numbers, remembered."""
+        """A measure's numbers by column, from the store where it has them all."""
         entry = self._kept.entry("measures", measure.digest)
-        if entry is None:
-            taken = {
+        numbers = entry.meta if entry else {}
+        if not numbers.keys() >= set(measure.columns):
+            numbers = {
                 name: None if value is None or not isfinite(value) else value
                 for name, value in measure.take(self).items()
             }
-            self.store.put("measures", measure.digest, taken)
-            return taken
-        return entry.meta
+            self.store.put("measures", measure.digest, numbers)
+        return {name: numbers[name] for name in measure.columns}
 
     def ticket(self, spec: TicketSpec, level: int, branch: str, job: Job) -> Ticket:
         """The subnetwork that a job trains or finds, with the weights to start from."""
@@ -196,17 +190,7 @@ class Trainer:
         start = self.start(job)
         outcome = self._run(job, start)
         mask, state = outcome.mask, outcome.state
-        begun, first = masks.masked(start, mask), self.mask(job.mask, job)
-        # A weight that grew back started at 0, and with no sign.
-        there = {name: m & first[name] for name, m in mask.items()}
-        like = self.mask(job.mask.like, job) if job.mask.like else mask
         final = recent(self._finals, job.digest, lambda: (state, mask))
-        # How far the dense run took the weights that the mask keeps, and those that it prunes.
-        inside, outside = (
-            travel_by_mask(self.start(job.dense), self.final(job.dense)[0], mask)
-            if job.dense
-            else (travel(begun, state, mask), None)
-        )
         counts = layers_of(self.model(job), self.data(job).shape)
         training = Training(
             curves=outcome.curves,
@@ -217,13 +201,7 @@ class Trainer:
             },
             parameters=sum(p.numel() for p in self.model(job).parameters()),
             mask_digest=masks.digest(mask),
-            mask_overlap=masks.overlap(mask, like),
-            mask_overlap_chance=chance_overlap(masks.counts(mask, like)),
-            travel=travel(masks.masked(start, there), state, mask),
-            sign_agreement=sign_agreement(start, state, there),
-            travel_inside=inside,
-            travel_outside=outside,
-            ticket_digest=ticket.digest(mask, begun),
+            ticket_digest=ticket.digest(mask, masks.masked(start, mask)),
             seconds=outcome.seconds,
             finished_at=time.time(),
             made_with=made_with(self.device),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from math import prod
 from typing import Any
 
 from lth_core.errors import CorruptEntryError
 from lth_core.jobs.recipes import Job
+from lth_core.models.layers import Layer
 from lth_core.spec.fields import LARGEST
 from lth_core.store.decode import MISREAD, check, in_short
 
@@ -33,7 +33,7 @@ class Curves:
             TypeError: it is something else, or the lists are of unequal length.
         """
         check(said, cls, "curves")
-        curves = cls(**said)
+        curves = cls(**_known(cls, said))
         if len({len(getattr(curves, f.name)) for f in fields(cls)}) > 1:
             raise TypeError("curves must be of equal length")
         return curves
@@ -45,24 +45,12 @@ class Curves:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """What a mask leaves of a layer."""
-
-    shape: tuple[int, ...]
-    """Of the layer's weight."""
-    kept: int
-    positions: int
-    """Places of the output at which each weight is multiplied once, per example."""
-
-    @property
-    def weights(self) -> int:
-        """Weights in all."""
-        return prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """All that is remembered of a finished training, besides its weights."""
+    """What the store keeps of a finished training, besides its weights and mask.
+
+    Numbers that can be computed from these are measures (`lth_core.measures`), not fields: a field
+    that is added here must be ``None`` by default, or older trainings cannot be read.
+    """
 
     curves: Curves
     layers: dict[str, Layer]
@@ -70,21 +58,6 @@ class Training:
     parameters: int
     """All parameters of the dense network."""
     mask_digest: str
-    mask_overlap: float
-    """Jaccard overlap with the mask that a control imitates, of the same level; else 1. What finds
-    a mask of its own from the ticket's (`lth_core.jobs.branches.RETRAINED`) is measured apart."""
-    mask_overlap_chance: float
-    """The overlap to expect of random masks with the same layer counts."""
-    travel: float | None
-    """Mean distance of the kept weights from start to end, those that grew back from 0; None where
-    none are kept."""
-    sign_agreement: float | None
-    """Share of the kept weights that end with the sign they had at the start, without those that
-    grew back."""
-    travel_inside: float | None
-    """Mean distance, from start to end of the dense run, of the weights that this mask keeps."""
-    travel_outside: float | None
-    """The same of the weights that it prunes, layer by layer as many as it keeps there."""
     ticket_digest: str
     """Of the mask's bits and the starting values: what a ticket file holds."""
     seconds: float
@@ -113,7 +86,7 @@ class Training:
         check(said, cls, "training")
         curves = Curves.from_json(said["curves"])
         layers = {
-            name: Layer(**{**layer, "shape": tuple(layer["shape"])})
+            name: Layer(**{**_known(Layer, layer), "shape": tuple(layer["shape"])})
             for name, layer in said["layers"].items()
         }
         if not curves.step or not layers:
@@ -122,7 +95,12 @@ class Training:
             sound = min(layer.shape, default=0) > 0 and 0 <= layer.kept <= layer.weights <= LARGEST
             if not sound:
                 raise TypeError(f"{name} must keep 0 to all of its weights, but is {layer}")
-        return cls(**{**said, "curves": curves, "layers": layers})
+        return cls(**{**_known(cls, said), "curves": curves, "layers": layers})
+
+
+def _known(kind: type[Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a class's fields; what another version stored beside them is left out."""
+    return {f.name: said[f.name] for f in fields(kind) if f.name in said}
 
 
 @dataclass(frozen=True, slots=True)

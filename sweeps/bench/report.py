@@ -16,9 +16,10 @@ from safetensors.numpy import save
 
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
+from lth_core.models.layers import Layer
 from lth_core.results import record
 from lth_core.store import Store, open_store
-from lth_core.train.training import Curves, Layer, Result, Training
+from lth_core.train.training import Curves, Result, Training
 from sweeps.bench.plan import CHILD
 from sweeps.plan.plan import Trial, make_plan
 from sweeps.store.records import MASK, save_records
@@ -98,7 +99,10 @@ def fill(study: Study, store: Store) -> int:
 
 
 def _row(study: Study, trial: Trial, level: int, branch: str, result: Result) -> dict[str, Any]:
-    row = record(trial.spec, level, branch, result)
+    row = record(trial.spec, level, branch, result) | {
+        "mask_overlap": 1.0, "mask_overlap_chance": 0.8**level, "travel": 0.02,
+        "travel_inside": 0.03, "travel_outside": 0.02, "sign_agreement": 0.9,
+    }  # fmt: skip
     return {"study": study.name, "trial": trial.id, **row, **trial.fields, "seed": trial.spec.seed}
 
 
@@ -120,10 +124,8 @@ def _store_training(
     accuracy = (best - 0.5 / np.arange(1, EVALUATIONS + 1) + 0.005 * loss).tolist()
     training = Training(
         curves=Curves(list(steps), loss.tolist(), loss.tolist(), accuracy, accuracy),
-        layers=layers, parameters=60_000, mask_digest=job.digest, mask_overlap=1.0,
-        mask_overlap_chance=0.8**level, travel=0.02, sign_agreement=0.9,
-        travel_inside=0.03, travel_outside=0.02, ticket_digest=job.digest, seconds=1.0,
-        finished_at=0.0, made_with={},
+        layers=layers, parameters=60_000, mask_digest=job.digest, ticket_digest=job.digest,
+        seconds=1.0, finished_at=0.0, made_with={},
     )  # fmt: skip
     store.put("trainings", job.digest, training.to_json(), {MASK: save(bits)})
     return training

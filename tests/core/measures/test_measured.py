@@ -49,14 +49,15 @@ def test_records_of_dense_run_and_tickets_hold_the_predictors(
 def test_what_was_measured_is_remembered_by_the_store(searched: list[LevelResult]) -> None:
     store = searched[0].trainer.store
     rows = [timeless(row) for level in searched for row in level.records()]
-    # Of the dense run, of the ticket, and of two twins.
-    assert len(store.digests("measures")) == 4
+    # One of each branch's mask and travel; and of the dense run, of the ticket and of two twins.
+    stored = len(rows) + 4
+    assert len(store.digests("measures")) == stored
     trainings = len(store.digests("trainings"))
     for trainer in (Trainer(store), Trainer(store, frozen=True)):
         again = [timeless(row) for level in searched
                  for row in replace(level, trainer=trainer).records()]  # fmt: skip
         assert again == rows
-    assert (len(store.digests("measures")), len(store.digests("trainings"))) == (4, trainings)
+    assert (len(store.digests("measures")), len(store.digests("trainings"))) == (stored, trainings)
 
 
 def test_order_of_asking_changes_no_value(searched: list[LevelResult]) -> None:
@@ -79,6 +80,7 @@ class Noted(Measure):
     """Notes each time that it is taken; some of its numbers are none."""
 
     kind = "Noted"
+    columns = ("a", "b", "c", "d")
 
     job: Job
     times: list[int] = field(metadata=WHERE)
@@ -96,4 +98,28 @@ def test_measure_is_taken_once_and_what_is_no_number_is_none(searched: list[Leve
         assert asked.measured(Noted(job=job, times=times)) == expected
     assert len(times) == 1
     trainer.measured(Noted(job=replace(job, seed=1), times=times))
+    assert len(times) == 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Extended(Noted):
+    """The same measure in a later version, which takes one number more."""
+
+    columns = ("a", "b", "c", "d", "e")
+
+    def take(self, lab: Lab) -> dict[str, float | None]:
+        return {**super().take(lab), "e": 2.0}
+
+
+def test_measure_that_lacks_a_column_is_taken_again_and_no_training_is_made(
+    searched: list[LevelResult],
+) -> None:
+    store, times = searched[0].trainer.store, list[int]()
+    trainer, job = Trainer(store, frozen=True), searched[0].results["dense"].job
+    trainer.measured(Noted(job=job, times=times))
+    for _ in range(2):
+        assert trainer.measured(Extended(job=job, times=times))["e"] == 2
+    assert len(times) == 2
+    # An older version reads what the later one stored.
+    assert trainer.measured(Noted(job=job, times=times)).keys() == {"a", "b", "c", "d"}
     assert len(times) == 2

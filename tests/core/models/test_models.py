@@ -6,7 +6,7 @@ from torch import nn
 
 from lth_core import models
 from lth_core.errors import SpecError
-from lth_core.masks import prunable_layers
+from lth_core.models.layers import prunable_layers
 from lth_core.spec import ModelSpec
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)

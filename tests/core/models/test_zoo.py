@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lth_core import models
-from lth_core.masks import prunable_layers
+from lth_core.models.layers import prunable_layers
 from lth_core.spec import ModelSpec
 
 pytestmark = pytest.mark.slow

@@ -9,6 +9,7 @@ from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.jobs.recipes import Job
 from lth_core.store import Store
 from lth_core.train.archive import Kept, to_blobs
+from lth_core.train.training import Training
 
 SPEC = TicketSpec(
     model=ModelSpec(widths=(4,)), train=TrainSpec(steps=4, evaluate_every=2), levels=0
@@ -31,7 +32,7 @@ WRONG: list[dict[str, Any]] = [
     {"layers": {"fc1": {"shape": [4, "64"], "kept": 1, "positions": 1}}},
     {"parameters": 10**400},
     {"seconds": "long"},
-    {"news": 1},
+    {"made_with": None},
 ]  # fmt: skip
 
 
@@ -45,6 +46,23 @@ def test_training_of_another_hand_is_none(
     store.put("trainings", job.digest, {**meta, **change})
     assert Kept(store).training(job) is None
     assert f"trainings/{job.digest}: says no training (TypeError: " in caplog.text
+
+
+def test_training_that_another_version_stored_with_more_fields_is_read() -> None:
+    store, _, job = trained()
+    meta = store.get("trainings", job.digest).meta  # type: ignore[union-attr]
+    layer = {**meta["layers"]["fc1"], "bits": 1}
+    more = {"travel": 0.5, "layers": {**meta["layers"], "fc1": layer}}
+    store.put("trainings", job.digest, {**meta, **more})
+    assert Kept(store).training(job) == Training.from_json(meta)
+
+
+@pytest.mark.parametrize("name", ["curves", "layers", "mask_digest", "seconds"])
+def test_training_without_a_field_that_all_have_is_none(name: str) -> None:
+    store, _, job = trained()
+    meta = store.get("trainings", job.digest).meta  # type: ignore[union-attr]
+    store.put("trainings", job.digest, {n: v for n, v in meta.items() if n != name})
+    assert Kept(store).training(job) is None
 
 
 def test_point_without_blobs_is_none_and_the_next_place_is_looked_at(
