@@ -1,4 +1,4 @@
-"""Find the earliest matching rewind point of each cell: probes on Ray, chosen by bisection."""
+"""Earliest matching rewind point of each cell: trials on a backend, chosen by bisection."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from sweeps.studies.schema import Stop, Study
 
 @dataclass(kw_only=True)
 class Cell:
-    """A cell of the study without its rewind points, and what is known of them.
+    """A cell of the study, over all of its rewind points, and the responses known so far.
 
     fields: its axis values, without rewind and seed.
-    points: steps on the evaluation grid, and those that the study names, before the last.
-    grid: to fall back on: those that the study names, where there are several.
+    points: steps on the evaluation grid and those that the study names, before the last step.
+    grid: points to fall back on: those that the study names, where there are several.
     """
 
     fields: Fields
@@ -57,17 +57,17 @@ class Cell:
     densities: dict[int, float] = field(default_factory=dict)
     """By level."""
     not_monotone: set[int] = field(default_factory=set)
-    """Levels at which bisection was given up at some point."""
+    """Levels at which bisection was given up."""
 
     def findings(self) -> dict[int, Finding]:
-        """By level; of none where nothing is known."""
+        """Findings by level; empty where nothing is known."""
         return {
             level: earliest_matching(known, self.points, self.grid)
             for level, known in sorted(self.known.items())
         }
 
     def ask(self) -> list[int]:
-        """Points to look at next, for any level."""
+        """Points to probe next, for any level."""
         if not self.known:
             return list(earliest_matching({}, self.points, self.grid).ask)
         found = self.findings()
@@ -85,19 +85,19 @@ class Cell:
 
 
 class Search:
-    """All cells of a study, bisected side by side over what the store has and what Ray brings."""
+    """All cells of a study, bisected side by side over the trainings in the store."""
 
     def __init__(self, plan: Plan, trainer: Trainer) -> None:
         study, self.trainer, self.cells = plan.study, trainer, list(_cells(plan))
         self._base, self.tolerance = base_values(study), study.tolerance
         self._running: dict[int, int] = {}
-        """By cell: trials of its last question that are not finished."""
+        """Unfinished trials of each cell's latest probes, by cell."""
         for cell in self.cells:
             for point in cell.points:
                 self._look(cell, point)
 
     def missing(self, number: int) -> list[Trial]:
-        """The trials that answer a cell's next question; none where all is answered."""
+        """The trials of a cell's next probes; none where its search is finished."""
         cell = self.cells[number]
         while asked := cell.ask():
             left = [t for p in asked if not self._look(cell, p) for t in self._trials(cell, p)]
@@ -107,7 +107,7 @@ class Search:
         return []
 
     def finished(self, number: int) -> list[Trial]:
-        """What follows when one of a cell's trials has ended; nothing where one has failed."""
+        """Trials that follow once one of a cell's trials has ended; none after a failure."""
         self._running[number] -= 1
         cell = self.cells[number]
         if self._running[number] or not all(self._look(cell, point) for point in cell.ask()):
@@ -115,7 +115,7 @@ class Search:
         return self.missing(number)
 
     def answers(self) -> Iterator[Answer]:
-        """By cell and level, as far as they were found."""
+        """Answers by cell and level, as far as they are known."""
         for cell in self.cells:
             for level, found in cell.findings().items():
                 known = cell.known[level]
@@ -134,7 +134,7 @@ class Search:
                 )  # fmt: skip
 
     def _look(self, cell: Cell, point: int) -> bool:
-        """Whether the store says, of every seed, what comes of rewinding to a point."""
+        """Whether the store has every seed's trainings of a point; takes in their accuracies."""
         if all(point in known for known in cell.known.values()) and cell.known:
             return True
         replicates = [self._read(trial) for trial in self._trials(cell, point)]
@@ -154,7 +154,7 @@ class Search:
     def _read(self, trial: Trial) -> list[dict[str, Any]] | None:
         """Records of the dense run and of each level's ticket; None unless the store has all."""
         jobs = [next(iter(branches.values())) for branches in levels(trial.spec)]
-        # That the rewind point is kept says nothing of accuracy.
+        # Accuracies do not need the stored rewind points.
         jobs = [replace(job, keep=()) for job in jobs]
         if not all(self.trainer.known(job) for job in jobs):
             return None
@@ -164,9 +164,14 @@ class Search:
         ]
 
     def _trials(self, cell: Cell, point: int) -> list[Trial]:
-        told = {**cell.fields, "rewind": f"{point}it", "branches": ["ticket"], "predictors": False}
-        every = [{**told, "seed": seed} for seed in cell.seeds]
-        return [Trial(fields, spec_of(self._base, fields)) for fields in every]
+        fields = {
+            **cell.fields,
+            "rewind": f"{point}it",
+            "branches": ["ticket"],
+            "predictors": False,
+        }
+        every = [{**fields, "seed": seed} for seed in cell.seeds]
+        return [Trial(own, spec_of(self._base, own)) for own in every]
 
 
 def find_rewinds(
@@ -202,7 +207,7 @@ def _probe(
     study: Study, search: Search, first: Sequence[tuple[int, Trial]], backend: Backend,
     outcome: SweepOutcome, console: Console,
 ) -> None:  # fmt: skip
-    """Run trials, and those that they lead to, until nothing is asked any more."""
+    """Run trials, and those that follow from their results, until all cells are finished."""
 
     def item(number: int, trial: Trial) -> WorkItem:
         dense, *rest = trial.jobs()

@@ -1,4 +1,4 @@
-"""What `lth rewind` answers, as values and as a table."""
+"""Answers of `lth rewind`, as values and as a table."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from tracking.text import MISSING, density_text
 class Answer:
     """The earliest matching rewind point of a cell at one level, in steps of training.
 
-    monotone: whether it could be bisected; else the grid was asked. finished: False where a probe
-    failed.
+    monotone: whether bisection found it; else the whole grid was probed. finished: False where a
+    probe failed.
     confidence, confidence_below: that it matches, and that the point below it does not.
-    probes: points looked at; points: all there are.
-    trainings: tickets that those took, stored ones too; trainings_grid: what all points take.
+    probes: points probed; points: all points.
+    trainings: tickets that the probes need, stored ones included; trainings_grid: that all points
+    need.
     """
 
     cell: Fields
@@ -42,11 +43,11 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """Flat, with the cell's own fields."""
-        said = {name: getattr(self, name) for name in self.__slots__}
-        return {**said.pop("cell"), **said}
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return {**fields.pop("cell"), **fields}
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         """The answer in words: `120it (6.0%)`."""
         if self.earliest is None:
             return "none"
@@ -54,7 +55,7 @@ class Answer:
 
     @property
     def how(self) -> str:
-        """How it was found."""
+        """How the answer was found."""
         if not self.finished:
             return "unfinished"
         return "bisected" if self.monotone else "not monotone: grid"
@@ -78,7 +79,7 @@ def answer_table(answers: Sequence[Answer]) -> Table:
         table.add_row(
             *([Text(label)] if cells else []),
             density_text(answer.density),
-            Text(answer.said, style="bold" if answer.earliest is not None else "yellow"),
+            Text(answer.text, style="bold" if answer.earliest is not None else "yellow"),
             _percent(answer.confidence),
             MISSING if answer.below is None else f"{answer.below}it",
             _percent(answer.confidence_below),

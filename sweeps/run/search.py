@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_study(study: Study) -> optuna.Study:
-    """The Optuna study of a search, with trials that a killed sweep left running marked failed."""
+    """The Optuna study of a search; trials that a killed sweep left running are marked failed."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -31,7 +31,7 @@ def open_study(study: Study) -> optuna.Study:
 
 
 def finished(found: optuna.Study) -> int:
-    """Samples that have a value."""
+    """Number of samples that have a value."""
     import optuna
 
     return len(found.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
@@ -56,13 +56,13 @@ def distributions(study: Study) -> dict[str, optuna.distributions.BaseDistributi
 
 
 def best(found: optuna.Study, study: Study) -> list[str]:
-    """The best sample, or the Pareto front, a line each."""
+    """A line on the best sample, or on each of the Pareto front."""
     lines = []
     for trial in found.best_trials if finished(found) else []:
         values = dict(zip(study.search.objective, trial.values, strict=True))
-        said = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         at = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
-        lines.append(f"{said}  at  {at}")
+        lines.append(f"{text}  at  {at}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a sweep ends once its workers on this machine have kept what they train."""
+"""Ctrl-C and SIGTERM: a sweep ends once its workers on this machine have stored checkpoints."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from types import FrameType
 
 LAST_SAVE = 10.0
-"""Seconds that the workers have to keep what they train."""
+"""Seconds that the workers have to store their checkpoints."""
 AT_WORK = re.compile(rb"ray::(ResourceTrainable|Worker)\.train")
-"""Ray's names of a trial's process that is at work; leave.sh knows them too."""
+"""Ray's names of a process that runs a trial; leave.sh has them too."""
 
-_told: list[int] = []
-"""Signals that came while a Tuner ran. Tune pickles what it is given: none of that holds them."""
+_signals_received: list[int] = []
+"""Signals received while a backend runs. Tune pickles what it is given, so this is a global."""
 
 
 class InterruptedSweepError(KeyboardInterrupt):
-    """The process was told to end, by a signal; its exit code says by which."""
+    """A signal ended the process; the exit code names the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -30,13 +30,13 @@ class InterruptedSweepError(KeyboardInterrupt):
 
 @contextmanager
 def ended_at_once() -> Iterator[None]:
-    """SIGTERM ends what is done meanwhile as Ctrl-C does. To be entered after Ray's start, which
-    sees to SIGTERM in its own way.
+    """Raise on SIGTERM as on Ctrl-C. Enter it after Ray has started, which sets a handler of its
+    own.
 
     Raises:
-        InterruptedSweepError: by either.
+        InterruptedSweepError: on either.
     """
-    with _signals(_raise):
+    with _handled_by(_raise):
         yield
 
 
@@ -50,44 +50,44 @@ def saved_on_signal(save: Callable[[], None]) -> Iterator[None]:
         save: checkpoints the trainings, or has the workers do so.
 
     Raises:
-        InterruptedSweepError: it was told to.
+        InterruptedSweepError: after a signal.
     """
 
-    def tell(number: int, frame: FrameType | None) -> None:
-        _told.append(number)
-        if len(_told) > 1:
+    def stop(number: int, frame: FrameType | None) -> None:
+        _signals_received.append(number)
+        if len(_signals_received) > 1:
             _raise(number, frame)
         # Tune's loop waits for this, so it hands out nothing more meanwhile.
         save()
 
-    _told.clear()
-    with _signals(tell):
+    _signals_received.clear()
+    with _handled_by(stop):
         yield
-    if _told:
-        raise InterruptedSweepError(_told[0])
+    if _signals_received:
+        raise InterruptedSweepError(_signals_received[0])
 
 
 def is_told_to_end() -> bool:
-    """Whether the Tuner that runs is to end."""
-    return bool(_told)
+    """Whether a signal has asked the running backend to end."""
+    return bool(_signals_received)
 
 
 def let_workers_save(patience: float = LAST_SAVE) -> None:
-    """Tell this process's own workers to keep what they train, as leave.sh does, and wait for it.
+    """Send SIGTERM to this process's own workers, as leave.sh does, and wait for their checkpoints.
 
-    A cluster's are not told: no signal reaches them from here.
+    A cluster's workers are left alone: no signal reaches them from here.
     """
-    until, told = time.monotonic() + patience, set[int]()
+    until, signalled = time.monotonic() + patience, set[int]()
     while (found := _at_work()) and time.monotonic() < until:
-        for process in found - told:
+        for process in found - signalled:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
-        told |= found
+        signalled |= found
         time.sleep(0.05)
 
 
 def _at_work() -> set[int]:
-    """Processes that train whose raylet this process has started; none of a cluster's."""
+    """Processes that run a trial under a raylet that this process has started."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -108,7 +108,7 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

@@ -1,8 +1,9 @@
-"""One trial: search level by level; keep, publish and hand out each level's records."""
+"""One trial: search level by level; store, publish and yield the records of each level."""
 
 from __future__ import annotations
 
 import os
+from bdb import BdbQuit
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,7 +32,7 @@ DRAIN_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What all trials of a sweep share; goes to the workers by value."""
+    """What all trials of a sweep share; sent to the workers by value."""
 
     study: str
     study_digest: str
@@ -48,20 +49,20 @@ class SweepContext:
 def run_trial(
     trial: Trial, context: SweepContext, trainer: Trainer, keep: Sequence[int] = ()
 ) -> Iterator[list[Record]]:
-    """Search for the trial's tickets; yields each level's records once they are kept.
+    """Search for the trial's tickets; yields the records of each level once they are stored.
 
     Args:
         keep: steps of the dense run that other trials rewind to.
 
-    A tracking server that fails or is slow holds up no trial: what was not published stays in the
-    store for `lth sync`.
+    Trials do not wait for a tracking server that fails or is slow: `lth sync` publishes from the
+    store what is missing.
     """
     records: list[Record] = []
     publishing = background_of(context.tracking) if context.tracking else None
     run = trial_run(trial)
     try:
         if not trainer.store.has(TRIALS, record_key(context.study, trial)):
-            # So that `lth store gc` leaves what its first level is being trained from.
+            # An entry without records, so that `lth store gc` keeps what the first level needs.
             save_records(trainer.store, context.study, context.study_digest, trial, records)
         for level in find_tickets(trial.spec, trainer, keep):
             rows = level_records(trial, context.study, level)
@@ -72,9 +73,9 @@ def run_trial(
             yield rows
             if why_stop(records, context.stop, context.tolerance):
                 break
-    except PreemptedError:
+    except (PreemptedError, BdbQuit):
         raise
-    except Exception as error:  # whatever a user's code raises: MLflow is told, who called decides
+    except Exception as error:  # a user's code may raise anything; the caller decides
         if publishing:
             publishing.finish(run, "FAILED", reason(error))
         raise
@@ -83,12 +84,12 @@ def run_trial(
 
 
 def reason(error: Exception) -> str:
-    """Why a trial failed, on one line that may be shown and kept."""
+    """Why a trial failed, on one line without secrets."""
     return str(error) if isinstance(error, LthError) else in_short(error)
 
 
 def trial_line(trial: Trial, rows: Sequence[Record]) -> str:
-    """A level in a line, for who looks on."""
+    """A line on a level, for the progress bar."""
     accuracies = " ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
     return f"{trial.id[:6]} level {rows[0]['level']} density {rows[0]['density']:.3f} {accuracies}"
 

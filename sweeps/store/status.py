@@ -1,4 +1,4 @@
-"""What a sweep under way says of itself in the store, and how another shell reads it."""
+"""Status of a running sweep: an entry in the store that another shell reads."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from sweeps.studies.schema import Study
 STATUS = "status"
 """Kind of store entry."""
 SILENT = 60.0
-"""Seconds after which a sweep that said nothing is taken to be dead."""
+"""Seconds after which a running sweep that saved no status is taken to be dead."""
 STATES = ("running", "finished", "stopped")
 MOST = 100
-"""Failures that are kept."""
+"""Failures that a status lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Where a sweep stands.
+    """State and counts of a sweep.
 
     state: running, finished, or stopped (by an error, by Ctrl-C).
     host, process: of the driver.
     levels, levels_done: of this sweep, without what was done before.
     levels_per_minute: over the last ten minutes at most.
     failures: trial and reason.
-    driver: who it is, for those on its machine.
+    driver: identity of its process, for readers on the same machine.
     """
 
     state: str
@@ -57,72 +57,72 @@ def status_key(study: str) -> str:
 
 
 def save_status(store: Store, study: str, status: Status) -> None:
-    """Keep it in place of the one before.
+    """Store a status in place of the one before.
 
     Raises:
         StoreError: no space left, no permission, ...
     """
-    said = asdict(status) | {"failures": [list(each) for each in status.failures[:MOST]]}
-    store.put(STATUS, status_key(study), said)
+    entry = asdict(status) | {"failures": [list(each) for each in status.failures[:MOST]]}
+    store.put(STATUS, status_key(study), entry)
 
 
 def load_status(store: Store, study: Study) -> dict[str, Any]:
-    """What the latest sweep of a study has said last, and how long ago, by the store's clock.
+    """The latest status of a study's latest sweep, and its age by the store's clock.
 
     Raises:
         SpecError: it was never swept into this store.
     """
     key = status_key(study.name)
-    said, folder = read_entry(store, STATUS, key, _said), f"{STATUS}/{key}"
+    status, folder = read_entry(store, STATUS, key, _fields), f"{STATUS}/{key}"
     times = {found.path: found.modified for found in store.files.files(folder)}
     written = times.get(f"{folder}/{MANIFEST}")
-    if said is None or written is None:  # or it is taken out right now
+    if status is None or written is None:  # or it is being deleted right now
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
-    driver = said.pop("driver")
+    driver = status.pop("driver")
     heard = max(0.0, store_time(store) - written)
-    if said["state"] == "running" and (heard > SILENT or is_dead(driver)):
-        said["state"] = "silent"
-    if said["state"] != "running":
-        said["minutes_left"] = None
-    return {"study": study.name, **said, "heard_seconds_ago": heard}
+    if status["state"] == "running" and (heard > SILENT or is_dead(driver)):
+        status["state"] = "silent"
+    if status["state"] != "running":
+        status["minutes_left"] = None
+    return {"study": study.name, **status, "heard_seconds_ago": heard}
 
 
-def _said(entry: Entry) -> dict[str, Any]:
-    """What a status says, and the minutes that are left at its pace."""
+def _fields(entry: Entry) -> dict[str, Any]:
+    """The fields of a status, and the minutes left at its pace."""
     check(entry.meta, Status)
-    said = {f.name: entry.meta[f.name] for f in fields(Status)}
-    if said["state"] not in STATES:
-        raise ValueError(f"state must be one of {STATES}, but got {said['state']!r:.80}")
-    pace, left = said["levels_per_minute"], said["levels"] - said["levels_done"]
-    said["minutes_left"] = left / pace if pace > 0 else None
-    if not isfinite(said["minutes_left"] or 0):
+    status = {f.name: entry.meta[f.name] for f in fields(Status)}
+    if status["state"] not in STATES:
+        raise ValueError(f"state must be one of {STATES}, but got {status['state']!r:.80}")
+    pace, left = status["levels_per_minute"], status["levels"] - status["levels_done"]
+    status["minutes_left"] = left / pace if pace > 0 else None
+    if not isfinite(status["minutes_left"] or 0):
         raise ValueError(f"{left} levels cannot be left at {pace} a minute")
-    return said
+    return status
 
 
-def lines(said: dict[str, Any]) -> Iterator[str]:
-    """A status for a terminal."""
-    ago = f"{said['heard_seconds_ago']:.0f} s ago"
+def lines(status: dict[str, Any]) -> Iterator[str]:
+    """The lines of a status for a terminal."""
+    ago = f"{status['heard_seconds_ago']:.0f} s ago"
     about = {
-        "running": f"running on {said['host']}, process {said['process']}; heard {ago}",
-        "finished": f"finished {_ago(said)}",
-        "stopped": f"stopped {_ago(said)}; `lth sweep {said['study']}` goes on",
-        "silent": f"was killed or cut off: {said['host']}, process {said['process']}, was last "
-        f"heard {_ago(said)}; `lth sweep {said['study']}` goes on",
-    }[said["state"]]
-    yield f"{said['study']}: {about}"
-    counts = [f"{said[name]} {name}" for name in ("done", "running", "failed", "waiting")]
-    yield f"trials   {said['trials']}: {', '.join(counts)}"
-    pace = f"{said['levels_per_minute']:.3g} a minute"
-    end = said["minutes_left"]
+        "running": f"running on {status['host']}, process {status['process']}; heard {ago}",
+        "finished": f"finished {_ago(status)}",
+        "stopped": f"stopped {_ago(status)}; `lth sweep {status['study']}` resumes it",
+        "silent": f"was killed or cut off: {status['host']}, process {status['process']}, was last "
+        f"heard {_ago(status)}; `lth sweep {status['study']}` resumes it",
+    }[status["state"]]
+    yield f"{status['study']}: {about}"
+    counts = [f"{status[name]} {name}" for name in ("done", "running", "failed", "waiting")]
+    yield f"trials   {status['trials']}: {', '.join(counts)}"
+    pace = f"{status['levels_per_minute']:.3g} a minute"
+    end = status["minutes_left"]
     left = "" if end is None else f", about {duration(60 * end)} left"
-    yield f"levels   {said['levels_done']} of {said['levels']} in this sweep, {pace}{left}"
-    for name, reason in said["failures"]:
+    yield f"levels   {status['levels_done']} of {status['levels']} in this sweep, {pace}{left}"
+    for name, reason in status["failures"]:
         yield f"failed   {name}: {reason}"
-    if (more := said["failed"] - len(said["failures"])) > 0:
+    if (more := status["failed"] - len(status["failures"])) > 0:
         yield f"... {more:,} more failed"
 
 
-def _ago(said: dict[str, Any]) -> str:
-    return f"{duration(said['heard_seconds_ago'])} ago"
+def _ago(status: dict[str, Any]) -> str:
+    return f"{duration(status['heard_seconds_ago'])} ago"

@@ -73,7 +73,7 @@ def test_a_sweep_that_has_gone_silent_is_told_dead(study: Study, lth: Lth) -> No
     assert load_status(store, study)["state"] == "silent"
     out = lth("status", "tiny").out
     assert "was killed or cut off" in out
-    assert "`lth sweep tiny` goes on" in out
+    assert "`lth sweep tiny` resumes it" in out
     assert "left" not in out
 
 
