@@ -1,6 +1,4 @@
-"""Whether a trial has room on a cluster: on the nodes that are there, or on one that its autoscaler
-will bring.
-"""
+"""Capacity of a cluster for a trial: of its nodes, or of one that its autoscaler will add."""
 
 from __future__ import annotations
 
@@ -13,28 +11,28 @@ from lth_core.errors import LaunchError
 from sweeps.studies.schema import Resources
 
 AUTOSCALER = 15
-"""Seconds in which an autoscaler must have looked at what is asked for; it does every five."""
+"""Seconds in which an autoscaler must have seen a request; it looks every five seconds."""
 
 PENDING = 16
-"""Trials that at least are asked of a cluster at once: its autoscaler goes by what is waiting."""
+"""Trials asked of a cluster at once, at least: its autoscaler counts what is waiting."""
 
 GPU_TYPE = "accelerator_type:"
-"""What Ray puts before a GPU's name to make a resource of it."""
+"""Ray's prefix of a GPU's name as a resource."""
 
 Place = Mapping[str, float]
-"""What a node has, in Ray's names: CPU, GPU, accelerator_type:A10G, ..."""
+"""Resources of a node, in Ray's names: CPU, GPU, accelerator_type:A10G, ..."""
 
 
 def tune_resources(resources: Resources) -> dict[str, float]:
-    """What a trial asks of Ray Tune."""
+    """Resources of a trial, for Ray Tune."""
     asked = {"cpu": resources.cpu, "gpu": resources.gpu}
     if resources.gpu_type:
         asked[GPU_TYPE + resources.gpu_type] = 0.001  # as Ray's own accelerator_type option
     return asked
 
 
-def lanes(resources: Resources) -> int:
-    """Trials that may run side by side on the nodes that are there; at least one."""
+def concurrency(resources: Resources) -> int:
+    """Number of trials that may run side by side on the present nodes; at least one."""
     import ray
 
     there, asked = ray.cluster_resources(), {"CPU": resources.cpu, "GPU": resources.gpu}
@@ -49,10 +47,10 @@ def places() -> list[Place]:
 
 
 def check_brought(resources: Resources) -> None:
-    """See whether the autoscaler will bring a node for a trial: a place is asked for, as Tune will.
+    """Check that the autoscaler will add a node for a trial, by a request such as Tune's.
 
     Raises:
-        LaunchError: it will not, or there is none.
+        LaunchError: it will not, or there is no autoscaler.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
@@ -78,7 +76,7 @@ def check_brought(resources: Resources) -> None:
 
 
 def _scaling() -> Any:
-    """What the autoscaler has told the cluster's head, as Ray's GetClusterStatusReply."""
+    """The autoscaler's latest report to the cluster's head, as Ray's GetClusterStatusReply."""
     import ray
     from ray._raylet import GcsClient  # type: ignore[attr-defined]
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
@@ -90,30 +88,32 @@ def _scaling() -> Any:
 
 
 def fits(resources: Resources, there: Sequence[Place], *names: str) -> bool:
-    """Whether some node has all that a trial needs, or as much as it needs of what is named."""
+    """Whether some node has all that a trial needs, or what it needs of the named resources."""
     asked = _asked(resources)
     return any(all(p.get(name, 0) >= asked[name] for name in names or asked) for p in there)
 
 
 def check_fits(resources: Resources, there: Sequence[Place], where: str, also: str = "") -> None:
-    """Hold what a trial needs against what single nodes have; it would wait for ever.
+    """Check that a single node has what a trial needs; else the trial would wait for ever.
 
     Args:
-        also: what there is to say of nodes that might come; then all that is needed is named.
+        also: a remark on nodes that might be added; then all that is needed is named.
 
     Raises:
-        LaunchError: there is no node for it; says what there is.
+        LaunchError: no node has it; the message lists the nodes.
     """
     if fits(resources, there):
         return
     lacking = [name for name in _asked(resources) if not fits(resources, there, name)]
     field, need = _field(lacking[0] if lacking and not also else "", resources)
     hint = "; resources.gpu=0 runs on CPUs" if field == "resources.gpu" else ""
-    raise LaunchError(f"{field}: a trial needs {need}, but {where} has {_told(there)}{also}{hint}")
+    raise LaunchError(
+        f"{field}: a trial needs {need}, but {where} has {_in_words(there)}{also}{hint}"
+    )
 
 
 def _asked(resources: Resources) -> dict[str, float]:
-    """What a trial asks of a node, in Ray's names."""
+    """Resources that a trial needs of a node, in Ray's names."""
     return {
         name if name.startswith(GPU_TYPE) else name.upper(): need
         for name, need in tune_resources(resources).items()
@@ -122,18 +122,20 @@ def _asked(resources: Resources) -> dict[str, float]:
 
 
 def _field(name: str, resources: Resources) -> tuple[str, str]:
-    """The study's field behind a resource of Ray's, and what it asks; "" are all at once."""
+    """The study's field behind a resource of Ray's, and its value in words; "" names all."""
     if name.startswith(GPU_TYPE):
         return "resources.gpu_type", str(resources.gpu_type)
     if name:
         return f"resources.{name.lower()}", f"{getattr(resources, name.lower()):g} {name} on a node"
-    told = {"CPU": resources.cpu, "GPU": resources.gpu}
+    needs = {"CPU": resources.cpu, "GPU": resources.gpu}
     kind = f" ({resources.gpu_type})" if resources.gpu_type else ""
-    return "resources", ", ".join(f"{n:g} {what}" for what, n in told.items()) + f"{kind} on a node"
+    return "resources", ", ".join(
+        f"{n:g} {what}" for what, n in needs.items()
+    ) + f"{kind} on a node"
 
 
-def _told(there: Sequence[Place]) -> str:
-    """Nodes as a user reads them, in whatever order they joined: `2 x (8 CPU, 1 GPU, A10G)`."""
+def _in_words(there: Sequence[Place]) -> str:
+    """Nodes in words, in an order of their own: `2 x (8 CPU, 1 GPU, A10G)`."""
     each = Counter(
         ", ".join(
             [f"{place.get(name, 0):g} {name}" for name in ("CPU", "GPU")]
@@ -141,4 +143,4 @@ def _told(there: Sequence[Place]) -> str:
         )
         for place in there
     )
-    return " and ".join(f"{each[told]} x ({told})" for told in sorted(each)) or "no nodes"
+    return " and ".join(f"{each[node]} x ({node})" for node in sorted(each)) or "no nodes"

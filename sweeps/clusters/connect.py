@@ -1,4 +1,4 @@
-"""Ray, for the duration of a sweep: this machine's own, or a cluster's."""
+"""Connection to Ray for the duration of a sweep: Ray of this machine, or of a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_core.errors import LaunchError, SpecError
-from sweeps.clusters.capacity import PENDING, check_brought, check_fits, fits, lanes, places
+from sweeps.clusters.capacity import PENDING, check_brought, check_fits, concurrency, fits, places
 from sweeps.clusters.ray_folders import check_ray_folders, check_scratch
 from sweeps.clusters.shared_folder import check_shared
 from sweeps.studies.schema import Resources
@@ -32,7 +32,7 @@ QUIET = {
 }
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
-"""Secrets that Tune would carry from here to the workers."""
+"""Secrets that Tune would copy from here to the workers."""
 
 SHORT = {
     "RAY_NUM_REDIS_GET_RETRIES": "2",  # a wrong token is refused at once; 20 times, otherwise
@@ -40,16 +40,16 @@ SHORT = {
 }
 
 GREETING = 5.0
-"""Seconds in which a Ray head greets whoever connects; it does so at once."""
+"""Seconds in which a Ray head must greet a client; it does so at once."""
 
 PATIENCE = 20
-"""Seconds that a cluster which has greeted has for the rest; a healthy one takes one or two."""
+"""Seconds in which a cluster must let a client join; a healthy one takes one or two."""
 
 TOKEN = Path(os.path.expanduser("~/.ray/auth_token"))  # Path.home() raises where there is none
-"""Where Ray keeps the token of this user's clusters, unless the environment has one."""
+"""File of the token of this user's clusters, unless the environment has one."""
 
 HTTP2_SETTINGS = b"\x04"
-"""The type of the frame with which every gRPC server begins."""
+"""Type of the frame that every gRPC server sends first."""
 
 ADDRESS = (
     "must be HOST:PORT of a cluster's head, or auto on one of its nodes; without it, this machine "
@@ -65,10 +65,10 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 
 @contextmanager
 def joined(address: str | None, resources: Resources, store: str) -> Iterator[int]:
-    """Ray, started on this machine or joined at an address, let go of afterwards.
+    """Start Ray on this machine, or join it at an address; shut it down or leave it afterwards.
 
     Yields:
-        How many trials to ask of it at once.
+        Number of trials to ask of it at once.
 
     Raises:
         SpecError: it is no address.
@@ -98,14 +98,14 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
             check_brought(resources)
         if address:
             check_shared(store)
-        yield max(lanes(resources), PENDING if address else 1)
+        yield max(concurrency(resources), PENDING if address else 1)
     finally:
         ray.shutdown()
 
 
 def protect_token(token: Path) -> None:
-    """Take the rights of other users from Ray's token and its folder, which is made before Ray
-    does so: whoever can write to it could exchange the token of the next cluster."""
+    """Remove other users' rights to Ray's token and its folder, which is made before Ray makes it:
+    whoever can write to it could exchange the token of the next cluster."""
     with suppress(OSError):  # another's, or on a disk without modes
         token.parent.mkdir(mode=0o700, exist_ok=True)
         token.parent.chmod(token.parent.stat().st_mode & ~0o022)
@@ -136,10 +136,10 @@ def start_ray(address: str | None) -> None:
 
 
 def keep_out(knew: bool) -> None:
-    """Say once what keeps others out: Ray cannot be told to listen on this machine alone.
+    """Warn once that Ray listens on all addresses, and name the token that guards it.
 
     Args:
-        knew: whether the token was there before; Ray makes one where there is none.
+        knew: whether there was a token before; Ray makes one where there is none.
     """
     said = "Ray listens on all addresses of this machine"
     if os.environ.get("RAY_AUTH_MODE") == "disabled":
@@ -174,7 +174,7 @@ def check_answers(address: str) -> None:
 
 
 def check_greets(address: str) -> None:
-    """See that who listens there speaks first, as every server of gRPC's does: HTTP/2 settings.
+    """Check that a server listens there and sends HTTP/2 settings first, as every gRPC server does.
 
     Raises:
         SpecError: it is no address.
@@ -213,7 +213,7 @@ def _no_answer(address: str, reason: str) -> LaunchError:
 
 
 def _reason(log: str) -> str:
-    """What a traceback comes down to; of a token, Ray's last error says nothing."""
+    """The reason in a traceback; for a refused token, not Ray's last error, which omits it."""
     if refused := re.search(r"AuthenticationError: (.+)", log):
         return refused[1]
     if "when trying to resolve node to connect to" in log:

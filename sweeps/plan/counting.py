@@ -1,4 +1,4 @@
-"""What a study's trials train in all, and what of it is made once for several."""
+"""Counts of the trainings of a study's trials, and of those that several trials share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lth_core.spec.fields import Checks
 from lth_core.train.timings import Pace
 
 Kind = tuple[Hashable, ...]
-"""All that a spec says, but for its data, network, learning rate and seed."""
+"""All of a spec but its data, network, learning rate and seed."""
 
 _NAMES = [f.name for f in fields(TicketSpec) if f.name not in ("data", "model", "train", "seed")]
 _VALUES = attrgetter(*_NAMES)
@@ -22,7 +22,7 @@ _VALUES = attrgetter(*_NAMES)
 
 @dataclass
 class Counts:
-    """Of some trials together."""
+    """Trainings and steps of some trials together."""
 
     trials: int = 0
     trainings: int = 0
@@ -32,15 +32,19 @@ class Counts:
     """Each counted once."""
     unique_steps: int = 0
     made: Counter[str] = field(default_factory=Counter)
-    """How many there are of each branch, and of the tickets' masks; `used`: for how many."""
+    """Trainings made for each branch, and masks of tickets; `used`: by how many they are used."""
     used: Counter[str] = field(default_factory=Counter)
     work: Counter[Pace] = field(default_factory=Counter)
-    """The unique steps, by what decides how long each takes."""
+    """The unique steps, by all that decides the time of a step."""
     sizes: dict[Kind, tuple[int, int]] = field(default_factory=dict)
     """Trainings and steps of one trial, by its kind."""
 
     def add(self, other: Counts, alike: Counter[tuple[DataSpec, ModelSpec]]) -> None:
-        """Add sets of trials such as ``other``, by their data and network: how many."""
+        """Add the counts of sets of trials that are like ``other`` but for their data and network.
+
+        Args:
+            alike: number of such sets by data and network.
+        """
         times = alike.total()
         for name in ("trials", "trainings", "steps", "unique_trainings", "unique_steps"):
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
@@ -54,7 +58,7 @@ class Counts:
 
 
 def kind_of(spec: TicketSpec) -> Kind:
-    """What trials of any data, network, learning rate and seed may have in common."""
+    """All of a spec but its data, network, learning rate and seed."""
     rest = (said(v) if isinstance(v, Checks) else v for v in _VALUES(spec))
     return _but_rate(spec.train), *rest
 
@@ -65,16 +69,16 @@ def _but_rate(train: TrainSpec) -> str:
 
 
 def apart(spec: TicketSpec) -> Hashable:
-    """Trials for which this differs share nothing: every job names its data, network, training
-    and seed, or a parent that does."""
+    """Key of the trials that may share trainings: every job names its data, network, training and
+    seed, or a parent that does."""
     return said(spec.data), said(spec.model), said(spec.train), spec.seed
 
 
 def count(specs: Iterable[TicketSpec]) -> Counts:
-    """What trials train in all.
+    """Counts over trials.
 
-    What a set of trials with one seed, rate, dataset and network shares (see `apart`) is the same
-    for all of these: they stand in recipes as they are. So of all sets that are the same but for
+    Trials of one seed, rate, dataset and network (see `apart`) share trainings in the same way
+    whatever these are, because recipes hold them unchanged. So of all sets that are equal but for
     them, one is walked.
 
     Args:
@@ -96,7 +100,7 @@ def count(specs: Iterable[TicketSpec]) -> Counts:
 
 
 def work_left(specs: Iterable[TicketSpec], stored: Collection[str]) -> Counter[Pace]:
-    """The unique steps of trainings that are not stored; looks at every job of every trial."""
+    """Unique steps of trainings that are not stored; walks every job of every trial."""
     return _walked(specs, stored).work
 
 

@@ -1,4 +1,4 @@
-"""How long what is planned will take, from how fast such networks were trained before."""
+"""Estimate of a plan's time, from the speed at which such networks were trained before."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from sweeps.plan.plan import Plan, samples_of
 from sweeps.studies.schema import Resources
 
 MOST_LOOKED_UP = 100_000
-"""Trainings: of a larger plan it is not looked up which are in the store."""
+"""Trainings of the largest plan for which the stored ones are looked up."""
 MOST_NAMED = 5
-"""Networks without a known speed that the sentence names."""
+"""Networks without a known speed that the sentence lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Of a plan's time, or of what is left of it."""
+    """Estimated time of a plan, or of what the store lacks of it."""
 
     left: bool
-    """Whether it is of what the store lacks; else of everything."""
+    """Whether only what the store lacks is counted."""
     steps: int
     seconds: float
-    """Of the steps at a known speed, so many at a time as ``at_once``."""
+    """Time of the steps at a known speed, ``at_once`` trials at a time."""
     at_once: int
     unknown: dict[str, int] = field(default_factory=dict)
-    """Networks that were never trained here, and their steps."""
+    """Steps of networks that were never trained here, by network."""
     trouble: str = ""
-    """Why the store could not be asked."""
+    """Why the store could not be read; empty where it was."""
 
     def to_json(self) -> dict[str, Any]:
         """``seconds`` is None where no speed is known."""
@@ -62,7 +62,7 @@ class Estimate:
 
 
 def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
-    """How long a plan takes, as far as the store knows.
+    """Time that a plan takes, from speeds in the store.
 
     Args:
         at_once: trials that run side by side; None: as many as this machine has room for.
@@ -95,7 +95,7 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most.
+    """Duration in words, in two units at most.
 
     >>> duration(12_000), duration(0.2), duration(200_000)
     ('3 h 20 min', '1 s', '2 d 8 h')
@@ -118,7 +118,7 @@ def _speeds(work: Counter[Pace], store: Store, device: str) -> dict[Pace, float 
 
 
 def _room(resources: Resources) -> int:
-    """Trials that this machine runs side by side; at least one."""
+    """Number of trials that this machine runs side by side; at least one."""
     room = len(os.sched_getaffinity(0)) / resources.cpu
     if resources.gpu:
         room = min(room, torch.cuda.device_count() / resources.gpu)

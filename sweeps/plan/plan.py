@@ -1,4 +1,4 @@
-"""What a study will train, before anything runs: trials, shared trainings, cost."""
+"""Plan of a study: its trials, the trainings that they share, and their cost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MOST_SHOWN = 20
 
 @dataclass(frozen=True)
 class Trial:
-    """One cell and seed: the fields that set it apart, and its resolved spec."""
+    """A cell and seed: its values of the study's axes, and its resolved spec."""
 
     fields: Fields
     spec: TicketSpec
@@ -49,7 +49,7 @@ class Trial:
         return self.digest[:12]
 
     def jobs(self) -> Iterator[Job]:
-        """Everything it trains, the dense run first."""
+        """All its trainings, the dense run first."""
         for branches in levels(self.spec):
             yield from branches.values()
 
@@ -68,19 +68,19 @@ class Plan:
 
     @cached_property
     def counts(self) -> Counts:
-        """What the trials train in all."""
+        """Counts of the trials' trainings."""
         return count(trial.spec for trial in self.trials)
 
     def sharing(self) -> dict[str, tuple[int, int]]:
-        """Of each branch, and of the tickets' masks: how many are made, and for how many users.
+        """Number made of each branch, and of the tickets' masks, with the number of their users.
 
-        Masks are told apart by the data, network and training that they are for, too; one that is
-        found in training is as many as the trainings.
+        Masks for different data, networks or trainings count as different; masks that are found
+        in training are counted as the trainings.
         """
         return {name: (self.counts.made[name], used) for name, used in self.counts.used.items()}
 
     def cost(self) -> dict[str, int]:
-        """Trials; trainings and steps, as the sum over trials and with each trained once."""
+        """Numbers of trials, trainings and steps: summed over trials, and each counted once."""
         return {
             "trials": self.counts.trials,
             "trainings_naive": self.counts.trainings,
@@ -90,7 +90,7 @@ class Plan:
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """Each trial: id, axis values, levels, trainings and steps, shared ones too."""
+        """A row a trial: id, axis values, levels, trainings and steps, shared ones included."""
         sizes = self.counts.sizes
         for trial in self.trials:
             trainings, steps = sizes[kind_of(trial.spec)]
@@ -157,20 +157,20 @@ def make_plan(study: Study, pins: Pins | None = None) -> Plan:
 
 
 def is_stored(trial: Trial, trainer: Trainer) -> bool:
-    """Whether the store has everything that a trial trains."""
+    """Whether the store has all trainings of a trial."""
     return all(trainer.known(job) for job in trial.jobs())
 
 
 def samples_of(study: Study) -> int:
-    """How often all that is planned is made: of an optuna study, at most once for each sample."""
+    """Times that the plan is carried out: of an optuna study, at most once for each sample."""
     return study.search.trials if study.search.algorithm == "optuna" else 1
 
 
 def summary(plan: Plan) -> dict[str, Any]:
-    """The cost of all of a search: of an optuna study, an upper bound over its samples."""
+    """Cost of the whole search: of an optuna study, an upper bound over its samples."""
     return {name: number * samples_of(plan.study) for name, number in plan.cost().items()}
 
 
 def shown(value: Any) -> str:
-    """A field's value as one would type it."""
+    """A field's value as typed on the command line."""
     return value if isinstance(value, str) else canonical_json(describe(value))

@@ -1,4 +1,4 @@
-"""When a trial stops before its last level: a pure function of its records."""
+"""Stop rule: whether a trial ends before its last level, as a pure function of its records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def why_stop(
 ) -> str | None:
     """The reason to stop after these records of one trial, or None.
 
-    A trial is one replicate and has no deviation of its own: without a given tolerance, 0.1 points.
+    A trial is one replicate, without a deviation: the default tolerance is 0.1 points.
     """
     patience = stop.below_matching_for
     if patience is None:
