@@ -15,7 +15,7 @@ from lth_core.jobs.methods import WHEN
 from lth_core.jobs.recipes import Full, Init, Job
 from lth_core.resolve import resolve
 from lth_core.results import LevelResult
-from lth_core.spec import TicketSpec
+from lth_core.spec import PruneAfter, TicketSpec
 from lth_core.spec.fields import steps_in
 from lth_core.train import Trainer
 from lth_core.train.training import Result
@@ -45,7 +45,7 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
         ticket = find(replace(rewound, level=level), spec.prune, dense, before["ticket"])
         jobs = {branch: BRANCHES[branch](ticket, before[branch]) for branch in spec.branches}
         yield jobs
-        if not spec.prune.one_shot:
+        if not (isinstance(spec.prune, PruneAfter) and spec.prune.one_shot):
             before = jobs
 
 

@@ -15,7 +15,16 @@ from lth_core.models.layers import prunable_layers
 from lth_core.plugins import source_fingerprint
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
 from lth_core.seeds import generator
-from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
+from lth_core.spec import (
+    DataSpec,
+    ModelSpec,
+    PruneBase,
+    PruneBefore,
+    PruneDuring,
+    Pruning,
+    TicketSpec,
+    TrainSpec,
+)
 from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate
 
@@ -54,7 +63,7 @@ class Pins:
         source = self._source("model.name", spec.name) if own else models.fingerprint(spec)
         return replace(spec, fingerprint=source)
 
-    def of_score(self, spec: PruneSpec) -> str:
+    def of_score(self, spec: PruneBase) -> str:
         """The score's fingerprint.
 
         Raises:
@@ -129,7 +138,8 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     if rewind == steps and spec.levels and spec.prune.when in ("during", "never"):
         rule = f"must leave something to train before step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
-    prune = _prune(spec.prune, per_epoch, steps, rewind, fingerprint)
+    with _within("prune"):
+        prune = _prune(spec.prune, per_epoch, steps, rewind, fingerprint)
     return replace(spec, data=pinned_data, model=pinned_model, train=train, prune=prune,
                    rewind=f"{rewind}it")  # fmt: skip
 
@@ -148,34 +158,18 @@ def _check_branches(spec: TicketSpec) -> None:
         raise SpecError("predictors", "goes with prune.when: after, and only so", spec.predictors)
 
 
-def _rounds(prune: PruneSpec) -> int | None:
-    return (prune.rounds or ROUNDS.get(prune.score, 1)) if prune.when == "before" else None
-
-
-def _schedule(prune: PruneSpec) -> str | None:
+def _schedule(prune: PruneBefore | PruneDuring) -> str:
     if prune.when == "before":
         usual = "exponential"
-    elif prune.when == "during":
-        usual = "cubic" if prune.grow == "none" else "constant"
     else:
-        return None
+        usual = "cubic" if prune.grow == "none" else "constant"
     name = prune.schedule or usual
     if name not in SCHEDULES:
-        raise SpecError("prune.schedule", "is not a known schedule", name, SCHEDULES)
+        raise SpecError("schedule", "is not a known schedule", name, SCHEDULES)
     if name == "constant" and prune.when == "during" and prune.grow == "none":
         rule = "must begin denser than it ends where no weights grow back"
-        raise SpecError("prune.schedule", rule, name, sorted(SCHEDULES.keys() - {name}))
+        raise SpecError("schedule", rule, name, sorted(SCHEDULES.keys() - {name}))
     return name
-
-
-def _check_changes(prune: PruneSpec, steps: int) -> None:
-    """A mask that changes during training must get where it is to be."""
-    if prune.when != "during":
-        return
-    begin, end = steps_in(prune.begin), steps_in(prune.end)
-    if not begin < end < steps:
-        rule = f"must come after begin (and rewind) and before {steps}, the end of training"
-        raise SpecError("prune.end", rule, f"begin {begin}, end {end}")
 
 
 # The trials of a study have most of their parts in common: each is resolved once.
@@ -198,7 +192,7 @@ def _model(
 
 
 @lru_cache(maxsize=1024)
-def _check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: PruneSpec) -> None:
+def _check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: PruneBase) -> None:
     """Every pattern names a layer."""
     groups(_model(spec, shape, classes)[1], prune)
 
@@ -210,14 +204,18 @@ def _train(spec: TrainSpec, per_epoch: int) -> TrainSpec:
 
 
 @lru_cache(maxsize=1024)
-def _prune(spec: PruneSpec, per_epoch: int, steps: int, rewind: int, fingerprint: str) -> PruneSpec:
-    rounds, schedule = _rounds(spec), _schedule(spec)
-    with _within("prune"):
-        prune = spec.resolved(
-            per_epoch, steps, rewind, fingerprint=fingerprint, rounds=rounds, schedule=schedule
-        )
-    _check_changes(prune, steps)
-    return prune
+def _prune(spec: Pruning, per_epoch: int, steps: int, rewind: int, fingerprint: str) -> Pruning:
+    if isinstance(spec, PruneBefore):
+        rounds = spec.rounds or ROUNDS.get(spec.score, 1)
+        spec = replace(spec, rounds=rounds, schedule=_schedule(spec))
+    elif isinstance(spec, PruneDuring):
+        spec = replace(spec.in_steps(per_epoch, steps, rewind), schedule=_schedule(spec))
+        # The mask must reach the level's density before training ends.
+        begin, end = steps_in(spec.begin), steps_in(spec.end)
+        if not begin < end < steps:
+            rule = f"must come after begin (and rewind) and before {steps}, the end of training"
+            raise SpecError("end", rule, f"begin {begin}, end {end}")
+    return replace(spec, fingerprint=fingerprint)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -209,8 +209,10 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
 
 def spec_from(said: Mapping[str, Any]) -> TicketSpec:
     """A spec from its description, as ``describe`` gives it, perhaps by an older version."""
-    parts = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec,
-             "stability": StabilitySpec}  # fmt: skip
+    parts: dict[str, Callable[..., Any]] = {
+        "data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec,
+        "stability": StabilitySpec,
+    }  # fmt: skip
     values = with_implied(TicketSpec, said)
     given = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     values |= {name: parts[name](**value) for name, value in given.items()}

@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lth_core.errors import TicketFileError
 from lth_core.masks import Mask, State
-from lth_core.spec import PruneSpec
+from lth_core.spec import PruneBase
 from lth_core.spec.fields import LARGEST
 
 MOST_HEADER = 4 * 2**20
@@ -78,7 +78,7 @@ def check_finite(start: State, mask: Mask) -> None:
                 raise TicketFileError(f"{kind}/{name}: must hold finite values, but got {wrong}")
 
 
-def check_patterns(spec: PruneSpec, layers: int) -> None:
+def check_patterns(spec: PruneBase, layers: int) -> None:
     """Check the names and patterns that are matched with every layer."""
     patterns = [*spec.layer_fractions, *spec.ignore]
     if any(len(pattern) > LONGEST_PATTERN for pattern in patterns):

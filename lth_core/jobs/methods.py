@@ -26,32 +26,35 @@ from dataclasses import replace
 
 from lth_core.jobs.recipes import Job, Pruned
 from lth_core.prune import at_level, compounded
-from lth_core.spec import PruneSpec, TicketSpec
+from lth_core.spec import PruneAfter, PruneDuring, PruneNever, PruneSpec, Pruning, TicketSpec
 from lth_core.spec.fields import steps_in
 
-Finder = Callable[[Job, PruneSpec, Job, Job], Job]
+Finder = Callable[[Job, Pruning, Job, Job], Job]
 """(the level's run, unpruned; pruning; the dense run; the ticket before) -> the ticket's job."""
 
 
-def after(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
+def after(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
     """Train, prune the trained weights, rewind; level by level, or in one shot (Frankle & Carbin
     2019)."""
+    assert isinstance(prune, PruneAfter)
     if prune.one_shot:
-        mask = Pruned(of=dense, prune=compounded(prune, job.level), seed=job.seed)
+        once = replace(compounded(prune, job.level), one_shot=False)
+        mask = Pruned(of=dense, prune=once, seed=job.seed)
     else:
         mask = Pruned(of=before, prune=at_level(prune, job.level), seed=job.seed)
     return replace(job, mask=mask)
 
 
-def before(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
+def before(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
     """Prune the rewind point's weights, then train what is left (Lee et al. 2019)."""
     prune = compounded(prune, job.level)
     return replace(job, mask=Pruned(of=job.start, prune=prune, seed=job.seed))
 
 
-def during(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
+def during(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
     """Prune while training: from the dense network (Zhu & Gupta 2017), or from a random mask as
     sparse (Mocanu et al. 2018)."""
+    assert isinstance(prune, PruneDuring)
     prune = compounded(prune, job.level)
     if prune.schedule == "constant":
         sparse = PruneSpec(
@@ -63,8 +66,9 @@ def during(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
     return replace(job, finds=prune)
 
 
-def never(job: Job, prune: PruneSpec, dense: Job, before: Job) -> Job:
+def never(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
     """Learn which of the rewind point's weights to keep, and train none (Zhou et al. 2019)."""
+    assert isinstance(prune, PruneNever)
     return replace(job, finds=compounded(prune, job.level))
 
 

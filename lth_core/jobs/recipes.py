@@ -19,7 +19,9 @@ from lth_core.spec import (
     WHERE,
     DataSpec,
     ModelSpec,
-    PruneSpec,
+    PruneDuring,
+    PruneNever,
+    Pruning,
     TrainSpec,
     deciding,
     digest_of,
@@ -51,7 +53,7 @@ class Lab(Protocol):
         """The mask a recipe gives for the job's network."""
 
     def candidate(
-        self, state: State, mask: Mask, initial: State, job: Job, prune: PruneSpec
+        self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
     ) -> Candidate:
         """A state of the job's network, for a score."""
 
@@ -122,7 +124,7 @@ class MaskRecipe(Recipe):
 
     @property
     def structure(self) -> str:
-        """What goes as a whole: that of the `PruneSpec` by which it is found."""
+        """What goes as a whole: that of the spec by which it is found."""
         return "weights"
 
     def make(self, lab: Lab, job: Job) -> Mask:
@@ -148,7 +150,7 @@ class Pruned(MaskRecipe):
 
     of: Start
     """The network that is scored: a training's end, or a start."""
-    prune: PruneSpec
+    prune: Pruning
     seed: int
     """Draws among equal scores."""
 
@@ -206,7 +208,7 @@ class Job(Start):
     """Where weights and buffers come from."""
     mask: MaskRecipe
     """The mask, as the run begins."""
-    finds: PruneSpec | None = None
+    finds: PruneDuring | PruneNever | None = None
     """How the run itself changes or learns the mask; None: it stays."""
     first: int
     last: int

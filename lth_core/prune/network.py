@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lth_core.masks import Mask, State, masked, ones
 from lth_core.models.dropout import Dropout, own_dropout
-from lth_core.spec import PruneSpec
+from lth_core.spec import PruneAfter, Pruning
 
 Scores = dict[str, Tensor]
 """A float tensor in each prunable weight's shape, by parameter name; the lowest go first."""
@@ -38,11 +38,11 @@ class Candidate:
     copy: Callable[[], nn.Module] = field(repr=False)
     batch: Callable[[], Batch] = field(repr=False)
     seed: int
-    spec: PruneSpec = field(default_factory=PruneSpec, repr=False)
+    spec: Pruning = field(default_factory=PruneAfter, repr=False)
 
     def model(self) -> nn.Module:
         """A copy of the network, its pruned weights 0, in training mode but for dropout; batch norm
-        is only where `PruneSpec.statistics` are the batch's."""
+        is only where `prune.statistics` are the batch's."""
         model = self.copy().train(self.spec.statistics == "batch")
         for layer in model.modules():
             if isinstance(layer, Dropout):  # a score is of the whole network
@@ -69,7 +69,7 @@ def of_network(
     y: Tensor,
     mask: Mask | None = None,
     seed: int = 0,
-    spec: PruneSpec | None = None,
+    spec: Pruning | None = None,
 ) -> Candidate:
     """A candidate from a network and examples at hand, before training: for scores in a notebook.
 
@@ -87,7 +87,7 @@ def of_network(
     return Candidate(
         weights=masked(weights, mask), mask=mask, initial=masked(weights, mask),
         copy=copy, batch=lambda: (x, y), seed=seed,
-        spec=spec or PruneSpec(),
+        spec=spec or PruneAfter(),
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from math import prod
 
 from lth_core.errors import SpecError
 from lth_core.prune.structure import Shapes, covered
-from lth_core.spec import PruneSpec
+from lth_core.spec import PruneBase
 
 Groups = list[tuple[list[str], float]]
 """Layers that compete with each other, and the fraction of their survivors that a level removes."""
@@ -24,7 +24,7 @@ SCOPES = {
 }
 
 
-def groups(shapes: Shapes, spec: PruneSpec) -> Groups:
+def groups(shapes: Shapes, spec: PruneBase) -> Groups:
     """Divide the prunable layers (in the model's order; the last is the output) into groups.
 
     Layerwise, each layer is a group; else, all are one. A layer with a fraction of its own is a
@@ -33,7 +33,7 @@ def groups(shapes: Shapes, spec: PruneSpec) -> Groups:
     in a global one a layer may lose its last.
 
     >>> shapes = {"fc1": (30, 8), "fc2": (9, 30), "output": (10, 9)}
-    >>> groups(shapes, PruneSpec(scope="global", output_fraction=0.1))
+    >>> groups(shapes, PruneBase(scope="global", output_fraction=0.1))
     [(['fc1', 'fc2'], 0.2), (['output'], 0.1)]
 
     Raises:

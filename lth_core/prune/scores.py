@@ -28,7 +28,7 @@ from lth_core.prune.criteria import (
 from lth_core.prune.grasp import grasp
 from lth_core.prune.network import Candidate, Scores
 from lth_core.prune.snip import snip
-from lth_core.spec import PruneSpec
+from lth_core.spec import PruneBase
 from lth_core.spec.prune import LEARNED
 
 Score = Callable[[Candidate], Scores]
@@ -78,7 +78,7 @@ def scores_of(network: Candidate, name: str) -> Scores:
     return checked
 
 
-def fingerprint(spec: PruneSpec) -> str:
+def fingerprint(spec: PruneBase) -> str:
     """Digest of the source, for a score whose name does not determine it; else empty.
 
     Raises:

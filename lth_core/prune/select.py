@@ -14,14 +14,14 @@ from lth_core.prune.scope import erk, groups
 from lth_core.prune.scores import ROUNDS, scores_of
 from lth_core.prune.structure import best_of, units, weights_of
 from lth_core.prune.top_k import lowest
-from lth_core.spec import PruneSpec
-from lth_core.spec.prune import TEMPERATURE
+from lth_core.spec import PruneBefore, PruneDuring, Pruning
+from lth_core.spec.prune import TEMPERATURE, PruneBase, S
 
 Parts = list[tuple[list[str], int]]
 """Parameters whose units compete with each other, and how many units they keep together."""
 
 
-def prune(network: Candidate, spec: PruneSpec, generator: torch.Generator) -> Mask:
+def prune(network: Candidate, spec: Pruning, generator: torch.Generator) -> Mask:
     """The network's survivors, less the lowest-scored share that one level removes.
 
     Exactly round(fraction x survivors) units go from each group, a unit being a weight, a channel
@@ -35,14 +35,15 @@ def prune(network: Candidate, spec: PruneSpec, generator: torch.Generator) -> Ma
         DivergedError: a score is NaN.
     """
     network = replace(network, spec=spec)
-    start, rounds = network.mask, spec.rounds or 1
+    start = network.mask
+    rounds = (spec.rounds or 1) if isinstance(spec, PruneBefore) else 1
     for done in range(1, rounds + 1):
         network = network.under(pruned_to(network, start, spec, done / rounds, generator))
     return network.mask
 
 
 def pruned_to(
-    network: Candidate, start: Mask, spec: PruneSpec, progress: float, generator: torch.Generator
+    network: Candidate, start: Mask, spec: Pruning, progress: float, generator: torch.Generator
 ) -> Mask:
     """The survivors at ``progress`` in [0, 1] on the way from ``start`` to the level's density."""
     scores = scores_of(network, spec.score)
@@ -84,11 +85,12 @@ def keep_highest(
 
 
 def parts_of(
-    network: Candidate, start: Mask, spec: PruneSpec, progress: float, generator: torch.Generator
+    network: Candidate, start: Mask, spec: Pruning, progress: float, generator: torch.Generator
 ) -> Parts:
     """What competes, and how many units of it are left at ``progress``."""
     began, now = _alive(start, spec.structure), _alive(network.mask, spec.structure)
-    schedule = SCHEDULES[spec.schedule or "exponential"]
+    named = spec.schedule if isinstance(spec, (PruneBefore, PruneDuring)) else None
+    schedule = SCHEDULES[named or "exponential"]
     parts: Parts = []
     for layers, fraction in groups(shapes_of(start), spec):
         names = [parameter_of(layer) for layer in layers]
@@ -105,7 +107,7 @@ def parts_of(
 
 
 def _by_layer(
-    network: Candidate, names: Sequence[str], keep: int, spec: PruneSpec, generator: torch.Generator
+    network: Candidate, names: Sequence[str], keep: int, spec: Pruning, generator: torch.Generator
 ) -> list[int]:
     """How many units each layer keeps where it is not the scores that say."""
     alive = _alive(network.mask, spec.structure)
@@ -116,9 +118,13 @@ def _by_layer(
     score = spec.scope.removeprefix("like:")
     # Of the survivors at hand, for in a later round some are gone already; below 1, as specs are.
     fraction = min(1 - keep / max(1, sum(now)), 1 - 2**-53)
-    like = replace(spec, score=score, scope="global", when="before", fraction=fraction,
-                   rounds=ROUNDS.get(score, 1),
-                   temperature=spec.temperature if score == "grasp" else TEMPERATURE)  # fmt: skip
+    changes = {"score": score, "scope": "global", "fraction": fraction, "temperature":
+               spec.temperature if score == "grasp" else TEMPERATURE}  # fmt: skip
+    like = PruneBefore(
+        **{**spec.shared(), **changes},
+        rounds=ROUNDS.get(score, 1),
+        schedule=spec.schedule if isinstance(spec, PruneBefore) else None,
+    )
     kept = _alive(prune(network, like, generator), spec.structure)
     return [kept[name] for name in names]
 
@@ -133,7 +139,7 @@ def shapes_of(mask: Mask) -> dict[str, tuple[int, ...]]:
     return {layer_of(name): tuple(m.shape) for name, m in mask.items()}
 
 
-def requested_density(shapes: Mapping[str, Sequence[int]], spec: PruneSpec, level: int) -> float:
+def requested_density(shapes: Mapping[str, Sequence[int]], spec: PruneBase, level: int) -> float:
     """The density that ``level`` prunings ask for, before rounding to whole units.
 
     Fractions are of units: where units of several sizes compete (channels under a global scope),
@@ -150,7 +156,7 @@ def requested_density(shapes: Mapping[str, Sequence[int]], spec: PruneSpec, leve
     return asked / sum(sizes[layer] for layers, _ in division for layer in layers)
 
 
-def at_level(spec: PruneSpec, level: int) -> PruneSpec:
+def at_level(spec: S, level: int) -> S:
     """The spec of one pruning, from the level before to this one."""
     if not spec.densities:
         return spec
@@ -158,7 +164,7 @@ def at_level(spec: PruneSpec, level: int) -> PruneSpec:
     return replace(spec, densities=(), fraction=1 - spec.densities[level - 1] / before)
 
 
-def compounded(spec: PruneSpec, level: int) -> PruneSpec:
+def compounded(spec: S, level: int) -> S:
     """The spec that removes in one pruning what ``level`` iterative ones would have left to go."""
 
     def once(fraction: float) -> float:
@@ -172,5 +178,4 @@ def compounded(spec: PruneSpec, level: int) -> PruneSpec:
         fraction=1 - spec.densities[level - 1] if spec.densities else once(spec.fraction),
         output_fraction=None if spec.output_fraction is None else once(spec.output_fraction),
         layer_fractions={layer: once(f) for layer, f in spec.layer_fractions.items()},
-        one_shot=False,
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lth_core.spec import PruneSpec
+from lth_core.spec import PruneBase
 from lth_core.spec.prune import pattern_of
 
 Shapes = Mapping[str, Sequence[int]]
@@ -22,10 +22,10 @@ STRUCTURES = {
 }
 
 
-def covered(shapes: Shapes, spec: PruneSpec) -> list[str]:
+def covered(shapes: Shapes, spec: PruneBase) -> list[str]:
     """The layers that have such units; the output's are the classes, and stay.
 
-    >>> covered({"conv": (8, 3, 3, 3), "output": (10, 8)}, PruneSpec(structure="channels"))
+    >>> covered({"conv": (8, 3, 3, 3), "output": (10, 8)}, PruneBase(structure="channels"))
     ['conv']
     """
     if spec.structure not in ("channels", "neurons"):

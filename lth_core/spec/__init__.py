@@ -26,7 +26,15 @@ from lth_core.spec.digest import (
 )
 from lth_core.spec.fields import STRICT, Checks
 from lth_core.spec.model import Initialization, ModelSpec
-from lth_core.spec.prune import PruneSpec
+from lth_core.spec.prune import (
+    PruneAfter,
+    PruneBase,
+    PruneBefore,
+    PruneDuring,
+    PruneNever,
+    PruneSpec,
+    Pruning,
+)
 from lth_core.spec.stability import StabilitySpec
 from lth_core.spec.train import Optimizer, Precision, Schedule, TrainSpec
 
@@ -39,7 +47,13 @@ __all__ = [
     "ModelSpec",
     "Optimizer",
     "Precision",
+    "PruneAfter",
+    "PruneBase",
+    "PruneBefore",
+    "PruneDuring",
+    "PruneNever",
     "PruneSpec",
+    "Pruning",
     "Schedule",
     "StabilitySpec",
     "TicketSpec",
@@ -70,7 +84,7 @@ class TicketSpec(Checks):
     """Which network."""
     train: TrainSpec = field(default_factory=TrainSpec)
     """How it is trained."""
-    prune: PruneSpec = field(default_factory=PruneSpec)
+    prune: Pruning = field(default_factory=PruneAfter)
     """How it is pruned."""
     levels: int = 15
     """Prunings applied, one after the other, at most 1,000; 0 is the dense run alone."""

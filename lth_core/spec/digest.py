@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from lth_core.spec.fields import Checks
 
-SCHEMA = 4
+SCHEMA = 5
 """Raised whenever the same spec begins to mean another computation."""
 
 WHERE: dict[str, Any] = {"where": True}
@@ -64,9 +65,9 @@ def deciding(spec: object) -> tuple[str, ...]:
 @cache
 def _deciding(kind: type) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Names of the fields that decide the result, and the implied values of those added later."""
-    fields = [f for f in dataclasses.fields(kind) if not f.metadata.get("where")]
-    implied = {f.name: f.metadata["implied"] for f in fields if "implied" in f.metadata}
-    return tuple(f.name for f in fields), implied
+    deciding = [f for f in fields(kind) if not f.metadata.get("where")]
+    implied = {f.name: f.metadata["implied"] for f in deciding if "implied" in f.metadata}
+    return tuple(f.name for f in deciding), implied
 
 
 def with_implied(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,9 +78,18 @@ def with_implied(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     hints, completed = _hints(kind), dict(values)
     for name, value in values.items():
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(part := hints.get(name)):
-            completed[name] = with_implied(part, value)  # type: ignore[arg-type]
+        if isinstance(value, Mapping) and (part := _part(hints.get(name), value)):
+            completed[name] = with_implied(part, value)
     return {**_deciding(kind)[1], **completed}
+
+
+def _part(hint: Any, values: Mapping[str, Any]) -> type | None:
+    """The dataclass that a part's values are of; of a union, the one that their ``when`` names."""
+    kinds = [kind for kind in get_args(hint) or (hint,) if dataclasses.is_dataclass(kind)]
+    for kind in kinds:
+        if any(f.name == "when" and f.default == values.get("when") for f in fields(kind)):
+            return kind  # type: ignore[return-value]
+    return kinds[0] if kinds else None  # type: ignore[return-value]
 
 
 @cache

@@ -1,16 +1,19 @@
-"""How a network is pruned."""
+"""How a network is pruned: four specs, one for each value of ``when``, over the fields they share.
+
+`PruneSpec` makes the one that ``when`` names; a study file writes the same fields.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Literal, TypeVar, overload
 
 from lth_core.errors import SpecError
 from lth_core.spec.fields import STRICT, Checks, steps_in
 
-When = Literal["before", "during", "after", "never"]
 Grow = Literal["none", "random", "gradient"]
 Statistics = Literal["batch", "running"]
 
@@ -18,21 +21,11 @@ SCOPES = ("global", "layerwise", "erk", "like:SCORE")
 STRUCTURES = ("weights", "channels", "neurons", "N:M")
 PATTERN = re.compile(r"([1-9]\d*):([1-9]\d*)")
 FRACTION = 0.2
+SWAP = 0.3
 TEMPERATURE = 200.0
 LEARNED = ("edge-popup", "supermask")
 
-_GOES_WITH = {
-    "one_shot": ("after",),
-    "rounds": ("before",),
-    "begin": ("during",),
-    "end": ("during",),
-    "every": ("during",),
-    "grow": ("during",),
-    "swap": ("during",),
-    "schedule": ("before", "during"),
-    "lr": ("never",),
-}
-"""Fields that mean something for some values of ``when`` alone."""
+S = TypeVar("S", bound="PruneBase")
 
 
 def pattern_of(structure: str) -> tuple[int, int] | None:
@@ -42,15 +35,9 @@ def pattern_of(structure: str) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PruneSpec(Checks):
-    """Which weights a level removes, and when."""
+class PruneBase(Checks):
+    """Which weights a level removes, whenever it does."""
 
-    __pydantic_config__ = STRICT
-
-    when: When = "after"
-    """after: trained weights are scored, level after level. before: the weights of the rewind point
-    are, and each level finds its mask anew, at the density that as many prunings leave. during: so
-    too, while they train. never: nothing is trained but a mask over them."""
     score: str = "magnitude"
     """A score of `lth list scores`, or your own `package.module:function`; the lowest go first."""
     scope: str = "layerwise"
@@ -69,11 +56,6 @@ class PruneSpec(Checks):
     A name goes before a pattern, and among patterns the later in the alphabet."""
     ignore: tuple[str, ...] = ()
     """Layers (names or patterns; `output` is the last one) that stay dense and out of the count."""
-    one_shot: bool = False
-    """after: every level prunes the dense run at once, to the density of the iterative way."""
-    rounds: int | None = None
-    """before: scored and pruned so often on the way to a level's density. None: 100 for synflow,
-    else 1."""
     examples: int = 10
     """Training examples of each class that a score with gradients looks at."""
     statistics: Statistics = "batch"
@@ -81,46 +63,25 @@ class PruneSpec(Checks):
     those examples, as in training, or the running ones, which before training do nothing."""
     temperature: float = TEMPERATURE
     """grasp: divides the logits, so that all classes are about as likely."""
-    schedule: str | None = None
-    """How density falls over rounds or training; see `lth list schedules`. None: exponential over
-    rounds, cubic during training, constant where weights grow back."""
-    begin: int | str = "0%"
-    """during: when the mask first changes."""
-    end: int | str = "75%"
-    """during: from when on it stays."""
-    every: int | str = "1%"
-    """during: how often it changes."""
-    grow: Grow = "none"
-    """during: how pruned weights are chosen to come back, at 0; see `lth list grow`."""
-    swap: float = 0.3
-    """during, with grow: share of each layer's weights that the first change swaps; it falls to 0
-    at the end, as a cosine."""
-    lr: float | None = None
-    """never: learning rate of the mask. None: train.lr."""
     fingerprint: str = ""
     """Digest of the source of a score of your own; filled in by `resolve`."""
 
     def __post_init__(self) -> None:
         self._normalize()
-        self._one_of("when", When)
-        self._one_of("grow", Grow)
         self._one_of("statistics", Statistics)
         if self.scope not in SCOPES[:-1] and not re.fullmatch("like:.+", self.scope):
             raise SpecError("scope", "is not known", self.scope, SCOPES)
         self._fractions()
         self._densities()
-        self._share("swap", self.swap)
         self._number("examples", 1)
-        for name in ("begin", "end"):
-            self._duration(name)
-        self._duration("every", positive=True)
-        if self.rounds is not None:
-            self._number("rounds", 1)
-        for name in ("lr", "temperature"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise SpecError(name, "must be a positive number", value)
-        self._go_together()
+        self._positive("temperature", self.temperature)
+        if "grasp" not in (self.score, self.scope[5:]) and self.temperature != TEMPERATURE:
+            raise SpecError("temperature", "goes with score: grasp, and only so", self.temperature)
         self._structure()
+
+    def _positive(self, name: str, value: float | None) -> None:
+        if value is not None and not value > 0:
+            raise SpecError(name, "must be a positive number", value)
 
     def _fractions(self) -> None:
         self._share("fraction", self.fraction)
@@ -142,38 +103,14 @@ class PruneSpec(Checks):
         if self.densities and self.fraction != FRACTION:
             raise SpecError("fraction", "is not used beside densities", self.fraction)
 
-    def _go_together(self) -> None:
-        """A field that would mean nothing is a mistake, and one digest more for the same thing."""
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        for name, whens in _GOES_WITH.items():
-            value = getattr(self, name)
-            if self.when not in whens and value != defaults[name]:
-                raise SpecError(name, f"goes with when: {' or '.join(whens)}, and only so", value)
-        if "grasp" not in (self.score, self.scope[5:]) and self.temperature != TEMPERATURE:
-            raise SpecError("temperature", "goes with score: grasp, and only so", self.temperature)
-        if self.grow == "none" and self.swap != defaults["swap"]:
-            raise SpecError("swap", "goes with grow: random or gradient", self.swap)
-        if self.scope.startswith("like:") and self.when not in ("before", "after"):
-            raise SpecError("scope", "goes with when: before or after, and only so", self.scope)
-        if (self.when == "never") != (self.score in LEARNED):
-            rule = "is learned, and goes with when: never"
-            if self.when == "never":
-                rule = "must be learned where nothing else is trained"
-            raise SpecError("score", rule, self.score, LEARNED)
-
     def _structure(self) -> None:
         if self.structure not in STRUCTURES[:-1] and not self.pattern:
             raise SpecError("structure", "is not known", self.structure, STRUCTURES)
-        if self.structure != "weights" and (self.when == "never" or self.grow != "none"):
-            rule = "must be weights where masks are learned or weights grow back"
-            raise SpecError("structure", rule, self.structure)
         if not self.pattern:
             return
         stay, of = self.pattern
         if stay > of:
             raise SpecError("structure", "must keep at most M of M weights", self.structure)
-        if self.when == "during":
-            raise SpecError("structure", "must not be N:M during training", self.structure)
         if abs(1 - self.fraction - stay / of) > 1e-9:
             rule = f"must be {1 - stay / of:g}, what structure: {self.structure} removes"
             raise SpecError("fraction", rule, self.fraction)
@@ -182,18 +119,203 @@ class PruneSpec(Checks):
             rule = "leaves no layer a fraction of its own; scope must be layerwise"
             raise SpecError("structure", rule, self.structure)
 
+    def _not_learned(self) -> None:
+        if self.score in LEARNED:
+            rule = "is learned, and goes with prune.when: never"
+            raise SpecError("score", rule, self.score, LEARNED)
+
+    def _no_like(self) -> None:
+        if self.scope.startswith("like:"):
+            raise SpecError(
+                "scope", "goes with prune.when: before or after, and only so", self.scope
+            )
+
     @property
     def pattern(self) -> tuple[int, int] | None:
         """(N, M) of structure N:M, else None."""
         return pattern_of(self.structure)
 
-    def resolved(
-        self, steps_per_epoch: int, steps: int, rewind: int = 0, **known: Any
-    ) -> PruneSpec:
-        """The same spec with durations in steps, and ``known`` in place of fields left open."""
-        if self.when == "during":
-            # A mask changes from the rewind point on; a percent of a short training is no step.
-            for name, least in (("begin", rewind), ("end", 0), ("every", 1)):
-                duration = steps_in(getattr(self, name), steps_per_epoch, steps)
-                known[name] = f"{max(least, duration)}it"
-        return dataclasses.replace(self, **known)
+    def shared(self) -> dict[str, Any]:
+        """The values of the fields that every ``when`` has, by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(PruneBase)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruneAfter(PruneBase):
+    """Trained weights are scored, level after level."""
+
+    __pydantic_config__ = STRICT
+
+    when: Literal["after"] = "after"
+    """Trained weights are scored, level after level."""
+    one_shot: bool = False
+    """Every level prunes the dense run at once, to the density of the iterative way."""
+
+    def __post_init__(self) -> None:
+        self._one_of("when", Literal["after"])
+        PruneBase.__post_init__(self)  # super() has no class in a dataclass with slots
+        self._not_learned()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruneBefore(PruneBase):
+    """The weights of the rewind point are scored; each level finds its mask anew, at the density
+    that as many prunings leave."""
+
+    __pydantic_config__ = STRICT
+
+    when: Literal["before"] = "before"
+    """The weights of the rewind point are scored, and each level finds its mask anew."""
+    rounds: int | None = None
+    """Times that weights are scored and pruned on the way to a level's density. None: 100 for
+    synflow, else 1."""
+    schedule: str | None = None
+    """How density falls over rounds; see `lth list schedules`. None: exponential."""
+
+    def __post_init__(self) -> None:
+        self._one_of("when", Literal["before"])
+        PruneBase.__post_init__(self)
+        if self.rounds is not None:
+            self._number("rounds", 1)
+        self._not_learned()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruneDuring(PruneBase):
+    """The mask changes while the weights train from the rewind point, anew at each level."""
+
+    __pydantic_config__ = STRICT
+
+    when: Literal["during"] = "during"
+    """The mask changes while the weights train."""
+    schedule: str | None = None
+    """How density falls over training; see `lth list schedules`. None: cubic, or constant where
+    weights grow back."""
+    begin: int | str = "0%"
+    """When the mask first changes."""
+    end: int | str = "75%"
+    """When the mask last changes."""
+    every: int | str = "1%"
+    """Interval between changes."""
+    grow: Grow = "none"
+    """How pruned weights are chosen to come back, at 0; see `lth list grow`."""
+    swap: float = SWAP
+    """With grow: share of each layer's weights that the first change swaps; it falls to 0 at the
+    end, as a cosine."""
+
+    def __post_init__(self) -> None:
+        self._one_of("when", Literal["during"])
+        PruneBase.__post_init__(self)
+        self._one_of("grow", Grow)
+        self._share("swap", self.swap)
+        for name in ("begin", "end"):
+            self._duration(name)
+        self._duration("every", positive=True)
+        if self.grow == "none" and self.swap != SWAP:
+            raise SpecError("swap", "goes with grow: random or gradient", self.swap)
+        self._not_learned()
+        self._no_like()
+        if self.structure != "weights" and self.grow != "none":
+            raise SpecError("structure", "must be weights where weights grow back", self.structure)
+        if self.pattern:
+            raise SpecError("structure", "must not be N:M during training", self.structure)
+
+    def in_steps(self, steps_per_epoch: int, steps: int, rewind: int = 0) -> PruneDuring:
+        """The spec with durations in steps: the mask changes from the rewind point on."""
+        # A percent of a short training is no step.
+        least = {"begin": rewind, "end": 0, "every": 1}
+        durations: dict[str, Any] = {
+            name: f"{max(low, steps_in(getattr(self, name), steps_per_epoch, steps))}it"
+            for name, low in least.items()
+        }
+        return dataclasses.replace(self, **durations)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruneNever(PruneBase):
+    """A mask is learned over the weights of the rewind point, which never train."""
+
+    __pydantic_config__ = STRICT
+
+    when: Literal["never"] = "never"
+    """Nothing is trained but a mask over the weights; score: edge-popup or supermask."""
+    lr: float | None = None
+    """Learning rate of the mask. None: train.lr."""
+
+    def __post_init__(self) -> None:
+        self._one_of("when", Literal["never"])
+        PruneBase.__post_init__(self)
+        self._positive("lr", self.lr)
+        self._no_like()
+        if self.score not in LEARNED:
+            rule = "must be learned where nothing else is trained"
+            raise SpecError("score", rule, self.score, LEARNED)
+        if self.structure != "weights":
+            raise SpecError("structure", "must be weights where masks are learned", self.structure)
+
+
+Pruning = PruneAfter | PruneBefore | PruneDuring | PruneNever
+
+PRUNING: dict[str, type[Pruning]] = {
+    "after": PruneAfter,
+    "before": PruneBefore,
+    "during": PruneDuring,
+    "never": PruneNever,
+}
+"""The spec of each ``when``."""
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    return f.default if f.default_factory is MISSING else f.default_factory()
+
+
+_NAMES = {when: {f.name for f in dataclasses.fields(kind)} for when, kind in PRUNING.items()}
+
+PRUNE_DEFAULTS: dict[str, Any] = {
+    "when": "after",
+    **{f.name: _default(f) for f in dataclasses.fields(PruneBase)},
+    **{f.name: _default(f) for kind in PRUNING.values() for f in dataclasses.fields(kind)
+       if f.name != "when"},
+}  # fmt: skip
+"""The default of every field, whatever ``when`` it goes with."""
+
+
+def own_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with their ``when``, and without the defaults of other specs' fields.
+
+    A field that would mean nothing is a mistake, and one digest more for one computation.
+
+    Raises:
+        SpecError: ``when`` is not known, or a field goes with another ``when``.
+    """
+    when = values.get("when", "after")
+    if not isinstance(when, str) or when not in PRUNING:
+        raise SpecError("when", "is not known", when, PRUNING)
+    foreign = PRUNE_DEFAULTS.keys() - _NAMES[when]
+    for name, value in values.items():
+        if name in foreign and value != PRUNE_DEFAULTS[name]:
+            whens = " or ".join(other for other, names in _NAMES.items() if name in names)
+            raise SpecError(name, f"goes with prune.when: {whens}, and only so", value)
+    own = {name: value for name, value in values.items() if name not in foreign}
+    return {"when": when, **own}
+
+
+@overload
+def PruneSpec(*, when: Literal["after"] = "after", **fields: Any) -> PruneAfter: ...
+@overload
+def PruneSpec(*, when: Literal["before"], **fields: Any) -> PruneBefore: ...
+@overload
+def PruneSpec(*, when: Literal["during"], **fields: Any) -> PruneDuring: ...
+@overload
+def PruneSpec(*, when: Literal["never"], **fields: Any) -> PruneNever: ...
+def PruneSpec(**fields: Any) -> Pruning:  # noqa: N802
+    """The pruning spec of a ``when``: after, before, during or never; by default, after.
+
+    >>> PruneSpec(when="before", score="snip").rounds is None
+    True
+
+    Raises:
+        SpecError: a field is wrong, or goes with another ``when``.
+    """
+    own = own_fields(fields)
+    return PRUNING[own["when"]](**own)

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TrainSpec, describe, sha256
+from lth_core.spec import DataSpec, ModelSpec, Pruning, TrainSpec, describe, sha256
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
 
@@ -29,7 +29,7 @@ class Trained(Protocol):
     @property
     def train(self) -> TrainSpec: ...
     @property
-    def finds(self) -> PruneSpec | None: ...
+    def finds(self) -> Pruning | None: ...
 
 
 class Pace(NamedTuple):
@@ -38,15 +38,18 @@ class Pace(NamedTuple):
     data: DataSpec
     model: ModelSpec
     train: TrainSpec
-    finds: PruneSpec | None
+    finds: Pruning | None
 
 
 def speed_key(job: Trained, device: torch.device | str) -> str:
     """sha256 of what decides seconds per step: data, network, optimizer, batch size, evaluation,
     precision, how the mask changes, and the kind of device (``cpu``, ``cuda``)."""
     parts = ((job.data, _DATA), (job.model, _MODEL), (job.train, _TRAIN), (job.finds, _FINDS))
-    said = [[describe(getattr(spec, n)) for n in names] if spec else None for spec, names in parts]
-    return sha256([*said, torch.device(device).type])
+    values = [
+        [describe(getattr(spec, name, None)) for name in names] if spec else None
+        for spec, names in parts
+    ]
+    return sha256([*values, torch.device(device).type])
 
 
 def remember_speed(

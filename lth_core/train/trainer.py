@@ -21,7 +21,7 @@ from lth_core.masks import Mask, State
 from lth_core.models.layers import Layer, layers_of
 from lth_core.prune.network import Batch, Candidate
 from lth_core.seeds import generator
-from lth_core.spec import PruneSpec, TicketSpec, TrainSpec, describe, sha256
+from lth_core.spec import PruneNever, Pruning, TicketSpec, TrainSpec, describe, sha256
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
@@ -122,7 +122,7 @@ class Trainer:
         return {name: value.clone() for name, value in model.state_dict().items()}
 
     def candidate(
-        self, state: State, mask: Mask, initial: State, job: Job, prune: PruneSpec
+        self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
     ) -> Candidate:
         """A state of the job's network, for a score."""
         dataset = self.data(job)
@@ -292,4 +292,5 @@ class Trainer:
 
 def _steps_as(job: Job) -> TrainSpec:
     """How the job's optimizer steps: a learned mask may have a rate of its own."""
-    return replace(job.train, lr=job.finds.lr) if job.finds and job.finds.lr else job.train
+    own_rate = job.finds.lr if isinstance(job.finds, PruneNever) else None
+    return replace(job.train, lr=own_rate) if own_rate else job.train

@@ -48,9 +48,11 @@ def _first_paragraphs(named: Mapping[str, object]) -> dict[str, str]:
 
 def _about_field(field: str) -> str:
     definitions = study_schema()["$defs"]
-    where = definitions["TicketSpec"]
+    places = [definitions["TicketSpec"]]
     *parents, last = field.split(".")
     for parent in parents:
-        reference = where["properties"][parent]
-        where = definitions[reference["$ref"].rpartition("/")[2]]
-    return " ".join(str(where["properties"][last].get("description", "")).split())
+        inner = places[0]["properties"][parent]
+        names = [each["$ref"].rpartition("/")[2] for each in inner.get("anyOf", [inner])]
+        places = [definitions[name] for name in names]
+    found = [place["properties"][last] for place in places if last in place["properties"]]
+    return " ".join(str(found[0].get("description", "")).split())

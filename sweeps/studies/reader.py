@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from lth_core.errors import SpecError
-from lth_core.spec import TicketSpec, with_implied
+from lth_core.spec import PruneBase, TicketSpec, with_implied
+from lth_core.spec.prune import PRUNE_DEFAULTS, PRUNING, own_fields
 from sweeps.studies.schema import Study
 from sweeps.studies.yaml_loader import load_yaml, read_yaml
 
@@ -21,9 +22,11 @@ _NOT_WRITTEN = re.compile(r"list\[.*\]|function-after\[.*Range\]|\[key\]")
 
 
 SPEC_PARTS: dict[str, Any] = {
-    name: kind for name, kind in get_type_hints(TicketSpec).items() if is_dataclass(kind)
+    name: kind
+    for name, kind in get_type_hints(TicketSpec).items()
+    if is_dataclass(kind) or any(map(is_dataclass, get_args(kind)))
 }
-"""The specs that a spec is made of, by field."""
+"""The specs that a spec is made of, by field; `prune` is one of several."""
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -46,7 +49,10 @@ def parse_study(said: Mapping[str, Any]) -> Study:
     Raises:
         SpecError: the first wrong field.
     """
-    study: Study = _checked(TypeAdapter(Study), dict(said))
+    values = dict(said)
+    if isinstance(base := values.get("base"), dict):
+        values["base"] = _with_prune(base, "base.prune")
+    study: Study = _checked(TypeAdapter(Study), values)
     return study
 
 
@@ -56,7 +62,7 @@ def parse_spec(said: Mapping[str, Any]) -> TicketSpec:
     Raises:
         SpecError: the first wrong field.
     """
-    spec: TicketSpec = _checked(_spec_adapter(), dict(said))
+    spec: TicketSpec = _checked(_spec_adapter(), _with_prune(said, "prune"))
     return spec
 
 
@@ -75,12 +81,29 @@ def parse_part(part: str, said: Mapping[str, Any]) -> object:
     Raises:
         SpecError: the first wrong field, named within the part.
     """
+    if part == "prune":
+        own = own_fields(said)
+        return _checked(_prune_adapter(own["when"]), own)
     return _checked(_part_adapter(part), dict(said))
 
 
+def _with_prune(said: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The plain values of a spec, with `prune` read: its ``when`` says what fields it has."""
+    if "prune" not in said or isinstance(said["prune"], PruneBase):
+        return dict(said)
+    if not isinstance(said["prune"], Mapping):
+        raise SpecError(path, "must be a dictionary", said["prune"])
+    try:
+        return {**said, "prune": parse_part("prune", said["prune"])}
+    except SpecError as error:
+        raise error.under(path) from None
+
+
 def spec_values(spec: TicketSpec) -> dict[str, Any]:
-    """A spec as plain values that ``parse_spec`` reads: root and download too."""
+    """A spec as plain values that ``parse_spec`` reads: root and download too, and the defaults of
+    `prune`'s other fields, so that another ``when`` may be set."""
     values: dict[str, Any] = _spec_adapter().dump_python(spec, mode="json")
+    values["prune"] = {**PRUNE_DEFAULTS, **values["prune"]}
     return values
 
 
@@ -167,6 +190,11 @@ def _without(field: str, point: Any) -> Any:
 @cache
 def _part_adapter(part: str) -> TypeAdapter[Any]:
     return TypeAdapter(SPEC_PARTS[part])
+
+
+@cache
+def _prune_adapter(when: str) -> TypeAdapter[Any]:
+    return TypeAdapter(PRUNING[when])
 
 
 @cache

@@ -14,6 +14,7 @@ from lth_core.masks import Mask
 from lth_core.prune.network import Candidate
 from lth_core.prune.select import pruned_to
 from lth_core.seeds import generator
+from lth_core.spec import PruneDuring
 from lth_core.spec.fields import steps_in
 from lth_core.train.masking.base import Fixed
 
@@ -40,7 +41,9 @@ class GMP(Fixed):
     def __init__(self, model: nn.Module, mask: Mask, network: Candidate, level: int) -> None:
         super().__init__(model, mask)
         self.network, self.level = network, level
-        self.spec = spec = network.spec
+        spec = network.spec
+        assert isinstance(spec, PruneDuring)
+        self.spec = spec
         self.begin, self.end = steps_in(spec.begin), steps_in(spec.end)
         self.every = steps_in(spec.every)
         self.start = {name: torch.ones_like(m) for name, m in mask.items()}

@@ -13,7 +13,7 @@ from lth_core.masks import Mask
 from lth_core.prune.network import plain
 from lth_core.prune.select import Parts, keep_highest, parts_of
 from lth_core.seeds import generator
-from lth_core.spec import PruneSpec
+from lth_core.spec import Pruning
 
 
 class Learned(ABC):
@@ -28,9 +28,7 @@ class Learned(ABC):
         seed, level: draw the first scores, and the masks that are tried.
     """
 
-    def __init__(
-        self, model: nn.Module, mask: Mask, spec: PruneSpec, seed: int, level: int
-    ) -> None:
+    def __init__(self, model: nn.Module, mask: Mask, spec: Pruning, seed: int, level: int) -> None:
         self.model, self.spec, self.seed, self.level, self.mask = model, spec, seed, level, mask
         named = dict(model.named_parameters())
         for parameter in named.values():

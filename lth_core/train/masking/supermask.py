@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lth_core.masks import Mask
 from lth_core.seeds import generator
-from lth_core.spec import PruneSpec
+from lth_core.spec import Pruning
 from lth_core.train.masking.learned import Learned
 
 
@@ -26,9 +26,7 @@ class Supermask(Learned):
     ('supermask', 0.5)
     """
 
-    def __init__(
-        self, model: nn.Module, mask: Mask, spec: PruneSpec, seed: int, level: int
-    ) -> None:
+    def __init__(self, model: nn.Module, mask: Mask, spec: Pruning, seed: int, level: int) -> None:
         super().__init__(model, mask, spec, seed, level)
         self._thresholds = [0.0] * len(self.parts)
         self._probabilities: dict[str, Tensor] = {}

@@ -98,7 +98,7 @@ def test_masks_found_before_training_are_of_the_end_where_one_rewinds_to_it(
     """Scored there by magnitude, they are those that are found after training."""
     spec = replace(small, rewind="100%", branches=("ticket",), levels=1)
     after = level(spec, trainer)
-    before = level(replace(spec, prune=replace(spec.prune, when="before")), trainer)
+    before = level(replace(spec, prune=PruneSpec(when="before", **spec.prune.shared())), trainer)
     assert digest(before.mask) == digest(after.mask)
     assert before.ticket.digest == after.ticket.digest
 
@@ -138,7 +138,7 @@ def test_drawn_anew_is_trained_from_the_first_step_on_and_shared_under_one_mask(
     shot = replace(small, prune=replace(small.prune, one_shot=True))
     assert [len(reinits(shot, number)) for number in (1, 2)] == [1, 1]
     assert reinits(shot, 1) != reinits(shot, 2)
-    before = replace(small, prune=replace(small.prune, when="before"))
+    before = replace(small, prune=PruneSpec(when="before", **small.prune.shared()))
     assert len(reinits(before, 1)) == len(POINTS)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lth_core import masks
 from lth_core.masks import Mask
 from lth_core.prune import Candidate, prune
-from lth_core.spec import PruneSpec
+from lth_core.spec import PruneSpec, Pruning
 
 
 def mlp(*sizes: int, seed: int = 0, bias: bool = True) -> nn.Sequential:
@@ -68,7 +68,7 @@ def sparse(model: nn.Module, density: float = 0.5, seed: int = 0) -> Mask:
 
 def candidate(
     model: nn.Module, x: Tensor, y: Tensor | None = None, mask: Mask | None = None,
-    initial: nn.Module | None = None, seed: int = 0, spec: PruneSpec | None = None,
+    initial: nn.Module | None = None, seed: int = 0, spec: Pruning | None = None,
 ) -> Candidate:  # fmt: skip
     """The model as a trainer would hand it over: its copy's pruned weights are not 0 yet."""
     mask = mask or masks.ones(model)

@@ -16,26 +16,26 @@ GROW = {**DURING, "grow": "gradient"}
 REFUSED: list[tuple[dict[str, object], str, str]] = [
     ({"when": "later"}, "when", "known: .*never"),
     # Fields that mean something for some values of `when` alone.
-    ({**BEFORE, "one_shot": True}, "one_shot", "goes with when: after,"),
-    ({"rounds": 2}, "rounds", "goes with when: before,"),
-    ({**DURING, "rounds": 2}, "rounds", "goes with when: before,"),
-    ({"begin": "10%"}, "begin", "goes with when: during,"),
-    ({**BEFORE, "end": "50%"}, "end", "goes with when: during,"),
-    ({**NEVER, "every": "5it"}, "every", "goes with when: during,"),
-    ({"grow": "random"}, "grow", "goes with when: during,"),
-    ({"swap": 0.1}, "swap", "goes with when: during,"),
-    ({"schedule": "linear"}, "schedule", "goes with when: before or during,"),
-    ({**NEVER, "schedule": "linear"}, "schedule", "goes with when: before or during,"),
-    ({**BEFORE, "lr": 0.1}, "lr", "goes with when: never,"),
+    ({**BEFORE, "one_shot": True}, "one_shot", "goes with prune.when: after,"),
+    ({"rounds": 2}, "rounds", "goes with prune.when: before,"),
+    ({**DURING, "rounds": 2}, "rounds", "goes with prune.when: before,"),
+    ({"begin": "10%"}, "begin", "goes with prune.when: during,"),
+    ({**BEFORE, "end": "50%"}, "end", "goes with prune.when: during,"),
+    ({**NEVER, "every": "5it"}, "every", "goes with prune.when: during,"),
+    ({"grow": "random"}, "grow", "goes with prune.when: during,"),
+    ({"swap": 0.1}, "swap", "goes with prune.when: during,"),
+    ({"schedule": "linear"}, "schedule", "goes with prune.when: before or during,"),
+    ({**NEVER, "schedule": "linear"}, "schedule", "goes with prune.when: before or during,"),
+    ({**BEFORE, "lr": 0.1}, "lr", "goes with prune.when: never,"),
     # Fields that need others.
     ({**BEFORE, "score": "snip", "temperature": 1.0}, "temperature", "goes with score: grasp,"),
     ({**BEFORE, "score": "grasp", "temperature": 0.0}, "temperature", "must be a positive number"),
     ({"statistics": "moving"}, "statistics", "known: batch, running"),
     ({**DURING, "swap": 0.1}, "swap", "goes with grow: random or gradient"),
-    ({**DURING, "scope": "like:snip"}, "scope", "goes with when: before or after,"),
-    ({**NEVER, "scope": "like:snip"}, "scope", "goes with when: before or after,"),
-    ({"score": "edge-popup"}, "score", "is learned, and goes with when: never"),
-    ({**DURING, "score": "supermask"}, "score", "is learned, and goes with when: never"),
+    ({**DURING, "scope": "like:snip"}, "scope", "goes with prune.when: before or after,"),
+    ({**NEVER, "scope": "like:snip"}, "scope", "goes with prune.when: before or after,"),
+    ({"score": "edge-popup"}, "score", "is learned, and goes with prune.when: never"),
+    ({**DURING, "score": "supermask"}, "score", "is learned, and goes with prune.when: never"),
     ({"when": "never"}, "score", "must be learned .*known: edge-popup, supermask"),
     ({"densities": (0.5, 0.1), "fraction": 0.5}, "fraction", "is not used beside densities"),
     ({**N_OF_M, "fraction": 0.2, "densities": (0.5,)}, "fraction", r"must be 0\.5"),
@@ -63,7 +63,7 @@ REFUSED: list[tuple[dict[str, object], str, str]] = [
     ({"structure": "0:4"}, "structure", "is not known"),
     ({"structure": "2:4 "}, "structure", "is not known"),
     ({**NEVER, "structure": "channels"}, "structure", "must be weights where masks are learned"),
-    ({**GROW, "structure": "neurons"}, "structure", "or weights grow back"),
+    ({**GROW, "structure": "neurons"}, "structure", "where weights grow back"),
     ({"structure": "5:4"}, "structure", "must keep at most M of M"),
     ({**DURING, **N_OF_M}, "structure", "must not be N:M during training"),
     ({"structure": "2:4"}, "fraction", r"must be 0\.5, what structure: 2:4 removes"),
@@ -121,7 +121,6 @@ def test_densities_are_as_many_as_levels() -> None:
         TicketSpec(prune=prune)
 
 
-def test_durations_of_changes_are_resolved_only_where_masks_change() -> None:
-    during = PruneSpec(when="during", begin="1ep", every="0.01%").resolved(21, 600)
+def test_intervals_of_mask_changes_resolve_to_at_least_one_step() -> None:
+    during = PruneSpec(when="during", begin="1ep", every="0.01%").in_steps(21, 600)
     assert (during.begin, during.end, during.every) == ("21it", "450it", "1it")
-    assert PruneSpec().resolved(21, 600) == PruneSpec()
