@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lth_core.analysis.cells import free_axes
 from lth_core.jobs.branches import RETRAINED
 from lth_core.measures.weights import chance_overlap
-from lth_core.store.decode import side_by_side
+from lth_core.parallel import map_in_threads
 
 Record = dict[str, Any]
 
@@ -106,7 +106,7 @@ def _masks(tickets: Iterable[Record], held: Masks, mask_of: MaskOf) -> Masks:
     digests = {ticket["training_digest"] for ticket in tickets}
     new = digests - held.keys()
     kept = {digest: held[digest] for digest in digests - new}
-    return kept | dict(zip(new, side_by_side(mask_of, new), strict=True))
+    return kept | dict(zip(new, map_in_threads(mask_of, new), strict=True))
 
 
 def _between_seeds(ticket: Record, replicates: Iterable[Record], compare: Compare) -> Record:

@@ -7,8 +7,7 @@ clean error, and of the store's entries one that counts as missing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import cache
@@ -29,7 +28,6 @@ MISREAD = (
 """What code trips over where it is told too little, or something else than it expects: too deep a
 nesting and a tensor of an unusual type are RuntimeErrors, too large a number an ArithmeticError."""
 
-K = TypeVar("K")
 T = TypeVar("T")
 
 logger = logging.getLogger("lth")
@@ -68,20 +66,6 @@ def in_short(error: BaseException) -> str:
     "KeyError: 'step'"
     """
     return f"{type(error).__name__}: {' '.join(without_secrets(str(error)).split())[:200]}"
-
-
-AT_ONCE = 16
-"""Entries that are read side by side: in a remote store, waiting is what takes the time."""
-
-
-def side_by_side(read: Callable[[K], T], keys: Iterable[K]) -> Iterator[T]:
-    """What is read by each key, in their order, several at a time."""
-    every = list(keys)
-    if len(every) < 2:  # one needs no thread
-        yield from map(read, every)
-        return
-    with ThreadPoolExecutor(AT_ONCE) as readers:
-        yield from readers.map(read, every)
 
 
 def read_entry(store: Store, kind: str, digest: str, read: Callable[[Entry], T]) -> T | None:

@@ -16,8 +16,8 @@ from rich.console import Console
 
 from lth_core import data
 from lth_core.errors import StoreError, TrackingError
+from lth_core.parallel import map_in_threads
 from lth_core.store import Store, open_store
-from lth_core.store.decode import side_by_side
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
 from sweeps.plan.plan import Plan, Trial, is_stored
@@ -216,7 +216,7 @@ def _missing(plan: Plan, trainer: Trainer) -> dict[str, Trial]:
         )
         return bool(records) and why_stop(records, study.stop, study.tolerance) is not None
 
-    done = side_by_side(is_done, plan.trials)
+    done = map_in_threads(is_done, plan.trials)
     return {trial.id: trial for trial, d in zip(plan.trials, done, strict=True) if not d}
 
 
@@ -243,7 +243,7 @@ def _reuse_records(
         return True
 
     done = [trial for trial in plan.trials if trial.id not in missing]
-    recorded = list(side_by_side(is_recorded, done))
+    recorded = list(map_in_threads(is_recorded, done))
     for trial in (trial for trial, t in zip(done, recorded, strict=True) if not t):
         for _ in run_trial(trial, untracked, trainer):
             pass

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from lth_core.errors import CorruptEntryError, StoreError
+from lth_core.parallel import map_in_threads
 from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
-from lth_core.store.decode import side_by_side
 from lth_core.store.files import Found
 from lth_core.store.kinds import is_scratch, key_of
 from sweeps.store.integrity import CLAIMS
@@ -97,7 +97,7 @@ def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
             return None
 
     every = list(keys)
-    found = zip(every, side_by_side(read, every), strict=True)
+    found = zip(every, map_in_threads(read, every), strict=True)
     return {key: entry for key, entry in found if entry}
 
 

@@ -11,8 +11,8 @@ from safetensors.torch import load
 from lth_core import ticket
 from lth_core.errors import CorruptEntryError, TicketFileError
 from lth_core.masks import State, parameter_of
+from lth_core.parallel import map_in_threads
 from lth_core.store import MANIFEST, Entry, Store
-from lth_core.store.decode import side_by_side
 from lth_core.train.checkpoint import KIND as CHECKPOINTS
 from lth_core.train.training import Training
 
@@ -36,7 +36,7 @@ def find_faults(store: Store) -> Iterator[Fault]:
         StoreError: the store cannot be read.
     """
     every = [(kind, d) for kind in store.kinds() if kind != CLAIMS for d in store.digests(kind)]
-    found = side_by_side(lambda each: fault_of(store, *each), every)
+    found = map_in_threads(lambda each: fault_of(store, *each), every)
     for each, first in zip(every, found, strict=True):
         # Others are read far ahead of who is told, and a sweep may have written it since.
         if first and (now := fault_of(store, *each)):

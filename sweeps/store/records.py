@@ -12,9 +12,10 @@ from safetensors.numpy import load
 from lth_core.analysis.overlaps import PackedMask, packed_mask
 from lth_core.analysis.verdict import Verdict, verdicts
 from lth_core.masks import layer_of
+from lth_core.parallel import map_in_threads
 from lth_core.spec import SCHEMA
 from lth_core.store import Entry, Store
-from lth_core.store.decode import check, read_entry, side_by_side
+from lth_core.store.decode import check, read_entry
 from lth_core.train.training import Curves, Training
 from sweeps.plan.plan import Trial
 from sweeps.studies.pins import pins_to_json, study_pins
@@ -96,7 +97,7 @@ def record_key(study: str, trial: Trial) -> str:
 def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
     """The records of trials, in their order; of a trial that has none, nothing."""
     keys = (record_key(study, trial) for trial in trials)
-    found = side_by_side(partial(_about, store), keys)
+    found = map_in_threads(partial(_about, store), keys)
     return [row for about in found if about for row in about["records"]]
 
 

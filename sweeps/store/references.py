@@ -15,11 +15,12 @@ from typing import Any
 from lth_core.errors import CorruptEntryError, LthError, SpecError
 from lth_core.jobs.recipes import Recipe
 from lth_core.lottery import levels
+from lth_core.parallel import map_in_threads
 from lth_core.resolve import Pins
 from lth_core.results import measures
 from lth_core.spec import SCHEMA
 from lth_core.store import Store
-from lth_core.store.decode import check, side_by_side, understood
+from lth_core.store.decode import check, understood
 from sweeps.plan.plan import Trial, make_plan
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.studies.pins import pins_from_json
@@ -147,4 +148,4 @@ def _read(store: Store, kind: str, keys: list[str]) -> Iterator[dict[str, Any] |
             return error
         return entry.meta if entry else CorruptEntryError(f"{kind}/{key}: is empty")
 
-    yield from side_by_side(read, keys)
+    yield from map_in_threads(read, keys)

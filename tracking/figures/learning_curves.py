@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Record, cells, spread
-from lth_core.store.decode import side_by_side
+from lth_core.parallel import map_in_threads
 from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf
 from tracking.figures.drawing.panels import (
     SHADES,
@@ -53,7 +53,7 @@ def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: Curv
 def _mean_curve(rows: Sequence[Record], curves: CurvesOf) -> tuple[list[int], list[float]]:
     """Steps at which every seed's curve was evaluated, and mean test accuracy (%) there."""
     digests = (row["training_digest"] for row in rows)
-    found = [curve for curve in side_by_side(curves, digests) if curve]
+    found = [curve for curve in map_in_threads(curves, digests) if curve]
     by_step = [dict(zip(c.step, c.test_accuracy, strict=True)) for c in found]
     steps = sorted(set.intersection(*map(set, by_step))) if by_step else []
     return steps, [100 * fmean(values[step] for values in by_step) for step in steps]
