@@ -1,0 +1,23 @@
+"""Calls in threads: as many at a time as said, results in the items' order."""
+
+import threading
+import time
+
+from lth_core.parallel import AT_ONCE, map_in_threads
+
+
+def test_results_come_in_the_order_of_the_items_whoever_is_done_first() -> None:
+    def late(number: int) -> int:
+        time.sleep(0.02 if number == 0 else 0)
+        return -number
+
+    assert list(map_in_threads(late, range(50))) == [-number for number in range(50)]
+
+
+def test_sixteen_calls_run_at_a_time() -> None:
+    everyone_is_here = threading.Barrier(AT_ONCE, timeout=30)
+    assert len(list(map_in_threads(lambda _: everyone_is_here.wait(), range(AT_ONCE)))) == AT_ONCE
+
+
+def test_single_item_is_read_in_the_calling_thread() -> None:
+    assert list(map_in_threads(lambda _: threading.get_ident(), [0])) == [threading.get_ident()]
