@@ -19,58 +19,56 @@ from lth_core.models.vision import mobilenet_v2, vision_resnet
 from lth_core.plugins import blamed, load_factory, source_fingerprint
 from lth_core.spec import ModelSpec
 
-__all__ = ["ABOUT", "MODELS", "Builder", "build", "fingerprint", "restart_dropout"]
+__all__ = ["MODELS", "Builder", "build", "fingerprint", "restart_dropout"]
 
 Builder = Callable[[ModelSpec, tuple[int, ...], int], nn.Module]
 
-MODELS: dict[str, Builder] = {
-    "mlp": mlp,
-    "mlp-constant": mlp_constant,
-    "lenet-300-100": lenet_300_100,
-    "lenet-5": lenet_5,
-    "conv-2": conv(2),
-    "conv-4": conv(4),
-    "conv-6": conv(6),
-    "vgg-11": vgg(11),
-    "vgg-13": vgg(13),
-    "vgg-16": vgg(16),
-    "vgg-19": vgg(19),
-    "resnet-8": resnet(8),
-    "resnet-14": resnet(14),
-    "resnet-20": resnet(20),
-    "resnet-32": resnet(32),
-    "resnet-44": resnet(44),
-    "resnet-56": resnet(56),
-    "resnet-110": resnet(110),
-    "resnet-18": vision_resnet(18),
-    "resnet-50": vision_resnet(50),
-    "mobilenet-v2": mobilenet_v2,
+MODELS: dict[str, tuple[Builder, str]] = {
+    "mlp": (mlp, "fully connected, any widths and depth (Rumelhart et al. 1986)"),
+    "mlp-constant": (
+        mlp_constant,
+        "mlp whose biases are weights of a constant input, pruned with the others "
+        "(Greydanus & Kobak 2024)",
+    ),
+    "lenet-300-100": (
+        lenet_300_100,
+        "fully connected 300-100, 267K parameters on MNIST (LeCun et al. 1998)",
+    ),
+    "lenet-5": (
+        lenet_5,
+        "2 convolutions, 500 units, 431K parameters on MNIST (LeCun et al. 1998, Caffe's)",
+    ),
+    "conv-2": (conv(2), "2 convolutions, 4.30M parameters on CIFAR-10 (Frankle & Carbin 2019)"),
+    "conv-4": (conv(4), "4 convolutions, 2.43M parameters on CIFAR-10 (Frankle & Carbin 2019)"),
+    "conv-6": (conv(6), "6 convolutions, 2.26M parameters on CIFAR-10 (Frankle & Carbin 2019)"),
+    "vgg-11": (vgg(11), "CIFAR VGG, batch norm, 9.23M parameters (Simonyan & Zisserman 2015)"),
+    "vgg-13": (vgg(13), "CIFAR VGG, batch norm, 9.42M parameters (Simonyan & Zisserman 2015)"),
+    "vgg-16": (vgg(16), "CIFAR VGG, batch norm, 14.7M parameters (Simonyan & Zisserman 2015)"),
+    "vgg-19": (
+        vgg(19),
+        "CIFAR VGG, batch norm, 20.0M parameters (Frankle & Carbin 2019, section 4)",
+    ),
+    "resnet-8": (resnet(8), "CIFAR ResNet, 78.0K parameters (He et al. 2016, n = 1)"),
+    "resnet-14": (resnet(14), "CIFAR ResNet, 175K parameters (He et al. 2016, n = 2)"),
+    "resnet-20": (resnet(20), "CIFAR ResNet, 274K with its running statistics (He et al. 2016)"),
+    "resnet-32": (resnet(32), "CIFAR ResNet, 467K parameters (He et al. 2016)"),
+    "resnet-44": (resnet(44), "CIFAR ResNet, 661K parameters (He et al. 2016)"),
+    "resnet-56": (resnet(56), "CIFAR ResNet, 856K parameters (He et al. 2016)"),
+    "resnet-110": (resnet(110), "CIFAR ResNet, 1.73M parameters (He et al. 2016)"),
+    "resnet-18": (
+        vision_resnet(18),
+        "torchvision's, 11.2M parameters with the CIFAR stem (He et al. 2016)",
+    ),
+    "resnet-50": (
+        vision_resnet(50),
+        "torchvision's, 25.6M parameters with the ImageNet stem (He et al. 2016)",
+    ),
+    "mobilenet-v2": (
+        mobilenet_v2,
+        "torchvision's, 3.50M parameters for ImageNet (Sandler et al. 2018)",
+    ),
 }
-
-ABOUT = {
-    "mlp": "fully connected, any widths and depth (Rumelhart et al. 1986)",
-    "mlp-constant": "mlp whose biases are weights of a constant input, pruned with the others "
-    "(Greydanus & Kobak 2024)",
-    "lenet-300-100": "fully connected 300-100, 267K parameters on MNIST (LeCun et al. 1998)",
-    "lenet-5": "2 convolutions, 500 units, 431K parameters on MNIST (LeCun et al. 1998, Caffe's)",
-    "conv-2": "2 convolutions, 4.30M parameters on CIFAR-10 (Frankle & Carbin 2019)",
-    "conv-4": "4 convolutions, 2.43M parameters on CIFAR-10 (Frankle & Carbin 2019)",
-    "conv-6": "6 convolutions, 2.26M parameters on CIFAR-10 (Frankle & Carbin 2019)",
-    "vgg-11": "CIFAR VGG, batch norm, 9.23M parameters (Simonyan & Zisserman 2015)",
-    "vgg-13": "CIFAR VGG, batch norm, 9.42M parameters (Simonyan & Zisserman 2015)",
-    "vgg-16": "CIFAR VGG, batch norm, 14.7M parameters (Simonyan & Zisserman 2015)",
-    "vgg-19": "CIFAR VGG, batch norm, 20.0M parameters (Frankle & Carbin 2019, section 4)",
-    "resnet-8": "CIFAR ResNet, 78.0K parameters (He et al. 2016, n = 1)",
-    "resnet-14": "CIFAR ResNet, 175K parameters (He et al. 2016, n = 2)",
-    "resnet-20": "CIFAR ResNet, 274K with its running statistics (He et al. 2016)",
-    "resnet-32": "CIFAR ResNet, 467K parameters (He et al. 2016)",
-    "resnet-44": "CIFAR ResNet, 661K parameters (He et al. 2016)",
-    "resnet-56": "CIFAR ResNet, 856K parameters (He et al. 2016)",
-    "resnet-110": "CIFAR ResNet, 1.73M parameters (He et al. 2016)",
-    "resnet-18": "torchvision's, 11.2M parameters with the CIFAR stem (He et al. 2016)",
-    "resnet-50": "torchvision's, 25.6M parameters with the ImageNet stem (He et al. 2016)",
-    "mobilenet-v2": "torchvision's, 3.50M parameters for ImageNet (Sandler et al. 2018)",
-}
+"""Name -> what builds the network, and its description for `lth list models`."""
 
 
 def build(
@@ -114,7 +112,7 @@ def fingerprint(spec: ModelSpec) -> str:
 
 def _builder(spec: ModelSpec) -> Builder:
     if spec.name in MODELS:
-        return MODELS[spec.name]
+        return MODELS[spec.name][0]
     if ":" not in spec.name:
         raise SpecError("model.name", "is not a known model", spec.name,
                         (*MODELS, "package.module:factory"))  # fmt: skip

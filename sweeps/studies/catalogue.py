@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from lth_core.data import SOURCES
 from lth_core.jobs.branches import BRANCHES
 from lth_core.jobs.methods import WHEN
-from lth_core.models import ABOUT
+from lth_core.models import MODELS
 from lth_core.prune import SCHEDULES, SCOPES, SCORES, STRUCTURES
 from lth_core.train.masking.registry import GROW, LEARN
 from sweeps.studies.reader import spec_fields
@@ -23,7 +23,7 @@ def catalogue() -> dict[str, dict[str, str]]:
             "package.module:factory": "your own: a function from DataSpec to lth_core.data.Dataset",
         },
         "models": {
-            **ABOUT,
+            **{name: about for name, (_, about) in MODELS.items()},
             "package.module:factory": "your own: a function of (ModelSpec, shape, classes)",
         },
         "when": _first_paragraphs(WHEN),

@@ -130,10 +130,6 @@ def test_every_network_trains_one_step_and_ends_in_its_output(name: str) -> None
     assert list(prunable_layers(model).values())[-1].weight.shape[0] == 7
 
 
-def test_every_network_is_described() -> None:
-    assert models.ABOUT.keys() == models.MODELS.keys()
-
-
 @pytest.mark.parametrize(
     ("name", "fields", "channels"),
     [
