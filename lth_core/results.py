@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from lth_core.columns import Record, in_order
 from lth_core.jobs.branches import RETRAINED
 from lth_core.jobs.methods import method
 from lth_core.jobs.recipes import Job, Measure, Pruned
@@ -53,15 +53,15 @@ class LevelResult:
         """The ticket's mask."""
         return self.trainer.mask_of(self.results[self.branch].job)
 
-    def records(self) -> list[dict[str, Any]]:
-        """One flat record a branch, keys as in the glossary."""
+    def records(self) -> list[Record]:
+        """One flat record a branch, keys as in `lth_core.columns`."""
         return [
-            record(self.spec, self.level, branch, result) | self._measured(branch)
+            in_order(record(self.spec, self.level, branch, result) | self._measured(branch))
             for branch, result in self.results.items()
         ]
 
-    def _measured(self, branch: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _measured(self, branch: str) -> Record:
+        found: Record = {}
         jobs = {name: result.job for name, result in self.results.items()}
         for measure in measures(self.spec, branch, jobs):
             found |= self.trainer.measured(measure)
@@ -93,7 +93,7 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
         yield MaskStability(early=early, late=late, job=job)
 
 
-def record(spec: TicketSpec, level: int, branch: str, result: Result) -> dict[str, Any]:
+def record(spec: TicketSpec, level: int, branch: str, result: Result) -> Record:
     """The numbers of one branch at one level; accuracies in [0, 1], FLOPs forward per example."""
     training, curves = result.training, result.training.curves
     early = curves.early_stop

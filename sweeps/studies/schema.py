@@ -19,24 +19,12 @@ from pydantic import (
     model_validator,
 )
 
+from lth_core.columns import OBJECTIVES
 from lth_core.errors import SpecError
 from lth_core.redaction import without_login
 from lth_core.spec import TicketSpec, canonical_json, describe, sha256
 from lth_core.store import check_place
 from tracking.publish.client import address_fault
-
-DIRECTIONS: dict[str, Literal["max", "min"]] = {
-    "final_test_accuracy": "max",
-    "early_stop_test_accuracy": "max",
-    "early_stop_validation_loss": "min",
-    "early_stop_step": "min",
-    "density": "min",
-    "weights_kept": "min",
-    "flops": "min",
-    "steps": "min",
-    "train_seconds": "min",
-}
-"""Record fields that a search can optimize, and which way is better."""
 
 MOST_VALUES = 100_000
 """Of a range: more is a slip of the pen, and would fill the memory."""
@@ -123,12 +111,12 @@ class Search(_Part):
     def _directed(cls, said: Any) -> Any:
         names = [said] if isinstance(said, str) else said
         if isinstance(names, list):
-            said = {str(name): DIRECTIONS.get(str(name), "max") for name in names}
+            said = {str(name): OBJECTIVES.get(str(name), "max") for name in names}
         if not isinstance(said, dict):
             raise SpecError("", "must name one record field, or two", said)
         for name in said:
-            if name not in DIRECTIONS:
-                raise SpecError("", "is not a record field to optimize", name, DIRECTIONS)
+            if name not in OBJECTIVES:
+                raise SpecError("", "is not a record field to optimize", name, OBJECTIVES)
         if not 1 <= len(said) <= 2:
             raise SpecError("", "must name one record field, or two", list(said))
         return said

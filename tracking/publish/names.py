@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lth_core.columns import metrics
+
 KEY = "lth.spec_digest"
 """Tag of a trial's run: the spec's digest, by which a publisher finds the run."""
 STUDY = "lth.study"
@@ -25,43 +27,13 @@ RUN_NAME = "mlflow.runName"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Makes the UI show runs, metrics and artifacts first, instead of its pages for language models."""
 
-LEVEL_METRICS = (
-    "requested_density",
-    "density",
-    "weights_kept",
-    "weights_prunable",
-    "flops",
-    "dense_flops",
-    "collapsed_layers",
-)
+LEVEL_METRICS = metrics("level")
 """Record fields that all branches of a level share, as metrics with step = level."""
 
-BRANCH_METRICS = (
-    "final_test_accuracy",
-    "early_stop_test_accuracy",
-    "early_stop_validation_loss",
-    "early_stop_step",
-    "mask_overlap",
-    "mask_overlap_chance",
-    "travel",
-    "travel_inside",
-    "travel_outside",
-    "sign_agreement",
-    "test_barrier",
-    "train_barrier",
-    "rewind_distance",
-    "rewind_cosine",
-    "rewind_sign_agreement",
-    "rewind_loss",
-    "rewind_gradient_norm",
-    "rewind_curvature",
-    "rewind_mask_overlap",
-    "rewind_mask_overlap_chance",
-    "train_seconds",
-)
+BRANCH_METRICS = metrics("branch")
 """Record fields of each branch, as metrics `BRANCH/NAME` with step = level; none where None."""
 
-OVERLAPS = ("overlap_seeds", "overlap_seeds_chance", "overlap_level", "overlap_level_chance")
+OVERLAPS = metrics("branch", study=True)
 """Record fields of tickets that others must be known for, as metrics `ticket/NAME` with step =
 level. Overlaps with other methods are in the report and in `lth report --json`."""
 

@@ -10,7 +10,7 @@ from lth_core.analysis.rewinds import (
     rewind_points,
     settled_methods,
 )
-from tracking.figures.panels import by_level
+from tracking.figures.drawing.panels import by_level
 
 AXES = ["rewind", "seed"]
 

@@ -1,0 +1,216 @@
+"""Every column of a record, once: its meaning, its unit, and what uses it.
+
+A record is what `lth report --json` prints: the numbers of one branch at one level. A new column is
+a row here and a number of `lth_core.results.record` or of a measure (`lth_core.measures`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Record = dict[str, Any]
+"""Values of one branch at one level, by column; those of the study's axes by their dotted names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """What a value of a record means."""
+
+    type: Literal["string", "integer", "number", "boolean", "object"] = "number"
+    """In JSON; a column that is not always there may also be null."""
+    unit: str = ""
+    """Empty for names, counts and shares."""
+    per: Literal["level", "branch"] = "branch"
+    """level: the ticket's value stands for all branches of its level."""
+    better: Literal["max", "min"] | None = None
+    """The direction in which a search optimizes it; None: it is no objective."""
+    metric: bool = False
+    """Published in MLflow: as ``NAME`` where it is of a level, as ``BRANCH/NAME`` else."""
+    known: Literal["always", "measured", "study"] = "always"
+    """always: every record has it. measured: a measure gives it, of some branches alone. study:
+    `sweeps` adds it, once other trials of the study are finished."""
+    about: str
+
+
+def _column(about: str, **fields: Any) -> Column:
+    return Column(about=about, **fields)
+
+
+COLUMNS: dict[str, Column] = {
+    "study": _column("the study's name", type="string", known="study"),
+    "trial": _column("start of the trial's digest", type="string", known="study"),
+    "seed": _column("the replicate", type="integer"),
+    "method": _column("short name of the way it prunes", type="string"),
+    "when": _column("when it prunes: after, before, during, never", type="string"),
+    "branch": _column("dense, ticket, or a control of the ticket", type="string"),
+    "level": _column("prunings applied", type="integer"),
+    "prune_fraction": _column("share of the surviving weights that one level removes", per="level"),
+    "rewind_step": _column("step of the rewind point", type="integer", unit="steps", per="level"),
+    "requested_density": _column(
+        "share of the prunable weights that the spec asks to keep", per="level", metric=True
+    ),
+    "density": _column(
+        "share of the prunable weights kept", per="level", better="min", metric=True
+    ),
+    "weights_kept": _column(
+        "prunable weights kept", type="integer", per="level", better="min", metric=True
+    ),
+    "weights_prunable": _column("prunable weights", type="integer", per="level", metric=True),
+    "parameters": _column("all parameters of the dense network", type="integer", per="level"),
+    "flops": _column(
+        "forward FLOPs of the kept weights", type="integer", unit="per example", per="level",
+        better="min", metric=True,
+    ),
+    "dense_flops": _column(
+        "forward FLOPs of the dense network", type="integer", unit="per example", per="level",
+        metric=True,
+    ),
+    "steps": _column("training steps of this run", type="integer", unit="steps", better="min"),
+    "final_test_accuracy": _column(
+        "test accuracy after the last step, in [0, 1]", better="max", metric=True
+    ),
+    "early_stop_step": _column(
+        "step of the lowest validation loss", type="integer", unit="steps", better="min",
+        metric=True,
+    ),
+    "early_stop_test_accuracy": _column(
+        "test accuracy at the step of the lowest validation loss, in [0, 1]", better="max",
+        metric=True,
+    ),
+    "early_stop_validation_loss": _column(
+        "lowest validation loss", unit="nats", better="min", metric=True
+    ),
+    "collapsed_layers": _column(
+        "layers without a kept weight", type="integer", per="level", metric=True
+    ),
+    "layer_density": _column("share of the weights kept, by layer", type="object"),
+    "mask_overlap": _column(
+        "Jaccard overlap with the mask that the branch imitates", known="measured", metric=True
+    ),
+    "mask_overlap_chance": _column(
+        "overlap to expect of random masks with the same layer counts", known="measured",
+        metric=True,
+    ),
+    "travel": _column(
+        "mean distance of the kept weights from start to end", known="measured", metric=True
+    ),
+    "travel_inside": _column(
+        "mean distance in the dense run of the weights that the mask keeps", known="measured",
+        metric=True,
+    ),
+    "travel_outside": _column(
+        "mean distance in the dense run of the weights that the mask prunes", known="measured",
+        metric=True,
+    ),
+    "sign_agreement": _column(
+        "share of the kept weights that end with the sign of their start", known="measured",
+        metric=True,
+    ),
+    "spec_digest": _column("sha256 of the trial's spec", type="string"),
+    "mask_digest": _column("sha256 of the mask", type="string"),
+    "ticket_digest": _column("sha256 of the mask and the starting weights", type="string"),
+    "training_digest": _column("key of the training in the store", type="string"),
+    "reused": _column("whether the training came from the store", type="boolean"),
+    "train_seconds": _column("duration of the training", unit="s", better="min", metric=True),
+    "test_barrier": _column(
+        "test error barrier between two data orders, in [-1, 1]", known="measured", metric=True
+    ),
+    "train_barrier": _column(
+        "training error barrier between two data orders, in [-1, 1]", known="measured", metric=True
+    ),
+    "rewind_distance": _column(
+        "Euclidean distance of the dense run's weights from rewind point to end", known="measured",
+        metric=True,
+    ),
+    "rewind_cosine": _column(
+        "cosine of the dense run's weights at rewind point and end", known="measured", metric=True
+    ),
+    "rewind_sign_agreement": _column(
+        "share of the dense run's weights with their final sign at the rewind point",
+        known="measured", metric=True,
+    ),
+    "rewind_loss": _column(
+        "training loss at the rewind point", unit="nats", known="measured", metric=True
+    ),
+    "rewind_gradient_norm": _column(
+        "norm of the training loss's gradient at the rewind point", known="measured", metric=True
+    ),
+    "rewind_curvature": _column(
+        "largest Hessian eigenvalue of the training loss at the rewind point", known="measured",
+        metric=True,
+    ),
+    "rewind_mask_overlap": _column(
+        "Jaccard overlap of the magnitude masks at rewind point and end", known="measured",
+        metric=True,
+    ),
+    "rewind_mask_overlap_chance": _column(
+        "that overlap for random masks", known="measured", metric=True
+    ),
+    "overlap_seeds": _column(
+        "mean Jaccard overlap with the masks of other seeds", known="study", metric=True
+    ),
+    "overlap_seeds_chance": _column("that overlap for random masks", known="study", metric=True),
+    "overlap_level": _column(
+        "Jaccard overlap with the mask one level before", known="study", metric=True
+    ),
+    "overlap_level_chance": _column("that overlap for random masks", known="study", metric=True),
+    "overlap_methods": _column(
+        "Jaccard overlap with each other method's mask", type="object", known="study"
+    ),
+    "overlap_methods_chance": _column(
+        "those overlaps for random masks", type="object", known="study"
+    ),
+    "verdict": _column("verdict on the ticket's cell and level", type="string", known="study"),
+    "replicates": _column(
+        "replicates that are stored for the cell and level", type="integer", known="study"
+    ),
+    "replicates_planned": _column("replicates that the study plans", type="integer", known="study"),
+}  # fmt: skip
+"""By name, in a record's order."""
+
+OBJECTIVES = {name: column.better for name, column in COLUMNS.items() if column.better}
+"""Columns that a search can optimize, and the better direction."""
+
+
+def metrics(per: Literal["level", "branch"], *, study: bool = False) -> tuple[str, ...]:
+    """Columns that MLflow gets of each level, or of each branch.
+
+    Args:
+        study: those that depend on the study's other trials, or the others.
+    """
+    return tuple(
+        name
+        for name, column in COLUMNS.items()
+        if column.metric and column.per == per and (column.known == "study") == study
+    )
+
+
+def in_order(record: Record) -> Record:
+    """The record, its columns in the order of `COLUMNS`; others come last."""
+    return {name: record[name] for name in [*COLUMNS, *record] if name in record}
+
+
+def described() -> Iterator[tuple[str, str]]:
+    """(name, meaning and unit) of each column."""
+    for name, column in COLUMNS.items():
+        yield name, f"{column.about} ({column.unit})" if column.unit else column.about
+
+
+def record_schema() -> dict[str, Any]:
+    """JSON Schema of a line of `lth report --json`; the study's axes are further properties."""
+
+    def schema_of(column: Column) -> dict[str, Any]:
+        described = {"description": column.about} | ({"unit": column.unit} if column.unit else {})
+        kind = column.type if column.known == "always" else [column.type, "null"]
+        return {"type": kind, **described}
+
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Record",
+        "description": "One branch of one trial at one level",
+        "type": "object",
+        "properties": {name: schema_of(column) for name, column in COLUMNS.items()},
+        "required": [name for name, column in COLUMNS.items() if column.known == "always"],
+    }
