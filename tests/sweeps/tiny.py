@@ -70,7 +70,7 @@ def search(study: Study, trainer: Trainer) -> Iterator[tuple[Trial, list[Record]
 
 def timeless(rows: list[Record]) -> list[Record]:
     """Records without what may differ between two equal sweeps, or is found in reporting them."""
-    found_late = ("overlap_seeds", "overlap_level", "overlap_methods")
+    found_late = ("overlap_seeds", "overlap_level", "overlap_methods", "replicates")
     return [
         {
             key: value
