@@ -1,4 +1,4 @@
-"""Whether a store's folder is one and the same on all nodes of a cluster."""
+"""Check that a store's folder is the same on all nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lth_core.errors import LaunchError
 from lth_core.store.folder import FolderFiles
 
 LOOK = 15
-"""Seconds that nodes have to look: each starts a process for it."""
+"""Seconds in which nodes must look: each starts a process for it."""
 
 Said = tuple[str, bool | None]
 """A node's address, and whether it sees what is written here; None where it did not answer."""
 
 
 def check_shared(store: str) -> None:
-    """See that what is written here into a store's folder is seen on all nodes that are there.
+    """Check that a file written here into a store's folder is seen on all present nodes.
 
     Raises:
         StoreError: it cannot be written here.
@@ -37,7 +37,7 @@ def check_shared(store: str) -> None:
 
 
 def check_seen(folder: Path, said: Iterable[Said]) -> None:
-    """Hold what the nodes have said against what a store needs.
+    """Check the nodes' answers.
 
     Raises:
         LaunchError: some do not see it, or did not answer; names them.
@@ -56,7 +56,7 @@ def check_seen(folder: Path, said: Iterable[Said]) -> None:
 
 
 def _asked(file: Path) -> list[Said]:
-    """What each node says of a file."""
+    """Each node's answer on whether it sees a file."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -1,3 +1,3 @@
-"""What comes after training:
-the study report, sync with MLflow, comparison with published figures.
+"""Reporting, which runs nothing: the study report, sync with MLflow, comparison with published
+figures.
 """

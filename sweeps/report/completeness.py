@@ -1,4 +1,4 @@
-"""Which of a study's trials lack records: pure functions of the planned trials and the records."""
+"""Trials of a study that lack records: pure functions of the planned trials and the records."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def missing_work(
 
 
 def planned_replicates(plan: Sequence[Trial], trials: Sequence[Trial]) -> dict[str, int]:
-    """Seeds planned for the cell of each trial, by the trial's digest.
+    """Number of seeds planned for the cell of each trial, by the trial's digest.
 
     Args:
         plan: trials of the grid or random search; of an adaptive search, those of one sample.
@@ -82,7 +82,7 @@ def with_replicates(
 
     Args:
         axes: dotted names of the study's axes; those but `seed` make a cell.
-        planned: of `planned_replicates`.
+        planned: as from `planned_replicates`.
     """
     names = [name for name in axes if name != "seed"]
 
@@ -95,15 +95,18 @@ def with_replicates(
     found = []
     for record in records:
         there = len(seeds[place(record)])
-        # A search whose space has the seed in it finds more of them than the plan knows.
+        # A search whose space includes the seed has more of them than the plan.
         expected = max(there, planned.get(record["spec_digest"], there))
         found.append({**record, "replicates": there, "replicates_planned": expected})
     return found
 
 
 def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:
-    """A sentence without its full stop on what is missing of so many planned trials; empty where
-    nothing is."""
+    """A sentence without its full stop on what planned trials lack; empty where they lack nothing.
+
+    Args:
+        trials: number of planned trials.
+    """
     if not missing:
         return ""
     named = [str(each) for each in missing[:MOST_NAMED]]
@@ -114,6 +117,6 @@ def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:
 
 
 def _has_stopped(rows: Sequence[Mapping[str, Any]], stop: Stop, tolerance: float | None) -> bool:
-    """Whether the stop rule ended the trial; it compares with the dense run, which may be lost."""
+    """Whether the stop rule ended the trial; without the dense run, which it needs, it did not."""
     has_dense = any(row["branch"] == "dense" for row in rows)
     return has_dense and why_stop(rows, stop, tolerance) is not None

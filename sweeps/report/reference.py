@@ -1,4 +1,4 @@
-"""A finished study against published figures: a pure decision, row by row, and its table."""
+"""Comparison of a finished study with published figures: a pure decision a row, and its table."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from lth_core.columns import Record
 from lth_core.analysis.verdict import Summary, summarize
 from lth_core.errors import SpecError
 from sweeps.studies.schema import Reference, ReferenceRow
 from tracking.text import MISSING, density_text
 
-Record = Mapping[str, Any]
 
 STYLES = {"agrees": "green", "differs": "bold red", "not run": "yellow"}
 NEAR = 1.05
-"""Factor between the published density and the measured one that is the same density."""
+"""Largest factor between a published and a measured density that count as equal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """A published figure, and what the study says of it; accuracies in percent."""
+    """A published figure and the study's measurement of it; accuracies in percent."""
 
     row: ReferenceRow
     density: float | None = None
-    """Achieved, at the nearest level; None where nothing was swept."""
+    """Achieved density at the nearest level; None where nothing was swept."""
     measured: Summary | None = None
-    """Over seeds; None unless the density is near."""
+    """Mean over seeds and its interval; None unless the density is near."""
     planned: int | None = None
-    """Replicates planned; None where the records do not say."""
+    """Replicates planned; None where the records lack it."""
     outcome: str
     """`agrees`, `differs`, or `not run`."""
 
     @property
     def difference(self) -> float | None:
-        """Measured less published, in points."""
+        """Measured minus published, in points."""
         return self.measured.mean - self.row.accuracy if self.measured else None
 
     @property
     def replicates(self) -> str:
-        """Those that the mean stands on: `3`, or `2 of 3` where more were planned."""
+        """Replicates of the mean: `3`, or `2 of 3` where more were planned."""
         there = self.measured.n if self.measured else 0
         return f"{there} of {self.planned}" if self.is_short else str(there)
 
     @property
     def is_short(self) -> bool:
-        """Whether the mean stands on fewer replicates than planned."""
+        """Whether the mean is over fewer replicates than planned."""
         return bool(self.measured and self.planned and self.measured.n < self.planned)
 
     @property
@@ -64,23 +64,23 @@ class Check:
 
     @property
     def name(self) -> str:
-        """Method and what else sets the row apart: `imp reinit, rewind=500it`."""
+        """Method, branch and other fields of the row: `imp reinit, rewind=500it`."""
         branch = "" if self.row.branch == "ticket" else f" {self.row.branch}"
         return f"{self.row.method}{branch}" + "".join(
             f", {k}={v}" for k, v in self.row.where.items()
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Flat, with the row's own fields."""
-        said = self.measured
+        """A flat object, with the row's own fields."""
+        measured = self.measured
         return {
             **self.row.model_dump(mode="json", exclude={"accuracy"}),
             "achieved_density": self.density,
             "published": self.row.accuracy,
-            "measured": said and said.mean,
-            "low": said and said.low,
-            "high": said and said.high,
-            "n": said.n if said else 0,
+            "measured": measured and measured.mean,
+            "low": measured and measured.low,
+            "high": measured and measured.high,
+            "n": measured.n if measured else 0,
             "replicates_planned": self.planned,
             "difference": self.difference,
             "outcome": self.outcome,
@@ -88,7 +88,7 @@ class Check:
 
 
 def verify(records: Sequence[Record], axes: Sequence[str], reference: Reference) -> list[Check]:
-    """Each row's outcome, from the mean final test accuracy over seeds at the nearest density.
+    """The outcome of each row, from the mean final test accuracy over seeds at the nearest density.
 
     Raises:
         SpecError: a row fits several cells of the study at once.
@@ -100,15 +100,15 @@ def verify(records: Sequence[Record], axes: Sequence[str], reference: Reference)
 
 
 def conclusion(checks: Sequence[Check]) -> str:
-    """Which rows do not agree, and which means stand on fewer replicates than planned."""
+    """A sentence on the rows that do not agree, and on means over fewer replicates than planned."""
     named = [f"{_named(c)} {c.why}" for c in checks if c.outcome != "agrees"]
     short = [f"{_named(c)} on {c.replicates}" for c in checks if c.is_short]
-    said = "All agree"
+    text = "All agree"
     if named:
-        said = f"{len(named)} of {len(checks)} do not agree: {'; '.join(named)}"
+        text = f"{len(named)} of {len(checks)} do not agree: {'; '.join(named)}"
     if short:
-        said += f". Means stand on fewer replicates than planned: {'; '.join(short)}"
-    return f"{said}."
+        text += f". Means stand on fewer replicates than planned: {'; '.join(short)}"
+    return f"{text}."
 
 
 def _named(check: Check) -> str:
@@ -138,8 +138,9 @@ def check_table(checks: Sequence[Check]) -> Table:
     return table
 
 
-def _interval(said: Summary) -> str:
-    return f"{said.mean:.2f}" + (f"±{said.high - said.mean:.2f}" if said.high is not None else "")
+def _interval(measured: Summary) -> str:
+    width = "" if measured.high is None else f"±{measured.high - measured.mean:.2f}"
+    return f"{measured.mean:.2f}{width}"
 
 
 def _check(
@@ -169,7 +170,7 @@ def _check(
 def _groups(
     records: Sequence[Record], axes: Sequence[str], row: ReferenceRow
 ) -> Iterator[tuple[str, list[Record]]]:
-    """Records that a row speaks of, one a seed, by level, each with its cell."""
+    """Cell and records of each cell and level that match a row, with one record a seed."""
     names = [axis for axis in axes if axis != "seed"]
     wanted = {"method": row.method, "branch": row.branch, **row.where}
     found: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
