@@ -8,7 +8,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import Record
+from lth_core.columns import Record
 from lth_core.analysis.rewinds import STABLE_BELOW
 from tracking.figures.accuracy import accuracy
 from tracking.figures.drawing.lines import CurvesOf
@@ -32,7 +32,7 @@ class Chart:
     """A figure's function, title and caption; the caption says what is drawn and how to read it."""
 
     draw: Callable[[Sequence[Record], Sequence[str], CurvesOf], Figure | None]
-    """From records, axes and curves to the figure; None where the records do not have its data."""
+    """Figure from records, axes and curves; None where the records lack its data."""
     title: str
     caption: str
 

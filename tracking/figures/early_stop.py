@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import Record, cells
+from lth_core.analysis.cells import cells
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_branches
 from tracking.figures.drawing.panels import bounds_of, limits, panels
 

@@ -10,7 +10,8 @@ from typing import Any
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import Cell, Record, cells
+from lth_core.analysis.cells import Cell, cells
+from lth_core.columns import Record
 from lth_core.analysis.rewinds import axes_that_matter
 from tracking.figures.drawing.lines import REMAINING, CurvesOf
 from tracking.figures.drawing.panels import (

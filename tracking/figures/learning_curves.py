@@ -8,7 +8,8 @@ from statistics import fmean
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import Record, cells, spread
+from lth_core.analysis.cells import cells, spread
+from lth_core.columns import Record
 from lth_core.parallel import map_in_threads
 from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf
 from tracking.figures.drawing.panels import (

@@ -14,7 +14,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from lth_core.analysis.cells import Record, cells, methods
+from lth_core.analysis.cells import cells, methods
+from lth_core.columns import Record
 from lth_core.analysis.families import Way, ways
 from lth_core.analysis.rewinds import axes_that_matter
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line

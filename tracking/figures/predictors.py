@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import Record
+from lth_core.columns import Record
 from lth_core.analysis.prediction import Foretold, foretold
 from lth_core.analysis.rewinds import rewind_cells
 from lth_core.analysis.verdict import Summary
@@ -32,10 +32,10 @@ def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
     None where a study has only one rewind point, or the records lack all predictors.
     """
     cells = rewind_cells(records, axes)
-    said = {id(cell): foretold(cell) for cell in cells}
-    cells = [cell for cell in cells if said[id(cell)]]
+    correlations = {id(cell): foretold(cell) for cell in cells}
+    cells = [cell for cell in cells if correlations[id(cell)]]
     levels = [
-        (cell, [told for told in said[id(whole)] if told.level == level])
+        (cell, [each for each in correlations[id(whole)] if each.level == level])
         for whole in cells
         for level, cell in by_level([whole])
     ]
@@ -59,9 +59,9 @@ def _draw(
     panel: Panel, found: Sequence[Foretold], names: Sequence[str], handles: dict[str, Any]
 ) -> None:
     """Draw both correlations of each predictor, one above the other in its row."""
-    for told in found:
-        row = names.index(told.predictor.name)
-        both = zip(LOOKS.items(), (told.to_best, told.over_all), (-0.14, 0.2), strict=True)
+    for each in found:
+        row = names.index(each.predictor.name)
+        both = zip(LOOKS.items(), (each.to_best, each.over_all), (-0.14, 0.2), strict=True)
         for (name, look), value, aside in both:
             if value is not None:
                 handles[name] = _draw_value(panel, value, row + aside, look)

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import Record
+from lth_core.columns import Record
 from lth_core.analysis.rewinds import STABLE_BELOW, along, rewind_points
 from lth_core.analysis.verdict import Summary
 from tracking.figures.drawing.lines import CurvesOf

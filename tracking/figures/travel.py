@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from lth_core.analysis.cells import Record, cells, methods, open_cells
+from lth_core.analysis.cells import cells, methods, open_cells
+from lth_core.columns import Record
 from lth_core.analysis.families import ways
 from lth_core.analysis.rewinds import axes_that_matter
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line, draw_ways, grouped

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lth_core.analysis.cells import Cell, Point, Record, methods, open_cells
+from lth_core.analysis.cells import Cell, Point, methods, open_cells
+from lth_core.columns import Record
 from lth_core.analysis.families import Way, families, ways
 from lth_core.analysis.verdict import verdicts
 from tracking.text import accuracy_text, density_text
@@ -25,7 +26,7 @@ class Mark:
     best: bool
     """Whether the mean is the highest of its column."""
     verdict: str
-    """As in `Verdict.verdict`; empty at levels without a dense run to compare with."""
+    """Value of `Verdict.verdict`; empty at levels without a dense run to compare with."""
     collapsed: bool
     """Whether a layer has no weights left, in any replicate."""
     short: bool
@@ -43,7 +44,7 @@ class MethodTable:
     densities: list[str]
     """Densities of the columns, falling."""
     groups: dict[str, dict[str, list[Mark | None]]]
-    """By family and method: a mark a column, None where the method has no record there."""
+    """Marks of the columns by family and method; None where the method has no record there."""
 
 
 def method_tables(

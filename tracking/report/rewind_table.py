@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lth_core.analysis.cells import Cell, Record, spread
+from lth_core.analysis.cells import Cell, spread
+from lth_core.columns import Record
 from lth_core.analysis.prediction import foretold
 from lth_core.analysis.rewinds import (
     MOST_LEVELS,
@@ -39,7 +40,7 @@ class RewindMark:
     accuracy: str
     """Mean over seeds in percent, and half of the 95% interval."""
     verdict: str
-    """As in `Verdict.verdict`; empty without a dense run to compare with."""
+    """Value of `Verdict.verdict`; empty without a dense run to compare with."""
     collapsed: bool
     """Whether a layer has no weights left, in any replicate."""
     short: bool

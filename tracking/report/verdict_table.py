@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lth_core.analysis.cells import Cell, Record, cells
+from lth_core.analysis.cells import Cell, cells
+from lth_core.columns import Record
 from lth_core.analysis.verdict import FEWEST, Verdict, sparsest, verdicts
 from tracking.text import MISSING, accuracy_text, count, density_text
 

@@ -1,1 +1,1 @@
-"""What figures share: panels, lines, styles, the axis of rewind points."""
+"""Parts that figures share: panels, lines, styles, the axis of rewind points."""

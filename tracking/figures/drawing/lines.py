@@ -16,7 +16,7 @@ from tracking.figures.drawing.panels import Panel, density_scale, legend
 from tracking.figures.drawing.styles import DENSE, branch_styles, branch_width, way_styles
 
 CurvesOf = Callable[[str], Curves | None]
-"""From a record's `training_digest` to its learning curves; None where they are missing."""
+"""Learning curves by a record's `training_digest`; None where they are missing."""
 
 ACCURACY = "Test accuracy (%, log scale of error)"
 REMAINING = "Weights remaining (%, log scale)"

@@ -18,7 +18,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from lth_core.analysis.cells import Cell, Record, spread
+from lth_core.analysis.cells import Cell, spread
+from lth_core.columns import Record
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density
 from lth_core.analysis.verdict import Summary
 from tracking.text import density_text
@@ -31,7 +32,7 @@ LEAST_ERROR = 0.1
 """Points added to the error on accuracy axes, so that 100% is at a finite place."""
 INK, FAINT, GRID = "#333333", "#999999", "#e4e4e4"
 SHADES = ListedColormap(colormaps["viridis"].resampled(256)(range(230))).reversed()
-"""From pale to dark, without the yellow end, which is lost on white."""
+"""Colours from pale to dark, without the yellow end, which is hard to see on white."""
 
 
 def by_level(found: Sequence[Cell]) -> list[tuple[int, Cell]]:

@@ -9,7 +9,8 @@ from math import ceil
 from statistics import fmean
 from typing import Any
 
-from lth_core.analysis.cells import Cell, Record, spread
+from lth_core.analysis.cells import Cell, spread
+from lth_core.columns import Record
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density, rewind_cells, rewind_points
 from lth_core.analysis.verdict import Summary
 from tracking.figures.drawing.lines import draw_values

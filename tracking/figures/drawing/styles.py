@@ -1,6 +1,7 @@
-"""Styles: of branches a colour and a marker; of methods also a dash.
+"""Styles of branches and methods.
 
-Of methods, a family has a hue, a method a shade and a marker, a retraining a dash.
+A branch has a colour and a marker. A family of methods has a hue, a method a shade and a marker, a
+retraining a dash.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ HUES = {
     "after": ("#8c1d04", "#fdae40"),
     "never": ("#4a1486", "#f07ac8"),
 }
-"""By family: the shades of its first and last method."""
+"""Shades of the first and the last method, by family."""
 OTHER_HUE = ("#1b1b1b", "#aaaaaa")
 MARKERS = "os^DvP>X<*phd8"
 DASHES = {
