@@ -55,12 +55,10 @@ def cluster(clusters: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(
-    cluster: Any, env: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Swept:
-    """The study, swept with nothing in its way."""
-    swept = Swept(tmp_path_factory.mktemp("undisturbed"), env, cluster.address)
-    assert swept.sweep() == 0, swept.log()
+def undisturbed(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """The study, swept in one process with no fault."""
+    swept = Swept(tmp_path_factory.mktemp("undisturbed"), env)
+    assert swept.sweep("--serial") == 0, swept.log()
     return swept
 
 

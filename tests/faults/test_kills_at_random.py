@@ -15,8 +15,6 @@ from swept import Swept, kill, wait_for
 from lth_core.store import open_store
 from sweeps.store.integrity import find_faults
 
-pytestmark = pytest.mark.ray  # swept with Ray is what these are compared with
-
 KILLS = 20
 INTERVAL = 0.1
 """Seconds between two checkpoints of a training."""
@@ -68,6 +66,7 @@ def test_driver_killed_at_twenty_random_steps_repeats_no_more_than_a_checkpoint_
     )  # fmt: skip
 
 
+@pytest.mark.ray
 def test_driver_of_a_cluster_killed_at_random_steps_goes_on_from_the_checkpoints(
     cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:

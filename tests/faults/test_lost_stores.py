@@ -6,12 +6,9 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from swept import Swept, wait_for
-
-pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 
 @pytest.fixture
@@ -27,25 +24,25 @@ def share(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_store_that_was_renamed_ends_the_sweep_with_its_reason_and_is_not_made_anew(
-    cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
+    study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:
-    swept = study(cluster.address)
-    driver = swept.start()
+    swept = study()
+    driver = swept.start("--serial")
     with swept.held(2):
         elsewhere = swept.store.rename(swept.folder / "elsewhere")
     assert swept.wait(driver) == 2, swept.log()
     assert "the store is gone, its lth-store.json cannot be found" in swept.log()
     assert not swept.store.exists()
     elsewhere.rename(swept.store)
-    assert swept.sweep() == 0, swept.log()
+    assert swept.sweep("--serial") == 0, swept.log()
     unharmed("store renamed", swept, levels_again=2, steps_again=4 * 150)
 
 
 def test_share_that_is_away_for_a_while_loses_nothing_and_nothing_is_written_below_it(
-    share: Path, cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
+    share: Path, study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:
-    swept = study(cluster.address, store=str(share))
-    driver = swept.start()
+    swept = study(store=str(share))
+    driver = swept.start("--serial")
     behind = swept.folder / "behind"
     behind.mkdir()
     with swept.held(2):
@@ -67,10 +64,10 @@ def _is_stepping(swept: Swept) -> bool:
 
 
 def test_records_that_are_lost_in_mid_sweep_are_told_and_made_again_by_the_next(
-    cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
+    study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:
-    swept = study(cluster.address)
-    driver = swept.start()
+    swept = study()
+    driver = swept.start("--serial")
 
     def finished_trial() -> Path | None:
         counts = {path: path.read_text().count('"training_digest"')
@@ -82,5 +79,5 @@ def test_records_that_are_lost_in_mid_sweep_are_told_and_made_again_by_the_next(
     assert swept.wait(driver) == 1, swept.log()
     assert "has records of 0 of 3 levels, though the trial ended; sweep again" in swept.log()
     assert "1 of 4 trials is incomplete" in swept.log()
-    assert swept.sweep() == 0, swept.log()
+    assert swept.sweep("--serial") == 0, swept.log()
     unharmed("records lost", swept, levels_again=0, steps_again=0)

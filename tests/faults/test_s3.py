@@ -97,7 +97,7 @@ def test_server_that_falls_silent_ends_the_sweep_and_the_same_command_loses_noth
 ) -> None:  # fmt: skip
     with Proxy(s3_server.address) as proxy:
         swept = behind(proxy, s3_server, tmp_path / "study", env, **TWO)
-        driver = swept.start(lth=[sys.executable, "-c", HURRIED])
+        driver = swept.start("--serial", lth=[sys.executable, "-c", HURRIED])
         wait_for(lambda: len(swept.steps()) > STEPS, swept.log)
         proxy.answers.clear()
         assert swept.wait(driver) == 2, swept.log()
@@ -106,7 +106,7 @@ def test_server_that_falls_silent_ends_the_sweep_and_the_same_command_loses_noth
         assert "Traceback" not in swept.log()
         trained = len(swept.steps())
         proxy.answers.set()
-        assert swept.sweep() == 0, swept.log()
+        assert swept.sweep("--serial") == 0, swept.log()
     assert len(swept.steps()) - trained == STEPS, "what was finished before is not trained again"
     assert [timeless(row) for row in swept.report()] == undisturbed_rows(study, TWO)
 

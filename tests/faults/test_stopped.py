@@ -7,14 +7,11 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import pytest
 from in_process import start
 from swept import STEPS, Swept, books, wait_for
 
 from lth_core.store import open_store
 from sweeps.store.integrity import find_faults
-
-pytestmark = pytest.mark.ray  # swept with Ray is what this is compared with
 
 LEASE = 5.0
 """Seconds: a claim is renewed six times in it, so no busy machine lets one run out."""
