@@ -87,3 +87,14 @@ def test_every_link_and_module_that_a_page_names_exists(page: str) -> None:
         n for n in QUOTED.findall(text) if n.startswith(PACKAGES) and n.endswith((".py", "/"))
     ]
     assert [name for name in modules if not (ROOT / name).exists()] == []
+
+
+def test_every_row_that_contributing_quotes_is_in_its_file() -> None:
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("| to add |")[2]
+    quoted = re.findall(r"\| `([^`]+)`[^|`]* in [^|`]*`([^`]+\.py)`", table)
+    assert len(quoted) >= 7
+    missing = [
+        (row, path) for row, path in quoted
+        if f"\n{row}" not in (ROOT / path).read_text().replace("\n    ", "\n")
+    ]  # fmt: skip
+    assert missing == []
