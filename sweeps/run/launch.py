@@ -26,6 +26,7 @@ from sweeps.report.completeness import missing_work
 from sweeps.run.backend import Backend, check_backend, open_backend
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem, WorkQueue
+from sweeps.run.search import best, finished, open_study
 from sweeps.run.store_health import StoreHealth, probe
 from sweeps.run.trial import SweepContext, make_trainer, run_trial
 from sweeps.run.worker import config_trials, trial_config
@@ -151,8 +152,6 @@ def _search(
     study: Study, backend: Backend, store: Store, console: Console, outcome: SweepOutcome
 ) -> list[Trial]:
     """Run the samples that the study lacks; the trials of all that have a value."""
-    from sweeps.run.search import best, finished, open_study
-
     trials, done = study.search.trials, finished(open_study(study))
     levels = sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
     if left := max(0, trials - done):
