@@ -4,12 +4,18 @@ for level in find_tickets(TicketSpec()):
     print(level)
 """
 
-from lth_core.errors import LthError
-from lth_core.lottery import find_tickets
-from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
-from lth_core.store import open_store
-from lth_core.ticket import Ticket, load_ticket
-from lth_core.train import Trainer
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lth_core.errors import LthError
+    from lth_core.lottery import find_tickets
+    from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
+    from lth_core.store import open_store
+    from lth_core.ticket import Ticket, load_ticket
+    from lth_core.train import Trainer
 
 __all__ = [
     "DataSpec",
@@ -24,3 +30,29 @@ __all__ = [
     "load_ticket",
     "open_store",
 ]
+
+_MODULES = {
+    "DataSpec": "spec",
+    "LthError": "errors",
+    "ModelSpec": "spec",
+    "PruneSpec": "spec",
+    "Ticket": "ticket",
+    "TicketSpec": "spec",
+    "TrainSpec": "spec",
+    "Trainer": "train",
+    "find_tickets": "lottery",
+    "load_ticket": "ticket",
+    "open_store": "store",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: torch takes seconds to import (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

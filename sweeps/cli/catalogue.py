@@ -11,21 +11,30 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from lth_core.columns import record_schema
 from lth_core.errors import SpecError
 from sweeps.cli.console import out, write_text
+from sweeps.cli.lazy import lazy_imports
+from sweeps.studies.catalogue import KINDS
+from sweeps.studies.names import presets
+
+with lazy_imports():
+    from sweeps.studies import schema as schemas
 
 catalogue_app = typer.Typer()
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
 
 
 @catalogue_app.command()
 def studies() -> None:
     """List the preset studies."""
-    from sweeps.studies.find import presets
-
-    table = Table("study", "what it asks", box=None)
+    table = Table("study", "question", box=None)
     for path in sorted(presets().values()):
-        said = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
-        table.add_row(path.stem, " ".join(line.lstrip("# ") for line in said))
+        comments = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+        table.add_row(path.stem, " ".join(line.lstrip("# ") for line in comments))
     out.print(table)
 
 
@@ -34,23 +43,19 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            help="datasets, models, when, scores, scopes, structures, grow, schedules, branches "
-            "or fields; all if none."
+            metavar="[KIND]", help=f"{', '.join(KINDS)}; all if none.",
+            autocompletion=_complete_kind,
         ),
     ] = None,
-) -> None:
-    """List what a study file can name."""
-    from sweeps.studies.catalogue import catalogue
-
-    kinds = catalogue()
-    if kind is not None and kind not in kinds:
-        raise SpecError("kind", "is not known", kind, kinds)
-    for name, entries in kinds.items():
-        if kind in (None, name):
-            table = Table(name, "", box=None)
-            for entry, about in entries.items():
-                table.add_row(entry, about)
-            out.print(table)
+) -> None:  # fmt: skip
+    """List the models, scores, fields, ... that a study can name."""
+    if kind is not None and kind not in KINDS:
+        raise SpecError("kind", "is not known", kind, KINDS)
+    for name in KINDS if kind is None else [kind]:
+        table = Table(name, "", box=None)
+        for entry, about in KINDS[name]().items():
+            table.add_row(entry, about)
+        out.print(table)
 
 
 @catalogue_app.command()
@@ -58,11 +63,12 @@ def schema(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The file to write.")
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Of a line of `lth report --json` instead.")
+    ] = False,
 ) -> None:
-    """Write the JSON Schema of study files, so that editors complete and check them."""
-    from sweeps.studies.schema import study_schema
-
-    text = json.dumps(study_schema(), indent=2)
+    """Write the JSON Schema of study files, for editors."""
+    text = json.dumps(record_schema() if report else schemas.study_schema(), indent=2)
     if output is None:
         sys.stdout.write(text + "\n")
     else:

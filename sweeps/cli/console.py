@@ -1,9 +1,8 @@
-"""What the commands print with."""
+"""Printing, and the arguments that commands share."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,22 +15,36 @@ from rich.segment import Segment
 from rich.text import Text
 
 from lth_core.errors import SpecError
+from lth_core.store.folder import write_whole
+from sweeps.studies.names import study_names
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, one object a line.")]
-StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="A study file, or a name.")]
+
+def complete_study(incomplete: str) -> list[str]:
+    """Names of studies that begin so, for the shell; it completes files by itself."""
+    return [name for name in study_names() if name.startswith(incomplete)]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+StudyArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY", help="A study file, or a study's name.", autocompletion=complete_study
+    ),
+]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[FIELD=VALUE]...", help="Changes to the study.")
+    list[str] | None,
+    typer.Argument(metavar="[FIELD=VALUE]...", help="Changes to the study."),
 ]
 
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, changes of the writing's direction, and half characters."""
+"""Control characters, changes of the writing direction, and unpaired surrogates."""
 
 
 class PlainConsole(Console):
     """A console that prints text as it is: no markup, no emoji, no highlighting, no wrapped lines.
 
-    Names, values and messages are a user's, or come from elsewhere. Styles are for `Text` alone. A
-    character that would command the terminal is printed as its escape.
+    Names, values and messages come from users and other programs. Only `Text` has styles. A
+    character that controls the terminal is printed as its escape.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -52,21 +65,21 @@ out = PlainConsole()
 
 
 def printable(text: str) -> str:
-    r"""A text of one line, with escapes for what no terminal should be sent.
+    r"""A line of text with escapes in place of characters that control a terminal.
 
     >>> print(printable("a\tb [b] \x1b[31m"))
     a\tb [b] \x1b[31m
     """
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
-def print_failure(console: Console, why: str) -> None:
-    """Say what has failed."""
-    console.print(Text.assemble(("failed", "red"), f" {why}"))
+def print_failure(console: Console, reason: str) -> None:
+    """Print a failure and its reason."""
+    console.print(Text.assemble(("failed", "red"), f" {reason}"))
 
 
 def print_json(rows: Iterable[Any]) -> None:
-    """One object a line."""
+    """Print one JSON object a line."""
     for row in rows:
         sys.stdout.write(json.dumps(row, allow_nan=False) + "\n")
 
@@ -77,10 +90,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         SpecError: it cannot be written.
     """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        scratch.write_text(text)
-        scratch.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise SpecError("--output", f"cannot be written ({error.strerror})", str(path)) from None

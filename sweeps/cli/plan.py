@@ -1,20 +1,23 @@
-"""`lth plan`: what a study will train, its trials, and how long it will take."""
+"""`lth plan`: the trials, trainings, steps and time of a study."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from lth_core.errors import SpecError
 from sweeps.cli.console import AsJson, Overrides, StudyArgument, out, print_json, printable
+from sweeps.cli.lazy import lazy_imports
 
-if TYPE_CHECKING:
-    from sweeps.plan.plan import Plan
+with lazy_imports():
+    from sweeps.plan import estimate as estimates
+    from sweeps.plan import plan as plans
+    from sweeps.studies import find, reader
 
 plan_app = typer.Typer()
 
@@ -30,60 +33,52 @@ def plan(
                      "axis; may be given several times."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="With --list: print so many trials at most.")
+        int | None, typer.Option(min=1, help="With --list: the number of trials to print.")
     ] = None,
     at_once: Annotated[
-        int | None, typer.Option(min=1, help="Trials side by side, for the time; by default as "
-                                 "many as this machine has room for."),
+        int | None, typer.Option(min=1, help="The number of concurrent trials that the time is "
+                                 "estimated for; by default, what this machine has room for."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Say what a study will train, what sharing saves and how long it will take."""
-    from sweeps.plan.estimate import estimate
-    from sweeps.plan.plan import make_plan, summary
-    from sweeps.studies.find import find_study
-
+    """Show a study's trials, trainings, steps and estimated time."""
     if limit is not None and not listed:
-        raise SpecError("--limit", "goes with --list, and only so", limit)
-    planned = filtered(make_plan(find_study(study, overrides or [])), where or [])
+        raise SpecError("--limit", "must be given with --list", limit)
+    planned = filtered(plans.make_plan(find.find_study(study, overrides or [])), where or [])
     if listed and as_json:
         print_json(islice(planned.rows(), limit))
     elif as_json:
         sharing = {name: {"made": m, "used": u} for name, (m, u) in planned.sharing().items()}
-        time = estimate(planned, at_once).to_json()
-        print_json([{**summary(planned), "sharing": sharing, "time": time}])
+        time = estimates.estimate(planned, at_once).to_json()
+        print_json([{**plans.summary(planned), "sharing": sharing, "time": time}])
     else:
         if listed:
             print_rows(planned, limit)
         out.print(plan_text(planned, at_once))
 
 
-def filtered(plan: Plan, where: Sequence[str]) -> Plan:
-    """The part of a plan that ``field=value,...`` conditions name, each in turn.
+def filtered(plan: plans.Plan, where: Sequence[str]) -> plans.Plan:
+    """The trials of a plan that meet all ``field=value,...`` conditions.
 
     Raises:
-        SpecError: a condition cannot be read, or names what the plan has not.
+        SpecError: a condition cannot be read, or no trial meets it.
     """
-    from sweeps.studies.reader import read_values
-
     for condition in where:
         field, equals, text = condition.partition("=")
         if not equals or not field or not text.strip():
             raise SpecError("--where", "must read field=value", condition)
-        plan = plan.where(field, read_values("--where", text))
+        plan = plan.where(field, reader.read_values("--where", text))
     return plan
 
 
-def print_rows(plan: Plan, limit: int | None) -> None:
-    """The trials as a table, a line each, and how many more there are."""
-    from sweeps.plan.plan import shown
-
+def print_rows(plan: plans.Plan, limit: int | None) -> None:
+    """Print a table of the trials, a line each, and the number of those beyond the limit."""
     titles = list(next(plan.rows()))
 
     def lines() -> Iterator[list[str]]:
         yield titles
         for row in islice(plan.rows(), limit):
-            yield [printable(shown(value)) for value in row.values()]
+            yield [printable(plans.shown(value)) for value in row.values()]
 
     # One walk for the widths, one to print: a hundred thousand lines need not be kept.
     widths = [0] * len(titles)
@@ -96,12 +91,9 @@ def print_rows(plan: Plan, limit: int | None) -> None:
         sys.stdout.write(f"... {len(plan.trials) - limit:,} more\n")
 
 
-def plan_text(plan: Plan, at_once: int | None = None) -> Text:
-    """The plan in a sentence, what of it is made once for several, and its time."""
-    from sweeps.plan.estimate import estimate
-    from sweeps.plan.plan import summary
-
-    cost = summary(plan)
+def plan_text(plan: plans.Plan, at_once: int | None = None) -> Text:
+    """The plan's counts, what trials share, and the estimated time."""
+    cost = plans.summary(plan)
     saved = 1 - cost["steps_unique"] / max(1, cost["steps_naive"])
     cost_text = (
         f": {cost['trials']} trials, {cost['trainings_unique']} "
@@ -111,5 +103,5 @@ def plan_text(plan: Plan, at_once: int | None = None) -> Text:
     shared = [f"{name} {made} for {used}" for name, (made, used) in plan.sharing().items()
               if made < used]  # fmt: skip
     lines = [f"shared: {', '.join(shared)}"] if shared else []
-    rest = "\n".join([cost_text, *lines, estimate(plan, at_once).sentence()])
+    rest = "\n".join([cost_text, *lines, estimates.estimate(plan, at_once).sentence()])
     return Text.assemble((plan.study.name, "bold"), rest)

@@ -1,44 +1,49 @@
-"""`lth store ...`: what takes the space, what is broken, what can go."""
+"""`lth store ...`: disk usage, integrity and garbage collection of a result store."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from lth_core.errors import SpecError
-from lth_core.store import S3, Store, existing_store, store_clock
-from sweeps.cli.console import AsJson, out, print_json
+from sweeps.cli.console import AsJson, complete_study, out, print_json
+from sweeps.cli.lazy import lazy_imports
 
-if TYPE_CHECKING:
-    from sweeps.store.integrity import Fault
+with lazy_imports():
+    from lth_core.store import store as stores
+    from sweeps.store import garbage, integrity, references
+    from sweeps.store import usage as usages
+    from sweeps.studies import find
 
-store_app = typer.Typer(no_args_is_help=True, help="The result store: its size, its soundness.")
+store_app = typer.Typer(no_args_is_help=True, help="Show, check and clean up result stores.")
 
 Where = Annotated[
-    str, typer.Argument(metavar="[STORE]", help="A folder, s3://BUCKET/PREFIX, or a study's.")
-]
+    str,
+    typer.Argument(
+        metavar="[STORE]", help="A folder, s3://BUCKET/PREFIX, or a study: its store.",
+        autocompletion=complete_study,
+    ),
+]  # fmt: skip
 HERE = "./lth-store"
 
 MOST_FOREIGN = 100
-"""Files that are not the store's which `lth store verify` names."""
+"""The number of foreign files that `lth store verify` names."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @store_app.command("du")
 def store_du(where: Where = HERE, as_json: AsJson = False) -> None:
-    """Say what takes the space: by kind of entry, by study, by content; the biggest first."""
-    from sweeps.store.references import find_needs
-    from sweeps.store.usage import usage
-
-    store = the_store(where)
-    needs = find_needs(store)
-    rows = usage(store, needs)
+    """Show disk usage by kind, study and content, the largest first."""
+    store = find_store(where)
+    needs = references.find_needs(store)
+    rows = usages.usage(store, needs)
     if as_json:
         print_json(row.to_json() for row in rows)
         return
@@ -49,8 +54,8 @@ def store_du(where: Where = HERE, as_json: AsJson = False) -> None:
                 shared = [human(row.shared_bytes)] if by == "study" else []
                 table.add_row(row.name, str(row.entries), human(row.bytes), *shared)
         out.print(table)
-    for why in needs.unread.values():
-        out.print(f"not counted, for it cannot be read: {why}", soft_wrap=True, markup=False)
+    for reason in needs.unread.values():
+        out.print(f"not counted, as it cannot be read: {reason}")
 
 
 @store_app.command("verify")
@@ -61,32 +66,29 @@ def store_verify(
         bool, typer.Option("--remove", help="Delete faulty entries; the next sweep remakes them.")
     ] = False,
     older: Annotated[
-        str, typer.Option(help="How long ago what is removed must have been written: 30m, 1d.")
+        str, typer.Option(help="With --remove: the least age of what is deleted, as 30m or 1d.")
     ] = "1h",
 ) -> None:
-    """Read every entry and blob of the store; a line for each fault, and 1 where there is any.
+    """Check every entry and blob.
 
-    An entry that a sweep is writing meanwhile may look cut off; --remove leaves it alone."""
-    from dataclasses import asdict
-
-    from sweeps.store.integrity import find_faults
-
-    store, since = the_store(where), _seconds(older)
-    limit, found, left = store_clock(store) - since if remove else 0.0, 0, 0
-    for fault in find_faults(store):
+    Prints a line for each fault, and exits with 1 where there is one.
+    An entry that a sweep is writing meanwhile may look truncated; --remove leaves it.
+    """
+    store, since = find_store(where), _seconds(older)
+    limit, found, left = stores.store_clock(store) - since if remove else 0.0, 0, 0
+    for fault in integrity.find_faults(store):
         removed = remove and _removed(store, fault, limit)
         found, left = found + 1, left + (remove and not removed)
         if as_json:
             print_json([{**asdict(fault), "removed": removed}])
         else:
             done = (", removed" if removed else f", left: younger than {older}") if remove else ""
-            out.print(fault.fault + done, soft_wrap=True, markup=False)
+            out.print(fault.fault + done)
     if not as_json:
         faulty = "1 entry is faulty." if found == 1 else f"{found} entries are faulty."
-        out.print(faulty if found else "Sound.", markup=False)
+        out.print(faulty if found else "No entry is faulty.")
         if left:
-            said = f"{left} left, where a sweep may be writing; --older 0s removes that too."
-            out.print(said, markup=False)
+            out.print(f"{left} left, where a sweep may be writing; --older 0s removes that too.")
         _print_foreign(store)
     if found:
         raise typer.Exit(1)
@@ -96,25 +98,23 @@ def store_verify(
 def store_gc(
     where: Where = HERE,
     older: Annotated[
-        str, typer.Option(help="How long ago it must have been written: 30m, 12h, 1d.")
+        str, typer.Option(help="The least age of what is deleted, as 30m, 12h or 1d.")
     ] = "1d",
     forget: Annotated[
-        str | None, typer.Option(metavar="STUDY", help="First give up a study and its trials.")
+        str | None, typer.Option(metavar="STUDY", help="First delete this study and its trials.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would go; write nothing.")
+        bool, typer.Option("--dry-run", help="Only list what would be deleted.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what no study of the store needs any more, and what was left half written."""
-    from sweeps.store.garbage import collect
-
-    gone = collect(the_store(where), _seconds(older), forget, dry_run=dry_run)
+    """Delete what no study needs, and files of interrupted writes."""
+    deleted = garbage.collect(find_store(where), _seconds(older), forget, dry_run=dry_run)
     kinds: dict[str, dict[str, Any]] = defaultdict(lambda: {"entries": 0, "files": 0, "bytes": 0})
-    for garbage in gone:
-        kinds[garbage.key[0]]["entries"] += garbage.whole
-        kinds[garbage.key[0]]["files"] += len(garbage.files)
-        kinds[garbage.key[0]]["bytes"] += sum(found.size for found in garbage.files)
+    for each in deleted:
+        kinds[each.key[0]]["entries"] += each.whole
+        kinds[each.key[0]]["files"] += len(each.files)
+        kinds[each.key[0]]["bytes"] += sum(file.size for file in each.files)
     rows = sorted(kinds.items(), key=lambda item: -item[1]["bytes"])
     if as_json:
         print_json({"kind": kind, **row, "removed": not dry_run} for kind, row in rows)
@@ -122,24 +122,24 @@ def store_gc(
     if not rows:
         out.print("Nothing to delete.")
         return
-    table = Table("would go" if dry_run else "gone", "entries", "files", "size", box=None)
+    table = Table("to delete" if dry_run else "deleted", "entries", "files", "size", box=None)
     for kind, row in rows:
         table.add_row(kind, str(row["entries"]), str(row["files"]), human(row["bytes"]))
     out.print(table)
 
 
-def _print_foreign(store: Store) -> None:
-    """Name what the store has not written; it is no fault, unless it is in an entry's way."""
+def _print_foreign(store: stores.Store) -> None:
+    """Print the files that the store has not written; they are no faults unless they block an
+    entry."""
     foreign = list(store.foreign_files())
     for found in foreign[:MOST_FOREIGN]:
-        about = f"{found.path}: {found.what} that is not the store's, left alone"
-        out.print(about, soft_wrap=True, markup=False)
+        out.print(f"{found.path}: {found.what} that is not the store's, left alone")
     if (more := len(foreign) - MOST_FOREIGN) > 0:
-        out.print(f"... and {more:,} more that are not the store's", markup=False)
+        out.print(f"... and {more:,} more that are not the store's")
 
 
-def _removed(store: Store, fault: Fault, limit: float) -> bool:
-    """Delete a faulty entry, unless any of it was written since."""
+def _removed(store: stores.Store, fault: integrity.Fault, limit: float) -> bool:
+    """Delete a faulty entry, unless any of its files was written after the limit."""
     written = store.own_files(f"{fault.kind}/{fault.digest}")
     if any(found.modified > limit for found in written):
         return False
@@ -147,28 +147,26 @@ def _removed(store: Store, fault: Fault, limit: float) -> bool:
     return True
 
 
-def the_store(where: str) -> Store:
-    """The store at a place, or of a study; nothing is made.
+def find_store(where: str) -> stores.Store:
+    """The store at a place, or of a study; makes none.
 
     Raises:
         SpecError: there is none.
     """
-    from sweeps.studies.find import find_study
-
-    known = [HERE, S3, "STUDY"]
+    known = [HERE, stores.S3, "STUDY"]
     place = where
     if "://" not in where and not Path(where).expanduser().is_dir():
         try:
-            place = find_study(where, swept=True).store
+            place = find.find_study(where, swept=True).store
         except SpecError as error:
             if error.field != "STUDY":
                 raise
             raise SpecError("STORE", "is neither a store nor a study", where, known) from None
-    return existing_store(place, "STORE")
+    return stores.existing_store(place, "STORE")
 
 
 def human(size: int) -> str:
-    """Bytes as a person reads them.
+    """A size in bytes, with three digits and a decimal unit.
 
     >>> human(999), human(1500), human(999_700)
     ('999 B', '1.5 kB', '1 MB')
@@ -181,8 +179,8 @@ def human(size: int) -> str:
     return f"{scaled:.3g} TB"
 
 
-def _seconds(said: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", said)
-    if not found:
-        raise SpecError("--older", "must be a number of s, m, h or d", said, ["30m", "12h", "1d"])
-    return float(found[1]) * UNITS[found[2]]
+def _seconds(age: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", age)
+    if not match:
+        raise SpecError("--older", "must be a number of s, m, h or d", age, ["30m", "12h", "1d"])
+    return float(match[1]) * UNITS[match[2]]

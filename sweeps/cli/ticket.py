@@ -9,8 +9,15 @@ import typer
 from rich.table import Table
 
 from sweeps.cli.console import AsJson, out, print_json
+from sweeps.cli.lazy import lazy_imports
 
-ticket_app = typer.Typer(no_args_is_help=True, help="Tickets in the store, and ticket files.")
+with lazy_imports():
+    from sweeps.store import tickets
+
+ticket_app = typer.Typer(no_args_is_help=True, help="List, export and show tickets.")
+
+
+StoreOption = Annotated[str, typer.Option(help="The result store.")]
 
 
 @ticket_app.command("export")
@@ -19,32 +26,28 @@ def ticket_export(
         str, typer.Argument(help="A ticket_digest of `lth report --json`, or its start.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
-    store: Annotated[str, typer.Option(help="The result store.")] = "./lth-store",
+    store: StoreOption = "./lth-store",
 ) -> None:
-    """Write a ticket as one safetensors file that `lth_core.load_ticket` reads."""
-    from sweeps.store.tickets import export
-
-    ticket = export(store, digest, output)
+    """Write a ticket to one safetensors file, which `lth_core.load_ticket` reads."""
+    ticket = tickets.export(store, digest, output)
     out.print(f"{output}: level {ticket.level} {ticket.branch}, density {ticket.density:.4f}",
               soft_wrap=True, markup=False)  # fmt: skip
 
 
 @ticket_app.command("ls")
 def ticket_ls(
-    store: Annotated[str, typer.Option(help="The result store.")] = "./lth-store",
+    store: StoreOption = "./lth-store",
     as_json: AsJson = False,
 ) -> None:
     """List the tickets in the store."""
-    from sweeps.store.tickets import listing
-
-    found = listing(store)
+    rows = tickets.listing(store)
     if as_json:
-        print_json(found)
+        print_json(rows)
         return
     table = Table(
         "ticket", "study", "trial", "seed", "branch", "level", "density", "test", box=None
     )
-    for row in found:
+    for row in rows:
         table.add_row(
             row["ticket_digest"][:12], row["study"], row["trial"], str(row["seed"]), row["branch"],
             str(row["level"]), f"{row['density']:.4f}", f"{row['final_test_accuracy']:.4f}",
@@ -54,8 +57,6 @@ def ticket_ls(
 
 @ticket_app.command("show")
 def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")]) -> None:
-    """Check a ticket file whole, and say what it holds."""
-    from sweeps.store.tickets import about
-
-    for name, value in about(file).items():
+    """Check a ticket file and show its contents."""
+    for name, value in tickets.about(file).items():
         out.print(f"{name:14} {value}", soft_wrap=True, markup=False)

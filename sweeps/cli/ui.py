@@ -6,33 +6,39 @@ from typing import Annotated
 
 import typer
 
+from sweeps.cli.console import complete_study
+from sweeps.cli.lazy import lazy_imports
+
+with lazy_imports():
+    from sweeps.studies import find, schema
+    from tracking.publish import server
+
 ui_app = typer.Typer()
 
 
 @ui_app.command()
 def ui(
     study: Annotated[
-        str | None, typer.Argument(help="The study whose tracking store to show.")
+        str | None,
+        typer.Argument(
+            help="The study whose tracking store to show.", autocompletion=complete_study
+        ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; another one than this lets others in.")
+        str, typer.Option(help="Address to listen on; any other lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
     auth: Annotated[
         bool | None,
         typer.Option(
-            "--auth/--no-auth", help="Ask for a password; must be said where others are let in."
+            "--auth/--no-auth", help="Ask for a password; required where other machines are let in."
         ),
     ] = None,
 ) -> None:
-    """Open MLflow's UI, on this machine only unless told otherwise.
+    """Open MLflow's UI, by default for this machine only.
 
     With --auth the first start takes the password of `admin` from MLFLOW_AUTH_ADMIN_PASSWORD, or
     from the file mlflow-auth/password beside the database.
     """
-    from sweeps.studies.find import find_study
-    from sweeps.studies.schema import Tracking
-    from tracking.publish.server import serve_ui
-
-    tracking = find_study(study, [], swept=True).tracking if study else Tracking()
-    serve_ui(tracking.uri, host, port, auth)
+    tracking = find.find_study(study, [], swept=True).tracking if study else schema.Tracking()
+    server.serve_ui(tracking.uri, host, port, auth)

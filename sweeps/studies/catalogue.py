@@ -1,58 +1,122 @@
-"""What a study file can name, with a sentence on each: for `lth list`."""
+"""Everything that a study file can name, with a sentence on each, for `lth list`.
+
+The tables of `lth_core` are read from its source: importing them would import torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from lth_core.data import SOURCES
-from lth_core.jobs.branches import BRANCHES
-from lth_core.jobs.methods import WHEN
-from lth_core.models import MODELS
-from lth_core.prune import SCHEDULES, SCOPES, SCORES, STRUCTURES
-from lth_core.train.masking.registry import GROW, LEARN
-from sweeps.studies.reader import spec_fields
-from sweeps.studies.schema import study_schema
+import lth_core
+from lth_core.columns import described
 
-
-def catalogue() -> dict[str, dict[str, str]]:
-    """Kind -> name -> what it is."""
-    return {
-        "datasets": {
-            **_first_paragraphs({n: s for n, s in SOURCES.items() if n != "folder"}),
-            "folder:PATH": "images in PATH/train/CLASS/* and PATH/test/CLASS/*",
-            "package.module:factory": "your own: a function from DataSpec to lth_core.data.Dataset",
-        },
-        "models": {
-            **{name: about for name, (_, about) in MODELS.items()},
-            "package.module:factory": "your own: a function of (ModelSpec, shape, classes)",
-        },
-        "when": _first_paragraphs(WHEN),
-        "scores": {
-            **_first_paragraphs({**SCORES, **LEARN}),
-            "package.module:function": "your own: a function from lth_core.prune.Candidate to "
-            "a tensor of scores by parameter name",
-        },
-        "scopes": SCOPES,
-        "structures": STRUCTURES,
-        "grow": _first_paragraphs(GROW),
-        "schedules": _first_paragraphs(SCHEDULES),
-        "branches": _first_paragraphs(BRANCHES),
-        "fields": {field: _about_field(field) for field in spec_fields()},
-    }
+OWN_SCORE = "your own: a function from lth_core.prune.Candidate to a tensor of scores by parameter "
+OWN_DATA = "your own: a function from DataSpec to lth_core.data.Dataset"
+OWN_MODEL = "your own: a function of (ModelSpec, shape, classes)"
 
 
-def _first_paragraphs(named: Mapping[str, object]) -> dict[str, str]:
-    said = {name: (made.__doc__ or "").strip().partition("\n\n")[0] for name, made in named.items()}
-    return {name: " ".join(about.split()) for name, about in said.items()}
+def _datasets() -> dict[str, str]:
+    shipped = table("lth_core.data", "SOURCES")
+    del shipped["folder"]
+    folder = "images in PATH/train/CLASS/* and PATH/test/CLASS/*"
+    return {**shipped, "folder:PATH": folder, "package.module:factory": OWN_DATA}
 
 
-def _about_field(field: str) -> str:
+def _models() -> dict[str, str]:
+    return {**table("lth_core.models", "MODELS"), "package.module:factory": OWN_MODEL}
+
+
+def _scores() -> dict[str, str]:
+    learned = table("lth_core.train.masking.registry", "LEARN")
+    shipped = table("lth_core.prune.scores", "SCORES")
+    return {**shipped, **learned, "package.module:function": f"{OWN_SCORE}name"}
+
+
+def _fields() -> dict[str, str]:
+    from sweeps.studies.reader import spec_fields  # pydantic; no other kind needs it
+    from sweeps.studies.schema import study_schema
+
     definitions = study_schema()["$defs"]
-    places = [definitions["TicketSpec"]]
+    return {field: _about_field(field, definitions) for field in spec_fields()}
+
+
+KINDS: dict[str, Callable[[], dict[str, str]]] = {
+    "datasets": _datasets,
+    "models": _models,
+    "when": lambda: table("lth_core.jobs.methods", "WHEN"),
+    "scores": _scores,
+    "scopes": lambda: table("lth_core.prune.scope", "SCOPES"),
+    "structures": lambda: table("lth_core.prune.structure", "STRUCTURES"),
+    "grow": lambda: table("lth_core.train.masking.registry", "GROW"),
+    "schedules": lambda: table("lth_core.prune.schedules", "SCHEDULES"),
+    "branches": lambda: table("lth_core.jobs.branches", "BRANCHES"),
+    "fields": _fields,
+    "columns": lambda: dict(described()),
+}
+"""Kind -> the function that lists it: name -> description."""
+
+
+def table(module: str, name: str) -> dict[str, str]:
+    """Keys of a dict display in a module's source, with descriptions.
+
+    A value's description is the first string in it, or the first paragraph of the docstring of
+    the function or class that it names.
+    """
+    display = _definition(module, name)
+    assert isinstance(display, ast.Dict), f"{module}.{name} must be written as a dict display"
+    rows = zip(display.keys, display.values, strict=True)
+    return {ast.literal_eval(key): _about(module, value) for key, value in rows if key}
+
+
+def _about(module: str, value: ast.AST) -> str:
+    for node in ast.walk(value):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return node.value
+    named = _definition(module, ast.unparse(value))
+    assert isinstance(named, ast.FunctionDef | ast.ClassDef)
+    return " ".join((ast.get_docstring(named) or "").partition("\n\n")[0].split())
+
+
+def _definition(module: str, name: str) -> ast.AST:
+    """The function, class or assigned value of a name, through the imports of its module."""
+    first, _, attribute = name.partition(".")
+    for node in _tree(module).body:
+        match node:
+            case ast.FunctionDef() | ast.ClassDef() if node.name == name:
+                return node
+            case ast.Assign(targets=[ast.Name(id=target)], value=value) if target == name:
+                return value
+            case ast.AnnAssign(target=ast.Name(id=target), value=ast.AST() as value) if (
+                target == name
+            ):
+                return value
+            case ast.ImportFrom(module=str(source), names=names):
+                for alias in names:
+                    if (alias.asname or alias.name) == first and attribute:
+                        return _definition(f"{source}.{alias.name}", attribute)
+                    if (alias.asname or alias.name) == first:
+                        return _definition(source, alias.name)
+    raise LookupError(f"{module} does not define {name}")
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    place = Path(lth_core.__file__).parents[1].joinpath(*module.split("."))
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    return ast.parse(file.read_text())
+
+
+def _about_field(field: str, definitions: dict[str, Any]) -> str:
+    """A field's description; one that several specs have, as `prune`'s, has that of the first."""
+    specs = [definitions["TicketSpec"]["properties"]]
     *parents, last = field.split(".")
     for parent in parents:
-        inner = places[0]["properties"][parent]
-        names = [each["$ref"].rpartition("/")[2] for each in inner.get("anyOf", [inner])]
-        places = [definitions[name] for name in names]
-    found = [place["properties"][last] for place in places if last in place["properties"]]
-    return " ".join(str(found[0].get("description", "")).split())
+        named = [kind for spec in specs for kind in (spec[parent], *spec[parent].get("anyOf", ()))]
+        references = [kind["$ref"].rpartition("/")[2] for kind in named if "$ref" in kind]
+        specs = [definitions[name]["properties"] for name in references]
+    description = next(spec[last].get("description", "") for spec in specs if last in spec)
+    return " ".join(str(description).split())

@@ -1,8 +1,8 @@
-"""Studies by name: the presets beside this file, and those that were swept from this folder."""
+"""Studies by file or name."""
 
 from __future__ import annotations
 
-import os
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import yaml
 from lth_core.errors import SpecError
 from lth_core.store import make_folder
 from lth_core.store.folder import FolderFiles
+from sweeps.studies.names import FILE, presets, remembered
 from sweeps.studies.reader import read_study
 from sweeps.studies.schema import Study
 
@@ -37,27 +38,16 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
     return read_study(last) if swept and last and not overrides else study
 
 
-def presets() -> dict[str, Path]:
-    """Preset study files by name."""
-    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
-
-
 def presets_with_reference() -> list[str]:
     """Names of the presets that ship with published figures."""
     return [name for name, path in presets().items() if read_study(path).reference]
 
 
 def remember(study: Study) -> None:
-    """Keep the study in its folder as it is swept, overrides and all, for the commands to come.
+    """Write the study, with its overrides, to its folder, where later commands find it.
 
     Raises:
         StoreError: the folder cannot be written to.
     """
-    said = yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False)
-    FolderFiles(make_folder(study.folder())).write("study.yaml", said.encode())
-
-
-def remembered(name: str) -> Path | None:
-    """The file of a study as it was last swept from this folder, if it was."""
-    path = Path("lth-studies").absolute() / name / "study.yaml"
-    return path if os.path.isfile(path) else None
+    text = yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+    FolderFiles(make_folder(study.folder())).write(FILE, text.encode())

@@ -26,7 +26,7 @@ def test_stopped_sweep_keeps_what_it_trains_and_the_same_command_goes_on_from_th
                 kill(driver.pid, number)
         assert swept.wait(driver) == code, swept.log()
         log = swept.log()
-        assert log.splitlines()[-1] == "stopped; `lth sweep hit.yaml` goes on", log
+        assert log.splitlines()[-1] == "stopped; `lth sweep hit.yaml` resumes it", log
         for noise in ("Traceback", "ERROR", "SIGTERM", "raylet", "failed", "report:"):
             assert noise not in log
         told = swept.status()

@@ -20,8 +20,9 @@ from lth_core.jobs.branches import BRANCHES
 from lth_core.store import open_store
 from sweeps.run.launch import SweepOutcome
 from sweeps.run.signals import InterruptedSweepError
-from sweeps.studies.catalogue import catalogue
-from sweeps.studies.find import find_study, presets, remember
+from sweeps.studies.catalogue import KINDS
+from sweeps.studies.find import find_study, remember
+from sweeps.studies.names import presets
 from sweeps.studies.reader import parse_study, read_study, spec_fields
 from sweeps.studies.schema import Study
 
@@ -235,11 +236,11 @@ def test_list_names_what_a_study_file_can_name(lth: Lth) -> None:
 
 
 def test_everything_listed_is_explained() -> None:
-    for kind, entries in catalogue().items():
-        assert [name for name, about in entries.items() if not about] == [], kind
-    assert tuple(catalogue()["fields"]) == spec_fields()
-    # The end of what it says, on its second line.
-    assert catalogue()["branches"]["reinit"].endswith("(Frankle & Carbin 2019, section 2).")
+    for kind, entries in KINDS.items():
+        assert [name for name, about in entries().items() if not about] == [], kind
+    assert tuple(KINDS["fields"]()) == spec_fields()
+    # The end of its description, on its second line.
+    assert KINDS["branches"]()["reinit"].endswith("(Frankle & Carbin 2019, section 2).")
 
 
 def test_studies_lists_the_presets_with_what_they_ask(lth: Lth) -> None:
@@ -453,7 +454,7 @@ def test_command_that_is_stopped_says_what_goes_on_with_it(
     called = lth(command, tiny_file())
     assert called.code == code
     last = called.out.splitlines()[-1]
-    assert (last.partition(" `")[0], last.rpartition(".yaml")[2]) == ("stopped;", "` goes on")
+    assert (last.partition(" `")[0], last.rpartition(".yaml")[2]) == ("stopped;", "` resumes it")
     assert f"`lth {command} " in last
 
 
@@ -467,7 +468,9 @@ def test_sweep_of_which_every_trial_failed_says_why_and_exits_with_1(
     lth: Lth, tiny_file: StudyFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A launch that fails throughout; real failures are in test_launch.py."""
-    ended = SweepOutcome(failures=[("abc123", "the loss [/] is not finite")], notes=["a note [bold]"])
+    ended = SweepOutcome(
+        failures=[("abc123", "the loss [/] is not finite")], notes=["a note [bold]"]
+    )
     monkeypatch.setattr("sweeps.run.launch.launch", lambda *arguments: ended)
     called = lth("sweep", tiny_file())
     assert called.code == 1

@@ -108,7 +108,7 @@ def test_limit_prints_the_first_trials_and_counts_all(lth: Lth, tiny_file: Study
         (["--where", "seed"], "--where: must read field=value, but got 'seed'"),
         (["--where", "seed="], "--where: must read field=value, but got 'seed='"),
         (["--where", "seed=[0"], "--where: must have YAML values, but got '[0'"),
-        (["--limit", "3"], "--limit: goes with --list, and only so, but got 3"),
+        (["--limit", "3"], "--limit: must be given with --list, but got 3"),
     ],
 )  # fmt: skip
 def test_part_of_a_plan_that_is_not_there_is_refused(

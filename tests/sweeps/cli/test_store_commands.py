@@ -21,7 +21,8 @@ from lth_core.store import open_store
 from sweeps.store.records import register
 from sweeps.store.references import find_needs
 from sweeps.store.usage import NOBODY, usage
-from sweeps.studies.find import find_study, presets, remember
+from sweeps.studies.find import find_study, remember
+from sweeps.studies.names import presets
 from sweeps.studies.reader import parse_study
 
 NOBODYS, OLD = "ab" * 32, f"old.{'01' * 32}"
@@ -93,14 +94,14 @@ def test_du_says_what_it_could_not_count(mine: Path, lth: Lth) -> None:
     open_store(str(mine)).put("studies", OLD, {"schema": 1, "study": {}})
     called = lth("store", "du")
     assert called.code == 0
-    assert "not counted, for it cannot be read: schema: is another version's" in called.out
+    assert "not counted, as it cannot be read: schema: is another version's" in called.out
 
 
 # What is broken
 
 
 def test_verify_is_silent_about_a_sound_store(mine: Path, lth: Lth) -> None:
-    assert lth("store", "verify") == Called(0, "Sound.\n", "")
+    assert lth("store", "verify") == Called(0, "No entry is faulty.\n", "")
     assert lth("store", "verify", "--json") == Called(0, "", "")
 
 
@@ -171,7 +172,7 @@ def test_verify_finds_nothing_wrong_in_a_checkpoint_that_was_cut_off(mine: Path,
     half = mine / "checkpoints" / NOBODYS / "run-0123456789abcdef.safetensors"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half")
-    assert lth("store", "verify") == Called(0, "Sound.\n", "")
+    assert lth("store", "verify") == Called(0, "No entry is faulty.\n", "")
     assert lth("store", "gc").out == "Nothing to delete.\n", "young"
     os.utime(half, 2 * (time.time() - 90_000,))
     assert [row["kind"] for row in rows(lth("store", "gc", "--json"))] == ["checkpoints"]
@@ -188,6 +189,7 @@ def test_gc_says_what_goes_by_kind(mine: Path, lth: Lth) -> None:
     assert sorted(mine.rglob("*")) == before
     assert {row["kind"]: row["entries"] for row in would} == {
         "trainings": 15,
+        "measures": 15,
         "trials": 3,
         "studies": 1,
     }
@@ -196,7 +198,7 @@ def test_gc_says_what_goes_by_kind(mine: Path, lth: Lth) -> None:
     assert {row["kind"]: row["entries"] for row in kept_back} == {"trials": 3, "studies": 1}, (
         "young"
     )
-    assert "gone" in lth("store", "gc", "--older", "0s").out
+    assert "deleted" in lth("store", "gc", "--older", "0s").out
     assert {path.name for path in mine.iterdir() if path.is_dir() and any(path.iterdir())} <= {
         "speeds"
     }
@@ -249,7 +251,7 @@ def test_a_store_in_s3_is_swept_verified_counted_and_collected(
     assert [row["branch"] for row in report] == ["dense", "ticket", "reinit"]
     listed = rows(lth("ticket", "ls", "--store", s3, "--json"))
     assert {row["ticket_digest"] for row in listed} == {row["ticket_digest"] for row in report}
-    assert lth("store", "verify", s3) == Called(0, "Sound.\n", "")
+    assert lth("store", "verify", s3) == Called(0, "No entry is faulty.\n", "")
     assert lth("store", "verify", "tiny").code == 0
     kinds = {
         r["name"]: r["entries"] for r in rows(lth("store", "du", s3, "--json")) if r["by"] == "kind"
@@ -346,7 +348,7 @@ def test_store_of_an_older_version_without_a_marker_is_known_by_its_entries(
     mine: Path, lth: Lth
 ) -> None:
     (mine / "lth-store.json").unlink()
-    assert lth("store", "verify") == Called(0, "Sound.\n", "")
+    assert lth("store", "verify") == Called(0, "No entry is faulty.\n", "")
     assert lth("store", "gc", "--older", "0s", "--forget", "tiny").code == 0
     assert list(mine.glob("trainings/*")) == []
 
@@ -387,7 +389,7 @@ def test_links_are_not_followed_but_named(
         f"trainings/{'1' * 64}/more": outside / "1",
         f"trainings/{'2' * 64}/loop": mine / "trainings" / ("2" * 64),
         f"trainings/{'3' * 64}/state-0123456789abcdef.safetensors": outside / "1" / "entry.json",
-        "measures": mine / "measures",
+        "checkpoints": mine / "checkpoints",
     }
     for link, target in links.items():
         (mine / link).symlink_to(target)
@@ -401,7 +403,7 @@ def test_links_are_not_followed_but_named(
         for link in links:
             assert f"{link}: symbolic link that is not the store's, left alone\n" in called.out
     du = rows(lth("store", "du", "--json"))
-    assert not {row["name"] for row in du} & {"points", "measures"}
+    assert not {row["name"] for row in du} & {"points", "checkpoints"}
 
 
 def test_sweep_into_a_store_whose_kind_is_a_link_is_refused(mine: Path, here: Path) -> None:
@@ -452,7 +454,7 @@ def test_file_that_cannot_be_read_is_named_and_made_again(
         assert "1 entry is faulty." in called.out
         for _ in search(study, Trainer(open_store(study.store))):
             pass
-        assert "faulty" not in lth("store", "verify").out
+        assert "No entry is faulty." in lth("store", "verify").out
         again = rows(lth("report", "tiny", "--json"))
         assert [r["ticket_digest"] for r in again] == [r["ticket_digest"] for r in records]
     if spoil is spoil_with_a_folder:

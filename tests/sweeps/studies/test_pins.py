@@ -170,7 +170,7 @@ def test_store_commands_import_no_module_of_a_study_and_keep_what_it_needs(
     )
     assert json.loads(done.stdout.splitlines()[-1]) == [[0, 0, 0, 0], False], done
     assert not (evil / "imported").exists()
-    assert "Nothing to delete.\nNothing to delete.\nSound.\n" in done.stdout
+    assert "Nothing to delete.\nNothing to delete.\nNo entry is faulty.\n" in done.stdout
     assert files(evil / "lth-store") == before
 
 

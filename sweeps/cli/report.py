@@ -1,0 +1,95 @@
+"""`lth report`, `lth verify`, `lth sync`: what a swept study has shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lth_core.errors import SpecError
+from sweeps.cli.console import (
+    AsJson,
+    Overrides,
+    PlainConsole,
+    StudyArgument,
+    out,
+    print_failure,
+    print_json,
+)
+from sweeps.cli.lazy import lazy_imports
+
+with lazy_imports():
+    from sweeps.plan import plan as plans
+    from sweeps.report import reference as references
+    from sweeps.report import study_report, study_results
+    from sweeps.report import sync as syncs
+    from sweeps.studies import find
+
+report_app = typer.Typer()
+
+
+@report_app.command()
+def report(
+    study: StudyArgument,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The HTML file; figures go beside it.")
+    ] = None,
+) -> None:
+    """Show the verdict and write the HTML report.
+
+    With --json, print a record for every trial, branch and level instead.
+    """
+    plan = plans.make_plan(find.find_study(study, overrides or [], swept=True))
+    if as_json:
+        results = study_results.study_results(plan)
+        if results.incomplete:
+            PlainConsole(stderr=True).print(results.incomplete)
+        print_json(results.records)
+        return
+    written = study_report.finish(plan, out, output)
+    for note in written.notes:
+        out.print(note)
+    out.print(f"report: {written.path}")
+
+
+@report_app.command()
+def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Compare a finished study with published figures.
+
+    They are in the study's file. Exits with 1 where any disagrees.
+    """
+    # The file's own as it is now: it may have come after the sweep.
+    reference = find.find_study(study, overrides or []).reference
+    chosen = find.find_study(study, overrides or [], swept=True)
+    reference = reference or chosen.reference
+    if reference is None:
+        rule = "must be given in the study's file for anything to be verified"
+        raise SpecError("reference", rule, None, find.presets_with_reference())
+    plan = plans.make_plan(chosen)
+    records, _ = study_results.study_records(plan)
+    checks = references.verify(records, plan.axes, reference)
+    if as_json:
+        print_json(check.to_json() for check in checks)
+    else:
+        out.print(f"{reference.source}; {reference.within:g} points still agree")
+        out.print(references.check_table(checks))
+        out.print(references.conclusion(checks))
+    if any(check.outcome != "agrees" for check in checks):
+        raise typer.Exit(1)
+
+
+@report_app.command()
+def sync(study: StudyArgument) -> None:
+    """Publish to MLflow what it lacks of a study.
+
+    Exits with 1 where the store has lost some of it.
+    """
+    plan = plans.make_plan(find.find_study(study, [], swept=True))
+    published, lost = syncs.sync(plan)
+    out.print(f"{plan.study.name}: {published} trials are in MLflow")
+    if lost:
+        print_failure(out, lost)
+        raise typer.Exit(1)

@@ -1,0 +1,136 @@
+"""`lth sweep`, `lth rewind`, `lth status`: run a study, and watch it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Annotated
+
+import typer
+
+from lth_core.errors import SpecError
+from sweeps.cli.console import (
+    AsJson,
+    Overrides,
+    PlainConsole,
+    StudyArgument,
+    out,
+    print_failure,
+    print_json,
+)
+from sweeps.cli.lazy import lazy_imports
+from sweeps.cli.plan import plan_text
+
+with lazy_imports():
+    from lth_core.store import store as stores
+    from sweeps.plan import plan as plans
+    from sweeps.report import study_report
+    from sweeps.run import bisect, launch, rewind_answer
+    from sweeps.store import status as statuses
+    from sweeps.studies import find
+
+sweep_app = typer.Typer()
+
+Address = Annotated[
+    str | None, typer.Option(help="A Ray cluster's address; by default this machine.")
+]
+Serial = Annotated[
+    bool,
+    typer.Option("--serial", help="Train in this process, without Ray, so that debuggers work."),
+]
+
+
+@sweep_app.command()
+def sweep(
+    study: StudyArgument,
+    overrides: Overrides = None,
+    address: Address = None,
+    serial: Serial = False,
+    download: Annotated[bool, typer.Option("--download", help="Fetch absent datasets.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+) -> None:
+    """Run or resume a study and write its report."""
+    changes = [*(overrides or []), *(["data.download=true"] if download else [])]
+    plan = plans.make_plan(find.find_study(study, changes))
+    out.print(plan_text(plan))
+    if dry_run:
+        return
+    with ExitStack() as using, _stoppable(f"lth sweep {study}", out):
+        _report(plan, launch.launch(plan, out, address, using, serial))
+
+
+@contextmanager
+def _stoppable(command: str, screen: PlainConsole) -> Iterator[None]:
+    """Name the command that resumes after Ctrl-C or SIGTERM, and exit with 130 or 143."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        screen.print(f"stopped; `{command}` resumes it")
+        raise typer.Exit(getattr(stopped, "code", 130)) from None
+
+
+def _print_outcome(outcome: launch.SweepOutcome, screen: PlainConsole) -> None:
+    """Print the notes and failures of a sweep."""
+    for note in outcome.notes:
+        screen.print(note)
+    for name, reason in outcome.failures:
+        print_failure(screen, f"{name}: {reason}")
+
+
+def _report(plan: plans.Plan, outcome: launch.SweepOutcome) -> None:
+    """Print how a sweep ended and its report; exit with 1 where trials failed."""
+    _print_outcome(outcome, out)
+    try:
+        report = study_report.finish(plan, out)
+    except SpecError:  # no trial has finished
+        if not outcome.failures:
+            raise
+        raise typer.Exit(1) from None
+    for note in report.notes:
+        out.print(note)
+    out.print(f"report: {report.path}")
+    if plan.study.tracking.uri:
+        lth = "lth" if shutil.which("lth") else sys.argv[0]
+        out.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {plan.study.name}")
+    if outcome.failures:
+        raise typer.Exit(1)
+
+
+@sweep_app.command()
+def rewind(
+    study: StudyArgument,
+    overrides: Overrides = None,
+    address: Address = None,
+    serial: Serial = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find the earliest matching rewind points by bisection.
+
+    There is one for each cell and density, on the evaluation grid.
+    """
+    screen = PlainConsole(stderr=True) if as_json else out
+    plan = plans.make_plan(find.find_study(study, overrides or []))
+    with ExitStack() as using, _stoppable(f"lth rewind {study}", screen):
+        answers, outcome = bisect.find_rewinds(plan, screen, address, using, serial)
+        _print_outcome(outcome, screen)
+        if as_json:
+            print_json(answer.to_json() for answer in answers)
+        else:
+            out.print(rewind_answer.answer_table(answers))
+        if outcome.failures:
+            raise typer.Exit(1)
+
+
+@sweep_app.command()
+def status(study: StudyArgument, as_json: AsJson = False) -> None:
+    """Show a sweep's progress: trials, pace, time left, errors."""
+    chosen = find.find_study(study, [], swept=True)
+    store = stores.open_store(chosen.store, make=False)
+    progress = statuses.load_status(store, chosen)
+    if as_json:
+        print_json([progress])
+    else:
+        for line in statuses.lines(progress):
+            out.print(line)

@@ -1,0 +1,33 @@
+"""The names that `import lth_core` gives."""
+
+import subprocess
+import sys
+
+import pytest
+
+import lth_core
+
+
+@pytest.mark.parametrize("name", lth_core.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    made = getattr(lth_core, name)
+    assert made.__name__ == name
+    assert made.__module__.startswith("lth_core.")
+
+
+def test_names_are_listed_for_editors() -> None:
+    assert set(lth_core.__all__) <= set(dir(lth_core))
+
+
+def test_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'lth_core' has no attribute 'nothing'"):
+        lth_core.nothing  # noqa: B018
+
+
+def test_specs_and_errors_import_no_torch() -> None:
+    code = (
+        "import sys, lth_core; from lth_core import LthError, TicketSpec, open_store; TicketSpec()\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
