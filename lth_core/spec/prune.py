@@ -38,6 +38,8 @@ def pattern_of(structure: str) -> tuple[int, int] | None:
 class PruneBase(Checks):
     """Which weights a level removes, whenever it does."""
 
+    __pydantic_config__ = STRICT
+
     score: str = "magnitude"
     """A score of `lth list scores`, or your own `package.module:function`; the lowest go first."""
     scope: str = "layerwise"
@@ -144,12 +146,13 @@ class PruneBase(Checks):
 class PruneAfter(PruneBase):
     """Trained weights are scored, level after level."""
 
-    __pydantic_config__ = STRICT
-
     when: Literal["after"] = "after"
-    """Trained weights are scored, level after level."""
+    """after: trained weights are scored, level after level. before: the weights of the rewind point
+    are scored, and each level finds its mask anew, at the density that as many prunings leave.
+    during: the mask changes while the weights train. never: a mask is learned over weights that do
+    not train."""
     one_shot: bool = False
-    """Every level prunes the dense run at once, to the density of the iterative way."""
+    """after: every level prunes the dense run at once, to the density of the iterative way."""
 
     def __post_init__(self) -> None:
         self._one_of("when", Literal["after"])
@@ -162,15 +165,14 @@ class PruneBefore(PruneBase):
     """The weights of the rewind point are scored; each level finds its mask anew, at the density
     that as many prunings leave."""
 
-    __pydantic_config__ = STRICT
-
     when: Literal["before"] = "before"
     """The weights of the rewind point are scored, and each level finds its mask anew."""
     rounds: int | None = None
-    """Times that weights are scored and pruned on the way to a level's density. None: 100 for
+    """before: times that weights are scored and pruned on the way to a level's density. None: 100 for
     synflow, else 1."""
     schedule: str | None = None
-    """How density falls over rounds; see `lth list schedules`. None: exponential."""
+    """How density falls over rounds or training; see `lth list schedules`. None: exponential over
+    rounds, cubic during training, constant where weights grow back."""
 
     def __post_init__(self) -> None:
         self._one_of("when", Literal["before"])
@@ -184,23 +186,21 @@ class PruneBefore(PruneBase):
 class PruneDuring(PruneBase):
     """The mask changes while the weights train from the rewind point, anew at each level."""
 
-    __pydantic_config__ = STRICT
-
     when: Literal["during"] = "during"
     """The mask changes while the weights train."""
     schedule: str | None = None
     """How density falls over training; see `lth list schedules`. None: cubic, or constant where
     weights grow back."""
     begin: int | str = "0%"
-    """When the mask first changes."""
+    """during: when the mask first changes."""
     end: int | str = "75%"
-    """When the mask last changes."""
+    """during: when the mask last changes."""
     every: int | str = "1%"
-    """Interval between changes."""
+    """during: interval between changes."""
     grow: Grow = "none"
-    """How pruned weights are chosen to come back, at 0; see `lth list grow`."""
+    """during: how pruned weights are chosen to come back, at 0; see `lth list grow`."""
     swap: float = SWAP
-    """With grow: share of each layer's weights that the first change swaps; it falls to 0 at the
+    """during, with grow: share of each layer's weights that the first change swaps; it falls to 0 at the
     end, as a cosine."""
 
     def __post_init__(self) -> None:
@@ -235,12 +235,10 @@ class PruneDuring(PruneBase):
 class PruneNever(PruneBase):
     """A mask is learned over the weights of the rewind point, which never train."""
 
-    __pydantic_config__ = STRICT
-
     when: Literal["never"] = "never"
     """Nothing is trained but a mask over the weights; score: edge-popup or supermask."""
     lr: float | None = None
-    """Learning rate of the mask. None: train.lr."""
+    """never: learning rate of the mask. None: train.lr."""
 
     def __post_init__(self) -> None:
         self._one_of("when", Literal["never"])

@@ -22,7 +22,8 @@ from pydantic import (
 from lth_core.columns import OBJECTIVES
 from lth_core.errors import SpecError
 from lth_core.redaction import without_login
-from lth_core.spec import TicketSpec, canonical_json, describe, sha256
+from lth_core.spec import PruneBase, TicketSpec, canonical_json, describe, sha256
+from lth_core.spec.prune import PRUNING
 from lth_core.store import check_place
 from tracking.publish.client import address_fault
 
@@ -246,7 +247,12 @@ class Study(_Part):
 
 def study_schema() -> dict[str, Any]:
     """JSON Schema of the study file, for editors."""
-    return Study.model_json_schema()
+    schema = Study.model_json_schema()
+    # Of a dataclass's fields, pydantic describes its own alone.
+    shared = TypeAdapter(PruneBase).json_schema()["properties"]
+    for kind in PRUNING.values():
+        schema["$defs"][kind.__name__]["properties"] |= shared
+    return schema
 
 
 def _whole(number: float) -> float:
