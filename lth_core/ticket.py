@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -40,6 +39,7 @@ from lth_core.spec import (
     with_implied,
 )
 from lth_core.store.decode import MISREAD, in_short, understood
+from lth_core.store.folder import write_whole
 from lth_core.ticket_limits import (
     check_file,
     check_finite,
@@ -139,13 +139,9 @@ class Ticket:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the ticket file, whole or not at all."""
         target = Path(path)
-        scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            scratch.write_bytes(self.to_bytes())
-            scratch.replace(target)
+            write_whole(target, self.to_bytes())
         except OSError as error:
-            with suppress(OSError):  # the first error is the one to tell
-                scratch.unlink()
             raise TicketFileError(f"{target}: cannot be written ({error.strerror})") from None
 
 

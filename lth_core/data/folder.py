@@ -14,6 +14,7 @@ from torch import Tensor
 from lth_core.data.dataset import Dataset, Split, example_mean_std, raw
 from lth_core.errors import DataError
 from lth_core.spec import DataSpec
+from lth_core.store.folder import write_whole
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
@@ -117,13 +118,8 @@ def _cache_folder() -> Path:
 
 
 def _keep(cache: Path, tensors: dict[str, Tensor]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    scratch = cache.with_suffix(f".{os.getpid()}.tmp")
-    try:
+    with suppress(OSError):  # a cache that cannot be written costs time, not results
         cache.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, scratch)
-        scratch.replace(cache)
-    except OSError:  # a cache that cannot be written costs time, not results
-        with suppress(OSError):
-            scratch.unlink()
+        write_whole(cache, save(tensors))

@@ -57,20 +57,11 @@ class FolderFiles:
         target = self.root / inside(path)
 
         def place() -> None:
-            scratch = target.with_name(_scratch_name())
             try:
-                _fill(scratch, "wb", content, durable)
-                try:
-                    scratch.replace(target)
-                except IsADirectoryError:
-                    self._move_aside(target)
-                    scratch.replace(target)
-                if durable:
-                    _sync_names(target.parent)
-            except OSError:
-                with suppress(OSError):  # the first error is the one to tell
-                    scratch.unlink()
-                raise
+                write_whole(target, content, durable=durable)
+            except IsADirectoryError:
+                self._move_aside(target)
+                write_whole(target, content, durable=durable)
 
         self._changed("write", path, place)
 
@@ -245,6 +236,27 @@ class FolderFiles:
         if error.errno == errno.ENOSPC:
             free = f"; {shutil.disk_usage(self.root).free} bytes are free"
         return StoreError(f"store {self.root}: cannot {verb} {path} ({error.strerror}{free})")
+
+
+def write_whole(target: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file whole or not at all, in place of one that is there.
+
+    Args:
+        durable: the file outlasts a power cut.
+
+    Raises:
+        OSError: it cannot be written; nothing is left beside it.
+    """
+    scratch = target.with_name(_scratch_name())
+    try:
+        _fill(scratch, "wb", content, durable)
+        scratch.replace(target)
+        if durable:
+            _sync_names(target.parent)
+    except OSError:
+        with suppress(OSError):  # the first error is the one to report
+            scratch.unlink()
+        raise
 
 
 def _content(path: Path) -> bytes:
