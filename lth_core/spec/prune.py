@@ -168,8 +168,8 @@ class PruneBefore(PruneBase):
     when: Literal["before"] = "before"
     """The weights of the rewind point are scored, and each level finds its mask anew."""
     rounds: int | None = None
-    """before: times that weights are scored and pruned on the way to a level's density. None: 100 for
-    synflow, else 1."""
+    """before: times that weights are scored and pruned on the way to a level's density. None: 100
+    for synflow, else 1."""
     schedule: str | None = None
     """How density falls over rounds or training; see `lth list schedules`. None: exponential over
     rounds, cubic during training, constant where weights grow back."""
@@ -200,8 +200,8 @@ class PruneDuring(PruneBase):
     grow: Grow = "none"
     """during: how pruned weights are chosen to come back, at 0; see `lth list grow`."""
     swap: float = SWAP
-    """during, with grow: share of each layer's weights that the first change swaps; it falls to 0 at the
-    end, as a cosine."""
+    """during, with grow: share of each layer's weights that the first change swaps; it falls to 0
+    at the end, as a cosine."""
 
     def __post_init__(self) -> None:
         self._one_of("when", Literal["during"])

@@ -16,7 +16,6 @@ from rich.text import Text
 
 from lth_core.errors import SpecError
 from lth_core.store.folder import write_whole
-from lth_core.store.folder import write_whole
 from sweeps.studies.names import study_names
 
 
