@@ -17,6 +17,7 @@ from sweeps.bench.plan import MIB, SECONDS, bench_plan
 from sweeps.bench.report import MIB as REPORT_MIB
 from sweeps.bench.report import SECONDS as REPORT_SECONDS
 from sweeps.bench.report import bench_report
+from sweeps.bench.start import COMMANDS, bench_start
 from sweeps.bench.sweep import (
     CPU_SECONDS,
     FILES,
@@ -78,6 +79,14 @@ def report() -> Iterator[Measured]:
     yield Measured("report", "MiB at most", took.peak_mib, REPORT_MIB)
 
 
+def start() -> Iterator[Measured]:
+    """Commands that import no torch, a plan and a report start beside `import torch`."""
+    took = bench_start()
+    for name, ratio in took.ratios().items():
+        figure = f"times of import torch ({took.torch:.2f} s): lth {name}"
+        yield Measured("start", figure, ratio, COMMANDS[name][1])
+
+
 def sweep(trials: int = TRIALS) -> Iterator[Measured]:
     """A sweep of 300 trials of five short trainings each, tracked, reported: time outside training,
     and what the driver keeps of a finished trial. Then one of 2,000 trials of one step each.
@@ -115,6 +124,7 @@ def sweep(trials: int = TRIALS) -> Iterator[Measured]:
 BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {
     "plan": plan,
     "report": report,
+    "start": start,
     "sweep": sweep,
 }
 """By name."""
