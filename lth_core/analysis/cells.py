@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
+from lth_core.analysis.groups import group_by, values_of
 from lth_core.analysis.verdict import Summary, summarize
+from lth_core.columns import Record
 from lth_core.jobs.branches import BRANCHES
 
-Record = Mapping[str, Any]
 T = TypeVar("T")
 
 
@@ -116,12 +117,9 @@ def cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
     """
     names = [axis for axis in axes if axis != "seed"]
     free = free_axes(records, axes) if len(methods(records)) > 1 else None
-    found: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        found[repr([record.get(name) for name in names])].append(record)
     grouped = [
         Cell({n: rows[0].get(n) for n in names}, rows, _label(rows, names, free))
-        for rows in found.values()
+        for rows in group_by(records, values_of(names)).values()
     ]
     order = methods(records)
 

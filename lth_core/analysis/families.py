@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lth_core.analysis.cells import Cell, Point, Record, shown
+from lth_core.analysis.cells import Cell, Point, shown
+from lth_core.columns import Record
 
 RETRAINED = ("finetune", "lr_rewind", "trained")
 """Branches that are ways of their own: other retrainings of what the method has found."""

@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lth_core.analysis.cells import free_axes
+from lth_core.analysis.groups import group_by, values_of
+from lth_core.columns import Record
 from lth_core.jobs.branches import RETRAINED
 from lth_core.measures.weights import chance_overlap
 from lth_core.parallel import map_in_threads
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,14 +148,9 @@ def _comparing(masks: Masks) -> Compare:
 
 def _grouped(tickets: Sequence[Record], fields: Sequence[str]) -> Callable[[Record], list[Record]]:
     """From a ticket to those that have the same values in some fields."""
-
-    def key(ticket: Record) -> str:
-        return repr([ticket.get(field) for field in fields])
-
-    groups: dict[str, list[Record]] = defaultdict(list)
-    for ticket in tickets:
-        groups[key(ticket)].append(ticket)
-    return lambda ticket: groups[key(ticket)]
+    key = values_of(fields)
+    groups = group_by(tickets, key)
+    return lambda ticket: groups[repr(key(ticket))]
 
 
 def _said(name: str, both: Sequence[Shared]) -> Record:

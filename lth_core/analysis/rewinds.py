@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from lth_core.analysis.cells import Cell, Record, cells, free_axes, shown
+from lth_core.analysis.cells import Cell, cells, free_axes, shown
+from lth_core.analysis.groups import group_by, values_of
 from lth_core.analysis.verdict import Summary
+from lth_core.columns import Record
 
 REWIND = "rewind"
 """The axis."""
@@ -120,8 +122,6 @@ def axes_that_matter(
     others = [axis for axis in axes if axis != REWIND]
     if len(others) == len(axes):
         return others
-    found: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        place = [record.get(axis) for axis in ("seed", "method", "branch", "level", *others)]
-        found[repr(place)].add(repr([record.get(key) for key in keys]))
-    return others if all(len(values) == 1 for values in found.values()) else list(axes)
+    places = group_by(records, values_of(["seed", "method", "branch", "level", *others]))
+    alike = all(len(group_by(rows, values_of(keys))) == 1 for rows in places.values())
+    return others if alike else list(axes)

@@ -10,7 +10,8 @@ from math import sqrt
 from statistics import fmean, stdev
 from typing import Any
 
-Record = Mapping[str, Any]
+from lth_core.analysis.groups import group_by, values_of
+from lth_core.columns import Record
 
 FEWEST = 3
 """Replicates below which nothing is decided."""
@@ -105,12 +106,9 @@ def verdicts(
             at least 0.1 points.
     """
     names = [axis for axis in axes if axis != "seed"]
-    by_cell: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        by_cell[repr([record.get(name) for name in names])].append(record)
     return [
         verdict
-        for rows in by_cell.values()
+        for rows in group_by(records, values_of(names)).values()
         for verdict in _cell_verdicts({n: rows[0].get(n) for n in names}, rows, tolerance)
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import log
 from statistics import fmean
@@ -12,12 +12,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from lth_core.columns import Record
 from lth_core.analysis.verdict import Summary, summarize
+from lth_core.columns import Record
 from lth_core.errors import SpecError
 from sweeps.studies.schema import Reference, ReferenceRow
 from tracking.text import MISSING, density_text
-
 
 STYLES = {"agrees": "green", "differs": "bold red", "not run": "yellow"}
 NEAR = 1.05

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lth_core.analysis.families import named_apart
 from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import Verdict
+from lth_core.columns import Record
 from lth_core.errors import SpecError
 from lth_core.spec import sha256
 from lth_core.store import Store, open_store
@@ -23,8 +23,6 @@ from sweeps.report.completeness import (
 from sweeps.store.records import load_mask, load_records, searched_trials, with_verdicts
 from sweeps.store.samples import completed_samples, sample_trials
 from sweeps.studies.schema import Study
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from lth_core import find_tickets
 from lth_core.analysis.families import named_apart
+from lth_core.analysis.groups import group_by, values_of
 from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import WORDS, Verdict, best_word, verdicts
+from lth_core.columns import Record
 from lth_core.errors import StoreError, TrackingError
 from lth_core.spec import sha256
 from lth_core.store import existing_store
@@ -29,8 +30,6 @@ from tracking.publish import names
 from tracking.publish.payload import level_files
 from tracking.publish.publisher import Publisher, open_publisher
 from tracking.publish.runs import PublishedRun
-
-Record = dict[str, Any]
 
 
 def sync(plan: Plan) -> tuple[int, str]:
@@ -153,11 +152,6 @@ def _by_trial(
     records: list[Record], axes: list[str], found: list[Verdict]
 ) -> dict[str, list[Verdict]]:
     """The verdicts on each trial's cell, by the trial's key."""
-    by_cell: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in found:
-        by_cell[repr(list(verdict.cell.values()))].append(verdict)
-    cell = [axis for axis in axes if axis != "seed"]
-    return {
-        record["spec_digest"]: by_cell[repr([record.get(axis) for axis in cell])]
-        for record in records
-    }
+    by_cell = group_by(found, lambda verdict: list(verdict.cell.values()))
+    cell = values_of([axis for axis in axes if axis != "seed"])
+    return {record["spec_digest"]: by_cell.get(repr(cell(record)), []) for record in records}

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from lth_core.analysis.bisection import Finding, Response, earliest_matching
+from lth_core.analysis.groups import group_by
 from lth_core.analysis.verdict import FEWEST
 from lth_core.errors import SpecError
 from lth_core.lottery import levels
@@ -243,11 +244,11 @@ def _cells(plan: Plan) -> Iterator[Cell]:
     Raises:
         SpecError: one has too few seeds for a verdict, or nothing to rewind.
     """
-    groups: dict[str, list[Trial]] = defaultdict(list)
-    for trial in plan.trials:
-        own = {name: v for name, v in trial.fields.items() if name not in ("seed", "rewind")}
-        groups[repr(own)].append(trial)
-    for trials in groups.values():
+
+    def own(trial: Trial) -> dict[str, Any]:
+        return {name: v for name, v in trial.fields.items() if name not in ("seed", "rewind")}
+
+    for trials in group_by(plan.trials, own).values():
         spec, fields = trials[0].spec, trials[0].fields
         seeds = list(dict.fromkeys(trial.spec.seed for trial in trials))
         if len(seeds) < FEWEST:

@@ -7,11 +7,11 @@ from bdb import BdbQuit
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 
 from lth_core import find_tickets
+from lth_core.columns import Record
 from lth_core.errors import LthError, PreemptedError
 from lth_core.store import existing_store
 from lth_core.store.decode import in_short
@@ -23,8 +23,6 @@ from sweeps.store.records import TRIALS, record_key, save_records
 from sweeps.studies.schema import Stop
 from tracking.publish.background import background_of
 from tracking.publish.publisher import Publisher
-
-Record = dict[str, Any]
 
 DRAIN_SECONDS = 20.0
 """Seconds that a process may go on publishing after its last trial."""

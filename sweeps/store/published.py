@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from lth_core.columns import Record
 from lth_core.jobs.methods import method
 from lth_core.results import LevelResult
 from sweeps.plan.plan import Trial
 from tracking.publish.publisher import TrialRun
-
-Record = dict[str, Any]
 
 METHOD_FIELDS = {"prune.when", "prune.score", "prune.scope", "prune.structure", "prune.grow",
                  "prune.one_shot", "branches"}  # fmt: skip

@@ -11,6 +11,7 @@ from safetensors.numpy import load
 
 from lth_core.analysis.overlaps import PackedMask, packed_mask
 from lth_core.analysis.verdict import Verdict, verdicts
+from lth_core.columns import Record
 from lth_core.masks import layer_of
 from lth_core.parallel import map_in_threads
 from lth_core.spec import SCHEMA
@@ -23,8 +24,6 @@ from sweeps.studies.reader import parse_stored_spec, spec_values
 from sweeps.studies.schema import Study
 
 STUDIES, TRIALS, MASK = "studies", "trials", "mask.safetensors"
-
-Record = dict[str, Any]
 
 
 class _Row(TypedDict):

@@ -8,8 +8,8 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from lth_core.columns import Record
 from lth_core.analysis.rewinds import STABLE_BELOW
+from lth_core.columns import Record
 from tracking.figures.accuracy import accuracy
 from tracking.figures.drawing.lines import CurvesOf
 from tracking.figures.early_stop import early_stop

@@ -11,8 +11,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Cell, cells
-from lth_core.columns import Record
 from lth_core.analysis.rewinds import axes_that_matter
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf
 from tracking.figures.drawing.panels import (
     FAINT,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Cell, methods, open_cells
-from lth_core.columns import Record
 from lth_core.analysis.families import ways
 from lth_core.analysis.rewinds import rewind_cells
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf, draw_ways, grouped
 from tracking.figures.drawing.panels import (
     accuracy_scale,

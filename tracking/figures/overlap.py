@@ -15,9 +15,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from lth_core.analysis.cells import cells, methods
-from lth_core.columns import Record
 from lth_core.analysis.families import Way, ways
 from lth_core.analysis.rewinds import axes_that_matter
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line
 from tracking.figures.drawing.panels import (
     FAINT,

@@ -7,10 +7,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.columns import Record
 from lth_core.analysis.prediction import Foretold, foretold
 from lth_core.analysis.rewinds import rewind_cells
 from lth_core.analysis.verdict import Summary
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import CurvesOf
 from tracking.figures.drawing.panels import FAINT, Panel, by_level, legend, panels
 

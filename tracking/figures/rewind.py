@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.columns import Record
 from lth_core.analysis.rewinds import along, rewind_cells, rewind_points
 from lth_core.analysis.verdict import Summary
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import ACCURACY, CurvesOf, draw_dense, shown_branches
 from tracking.figures.drawing.panels import by_level, fit_accuracy_scale, legend, panels
 from tracking.figures.drawing.rewind_axis import POINT, draw_along, rewind_axis

@@ -7,9 +7,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.columns import Record
 from lth_core.analysis.rewinds import STABLE_BELOW, along, rewind_points
 from lth_core.analysis.verdict import Summary
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import CurvesOf
 from tracking.figures.drawing.panels import INK, legend, panels
 from tracking.figures.drawing.rewind_axis import (

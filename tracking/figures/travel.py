@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lth_core.analysis.cells import cells, methods, open_cells
-from lth_core.columns import Record
 from lth_core.analysis.families import ways
 from lth_core.analysis.rewinds import axes_that_matter
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line, draw_ways, grouped
 from tracking.figures.drawing.panels import (
     FAINT,

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lth_core.analysis.cells import Cell, cells
-from lth_core.columns import Record
 from lth_core.analysis.verdict import Summary, summarize
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import CurvesOf
 from tracking.figures.drawing.panels import FAINT, SHADES, legend, limits, panels
 

@@ -12,9 +12,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import cells, methods
-from lth_core.columns import Record
 from lth_core.analysis.rewinds import STABLE_BELOW, settled_methods
 from lth_core.analysis.verdict import FEWEST
+from lth_core.columns import Record
 from lth_core.store import make_folder
 from lth_core.store.folder import FolderFiles
 from tracking.figures import CurvesOf, figures

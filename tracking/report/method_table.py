@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lth_core.analysis.cells import Cell, Point, methods, open_cells
-from lth_core.columns import Record
 from lth_core.analysis.families import Way, families, ways
 from lth_core.analysis.verdict import verdicts
+from lth_core.columns import Record
 from tracking.text import accuracy_text, density_text
 
 MOST_COLUMNS = 8

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lth_core.analysis.cells import Cell, spread
-from lth_core.columns import Record
 from lth_core.analysis.prediction import foretold
 from lth_core.analysis.rewinds import (
     MOST_LEVELS,
@@ -17,6 +16,7 @@ from lth_core.analysis.rewinds import (
     rewind_points,
 )
 from lth_core.analysis.verdict import Summary, Verdict, verdicts
+from lth_core.columns import Record
 from tracking.report.verdict_table import TOO_FEW
 from tracking.text import accuracy_text, density_text
 

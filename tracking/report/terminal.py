@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from lth_core.columns import Record
 from lth_core.analysis.rewinds import STABLE_BELOW, settled_methods
+from lth_core.columns import Record
 from tracking.report.method_table import Mark, MethodTable, method_tables
 from tracking.report.rewind_table import RewindMark, RewindTable, rewind_tables
 from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, Row, Section, sections

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lth_core.analysis.cells import Cell, cells
-from lth_core.columns import Record
 from lth_core.analysis.verdict import FEWEST, Verdict, sparsest, verdicts
+from lth_core.columns import Record
 from tracking.text import MISSING, accuracy_text, count, density_text
 
 TOO_FEW = "too few replicates"

@@ -19,9 +19,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from lth_core.analysis.cells import Cell, spread
-from lth_core.columns import Record
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density
 from lth_core.analysis.verdict import Summary
+from lth_core.columns import Record
 from tracking.text import density_text
 
 Panel: TypeAlias = Axes

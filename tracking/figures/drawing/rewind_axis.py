@@ -10,9 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from lth_core.analysis.cells import Cell, spread
-from lth_core.columns import Record
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density, rewind_cells, rewind_points
 from lth_core.analysis.verdict import Summary
+from lth_core.columns import Record
 from tracking.figures.drawing.lines import draw_values
 from tracking.figures.drawing.panels import SHADES, Panel, bounds_of, limits, plain
 from tracking.text import density_text
