@@ -1,0 +1,265 @@
+"""Faults that public code has had, each planted into a copy of this project and caught by a test.
+
+`python tests/planted_faults.py` plants them one at a time (all, or those whose names hold a given
+word) and runs the test that must fail; `tests/test_planted_faults.py` holds the list against the
+code. tests/README.md has it as a table.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """name: what is wrong; file: where; right, wrong: the text that is replaced, found once.
+
+    caught_by: a file of tests, or one test of it, that must fail.
+    """
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    caught_by: str
+
+
+FAULTS = [
+    Fault(
+        "mask applied before the optimizer's step",
+        "lth_core/train/loop.py",
+        "step_and_forget(masking.before_step(step, self.optimizer))\n            masking.after_step()",
+        "taken = masking.before_step(step, self.optimizer)\n            masking.after_step()\n"
+        "            step_and_forget(taken)",
+        "tests/core/train/test_loop.py",
+    ),
+    Fault(
+        "rewind to k+1",
+        "lth_core/train/loop.py",
+        "if step in task.keep:\n                    self.points[step] =",
+        "if step - 1 in task.keep:\n                    self.points[step - 1] =",
+        "tests/core/train/test_loop.py",
+    ),
+    Fault(
+        "batch norm's buffers not rewound",
+        "lth_core/train/loop.py",
+        "        for name, value in model.state_dict().items()\n    }",
+        "        for name, value in model.state_dict().items()\n"
+        "    } | {name: torch.zeros_like(value) for name, value in model.named_buffers()}",
+        "tests/core/train/test_loop.py",
+    ),
+    Fault(
+        "schedule shifted by one at rewind",
+        "lth_core/train/loop.py",
+        'group["lr"] = learning_rate(spec, step)',
+        'group["lr"] = learning_rate(spec, step - (self.task.first > 0))',
+        "tests/core/train/test_loop.py",
+    ),
+    Fault(
+        "reinit with the same draw at every level",
+        "lth_core/jobs/branches.py",
+        'draw=("reinit", job.level)',
+        'draw=("reinit", 0)',
+        "tests/core/jobs",
+    ),
+    Fault(
+        "floor of k",
+        "lth_core/prune/select.py",
+        "keep = min(all_ - round(lost * all_)",
+        "keep = min(all_ - int(lost * all_)",
+        "tests/core/prune/test_prune.py",
+    ),
+    Fault(
+        "ties by index",
+        "lth_core/prune/top_k.py",
+        "drawn = torch.randperm(len(tied), generator=generator)[",
+        "drawn = torch.arange(len(tied))[",
+        "tests/core/prune/test_top_k.py",
+    ),
+    Fault(
+        "momentum kept on regrown weights",
+        "lth_core/train/masking/dynamic.py",
+        "value.masked_fill_(where, 0)",
+        "value.masked_fill_(where & False, 0)",
+        "tests/core/train/test_regrowth.py",
+    ),
+    Fault(
+        "pruned weights revived by momentum: no mask after the step",
+        "lth_core/train/masking/base.py",
+        "if self._weights:\n            torch._foreach_mul_(self._weights, self._masks)",
+        "if self._weights and False:\n            torch._foreach_mul_(self._weights, self._masks)",
+        "tests/core/train/test_loop.py",
+    ),
+    Fault(
+        "validation images in training",
+        "lth_core/data/dataset.py",
+        "examples = raw.train.at(order[held : held + train].sort().values)",
+        "examples = raw.train.at(order[: held + train].sort().values)",
+        "tests/core/data/test_data.py",
+    ),
+    Fault(
+        "validation loss taken from the test set",
+        "lth_core/train/loop.py",
+        "evaluate(model, data, data.validation)",
+        "evaluate(model, data, data.test)",
+        "tests/core/train/test_splits.py",
+    ),
+    Fault(
+        "a barrier's batch norm statistics from test images",
+        "lth_core/measures/stability.py",
+        "for x in data.train.x.tensor_split(max(1, len(data.train) // STATISTICS_BATCH)):",
+        "for x in data.test.x.tensor_split(max(1, len(data.test) // STATISTICS_BATCH)):",
+        "tests/core/train/test_splits.py",
+    ),
+    Fault(
+        "normalization of CIFAR-10 as of CIFAR-100",
+        "lth_core/data/sources.py",
+        "(0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)",
+        "(0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)",
+        "tests/core/data/test_normalization.py",
+    ),
+    Fault(
+        "normalization of CIFAR-100 as of CIFAR-10",
+        "lth_core/data/sources.py",
+        "(0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)",
+        "(0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)",
+        "tests/core/data/test_normalization.py",
+    ),
+    Fault(
+        "normalization of SVHN as of CIFAR-10",
+        "lth_core/data/sources.py",
+        "(0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)",
+        "(0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)",
+        "tests/core/data/test_normalization.py",
+    ),
+    Fault(
+        "FLOPs of a strided convolution as of stride 1",
+        "lth_core/models/layers.py",
+        "positions[name] += output.numel() // channels",
+        "positions[name] += (inputs[0][0, 0].numel() if output.dim() == 4 else output.numel() // channels)",
+        "tests/core/models/test_layers.py",
+    ),
+    Fault(
+        "random mask counted globally",
+        "lth_core/jobs/branches.py",
+        "            name: as_many(mask, self.like.structure, partial(self.order, name))\n"
+        "            for name, mask in lab.mask(self.like, job).items()",
+        "            name: as_many(\n"
+        "                torch.rand(mask.shape) < (sum(int(m.sum()) for m in every.values())\n"
+        "                / sum(m.numel() for m in every.values())),\n"
+        "                self.like.structure, partial(self.order, name))\n"
+        "            for every in [lab.mask(self.like, job)]\n"
+        "            for name, mask in every.items()",
+        "tests/core/jobs/test_controls.py",
+    ),
+    Fault(
+        "barrier in training mode",
+        "lth_core/train/loop.py",
+        "    model.eval()\n    loss = torch.zeros",
+        "    model.train()\n    loss = torch.zeros",
+        "tests/core/train/test_splits.py",
+    ),
+    Fault(
+        "lr_rewind with the rewound weights",
+        "lth_core/jobs/branches.py",
+        "return replace(job, start=before, mask=replace(job.mask, of=before))",
+        "return replace(job, mask=replace(job.mask, of=before))",
+        "tests/core/jobs/test_retrained.py",
+    ),
+    Fault(
+        "unpaired t-test",
+        "lth_core/analysis/verdict.py",
+        'return float(ttest_rel(a, b, alternative="greater").pvalue)',
+        'from scipy.stats import ttest_ind\n\n'
+        '    return float(ttest_ind(a, b, alternative="greater").pvalue)',
+        "tests/core/analysis/test_verdict.py",
+    ),
+    Fault(
+        "GMP's progress off by one",
+        "lth_core/train/masking/gradual.py",
+        "progress = (step - self.begin) / (self.end - self.begin)",
+        "progress = (step - self.begin) / (self.end - self.begin + 1)",
+        "tests/core/train/test_gmp.py",
+    ),
+    Fault(
+        "RigL's share without the half",
+        "lth_core/train/masking/dynamic.py",
+        "share = self.spec.swap * (1 + cos(pi * progress)) / 2",
+        "share = self.spec.swap * (1 + cos(pi * progress))",
+        "tests/core/train/test_regrowth.py",
+    ),
+    Fault(
+        "ERK without the kernel",
+        "lth_core/prune/scope.py",
+        "sum(shape) / (1 if structure",
+        "sum(shape[:2]) / (1 if structure",
+        "tests/core/prune/test_shares.py",
+    ),
+    Fault(
+        "edge-popup by raw score",
+        "lth_core/train/masking/edge_popup.py",
+        "return score.abs()",
+        "return score",
+        "tests/core/train/test_learned.py",
+    ),
+    Fault(
+        "GraSP without temperature",
+        "lth_core/prune/grasp.py",
+        "cross_entropy(model(x) / network.spec.temperature, y)",
+        "cross_entropy(model(x), y)",
+        "tests/core/prune/test_grasp.py",
+    ),
+]  # fmt: skip
+
+
+def lost(fault: Fault, root: Path = ROOT) -> bool:
+    """Whether the code no longer has the text that the fault replaces, once."""
+    return (root / fault.file).read_text().count(fault.right) != 1
+
+
+def is_caught(fault: Fault) -> tuple[bool, str]:
+    """Whether the test fails once the fault is planted, and the first test that did."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "project"
+        listed = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True,
+            text=True, check=True,
+        ).stdout.splitlines()  # fmt: skip
+        for name in listed:
+            if (ROOT / name).is_file():
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, copy / name)
+        target = copy / fault.file
+        target.write_text(target.read_text().replace(fault.right, fault.wrong))
+        ran = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not (ray or long or gpu or data)",
+             fault.caught_by],
+            cwd=copy, capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy)},
+        )  # fmt: skip
+    failed = [line for line in ran.stdout.splitlines() if line.startswith("FAILED")]
+    return ran.returncode == 1 and bool(failed), (failed or ran.stdout.splitlines()[-1:] or [""])[0]
+
+
+def main() -> int:
+    """Plant each fault; 1 where any is not caught."""
+    chosen = [fault for fault in FAULTS if not sys.argv[1:] or sys.argv[1] in fault.name]
+    missed = 0
+    for fault in chosen:
+        caught, by = is_caught(fault)
+        missed += not caught
+        print(f"{'caught' if caught else 'MISSED'}  {fault.name}: {by}", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} faults are caught")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
