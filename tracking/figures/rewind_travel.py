@@ -21,7 +21,7 @@ from tracking.figures.drawing.rewind_axis import (
     rewind_axis,
 )
 
-TRAVEL = "Mean distance that kept weights travel"
+TICKET_TRAVEL = "Mean distance that kept weights travel"
 
 
 def rewind_travel(
@@ -34,7 +34,7 @@ def rewind_travel(
     found = cells_with(records, axes, "ticket", "travel")
     if not found:
         return None
-    figure, drawn = panels(found, POINT, TRAVEL)
+    figure, drawn = panels(found, POINT, TICKET_TRAVEL)
     place, styles = rewind_axis(drawn, found), level_styles(found)
     handles, shown = dict[str, Any](), list[Summary]()
     for panel, cell in drawn:

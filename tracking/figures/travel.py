@@ -23,7 +23,7 @@ from tracking.figures.drawing.panels import (
     side_legend,
 )
 
-TRAVEL = "Mean distance from initialization"
+DENSE_TRAVEL = "Mean distance from initialization"
 RATIO = "Distance moved, kept over pruned (log scale)"
 SIDES = {
     "travel_inside": ("kept by the ticket", "#0072b2", "o"),
@@ -51,7 +51,7 @@ def travel(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> 
 
 def _sides(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
     axes = axes_that_matter(tickets, axes, ["density", *SIDES])
-    figure, drawn = panels(cells(tickets, axes), REMAINING, TRAVEL)
+    figure, drawn = panels(cells(tickets, axes), REMAINING, DENSE_TRAVEL)
     handles: dict[str, Any] = {}
     reached, bounds = [0.0], list[tuple[float, float]]()
     for panel, cell in drawn:

@@ -34,7 +34,7 @@ RETRY_AFTER = 30.0
 
 
 @dataclass(slots=True)
-class _Trial:
+class _TrialState:
     """State of a trial.
 
     skipped: no more of its calls are queued; failed: none of its calls is carried out.
@@ -50,7 +50,7 @@ class _Trial:
 class _Call:
     """A call to the publisher: from the run as last seen to the run after it; size in bytes."""
 
-    trial: _Trial
+    trial: _TrialState
     act: Callable[[PublishedRun | None], PublishedRun]
     size: int
 
@@ -66,7 +66,7 @@ class BackgroundPublisher:
     def __init__(self, publisher: Publisher, retry_after: float = RETRY_AFTER) -> None:
         self._publisher, self._retry_after = publisher, retry_after
         self._queue: Queue[_Call] = Queue(QUEUE)
-        self._trial = _Trial("")
+        self._trial = _TrialState("")
         self._not_before = 0.0
         self._warned = False
         threading.Thread(target=self._work, name="lth-publish", daemon=True).start()
@@ -79,7 +79,7 @@ class BackgroundPublisher:
         The ticket's bytes are made here, so that the queue holds no tensors.
         """
         if level.level == 0:
-            self._trial = _Trial(run.key)
+            self._trial = _TrialState(run.key)
         trial = self._of(run)
         if not self._is_skipped(trial):
             files = level_files(level)
@@ -96,7 +96,7 @@ class BackgroundPublisher:
             reason: why it failed.
         """
         # A failure is published even after a skipped level, because the store does not record it.
-        trial = self._of(run) if status == "FINISHED" else _Trial(run.key)
+        trial = self._of(run) if status == "FINISHED" else _TrialState(run.key)
         if not self._is_skipped(trial):
             end = self._publisher.finish
             self._put(_Call(trial, lambda published: end(run, status, reason, published), 0))
@@ -108,12 +108,12 @@ class BackgroundPublisher:
                 lambda: not self._queue.unfinished_tasks, seconds
             )
 
-    def _of(self, run: TrialRun) -> _Trial:
+    def _of(self, run: TrialRun) -> _TrialState:
         if self._trial.key != run.key:
-            self._trial = _Trial(run.key)
+            self._trial = _TrialState(run.key)
         return self._trial
 
-    def _is_skipped(self, trial: _Trial) -> bool:
+    def _is_skipped(self, trial: _TrialState) -> bool:
         trial.skipped = trial.skipped or trial.failed or self._is_paused()
         return trial.skipped
 
@@ -152,7 +152,7 @@ class BackgroundPublisher:
             reason = f"tracking.uri: {self._publisher.uri} failed a call: {in_short(error)}"
             self._fail(trial, without_secrets(reason))
 
-    def _fail(self, trial: _Trial, why: str) -> None:
+    def _fail(self, trial: _TrialState, why: str) -> None:
         trial.failed = True
         self._not_before = time.monotonic() + self._retry_after
         self._warn(why)

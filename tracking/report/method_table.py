@@ -10,9 +10,8 @@ from lth_core.analysis.cells import Cell, Point, methods, open_cells
 from lth_core.analysis.families import Way, families, ways
 from lth_core.analysis.verdict import verdicts
 from lth_core.columns import Record
-from tracking.text import accuracy_text, density_text
+from tracking.text import MOST_COLUMNS, accuracy_text, density_text
 
-MOST_COLUMNS = 8
 SAME = 1.06
 """Densities within this factor share a column: rounding by layer differs between methods."""
 

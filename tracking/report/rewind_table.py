@@ -18,14 +18,12 @@ from lth_core.analysis.rewinds import (
 from lth_core.analysis.verdict import Summary, Verdict, verdicts
 from lth_core.columns import Record
 from tracking.report.verdict_table import TOO_FEW
-from tracking.text import accuracy_text, density_text
-
-MOST_COLUMNS = 8
+from tracking.text import MOST_COLUMNS, accuracy_text, density_text
 
 
 @dataclass(frozen=True, slots=True)
-class Barrier:
-    """Barrier between two copies of a run."""
+class BarrierText:
+    """Barrier between two copies of a run, as text."""
 
     points: str
     """Rise of test error in points: mean over seeds, and half of the 95% interval."""
@@ -45,7 +43,7 @@ class RewindMark:
     """Whether a layer has no weights left, in any replicate."""
     short: bool
     """Whether there are fewer replicates than planned."""
-    barrier: Barrier | None
+    barrier: BarrierText | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class RewindRow:
     point: str
     """The point as it is spelled in the study."""
     step: int
-    dense: Barrier | None
+    dense: BarrierText | None
     marks: list[RewindMark | None]
     """One a density; None where there is no ticket yet."""
 
@@ -146,7 +144,7 @@ def _row(
     words = {v.level: v for v in verdicts(point.cell.records, [], tolerance)}
     reached = {p.level: p.value for p in point.cell.series("ticket", "final_test_accuracy")}
     rises = {
-        p.level: Barrier(accuracy_text(p.value), p.value.mean < stable_below)
+        p.level: BarrierText(accuracy_text(p.value), p.value.mean < stable_below)
         for p in point.cell.series("twin", "test_barrier")
     }
     tickets = point.cell.levels("ticket")
@@ -169,7 +167,7 @@ def _word(found: Mapping[int, Verdict], level: int) -> str:
     return found[level].verdict if level in found else ""
 
 
-def _barrier_of(row: RewindRow, column: int) -> Barrier | None:
+def _barrier_of(row: RewindRow, column: int) -> BarrierText | None:
     """Barrier in a column: the dense run's first, then the marks'."""
     if column == 0:
         return row.dense

@@ -16,7 +16,7 @@ from tracking.text import MISSING
 
 MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
 """Rows of a cell and of all cells in the table of verdicts; the HTML has every level."""
-MOST_COLUMNS, MOST_TABLES = 5, 4
+TERMINAL_COLUMNS, MOST_TABLES = 5, 4
 """Densities of a table of methods, and number of those tables; the HTML has them all."""
 WORD_STYLES = {"winning": "bold green", "matching": "cyan", TOO_FEW: "yellow"}
 BRIEF = {TOO_FEW: "too few", "not matching": "no match"}
@@ -40,9 +40,9 @@ def verdict_table(
     """
     records = settled_methods(records, axes)
     found = sections(records, axes, tolerance)
-    if points := rewind_tables(records, axes, tolerance, stable_below, MOST_COLUMNS):
+    if points := rewind_tables(records, axes, tolerance, stable_below, TERMINAL_COLUMNS):
         return _by_rewind_point(points, [section.headline for section in found])
-    if tables := method_tables(records, axes, tolerance, MOST_COLUMNS):
+    if tables := method_tables(records, axes, tolerance, TERMINAL_COLUMNS):
         return _by_method(tables, [section.headline for section in found])
     most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(found), 1)), 1)
     table = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)

@@ -2,7 +2,7 @@ import pytest
 from hand_made import rewound, study
 
 from lth_core.analysis.rewinds import settled_methods
-from tracking.report.rewind_table import Barrier, predictor_tables, rewind_tables
+from tracking.report.rewind_table import BarrierText, predictor_tables, rewind_tables
 
 AXES = ["rewind", "seed"]
 
@@ -30,7 +30,7 @@ def test_a_barrier_below_the_threshold_is_stable():
     rows = table(rewound()).rows
     assert [row.dense.stable for row in rows] == [False, False, True, True, True]
     assert [row.marks[0].barrier.stable for row in rows] == [False, True, True, True, True]
-    assert rows[0].dense == Barrier("5.10±0.25", False)  # 5.0, 5.1, 5.2 points
+    assert rows[0].dense == BarrierText("5.10±0.25", False)  # 5.0, 5.1, 5.2 points
     assert table(rewound(), stable_below=0.06).rows[0].dense.stable
 
 

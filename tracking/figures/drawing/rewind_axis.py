@@ -19,7 +19,7 @@ from tracking.text import density_text
 
 POINT = "Rewind point: step, and share of training (evenly spaced, not to scale)"
 MOST_TICKS = 9
-MARKERS = "os^Dv<>"
+LEVEL_MARKERS = "os^Dv<>"
 
 
 def cells_with(records: Sequence[Record], axes: Sequence[str], branch: str, key: str) -> list[Cell]:
@@ -39,7 +39,7 @@ def level_styles(found: Sequence[Cell]) -> dict[int, tuple[str, Any, str]]:
         level: (
             f"{density_text(level_density(whole, level))} of the weights",
             SHADES(0.95 - 0.75 * i / max(len(levels) - 1, 1)),
-            MARKERS[i],
+            LEVEL_MARKERS[i],
         )
         for i, level in enumerate(levels)
     }
