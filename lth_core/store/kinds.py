@@ -1,4 +1,4 @@
-"""Kinds of stored things: how the entries of each are named, and the files that one may consist of.
+"""Kinds of stored things: keys, content and lifetime of each, and the files of an entry.
 
 Whatever deletes goes by this table, so a file that the store cannot have written stays.
 """
@@ -6,27 +6,73 @@ Whatever deletes goes by this table, so a file that the store cannot have writte
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from enum import Enum
 
 DIGEST = r"[0-9a-f]{64}"
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-"""The name of a study."""
+STUDY = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}\.{DIGEST}"
+"""A study's name and a digest."""
+
+
+class Lifetime(Enum):
+    """When `lth store gc` may delete an entry."""
+
+    REFERENCED = "no trial of a study leads back to the recipe of this digest"
+    TRAINING = "as for REFERENCED, and as soon as the training of this digest is stored"
+    STUDY = "the store has no study of this name"
+    ALWAYS = "never, unless its study is forgotten"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """Everything that du, gc and verify need to know about one kind."""
+
+    content: str
+    """The content of an entry."""
+    lifetime: Lifetime
+    key: str = DIGEST
+    """Pattern of its entries' names."""
+    entries: bool = True
+    """Whether it has entries with a manifest, or single files."""
+    masks: bool = False
+    """Whether its entries have masks, in the shapes of a training's layers."""
+    training: str = ""
+    """Field of an entry's JSON that names the training it is of; empty: its own digest does."""
+
+    @property
+    def of_study(self) -> bool:
+        """Whether the name of an entry begins with that of a study."""
+        return self.key == STUDY
+
+    @property
+    def of_recipe(self) -> bool:
+        """Whether the name of an entry is the digest of a recipe."""
+        return self.lifetime in (Lifetime.REFERENCED, Lifetime.TRAINING)
+
 
 KINDS = {
-    "trainings": DIGEST,
-    "points": DIGEST,
-    "measures": DIGEST,
-    "checkpoints": DIGEST,
-    "claims": DIGEST,
-    "speeds": DIGEST,
-    "studies": rf"{NAME}\.{DIGEST}",
-    "trials": rf"{NAME}\.{DIGEST}",
-    "status": rf"{NAME}\.{DIGEST}",
+    "trainings": Kind(
+        content="curves, mask and last weights", lifetime=Lifetime.REFERENCED, masks=True
+    ),
+    "points": Kind(
+        content="weights at a step", lifetime=Lifetime.REFERENCED, masks=True, training="of"
+    ),
+    "measures": Kind(content="numbers of trainings", lifetime=Lifetime.REFERENCED),
+    "checkpoints": Kind(content="an interrupted training", lifetime=Lifetime.TRAINING),
+    "claims": Kind(content="locks of trainings", lifetime=Lifetime.TRAINING, entries=False),
+    "speeds": Kind(content="seconds per step", lifetime=Lifetime.ALWAYS),
+    "studies": Kind(content="a study and its pins", lifetime=Lifetime.ALWAYS, key=STUDY),
+    "trials": Kind(content="records of a trial", lifetime=Lifetime.ALWAYS, key=STUDY),
+    "status": Kind(content="state of a sweep", lifetime=Lifetime.STUDY, key=STUDY),
 }
-"""Each kind's folder in a store, and the pattern of its entries' names."""
+"""Kind of each folder in a store."""
+
+FILES = {"entry": "records", "mask": "masks", "state": "states"}
+"""What `lth store du` calls the content of a file, by the first part of its name."""
 
 _SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _FILE = re.compile(r"entry\.json|claim\.json|\w+-[0-9a-f]{16}\.safetensors")
-_KEYS = {kind: re.compile(pattern) for kind, pattern in KINDS.items()}
+_KEYS = {name: re.compile(kind.key) for name, kind in KINDS.items()}
 
 
 def is_key(kind: str, name: str) -> bool:
@@ -45,6 +91,15 @@ def is_scratch(name: str) -> bool:
     (True, False)
     """
     return _SCRATCH.fullmatch(name) is not None
+
+
+def content_of(path: str) -> str:
+    """What `lth store du` calls the content of a file.
+
+    >>> content_of("trainings/0a/mask-0123456789abcdef.safetensors"), content_of("claims/0a/x")
+    ('masks', 'other')
+    """
+    return FILES.get(re.split(r"[.-]", path.rpartition("/")[2])[0], "other")
 
 
 def key_of(path: str) -> tuple[str, str] | None:

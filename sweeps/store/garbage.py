@@ -11,17 +11,9 @@ from lth_core.errors import CorruptEntryError, StoreError
 from lth_core.parallel import map_in_threads
 from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
 from lth_core.store.files import Found
-from lth_core.store.kinds import is_scratch, key_of
-from sweeps.store.integrity import CLAIMS
+from lth_core.store.kinds import KINDS, Lifetime, is_scratch, key_of
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.store.references import Key, Needs, entries_of, find_needs, study_of
-from sweeps.store.status import STATUS
-
-KEPT = ("trainings", "points", "measures", "checkpoints")
-"""Kinds of entries that are named by the digest of a recipe: a study needs them or not."""
-
-PASSING = ("checkpoints", CLAIMS)
-"""Kinds that are over once the training of the same digest is done."""
 
 LOOK_AGAIN = 1.0
 """Seconds of removing after which it is looked again for studies that have come; more where
@@ -104,7 +96,7 @@ def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
 def needed_by(key: Key, entry: Entry | None, digests: Collection[str]) -> bool:
     """Whether a study that needs these digests needs an entry, such as a point of its training."""
     kind, digest = key
-    of = entry.meta.get("of") if entry and kind == "points" else None
+    of = entry.meta.get(KINDS[kind].training) if entry else None
     return digest in digests or (isinstance(of, str) and of in digests)
 
 
@@ -114,11 +106,11 @@ def _garbage(
     """What of the files nobody needs and is old enough."""
     needed = needs.all()
     for key, files in held.items():
-        kind, digest = key
-        over = kind in PASSING and ("trainings", digest) in entries
-        lost = kind in (*KEPT, CLAIMS) and not needed_by(key, entries.get(key), needed)
-        nobodys = kind == STATUS and study_of(digest) not in needs.digests
-        if over or lost or nobodys or is_scratch(digest):
+        kind, digest = KINDS[key[0]], key[1]
+        over = kind.lifetime is Lifetime.TRAINING and ("trainings", digest) in entries
+        lost = kind.of_recipe and not needed_by(key, entries.get(key), needed)
+        orphaned = kind.lifetime is Lifetime.STUDY and study_of(digest) not in needs.digests
+        if over or lost or orphaned or is_scratch(digest):
             if all(found.modified <= limit for found in files):
                 yield Garbage(key, tuple(files), whole=True)
             continue
@@ -130,13 +122,14 @@ def _garbage(
 
 def _unnamed(key: Key, files: list[Found], entry: Entry | None) -> Iterator[Found]:
     """What was never finished, or is not a part of its entry any more."""
+    kind = KINDS[key[0]]
     there = any(found.path.endswith(f"/{MANIFEST}") for found in files)
     for found in files:
         name = found.path.rpartition("/")[2]
         if entry:
             if name not in {MANIFEST, *(blob["file"] for blob in entry.blobs.values())}:
                 yield found
-        elif is_scratch(name) or (key[0] in KEPT and not there):
+        elif is_scratch(name) or (kind.of_recipe and kind.entries and not there):
             yield found
 
 

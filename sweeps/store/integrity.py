@@ -13,11 +13,8 @@ from lth_core.errors import CorruptEntryError, TicketFileError
 from lth_core.masks import State, parameter_of
 from lth_core.parallel import map_in_threads
 from lth_core.store import MANIFEST, Entry, Store
-from lth_core.train.checkpoint import KIND as CHECKPOINTS
+from lth_core.store.kinds import KINDS, Lifetime
 from lth_core.train.training import Training
-
-CLAIMS = "claims"
-"""The one kind that has no entries, but small files that come and go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,9 @@ def find_faults(store: Store) -> Iterator[Fault]:
     Raises:
         StoreError: the store cannot be read.
     """
-    every = [(kind, d) for kind in store.kinds() if kind != CLAIMS for d in store.digests(kind)]
+    every = [
+        (kind, d) for kind in store.kinds() if KINDS[kind].entries for d in store.digests(kind)
+    ]
     found = map_in_threads(lambda each: fault_of(store, *each), every)
     for each, first in zip(every, found, strict=True):
         # Others are read far ahead of who is told, and a sweep may have written it since.
@@ -49,7 +48,7 @@ def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
     try:
         entry = store.get(kind, digest)
         if entry is None:
-            if kind == CHECKPOINTS or digest not in store.digests(kind):
+            if KINDS[kind].lifetime is Lifetime.TRAINING or digest not in store.digests(kind):
                 return None
             raise CorruptEntryError(f"{kind}/{digest}/{MANIFEST}: is missing")
         tensors: State = {}
@@ -75,8 +74,8 @@ def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
 
 def _training(store: Store, kind: str, digest: str, entry: Entry) -> Training | None:
     """The training that an entry keeps, or a point of which it is; its layers have shapes."""
-    of = entry.meta.get("of") if kind == "points" else digest
-    about = store.get("trainings", of) if kind in ("trainings", "points") and of else None
+    of = entry.meta.get(KINDS[kind].training) if KINDS[kind].training else digest
+    about = store.get("trainings", of) if KINDS[kind].masks and of else None
     try:
         return Training.from_json(about.meta) if about else None
     except CorruptEntryError as error:

@@ -6,18 +6,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lth_core.store import MANIFEST, Entry, Store
-from lth_core.train.archive import MASK, STATE
+from lth_core.store import Entry, Store
+from lth_core.store.kinds import KINDS, content_of
 from sweeps.store.garbage import by_entry, needed_by, read_entries
-from sweeps.store.records import STUDIES, TRIALS
 from sweeps.store.references import Key, Needs, study_of
-from sweeps.store.status import STATUS
-
-CONTENT = {
-    name.partition(".")[0]: content
-    for name, content in ((MANIFEST, "records"), (MASK, "masks"), (STATE, "states"))
-}
-"""What is in a file, by the first part of its name."""
 
 NOBODY = "(none)"
 """In place of a study: what none is known to need."""
@@ -45,7 +37,7 @@ def usage(store: Store, needs: Needs) -> list[Usage]:
     """
     held, found = by_entry(store), dict[tuple[str, str], Usage]()
     needed = needs.all()
-    of_others = [key for key in held if key[0] == "points" and key[1] not in needed]
+    of_others = [key for key in held if KINDS[key[0]].training and key[1] not in needed]
     entries = read_entries(store, of_others)
 
     def add(by: str, name: str, size: int, shared: int = 0) -> None:
@@ -61,8 +53,7 @@ def usage(store: Store, needs: Needs) -> list[Usage]:
             add("study", name, size, size if len(owners) > 1 else 0)
         parts = Counter[str]()
         for each in files:
-            stem = each.path.rpartition("/")[2].partition(".")[0].partition("-")[0]
-            parts[CONTENT.get(stem, "other")] += each.size
+            parts[content_of(each.path)] += each.size
         for content, part in parts.items():
             add("content", content, part)
     order = ("kind", "study", "content")
@@ -71,6 +62,6 @@ def usage(store: Store, needs: Needs) -> list[Usage]:
 
 def _owners(key: Key, entry: Entry | None, needs: Needs) -> list[str]:
     """The studies that an entry is there for."""
-    if key[0] in (STUDIES, TRIALS, STATUS):
+    if KINDS[key[0]].of_study:
         return [study_of(key[1])]
     return [name for name, digests in needs.digests.items() if needed_by(key, entry, digests)]
