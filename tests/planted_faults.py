@@ -149,14 +149,14 @@ FAULTS = [
     ),
     Fault(
         "random mask counted globally",
-        "lth_core/jobs/branches.py",
+        "lth_core/jobs/controls.py",
         "            name: as_many(mask, self.like.structure, partial(self.order, name))\n"
-        "            for name, mask in lab.mask(self.like, job).items()",
+        "            for name, mask in context.mask(self.like, job).items()",
         "            name: as_many(\n"
         "                torch.rand(mask.shape) < (sum(int(m.sum()) for m in every.values())\n"
         "                / sum(m.numel() for m in every.values())),\n"
         "                self.like.structure, partial(self.order, name))\n"
-        "            for every in [lab.mask(self.like, job)]\n"
+        "            for every in [context.mask(self.like, job)]\n"
         "            for name, mask in every.items()",
         "tests/core/jobs/test_controls.py",
     ),

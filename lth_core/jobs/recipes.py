@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lth_core.data import Dataset
 
 
-class Lab(Protocol):
+class Context(Protocol):
     """What a recipe needs to be carried out: things made from other recipes."""
 
     def model(self, job: Job) -> nn.Module:
@@ -96,7 +96,7 @@ class Start(Recipe):
         """What it all began with: no training."""
         return self
 
-    def make(self, lab: Lab, job: Job) -> State:
+    def make(self, context: Context, job: Job) -> State:
         """They, for the job's network, before its mask."""
         raise NotImplementedError
 
@@ -111,8 +111,8 @@ class Init(Start):
     draw: tuple[str | int, ...] = ("init",)
     """Purpose of the draw: ``("init",)``, or ``("reinit", level)``."""
 
-    def make(self, lab: Lab, job: Job) -> State:
-        return lab.drawn(self, job)
+    def make(self, context: Context, job: Job) -> State:
+        return context.drawn(self, job)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,7 +127,7 @@ class MaskRecipe(Recipe):
         """What goes as a whole: that of the spec by which it is found."""
         return "weights"
 
-    def make(self, lab: Lab, job: Job) -> Mask:
+    def make(self, context: Context, job: Job) -> Mask:
         """The mask, for the job's network."""
         raise NotImplementedError
 
@@ -138,8 +138,8 @@ class Full(MaskRecipe):
 
     kind = "Full"
 
-    def make(self, lab: Lab, job: Job) -> Mask:
-        return ones(lab.model(job))
+    def make(self, context: Context, job: Job) -> Mask:
+        return ones(context.model(job))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -158,18 +158,18 @@ class Pruned(MaskRecipe):
     def structure(self) -> str:
         return self.prune.structure
 
-    def make(self, lab: Lab, job: Job) -> Mask:
+    def make(self, context: Context, job: Job) -> Mask:
         if isinstance(self.of, Job):
-            state, mask = lab.final(self.of)
+            state, mask = context.final(self.of)
         else:
-            state, mask = self.of.make(lab, job), ones(lab.model(job))
-        initial = self.of.root.make(lab, job)
-        network = lab.candidate(state, mask, initial, job, self.prune)
+            state, mask = self.of.make(context, job), ones(context.model(job))
+        initial = self.of.root.make(context, job)
+        network = context.candidate(state, mask, initial, job, self.prune)
         return prune(network, self.prune, generator(self.seed, "mask", "ties"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found(MaskRecipe):
+class FinalMask(MaskRecipe):
     """The mask that a training ended with."""
 
     kind = "Found"
@@ -180,8 +180,8 @@ class Found(MaskRecipe):
     def structure(self) -> str:
         return self.by.finds.structure if self.by.finds else "weights"
 
-    def make(self, lab: Lab, job: Job) -> Mask:
-        return lab.final(self.by)[1]
+    def make(self, context: Context, job: Job) -> Mask:
+        return context.final(self.by)[1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -217,8 +217,8 @@ class Job(Start):
     dense: Job | None = field(default=None, metadata=WHERE)
     """The dense run of the search; None: this is it."""
 
-    def make(self, lab: Lab, job: Job) -> State:
-        return lab.final(self)[0]
+    def make(self, context: Context, job: Job) -> State:
+        return context.final(self)[0]
 
     @property
     def root(self) -> Start:
@@ -244,6 +244,6 @@ class Measure(Recipe):
     columns: ClassVar[tuple[str, ...]]
     """Names of the numbers: columns of a record. A stored measure that lacks one is taken again."""
 
-    def take(self, lab: Lab) -> dict[str, float | None]:
+    def take(self, context: Context) -> dict[str, float | None]:
         """The numbers, by column; None where there is nothing to measure."""
         raise NotImplementedError

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lth_core.jobs.recipes import Job, Lab, MaskRecipe, Measure
+from lth_core.jobs.recipes import Context, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State, counts, overlap
 from lth_core.measures.weights import chance_overlap
 from lth_core.models.dropout import Dropout
@@ -48,13 +48,14 @@ class AtRewind(Measure):
     step: int
     examples: int = EXAMPLES
 
-    def take(self, lab: Lab) -> dict[str, float | None]:
-        start, mask = self.dense.at(self.step).make(lab, self.dense), lab.final(self.dense)[1]
-        data = lab.data(self.dense)
+    def take(self, context: Context) -> dict[str, float | None]:
+        start = self.dense.at(self.step).make(context, self.dense)
+        end, mask = context.final(self.dense)
+        data = context.data(self.dense)
         stream = generator(self.dense.seed, "predictors", self.step)
         index = torch.randperm(len(data.train), generator=stream)[: self.examples]
         some = data.train.at(index.to(data.train.y.device))
-        model = lab.network(self.dense, start)
+        model = context.network(self.dense, start)
         for layer in model.modules():
             if isinstance(layer, Dropout):
                 layer.eval()
@@ -67,7 +68,7 @@ class AtRewind(Measure):
         with arithmetic("fp32", data.train.x.device):
             value = loss()
             return {
-                **apart(start, lab.final(self.dense)[0], mask),
+                **apart(start, end, mask),
                 "rewind_loss": value.item(),
                 "rewind_gradient_norm": _length(torch.autograd.grad(value, parameters)),
                 "rewind_curvature": top_eigenvalue(loss, parameters, stream),
@@ -90,8 +91,8 @@ class MaskStability(Measure):
     late: MaskRecipe
     job: Job
 
-    def take(self, lab: Lab) -> dict[str, float | None]:
-        early, late = lab.mask(self.early, self.job), lab.mask(self.late, self.job)
+    def take(self, context: Context) -> dict[str, float | None]:
+        early, late = context.mask(self.early, self.job), context.mask(self.late, self.job)
         return {
             "rewind_mask_overlap": overlap(early, late),
             "rewind_mask_overlap_chance": chance_overlap(counts(early, late)),

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lth_core.data import Dataset
-from lth_core.jobs.recipes import Job, Lab, Measure
+from lth_core.jobs.recipes import Context, Job, Measure
 from lth_core.masks import State
 from lth_core.spec import StabilitySpec
 from lth_core.train.loop import evaluate
@@ -37,9 +37,10 @@ class Barrier(Measure):
     other: Job
     stability: StabilitySpec
 
-    def take(self, lab: Lab) -> dict[str, float | None]:
-        data, ends = lab.data(self.one), (lab.final(self.one)[0], lab.final(self.other)[0])
-        model = lab.network(self.one, ends[0])
+    def take(self, context: Context) -> dict[str, float | None]:
+        data = context.data(self.one)
+        ends = context.final(self.one)[0], context.final(self.other)[0]
+        model = context.network(self.one, ends[0])
         with arithmetic(self.one.train.precision, data.train.x.device):
             test, train = path(model, data, *ends, self.stability)
         return {"test_barrier": barrier(test), "train_barrier": barrier(train)}

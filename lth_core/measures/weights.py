@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lth_core.jobs.recipes import Job, Lab, MaskRecipe, Measure
+from lth_core.jobs.recipes import Context, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State, counts, masked, overlap
 
 
@@ -30,14 +30,15 @@ class MaskAndTravel(Measure):
     dense: Job | None
     """The dense run whose weights' travel is split by the job's mask; None: the job is one."""
 
-    def take(self, lab: Lab) -> dict[str, float | None]:
+    def take(self, context: Context) -> dict[str, float | None]:
         job = self.job
-        start, (end, mask), first = lab.start(job), lab.final(job), lab.mask(job.mask, job)
-        like = lab.mask(self.like, job) if self.like else mask
+        start, first = context.start(job), context.mask(job.mask, job)
+        end, mask = context.final(job)
+        like = context.mask(self.like, job) if self.like else mask
         # Kept from start to end: what grew back is kept at the end alone.
         stayed = {name: m & first[name] for name, m in mask.items()}
         inside, outside = (
-            travel_by_mask(lab.start(self.dense), lab.final(self.dense)[0], mask)
+            travel_by_mask(context.start(self.dense), context.final(self.dense)[0], mask)
             if self.dense
             else (travel(masked(start, mask), end, mask), None)
         )

@@ -7,19 +7,16 @@ import platform
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import TypeVar
 
 import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from lth_core import masks, models, ticket
+from lth_core import masks, ticket
 from lth_core.errors import CorruptEntryError, TicketFileError
 from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask, State
-from lth_core.seeds import generator
-from lth_core.spec import ModelSpec
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, understood
 from lth_core.train.timings import remember_speed, speed_key
@@ -60,7 +57,7 @@ def _kinds(state: State) -> dict[str, tuple[torch.Size, torch.dtype]]:
     return {name: (value.shape, value.dtype) for name, value in state.items()}
 
 
-class Kept:
+class Archive:
     """What a store has of trainings and of their rewind points; corrupt entries are as missing."""
 
     def __init__(self, store: Store) -> None:
@@ -126,12 +123,6 @@ class Kept:
 def point(job: Job, step: int) -> Job:
     """The job stopped at a step: what a rewind point's entry is named by."""
     return replace(job, last=step, keep=())
-
-
-@lru_cache(maxsize=8)
-def template(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A network for its structure alone: names, shapes, layers."""
-    return models.build(spec, shape, classes, generator(0, "template"))
 
 
 def made_with(device: torch.device) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections import OrderedDict
@@ -13,20 +12,18 @@ from math import isfinite
 import torch
 from torch import nn
 
-from lth_core import data, masks, models, ticket
-from lth_core.data import Dataset
+from lth_core import masks, models, ticket
 from lth_core.errors import PreemptedError, StoreError
-from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure
+from lth_core.jobs.recipes import Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
 from lth_core.models.layers import Layer, layers_of
-from lth_core.prune.network import Batch, Candidate
-from lth_core.seeds import generator
-from lth_core.spec import PruneNever, Pruning, TicketSpec, TrainSpec, describe, sha256
+from lth_core.spec import PruneNever, TicketSpec, TrainSpec, describe, sha256
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
-from lth_core.train.archive import Kept, made_with, point, recent, template, to_blobs
+from lth_core.train.archive import Archive, made_with, point, recent, to_blobs
 from lth_core.train.batches import Order
+from lth_core.train.builder import Builder
 from lth_core.train.checkpoint import (
     CHECKPOINT_EVERY,
     drop_checkpoint,
@@ -39,7 +36,7 @@ from lth_core.train.masking.registry import GROW, LEARN
 from lth_core.train.training import Result, Training
 
 
-class Trainer:
+class Trainer(Builder):
     """Trains jobs that the store does not know, and makes whatever a recipe names.
 
     Everything a job needs (its parent's weights, its mask) is taken from the last jobs, else from
@@ -61,14 +58,14 @@ class Trainer:
         frozen: bool = False,
         checkpoint_every: float = CHECKPOINT_EVERY,
     ) -> None:
+        super().__init__(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         self.store = store or Store()
-        self._kept = Kept(self.store)
+        self._archive = Archive(self.store)
         self.frozen, self.checkpoint_every = frozen, checkpoint_every
         self.ending = threading.Event()
         """Once set, whatever is being trained is kept as it stands and left: PreemptedError."""
         self._interrupted = set[str]()
         """Digests of trainings of which there was a checkpoint, or was kept one."""
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._finals: OrderedDict[str, tuple[State, Mask]] = OrderedDict()
         self._masks: OrderedDict[str, Mask] = OrderedDict()
 
@@ -77,7 +74,7 @@ class Trainer:
         return [self._result(job) for job in jobs]
 
     def _result(self, job: Job) -> Result:
-        training = self._kept.training(job)
+        training = self._archive.training(job)
         if training and not self._lost(job, job.keep):
             return Result(job, training, reused=True)
         self._refuse_if_frozen(job)
@@ -88,55 +85,28 @@ class Trainer:
 
     def _made(self, job: Job) -> Result:
         """What the store lacks of a job, trained: all of it, or up to the last lost point."""
-        training = self._kept.training(job)
+        training = self._archive.training(job)
         if training is None:
             return Result(job, self._train(job)[0], reused=False)
         if lost := self._lost(job, job.keep):
             again = self._run(job, lost=lost)
-            self._kept.put_points(job, again.points, again.mask)
+            self._archive.put_points(job, again.points, again.mask)
             self._drop_checkpoint(job)
         return Result(job, training, reused=True)
 
     def known(self, job: Job) -> bool:
         """Whether the store has the job, so that it can be read, and its rewind points."""
-        return self._kept.training(job) is not None and not self._lost(job, job.keep)
+        return self._archive.training(job) is not None and not self._lost(job, job.keep)
 
     def _lost(self, job: Job, steps: Sequence[int]) -> list[int]:
         """The steps of which the store has no rewind point."""
-        return [k for k in steps if self._kept.entry("points", point(job, k).digest) is None]
+        return [k for k in steps if self._archive.entry("points", point(job, k).digest) is None]
 
     # What recipes ask for
-
-    def model(self, job: Job) -> nn.Module:
-        """The job's network; only its structure is meant, its weights are of no seed."""
-        return template(job.model, self.data(job).shape, self.data(job).classes)
 
     def start(self, job: Job) -> State:
         """The weights and buffers a job starts from, before its mask."""
         return job.start.make(self, job)
-
-    def drawn(self, init: Init, job: Job) -> State:
-        """The weights and buffers of the job's network, freshly drawn."""
-        dataset, draw = self.data(job), generator(init.seed, *init.draw)
-        model = models.build(job.model, dataset.shape, dataset.classes, draw)
-        return {name: value.clone() for name, value in model.state_dict().items()}
-
-    def candidate(
-        self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
-    ) -> Candidate:
-        """A state of the job's network, for a score."""
-        dataset = self.data(job)
-
-        def batch() -> Batch:
-            draw = generator(job.seed, "mask", "examples")
-            split = dataset.train.of_each_class(prune.examples, draw)
-            return dataset.normalize(split.x), split.y
-
-        return Candidate(
-            weights=masks.masked({name: state[name] for name in mask}, mask),
-            mask=mask, initial={name: initial[name] for name in mask},
-            copy=lambda: self.network(job, state), batch=batch, seed=job.seed, spec=prune,
-        )  # fmt: skip
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
         """The mask a recipe gives for the job's network."""
@@ -148,13 +118,13 @@ class Trainer:
         """Weights and buffers after a job's last step, and its mask."""
 
         def make() -> tuple[State, Mask]:
-            stored = self._kept.state(job, self.model(job))
+            stored = self._archive.state(job, self.model(job))
             if stored:
                 return stored
             state, mask = self._train(job)[1]
             # Its manifest is sound, its weights were not.
-            if entry := self._kept.entry("points", job.digest):
-                self._kept.put_point(job, state, mask, entry.meta.get("of"))
+            if entry := self._archive.entry("points", job.digest):
+                self._archive.put_point(job, state, mask, entry.meta.get("of"))
             return state, mask
 
         return recent(self._finals, job.digest, make)
@@ -165,7 +135,7 @@ class Trainer:
 
     def measured(self, measure: Measure) -> dict[str, float | None]:
         """A measure's numbers by column, from the store where it has them all."""
-        entry = self._kept.entry("measures", measure.digest)
+        entry = self._archive.entry("measures", measure.digest)
         numbers = entry.meta if entry else {}
         if not numbers.keys() >= set(measure.columns):
             numbers = {
@@ -206,10 +176,10 @@ class Trainer:
             finished_at=time.time(),
             made_with=made_with(self.device),
         )  # fmt: skip
-        self._kept.put_points(job, outcome.points, outcome.mask)
+        self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
         self._drop_checkpoint(job)
-        self._kept.pace(job, training.seconds, self.device)
+        self._archive.pace(job, training.seconds, self.device)
         return training, final
 
     def _run(self, job: Job, start: State | None = None, *, lost: Sequence[int] = ()) -> Outcome:
@@ -245,7 +215,7 @@ class Trainer:
             due = ending or time.monotonic() - kept_at > self.checkpoint_every
             if done == task.last or not due:
                 continue
-            self._kept.put_points(job, running.points, task.masking.mask)
+            self._archive.put_points(job, running.points, task.masking.mask)
             running.points.clear()
             keep_checkpoint(self.store, job, running.checkpoint())
             self._interrupted.add(job.digest)
@@ -267,15 +237,6 @@ class Trainer:
                 "altered with `lth store verify --remove`, and sweep again to remake it"
             )
 
-    def network(self, job: Job, state: State) -> nn.Module:
-        """The job's network with a state, on the device, in training mode."""
-        model = copy.deepcopy(self.model(job))
-        model.load_state_dict(state)
-        model.to(self.device).train()
-        if len(self.data(job).shape) == 3:
-            model.to(memory_format=torch.channels_last)
-        return model
-
     def _masking(self, job: Job, model: nn.Module, mask: Mask, start: State) -> Masking:
         """How the job keeps its mask."""
         if job.finds is None:
@@ -285,9 +246,6 @@ class Trainer:
         initial = job.root.make(self, job)
         network = self.candidate(start, mask, initial, job, job.finds)
         return GROW[job.finds.grow](model, mask, network, job.level)
-
-    def data(self, job: Job) -> Dataset:
-        return data.load(job.data, self.device)
 
 
 def _steps_as(job: Job) -> TrainSpec:

@@ -20,7 +20,7 @@ from lth_core.results import record
 from lth_core.spec import SCHEMA, canonical_json, sha256
 from lth_core.store import Store
 from lth_core.store.files import MemoryFiles
-from lth_core.train.archive import Kept
+from lth_core.train.archive import Archive
 from lth_core.train.checkpoint import checkpoint_step, kept_checkpoint
 from lth_core.train.loop import Run
 from lth_core.train.timings import KIND as SPEEDS
@@ -149,7 +149,7 @@ def test_measures(said: Any) -> None:
     store = entry("measures", "digest", said)
 
     def read() -> None:
-        found = Kept(store).entry("measures", "digest")
+        found = Archive(store).entry("measures", "digest")
         for value in found.meta.values() if found else ():
             assert value is None or float(value) < float("inf")
 
@@ -167,7 +167,7 @@ def test_trainings(said: Any) -> None:
     def read() -> None:
         load_curves(store, dense().digest)
         load_mask(store, dense().digest)
-        training = Kept(store).training(dense())
+        training = Archive(store).training(dense())
         if training:
             record(resolve(SPEC), 0, "dense", Result(dense(), training, reused=True))
 
@@ -212,7 +212,7 @@ def test_manifests(said: Any) -> None:
     check = hashlib.sha256(text.encode()).hexdigest()
     whole = f'{{"entry":{text},"sha256":"{check}"}}'.encode()
     point()[0].write(f"points/{dense().digest}/entry.json", whole)
-    survives("manifests of points", lambda: Kept(Store(point()[0])).state(dense(), network()))
+    survives("manifests of points", lambda: Archive(Store(point()[0])).state(dense(), network()))
 
 
 HEADERS = ["", "x", "null", "0", "-1", "1e999", "[1e999]", "[]", "[[]]", "[-1]", '["x"]', "{}",

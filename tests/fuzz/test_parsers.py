@@ -17,7 +17,7 @@ from lth_core import load_ticket
 from lth_core.store import Store
 from lth_core.store.files import MemoryFiles
 from lth_core.store.locks import holder, is_dead
-from lth_core.train.archive import Kept
+from lth_core.train.archive import Archive
 from lth_core.train.checkpoint import kept_checkpoint
 from lth_core.train.loop import Run
 from sweeps.plan.plan import make_plan
@@ -111,7 +111,7 @@ def test_store_blobs(state: bytes, mask: bytes) -> None:
     """With a right checksum: from another hand."""
     store = Store()
     store.put("points", dense().digest, {}, {"state.safetensors": state, "mask.safetensors": mask})
-    survives("store blobs", lambda: Kept(store).state(dense(), network()))
+    survives("store blobs", lambda: Archive(store).state(dense(), network()))
 
 
 @fuzzed
@@ -121,7 +121,7 @@ def test_trainings(said: bytes) -> None:
     meta = as_json(said)
     store = Store()
     store.put("trainings", dense().digest, meta)
-    survives("trainings", lambda: Kept(store).training(dense()))
+    survives("trainings", lambda: Archive(store).training(dense()))
 
 
 @fuzzed

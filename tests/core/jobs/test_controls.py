@@ -11,7 +11,7 @@ from toys import jobs_of, same
 
 from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets, load_ticket
 from lth_core.jobs.branches import BRANCHES, RETRAINED
-from lth_core.jobs.recipes import Found, Job
+from lth_core.jobs.recipes import FinalMask, Job
 from lth_core.masks import Mask, digest, kept, masked
 from lth_core.results import LevelResult
 
@@ -210,7 +210,7 @@ def test_trained_trains_the_subnetwork_found_from_the_rewind_point(
     level = level_of(name, trainer)
     job = level.results["trained"].job
     start, (state, mask) = masked(trainer.start(job), level.mask), trainer.final(job)
-    assert job.mask == Found(by=level.results["ticket"].job)
+    assert job.mask == FinalMask(by=level.results["ticket"].job)
     assert same(trainer.start(job), trainer.final(level.results["ticket"].job.start)[0])
     for entry, m in mask.items():
         assert (state[entry] != start[entry])[m].float().mean() > 0.5

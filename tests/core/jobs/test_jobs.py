@@ -5,8 +5,8 @@ import torch
 from toys import jobs_of, same
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec
-from lth_core.jobs.branches import ConstantSign, InvertedMask, RandomMask, Reshuffled, ShuffledMask
-from lth_core.jobs.recipes import Found, Full, Init, Job, Pruned, Recipe
+from lth_core.jobs.controls import ConstantSign, InvertedMask, RandomMask, Reshuffled, ShuffledMask
+from lth_core.jobs.recipes import FinalMask, Full, Init, Job, Pruned, Recipe
 from lth_core.masks import digest, masked, ones
 from lth_core.prune import prune
 from lth_core.prune.network import plain
@@ -61,7 +61,7 @@ def test_digest_of_every_recipe_covers_its_fields() -> None:
     recipes = [
         Full(), made, replace(made, seed=1), replace(made, of=job(seed=1)),
         replace(made, prune=PruneSpec(fraction=0.3)), replace(made, of=Init(seed=0)),
-        Found(by=job()), Found(by=job(seed=1)),
+        FinalMask(by=job()), FinalMask(by=job(seed=1)),
         RandomMask(like=made, seed=0), RandomMask(like=made, seed=1),
         RandomMask(like=Full(), seed=0),
         ShuffledMask(like=made, seed=0, level=1), ShuffledMask(like=made, seed=0, level=2),

@@ -9,7 +9,7 @@ import torch
 from toys import timeless
 
 from lth_core import TicketSpec, Trainer, find_tickets
-from lth_core.jobs.recipes import Job, Lab, Measure
+from lth_core.jobs.recipes import Context, Job, Measure
 from lth_core.results import LevelResult
 from lth_core.spec import WHERE
 
@@ -85,7 +85,7 @@ class Noted(Measure):
     job: Job
     times: list[int] = field(metadata=WHERE)
 
-    def take(self, lab: Lab) -> dict[str, float | None]:
+    def take(self, context: Context) -> dict[str, float | None]:
         self.times.append(1)
         return {"a": 0.5, "b": nan, "c": float("inf"), "d": None}
 
@@ -107,8 +107,8 @@ class Extended(Noted):
 
     columns = ("a", "b", "c", "d", "e")
 
-    def take(self, lab: Lab) -> dict[str, float | None]:
-        return {**super().take(lab), "e": 2.0}
+    def take(self, context: Context) -> dict[str, float | None]:
+        return {**super().take(context), "e": 2.0}
 
 
 def test_measure_that_lacks_a_column_is_taken_again_and_no_training_is_made(

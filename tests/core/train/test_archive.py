@@ -8,7 +8,7 @@ import torch
 from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.jobs.recipes import Job
 from lth_core.store import Store
-from lth_core.train.archive import Kept, to_blobs
+from lth_core.train.archive import Archive, to_blobs
 from lth_core.train.training import Training
 
 SPEC = TicketSpec(
@@ -41,10 +41,10 @@ def test_training_of_another_hand_is_none(
     change: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     store, _, job = trained()
-    assert Kept(store).training(job) is not None
+    assert Archive(store).training(job) is not None
     meta = store.get("trainings", job.digest).meta  # type: ignore[union-attr]
     store.put("trainings", job.digest, {**meta, **change})
-    assert Kept(store).training(job) is None
+    assert Archive(store).training(job) is None
     assert f"trainings/{job.digest}: says no training (TypeError: " in caplog.text
 
 
@@ -54,7 +54,7 @@ def test_training_that_another_version_stored_with_more_fields_is_read() -> None
     layer = {**meta["layers"]["fc1"], "bits": 1}
     more = {"travel": 0.5, "layers": {**meta["layers"], "fc1": layer}}
     store.put("trainings", job.digest, {**meta, **more})
-    assert Kept(store).training(job) == Training.from_json(meta)
+    assert Archive(store).training(job) == Training.from_json(meta)
 
 
 @pytest.mark.parametrize("name", ["curves", "layers", "mask_digest", "seconds"])
@@ -62,7 +62,7 @@ def test_training_without_a_field_that_all_have_is_none(name: str) -> None:
     store, _, job = trained()
     meta = store.get("trainings", job.digest).meta  # type: ignore[union-attr]
     store.put("trainings", job.digest, {n: v for n, v in meta.items() if n != name})
-    assert Kept(store).training(job) is None
+    assert Archive(store).training(job) is None
 
 
 def test_point_without_blobs_is_none_and_the_next_place_is_looked_at(
@@ -70,7 +70,7 @@ def test_point_without_blobs_is_none_and_the_next_place_is_looked_at(
 ) -> None:
     store, trainer, job = trained()
     store.put("points", job.digest, {})
-    found = Kept(store).state(job, trainer.model(job))
+    found = Archive(store).state(job, trainer.model(job))
     assert found is not None
     assert f"store: points/{job.digest}: state: cannot be read (KeyError" in caplog.text
 
@@ -86,7 +86,7 @@ def test_state_of_another_network_is_none(change: str) -> None:
     }[change]
     store.put("points", job.digest, {}, to_blobs({**state, **harm}, mask))
     store.delete("trainings", job.digest)
-    assert Kept(store).state(job, trainer.model(job)) is None
+    assert Archive(store).state(job, trainer.model(job)) is None
 
 
 @pytest.mark.parametrize("said", [{"a": "x"}, {"a": [1.0]}, {"a": 10**400}, {"a": True}])
@@ -96,7 +96,7 @@ def test_measure_of_another_hand_is_none(
     store = Store()
     store.put("measures", "sound", {"a": 1.0, "b": None, "c": 1})
     store.put("measures", "other", said)
-    kept = Kept(store)
+    kept = Archive(store)
     assert kept.entry("measures", "sound") is not None
     assert kept.entry("measures", "other") is None
     assert "measures/other: cannot be read" in caplog.text

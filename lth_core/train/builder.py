@@ -1,0 +1,70 @@
+"""Networks and data made from the specs of a job."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from lth_core import data, masks, models
+from lth_core.data import Dataset
+from lth_core.jobs.recipes import Init, Job
+from lth_core.masks import Mask, State
+from lth_core.prune.network import Batch, Candidate
+from lth_core.seeds import generator
+from lth_core.spec import ModelSpec, Pruning
+
+
+class Builder:
+    """Makes the networks and loads the data of jobs, on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def data(self, job: Job) -> Dataset:
+        """The job's data, on the device."""
+        return data.load(job.data, self.device)
+
+    def model(self, job: Job) -> nn.Module:
+        """The job's network; only its structure is meant, its weights are of no seed."""
+        return template(job.model, self.data(job).shape, self.data(job).classes)
+
+    def network(self, job: Job, state: State) -> nn.Module:
+        """The job's network with a state, on the device, in training mode."""
+        model = copy.deepcopy(self.model(job))
+        model.load_state_dict(state)
+        model.to(self.device).train()
+        if len(self.data(job).shape) == 3:
+            model.to(memory_format=torch.channels_last)
+        return model
+
+    def drawn(self, init: Init, job: Job) -> State:
+        """The weights and buffers of the job's network, freshly drawn."""
+        dataset, draw = self.data(job), generator(init.seed, *init.draw)
+        model = models.build(job.model, dataset.shape, dataset.classes, draw)
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    def candidate(
+        self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
+    ) -> Candidate:
+        """A state of the job's network, for a score."""
+        dataset = self.data(job)
+
+        def batch() -> Batch:
+            draw = generator(job.seed, "mask", "examples")
+            split = dataset.train.of_each_class(prune.examples, draw)
+            return dataset.normalize(split.x), split.y
+
+        return Candidate(
+            weights=masks.masked({name: state[name] for name in mask}, mask),
+            mask=mask, initial={name: initial[name] for name in mask},
+            copy=lambda: self.network(job, state), batch=batch, seed=job.seed, spec=prune,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def template(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A network for its structure alone: names, shapes, layers."""
+    return models.build(spec, shape, classes, generator(0, "template"))
