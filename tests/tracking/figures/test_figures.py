@@ -162,7 +162,7 @@ def test_a_title_that_is_too_long_keeps_the_number_of_seeds():
     assert title[2] == "2 seeds"
 
 
-def test_cells_beyond_the_last_panel_are_said_to_be_left_out():
+def test_the_figure_says_that_cells_beyond_the_last_panel_are_left_out():
     many = [r for width in range(15) for r in study(seeds=1, **{"model.width": width})]
     figure = accuracy(many, ["model.width"], curves)
     assert len(figure.axes) == MOST_PANELS

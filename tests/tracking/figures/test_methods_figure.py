@@ -18,11 +18,11 @@ def line(panel, look):
     return found
 
 
-def test_one_way_needs_no_figure_of_ways():
+def test_a_single_method_has_no_figure_of_methods():
     assert by_method(study(), ["seed"], curves) is None
 
 
-def test_every_way_is_a_line_of_its_means_against_density_in_percent():
+def test_every_method_is_a_line_of_its_means_against_density_in_percent():
     (panel,) = by_method(taxonomy(), SCORES, curves).axes
     looks = way_styles(ways(taxonomy()))
     (snip,) = [way for way in looks if way.name == "snip"]
@@ -64,7 +64,7 @@ def test_the_legend_goes_by_family():
     assert said.index("one-shot finetune") == said.index("one-shot") + 1
 
 
-def test_the_legend_of_many_ways_fits_into_the_figure(tmp_path):
+def test_the_legend_of_many_methods_fits_into_the_figure(tmp_path):
     many = [r for i in range(12) for when in ("before", "after")
             for r in study(seeds=1, method=f"a-rather-long-name-{when}-{i}", when=when)]  # fmt: skip
     figure = by_method(many, ["seed"], curves)
@@ -80,7 +80,7 @@ def test_the_legend_of_many_ways_fits_into_the_figure(tmp_path):
     assert panel.get_window_extent().width > whole.width / 2
 
 
-def test_all_ways_look_different_and_a_family_shares_no_colour_with_another():
+def test_all_methods_look_different_and_families_share_no_colour():
     looks = way_styles(ways(taxonomy()))
     assert len({str(look) for look in looks.values()}) == len(looks)
     colors = {}
@@ -95,7 +95,7 @@ def test_a_retraining_differs_from_its_method_in_the_dash_alone():
 
 
 @pytest.mark.parametrize("count", [2, MOST_BANDS + 1])
-def test_intervals_are_drawn_only_where_ways_are_few(count):
+def test_intervals_are_drawn_only_for_few_methods(count):
     records = [r for i in range(count) for r in study(method=f"m{i}")]
     (panel,) = by_method(records, ["seed"], curves).axes
     assert len(panel.collections) == (count if count <= MOST_BANDS else 0)
@@ -109,7 +109,7 @@ def test_every_mean_lies_within_the_limits():
     assert high > 98
 
 
-def test_the_dense_run_lies_within_the_limits_though_every_way_is_far_below():
+def test_the_dense_run_is_within_the_limits_though_every_method_is_far_below():
     lost = [record(s, "ticket", 1, 0.3, method=m) for s in range(3) for m in ("a", "b")]
     (panel,) = by_method([*study(levels=0), *lost], ["seed"], curves).axes
     assert panel.get_ylim()[1] > 97

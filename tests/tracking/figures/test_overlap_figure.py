@@ -43,7 +43,7 @@ def test_pairs_are_means_over_seeds_and_the_diagonal_is_between_seeds():
     assert pairs(tickets) == {("a", "b"): pytest.approx((40, 20)), ("a", "a"): (50, 10)}
 
 
-def test_each_pair_of_methods_is_said_once_with_its_chance_below():
+def test_each_pair_of_methods_is_shown_once_with_its_chance_level_below():
     figure = overlap(taxonomy(), SCORES, curves)
     panel = figure.axes[0]
     said = [text.get_text() for text in panel.texts]

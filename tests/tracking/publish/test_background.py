@@ -139,7 +139,7 @@ def test_next_trial_after_the_pause_is_published_whole_and_the_failed_one_not_in
     assert publisher.said == [("b", 0), ("b", 1), ("b", 2), ("b", "FINISHED")]
 
 
-def test_failed_trial_is_said_to_have_failed_even_where_its_levels_are_left(
+def test_a_failed_trial_is_published_as_failed_even_where_its_levels_are_skipped(
     levels: list[LevelResult],
 ) -> None:
     fails = [True]
@@ -209,7 +209,7 @@ def test_a_process_has_one_background_of_a_publisher() -> None:
     assert background_of(publisher) is background_of(replace(publisher))
 
 
-def test_any_exception_leaves_the_thread_alive_and_is_told_once_without_secrets(
+def test_any_exception_leaves_the_thread_alive_and_is_reported_once_without_secrets(
     levels: list[LevelResult], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter22")

@@ -11,7 +11,9 @@ from tracking.publish.client import DEFAULTS, connect
 
 
 @pytest.mark.mlflow
-def test_silence_is_told_well_before_half_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_is_an_error_well_before_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seconds = int(DEFAULTS["MLFLOW_HTTP_REQUEST_TIMEOUT"])
     for name, value in DEFAULTS.items():
         monkeypatch.setenv(name, value)

@@ -21,7 +21,7 @@ def run_with(tags: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("said", ["x", "", "-1", "1.5", "\u0663", "9" * 5000])
-def test_tag_that_is_no_count_of_levels_is_none(said: str) -> None:
+def test_a_tag_that_is_not_a_count_of_levels_is_ignored(said: str) -> None:
     assert published_run(run_with({names.LEVELS: "3"})).levels == 3
     published = published_run(run_with({names.LEVELS: said, "other": "y"}))
     assert (published.levels, published.tags) == (0, {"other": "y"})
@@ -57,7 +57,7 @@ def test_answer_of_another_shape_is_a_tracking_error(
         client.search_runs(["1"])
 
 
-def test_run_that_is_not_there_once_it_was_made_is_told() -> None:
+def test_a_run_that_is_not_found_after_it_was_made_is_an_error() -> None:
     class Forgetful:
         def search_runs(self, *_: object, **__: object) -> Any:
             return type("Page", (list,), {"token": ""})()

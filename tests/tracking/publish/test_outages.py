@@ -81,7 +81,7 @@ def test_fault_after_so_many_calls_is_made_good_by_the_next_sync(
 
 
 @pytest.mark.parametrize("mood", ["slow", "down", "broken", "lost"])
-def test_training_is_not_held_up_and_nothing_is_lost_or_doubled(
+def test_training_does_not_wait_and_nothing_is_lost_or_published_twice(
     mood: str,
     faulty: FaultyServer,
     server: str,
@@ -108,7 +108,7 @@ def test_training_is_not_held_up_and_nothing_is_lost_or_doubled(
     assert contents(server, publisher.experiment) == {"a": undisturbed}
 
 
-def test_server_that_is_away_is_asked_by_no_further_trial_for_a_while(
+def test_no_other_trial_calls_an_unreachable_server_for_a_while(
     faulty: FaultyServer, publisher: Publisher, levels: list[LevelResult]
 ) -> None:
     work = BackgroundPublisher(publisher, retry_after=600)

@@ -180,7 +180,7 @@ def _name(publisher: Publisher) -> str:
 
 
 @mlflow
-def test_a_server_that_is_not_there_is_said_within_seconds() -> None:
+def test_an_unreachable_server_is_an_error_within_seconds() -> None:
     started = time.monotonic()
     with pytest.raises(TrackingError, match=r"tracking.uri: http://127.0.0.1:9 does not answer"):
         open_publisher("http://127.0.0.1:9", "a-study", "about it")

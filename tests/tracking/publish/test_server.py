@@ -144,7 +144,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "a-name"])
-def test_letting_others_in_must_be_said_with_or_without_a_password(
+def test_serving_other_machines_needs_a_choice_about_the_password(
     host: str, database: str, tmp_path: Path
 ) -> None:
     assert not is_loopback(host)
@@ -160,7 +160,7 @@ def test_loopback_is_this_machine_alone(host: str) -> None:
     assert "on this machine only" in said
 
 
-def test_what_letting_others_in_means_is_said() -> None:
+def test_the_notice_says_what_other_machines_can_do() -> None:
     openly = "\n".join(notice("192.0.2.7", 5000, auth=False))
     assert "http://192.0.2.7:5000" in openly
     assert "no password: everyone there\ncan read, change and delete all runs" in openly
@@ -171,7 +171,7 @@ def test_what_letting_others_in_means_is_said() -> None:
     assert "no password" not in told
 
 
-def test_the_command_listens_where_it_was_told(tmp_path: Path) -> None:
+def test_the_command_listens_on_the_given_host_and_port(tmp_path: Path) -> None:
     command = ui_command(tmp_path / "mlflow.db", "127.0.0.1", 5123, auth=False)
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "5123"
@@ -206,7 +206,7 @@ def test_password_may_come_from_a_file_and_is_not_needed_again(
     assert len(again[key]) == 64
 
 
-def test_port_that_is_taken_is_said(database: str) -> None:
+def test_a_taken_port_is_an_error(database: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -223,7 +223,7 @@ def test_port_that_is_taken_is_said(database: str) -> None:
         ("sqlite:///nowhere.db", "nowhere.db does not exist yet"),
     ],
 )
-def test_what_cannot_be_served_is_said(
+def test_a_store_that_cannot_be_served_is_an_error(
     uri: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

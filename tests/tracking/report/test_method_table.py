@@ -20,7 +20,7 @@ def test_the_best_of_each_column_is_marked_once():
         assert [name for name, marks in rows.items() if marks[column].best] == ["random"]
 
 
-def test_equal_ways_are_both_best():
+def test_methods_of_equal_accuracy_are_both_best():
     records = [r for r in taxonomy() if r["method"] in ("random", "snip")]
     for record in records:
         record["final_test_accuracy"] = 0.9
@@ -36,13 +36,13 @@ def test_densities_that_differ_by_rounding_share_a_column():
     assert all(len(marks) == 5 and all(marks) for marks in rows.values())
 
 
-def test_a_way_without_a_density_has_no_mark_there():
+def test_a_method_without_a_density_has_no_mark_there():
     records = [r for r in taxonomy() if not (r["method"] == "snip" and r["level"] in (2, 3))]
     marks = rows_of(records)["snip"]
     assert [mark is None for mark in marks] == [False, True, True, False, False]
 
 
-def test_a_retraining_is_held_against_the_dense_run_but_wins_against_no_reinit():
+def test_a_retraining_is_compared_with_the_dense_run_and_not_with_reinit():
     control = [
         {**r, "branch": "reinit", "final_test_accuracy": 0.1 + r["seed"] ** 2 / 1000}
         for r in taxonomy(levels=1)
@@ -68,7 +68,7 @@ def test_dense_runs_that_differ_are_all_named():
     assert table.dense == ["97.00±2.48", "50.00±0.00"]
 
 
-def test_of_many_densities_the_ends_and_those_that_most_ways_have_are_columns():
+def test_of_many_densities_the_ends_and_those_that_most_methods_have_are_columns():
     dense_steps, few = [0.8**level for level in range(1, 21)], [0.8**5, 0.8**10, 0.8**20]
     found = columns([dense_steps, few, few, few], most=3)
     assert [column[0] for column in found] == few
