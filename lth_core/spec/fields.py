@@ -33,6 +33,25 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
+_ALSO: dict[type, type] = {float: int, tuple: list, list: tuple}
+"""The other type whose values JSON and Python count as a type's."""
+
+
+def is_a(value: object, kind: type) -> bool:
+    """Whether a value is of a plain type; true and false are no numbers, numbers are finite.
+
+    >>> is_a(1, float), is_a([], tuple), is_a(1.0, int), is_a(True, int), is_a(float("nan"), float)
+    (True, True, False, False, False)
+    """
+    if isinstance(value, bool) or kind is bool:
+        return type(value) is kind
+    if not isinstance(value, (kind, _ALSO.get(kind, kind))):
+        return False
+    if isinstance(value, int):
+        return kind is int or abs(value) <= LARGEST
+    return not isinstance(value, float) or isfinite(value)
+
+
 def steps_in(duration: int | str, steps_per_epoch: int = 0, steps: int = 0) -> int:
     """Optimizer steps in a duration: ``"500it"``, ``"2ep"`` (epochs), ``"5%"`` (of training).
 
@@ -75,8 +94,7 @@ def _spelled(name: str, kind: str, value: object) -> object:
                 value = int(value)  # type: ignore[call-overload]
     if kind in _KINDS:
         expected, rule = _KINDS[kind]
-        wrong = not isinstance(value, expected) or isinstance(value, bool) is not (expected is bool)
-        if wrong or (isinstance(value, float) and not isfinite(value)):
+        if not is_a(value, expected):
             raise SpecError(name, rule, value)
     return value
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from lth_core.errors import CorruptEntryError, LthError, SpecError, TicketFileError
 from lth_core.redaction import without_secrets
-from lth_core.spec.fields import LARGEST
+from lth_core.spec.fields import LARGEST, is_a
 from lth_core.store import Entry, Store
 
 MISREAD = (
@@ -32,15 +32,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("lth")
 
-_TYPES: dict[object, tuple[type, ...]] = {
-    bool: (bool,),
-    int: (int,),
-    float: (float, int),
-    str: (str,),
-    dict: (dict,),
-    list: (list, tuple),
-}
-"""Of a kind: the types that JSON may give it."""
+_PLAIN = (bool, int, float, str, dict, list)
+"""Types that JSON has; a value of one of them is checked by `is_a`."""
 
 
 @contextmanager
@@ -87,7 +80,7 @@ def check(said: object, kind: Any, at: str = "it") -> None:
     Raises:
         TypeError: it is not, or a number is too large; names the place.
     """
-    if type(said) in _TYPES.get(kind, ()) and (type(said) is not int or abs(said) <= LARGEST):
+    if kind in _PLAIN and is_a(said, kind) and (type(said) is not int or abs(said) <= LARGEST):
         return
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any or (origin is UnionType and said is None):
