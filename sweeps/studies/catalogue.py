@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import lth_core
 from lth_core.columns import described
+from lth_core.spec import TicketSpec
+
+FILLED_IN = ("data.fingerprint", "model.fingerprint")
+"""Fields that `lth_core.resolve` sets, never a study file."""
 
 OWN_SCORE = "your own: a function from lth_core.prune.Candidate to a tensor of scores by parameter "
 OWN_DATA = "your own: a function from DataSpec to lth_core.data.Dataset"
@@ -37,11 +43,16 @@ def _scores() -> dict[str, str]:
 
 
 def _fields() -> dict[str, str]:
-    from sweeps.studies.reader import spec_fields  # pydantic; no other kind needs it
-    from sweeps.studies.schema import study_schema
-
-    definitions = study_schema()["$defs"]
-    return {field: _about_field(field, definitions) for field in spec_fields()}
+    rows = dict[str, str]()
+    kinds = get_type_hints(TicketSpec)
+    for name, text in _attribute_docs(TicketSpec).items():
+        parts = [part for part in (kinds[name], *get_args(kinds[name])) if is_dataclass(part)]
+        if not parts:
+            rows[name] = text
+        for part in parts:
+            for field, about in _attribute_docs(part).items():
+                rows.setdefault(f"{name}.{field}", about)
+    return {name: text for name, text in rows.items() if name not in FILLED_IN}
 
 
 KINDS: dict[str, Callable[[], dict[str, str]]] = {
@@ -110,13 +121,17 @@ def _tree(module: str) -> ast.Module:
     return ast.parse(file.read_text())
 
 
-def _about_field(field: str, definitions: dict[str, Any]) -> str:
-    """A field's description; one that several specs have, as `prune`'s, has that of the first."""
-    specs = [definitions["TicketSpec"]["properties"]]
-    *parents, last = field.split(".")
-    for parent in parents:
-        named = [kind for spec in specs for kind in (spec[parent], *spec[parent].get("anyOf", ()))]
-        references = [kind["$ref"].rpartition("/")[2] for kind in named if "$ref" in kind]
-        specs = [definitions[name]["properties"] for name in references]
-    description = next(spec[last].get("description", "") for spec in specs if last in spec)
-    return " ".join(str(description).split())
+def _attribute_docs(spec: Any) -> dict[str, str]:
+    """The docstring under each field of a spec, those of its base first."""
+    texts, names = dict[str, str](), {field.name for field in fields(spec)}
+    for kind in reversed(spec.__mro__):
+        if kind.__module__.startswith("lth_core."):
+            definition = _definition(kind.__module__, kind.__name__)
+            assert isinstance(definition, ast.ClassDef)
+            for node, following in pairwise(definition.body):
+                match node, following:
+                    case ast.AnnAssign(target=ast.Name(id=field)), ast.Expr(
+                        value=ast.Constant(value=str(text))
+                    ):
+                        texts[field] = " ".join(text.split())
+    return {name: text for name, text in texts.items() if name in names}

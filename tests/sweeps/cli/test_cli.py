@@ -23,7 +23,7 @@ from sweeps.run.signals import InterruptedSweepError
 from sweeps.studies.catalogue import KINDS
 from sweeps.studies.find import find_study, remember
 from sweeps.studies.names import presets
-from sweeps.studies.reader import parse_study, read_study, spec_fields
+from sweeps.studies.reader import parse_study, read_study
 from sweeps.studies.schema import Study
 
 PLAN = {
@@ -238,7 +238,6 @@ def test_list_names_what_a_study_file_can_name(lth: Lth) -> None:
 def test_everything_listed_is_explained() -> None:
     for kind, entries in KINDS.items():
         assert [name for name, about in entries().items() if not about] == [], kind
-    assert tuple(KINDS["fields"]()) == spec_fields()
     # The end of its description, on its second line.
     assert KINDS["branches"]()["reinit"].endswith("(Frankle & Carbin 2019, section 2).")
 

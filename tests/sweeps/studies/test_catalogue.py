@@ -14,6 +14,8 @@ from lth_core.models import MODELS
 from lth_core.prune import SCHEDULES, SCOPES, SCORES, STRUCTURES
 from lth_core.train.masking.registry import GROW, LEARN
 from sweeps.studies.catalogue import KINDS, table
+from sweeps.studies.reader import spec_fields
+from sweeps.studies.schema import study_schema
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "datasets": {**{name: made for name, made in SOURCES.items() if name != "folder"},
@@ -50,6 +52,30 @@ def test_descriptions_listed_are_those_of_the_table(kind: str) -> None:
     assert {name: listed[name] for name in rows} == {
         name: described(row) for name, row in rows.items()
     }
+
+
+PARTS = {
+    "": ["TicketSpec"],
+    "data": ["DataSpec"],
+    "model": ["ModelSpec"],
+    "train": ["TrainSpec"],
+    "prune": ["PruneAfter", "PruneBefore", "PruneDuring", "PruneNever"],
+    "stability": ["StabilitySpec"],
+}
+"""Definitions of the JSON Schema that have a part's fields."""
+
+
+def test_fields_are_those_of_a_spec_described_as_in_the_json_schema() -> None:
+    listed, definitions = KINDS["fields"](), study_schema()["$defs"]
+    assert set(listed) == set(spec_fields())
+    for field, text in listed.items():
+        part, _, name = field.rpartition(".")
+        first = next(
+            properties[name]
+            for properties in (definitions[kind]["properties"] for kind in PARTS[part])
+            if name in properties
+        )
+        assert text == " ".join(first["description"].split()), field
 
 
 def test_kinds_of_tables_are_all_but_the_fields() -> None:
