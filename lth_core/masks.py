@@ -60,6 +60,28 @@ def overlap(a: Mask, b: Mask) -> float:
     return both / either if either else 1.0
 
 
+def chance_overlap(layers: Iterable[tuple[int, int, int]]) -> float:
+    """About the Jaccard overlap to expect of two masks drawn at random with given layer counts.
+
+    Weights expected in both over weights expected in either: what an overlap is held against, for
+    masks of equal density in their layers overlap already by chance. Where no more than a handful
+    of weights are kept the mean overlap is higher: 0.1, not 0.053, of one weight in ten with one.
+    1 where neither keeps any.
+
+    Args:
+        layers: of each layer: weights kept by the one, kept by the other, and weights in all.
+
+    >>> chance_overlap([(50, 50, 100)])  # 25 of 75
+    0.3333333333333333
+    """
+    both = either = 0.0
+    for a, b, weights in layers:
+        shared = a * b / weights
+        both += shared
+        either += a + b - shared
+    return both / either if either else 1.0
+
+
 def nested(inner: Mask, outer: Mask) -> bool:
     """Whether every weight that inner keeps is kept by outer."""
     return all(not bool((m & ~outer[name]).any()) for name, m in inner.items())

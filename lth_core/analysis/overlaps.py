@@ -15,7 +15,7 @@ from lth_core.analysis.cells import free_axes
 from lth_core.analysis.groups import group_by, values_of
 from lth_core.columns import Record
 from lth_core.jobs.branches import RETRAINED
-from lth_core.measures.weights import chance_overlap
+from lth_core.masks import chance_overlap
 from lth_core.parallel import map_in_threads
 
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lth_core.jobs.recipes import Context, Job, MaskRecipe, Measure
-from lth_core.masks import Mask, State, counts, overlap
-from lth_core.measures.weights import chance_overlap
+from lth_core.masks import Mask, State, chance_overlap, counts, overlap
 from lth_core.models.dropout import Dropout
 from lth_core.seeds import generator
 from lth_core.train.precision import arithmetic

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
 from lth_core.jobs.recipes import Context, Job, MaskRecipe, Measure
-from lth_core.masks import Mask, State, counts, masked, overlap
+from lth_core.masks import Mask, State, chance_overlap, counts, masked, overlap
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,25 +79,3 @@ def sign_agreement(start: State, end: State, mask: Mask) -> float | None:
     """Share of the kept weights with the same sign at start and end; None where none are kept."""
     same = torch.cat([(end[name].sign() == start[name].sign())[m] for name, m in mask.items()])
     return float(same.double().mean()) if len(same) else None
-
-
-def chance_overlap(layers: Iterable[tuple[int, int, int]]) -> float:
-    """About the Jaccard overlap to expect of two masks drawn at random with given layer counts.
-
-    Weights expected in both over weights expected in either: what an overlap is held against, for
-    masks of equal density in their layers overlap already by chance. Where no more than a handful
-    of weights are kept the mean overlap is higher: 0.1, not 0.053, of one weight in ten with one.
-    1 where neither keeps any.
-
-    Args:
-        layers: of each layer: weights kept by the one, kept by the other, and weights in all.
-
-    >>> chance_overlap([(50, 50, 100)])  # 25 of 75
-    0.3333333333333333
-    """
-    both = either = 0.0
-    for a, b, weights in layers:
-        shared = a * b / weights
-        both += shared
-        either += a + b - shared
-    return both / either if either else 1.0

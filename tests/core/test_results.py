@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 
 from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets
-from lth_core.masks import counts, density, overlap
-from lth_core.measures.weights import chance_overlap, sign_agreement, travel, travel_by_mask
+from lth_core.masks import chance_overlap, counts, density, overlap
+from lth_core.measures.weights import sign_agreement, travel, travel_by_mask
 from lth_core.results import LevelResult, record
 from lth_core.train.training import Curves, Training
 

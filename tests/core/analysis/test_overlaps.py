@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lth_core import masks
 from lth_core.analysis.overlaps import PackedMask, packed_mask, shared, with_overlaps
-from lth_core.measures.weights import chance_overlap
+from lth_core.masks import chance_overlap
 
 Record = dict[str, Any]
 AXES = ["seed", "prune.score"]

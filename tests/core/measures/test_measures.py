@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from lth_core import masks
-from lth_core.masks import Mask
-from lth_core.measures.weights import chance_overlap, sign_agreement, travel, travel_by_mask
+from lth_core.masks import Mask, chance_overlap
+from lth_core.measures.weights import sign_agreement, travel, travel_by_mask
 
 
 @pytest.mark.parametrize("layers", [[(50, 50, 100)], [(300, 100, 400), (5, 60, 100), (0, 7, 10)]])

@@ -12,9 +12,9 @@ from watched import Watch, counts, equal, watch
 
 from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, data, models
 from lth_core.jobs.recipes import Job
-from lth_core.masks import Mask, State, overlap
+from lth_core.masks import Mask, State, chance_overlap, overlap
 from lth_core.masks import counts as pairs
-from lth_core.measures.weights import MaskAndTravel, chance_overlap
+from lth_core.measures.weights import MaskAndTravel
 from lth_core.train.batches import Order
 
 SWAPS, END = (3, 7, 11), 15
