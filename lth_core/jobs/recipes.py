@@ -25,7 +25,7 @@ from lth_core.spec import (
     TrainSpec,
     deciding,
     digest_of,
-    said,
+    spec_json,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Context(Protocol):
-    """What a recipe needs to be carried out: things made from other recipes."""
+    """What a recipe is carried out with: things made from other recipes."""
 
     def model(self, job: Job) -> nn.Module:
         """The job's network, for its structure."""
@@ -77,7 +77,7 @@ class Recipe:
         parts: dict[str, str] = {}
         for name in deciding(self):
             value = getattr(self, name)
-            parts[name] = f'"{value.digest}"' if isinstance(value, Recipe) else said(value)
+            parts[name] = f'"{value.digest}"' if isinstance(value, Recipe) else spec_json(value)
         return digest_of(self.kind, parts)
 
     def __eq__(self, other: object) -> bool:
@@ -93,11 +93,11 @@ class Start(Recipe):
 
     @property
     def root(self) -> Start:
-        """What it all began with: no training."""
+        """The start at the beginning of the chain, which is no training."""
         return self
 
     def make(self, context: Context, job: Job) -> State:
-        """They, for the job's network, before its mask."""
+        """Weights and buffers for the job's network, before its mask."""
         raise NotImplementedError
 
 
@@ -117,14 +117,14 @@ class Init(Start):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskRecipe(Recipe):
-    """How a mask comes about."""
+    """Way to make a mask."""
 
     like: MaskRecipe | None = None
     """The mask it imitates, for a control."""
 
     @property
     def structure(self) -> str:
-        """What goes as a whole: that of the spec by which it is found."""
+        """What is pruned as a whole: the structure of the spec that finds the mask."""
         return "weights"
 
     def make(self, context: Context, job: Job) -> Mask:
@@ -209,7 +209,7 @@ class Job(Start):
     mask: MaskRecipe
     """The mask, as the run begins."""
     finds: PruneDuring | PruneNever | None = None
-    """How the run itself changes or learns the mask; None: it stays."""
+    """How training changes or learns the mask; None: the mask stays."""
     first: int
     last: int
     keep: tuple[int, ...] = field(default=(), metadata=WHERE)

@@ -20,8 +20,8 @@ from lth_core.spec.digest import (
     deciding,
     describe,
     digest_of,
-    said,
     sha256,
+    spec_json,
     with_implied,
 )
 from lth_core.spec.fields import STRICT, Checks
@@ -63,13 +63,13 @@ __all__ = [
     "deciding",
     "describe",
     "digest_of",
-    "said",
     "sha256",
+    "spec_json",
     "with_implied",
 ]
 
 MOST_LEVELS = 1000
-"""Of a search: far below, every weight is gone, and a plan that lists more comes to no end."""
+"""Levels of a search at most: far fewer prune every weight, and a longer plan takes forever."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,10 +94,10 @@ class TicketSpec(Checks):
     branches: tuple[str, ...] = ("ticket", "reinit", "random_mask")
     """What is trained at each level; see `lth list branches`."""
     predictors: bool = False
-    """Record what the dense run looks like at the rewind point and may tell whether it is late
+    """Record numbers of the dense run at the rewind point that may predict whether it is late
     enough: distance, cosine and signs against its end, loss, gradient, curvature, masks."""
     stability: StabilitySpec = field(default_factory=StabilitySpec)
-    """How branch `twin` is compared with the run that it is a twin of."""
+    """How branch `twin` is compared with its original."""
     seed: int = 0
     """The replicate: draws initialization, data order, augmentation and control masks."""
 
@@ -119,5 +119,5 @@ class TicketSpec(Checks):
 
     def digest(self) -> str:
         """sha256 of all that decides the result."""
-        parts = {name: said(getattr(self, name)) for name in deciding(self)}
+        parts = {name: spec_json(getattr(self, name)) for name in deciding(self)}
         return digest_of("ticket_spec", parts)

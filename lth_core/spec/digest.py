@@ -37,7 +37,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 
 def canonical_json(value: object) -> str:
     """JSON with one spelling: sorted keys, no spaces, no NaN."""
-    if value is None or type(value) is int:  # most of what recipes say, and slow to encode
+    if value is None or type(value) is int:  # most parts of recipes, and slow to encode
         return "null" if value is None else repr(value)
     return _ENCODER.encode(value)
 
@@ -48,8 +48,8 @@ def sha256(value: object) -> str:
 
 
 def digest_of(kind: str, parts: Mapping[str, str]) -> str:
-    """Hex digest of a kind of thing and its parts, each as its canonical JSON: the same as `sha256`
-    of the whole, with no part spelled again for every thing that it is in."""
+    """Hex digest of a kind and its parts, each as canonical JSON: that of `sha256` of the whole,
+    but a part that several things share is encoded once."""
     every = {"schema": canonical_json(SCHEMA), "kind": canonical_json(kind), **parts}
     return hashlib.sha256(_joined(every).encode()).hexdigest()
 
@@ -97,15 +97,15 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def said(value: object) -> str:
-    """What a value says, as canonical JSON. A spec keeps its own: it never changes."""
+def spec_json(value: object) -> str:
+    """Canonical JSON of a value's deciding fields. A spec, which never changes, caches its own."""
     if not isinstance(value, Checks):
         return canonical_json(describe(value))
     try:
-        return value._said
+        return value._json
     except AttributeError:
-        text = _joined({name: said(getattr(value, name)) for name in deciding(value)})
-        value._set("_said", text)
+        text = _joined({name: spec_json(getattr(value, name)) for name in deciding(value)})
+        value._set("_json", text)
         return text
 
 
@@ -114,7 +114,7 @@ def _joined(parts: Mapping[str, str]) -> str:
 
 
 def describe(spec: object) -> Any:
-    """What a spec says, as JSON-able values: every field that decides the result."""
+    """A spec as JSON-able values: every field that decides the result."""
     if spec is None or isinstance(spec, (str, int, float)):
         return spec
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):

@@ -18,10 +18,10 @@ STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 DURATION = re.compile(r"(\d+)it|(\d+(?:\.\d+)?)ep|(\d+(?:\.\d+)?)%")
 
 LARGEST = 2**63 - 1
-"""Of whole numbers: as many bits as those of tensors have."""
+"""Largest whole number: that of a tensor, 64 bits."""
 
 LONGEST = 10**12
-"""Of durations, steps or epochs: more is a slip of the pen."""
+"""Longest duration, in steps or epochs."""
 
 _KINDS: dict[str, tuple[type, str]] = {
     "bool": (bool, "must be true or false"),
@@ -73,7 +73,7 @@ def check_length(name: str, duration: re.Match[str]) -> None:
 
 
 def _spelled(name: str, kind: str, value: object) -> object:
-    """The value in its one spelling: 1 and 1.0, lists and tuples make equal specs digest equal.
+    """The value in one spelling, so that 1 and 1.0, a list and a tuple give equal digests.
 
     Args:
         kind: the field's annotation, such as ``float | None``.
@@ -101,7 +101,7 @@ def _spelled(name: str, kind: str, value: object) -> object:
 
 @cache
 def _kinds_of(spec: type) -> tuple[tuple[str, str, type | None], ...]:
-    """Of each field: name, annotation, and the type whose values are in their one spelling."""
+    """Name and annotation of each field, and the type whose values need no normalizing."""
     found = []
     for f in dataclasses.fields(spec):
         kind = str(f.type)
@@ -113,9 +113,9 @@ def _kinds_of(spec: type) -> tuple[tuple[str, str, type | None], ...]:
 class Checks:
     """Field checks shared by the specs. Each raises SpecError with the field's name."""
 
-    __slots__ = ("_said",)
-    _said: str
-    """What `spec.digest.said` keeps of a spec."""
+    __slots__ = ("_json",)
+    _json: str
+    """The spec's JSON, cached by `spec.digest.spec_json`."""
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)

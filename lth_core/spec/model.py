@@ -19,7 +19,7 @@ Initialization = Literal[
 Stem = Literal["cifar", "imagenet"]
 
 WIDEST, MOST_TIMES, DEEPEST = 1_000_000, 1_000.0, 10_000
-"""Of a layer, of the multiplier, and of layers: more can only be meant otherwise."""
+"""Most units of a layer, largest width multiplier, most layers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,4 +1,4 @@
-"""How the instability of training is looked at."""
+"""How the instability of training is measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lth_core.spec.fields import STRICT, Checks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StabilitySpec(Checks):
-    """How the error is followed between two copies of a run; goes with branch `twin`."""
+    """How the error between two copies of a run is measured; goes with branch `twin`."""
 
     __pydantic_config__ = STRICT
 

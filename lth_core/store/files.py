@@ -1,6 +1,6 @@
-"""Places that keep files, under one protocol; the simplest is this process's memory.
+"""Storage of files under one protocol; the simplest is this process's memory.
 
-The others are a folder, local or NFS (folder_files), and S3 (arrow_files).
+The others are a folder, local or NFS (folder), and S3 (s3).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Protocol
 from lth_core.errors import StoreError
 
 FILE, LINK, DEVICE, UNREADABLE = "file", "symbolic link", "device", "unreadable folder"
-"""What can be found in a folder."""
+"""Kinds of directory entries."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A file: its path in the store, bytes, and when it was last written, by the place's clock."""
+class StoredFile:
+    """A file: its path in the store, size in bytes, and time of the last write by the storage's
+    clock."""
 
     path: str
     size: int
@@ -29,14 +30,14 @@ class Found:
 
 
 class Files(Protocol):
-    """The few things a store needs of a place that keeps files; paths are ``a/b/c``.
+    """Operations that a store needs of its storage; paths are ``a/b/c``.
 
-    All of them raise StoreError where the place cannot be reached or refuses, and for a path that
-    leads out of it. Symbolic links below the root are not followed.
+    Each raises StoreError where the storage cannot be reached or refuses, and for a path that leads
+    out of it. Symbolic links below the root are not followed.
     """
 
     exclusive: bool
-    """Of several that create a file at once, one succeeds."""
+    """Whether exactly one of several processes that create a file at once succeeds."""
 
     def read(self, path: str) -> bytes | None:
         """The whole file, or None where there is none.
@@ -49,13 +50,13 @@ class Files(Protocol):
         """Write the whole file or nothing, replacing what was there.
 
         Args:
-            durable: it outlasts a power cut.
+            durable: the file outlasts a power cut.
         """
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a file unless there is one; whether it was written.
+        """Write a file unless there is one, and return whether it was written.
 
-        Of several that try at once one succeeds; where that is not `exclusive`, they all may.
+        If several try at once, one succeeds; where the storage is not `exclusive`, all may.
         """
 
     def delete(self, path: str, *others: str) -> None:
@@ -65,20 +66,20 @@ class Files(Protocol):
         """
 
     def folders(self, path: str) -> Iterator[str]:
-        """Names of the folders in a folder, but those that begin with a dot."""
+        """Names of the folders in a folder, without those that begin with a dot."""
 
-    def files(self, path: str) -> Iterator[Found]:
-        """All files below a folder, "" for all; what others write meanwhile may be among them."""
+    def files(self, path: str) -> Iterator[StoredFile]:
+        """All files below a folder, "" for the root; files written meanwhile may be among them."""
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
         """Bytes in each of the files, None where there is no regular file."""
 
 
 def inside(path: str) -> str:
-    """The path, which leads nowhere but down.
+    """The path, checked to lead to a file below the root.
 
     Raises:
-        StoreError: it does not.
+        StoreError: it leads elsewhere.
     """
     if any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:
         raise StoreError(f"{path!r}: must lead to a file inside the store")
@@ -113,12 +114,12 @@ class MemoryFiles:
         names = {rest.partition("/")[0] for rest in below if "/" in rest}
         yield from (name for name in names if not name.startswith("."))
 
-    def files(self, path: str) -> Iterator[Found]:
+    def files(self, path: str) -> Iterator[StoredFile]:
         start = f"{inside(path)}/" if path else ""
         # A copy, made at one go: another thread may be writing.
         for key, (content, modified) in self._content.copy().items():
             if key.startswith(start):
-                yield Found(key, len(content), modified)
+                yield StoredFile(key, len(content), modified)
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
         every = (self.read(path) for path in paths)

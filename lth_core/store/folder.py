@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lth_core.errors import StoreError, UnreadableFileError
-from lth_core.store.files import DEVICE, LINK, UNREADABLE, Found, inside
+from lth_core.store.files import DEVICE, LINK, UNREADABLE, StoredFile, inside
 
 TRIES = 10
 """Times that a file is asked for while another process replaces it or deletes its folder."""
@@ -104,7 +104,7 @@ class FolderFiles:
             if not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
                 yield entry.name
 
-    def files(self, path: str) -> Iterator[Found]:
+    def files(self, path: str) -> Iterator[StoredFile]:
         there = self._looked_at(path, os.lstat) if path else None
         if there and not stat.S_ISDIR(there.st_mode):
             yield _found(path, there)
@@ -114,7 +114,7 @@ class FolderFiles:
                 try:
                     yield from self.files(below)
                 except UnreadableFileError:
-                    yield Found(below, 0, 0, UNREADABLE)
+                    yield StoredFile(below, 0, 0, UNREADABLE)
             elif not entry.name.startswith(".nfs"):  # what NFS keeps of an open, deleted file
                 there = self._looked_at(below, os.lstat)
                 if there:  # not deleted since it was listed
@@ -271,10 +271,10 @@ def _content(path: Path) -> bytes:
         os.close(number)
 
 
-def _found(path: str, there: os.stat_result) -> Found:
+def _found(path: str, there: os.stat_result) -> StoredFile:
     if stat.S_ISREG(there.st_mode):
-        return Found(path, there.st_size, there.st_mtime)
-    return Found(path, 0, there.st_mtime, LINK if stat.S_ISLNK(there.st_mode) else DEVICE)
+        return StoredFile(path, there.st_size, there.st_mtime)
+    return StoredFile(path, 0, there.st_mtime, LINK if stat.S_ISLNK(there.st_mode) else DEVICE)
 
 
 def _remove_if_empty(folder: Path) -> bool:

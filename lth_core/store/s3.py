@@ -8,7 +8,7 @@ from typing import Any
 
 from lth_core.errors import StoreError
 from lth_core.redaction import without_login
-from lth_core.store.files import Found, inside
+from lth_core.store.files import StoredFile, inside
 
 ATTEMPTS, PATIENCE = 3, 3.0
 """Of a request, and the seconds that each may wait for a connection or an answer."""
@@ -85,11 +85,11 @@ class ArrowFiles:
             if not entry.is_file and not entry.base_name.startswith("."):
                 yield entry.base_name
 
-    def files(self, path: str) -> Iterator[Found]:
+    def files(self, path: str) -> Iterator[StoredFile]:
         for entry in self._listed(path, recursive=True):
             if entry.is_file:
                 below = entry.path[len(self._root) + 1 :]
-                yield Found(below, entry.size, entry.mtime_ns / 1e9)
+                yield StoredFile(below, entry.size, entry.mtime_ns / 1e9)
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
         try:

@@ -23,7 +23,7 @@ from typing import Any
 from lth_core.errors import CorruptEntryError, SpecError, StoreError, UnreadableFileError
 from lth_core.redaction import without_login
 from lth_core.spec import canonical_json
-from lth_core.store.files import FILE, Files, Found, MemoryFiles, inside
+from lth_core.store.files import FILE, Files, MemoryFiles, StoredFile, inside
 from lth_core.store.folder import FolderFiles
 from lth_core.store.kinds import KINDS, is_key, key_of
 from lth_core.store.s3 import s3_files
@@ -163,20 +163,20 @@ class Store:
         """Kinds of which there are entries, sorted."""
         return sorted(kind for kind in self.files.folders("") if kind in KINDS)
 
-    def own_files(self, path: str = "") -> Iterator[Found]:
+    def own_files(self, path: str = "") -> Iterator[StoredFile]:
         """Files below a kind or an entry, by default all, that a store can have written itself."""
         return (found for found in self._files_below(path) if _is_own(found))
 
-    def foreign_files(self) -> Iterator[Found]:
+    def foreign_files(self) -> Iterator[StoredFile]:
         """Whatever else is in the folders of the store's kinds; it is never read or deleted."""
         return (found for found in self._files_below("") if not _is_own(found))
 
-    def _files_below(self, path: str) -> Iterator[Found]:
+    def _files_below(self, path: str) -> Iterator[StoredFile]:
         for each in [path] if path else KINDS:
             yield from self.files.files(each)
 
 
-def _is_own(found: Found) -> bool:
+def _is_own(found: StoredFile) -> bool:
     return found.what == FILE and key_of(found.path) is not None
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from operator import attrgetter
 
 from lth_core.lottery import levels
-from lth_core.spec import DataSpec, ModelSpec, TicketSpec, TrainSpec, said
+from lth_core.spec import DataSpec, ModelSpec, TicketSpec, TrainSpec, spec_json
 from lth_core.spec.fields import Checks
 from lth_core.train.timings import Pace
 
@@ -59,19 +59,19 @@ class Counts:
 
 def kind_of(spec: TicketSpec) -> Kind:
     """All of a spec but its data, network, learning rate and seed."""
-    rest = (said(v) if isinstance(v, Checks) else v for v in _VALUES(spec))
+    rest = (spec_json(v) if isinstance(v, Checks) else v for v in _VALUES(spec))
     return _but_rate(spec.train), *rest
 
 
 @lru_cache(maxsize=1024)
 def _but_rate(train: TrainSpec) -> str:
-    return said(replace(train, lr=1.0))
+    return spec_json(replace(train, lr=1.0))
 
 
 def apart(spec: TicketSpec) -> Hashable:
     """Key of the trials that may share trainings: every job names its data, network, training and
     seed, or a parent that does."""
-    return said(spec.data), said(spec.model), said(spec.train), spec.seed
+    return spec_json(spec.data), spec_json(spec.model), spec_json(spec.train), spec.seed
 
 
 def count(specs: Iterable[TicketSpec]) -> Counts:

@@ -1,4 +1,4 @@
-"""Keeping a store small: what no study needs any more goes."""
+"""Garbage collection: entries that no study needs any more are deleted."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from dataclasses import dataclass
 from lth_core.errors import CorruptEntryError, StoreError
 from lth_core.parallel import map_in_threads
 from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
-from lth_core.store.files import Found
+from lth_core.store.files import StoredFile
 from lth_core.store.kinds import KINDS, Lifetime, is_scratch, key_of
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.store.references import Key, Needs, entries_of, find_needs, study_of
 
 LOOK_AGAIN = 1.0
-"""Seconds of removing after which it is looked again for studies that have come; more where
-looking takes more."""
+"""Seconds of deleting after which new studies are looked for again; longer where looking takes
+longer."""
 
-Held = dict[Key, list[Found]]
+FilesByEntry = dict[Key, list[StoredFile]]
 """All files of a store by entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """Files of an entry that nobody needs."""
+    """Files of an entry that no study needs."""
 
     key: Key
-    files: tuple[Found, ...]
+    files: tuple[StoredFile, ...]
     whole: bool
-    """They are all that there is of it."""
+    """Whether they are all files of the entry."""
 
 
 def collect(
     store: Store, older: float, forget: str | None = None, *, dry_run: bool = False
 ) -> list[Garbage]:
-    """Remove what no study of the store needs; what went, or would go.
+    """Delete what no study of the store needs, and return it; with `dry_run`, only return it.
 
     Args:
         older: seconds since it was last written, by the store's own clock: what is younger may
@@ -51,8 +51,8 @@ def collect(
     forgotten = entries_of(store, forget) if forget else []
     now = store_time(store) if dry_run else store_clock(store)
     limit, held = now - older, by_entry(store)
-    # After the listing, so that a study that has come since then is heard.
-    told = _telling(store)
+    # After the listing, so that a study that was added since then counts.
+    described = _study_keys(store)
     needs = _needs(store, without=forgotten)
     dropped = [Garbage(key, tuple(held.get(key, ())), whole=True) for key in forgotten]
     if not dry_run:
@@ -67,12 +67,12 @@ def collect(
         part = {garbage.key: held[garbage.key] for garbage in left}
         return _garbage(part, _needs(store), entries, limit)
 
-    return dropped + list(_removed(store, found, told - {*forgotten}, again, limit))
+    return dropped + list(_removed(store, found, described - {*forgotten}, again, limit))
 
 
-def by_entry(store: Store) -> Held:
-    """Every file of a store that it can have written itself."""
-    held: Held = defaultdict(list)
+def by_entry(store: Store) -> FilesByEntry:
+    """Files that the store can have written itself, by entry."""
+    held: FilesByEntry = defaultdict(list)
     for found in store.own_files():
         if key := key_of(found.path):
             held[key].append(found)
@@ -80,7 +80,7 @@ def by_entry(store: Store) -> Held:
 
 
 def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
-    """Those of the entries that are sound; several are read at a time."""
+    """The sound entries among the keys; several are read at a time."""
 
     def read(key: Key) -> Entry | None:
         try:
@@ -101,9 +101,9 @@ def needed_by(key: Key, entry: Entry | None, digests: Collection[str]) -> bool:
 
 
 def _garbage(
-    held: Held, needs: Needs, entries: dict[Key, Entry], limit: float
+    held: FilesByEntry, needs: Needs, entries: dict[Key, Entry], limit: float
 ) -> Iterator[Garbage]:
-    """What of the files nobody needs and is old enough."""
+    """Files that no study needs and that are old enough."""
     needed = needs.all()
     for key, files in held.items():
         kind, digest = KINDS[key[0]], key[1]
@@ -120,8 +120,8 @@ def _garbage(
             yield Garbage(key, old, whole=len(old) == len(files))
 
 
-def _unnamed(key: Key, files: list[Found], entry: Entry | None) -> Iterator[Found]:
-    """What was never finished, or is not a part of its entry any more."""
+def _unnamed(key: Key, files: list[StoredFile], entry: Entry | None) -> Iterator[StoredFile]:
+    """Files of an unfinished write, and blobs that the entry names no longer."""
     kind = KINDS[key[0]]
     there = any(found.path.endswith(f"/{MANIFEST}") for found in files)
     for found in files:
@@ -133,16 +133,16 @@ def _unnamed(key: Key, files: list[Found], entry: Entry | None) -> Iterator[Foun
             yield found
 
 
-def _telling(store: Store) -> set[Key]:
-    """Entries that tell of a study."""
+def _study_keys(store: Store) -> set[Key]:
+    """Keys of the entries that describe studies and trials."""
     return {(kind, key) for kind in (STUDIES, TRIALS) for key in store.digests(kind)}
 
 
 def _needs(store: Store, without: Collection[Key] = ()) -> Needs:
-    """What is needed.
+    """Digests that the studies need.
 
     Raises:
-        StoreError: it is not known.
+        StoreError: a study cannot be read, so they are not known.
     """
     needs = find_needs(store, without)
     if needs.unread:
@@ -151,20 +151,20 @@ def _needs(store: Store, without: Collection[Key] = ()) -> Needs:
 
 
 def _removed(
-    store: Store, found: Iterable[Garbage], told: set[Key],
+    store: Store, found: Iterable[Garbage], described: set[Key],
     again: Callable[[Iterable[Garbage]], Iterable[Garbage]], limit: float,
 ) -> Iterator[Garbage]:  # fmt: skip
-    """Remove garbage, of which a study that has come meanwhile may reuse some.
+    """Delete garbage, some of which a study that was added meanwhile may need.
 
     Args:
-        told: what told of a study when the garbage was found.
-        again: which of it is garbage still.
+        described: keys of studies and trials when the garbage was listed.
+        again: gives the part of it that still is garbage.
     """
     left = deque(found)
     while left:
-        begun, now = time.monotonic(), _telling(store)
-        if not now <= told:
-            told, left = now, deque(again(left))
+        begun, now = time.monotonic(), _study_keys(store)
+        if not now <= described:
+            described, left = now, deque(again(left))
         looked = time.monotonic()
         while left:
             garbage = left.popleft()
@@ -175,7 +175,8 @@ def _removed(
 
 
 def _remove(store: Store, garbage: Garbage, limit: float) -> bool:
-    """Remove it, unless somebody has written it again since it was looked at."""
+    """Delete garbage, unless it was written again since it was listed; return whether it was
+    deleted."""
     kind, digest = garbage.key
     if any(found.modified > limit for found in store.own_files(f"{kind}/{digest}")):
         return False

@@ -1,4 +1,4 @@
-"""Faults of a store: each entry and each of its blobs is read whole."""
+"""Faults of a store, found by reading each entry and blob whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lth_core.train.training import Training
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong with an entry."""
+    """A fault of an entry."""
 
     kind: str
     digest: str
@@ -27,7 +27,7 @@ class Fault:
 
 
 def find_faults(store: Store) -> Iterator[Fault]:
-    """The first fault of every entry that is not sound, as it is when it is told.
+    """The first fault of every entry that is not sound, checked again as it is yielded.
 
     Raises:
         StoreError: the store cannot be read.
@@ -37,14 +37,15 @@ def find_faults(store: Store) -> Iterator[Fault]:
     ]
     found = map_in_threads(lambda each: fault_of(store, *each), every)
     for each, first in zip(every, found, strict=True):
-        # Others are read far ahead of who is told, and a sweep may have written it since.
+        # Entries are read far ahead, and a sweep may have written this one since.
         if first and (now := fault_of(store, *each)):
             yield now
 
 
 def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
-    """What is wrong with an entry; nothing if it is gone, as a checkpoint of what is done, or is
-    one whose saving was cut off: the training begins anew, and `lth store gc` removes it."""
+    """The fault of an entry. None where the entry is gone, as the checkpoint of a finished training
+    is, and where the writing of a checkpoint was cut off: the training begins anew, and `lth store
+    gc` deletes the rest."""
     try:
         entry = store.get(kind, digest)
         if entry is None:
@@ -73,7 +74,7 @@ def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
 
 
 def _training(store: Store, kind: str, digest: str, entry: Entry) -> Training | None:
-    """The training that an entry keeps, or a point of which it is; its layers have shapes."""
+    """The training of an entry with masks: its layers have the shapes."""
     of = entry.meta.get(KINDS[kind].training) if KINDS[kind].training else digest
     about = store.get("trainings", of) if KINDS[kind].masks and of else None
     try:

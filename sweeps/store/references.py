@@ -1,8 +1,8 @@
-"""What the studies of a store need of it: every recipe that their trials lead back to.
+"""References from studies to stored results: every recipe that their trials lead back to.
 
-A store knows the studies that were swept into it, and every trial that has yielded something: of
-a search, of `lth rewind`, of a study whose axes have changed since. Nothing that they name is
-imported or read.
+A store has an entry for each study that was swept into it, and for each trial with records: of a
+search, of `lth rewind`, of a study whose axes have changed since. No module or data that they name
+is imported or read.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ Key = tuple[str, str]
 
 @dataclass
 class Needs:
-    """Of a store's studies."""
+    """Digests that the studies of a store need."""
 
     digests: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Of all that a study needs, by its name: trainings, rewind points, masks, measures."""
+    """Digests of trainings, rewind points, masks and measures, by the study's name."""
     unread: dict[Key, str] = field(default_factory=dict)
-    """Entries that tell of a study and cannot be read, and why: what it needs is not known."""
+    """Entries of studies and trials that cannot be read, and why: their needs are not known."""
 
     def all(self) -> set[str]:
-        """Of what any study needs."""
+        """Digests that any study needs."""
         return set[str]().union(*self.digests.values())
 
 
 def study_of(key: str) -> str:
-    """The study that an entry of kind studies or trials tells of: names may have dots."""
+    """Name of the study in the key of an entry; it may have dots."""
     return key.rpartition(".")[0]
 
 
 def find_needs(store: Store, without: Collection[Key] = ()) -> Needs:
-    """What is needed by a store's studies.
+    """Digests that the studies of a store need.
 
     Args:
         without: entries of kind studies and trials that do not count.
@@ -74,7 +74,7 @@ def find_needs(store: Store, without: Collection[Key] = ()) -> Needs:
 
 
 def entries_of(store: Store, study: str) -> list[Key]:
-    """Entries that tell of a study, given by its name, or by name and digest where it has several.
+    """Keys of a study's entries, given its name, or its name and digest where it has several.
 
     Raises:
         SpecError: there are none.
@@ -139,7 +139,7 @@ def _recorded(about: dict[str, Any] | LthError) -> Iterable[Trial]:
 
 
 def _read(store: Store, kind: str, keys: list[str]) -> Iterator[dict[str, Any] | LthError]:
-    """What entries say, or what is wrong with them; several are read at a time."""
+    """JSON of each entry, or the error of reading it; several are read at a time."""
 
     def read(key: str) -> dict[str, Any] | LthError:
         try:

@@ -1,4 +1,4 @@
-"""What takes the space of a store: by kind of entry, by study, by what is in the files."""
+"""Disk usage of a store by kind of entry, by study and by content of the files."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from sweeps.store.garbage import by_entry, needed_by, read_entries
 from sweeps.store.references import Key, Needs, study_of
 
 NOBODY = "(none)"
-"""In place of a study: what none is known to need."""
+"""Name in place of a study for entries that no study is known to need."""
 
 
 @dataclass(slots=True)
 class Usage:
-    """Of one kind, study or content (``by``): how many entries have some, and bytes."""
+    """Entries and bytes of one kind, study or content (``by``)."""
 
     by: str
     name: str
     entries: int = 0
     bytes: int = 0
     shared_bytes: int = 0
-    """Of them, what other studies need too."""
+    """Bytes among them that other studies need too."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def usage(store: Store, needs: Needs) -> list[Usage]:
-    """By kind, by study and by content, each the biggest first.
+    """Usage by kind, by study and by content, each the largest first.
 
-    Every file counts once in each, but what studies share counts for all of them.
+    Every file counts once in each; a file that studies share counts for all of them.
     """
     held, found = by_entry(store), dict[tuple[str, str], Usage]()
     needed = needs.all()
@@ -61,7 +61,7 @@ def usage(store: Store, needs: Needs) -> list[Usage]:
 
 
 def _owners(key: Key, entry: Entry | None, needs: Needs) -> list[str]:
-    """The studies that an entry is there for."""
+    """Names of the studies that need an entry."""
     if KINDS[key[0]].of_study:
         return [study_of(key[1])]
     return [name for name, digests in needs.digests.items() if needed_by(key, entry, digests)]

@@ -16,8 +16,8 @@ from lth_core.spec import (
     added_later,
     canonical_json,
     describe,
-    said,
     sha256,
+    spec_json,
     with_implied,
 )
 
@@ -73,12 +73,12 @@ def test_digest_is_that_of_the_whole_spelled_at_once(spec: TicketSpec) -> None:
 
 def test_what_a_spec_keeps_of_itself_goes_into_no_other() -> None:
     spec = PruneSpec(layer_fractions={"fc1": 0.1})
-    assert said(spec) == canonical_json(describe(spec)) == said(spec)
+    assert spec_json(spec) == canonical_json(describe(spec)) == spec_json(spec)
     changed = replace(spec, fraction=0.3)
-    assert said(changed) == canonical_json(describe(changed)) != said(spec)
+    assert spec_json(changed) == canonical_json(describe(changed)) != spec_json(spec)
     for again in (deepcopy(spec), pickle.loads(pickle.dumps(spec))):
         assert again == spec
-        assert said(again) == said(spec)
+        assert spec_json(again) == spec_json(spec)
 
 
 def test_equal_specs_hash_alike_and_say_the_same() -> None:
@@ -91,7 +91,7 @@ def test_equal_specs_hash_alike_and_say_the_same() -> None:
     for one, other in pairs:
         assert one == other
         assert hash(one) == hash(other)
-        assert said(one) == said(other)
+        assert spec_json(one) == spec_json(other)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.errors import CorruptEntryError, SpecError, StoreError
 from lth_core.spec import canonical_json
 from lth_core.store import Store, make_folder, open_store, store_clock, store_time
-from lth_core.store.files import Files, Found, MemoryFiles
+from lth_core.store.files import Files, MemoryFiles, StoredFile
 from lth_core.store.folder import FolderFiles
 
 META = {"loss": [0.5, 0.25], "name": "dense", "nothing": None}
@@ -224,7 +224,7 @@ def test_who_asks_for_the_stores_clock_leaves_others_who_ask_alone(
     """In S3 a folder is deleted after it was seen to be empty: another may write there between."""
     listed = files.files
 
-    def and_another_asks(path: str) -> Iterator[Found]:
+    def and_another_asks(path: str) -> Iterator[StoredFile]:
         found = [*listed(path)]
         files.write(".clock/anothers", b"")
         return iter(found)
@@ -236,7 +236,7 @@ def test_who_asks_for_the_stores_clock_leaves_others_who_ask_alone(
 
 def test_stores_clock_that_is_deleted_meanwhile_is_an_error_of_the_store() -> None:
     class Emptied(MemoryFiles):
-        def files(self, path: str) -> Iterator[Found]:
+        def files(self, path: str) -> Iterator[StoredFile]:
             return iter(())
 
     with pytest.raises(StoreError, match=r"now was deleted as soon as it was written"):

@@ -10,7 +10,7 @@ from tiny import tiny_fields
 
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
-from lth_core.spec import said
+from lth_core.spec import spec_json
 from lth_core.train.timings import speed_key
 from sweeps.plan.counting import work_left
 from sweeps.plan.plan import Plan, make_plan
@@ -109,7 +109,7 @@ def test_sharing_is_that_of_all_branches_told_apart_by_digest(study: Study) -> N
                 found.setdefault(branch, []).append(job.digest)
             if ticket := branches.get("ticket"):
                 recipe = ticket.digest if ticket.finds else ticket.mask.digest
-                mask = recipe, said(ticket.data), ticket.model, ticket.train
+                mask = recipe, spec_json(ticket.data), ticket.model, ticket.train
                 found.setdefault("mask", []).append(mask)
     assert plan.sharing() == {name: (len({*each}), len(each)) for name, each in found.items()}
 

@@ -17,7 +17,7 @@ from tiny import StudyOf, context_of, search, tiny_fields
 from lth_core import Trainer, find_tickets
 from lth_core.errors import SpecError, StoreError
 from lth_core.store import Store, open_store
-from lth_core.store.files import Found, MemoryFiles
+from lth_core.store.files import MemoryFiles, StoredFile
 from sweeps.plan.plan import make_plan
 from sweeps.run.trial import run_trial
 from sweeps.store import garbage as housekeeping
@@ -307,7 +307,7 @@ def test_entry_that_is_written_again_meanwhile_stays() -> None:
     class Busy(MemoryFiles):
         """Another process writes the entry when it is looked at for the last time."""
 
-        def files(self, path: str) -> Iterator[Found]:
+        def files(self, path: str) -> Iterator[StoredFile]:
             if path == f"trainings/{NOBODYS}":
                 time.sleep(0.01)
                 self.write(f"trainings/{NOBODYS}/entry.json", b"new")
