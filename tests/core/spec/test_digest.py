@@ -13,6 +13,8 @@ from lth_core import DataSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.jobs.recipes import Recipe
 from lth_core.spec import (
     SCHEMA,
+    PruneAfter,
+    PruneDuring,
     added_later,
     canonical_json,
     describe,
@@ -108,6 +110,20 @@ class LaterSpec(TicketSpec):
     data: BlurredData = field(default_factory=BlurredData)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmDuring(PruneDuring):
+    """PruneDuring of that version."""
+
+    warm: int = field(default=5, metadata=added_later(implied=1))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GrowingLater(TicketSpec):
+    """TicketSpec of that version, whose pruning has a further field during training."""
+
+    prune: PruneAfter | WarmDuring = field(default_factory=PruneAfter)
+
+
 def test_added_field_with_the_implied_value_leaves_every_digest_as_it_was() -> None:
     later = replace(LATE, data=BlurredData(blur=0))
     assert later.digest() == LATE.digest()
@@ -130,3 +146,10 @@ def test_stored_spec_without_an_added_field_has_the_implied_value_not_the_defaul
         "levels": 2, "data": {"name": "digits", "blur": 0.0}
     }  # fmt: skip
     assert with_implied(LaterSpec, {"data": {"blur": 2.0}}) == {"data": {"blur": 2.0}}
+
+
+def test_stored_pruning_is_completed_by_its_own_when() -> None:
+    stored = {"prune": {"when": "during", "grow": "random"}}
+    assert with_implied(TicketSpec, stored) == stored
+    assert with_implied(GrowingLater, stored) == {"prune": {**stored["prune"], "warm": 1}}
+    assert with_implied(GrowingLater, {"prune": {"fraction": 0.5}}) == {"prune": {"fraction": 0.5}}

@@ -204,3 +204,24 @@ def test_samples_lie_in_their_space_and_fill_it(
     assert 0 <= min(shares) < 0.05
     assert 0.95 < max(shares) <= 1
     assert 0.4 < sum(shares) / len(shares) < 0.6  # even on the logarithmic scale
+
+
+def test_axis_over_when_takes_the_fields_of_each_and_the_defaults_of_the_others() -> None:
+    ways = [
+        {"prune.when": "before", "prune.score": "synflow", "prune.rounds": 3},
+        {"prune.when": "during", "prune.grow": "random"},
+        {"prune.one_shot": True},
+    ]
+    specs = map(spec_from, cells(study({"way": ways})))
+    before, during, after = (spec.prune for spec in specs)
+    assert (before.when, before.rounds, before.schedule) == ("before", 3, "exponential")
+    assert (during.when, during.grow, during.schedule) == ("during", "random", "constant")
+    assert (after.when, after.one_shot) == ("after", True)
+
+
+def test_field_of_another_when_is_refused_by_its_path() -> None:
+    rule = "goes with prune.when: during, and only so, but got 'random'"
+    with pytest.raises(SpecError, match=rf"^base\.prune\.grow: {rule}"):
+        parse_study({"name": "x", "base": {"prune": {"when": "before", "grow": "random"}}})
+    with pytest.raises(SpecError, match=rf"^axes\.prune\.grow: {rule}"):
+        spec_from({"prune.grow": "random"})
