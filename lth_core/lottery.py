@@ -24,9 +24,9 @@ Train = Callable[[Sequence[Job]], list[Result]]
 
 
 def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job]]:
-    """What is trained at each level, by branch: level 0 is the dense run, then `spec.levels` more.
+    """Jobs of each level, by branch: level 0 is the dense run, then `spec.levels` more.
 
-    Pure: nothing is trained here, so a plan is this very iteration.
+    Nothing is trained here, so a plan is this same iteration.
 
     Args:
         spec: a resolved spec.
@@ -56,7 +56,7 @@ def find_tickets(
 
     Args:
         spec: what to search for.
-        train: jobs -> results; by default a new `Trainer` that remembers in memory.
+        train: jobs -> results; by default a new `Trainer` with a store in memory.
         keep: further steps of the dense run to keep as rewind points, for other searches.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a search yields: levels, and a flat record of each of their branches."""
+"""Levels of a search, and a flat record of each of their branches."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ class LevelResult:
         ]
 
     def _measured(self, branch: str) -> Record:
-        found: Record = {}
+        numbers: Record = {}
         jobs = {name: result.job for name, result in self.results.items()}
         for measure in measures(self.spec, branch, jobs):
-            found |= self.trainer.measured(measure)
-        return found
+            numbers |= self.trainer.measured(measure)
+        return numbers
 
     def __str__(self) -> str:
         rows = self.records()
@@ -74,7 +74,7 @@ class LevelResult:
 
 
 def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator[Measure]:
-    """What is taken of one of a level's branches, beside what its training remembers."""
+    """The measures of one of a level's branches."""
     job = jobs[branch]
     if branch == "twin":
         of = jobs.get("ticket") or jobs["dense"]

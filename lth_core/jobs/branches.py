@@ -1,8 +1,8 @@
 """Branches: what is trained at a level, each a job made from the ticket's.
 
 All branches of a level but `reinit` train as long, and all but `twin` on the same batches. Where a
-ticket's mask is found during its training, the controls get the mask found; where nothing is
-trained, they are not either.
+ticket's mask is found during its training, the controls get the final mask; where the ticket's
+weights are not trained, neither are theirs.
 
 >>> from lth_core import ModelSpec, TicketSpec, TrainSpec, find_tickets
 >>> spec = TicketSpec(model=ModelSpec(widths=(20,)), train=TrainSpec(steps=20), levels=1,
@@ -86,7 +86,7 @@ def reshuffled(job: Job, before: Job) -> Job:
 def trained(job: Job, before: Job) -> Job:
     """The ticket's mask on the rewind point's weights, trained: for masks found in training or
     learned without; else it is the ticket."""
-    return replace(job, mask=_found(job), finds=None)
+    return replace(job, mask=_final_mask(job), finds=None)
 
 
 def lr_rewind(job: Job, before: Job) -> Job:
@@ -109,14 +109,14 @@ def twin(job: Job, before: Job) -> Job:
     return replace(job, order=1)
 
 
-def _found(job: Job) -> MaskRecipe:
+def _final_mask(job: Job) -> MaskRecipe:
     return FinalMask(by=job) if job.finds else job.mask
 
 
 def _control(job: Job) -> Job:
     """The ticket's job under the mask it ends with; of no steps where it trains no weights."""
     learned = job.finds is not None and job.finds.when == "never"
-    return replace(job, mask=_found(job), finds=None, last=job.first if learned else job.last)
+    return replace(job, mask=_final_mask(job), finds=None, last=job.first if learned else job.last)
 
 
 BRANCHES: dict[str, Branch] = {

@@ -1,5 +1,5 @@
-"""When the mask is found: after, before or during training, or without any. Each gives the job of a
-level's ticket; all that hangs on it (controls, records, verdicts) is the same.
+"""When the mask is found: after, before, during or without training. Each function gives the job of
+a level's ticket; controls, records and verdicts follow from it alike.
 
 >>> from lth_core import TrainSpec, find_tickets
 >>> for prune in (

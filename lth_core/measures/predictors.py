@@ -1,7 +1,7 @@
-"""What the dense run looks like at the rewind point, and may tell whether it is late enough.
+"""Predictors of a ticket's accuracy: numbers of the dense run at the rewind point.
 
-All are cheap beside training a ticket; whether they foretell the ticket's accuracy is for a study
-to show. The dense run's own barrier, the predictor of Frankle et al. 2020, is in `stability.py`.
+Each is cheap beside training a ticket. A study shows whether they correlate with its accuracy. The
+dense run's own barrier, the predictor of Frankle et al. 2020, is in `stability.py`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from lth_core.seeds import generator
 from lth_core.train.precision import arithmetic
 
 EXAMPLES = 1000
-"""Training examples, drawn, that loss, gradient and curvature are of."""
+"""Random training examples on which loss, gradient and curvature are computed."""
 POWER_STEPS = 50
-"""Of power iteration at the most; it ends where the eigenvalue stands to 0.1%."""
+"""Most steps of power iteration; it ends once the eigenvalue changes by less than 0.1%."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,7 +76,7 @@ class AtRewind(Measure):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskStability(Measure):
-    """How much of the mask is settled at the rewind point.
+    """Overlap of the masks that pruning gives at the rewind point and at the end.
 
     Takes `rewind_mask_overlap`: the overlap (Jaccard) of the mask that pruning by magnitude gives
     at step k with the one it gives at T; `rewind_mask_overlap_chance`: what is to be expected of

@@ -1,4 +1,4 @@
-"""Instability analysis: does the noise of data order take training anywhere else?
+"""Instability analysis: whether two data orders lead training to one linearly connected region.
 
 Two copies of a run are trained from one state under different data orders, and the error is
 followed on the straight line between their ends (linear mode connectivity, Frankle et al. 2020).

@@ -1,4 +1,4 @@
-"""How results are kept: a state's blobs in the store, and what a process has at hand."""
+"""Trainings in the store: their blobs, and reads that treat corrupt entries as missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ logger = logging.getLogger("lth")
 
 
 def to_blobs(state: State, mask: Mask) -> dict[str, bytes]:
-    """The mask's bits beside the rest, so that comparing masks reads one bit a weight."""
+    """Blobs of a state: the mask's bits apart, so that comparing masks reads one bit a weight."""
     packed = ticket.pack(state, mask)
     bits = {name for name in packed if name.startswith("mask/")}
     return {
@@ -39,10 +39,10 @@ def to_blobs(state: State, mask: Mask) -> dict[str, bytes]:
 
 
 def from_blobs(entry: Entry, model: nn.Module) -> tuple[State, Mask]:
-    """What `to_blobs` was given.
+    """State and mask from their blobs.
 
     Raises:
-        CorruptEntryError, TicketFileError: it is not whole, or of another network.
+        CorruptEntryError, TicketFileError: a blob is damaged, or of another network.
     """
     shapes = {name: list(m.shape) for name, m in masks.ones(model).items()}
     with understood("state"):
@@ -58,17 +58,17 @@ def _kinds(state: State) -> dict[str, tuple[torch.Size, torch.dtype]]:
 
 
 class Archive:
-    """What a store has of trainings and of their rewind points; corrupt entries are as missing."""
+    """A store's trainings, rewind points and measures; a corrupt entry counts as missing."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._told: set[str] = set()
-        """What was said to be corrupt: until it is made again, it is asked for time and again."""
+        self._logged: set[str] = set()
+        """Warnings given so far: a corrupt entry is read often before it is replaced."""
         self._paces: set[str] = set()
-        """Kinds of jobs of which this process has told the pace."""
+        """Keys of the speeds that this process has stored."""
 
     def entry(self, kind: str, digest: str) -> Entry | None:
-        """An entry, if there is a sound one."""
+        """The entry; None where it is missing or corrupt."""
         try:
             entry = self._store.get(kind, digest)
             if entry and kind == "measures":
@@ -76,16 +76,16 @@ class Archive:
                     check(entry.meta, dict[str, float | None])
             return entry
         except CorruptEntryError as error:
-            self._tell(str(error))
+            self._warn(str(error))
             return None
 
     def training(self, job: Job) -> Training | None:
-        """What is remembered of a training."""
+        """The job's training; None where it is missing or corrupt."""
         entry = self.entry("trainings", job.digest)
         try:
             return Training.from_json(entry.meta) if entry else None
         except CorruptEntryError as error:
-            self._tell(f"trainings/{job.digest}: {error}")
+            self._warn(f"trainings/{job.digest}: {error}")
             return None
 
     def state(self, job: Job, model: nn.Module) -> tuple[State, Mask] | None:
@@ -96,37 +96,37 @@ class Archive:
                 if entry:
                     return from_blobs(entry, model)
             except (CorruptEntryError, TicketFileError) as error:
-                self._tell(f"{kind}/{job.digest}: {error}")
+                self._warn(f"{kind}/{job.digest}: {error}")
         return None
 
     def put_points(self, job: Job, points: Mapping[int, State], mask: Mask) -> None:
-        """Keep states of a job by the step they were reached at."""
+        """Store rewind points of a job, by step."""
         for step, state in points.items():
             self.put_point(point(job, step), state, mask, job.digest)
 
     def put_point(self, at: Job, state: State, mask: Mask, of: str | None) -> None:
-        """Keep one; ``of`` is the digest of the training whose point it is."""
+        """Store a rewind point; ``of`` is the digest of the training that passed it."""
         self._store.put("points", at.digest, {"step": at.last, "of": of}, to_blobs(state, mask))
 
     def pace(self, job: Job, seconds: float, device: torch.device) -> None:
-        """Remember how long a training took: of each kind the first, for the plans to come."""
+        """Store seconds per step, once for each kind of job; plans estimate from it."""
         if job.last > job.first and (key := speed_key(job, device)) not in self._paces:
             self._paces.add(key)
             remember_speed(self._store, job, seconds / (job.last - job.first), device)
 
-    def _tell(self, corrupt: str) -> None:
-        if corrupt not in self._told:
+    def _warn(self, corrupt: str) -> None:
+        if corrupt not in self._logged:
             logger.warning("store: %s; it is made again", corrupt)
-            self._told.add(corrupt)
+            self._logged.add(corrupt)
 
 
 def point(job: Job, step: int) -> Job:
-    """The job stopped at a step: what a rewind point's entry is named by."""
+    """The job stopped at a step; its digest names the rewind point's entry."""
     return replace(job, last=step, keep=())
 
 
 def made_with(device: torch.device) -> dict[str, str]:
-    """Versions and device, as a result remembers them."""
+    """Versions and device, stored with each training."""
     on_gpu = device.type == "cuda"
     return {
         "torch": torch.__version__,

@@ -1,4 +1,4 @@
-"""How fast networks were trained here: what a plan estimates its time from."""
+"""Measured training speeds, from which a plan estimates its duration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FINDS = ("when", "score", "grow", "every")
 
 
 class Trained(Protocol):
-    """What is trained: a job, or what a plan knows of many."""
+    """The parts of a job that decide its speed."""
 
     @property
     def data(self) -> DataSpec: ...
@@ -33,7 +33,7 @@ class Trained(Protocol):
 
 
 class Pace(NamedTuple):
-    """What jobs that take equally long a step have in common."""
+    """What jobs with equal durations of a step have in common."""
 
     data: DataSpec
     model: ModelSpec
@@ -55,13 +55,13 @@ def speed_key(job: Trained, device: torch.device | str) -> str:
 def remember_speed(
     store: Store, job: Trained, seconds_per_step: float, device: torch.device | str
 ) -> None:
-    """Keep how long a step of such jobs takes, evaluations included; the latest counts."""
+    """Store the duration of a step of such jobs, evaluations included, in place of an older one."""
     said = {"seconds_per_step": seconds_per_step, "device": torch.device(device).type}
     store.put(KIND, speed_key(job, device), said)
 
 
 def seconds_per_step(store: Store, job: Trained, device: torch.device | str) -> float | None:
-    """What was remembered of such jobs; None where none was trained, or nothing sound is left."""
+    """Stored duration of a step of such jobs; None where the store has none, or a corrupt one."""
     return read_entry(store, KIND, speed_key(job, device), _speed_of)
 
 

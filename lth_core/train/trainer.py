@@ -1,4 +1,4 @@
-"""The engine: jobs -> results, remembered by a store."""
+"""The trainer: jobs -> results, each trained once and then read from a store."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from lth_core.train.training import Result, Training
 
 
 class Trainer(Builder):
-    """Trains jobs that the store does not know, and makes whatever a recipe names.
+    """Trains the jobs that the store lacks, and carries out recipes.
 
-    Everything a job needs (its parent's weights, its mask) is taken from the last jobs, else from
-    the store, else made again from its recipe; a corrupt entry is reported and made again.
+    The weights and masks that a job needs come from a cache of the last jobs, else from the store,
+    else from training their recipe again. A corrupt entry is logged and replaced.
 
     Args:
-        store: remembers results; by default this process's memory.
+        store: where results are kept; by default this process's memory.
         device: by default the GPU where there is one.
         frozen: never train; what the store lacks is a StoreError.
-        checkpoint_every: seconds of a training after which it is kept as it stands; a shorter one
-            never is.
+        checkpoint_every: seconds between checkpoints, from which an interrupted training resumes; a
+            training that takes less time has none.
     """
 
     def __init__(
@@ -63,14 +63,14 @@ class Trainer(Builder):
         self._archive = Archive(self.store)
         self.frozen, self.checkpoint_every = frozen, checkpoint_every
         self.ending = threading.Event()
-        """Once set, whatever is being trained is kept as it stands and left: PreemptedError."""
+        """Once set, the running training stores a checkpoint and raises PreemptedError."""
         self._interrupted = set[str]()
-        """Digests of trainings of which there was a checkpoint, or was kept one."""
+        """Digests of trainings that have, or had, a checkpoint in the store."""
         self._finals: OrderedDict[str, tuple[State, Mask]] = OrderedDict()
         self._masks: OrderedDict[str, Mask] = OrderedDict()
 
     def __call__(self, jobs: Sequence[Job]) -> list[Result]:
-        """The results of the jobs, in their order; what the store knows is not trained again."""
+        """Results of the jobs, in their order; those in the store are not trained again."""
         return [self._result(job) for job in jobs]
 
     def _result(self, job: Job) -> Result:
@@ -84,7 +84,7 @@ class Trainer(Builder):
         return self._result(job)  # another made it
 
     def _made(self, job: Job) -> Result:
-        """What the store lacks of a job, trained: all of it, or up to the last lost point."""
+        """Result of a job whose training or rewind points the store lacks, once these are made."""
         training = self._archive.training(job)
         if training is None:
             return Result(job, self._train(job)[0], reused=False)
@@ -95,17 +95,17 @@ class Trainer(Builder):
         return Result(job, training, reused=True)
 
     def known(self, job: Job) -> bool:
-        """Whether the store has the job, so that it can be read, and its rewind points."""
+        """Whether the store has a readable training of the job and all its rewind points."""
         return self._archive.training(job) is not None and not self._lost(job, job.keep)
 
     def _lost(self, job: Job, steps: Sequence[int]) -> list[int]:
         """The steps of which the store has no rewind point."""
         return [k for k in steps if self._archive.entry("points", point(job, k).digest) is None]
 
-    # What recipes ask for
+    # What recipes are made from: see `lth_core.jobs.recipes.Context`
 
     def start(self, job: Job) -> State:
-        """The weights and buffers a job starts from, before its mask."""
+        """Weights and buffers that a job starts from, before its mask."""
         return job.start.make(self, job)
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
@@ -146,7 +146,7 @@ class Trainer(Builder):
         return {name: numbers[name] for name in measure.columns}
 
     def ticket(self, spec: TicketSpec, level: int, branch: str, job: Job) -> Ticket:
-        """The subnetwork that a job trains or finds, with the weights to start from."""
+        """Ticket of a job: the mask that it trains or finds, and its starting weights."""
         mask = self.mask_of(job)
         return Ticket(
             spec=spec, level=level, branch=branch, rewind_step=job.first, mask=mask,
@@ -154,7 +154,7 @@ class Trainer(Builder):
             example_shape=self.data(job).shape, classes=self.data(job).classes,
         )  # fmt: skip
 
-    # Training and remembering
+    # Training and storing
 
     def _train(self, job: Job) -> tuple[Training, tuple[State, Mask]]:
         start = self.start(job)
@@ -183,7 +183,7 @@ class Trainer(Builder):
         return training, final
 
     def _run(self, job: Job, start: State | None = None, *, lost: Sequence[int] = ()) -> Outcome:
-        """Train a job; or, where only rewind points of it are lost, as far as to the last one."""
+        """Train a job; where the store lacks only rewind points, as far as the last of these."""
         self._refuse_if_frozen(job)
         mask = self.mask(job.mask, job)
         start = self.start(job) if start is None else start
@@ -202,7 +202,7 @@ class Trainer(Builder):
         )  # fmt: skip
 
     def _finish(self, job: Job, task: Task) -> Outcome:
-        """Train a task from its start, or from where an interrupted process has left it."""
+        """Train a task from its start, or from the checkpoint of an interrupted training."""
         running, kept_at = Run(task), time.monotonic()
         if begun := kept_checkpoint(self.store, job):
             self._interrupted.add(job.digest)
@@ -238,7 +238,7 @@ class Trainer(Builder):
             )
 
     def _masking(self, job: Job, model: nn.Module, mask: Mask, start: State) -> Masking:
-        """How the job keeps its mask."""
+        """The rule by which the job's mask is kept, changed or learned."""
         if job.finds is None:
             return Fixed(model, mask)
         if job.finds.when == "never":
@@ -249,6 +249,6 @@ class Trainer(Builder):
 
 
 def _steps_as(job: Job) -> TrainSpec:
-    """How the job's optimizer steps: a learned mask may have a rate of its own."""
+    """The optimizer's settings; a learned mask may have a learning rate of its own."""
     own_rate = job.finds.lr if isinstance(job.finds, PruneNever) else None
     return replace(job.train, lr=own_rate) if own_rate else job.train

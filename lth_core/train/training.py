@@ -1,4 +1,4 @@
-"""What is remembered of a training: its curves, layers, digests and time."""
+"""The stored numbers of a training: curves, layers, digests and times."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Curves:
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Curves:
-        """What `asdict` gave.
+        """Curves from the output of `asdict`.
 
         Raises:
-            TypeError: it is something else, or the lists are of unequal length.
+            TypeError: a value has the wrong type, or the lists differ in length.
         """
         check(said, cls, "curves")
         curves = cls(**_known(cls, said))
@@ -71,10 +71,10 @@ class Training:
 
     @classmethod
     def from_json(cls, said: Mapping[str, Any]) -> Training:
-        """What `to_json` gave.
+        """Training from the output of `to_json`, of this version or another.
 
         Raises:
-            CorruptEntryError: it is something else, or no curve or no layer can be so.
+            CorruptEntryError: a field is missing, or a value is wrong or impossible.
         """
         try:
             return cls._from_json(said)
@@ -105,7 +105,7 @@ def _known(kind: type[Any], said: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A job, what came of it, and whether it was trained just now or remembered."""
+    """A job's training, and whether it came from the store."""
 
     job: Job
     training: Training
