@@ -14,17 +14,17 @@ MOST_SHOWN = 300
 """Characters of a value that an error shows."""
 
 
-def _shown(got: object) -> str:
-    """A value in an error; `without_secrets` before it is cut."""
-    said = without_secrets(repr(got))
-    return said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]}... ({len(said):,} characters)"
+def _repr_of(got: object) -> str:
+    """A value in an error, without secrets; redacted before it is cut."""
+    text = without_secrets(repr(got))
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"
 
 
 class LthError(Exception):
     """Base of all errors that are the input's or the machine's fault, not the code's.
 
     Args:
-        message: is told `without_secrets`: errors are shown, kept and published.
+        message: redacted by `without_secrets`, for errors are printed, stored and published.
     """
 
     def __init__(self, message: str) -> None:
@@ -44,7 +44,7 @@ class SpecError(LthError, ValueError):
     def __init__(self, field: str, rule: str, got: object, known: Iterable[str] = ()) -> None:
         self.field, self.rule, self.got, self.known = field, rule, got, tuple(known)
         listed = f"; known: {', '.join(self.known)}" if self.known else ""
-        super().__init__(f"{field}: {rule}, but got {_shown(got)}{listed}")
+        super().__init__(f"{field}: {rule}, but got {_repr_of(got)}{listed}")
 
     def under(self, prefix: str) -> SpecError:
         """The same error one level further out: ``fraction`` becomes ``prune.fraction``."""
@@ -88,7 +88,7 @@ class DivergedError(LthError):
 
 
 class PreemptedError(LthError):
-    """The process was told to end; what was trained so far is kept, to be gone on with."""
+    """The process was asked to end; a checkpoint is stored, from which training resumes."""
 
 
 class TrackingError(LthError):

@@ -18,14 +18,14 @@ _MODULE = re.compile(r"\w+(\.\w+)*")
 
 
 def load_factory(field: str, name: str) -> Callable[..., Any]:
-    """The callable a name points to. Importing and calling it is all that a study file can make
-    happen; what goes wrong in it, but our own errors, is a SpecError.
+    """The callable that a name points to. A study file can cause no more than its import and call;
+    any error in it but an LthError becomes a SpecError.
 
     Raises:
         SpecError: no such module, no such name in it, or not callable.
     """
     module_name, _, attribute = name.partition(":")
-    if not _MODULE.fullmatch(module_name):  # with a dot in front it would be another's neighbour
+    if not _MODULE.fullmatch(module_name):  # a leading dot would be a relative import
         raise SpecError(field, "must be package.module:factory", name)
     with blamed(field, "cannot be imported", name):
         module = importlib.import_module(module_name)
@@ -35,7 +35,7 @@ def load_factory(field: str, name: str) -> Callable[..., Any]:
         raise SpecError(field, f"is not a callable of {module_name}", name, known)
 
     def call(*given: Any) -> Any:
-        with blamed(field, "does not do what is asked of it", name):
+        with blamed(field, "fails when it is called", name):
             return factory(*given)
 
     return call
@@ -43,16 +43,16 @@ def load_factory(field: str, name: str) -> Callable[..., Any]:
 
 @contextmanager
 def blamed(field: str, rule: str, name: str) -> Iterator[None]:
-    """Lay whatever goes wrong meanwhile to a field's value.
+    """Report any exception in the block as an error of a field's value.
 
     Raises:
-        SpecError: something did; names it, and has it as its cause.
+        SpecError: an exception was raised; it is named, and is the cause.
     """
     try:
         yield
     except LthError:
         raise
-    # Code that was only named here may raise anything, and `sys:exit` is such a name.
+    # A user's code may raise anything, and `sys:exit` is a name too.
     except (Exception, SystemExit) as error:
         raise SpecError(field, f"{rule} ({in_short(error)})", name) from error
 

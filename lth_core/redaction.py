@@ -1,4 +1,4 @@
-"""Redaction: what may be shown and kept of a text has no passwords in it."""
+"""Redaction: passwords and secrets are taken out of texts that are printed or stored."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def without_secrets(text: str) -> str:
-    """A text that may be shown and kept: passwords and secret parameters in addresses, and the
-    values of environment variables named like secrets, are ``***``.
+    """The text with ``***`` for passwords and secret parameters in addresses, and for the values of
+    environment variables named like secrets.
 
     >>> without_secrets("https://bob:pw@host/a@b?x=1&token=pw failed")
     'https://***@host/a@b?x=1&token=*** failed'
@@ -36,9 +36,8 @@ def without_secrets(text: str) -> str:
 
 
 def without_login(address: str) -> str:
-    """An address of which nothing is shown up to its last ``@`` or from its first ``?`` or ``#``
-    on, whatever stands there; where it has both, a password may hold either, and no more than the
-    scheme is shown.
+    """The address with ``***`` for all up to its last ``@``, or from its first ``?`` or ``#`` on.
+    Where it has both, a password may contain either, and only the scheme is left.
 
     >>> without_login("s3://key:se/cret@bucket/p"), without_login("s3://bucket/p?token=x")
     ('s3://***@bucket/p', 's3://bucket/p?***')

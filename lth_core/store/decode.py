@@ -1,7 +1,7 @@
-"""Reading what another version or another hand may have written.
+"""Decoding stored entries that another version or program may have written.
 
-A reader takes what it needs and checks no more than that; whatever it trips over on the way is one
-clean error, and of the store's entries one that counts as missing.
+A reader checks the values that it needs. Any exception in it becomes one LthError; an entry of the
+store that cannot be decoded counts as missing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MISREAD = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError,
     SafetensorError,
 )  # fmt: skip
-"""What code trips over where it is told too little, or something else than it expects: too deep a
-nesting and a tensor of an unusual type are RuntimeErrors, too large a number an ArithmeticError."""
+"""Exceptions that malformed input can raise. Too deep a nesting and a tensor of an unusual type are
+RuntimeErrors, too large a number is an ArithmeticError."""
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ _PLAIN = (bool, int, float, str, dict, list)
 
 @contextmanager
 def understood(what: str, error: type[LthError] = CorruptEntryError) -> Iterator[None]:
-    """Turn whatever reading trips over into one error; one that is the user's already stays.
+    """Turn an exception that malformed input raises into one error; an LthError stays as it is.
 
     Raises:
         LthError: of the given class, naming what was read.
@@ -47,13 +47,13 @@ def understood(what: str, error: type[LthError] = CorruptEntryError) -> Iterator
         yield
     except LthError:
         raise
-    except MISREAD as found:
-        raise error(f"{what}: cannot be read ({in_short(found)})") from None
+    except MISREAD as cause:
+        raise error(f"{what}: cannot be read ({in_short(cause)})") from None
 
 
 def in_short(error: BaseException) -> str:
-    """An exception of any code on one line; `without_secrets` before it is cut, for nobody knows
-    half a secret from another word.
+    """An exception on one line, without secrets; it is redacted before it is cut, for half a secret
+    would not be recognized.
 
     >>> in_short(KeyError("step"))
     "KeyError: 'step'"
@@ -62,7 +62,7 @@ def in_short(error: BaseException) -> str:
 
 
 def read_entry(store: Store, kind: str, digest: str, read: Callable[[Entry], T]) -> T | None:
-    """What is made of an entry; None where there is none, or, with a warning, no sound one."""
+    """An entry as `read` decodes it. None where there is none, or, with a warning, no sound one."""
     where = f"{kind}/{digest}"
     try:
         with understood(where):
@@ -74,44 +74,44 @@ def read_entry(store: Store, kind: str, digest: str, read: Callable[[Entry], T])
         return None
 
 
-def check(said: object, kind: Any, at: str = "it") -> None:
-    """See that a value from JSON is of an annotated kind: a dataclass or typed dict as a mapping.
+def check(value: object, kind: Any, at: str = "it") -> None:
+    """Check a value from JSON against an annotation; a dataclass or typed dict is a mapping.
 
     Raises:
-        TypeError: it is not, or a number is too large; names the place.
+        TypeError: it is of another type, or a number is too large; names the place.
     """
-    if kind in _PLAIN and is_a(said, kind) and (type(said) is not int or abs(said) <= LARGEST):
+    if kind in _PLAIN and is_a(value, kind) and (type(value) is not int or abs(value) <= LARGEST):
         return
     origin, args = get_origin(kind), get_args(kind)
-    if kind is Any or (origin is UnionType and said is None):
+    if kind is Any or (origin is UnionType and value is None):
         return
     if origin is UnionType:  # something, or null
-        check(said, args[0], at)
+        check(value, args[0], at)
     elif origin is dict:
-        check(said, dict, at)
-        for name, value in said.items():  # type: ignore[attr-defined]
+        check(value, dict, at)
+        for name, each in value.items():  # type: ignore[attr-defined]
             if args[1] is not Any:
-                check(value, args[1], f"{at}.{name}")
+                check(each, args[1], f"{at}.{name}")
     elif origin in (list, tuple):
-        check(said, list, at)
-        _check_each(said, args, at)  # type: ignore[arg-type]
+        check(value, list, at)
+        _check_each(value, args, at)  # type: ignore[arg-type]
     elif is_dataclass(kind) or is_typeddict(kind):
-        check(said, dict, at)
+        check(value, dict, at)
         for name, inner in _hints(kind).items():
-            check(said.get(name), inner, f"{at}.{name}")  # type: ignore[attr-defined]
+            check(value.get(name), inner, f"{at}.{name}")  # type: ignore[attr-defined]
     else:
-        raise TypeError(f"{at} must be {kind.__name__}, but got {said!r:.80}")
+        raise TypeError(f"{at} must be {kind.__name__}, but got {value!r:.80}")
 
 
-def _check_each(said: list[Any], kinds: tuple[Any, ...], at: str) -> None:
-    if len(kinds) > 1 and kinds[1] is not ...:  # a tuple of so many
-        if len(said) != len(kinds):
-            raise TypeError(f"{at} must have {len(kinds)} values, but got {len(said)}")
-    elif kinds[0] is float and set(map(type, said)) == {float}:  # a long curve, at one go
+def _check_each(values: list[Any], kinds: tuple[Any, ...], at: str) -> None:
+    if len(kinds) > 1 and kinds[1] is not ...:  # a tuple of fixed length
+        if len(values) != len(kinds):
+            raise TypeError(f"{at} must have {len(kinds)} values, but got {len(values)}")
+    elif kinds[0] is float and set(map(type, values)) == {float}:  # a long curve: checked at once
         return
     else:
-        kinds = kinds[:1] * len(said)
-    for place, (value, kind) in enumerate(zip(said, kinds, strict=True)):
+        kinds = kinds[:1] * len(values)
+    for place, (value, kind) in enumerate(zip(values, kinds, strict=True)):
         check(value, kind, f"{at}.{place}")
 
 
