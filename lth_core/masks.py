@@ -26,7 +26,7 @@ def layer_of(parameter: str) -> str:
 
 
 def ones(model: nn.Module) -> Mask:
-    """The full mask of a model."""
+    """The full mask of a model: (out, in, ...) bool of each prunable layer, all True."""
     return {
         parameter_of(name): torch.ones_like(layer.weight, dtype=torch.bool)
         for name, layer in prunable_layers(model).items()
@@ -88,7 +88,11 @@ def nested(inner: Mask, outer: Mask) -> bool:
 
 
 def masked(state: Mapping[str, Tensor], mask: Mask) -> State:
-    """A copy of the state whose pruned weights are exactly 0."""
+    """A copy of the state whose pruned weights are exactly 0.
+
+    Args:
+        state: tensors by name; those that the mask names have its shapes.
+    """
     return {
         name: torch.where(mask[name], value, 0) if name in mask else value.clone()
         for name, value in state.items()
@@ -96,19 +100,19 @@ def masked(state: Mapping[str, Tensor], mask: Mask) -> State:
 
 
 def pack_bits(mask: Tensor) -> Tensor:
-    """(n/8 rounded up,) uint8: the mask's C-order bits, little end first."""
+    """(n/8 rounded up,) uint8: the n bits of a mask of any shape in C order, little end first."""
     return torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1), bitorder="little"))
 
 
 def unpack_bits(bits: Tensor, shape: Iterable[int]) -> Tensor:
-    """The bool mask of a shape from its packed bits."""
+    """The bool mask of a shape from its packed bits, (n/8 rounded up,) uint8."""
     size = torch.Size(shape)
     flat = np.unpackbits(bits.numpy(), count=size.numel(), bitorder="little")
     return torch.from_numpy(flat.astype(bool)).view(size)
 
 
 def digest(mask: Mask) -> str:
-    """sha256 of names, shapes and bits: equal masks have equal digests, however they were found."""
+    """sha256 of names, shapes and bits: equal masks have equal digests, whatever found them."""
     digest = hashlib.sha256()
     for name in sorted(mask):
         digest.update(f"{name}{tuple(mask[name].shape)}".encode())

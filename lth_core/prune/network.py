@@ -1,4 +1,4 @@
-"""What a score may look at."""
+"""The network that a score sees."""
 
 from __future__ import annotations
 
@@ -54,12 +54,16 @@ class Candidate:
         return model
 
     def each(self, score: Callable[[Tensor, Tensor], Tensor]) -> Scores:
-        """A score that looks at weights alone: a layer's now and at the start, pruned ones 0."""
+        """Scores from each layer's weights (out, in, ...), now and at first; pruned ones are 0."""
         initial = masked(self.initial, self.mask)
         return {name: score(w, initial[name]) for name, w in self.weights.items()}
 
     def under(self, mask: Mask) -> Candidate:
-        """The same network with fewer survivors."""
+        """The network with fewer survivors.
+
+        Args:
+            mask: (out, in, ...) bool each, by parameter name, within the mask at hand.
+        """
         return replace(self, weights=masked(self.weights, mask), mask=mask)
 
 
@@ -94,7 +98,12 @@ def of_network(
 def plain(
     weights: State, mask: Mask | None = None, initial: State | None = None, seed: int = 0
 ) -> Candidate:
-    """A candidate that is its weights alone, for scores that look at nothing else."""
+    """A candidate of weights alone, for scores that need nothing else.
+
+    Args:
+        weights, initial: (out, in, ...) float each, by parameter name.
+        mask: bool of the same shapes; None: every weight survives.
+    """
 
     def absent() -> nn.Module:
         raise AssertionError("this candidate has no network")

@@ -54,11 +54,11 @@ SCORES: dict[str, Score] = {
 }
 
 ROUNDS = {"synflow": synflow.ROUNDS}
-"""Rounds of scores that need more than one."""
+"""Rounds of the scores that need more than one."""
 
 
 def scores_of(network: Candidate, name: str) -> Scores:
-    """The network's scores.
+    """The network's scores: (out, in, ...) float of each prunable layer, by parameter name.
 
     Raises:
         SpecError: a score of the user's own gives other weights, shapes or types.
@@ -79,7 +79,7 @@ def scores_of(network: Candidate, name: str) -> Scores:
 
 
 def fingerprint(spec: PruneBase) -> str:
-    """Digest of the source, for a score whose name does not determine it; else empty.
+    """Digest of the source of a user's own score; empty for ours, which the name determines.
 
     Raises:
         SpecError: the score, or the one that a scope names, is not known.

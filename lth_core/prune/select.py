@@ -31,6 +31,9 @@ def prune(network: Candidate, spec: Pruning, generator: torch.Generator) -> Mask
     Args:
         generator: draws among equal scores.
 
+    Returns:
+        (out, in, ...) bool of each prunable layer, by parameter name.
+
     Raises:
         DivergedError: a score is NaN.
     """
@@ -62,7 +65,12 @@ def pruned_to(
 def keep_highest(
     scores: Scores, mask: Mask, parts: Parts, structure: str, generator: torch.Generator
 ) -> Mask:
-    """The mask that keeps exactly so many of each part's units, those of highest score."""
+    """The mask that keeps the k highest-scored units of each part.
+
+    Args:
+        scores, mask: (out, in, ...) float and bool of each layer, by parameter name.
+        parts: layers that compete, and their k.
+    """
     kept = dict(mask)
     for names, keep in parts:
         alive = [units(mask[name].float(), structure) > 0 for name in names]
@@ -87,7 +95,7 @@ def keep_highest(
 def parts_of(
     network: Candidate, start: Mask, spec: Pruning, progress: float, generator: torch.Generator
 ) -> Parts:
-    """What competes, and how many units of it are left at ``progress``."""
+    """Layers that compete, and how many units they keep together at ``progress``."""
     began, now = _alive(start, spec.structure), _alive(network.mask, spec.structure)
     named = spec.schedule if isinstance(spec, (PruneBefore, PruneDuring)) else None
     schedule = SCHEDULES[named or "exponential"]
@@ -109,7 +117,7 @@ def parts_of(
 def _by_layer(
     network: Candidate, names: Sequence[str], keep: int, spec: Pruning, generator: torch.Generator
 ) -> list[int]:
-    """How many units each layer keeps where it is not the scores that say."""
+    """How many units each layer keeps under a scope that fixes the layers' densities."""
     alive = _alive(network.mask, spec.structure)
     now = [alive[name] for name in names]
     if spec.scope == "erk":

@@ -1,4 +1,5 @@
-"""Structure: what is pruned as a whole, a unit; its score is the mean over its weights."""
+"""Structure: units of weights that are pruned as a whole; a unit's score is the mean of its
+weights'."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ STRUCTURES = {
 
 
 def covered(shapes: Shapes, spec: PruneBase) -> list[str]:
-    """The layers that have such units; the output's are the classes, and stay.
+    """Names of the layers that have such units; the output's units are the classes, and stay.
 
     >>> covered({"conv": (8, 3, 3, 3), "output": (10, 8)}, PruneBase(structure="channels"))
     ['conv']
@@ -35,7 +36,7 @@ def covered(shapes: Shapes, spec: PruneBase) -> list[str]:
 
 
 def units(values: Tensor, structure: str) -> Tensor:
-    """(n,) the mean over each unit's weights.
+    """(n,) float, the mean over each unit's weights, from (out, in, ...).
 
     >>> units(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), "neurons")
     tensor([2., 0.])
@@ -78,7 +79,8 @@ def best_of(
 
 
 def as_many(like: Tensor, structure: str, order: Callable[[Tensor], Tensor]) -> Tensor:
-    """A mask with as many units as another one, with N:M as many in every group: the first ones.
+    """A mask (out, in, ...) with as many units as another one, with N:M in every group: those that
+    `order` puts first.
 
     >>> like = torch.tensor([[True, True], [False, False], [False, False]])
     >>> as_many(like, "neurons", lambda kept: torch.tensor([[3.0, 1.0, 2.0]]))
@@ -109,6 +111,6 @@ def _grouped(values: Tensor, of: int, fill: float) -> Tensor:
 
 
 def _ungrouped(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """What `_grouped` was made of, (out, in, ...)."""
+    """The weights (out, in, ...) of `_grouped` rows (groups, of)."""
     out, inputs, *rest = shape
     return rows.reshape(out, *rest, -1)[..., :inputs].movedim(-1, 1)

@@ -1,10 +1,10 @@
-"""Who trains what: of all processes that use a store, one trains a job and the others wait for it.
+"""Locks of trainings: of all processes that use a store, one trains a job and the others wait.
 
-A claim is a small file that its holder renews. It saves work and decides nothing: where two hold
-one (a store without exclusive creation, a holder that was stopped for a minute), both come to the
-same result under the same name. No clock is compared with another machine's: whoever waits takes
-a claim over once it has not been renewed for a while of its own time, or, on the holder's own
-machine, as soon as the holder is dead.
+A claim is a small file that its holder renews. It saves work and affects no result: where two
+processes hold one (a store without exclusive creation, a holder that was stopped for a minute),
+both compute the same result under the same name. Clocks of different machines are never compared:
+a waiting process takes a claim over once it was not renewed for one lease by the waiter's own
+clock, or, on the holder's machine, as soon as the holder is dead.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lth_core.errors import StoreError, UnreadableFileError
 from lth_core.store.files import Files
 
 LEASE = 60.0
-"""Seconds after which a claim that was not renewed is anybody's."""
+"""Seconds after which a claim that was not renewed may be taken over."""
 FIRST_LOOK, LONGEST_LOOK = 0.05, 2.0
-"""Seconds between two looks at another's claim: doubled each time, up to the longest."""
+"""Seconds between two reads of another process's claim: doubled each time, up to the longest."""
 SETTLING = 0.3
-"""Seconds after which a claim that several may have written at once is looked at again."""
+"""Seconds after which a claim that several may have written at once is read again."""
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def claimed(
     """Hold a job's claim for the duration, waiting while another holds it.
 
     Yields:
-        True where the job is the caller's to train; False where another has finished it.
+        True if the caller is to train the job; False if another process has finished it.
     """
     path = f"claims/{digest}/claim.json"
     mine = {**myself(), "token": uuid.uuid4().hex, "beat": 0}
@@ -52,14 +52,14 @@ def claimed(
     finally:
         ended.set()
         heart.join()
-        with suppress(StoreError):  # it runs out by itself
+        with suppress(StoreError):  # the claim expires by itself
             _let_go(files, path, mine)
 
 
 def _taken(
     files: Files, path: str, mine: dict[str, Any], done: Callable[[], bool], lease: float
 ) -> bool:
-    """Whether the claim was got; False where the job was finished first."""
+    """Whether the claim was acquired; False where the job was finished first."""
     pause, seen, since = FIRST_LOOK, dict[str, Any](), time.monotonic()
     while not _created(files, path, mine):
         held = holder(files, path)
@@ -108,7 +108,7 @@ def _renew(
         beat += 1
         with suppress(StoreError):  # a store that is away for a moment
             if holder(files, path).get("token", mine["token"]) != mine["token"]:
-                return  # somebody took this process for dead
+                return  # another process took the claim over
             files.write(path, json.dumps({**mine, "beat": beat}).encode(), durable=False)
 
 
@@ -117,7 +117,7 @@ def _holds(files: Files, path: str, mine: dict[str, Any]) -> bool:
 
 
 def holder(files: Files, path: str) -> dict[str, Any]:
-    """What a claim says; nothing where it is gone, torn or unreadable."""
+    """The JSON of a claim; empty where it is gone, torn or unreadable."""
     try:
         said = json.loads(files.read(path) or b"{}")
     except (UnreadableFileError, ValueError, RecursionError):
@@ -126,28 +126,28 @@ def holder(files: Files, path: str) -> dict[str, Any]:
 
 
 def myself() -> dict[str, Any]:
-    """This process, so that others of its machine can tell when it has ended."""
+    """Identity of this process, by which others of its machine detect its end."""
     return {"machine": _machine(), "process": os.getpid(), "born": _born(os.getpid())}
 
 
 def is_dead(held: dict[str, Any]) -> bool:
-    """Whether it was a process of this machine, by `myself`, that has ended."""
+    """Whether an identity that `myself` gave is of a process of this machine that has ended."""
     if held.get("machine") != _machine() or not isinstance(held.get("process"), int):
         return False
     return _born(held["process"]) != held.get("born")
 
 
 def _machine() -> str:
-    """This boot of this machine, and the process table that is seen from here."""
+    """Identity of this boot of the machine and of the process namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return uuid.uuid4().hex  # then nobody can be told dead
+        return uuid.uuid4().hex  # then no process is known to be dead
 
 
 def _born(process: int) -> str | None:
-    """When a process of this machine started, in ticks since boot; None where there is none."""
+    """Start time of a process of this machine, in ticks since boot; None where there is none."""
     try:
         said = Path(f"/proc/{process}/stat").read_text()
     except OSError:
