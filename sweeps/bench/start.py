@@ -17,9 +17,9 @@ from sweeps.studies.find import find_study
 ROUNDS = 5
 """Runs of each command; the fastest counts, as other work on the machine only slows a run down."""
 
-LIGHT, PLAN, REPORT = 0.2, 1.3, 2.3
-"""Limits, where `import torch` takes 2.6 s: 0.5 s for what imports no torch, 0.7 s for a plan
-beyond the import, 6 s for a report."""
+LIGHT, PLAN, REPORT = 0.25, 1.35, 3.0
+"""Limits, where `import torch` takes 2 s: 0.5 s for what imports no torch, 0.7 s for a plan beyond
+the import, 6 s for a report."""
 
 TORCH = ["-c", "import torch"]
 COMPLETION = "completion of a study's name"
