@@ -52,7 +52,12 @@ class MaskAndTravel(Measure):
 
 
 def travel(start: State, end: State, mask: Mask) -> float | None:
-    """Mean |end - start| of the kept weights; None where none are kept."""
+    """Mean |end - start| of the kept weights; None where none are kept.
+
+    Args:
+        start, end: a tensor in each weight's shape, by parameter name.
+        mask: bool, in the same shapes; True = kept.
+    """
     moved = torch.cat([(end[name] - start[name])[m].abs() for name, m in mask.items()])
     return float(moved.double().mean()) if len(moved) else None
 
@@ -62,6 +67,9 @@ def travel_by_mask(start: State, end: State, mask: Mask) -> tuple[float | None, 
 
     Weights of some layers move further than those of others, and masks keep more of some. So both
     means weigh the layers alike, by the weights kept there; a layer that has not both is left out.
+
+    Args:
+        start, end, mask: as in `travel`.
     """
     inside = outside = 0.0
     kept = 0
@@ -76,6 +84,10 @@ def travel_by_mask(start: State, end: State, mask: Mask) -> tuple[float | None, 
 
 
 def sign_agreement(start: State, end: State, mask: Mask) -> float | None:
-    """Share of the kept weights with the same sign at start and end; None where none are kept."""
+    """Share of the kept weights with the same sign at start and end; None where none are kept.
+
+    Args:
+        start, end, mask: as in `travel`.
+    """
     same = torch.cat([(end[name].sign() == start[name].sign())[m] for name, m in mask.items()])
     return float(same.double().mean()) if len(same) else None

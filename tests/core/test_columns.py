@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import jsonschema
 import pytest
 
 from lth_core import TicketSpec, Trainer, find_tickets
@@ -101,3 +102,7 @@ def test_schema_requires_what_every_record_has(rows: list[Record]) -> None:
     assert set(schema["required"]) == known("always")
     assert schema["properties"]["density"]["type"] == "number"
     assert schema["properties"]["test_barrier"]["type"] == ["number", "null"]
+    for row in rows:
+        jsonschema.validate(row, schema)
+    with pytest.raises(jsonschema.ValidationError, match="'many' is not of type 'integer'"):
+        jsonschema.validate({**rows[0], "weights_kept": "many"}, schema)

@@ -15,6 +15,7 @@ import yaml
 from tiny import Called, Lth, Record, StudyFile, search, tiny_fields
 
 from lth_core import Trainer, load_ticket, masks
+from lth_core.columns import record_schema
 from lth_core.errors import LaunchError, StoreError
 from lth_core.jobs.branches import BRANCHES
 from lth_core.store import open_store
@@ -216,6 +217,10 @@ def test_schema_is_written_and_is_the_one_printed(
     schema = json.loads((here / "schema.json").read_text())
     assert schema == json.loads(lth("schema").out)
     jsonschema.validate(yaml.safe_load(tiny_file().read_text()), schema)
+
+
+def test_schema_of_a_report_is_made_from_the_columns(lth: Lth) -> None:
+    assert json.loads(lth("schema", "--report").out) == record_schema()
 
 
 def test_list_names_what_a_study_file_can_name(lth: Lth) -> None:
