@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """What a value of a record means."""
+    """The meaning of one value of a record."""
 
     type: Literal["string", "integer", "number", "boolean", "object"] = "number"
     """In JSON; a column that is not always there may also be null."""

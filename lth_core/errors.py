@@ -47,7 +47,7 @@ class SpecError(LthError, ValueError):
         super().__init__(f"{field}: {rule}, but got {_repr_of(got)}{listed}")
 
     def under(self, prefix: str) -> SpecError:
-        """The same error one level further out: ``fraction`` becomes ``prune.fraction``."""
+        """This error one level further out: ``fraction`` becomes ``prune.fraction``."""
         return SpecError(
             f"{prefix}.{self.field}" if prefix else self.field, self.rule, self.got, self.known
         )

@@ -11,7 +11,7 @@ from lth_core.analysis.verdict import SIGNIFICANT, p_greater, slack, summarize
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What replicates say of one rewind point: final test accuracies of ticket and dense run, by
+    """Replicates at one rewind point: final test accuracies of ticket and dense run, by
     seed; tolerance: accuracy below dense that still matches, None as in `lth_core.verdict`."""
 
     ticket: tuple[float, ...]
@@ -44,7 +44,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known of the earliest matching rewind point, and what to look at next.
+    """The earliest matching rewind point as far as it is known, and the point to look at next.
 
     earliest: the first point that was seen to match, or None.
     below: the last point before it that was seen not to, or None.

@@ -84,7 +84,7 @@ class Cell:
         ]
 
     def found_by(self, method: str) -> Cell:
-        """The same with the records of one method alone."""
+        """This cell with the records of one method alone."""
         return replace(self, records=[r for r in self.records if r["method"] == method])
 
 
@@ -94,7 +94,7 @@ def methods(records: Sequence[Record]) -> list[str]:
 
 
 def free_axes(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
-    """Those of the axes that a method leaves open: not the seed, nor what is one in each method."""
+    """Axes that a method leaves open: not the seed, nor axes of one value in each method."""
     values: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
         for axis in axes:
@@ -136,7 +136,7 @@ def open_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
 
 
 def _label(rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | None) -> str:
-    """What sets a cell apart; ``free``: axes that no method determines, if there are several."""
+    """The label that sets a cell apart; ``free``: axes that no method determines, if several."""
     start: list[str] = []
     if free is not None and len(methods(rows)) == 1:
         start, names = [rows[0]["method"]], free

@@ -37,7 +37,7 @@ class Way:
         return self.method if self.branch == "ticket" else f"{self.method} {self.branch}"
 
     def series(self, cell: Cell, key: str, scale: float = 1) -> list[Point]:
-        """Its numbers in a cell, level by level, down to the last weight."""
+        """Values of a column in a cell, level by level, down to the last weight."""
         points = cell.found_by(self.method).series(self.branch, key, scale)
         return [point for point in points if point.density > 0]
 

@@ -1,4 +1,4 @@
-"""What foretells how well a ticket does: rank correlations over rewind points."""
+"""Which predictors correlate with ticket accuracy: rank correlations over rewind points."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BySeed = Mapping[int, Mapping[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Foretold:
+class Correlation:
     """How well one predictor ranks the rewind points of one cell at one level, in [-1, 1].
 
     Spearman's correlation with the ticket's final test accuracy, one a seed, summarized over
@@ -63,8 +63,8 @@ class Foretold:
     """Fewest and most rewind points up to the best one, over seeds."""
 
 
-def foretold(cell: Cell) -> list[Foretold]:
-    """Every predictor that was taken, level by level, of a cell of `rewind_cells`.
+def predictor_correlations(cell: Cell) -> list[Correlation]:
+    """Correlations of every measured predictor, level by level, in a cell of `rewind_cells`.
 
     Over all rewind points a correlation says little of how early one may rewind: rewinding very
     late leaves no steps to train, accuracy rises and then falls with the step, and most predictors
@@ -76,7 +76,7 @@ def foretold(cell: Cell) -> list[Foretold]:
     8 points and 3 seeds. A best point before the third gives a window of three: ranks of two
     points are always in order, one way or the other.
     """
-    points, found = rewind_points(cell), list[Foretold]()
+    points, found = rewind_points(cell), list[Correlation]()
     for level in cell.levels("ticket"):
         accuracy = _by_seed(points, "ticket", level, "final_test_accuracy")
         windows = {seed: window(accuracy, seed) for seed in accuracy}
@@ -85,7 +85,7 @@ def foretold(cell: Cell) -> list[Foretold]:
             at = level if predictor.of_level else 0
             if known := _by_seed(points, predictor.branch, at, predictor.key):
                 both = _over_seeds(known, accuracy, windows), _over_seeds(known, accuracy)
-                found.append(Foretold(predictor, level, *both, (min(sizes), max(sizes))))
+                found.append(Correlation(predictor, level, *both, (min(sizes), max(sizes))))
     return found if any(said.predictor != PREDICTORS[0] for said in found) else []
 
 

@@ -74,7 +74,7 @@ def slack(dense: Summary, tolerance: float | None) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What the replicates of one cell say of the ticket at one level."""
+    """The verdict on the ticket of one cell at one level, over the replicates."""
 
     cell: dict[str, Any]
     """Axis values, without the seed."""

@@ -82,7 +82,7 @@ def fingerprint(spec: DataSpec) -> str:
 
 
 def placed(spec: DataSpec) -> DataSpec:
-    """The same data at an absolute place: ``folder:PATH`` is ``folder`` with PATH as its root.
+    """The spec with an absolute place: ``folder:PATH`` is ``folder`` with PATH as its root.
 
     The root is not part of the digest, so a folder is known by its content, wherever it lies.
 

@@ -44,7 +44,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What a network is trained on, chosen by (validation) and reported on (test).
+    """Examples that a network is trained on, chosen by (validation) and reported on (test).
 
     mean, std: (channels, 1, 1) or broadcastable to one example, in the units of the raw x.
     """

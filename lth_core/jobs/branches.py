@@ -67,7 +67,7 @@ def shuffled_mask(job: Job, before: Job) -> Job:
 
 
 def inverted_mask(job: Job, before: Job) -> Job:
-    """Of the weights that the ticket prunes as many a layer as it keeps, drawn at random (Frankle
+    """Weights that the ticket prunes, as many a layer as it keeps, drawn at random (Frankle
     et al. 2021 keep those of lowest score)."""
     held = _control(job)
     return replace(held, mask=InvertedMask(like=held.mask, seed=job.seed))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Context(Protocol):
-    """What a recipe is carried out with: things made from other recipes."""
+    """Things made from other recipes, which a recipe needs to be carried out."""
 
     def model(self, job: Job) -> nn.Module:
         """The job's network, for its structure."""
@@ -89,7 +89,7 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Start(Recipe):
-    """Where weights and buffers come from."""
+    """The origin of weights and buffers."""
 
     @property
     def root(self) -> Start:
@@ -124,7 +124,7 @@ class MaskRecipe(Recipe):
 
     @property
     def structure(self) -> str:
-        """What is pruned as a whole: the structure of the spec that finds the mask."""
+        """The unit that is pruned as a whole: the structure of the spec that finds the mask."""
         return "weights"
 
     def make(self, context: Context, job: Job) -> Mask:
@@ -205,7 +205,7 @@ class Job(Start):
     order: int = 0
     """0, or another data order for the same run."""
     start: Start
-    """Where weights and buffers come from."""
+    """The origin of weights and buffers."""
     mask: MaskRecipe
     """The mask, as the run begins."""
     finds: PruneDuring | PruneNever | None = None

@@ -54,7 +54,7 @@ def mlp(
 
 
 def mlp_constant(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """As ``mlp``, with biases that are prunable weights, as Greydanus & Kobak 2024 prune them."""
+    """An ``mlp`` with biases that are prunable weights, as Greydanus & Kobak 2024 prune them."""
     return mlp(spec, shape, classes, WithConstant)
 
 

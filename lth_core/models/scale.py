@@ -1,4 +1,4 @@
-"""What the families share: the width multiplier, and refusing what does not apply to them."""
+"""Width multiplier of the model families, and the refusal of fields that do not apply to them."""
 
 from __future__ import annotations
 

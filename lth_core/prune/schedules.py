@@ -37,7 +37,7 @@ def linear(progress: float, density: float) -> float:
 
 
 def constant(progress: float, density: float) -> float:
-    """As sparse from the first step on (Mocanu et al. 2018; Evci et al. 2020).
+    """The final density from the first step on (Mocanu et al. 2018; Evci et al. 2020).
 
     >>> constant(0, 0.2), constant(1, 0.2)
     (0.2, 0.2)

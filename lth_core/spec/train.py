@@ -83,7 +83,7 @@ class TrainSpec(Checks):
             raise SpecError("milestones", "go with schedule: multistep, and only with it", spelled)
 
     def resolved(self, steps_per_epoch: int) -> TrainSpec:
-        """The same spec with every duration in steps."""
+        """This spec with every duration in steps."""
 
         steps = steps_in(self.steps, steps_per_epoch)
 

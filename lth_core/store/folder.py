@@ -125,7 +125,7 @@ class FolderFiles:
         return [each.st_size if each and stat.S_ISREG(each.st_mode) else None for each in found]
 
     def _listed(self, path: str) -> list[os.DirEntry[str]]:
-        """What is in a folder; nothing where there is none.
+        """Entries of a folder; none where there is no folder.
 
         Raises:
             UnreadableFileError: it cannot be listed.
@@ -143,7 +143,7 @@ class FolderFiles:
             raise self._broken("list", path, error) from None
 
     def _looked_at(self, path: str, look: Callable[[Path], T]) -> T | None:
-        """What a look at a file gives; None where there is none.
+        """Result of ``look`` on a file; None where there is no file.
 
         An NFS client may remember that a file is not there; listing its folder makes it ask.
         """

@@ -94,7 +94,7 @@ def is_scratch(name: str) -> bool:
 
 
 def content_of(path: str) -> str:
-    """What `lth store du` calls the content of a file.
+    """The name that `lth store du` gives to the content of a file.
 
     >>> content_of("trainings/0a/mask-0123456789abcdef.safetensors"), content_of("claims/0a/x")
     ('masks', 'other')

@@ -158,5 +158,5 @@ def s3_files(bucket: str, prefix: str) -> ArrowFiles:
 
 
 def _short(error: Exception) -> str:
-    """What pyarrow says, in one line, without the number of the request."""
+    """The message of an error of pyarrow on one line, without the number of the request."""
     return " ".join(str(error).split()).partition(" (Request ID")[0]

@@ -119,7 +119,7 @@ class Store:
         return entry
 
     def _entry(self, kind: str, digest: str, content: bytes) -> Entry | None:
-        """What a manifest says, or None where it is not sound, to the byte.
+        """The entry of a manifest, or None where the manifest is not sound, to the byte.
 
         Raises:
             CorruptEntryError: it is another entry's.
@@ -211,7 +211,7 @@ def store_clock(store: Store) -> float:
 
 
 def store_time(store: Store) -> float:
-    """The same, or this machine's time where the store is full, or only to be read."""
+    """`store_clock`, or this machine's time where the store cannot be written to."""
     try:
         return store_clock(store)
     except StoreError:

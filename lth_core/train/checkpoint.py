@@ -84,7 +84,7 @@ def drop_checkpoint(store: Store, job: Job) -> None:
 
 
 def kept_checkpoint(store: Store, job: Job) -> Checkpoint | None:
-    """What an interrupted training of the job has left, if it is whole."""
+    """The checkpoint of an interrupted training of the job, if it is whole."""
     try:
         with understood(f"{KIND}/{job.digest}"):
             entry = store.get(KIND, job.digest)

@@ -163,7 +163,7 @@ class Run:
         self.curves, self.done, self._before = begun.curves, begun.step, begun.seconds
 
     def outcome(self) -> Outcome:
-        """Of a run that has come to its end."""
+        """The outcome of a finished run."""
         return Outcome(
             state_of(self.task.model), self.task.masking.mask, self.points, self.curves,
             self.seconds,

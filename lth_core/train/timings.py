@@ -33,7 +33,7 @@ class Trained(Protocol):
 
 
 class Pace(NamedTuple):
-    """What jobs with equal durations of a step have in common."""
+    """The specs on which the duration of a step depends."""
 
     data: DataSpec
     model: ModelSpec

@@ -46,7 +46,7 @@ class Curves:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """What the store keeps of a finished training, besides its weights and mask.
+    """The stored record of a finished training, besides its weights and mask.
 
     Numbers that can be computed from these are measures (`lth_core.measures`), not fields: a field
     that is added here must be ``None`` by default, or older trainings cannot be read.

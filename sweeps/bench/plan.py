@@ -44,7 +44,7 @@ finally:
 
 @dataclass(frozen=True)
 class PlanBench:
-    """What one `lth plan --list` took, in a process of its own, imports included."""
+    """Seconds and memory of one `lth plan --list` in its own process, imports included."""
 
     trials: int
     """Lines listed."""

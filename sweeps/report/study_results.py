@@ -42,7 +42,7 @@ class StudyResults:
 
     @property
     def incomplete(self) -> str:
-        """What is missing, in sentences; empty where nothing is."""
+        """Sentences on what is missing; empty where nothing is."""
         said = [incomplete_text(self.missing, self.trials), self.samples]
         return " ".join(f"{sentence}." for sentence in said if sentence)
 

@@ -40,7 +40,7 @@ from sweeps.studies.schema import Stop, Study
 
 
 @dataclass(kw_only=True)
-class Cell:
+class BisectedCell:
     """A cell of the study, over all of its rewind points, and the responses known so far.
 
     fields: its axis values, without rewind and seed.
@@ -85,7 +85,7 @@ class Cell:
         return [point for point in self.points if low < point <= high]
 
 
-class Search:
+class Bisection:
     """All cells of a study, bisected side by side over the trainings in the store."""
 
     def __init__(self, plan: Plan, trainer: Trainer) -> None:
@@ -134,7 +134,7 @@ class Search:
                     trainings=each * len(known), trainings_grid=each * len(cell.points),
                 )  # fmt: skip
 
-    def _look(self, cell: Cell, point: int) -> bool:
+    def _look(self, cell: BisectedCell, point: int) -> bool:
         """Whether the store has every seed's trainings of a point; takes in their accuracies."""
         if all(point in known for known in cell.known.values()) and cell.known:
             return True
@@ -164,7 +164,7 @@ class Search:
             for level, result in enumerate(self.trainer(jobs))
         ]
 
-    def _trials(self, cell: Cell, point: int) -> list[Trial]:
+    def _trials(self, cell: BisectedCell, point: int) -> list[Trial]:
         fields = {
             **cell.fields,
             "rewind": f"{point}it",
@@ -195,7 +195,7 @@ def find_rewinds(
     trainer = sweep_trainer(study)
     context = replace(make_context(study, outcome), stop=Stop())
     register(trainer.store, study)
-    search = Search(plan, trainer)
+    search = Bisection(plan, trainer)
     first = [(number, trial) for number in range(len(search.cells))
              for trial in search.missing(number)]  # fmt: skip
     if first:
@@ -205,7 +205,7 @@ def find_rewinds(
 
 
 def _probe(
-    study: Study, search: Search, first: Sequence[tuple[int, Trial]], backend: Backend,
+    study: Study, search: Bisection, first: Sequence[tuple[int, Trial]], backend: Backend,
     outcome: SweepOutcome, console: Console,
 ) -> None:  # fmt: skip
     """Run trials, and those that follow from their results, until all cells are finished."""
@@ -238,7 +238,7 @@ def _check(study: Study) -> None:
         raise SpecError("search.algorithm", rule, study.search.algorithm)
 
 
-def _cells(plan: Plan) -> Iterator[Cell]:
+def _cells(plan: Plan) -> Iterator[BisectedCell]:
     """The study's trials grouped by all but seed and rewind point.
 
     Raises:
@@ -259,7 +259,7 @@ def _cells(plan: Plan) -> Iterator[Cell]:
         steps, every = steps_in(spec.train.steps), steps_in(spec.train.evaluate_every)
         named = {steps_in(trial.spec.rewind) for trial in trials} - {steps}
         points = sorted({*range(0, steps, every), *named})
-        yield Cell(
+        yield BisectedCell(
             fields={name: v for name, v in fields.items() if name not in ("seed", "rewind")},
             seeds=seeds, points=points, steps=steps,
             grid=sorted(named) if len(named) > 1 else points,

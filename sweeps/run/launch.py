@@ -107,7 +107,7 @@ def sweep_trainer(study: Study) -> Trainer:
 
 
 def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
-    """What the study's trials share; without tracking where the server does not answer."""
+    """The context that all trials share; without tracking where the server does not answer."""
     publisher: Publisher | None = None
     if study.tracking.uri:
         try:

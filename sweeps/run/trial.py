@@ -30,7 +30,7 @@ DRAIN_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class SweepContext:
-    """What all trials of a sweep share; sent to the workers by value."""
+    """Values that all trials of a sweep share; sent to the workers."""
 
     study: str
     study_digest: str

@@ -1,4 +1,4 @@
-"""What a worker does with an item of work: run its trials and report each level."""
+"""A worker's part: run the trials of a work item and report each level."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is published of a trial: its run, and the records of its levels."""
+"""The published part of a trial: its run, and the records of its levels."""
 
 from __future__ import annotations
 

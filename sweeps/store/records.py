@@ -27,7 +27,7 @@ STUDIES, TRIALS, MASK = "studies", "trials", "mask.safetensors"
 
 
 class _Row(TypedDict):
-    """What every record has, whatever its branch; tables and figures may take more."""
+    """Columns of every record, whatever its branch; tables and figures may use more."""
 
     study: str
     trial: str
@@ -101,7 +101,7 @@ def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Reco
 
 
 def every_trial(store: Store) -> Iterator[dict[str, Any]]:
-    """What is kept of each trial of any study."""
+    """Stored records of each trial of any study."""
     for key in store.digests(TRIALS):
         if about := _about(store, key):
             yield about

@@ -57,7 +57,7 @@ def listing(store: str) -> list[dict[str, Any]]:
 
 
 def about(path: Path) -> dict[str, str]:
-    """What a ticket file says of itself, checked.
+    """Header and counts of a ticket file, checked.
 
     Raises:
         TicketFileError: it is not whole.

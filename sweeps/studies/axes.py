@@ -114,7 +114,7 @@ class SpecReader:
         self._replicates: dict[str, TicketSpec] = {}
 
     def spec(self, fields: Fields) -> TicketSpec:
-        """What `spec_of` gives, and its errors."""
+        """The result of `spec_of`, and its errors."""
         try:
             if "seed" not in fields:
                 return self._resolved(fields)

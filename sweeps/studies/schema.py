@@ -124,7 +124,7 @@ class Search(_Part):
 
 
 class Resources(_Part):
-    """What each trial is given."""
+    """CPUs and GPUs of each trial."""
 
     cpu: Annotated[FiniteFloat, Field(gt=0)] = 1
     """CPUs; torch gets as many threads."""
@@ -151,7 +151,7 @@ class Stop(_Part):
 
 
 class Tracking(_Part):
-    """Where MLflow keeps its records."""
+    """The MLflow store of the study."""
 
     uri: str | None = "sqlite:///mlflow.db"
     """An SQLite file, a server's address, or null for no tracking. Another database than SQLite
@@ -234,7 +234,7 @@ class Study(_Part):
         return {"algorithm": said} if isinstance(said, str) else said
 
     def folder(self) -> Path:
-        """Where the report and the search's memory go."""
+        """Folder of the report and of the search's journal."""
         return Path("lth-studies").absolute() / self.name
 
     def digest(self) -> str:

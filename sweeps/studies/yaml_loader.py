@@ -75,7 +75,7 @@ def load_yaml(field: str, text: str, rule: str, got: str | None = None) -> Any:
 
 @dataclass(slots=True)
 class _Size:
-    """Of a node; of a list or mapping it grows with what is read of it."""
+    """Count of a node; the count of a list or mapping grows as it is read."""
 
     nodes: int = 0
     characters: int = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.prediction import Foretold, foretold
+from lth_core.analysis.prediction import Correlation, predictor_correlations
 from lth_core.analysis.rewinds import rewind_cells
 from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
@@ -32,7 +32,7 @@ def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
     None where a study has only one rewind point, or the records lack all predictors.
     """
     cells = rewind_cells(records, axes)
-    correlations = {id(cell): foretold(cell) for cell in cells}
+    correlations = {id(cell): predictor_correlations(cell) for cell in cells}
     cells = [cell for cell in cells if correlations[id(cell)]]
     levels = [
         (cell, [each for each in correlations[id(whole)] if each.level == level])
@@ -56,7 +56,7 @@ def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
 
 
 def _draw(
-    panel: Panel, found: Sequence[Foretold], names: Sequence[str], handles: dict[str, Any]
+    panel: Panel, found: Sequence[Correlation], names: Sequence[str], handles: dict[str, Any]
 ) -> None:
     """Draw both correlations of each predictor, one above the other in its row."""
     for each in found:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lth_core.analysis.cells import Cell, spread
-from lth_core.analysis.prediction import foretold
+from lth_core.analysis.prediction import predictor_correlations
 from lth_core.analysis.rewinds import (
     MOST_LEVELS,
     STABLE_BELOW,
@@ -207,7 +207,7 @@ def _firsts(hits: Sequence[tuple[str, Mapping[str, bool]]]) -> str:
 
 
 def _predictors(cell: Cell) -> PredictorTable | None:
-    found = foretold(cell)
+    found = predictor_correlations(cell)
     if not found:
         return None
     levels = spread(list(cell.levels("ticket")), MOST_LEVELS)

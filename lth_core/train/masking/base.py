@@ -18,12 +18,12 @@ from lth_core.masks import Mask
 
 
 class Masking(Protocol):
-    """What the loop asks; `mask` is the one at hand."""
+    """The calls of the loop; `mask` is the current mask."""
 
     mask: Mask
 
     def trained(self) -> Iterable[nn.Parameter]:
-        """What the optimizer steps."""
+        """The parameters that the optimizer steps."""
 
     def before_forward(self, step: int) -> None:
         """Step number ``step`` begins."""
@@ -38,7 +38,7 @@ class Masking(Protocol):
         """Put the mask at hand into the network, to be evaluated."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What has changed since the run's start, beside the network and the optimizer."""
+        """The state beside the network and the optimizer that has changed since the run's start."""
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `tensors` gave."""

@@ -25,12 +25,12 @@ class Regrowth(GMP):
 
     @abstractmethod
     def wanted(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
-        """What the highest of grow back, in the weight's shape, float32 on the CPU."""
+        """Priorities for regrowth, the highest first: in the weight's shape, float32 on the CPU."""
 
     def change(
         self, pruned: Mask, progress: float, optimizer: Optimizer, draws: torch.Generator
     ) -> bool:
-        """As in GMP; where weights are swapped, that is the step (Evci et al. 2020)."""
+        """GMP's change; a swap takes the place of the optimizer's step (Evci et al. 2020)."""
         if progress == 1:
             return super().change(pruned, progress, optimizer, draws)
         share = self.spec.swap * (1 + cos(pi * progress)) / 2
@@ -67,7 +67,7 @@ def _start_at_zero(weight: nn.Parameter, grown: Tensor, optimizer: Optimizer) ->
 
 
 class SET(Regrowth):
-    """As many as go come back, drawn: SET (Mocanu et al. 2018).
+    """Regrowth at random, as many weights as are dropped: SET (Mocanu et al. 2018).
 
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", grow="random", fraction=0.9)
@@ -81,7 +81,7 @@ class SET(Regrowth):
 
 
 class RigL(Regrowth):
-    """As many as go come back, of the largest gradient: RigL (Evci et al. 2020).
+    """Regrowth by gradient, as many weights as are dropped: RigL (Evci et al. 2020).
 
     Where gradients are equal, as those of dead units are, it is drawn.
 

@@ -53,7 +53,7 @@ class Learned(ABC):
         """The mask that a step's loss is of, for the layers that have scores."""
 
     def worth(self, score: Tensor) -> Tensor:
-        """What the highest of are kept, from a layer's scores; by default themselves."""
+        """Values by which weights are kept, highest first; by default a layer's scores."""
         return score
 
     def passed_on(self, name: str, gradient: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class Learned(ABC):
         self.mask = {name: tensors[f"mask/{name}"] for name in self.mask}
 
     def flat(self, names: Sequence[str]) -> Tensor:
-        """What scores of layers that compete are worth, shape (n,)."""
+        """Values of the scores of layers that compete, shape (n,)."""
         return torch.cat([self.worth(self.scores[name].detach()).reshape(-1) for name in names])
 
     def unflat(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import pytest
 from hand_made import record, rewound
 from scipy.stats import t
 
-from lth_core.analysis.prediction import foretold, rank_correlation, window
+from lth_core.analysis.prediction import predictor_correlations, rank_correlation, window
 from lth_core.analysis.rewinds import rewind_cells, settled_methods
 
 AXES = ["rewind", "seed"]
@@ -12,7 +12,9 @@ AXES = ["rewind", "seed"]
 
 def told(records, name, level=1):
     (cell,) = rewind_cells(settled_methods(records, AXES), AXES)
-    (found,) = [f for f in foretold(cell) if (f.predictor.name, f.level) == (name, level)]
+    (found,) = [
+        f for f in predictor_correlations(cell) if (f.predictor.name, f.level) == (name, level)
+    ]
     return found
 
 
@@ -105,4 +107,4 @@ def test_the_step_itself_is_no_finding_where_nothing_else_is_known():
     records = [{k: v for k, v in r.items() if not k.startswith("rewind_") or k == "rewind_step"}
                for r in rewound() if r["branch"] != "twin"]  # fmt: skip
     (cell,) = rewind_cells(settled_methods(records, AXES), AXES)
-    assert foretold(cell) == []
+    assert predictor_correlations(cell) == []

@@ -7,7 +7,7 @@ from tiny import Lth, StudyFile, StudyOf, context_of, search
 
 from lth_core import Trainer
 from sweeps.plan.plan import make_plan
-from sweeps.run.bisect import Search
+from sweeps.run.bisect import Bisection
 from sweeps.run.trial import run_trial
 from sweeps.studies.schema import Study
 
@@ -21,7 +21,7 @@ CHANGES = {
 POINTS = list(range(0, 40, 5))
 
 
-def play(study: Study, found: Search, most: int = 10**6) -> int:
+def play(study: Study, found: Bisection, most: int = 10**6) -> int:
     """Run what a search asks for in this process, as Ray would; how many trials that were."""
     waiting = [(number, t) for number in range(len(found.cells)) for t in found.missing(number)]
     done = 0
@@ -37,7 +37,7 @@ def play(study: Study, found: Search, most: int = 10**6) -> int:
 @pytest.mark.slow
 def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
     study, trainer = tiny(CHANGES), Trainer()
-    bisected = Search(make_plan(study), trainer)
+    bisected = Bisection(make_plan(study), trainer)
     ran = play(study, bisected)
     (cell,), answers = bisected.cells, list(bisected.answers())
     assert (cell.points, cell.grid) == (POINTS, POINTS)
@@ -49,7 +49,7 @@ def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
     every_point = study.model_copy(update={"axes": {**study.axes, "rewind": POINTS}})
     for _ in search(every_point, trainer):
         pass
-    whole = Search(make_plan(study), trainer)
+    whole = Bisection(make_plan(study), trainer)
     assert play(study, whole) == 0, "all is in the store"
     for answer, known in zip(answers, whole.cells[0].known.values(), strict=True):
         assert sorted(known) == POINTS
@@ -65,10 +65,10 @@ def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
 @pytest.mark.slow
 def test_search_goes_on_from_what_the_store_has(tiny: StudyOf) -> None:
     study = tiny(CHANGES)
-    at_once, in_two = Search(make_plan(study), Trainer()), Search(make_plan(study), Trainer())
+    at_once, in_two = Bisection(make_plan(study), Trainer()), Bisection(make_plan(study), Trainer())
     ran = play(study, at_once)
     assert play(study, in_two, most=4) == 4
-    resumed = Search(make_plan(study), in_two.trainer)
+    resumed = Bisection(make_plan(study), in_two.trainer)
     play(study, resumed)
     assert [a.earliest for a in resumed.answers()] == [a.earliest for a in at_once.answers()]
     trained = [len(found.trainer.store.digests("trainings")) for found in (at_once, resumed)]
@@ -79,14 +79,14 @@ def test_points_of_a_swept_study_count_as_looked_at(tiny: StudyOf) -> None:
     study, trainer = tiny(CHANGES | {"axes.rewind": ["0it", "50%"]}), Trainer()
     for _ in search(study, trainer):
         pass
-    (cell,) = Search(make_plan(study), trainer).cells
+    (cell,) = Bisection(make_plan(study), trainer).cells
     assert cell.grid == [0, 20]
     assert [sorted(known) for known in cell.known.values()] == [[0, 20], [0, 20]]
 
 
 def test_a_failed_probe_leaves_its_cell_unfinished(tiny: StudyOf) -> None:
     study = tiny(CHANGES)
-    found = Search(make_plan(study), Trainer())
+    found = Bisection(make_plan(study), Trainer())
     asked = found.missing(0)
     for trial in asked[1:]:
         for _ in run_trial(trial, context_of(study), found.trainer):
@@ -125,7 +125,7 @@ def test_probes_are_run_and_each_is_asked_for_once(tiny_file: StudyFile, lth: Lt
     rows = [json.loads(line) for line in called.out.splitlines()]
     assert [(row["level"], row["finished"]) for row in rows] == [(1, True), (2, True)]
 
-    here = Search(make_plan(study_of(path)), Trainer())
+    here = Bisection(make_plan(study_of(path)), Trainer())
     play(study_of(path), here)
     assert [row["earliest"] for row in rows] == [a.earliest for a in here.answers()]
     assert [json.loads(line) for line in lth("rewind", path, "--json").out.splitlines()] == rows
@@ -142,7 +142,7 @@ def study_of(path: object) -> Study:
 
 def test_every_cell_has_its_own_search(tiny: StudyOf) -> None:
     changes = CHANGES | {"axes.prune.fraction": [0.2, 0.5], "axes.rewind": ["0it", "5it", "60%"]}
-    found = Search(make_plan(tiny(changes)), Trainer())
+    found = Bisection(make_plan(tiny(changes)), Trainer())
     assert [cell.fields for cell in found.cells] == [
         {"prune.fraction": 0.2},
         {"prune.fraction": 0.5},
