@@ -47,30 +47,30 @@ def ticket(job: Job, before: Job) -> Job:
 def reinit(job: Job, before: Job) -> Job:
     """The ticket's mask on freshly drawn weights, trained from the schedule's start: as long as the
     ticket's weights were in all (Frankle & Carbin 2019, section 2)."""
-    held = _control(job)
-    first = held.first if held.first == held.last < job.last else 0
-    return replace(held, start=Init(seed=job.seed, draw=("reinit", job.level)), first=first)
+    control = _control(job)
+    first = control.first if control.first == control.last < job.last else 0
+    return replace(control, start=Init(seed=job.seed, draw=("reinit", job.level)), first=first)
 
 
 def random_mask(job: Job, before: Job) -> Job:
     """The rewind point's weights under a random mask with the ticket's layer counts (Su et al.
     2020)."""
-    held = _control(job)
-    return replace(held, mask=RandomMask(like=held.mask, seed=job.seed))
+    control = _control(job)
+    return replace(control, mask=RandomMask(like=control.mask, seed=job.seed))
 
 
 def shuffled_mask(job: Job, before: Job) -> Job:
     """The rewind point's weights under the ticket's mask, permuted within each layer (Frankle et
     al. 2021)."""
-    held = _control(job)
-    return replace(held, mask=ShuffledMask(like=held.mask, seed=job.seed, level=job.level))
+    control = _control(job)
+    return replace(control, mask=ShuffledMask(like=control.mask, seed=job.seed, level=job.level))
 
 
 def inverted_mask(job: Job, before: Job) -> Job:
     """Weights that the ticket prunes, as many a layer as it keeps, drawn at random (Frankle
     et al. 2021 keep those of lowest score)."""
-    held = _control(job)
-    return replace(held, mask=InvertedMask(like=held.mask, seed=job.seed))
+    control = _control(job)
+    return replace(control, mask=InvertedMask(like=control.mask, seed=job.seed))
 
 
 def constant_sign(job: Job, before: Job) -> Job:

@@ -102,12 +102,12 @@ def _spelled(name: str, kind: str, value: object) -> object:
 @cache
 def _kinds_of(spec: type) -> tuple[tuple[str, str, type | None], ...]:
     """Name and annotation of each field, and the type whose values need no normalizing."""
-    found = []
+    kinds = []
     for f in dataclasses.fields(spec):
         kind = str(f.type)
         usual, _ = _KINDS.get(kind.removesuffix(" | None").partition("[")[0], (None, ""))
-        found.append((f.name, kind, None if usual is float else usual))  # it may be infinite
-    return tuple(found)
+        kinds.append((f.name, kind, None if usual is float else usual))  # it may be infinite
+    return tuple(kinds)
 
 
 class Checks:

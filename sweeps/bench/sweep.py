@@ -112,13 +112,13 @@ def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         LaunchError: it fails.
     """
     command = [sys.executable, "-m", "sweeps.cli", *arguments]
-    said, wrong = Path(folder) / "out", Path(folder) / "err"
-    with said.open("w") as out, wrong.open("w") as err:
+    printed, errors = Path(folder) / "out", Path(folder) / "err"
+    with printed.open("w") as out, errors.open("w") as err:
         called = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, text=True)
         with called:
             yield called
     if called.returncode:
-        why = wrong.read_text().strip()[-500:]
+        why = errors.read_text().strip()[-500:]
         raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {why}")
 
 
@@ -134,8 +134,8 @@ def watch(driver: subprocess.Popen[str], done: Callable[[], int]) -> list[Seen]:
 
 def resident(process: int) -> float:
     """MiB of memory that a process holds."""
-    said = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
-    return int(said[1]) / 1024  # type: ignore[index]  # a process that has ended has none
+    line = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(line[1]) / 1024  # type: ignore[index]  # a process that has ended has none
 
 
 def trials_done(store: Store, study: str) -> int:

@@ -37,8 +37,8 @@ class _LazyFinder(MetaPathFinder, Loader):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        found = PathFinder.find_spec(name, path, target) if path else None
-        is_module = found is not None and found.submodule_search_locations is None
+        spec = PathFinder.find_spec(name, path, target) if path else None
+        is_module = spec is not None and spec.submodule_search_locations is None
         return ModuleSpec(name, self) if is_module and name not in self.made else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:

@@ -75,22 +75,22 @@ def store_verify(
     An entry that a sweep is writing meanwhile may look truncated; --remove leaves it.
     """
     store, since = find_store(where), _seconds(older)
-    limit, found, left = stores.store_clock(store) - since if remove else 0.0, 0, 0
+    limit, faults, left = stores.store_clock(store) - since if remove else 0.0, 0, 0
     for fault in integrity.find_faults(store):
         removed = remove and _removed(store, fault, limit)
-        found, left = found + 1, left + (remove and not removed)
+        faults, left = faults + 1, left + (remove and not removed)
         if as_json:
             print_json([{**asdict(fault), "removed": removed}])
         else:
             done = (", removed" if removed else f", left: younger than {older}") if remove else ""
             out.print(fault.fault + done)
     if not as_json:
-        faulty = "1 entry is faulty." if found == 1 else f"{found} entries are faulty."
-        out.print(faulty if found else "No entry is faulty.")
+        faulty = "1 entry is faulty." if faults == 1 else f"{faults} entries are faulty."
+        out.print(faulty if faults else "No entry is faulty.")
         if left:
             out.print(f"{left} left, where a sweep may be writing; --older 0s removes that too.")
         _print_foreign(store)
-    if found:
+    if faults:
         raise typer.Exit(1)
 
 
@@ -132,8 +132,8 @@ def _print_foreign(store: stores.Store) -> None:
     """Print the files that the store has not written; they are no faults unless they block an
     entry."""
     foreign = list(store.foreign_files())
-    for found in foreign[:MOST_FOREIGN]:
-        out.print(f"{found.path}: {found.what} that is not the store's, left alone")
+    for file in foreign[:MOST_FOREIGN]:
+        out.print(f"{file.path}: {file.what} that is not the store's, left alone")
     if (more := len(foreign) - MOST_FOREIGN) > 0:
         out.print(f"... and {more:,} more that are not the store's")
 
@@ -141,7 +141,7 @@ def _print_foreign(store: stores.Store) -> None:
 def _removed(store: stores.Store, fault: integrity.Fault, limit: float) -> bool:
     """Delete a faulty entry, unless any of its files was written after the limit."""
     written = store.own_files(f"{fault.kind}/{fault.digest}")
-    if any(found.modified > limit for found in written):
+    if any(file.modified > limit for file in written):
         return False
     store.delete(fault.kind, fault.digest)
     return True

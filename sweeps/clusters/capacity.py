@@ -25,18 +25,18 @@ Place = Mapping[str, float]
 
 def tune_resources(resources: Resources) -> dict[str, float]:
     """Resources of a trial, for Ray Tune."""
-    asked = {"cpu": resources.cpu, "gpu": resources.gpu}
+    needs = {"cpu": resources.cpu, "gpu": resources.gpu}
     if resources.gpu_type:
-        asked[GPU_TYPE + resources.gpu_type] = 0.001  # as Ray's own accelerator_type option
-    return asked
+        needs[GPU_TYPE + resources.gpu_type] = 0.001  # as Ray's own accelerator_type option
+    return needs
 
 
 def concurrency(resources: Resources) -> int:
     """Number of trials that may run side by side on the present nodes; at least one."""
     import ray
 
-    there, asked = ray.cluster_resources(), {"CPU": resources.cpu, "GPU": resources.gpu}
-    return max(1, int(min(there.get(name, 0) / need for name, need in asked.items() if need)))
+    there, needs = ray.cluster_resources(), {"CPU": resources.cpu, "GPU": resources.gpu}
+    return max(1, int(min(there.get(name, 0) / need for name, need in needs.items() if need)))
 
 
 def places() -> list[Place]:
@@ -54,18 +54,18 @@ def check_brought(resources: Resources) -> None:
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    group = placement_group([_asked(resources)])
+    group = placement_group([_needs(resources)])
     before, seen = _scaling(), 0
     until = time.monotonic() + AUTOSCALER
     try:
         while time.monotonic() < until:
             if group.wait(1):  # a node has come meanwhile
                 return
-            said = _scaling().autoscaling_state
-            seen = said.last_seen_cluster_resource_state_version
+            state = _scaling().autoscaling_state
+            seen = state.last_seen_cluster_resource_state_version
             if seen > before.cluster_resource_state.cluster_resource_state_version:
                 if all(
-                    group.id.hex() not in g.details for g in said.infeasible_gang_resource_requests
+                    group.id.hex() not in g.details for g in state.infeasible_gang_resource_requests
                 ):
                     return
                 break
@@ -89,8 +89,8 @@ def _scaling() -> Any:
 
 def fits(resources: Resources, there: Sequence[Place], *names: str) -> bool:
     """Whether some node has all that a trial needs, or what it needs of the named resources."""
-    asked = _asked(resources)
-    return any(all(p.get(name, 0) >= asked[name] for name in names or asked) for p in there)
+    needs = _needs(resources)
+    return any(all(p.get(name, 0) >= needs[name] for name in names or needs) for p in there)
 
 
 def check_fits(resources: Resources, there: Sequence[Place], where: str, also: str = "") -> None:
@@ -104,7 +104,7 @@ def check_fits(resources: Resources, there: Sequence[Place], where: str, also: s
     """
     if fits(resources, there):
         return
-    lacking = [name for name in _asked(resources) if not fits(resources, there, name)]
+    lacking = [name for name in _needs(resources) if not fits(resources, there, name)]
     field, need = _field(lacking[0] if lacking and not also else "", resources)
     hint = "; resources.gpu=0 runs on CPUs" if field == "resources.gpu" else ""
     raise LaunchError(
@@ -112,7 +112,7 @@ def check_fits(resources: Resources, there: Sequence[Place], where: str, also: s
     )
 
 
-def _asked(resources: Resources) -> dict[str, float]:
+def _needs(resources: Resources) -> dict[str, float]:
     """Resources that a trial needs of a node, in Ray's names."""
     return {
         name if name.startswith(GPU_TYPE) else name.upper(): need

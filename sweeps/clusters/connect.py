@@ -141,12 +141,12 @@ def keep_out(knew: bool) -> None:
     Args:
         knew: whether there was a token before; Ray makes one where there is none.
     """
-    said = "Ray listens on all addresses of this machine"
+    fact = "Ray listens on all addresses of this machine"
     if os.environ.get("RAY_AUTH_MODE") == "disabled":
-        logger.warning("%s, and RAY_AUTH_MODE=disabled lets whoever reaches it run code here", said)
+        logger.warning("%s, and RAY_AUTH_MODE=disabled lets whoever reaches it run code here", fact)
     elif not knew and TOKEN.exists():
         protect_token(TOKEN)  # Ray lets all users of the machine read it
-        logger.warning("%s; its token in %s keeps others out", said, TOKEN)
+        logger.warning("%s; its token in %s keeps others out", fact, TOKEN)
 
 
 def check_answers(address: str) -> None:
@@ -164,11 +164,11 @@ def check_answers(address: str) -> None:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        heard = (
+        reason = (
             f"a process that would join it was kept waiting for {PATIENCE} s: the head, which is "
             "there, or the raylet of this node hangs or is overloaded"
         )
-        raise _no_answer(address, heard) from None
+        raise _no_answer(address, reason) from None
     except subprocess.CalledProcessError as error:
         raise _no_answer(address, _reason(error.stderr)) from None
 
@@ -180,32 +180,32 @@ def check_greets(address: str) -> None:
         SpecError: it is no address.
         LaunchError: nobody listens, or it is something else; within ``GREETING`` for each of both.
     """
-    name, said = "--address", address
+    name, head = "--address", address
     if address == "auto":  # Ray takes the one of the environment then, or finds one on this machine
-        name, said = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")
-        if not said:
+        name, head = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")
+        if not head:
             return
-    if not _ADDRESS.fullmatch(said):
-        raise SpecError(name, ADDRESS, said)
+    if not _ADDRESS.fullmatch(head):
+        raise SpecError(name, ADDRESS, head)
     if os.environ.get("RAY_USE_TLS") == "1":
         return
-    host, _, port = said.rpartition(":")
+    host, _, port = head.rpartition(":")
     try:
         connected = socket.create_connection((host.strip("[]"), int(port)), GREETING)
     except TimeoutError:
-        raise _no_answer(said, f"no connection within {GREETING:g} s") from None
+        raise _no_answer(head, f"no connection within {GREETING:g} s") from None
     except (OSError, OverflowError) as error:
-        raise _no_answer(said, str(error)) from None
+        raise _no_answer(head, str(error)) from None
     with connected:
         try:
             greeting = connected.recv(9)
         except TimeoutError:
-            heard = f"connected, but silent for {GREETING:g} s, and a head of Ray's speaks first"
-            raise _no_answer(said, heard) from None
+            reason = f"connected, but silent for {GREETING:g} s, and a head of Ray's speaks first"
+            raise _no_answer(head, reason) from None
         except OSError as error:
-            raise _no_answer(said, str(error)) from None
+            raise _no_answer(head, str(error)) from None
     if greeting[3:4] != HTTP2_SETTINGS:
-        raise _no_answer(said, "what listens there does not speak Ray")
+        raise _no_answer(head, "what listens there does not speak Ray")
 
 
 def _no_answer(address: str, reason: str) -> LaunchError:

@@ -14,7 +14,7 @@ from lth_core.store.folder import FolderFiles
 LOOK = 15
 """Seconds in which nodes must look: each starts a process for it."""
 
-Said = tuple[str, bool | None]
+Answer = tuple[str, bool | None]
 """A node's address, and whether it sees what is written here; None where it did not answer."""
 
 
@@ -30,19 +30,19 @@ def check_shared(store: str) -> None:
     files, mark = FolderFiles(store), f".seen-{uuid.uuid4().hex}"
     files.write(mark, b"", durable=False)
     try:
-        said = _asked(files.root / mark)
+        answers = _answers_of(files.root / mark)
     finally:
         files.delete(mark)
-    check_seen(files.root, said)
+    check_seen(files.root, answers)
 
 
-def check_seen(folder: Path, said: Iterable[Said]) -> None:
+def check_seen(folder: Path, answers: Iterable[Answer]) -> None:
     """Check the nodes' answers.
 
     Raises:
         LaunchError: some do not see it, or did not answer; names them.
     """
-    every = sorted(said, key=str)
+    every = sorted(answers, key=str)
     blind = ", ".join(node for node, sees in every if sees is False)
     silent = ", ".join(node for node, sees in every if sees is None)
     faults = [f"what is written here is not seen by {blind}"] if blind else []
@@ -55,22 +55,22 @@ def check_seen(folder: Path, said: Iterable[Said]) -> None:
         )
 
 
-def _asked(file: Path) -> list[Said]:
+def _answers_of(file: Path) -> list[Answer]:
     """Each node's answer on whether it sees a file."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     look = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
-    asked = {
+    requests = {
         look.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ).remote(str(file)): node["NodeManagerAddress"]
         for node in ray.nodes() if node["Alive"]
     }  # fmt: skip
-    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK)
+    answered, _ = ray.wait(list(requests), num_returns=len(requests), timeout=LOOK)
     seen = dict[object, bool]()
     for answer in answered:
         with suppress(RayError):  # the node has gone meanwhile
             seen[answer] = ray.get(answer)
-    return [(node, seen.get(answer)) for answer, node in asked.items()]
+    return [(node, seen.get(answer)) for answer, node in requests.items()]

@@ -112,8 +112,8 @@ class Plan:
                 some = [shown(value) for value in islice(known.values(), MOST_SHOWN)]
                 more = ["..."] if len(known) > MOST_SHOWN else []
                 raise SpecError("--where", f"must name values of {field}", value, some + more)
-        asked = {key for key, value in known.items() if value in values}
-        chosen = (trial for trial in self.trials if repr(trial.fields[field]) in asked)
+        keys = {key for key, value in known.items() if value in values}
+        chosen = (trial for trial in self.trials if repr(trial.fields[field]) in keys)
         return Plan(self.study, tuple(chosen))
 
     def shared(self) -> dict[str, Job]:
@@ -121,7 +121,7 @@ class Plan:
         sets: dict[Hashable, list[Trial]] = defaultdict(list)
         for trial in self.trials:
             sets[apart(trial.spec)].append(trial)
-        found: dict[str, Job] = {}
+        shared: dict[str, Job] = {}
         for together in sets.values():
             met: dict[str, Job] = {}
             for job in (job for trial in together for job in trial.jobs()):
@@ -129,8 +129,8 @@ class Plan:
                 if before is not job:
                     keep = tuple(sorted({*before.keep, *job.keep}))
                     met[job.digest] = replace(before, keep=keep) if keep != before.keep else before
-                    found[job.digest] = met[job.digest]
-        return found
+                    shared[job.digest] = met[job.digest]
+        return shared
 
 
 def make_plan(study: Study, pins: Pins | None = None) -> Plan:
@@ -149,11 +149,11 @@ def make_plan(study: Study, pins: Pins | None = None) -> Plan:
             check_space(study)
         points = cells(study)
     reader = SpecReader(base_values(study), pins)
-    found: dict[str, Trial] = {}
+    trials: dict[str, Trial] = {}
     for fields in points:
         trial = Trial(fields, reader.spec(fields))
-        found.setdefault(trial.digest, trial)
-    return Plan(study, tuple(found.values()))
+        trials.setdefault(trial.digest, trial)
+    return Plan(study, tuple(trials.values()))
 
 
 def is_stored(trial: Trial, trainer: Trainer) -> bool:

@@ -47,13 +47,13 @@ def missing_work(
     records_of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
         records_of[record["spec_digest"]].append(record)
-    found = []
+    missing = []
     for trial in trials:
         rows = records_of[trial.digest]
         levels, planned = len({row["level"] for row in rows}), trial.spec.levels + 1
         if levels < planned and not _has_stopped(rows, stop, tolerance):
-            found.append(MissingWork(trial.id, levels, planned))
-    return found
+            missing.append(MissingWork(trial.id, levels, planned))
+    return missing
 
 
 def planned_replicates(plan: Sequence[Trial], trials: Sequence[Trial]) -> dict[str, int]:
@@ -92,13 +92,13 @@ def with_replicates(
     seeds: dict[str, set[int]] = defaultdict(set)
     for record in records:
         seeds[place(record)].add(record["seed"])
-    found = []
+    counted = []
     for record in records:
         there = len(seeds[place(record)])
         # A search whose space includes the seed has more of them than the plan.
         expected = max(there, planned.get(record["spec_digest"], there))
-        found.append({**record, "replicates": there, "replicates_planned": expected})
-    return found
+        counted.append({**record, "replicates": there, "replicates_planned": expected})
+    return counted
 
 
 def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:

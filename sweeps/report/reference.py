@@ -172,12 +172,12 @@ def _groups(
     """Cell and records of each cell and level that match a row, with one record a seed."""
     names = [axis for axis in axes if axis != "seed"]
     wanted = {"method": row.method, "branch": row.branch, **row.where}
-    found: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
+    groups: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
     for record in records:
         if record["density"] > 0 and all(record.get(k) == v for k, v in wanted.items()):
             cell = ", ".join(f"{name}={record.get(name)}" for name in names)
-            found[cell, record["level"]][record["seed"]] = record
-    for (cell, _), rows in found.items():
+            groups[cell, record["level"]][record["seed"]] = record
+    for (cell, _), rows in groups.items():
         yield cell, list(rows.values())
 
 

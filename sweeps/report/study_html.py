@@ -13,25 +13,25 @@ from tracking.publish.provenance import versions
 from tracking.report.html import write_report
 
 
-def write_html(plan: Plan, found: StudyResults, file: Path) -> Path:
+def write_html(plan: Plan, results: StudyResults, file: Path) -> Path:
     """Write a study's report to a file, its figures beside it; the file."""
     study, store = plan.study, existing_store(plan.study.store)
     return write_report(
         file,
         study.name,
-        found.records,
-        found.axes,
+        results.records,
+        results.axes,
         lambda digest: load_curves(store, digest),
         study.tolerance,
-        _about(plan, found),
+        _about(plan, results),
         study.stable_below,
-        found.incomplete,
+        results.incomplete,
     )
 
 
-def _about(plan: Plan, found: StudyResults) -> dict[str, str]:
+def _about(plan: Plan, results: StudyResults) -> dict[str, str]:
     """How the study was run, for its report."""
-    study, records = plan.study, found.records
+    study, records = plan.study, results.records
     there = len({record["trial"] for record in records})
     trained = [record for record in records if not record["reused"]]
     return {
@@ -41,7 +41,7 @@ def _about(plan: Plan, found: StudyResults) -> dict[str, str]:
         "model": study.base.model.name,
         "training": f"{study.base.train.optimizer}, lr {study.base.train.lr:g}, batch "
         f"{study.base.train.batch_size}, {study.base.train.steps}",
-        "trials": str(there) if there == found.trials else f"{there} of {found.trials}",
+        "trials": str(there) if there == results.trials else f"{there} of {results.trials}",
         "seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
         "trainings planned": str(summary(plan)["trainings_unique"]),
         "trainings run in the last sweep": f"{len(trained)}, the rest came from the store",

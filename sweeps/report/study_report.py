@@ -29,18 +29,18 @@ class Written:
 
 def finish(plan: Plan, console: Console, output: Path | None = None) -> Written:
     """Print the verdicts, write the report, and publish it to the study's run in MLflow."""
-    study, found = plan.study, study_results(plan)
-    if found.incomplete:
-        console.print(Text(found.incomplete, style="yellow"), soft_wrap=True)
-    console.print(verdict_table(found.records, found.axes, study.tolerance, study.stable_below))
-    path = write_html(plan, found, output or study.folder() / "report.html")
+    study, results = plan.study, study_results(plan)
+    if results.incomplete:
+        console.print(Text(results.incomplete, style="yellow"), soft_wrap=True)
+    console.print(verdict_table(results.records, results.axes, study.tolerance, study.stable_below))
+    path = write_html(plan, results, output or study.folder() / "report.html")
     notes = list[str]()
     if study.tracking.uri and output is None:
         try:
             publisher = open_study_publisher(study)
-            _, lost = publish_missing(plan, publisher, found.records, PATIENCE)
+            _, lost = publish_missing(plan, publisher, results.records, PATIENCE)
             notes += [lost] if lost else []
-            publish_study(study, publisher, found, lambda: path)
+            publish_study(study, publisher, results, lambda: path)
         except (TrackingError, StoreError) as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
     return Written(path, notes)

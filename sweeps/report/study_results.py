@@ -43,8 +43,8 @@ class StudyResults:
     @property
     def incomplete(self) -> str:
         """Sentences on what is missing; empty where nothing is."""
-        said = [incomplete_text(self.missing, self.trials), self.samples]
-        return " ".join(f"{sentence}." for sentence in said if sentence)
+        sentences = [incomplete_text(self.missing, self.trials), self.samples]
+        return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
     @property
     def digest(self) -> str:
@@ -78,17 +78,17 @@ def study_results(plan: Plan) -> StudyResults:
     records = with_replicates(records, axes, planned_replicates(plan.trials, trials))
     records = named_apart(records, axes)
     records = with_overlaps(records, axes, lambda digest: load_mask(store, digest))
-    records, found = with_verdicts(records, axes, study.tolerance)
+    records, cell_verdicts = with_verdicts(records, axes, study.tolerance)
     return StudyResults(
-        records=records, axes=axes, verdicts=found, trials=len(trials), missing=missing,
+        records=records, axes=axes, verdicts=cell_verdicts, trials=len(trials), missing=missing,
         samples=samples,
     )  # fmt: skip
 
 
 def study_records(plan: Plan) -> tuple[list[Record], list[Verdict]]:
     """The records and verdicts of `study_results`, and its errors."""
-    found = study_results(plan)
-    return found.records, found.verdicts
+    results = study_results(plan)
+    return results.records, results.verdicts
 
 
 def _with_lost_trials(study: Study, stored: Sequence[Trial]) -> tuple[list[Trial], str]:
@@ -97,13 +97,13 @@ def _with_lost_trials(study: Study, stored: Sequence[Trial]) -> tuple[list[Trial
     completed, trials = completed_samples(study), {trial.digest: trial for trial in stored}
     for trial in sample_trials(study, completed or ()):
         trials.setdefault(trial.digest, trial)
-    asked, there, note = study.search.trials, 0, ""
+    planned, there, note = study.search.trials, 0, ""
     if completed is not None:
         there = len(completed)
     else:  # the search ran from another folder
         names = study.search.space
         there = len({repr([trial.fields.get(name) for name in names]) for trial in stored})
         note = ", equal ones counted once"
-    lacks = there < asked
-    said = f"The search has {there} of {asked} samples{note}" if lacks else ""
-    return list(trials.values()), said
+    lacks = there < planned
+    text = f"The search has {there} of {planned} samples{note}" if lacks else ""
+    return list(trials.values()), text

@@ -40,25 +40,25 @@ def sync(plan: Plan) -> tuple[int, str]:
         SpecError: nothing of the study is in its store.
     """
     publisher = open_study_publisher(plan.study)
-    found = study_results(plan)
-    published = publish_missing(plan, publisher, found.records)
+    results = study_results(plan)
+    published = publish_missing(plan, publisher, results.records)
     # Not in the study's folder: a report may be written there at the same time.
     with TemporaryDirectory(prefix="lth-") as folder:
         file = Path(folder) / "report.html"
-        publish_study(plan.study, publisher, found, lambda: write_html(plan, found, file))
+        publish_study(plan.study, publisher, results, lambda: write_html(plan, results, file))
     return published
 
 
 def publish_study(
-    study: Study, publisher: Publisher, found: StudyResults, report: Callable[[], Path]
+    study: Study, publisher: Publisher, results: StudyResults, report: Callable[[], Path]
 ) -> None:
     """Publish the counts of the verdicts and of the trials, the best verdict, and the report."""
-    words = [verdict.verdict for verdict in found.verdicts]
+    words = [verdict.verdict for verdict in results.verdicts]
     metrics = {f"verdicts/{word}": float(words.count(word)) for word in WORDS}
-    metrics["trials/planned"] = float(found.trials)
-    metrics["trials/incomplete"] = float(len(found.missing))
-    digest = sha256([found.digest, study.tolerance, study.stable_below])
-    publisher.publish_study(digest, report, metrics, {names.VERDICT: best_word(found.verdicts)})
+    metrics["trials/planned"] = float(results.trials)
+    metrics["trials/incomplete"] = float(len(results.missing))
+    digest = sha256([results.digest, study.tolerance, study.stable_below])
+    publisher.publish_study(digest, report, metrics, {names.VERDICT: best_word(results.verdicts)})
 
 
 def publish_missing(
@@ -82,7 +82,7 @@ def publish_missing(
     study = plan.study
     publisher, store = publisher or open_study_publisher(study), existing_store(study.store)
     trainer, records = Trainer(store, frozen=True), list[Record]()
-    held, lost = publisher.runs(), dict[str, StoreError]()
+    runs, lost = publisher.runs(), dict[str, StoreError]()
     check_time = _deadline(publisher.uri, seconds)
     for trial in study_trials(plan, store):
         rows = load_records(store, study.name, [trial])
@@ -90,34 +90,34 @@ def publish_missing(
             continue
         records += rows
         try:
-            _publish_trial(study, trial, rows, trainer, publisher, held, check_time)
+            _publish_trial(study, trial, rows, trainer, publisher, runs, check_time)
         except StoreError as error:
             lost[trial.id] = error
     axes, rows_of = plan.axes, defaultdict[str, list[Record]](list)
     records = named_apart(records, axes)
     for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
         rows_of[row["spec_digest"]].append(row)
-    said = _by_trial(records, axes, verdicts(records, axes, study.tolerance))
-    for key in said.keys() & held.keys():
+    verdicts_of = _by_trial(records, axes, verdicts(records, axes, study.tolerance))
+    for key in verdicts_of.keys() & runs.keys():
         check_time()
-        publisher.publish_compared(held[key], said[key], rows_of[key])
-    return len(said), _unpublished(lost) if lost else ""
+        publisher.publish_compared(runs[key], verdicts_of[key], rows_of[key])
+    return len(verdicts_of), _unpublished(lost) if lost else ""
 
 
 def _publish_trial(
     study: Study, trial: Trial, rows: Sequence[Record], trainer: Trainer, publisher: Publisher,
-    held: dict[str, PublishedRun], check_time: Callable[[], None],
+    runs: dict[str, PublishedRun], check_time: Callable[[], None],
 ) -> None:  # fmt: skip
     """Publish the levels that a trial's run lacks, and finish the run where the trial is done."""
     done, run = len({record["level"] for record in rows}), trial_run(trial)
-    first = held[run.key].levels if run.key in held else 0
+    first = runs[run.key].levels if run.key in runs else 0
     for level in islice(find_tickets(trial.spec, trainer), done) if first < done else ():
         if level.level >= first:
             check_time()
             records, files = level_records(trial, study.name, level), level_files(level)
-            held[run.key] = publisher.publish(run, level, records, held.get(run.key), files)
+            runs[run.key] = publisher.publish(run, level, records, runs.get(run.key), files)
     if done == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance):
-        held[run.key] = publisher.finish(run, published=held[run.key])
+        runs[run.key] = publisher.finish(run, published=runs[run.key])
 
 
 def _unpublished(lost: Mapping[str, StoreError]) -> str:
@@ -149,9 +149,9 @@ def open_study_publisher(study: Study) -> Publisher:
 
 
 def _by_trial(
-    records: list[Record], axes: list[str], found: list[Verdict]
+    records: list[Record], axes: list[str], cell_verdicts: list[Verdict]
 ) -> dict[str, list[Verdict]]:
     """The verdicts on each trial's cell, by the trial's key."""
-    by_cell = group_by(found, lambda verdict: list(verdict.cell.values()))
+    by_cell = group_by(cell_verdicts, lambda verdict: list(verdict.cell.values()))
     cell = values_of([axis for axis in axes if axis != "seed"])
     return {record["spec_digest"]: by_cell.get(repr(cell(record)), []) for record in records}

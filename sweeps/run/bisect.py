@@ -71,16 +71,16 @@ class BisectedCell:
         """Points to probe next, for any level."""
         if not self.known:
             return list(earliest_matching({}, self.points, self.grid).ask)
-        found = self.findings()
-        self.not_monotone |= {level for level, f in found.items() if not f.monotone}
-        return sorted({point for f in found.values() for point in f.ask})
+        findings = self.findings()
+        self.not_monotone |= {level for level, f in findings.items() if not f.monotone}
+        return sorted({point for f in findings.values() for point in f.ask})
 
     def bracket(self) -> list[int]:
         """Points that may still be asked for, while the curve looks monotone."""
-        found = self.findings().values()
-        low = min((-1 if f.below is None else f.below for f in found), default=-1)
+        findings = self.findings().values()
+        low = min((-1 if f.below is None else f.below for f in findings), default=-1)
         high = max(
-            (self.steps if f.earliest is None else f.earliest for f in found), default=self.steps
+            (self.steps if f.earliest is None else f.earliest for f in findings), default=self.steps
         )
         return [point for point in self.points if low < point <= high]
 
@@ -118,17 +118,17 @@ class Bisection:
     def answers(self) -> Iterator[Answer]:
         """Answers by cell and level, as far as they are known."""
         for cell in self.cells:
-            for level, found in cell.findings().items():
+            for level, finding in cell.findings().items():
                 known = cell.known[level]
                 at, under = (
                     None if point is None else known[point].confidence
-                    for point in (found.earliest, found.below)
+                    for point in (finding.earliest, finding.below)
                 )
                 each = len(cell.seeds)
                 yield Answer(
                     cell=cell.fields, level=level, density=cell.densities[level],
-                    earliest=found.earliest, below=found.below, finished=not found.ask,
-                    monotone=found.monotone and level not in cell.not_monotone,
+                    earliest=finding.earliest, below=finding.below, finished=not finding.ask,
+                    monotone=finding.monotone and level not in cell.not_monotone,
                     confidence=at, confidence_below=under, steps=cell.steps,
                     probes=len(known), points=len(cell.points),
                     trainings=each * len(known), trainings_grid=each * len(cell.points),
@@ -139,10 +139,10 @@ class Bisection:
         if all(point in known for known in cell.known.values()) and cell.known:
             return True
         replicates = [self._read(trial) for trial in self._trials(cell, point)]
-        found = [rows for rows in replicates if rows]
-        if len(found) < len(replicates):
+        complete = [rows for rows in replicates if rows]
+        if len(complete) < len(replicates):
             return False
-        dense, *tickets = zip(*found, strict=True)
+        dense, *tickets = zip(*complete, strict=True)
         for level, rows in enumerate(tickets, start=1):
             cell.known[level][point] = Response(
                 tuple(row["final_test_accuracy"] for row in rows),

@@ -17,7 +17,7 @@ def open_study(study: Study) -> optuna.Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found = optuna.create_study(
+    search = optuna.create_study(
         storage=journal_storage(study),
         study_name=study.name,
         directions=[
@@ -25,19 +25,19 @@ def open_study(study: Study) -> optuna.Study:
         ],
         load_if_exists=True,
     )
-    for trial in found.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        found.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    return found
+    for trial in search.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        search.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    return search
 
 
-def finished(found: optuna.Study) -> int:
+def finished(search: optuna.Study) -> int:
     """Number of samples that have a value."""
     import optuna
 
-    return len(found.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+    return len(search.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
 
 
-def sampler(study: Study, found: optuna.Study) -> optuna.samplers.TPESampler:
+def sampler(study: Study, search: optuna.Study) -> optuna.samplers.TPESampler:
     """The search's sampler, seeded anew for each start of the search.
 
     With the same seed as before, it would draw the first samples again after a kill.
@@ -45,7 +45,7 @@ def sampler(study: Study, found: optuna.Study) -> optuna.samplers.TPESampler:
     import optuna
 
     return optuna.samplers.TPESampler(
-        seed=study.search.seed + len(found.get_trials(deepcopy=False))
+        seed=study.search.seed + len(search.get_trials(deepcopy=False))
     )
 
 
@@ -55,10 +55,10 @@ def distributions(study: Study) -> dict[str, optuna.distributions.BaseDistributi
     return {name: _distribution(axis) for name, axis in study.search.space.items()}
 
 
-def best(found: optuna.Study, study: Study) -> list[str]:
+def best(search: optuna.Study, study: Study) -> list[str]:
     """A line on the best sample, or on each of the Pareto front."""
     lines = []
-    for trial in found.best_trials if finished(found) else []:
+    for trial in search.best_trials if finished(search) else []:
         values = dict(zip(study.search.objective, trial.values, strict=True))
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         at = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())

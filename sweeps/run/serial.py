@@ -72,11 +72,11 @@ class SerialBackend:
         """Run so many samples of the study's space."""
         from optuna.trial import TrialState
 
-        found, space = open_study(self._study), distributions(self._study)
-        found.sampler = sampler(self._study, found)
+        optuna_study, space = open_study(self._study), distributions(self._study)
+        optuna_study.sampler = sampler(self._study, optuna_study)
         with saved_on_signal(self._trainer.ending.set):
             for _ in range(samples):
-                trial = found.ask(fixed_distributions=space)
+                trial = optuna_study.ask(fixed_distributions=space)
                 report = None
                 for _ in range(1 + RETRIES):
                     report = report or self._run(trial.params, self._study, progress)
@@ -84,9 +84,9 @@ class SerialBackend:
                     break
                 names = self._study.search.objective
                 if report and all(name in report for name in names):
-                    found.tell(trial, [report[name] for name in names])
+                    optuna_study.tell(trial, [report[name] for name in names])
                 else:
-                    found.tell(trial, state=TrialState.FAIL)
+                    optuna_study.tell(trial, state=TrialState.FAIL)
         drain_publishing(self._context)
 
     def _run(

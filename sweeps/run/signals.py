@@ -78,11 +78,11 @@ def let_workers_save(patience: float = LAST_SAVE) -> None:
     A cluster's workers are left alone: no signal reaches them from here.
     """
     until, signalled = time.monotonic() + patience, set[int]()
-    while (found := _at_work()) and time.monotonic() < until:
-        for process in found - signalled:
+    while (workers := _at_work()) and time.monotonic() < until:
+        for process in workers - signalled:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
-        signalled |= found
+        signalled |= workers
         time.sleep(0.05)
 
 

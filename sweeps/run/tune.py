@@ -73,10 +73,10 @@ class TuneBackend:
         """
         with _observing(progress):
             while samples and not progress.store_error:
-                asked = min(samples, self._round())
-                self._tune(optuna_search(self._study), asked, self._study)
+                count = min(samples, self._round())
+                self._tune(optuna_search(self._study), count, self._study)
                 open_study(self._study)  # marks what the Tuner left running as failed
-                samples -= asked
+                samples -= count
 
     def _round(self) -> int:
         return max(LEAST_ROUND, ROUND_EACH * self._concurrency)
@@ -121,12 +121,12 @@ def _quieten(concurrency: int) -> None:
 
 def optuna_search(study: Study) -> OptunaSearch:
     """Tune's searcher over a study's Optuna journal."""
-    found = open_study(study)
+    search = open_study(study)
     return OptunaSearch(
         space=distributions(study),
         metric=list(study.search.objective),
         mode=list(study.search.objective.values()),
-        sampler=sampler(study, found),
+        sampler=sampler(study, search),
         study_name=study.name,
         storage=journal_storage(study),
     )

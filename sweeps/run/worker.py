@@ -77,14 +77,14 @@ def reports(
 
 def trial_config(trial: Trial, keep: Sequence[int]) -> dict[str, Any]:
     """The configuration of a trial's work item, in JSON."""
-    said = {"fields": trial.fields, "spec": spec_values(trial.spec), "keep": list(keep)}
-    return {"name": trial.id, "trial": json.dumps(said)}
+    values = {"fields": trial.fields, "spec": spec_values(trial.spec), "keep": list(keep)}
+    return {"name": trial.id, "trial": json.dumps(values)}
 
 
 def config_trials(config: Mapping[str, Any]) -> Work:
     """The trial and steps that `trial_config` was given."""
-    said = json.loads(config["trial"])
-    return said["keep"], (Trial(said["fields"], parse_spec(said["spec"])),)
+    values = json.loads(config["trial"])
+    return values["keep"], (Trial(values["fields"], parse_spec(values["spec"])),)
 
 
 def sampled_trials(study: Study, sample: Mapping[str, Any]) -> Work:

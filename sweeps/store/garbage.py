@@ -50,33 +50,33 @@ def collect(
     """
     forgotten = entries_of(store, forget) if forget else []
     now = store_time(store) if dry_run else store_clock(store)
-    limit, held = now - older, by_entry(store)
+    limit, files_of = now - older, by_entry(store)
     # After the listing, so that a study that was added since then counts.
     described = _study_keys(store)
     needs = _needs(store, without=forgotten)
-    dropped = [Garbage(key, tuple(held.get(key, ())), whole=True) for key in forgotten]
+    dropped = [Garbage(key, tuple(files_of.get(key, ())), whole=True) for key in forgotten]
     if not dry_run:
         for key in forgotten:
             store.delete(*key)
-    entries = read_entries(store, (key for key, files in held.items() if len(files) > 1))
-    found = list(_garbage(held, needs, entries, limit))
+    entries = read_entries(store, (key for key, files in files_of.items() if len(files) > 1))
+    unneeded = list(_garbage(files_of, needs, entries, limit))
     if dry_run:
-        return dropped + found
+        return dropped + unneeded
 
     def again(left: Iterable[Garbage]) -> Iterator[Garbage]:
-        part = {garbage.key: held[garbage.key] for garbage in left}
+        part = {garbage.key: files_of[garbage.key] for garbage in left}
         return _garbage(part, _needs(store), entries, limit)
 
-    return dropped + list(_removed(store, found, described - {*forgotten}, again, limit))
+    return dropped + list(_removed(store, unneeded, described - {*forgotten}, again, limit))
 
 
 def by_entry(store: Store) -> FilesByEntry:
     """Files that the store can have written itself, by entry."""
-    held: FilesByEntry = defaultdict(list)
-    for found in store.own_files():
-        if key := key_of(found.path):
-            held[key].append(found)
-    return dict(held)
+    files_of: FilesByEntry = defaultdict(list)
+    for file in store.own_files():
+        if key := key_of(file.path):
+            files_of[key].append(file)
+    return dict(files_of)
 
 
 def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
@@ -89,8 +89,8 @@ def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
             return None
 
     every = list(keys)
-    found = zip(every, map_in_threads(read, every), strict=True)
-    return {key: entry for key, entry in found if entry}
+    entries = zip(every, map_in_threads(read, every), strict=True)
+    return {key: entry for key, entry in entries if entry}
 
 
 def needed_by(key: Key, entry: Entry | None, digests: Collection[str]) -> bool:
@@ -101,21 +101,21 @@ def needed_by(key: Key, entry: Entry | None, digests: Collection[str]) -> bool:
 
 
 def _garbage(
-    held: FilesByEntry, needs: Needs, entries: dict[Key, Entry], limit: float
+    files_of: FilesByEntry, needs: Needs, entries: dict[Key, Entry], limit: float
 ) -> Iterator[Garbage]:
     """Files that no study needs and that are old enough."""
     needed = needs.all()
-    for key, files in held.items():
+    for key, files in files_of.items():
         kind, digest = KINDS[key[0]], key[1]
         over = kind.lifetime is Lifetime.TRAINING and ("trainings", digest) in entries
         lost = kind.of_recipe and not needed_by(key, entries.get(key), needed)
         orphaned = kind.lifetime is Lifetime.STUDY and study_of(digest) not in needs.digests
         if over or lost or orphaned or is_scratch(digest):
-            if all(found.modified <= limit for found in files):
+            if all(file.modified <= limit for file in files):
                 yield Garbage(key, tuple(files), whole=True)
             continue
         unnamed = _unnamed(key, files, entries.get(key))
-        old = tuple(found for found in unnamed if found.modified <= limit)
+        old = tuple(file for file in unnamed if file.modified <= limit)
         if old:
             yield Garbage(key, old, whole=len(old) == len(files))
 
@@ -123,14 +123,14 @@ def _garbage(
 def _unnamed(key: Key, files: list[StoredFile], entry: Entry | None) -> Iterator[StoredFile]:
     """Files of an unfinished write, and blobs that the entry names no longer."""
     kind = KINDS[key[0]]
-    there = any(found.path.endswith(f"/{MANIFEST}") for found in files)
-    for found in files:
-        name = found.path.rpartition("/")[2]
+    there = any(file.path.endswith(f"/{MANIFEST}") for file in files)
+    for file in files:
+        name = file.path.rpartition("/")[2]
         if entry:
             if name not in {MANIFEST, *(blob["file"] for blob in entry.blobs.values())}:
-                yield found
+                yield file
         elif is_scratch(name) or (kind.of_recipe and kind.entries and not there):
-            yield found
+            yield file
 
 
 def _study_keys(store: Store) -> set[Key]:
@@ -151,7 +151,7 @@ def _needs(store: Store, without: Collection[Key] = ()) -> Needs:
 
 
 def _removed(
-    store: Store, found: Iterable[Garbage], described: set[Key],
+    store: Store, listed: Iterable[Garbage], described: set[Key],
     again: Callable[[Iterable[Garbage]], Iterable[Garbage]], limit: float,
 ) -> Iterator[Garbage]:  # fmt: skip
     """Delete garbage, some of which a study that was added meanwhile may need.
@@ -160,7 +160,7 @@ def _removed(
         described: keys of studies and trials when the garbage was listed.
         again: gives the part of it that still is garbage.
     """
-    left = deque(found)
+    left = deque(listed)
     while left:
         begun, now = time.monotonic(), _study_keys(store)
         if not now <= described:
@@ -178,12 +178,12 @@ def _remove(store: Store, garbage: Garbage, limit: float) -> bool:
     """Delete garbage, unless it was written again since it was listed; return whether it was
     deleted."""
     kind, digest = garbage.key
-    if any(found.modified > limit for found in store.own_files(f"{kind}/{digest}")):
+    if any(file.modified > limit for file in store.own_files(f"{kind}/{digest}")):
         return False
     if garbage.whole:
         store.delete(kind, digest)
     else:
-        store.files.delete(*(found.path for found in garbage.files))
+        store.files.delete(*(file.path for file in garbage.files))
     return True
 
 

@@ -35,8 +35,8 @@ def find_faults(store: Store) -> Iterator[Fault]:
     every = [
         (kind, d) for kind in store.kinds() if KINDS[kind].entries for d in store.digests(kind)
     ]
-    found = map_in_threads(lambda each: fault_of(store, *each), every)
-    for each, first in zip(every, found, strict=True):
+    faults = map_in_threads(lambda each: fault_of(store, *each), every)
+    for each, first in zip(every, faults, strict=True):
         # Entries are read far ahead, and a sweep may have written this one since.
         if first and (now := fault_of(store, *each)):
             yield now

@@ -96,8 +96,8 @@ def record_key(study: str, trial: Trial) -> str:
 def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
     """The records of trials, in their order; of a trial that has none, nothing."""
     keys = (record_key(study, trial) for trial in trials)
-    found = map_in_threads(partial(_about, store), keys)
-    return [row for about in found if about for row in about["records"]]
+    entries = map_in_threads(partial(_about, store), keys)
+    return [row for about in entries if about for row in about["records"]]
 
 
 def every_trial(store: Store) -> Iterator[dict[str, Any]]:
@@ -112,22 +112,22 @@ def searched_trials(store: Store, study: Study) -> list[Trial]:
     digest = study.digest()
 
     def read(entry: Entry) -> Trial | None:
-        about = _said(entry)
+        about = _checked_meta(entry)
         if about["study_digest"] != digest:
             return None
         return Trial(about["fields"], parse_stored_spec(about["spec"]))
 
-    found = (read_entry(store, TRIALS, key, read) for key in store.digests(TRIALS))
-    return [trial for trial in found if trial]
+    trials = (read_entry(store, TRIALS, key, read) for key in store.digests(TRIALS))
+    return [trial for trial in trials if trial]
 
 
 def with_verdicts(
     records: list[Record], axes: list[str], tolerance: float | None
 ) -> tuple[list[Record], list[Verdict]]:
     """The records, each ticket's with its cell's verdict, and the verdicts."""
-    found = verdicts(records, axes, tolerance)
+    cell_verdicts = verdicts(records, axes, tolerance)
     names = [axis for axis in axes if axis != "seed"]
-    word = {(repr(list(v.cell.values())), v.level): v.verdict for v in found}
+    word = {(repr(list(v.cell.values())), v.level): v.verdict for v in cell_verdicts}
     return [
         {
             **record,
@@ -136,7 +136,7 @@ def with_verdicts(
             else None,
         }
         for record in records
-    ], found
+    ], cell_verdicts
 
 
 def load_curves(store: Store, training_digest: str) -> Curves | None:
@@ -165,9 +165,9 @@ def _mask(entry: Entry) -> PackedMask | None:
 
 
 def _about(store: Store, key: str) -> dict[str, Any] | None:
-    return read_entry(store, TRIALS, key, _said)
+    return read_entry(store, TRIALS, key, _checked_meta)
 
 
-def _said(entry: Entry) -> dict[str, Any]:
+def _checked_meta(entry: Entry) -> dict[str, Any]:
     check(entry.meta, _Trial)
     return entry.meta

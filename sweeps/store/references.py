@@ -55,7 +55,7 @@ def find_needs(store: Store, without: Collection[Key] = ()) -> Needs:
     Args:
         without: entries of kind studies and trials that do not count.
     """
-    found, planned = Needs(), set[str]()
+    needs, planned = Needs(), set[str]()
     for kind, trials_of in ((STUDIES, _planned), (TRIALS, _recorded)):
         keys = [
             key for key in store.digests(kind) if (kind, key) not in without and key not in planned
@@ -66,11 +66,11 @@ def find_needs(store: Store, without: Collection[Key] = ()) -> Needs:
                     trials = trials_of(about)
                     needed = recipes(trials)
             except LthError as error:
-                found.unread[kind, key] = str(error)
+                needs.unread[kind, key] = str(error)
                 continue
-            found.digests[study_of(key)] |= needed
+            needs.digests[study_of(key)] |= needed
             planned |= {f"{study_of(key)}.{trial.digest}" for trial in trials}
-    return found
+    return needs
 
 
 def entries_of(store: Store, study: str) -> list[Key]:
@@ -79,32 +79,32 @@ def entries_of(store: Store, study: str) -> list[Key]:
     Raises:
         SpecError: there are none.
     """
-    found = [(STUDIES, key) for key in store.digests(STUDIES) if study in (key, study_of(key))]
+    entries = [(STUDIES, key) for key in store.digests(STUDIES) if study in (key, study_of(key))]
     keys = store.digests(TRIALS)
     for key, about in zip(keys, _read(store, TRIALS, keys), strict=True):
         swept_as = "" if isinstance(about, LthError) else about.get("study_digest")
         if study in (study_of(key), f"{study_of(key)}.{swept_as}"):
-            found.append((TRIALS, key))
-    if not found:
+            entries.append((TRIALS, key))
+    if not entries:
         known = {study_of(key) for kind in (STUDIES, TRIALS) for key in store.digests(kind)}
         raise SpecError("--forget", "must be a study of the store", study, sorted(known))
-    return found
+    return entries
 
 
 def recipes(trials: Iterable[Trial]) -> set[str]:
     """Digests of every training, rewind point, mask and measure that trials are made from."""
-    found = set[str]()
+    digests = set[str]()
     for trial in trials:
         # Level by level: a recipe's digest takes its parents', and thousands at once are too deep.
         for yielded in _yielded(trial):
             todo = [yielded]
             while todo:
                 recipe = todo.pop()
-                if recipe.digest not in found:
-                    found.add(recipe.digest)
+                if recipe.digest not in digests:
+                    digests.add(recipe.digest)
                     parts = (getattr(recipe, f.name) for f in fields(recipe))
                     todo += [part for part in parts if isinstance(part, Recipe)]
-    return found
+    return digests
 
 
 def _yielded(trial: Trial) -> Iterator[Recipe]:

@@ -39,9 +39,9 @@ def completed_samples(study: Study) -> list[Fields] | None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    found = optuna.load_study(study_name=study.name, storage=journal_storage(study))
+    search = optuna.load_study(study_name=study.name, storage=journal_storage(study))
     states = (optuna.trial.TrialState.COMPLETE,)
-    return [trial.params for trial in found.get_trials(deepcopy=False, states=states)]
+    return [trial.params for trial in search.get_trials(deepcopy=False, states=states)]
 
 
 def sample_trials(study: Study, samples: Sequence[Fields]) -> list[Trial]:

@@ -74,18 +74,18 @@ def load_status(store: Store, study: Study) -> dict[str, Any]:
     """
     key = status_key(study.name)
     status, folder = read_entry(store, STATUS, key, _fields), f"{STATUS}/{key}"
-    times = {found.path: found.modified for found in store.files.files(folder)}
+    times = {file.path: file.modified for file in store.files.files(folder)}
     written = times.get(f"{folder}/{MANIFEST}")
     if status is None or written is None:  # or it is being deleted right now
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
     driver = status.pop("driver")
-    heard = max(0.0, store_time(store) - written)
-    if status["state"] == "running" and (heard > SILENT or is_dead(driver)):
+    age = max(0.0, store_time(store) - written)
+    if status["state"] == "running" and (age > SILENT or is_dead(driver)):
         status["state"] = "silent"
     if status["state"] != "running":
         status["minutes_left"] = None
-    return {"study": study.name, **status, "heard_seconds_ago": heard}
+    return {"study": study.name, **status, "heard_seconds_ago": age}
 
 
 def _fields(entry: Entry) -> dict[str, Any]:

@@ -48,12 +48,12 @@ def export(store: str, digest: str, output: Path) -> Ticket:
 
 def listing(store: str) -> list[dict[str, Any]]:
     """The record of every ticket, once each."""
-    found = {
+    records = {
         record["ticket_digest"]: record
         for about in every_trial(existing_store(store, "--store"))
         for record in about["records"]
     }
-    return list(found.values())
+    return list(records.values())
 
 
 def about(path: Path) -> dict[str, str]:

@@ -35,18 +35,18 @@ def usage(store: Store, needs: Needs) -> list[Usage]:
 
     Every file counts once in each; a file that studies share counts for all of them.
     """
-    held, found = by_entry(store), dict[tuple[str, str], Usage]()
+    files_of, rows = by_entry(store), dict[tuple[str, str], Usage]()
     needed = needs.all()
-    of_others = [key for key in held if KINDS[key[0]].training and key[1] not in needed]
+    of_others = [key for key in files_of if KINDS[key[0]].training and key[1] not in needed]
     entries = read_entries(store, of_others)
 
     def add(by: str, name: str, size: int, shared: int = 0) -> None:
-        row = found.setdefault((by, name), Usage(by, name))
+        row = rows.setdefault((by, name), Usage(by, name))
         row.entries += 1
         row.bytes += size
         row.shared_bytes += shared
 
-    for key, files in held.items():
+    for key, files in files_of.items():
         size, owners = sum(each.size for each in files), _owners(key, entries.get(key), needs)
         add("kind", key[0], size)
         for name in owners or [NOBODY]:
@@ -57,7 +57,7 @@ def usage(store: Store, needs: Needs) -> list[Usage]:
         for content, part in parts.items():
             add("content", content, part)
     order = ("kind", "study", "content")
-    return sorted(found.values(), key=lambda row: (order.index(row.by), -row.bytes, row.name))
+    return sorted(rows.values(), key=lambda row: (order.index(row.by), -row.bytes, row.name))
 
 
 def _owners(key: Key, entry: Entry | None, needs: Needs) -> list[str]:

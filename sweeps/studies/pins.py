@@ -53,16 +53,16 @@ def pins_to_json(pins: Pins) -> dict[str, Any]:
     return {"data": data, "sources": pins.sources}
 
 
-def pins_from_json(said: Any) -> Pins:
+def pins_from_json(values: Any) -> Pins:
     """Pins of a store's entry.
 
     Raises:
         TypeError: it has none, or not as `pins_to_json` gives them.
         SpecError: the spec of data is wrong.
     """
-    check(said, _Pins, "pins")
+    check(values, _Pins, "pins")
     data = {
         cast(DataSpec, parse_part("data", each["spec"])): (each["fingerprint"], each["examples"])
-        for each in said["data"]
+        for each in values["data"]
     }
-    return Pins(data, said["sources"])
+    return Pins(data, values["sources"])

@@ -35,66 +35,66 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     Raises:
         SpecError: the file is too large or not YAML, or a field is wrong; names the field's path.
     """
-    said = read_yaml(path)
-    if not isinstance(said, dict):
-        raise SpecError(str(path), "must be a mapping with the study's fields", said)
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise SpecError(str(path), "must be a mapping with the study's fields", content)
     for override in overrides:
-        _override(said, override)
-    return parse_study(said)
+        _override(content, override)
+    return parse_study(content)
 
 
-def parse_study(said: Mapping[str, Any]) -> Study:
+def parse_study(content: Mapping[str, Any]) -> Study:
     """A study from plain values.
 
     Raises:
         SpecError: the first wrong field.
     """
-    values = dict(said)
+    values = dict(content)
     if isinstance(base := values.get("base"), dict):
         values["base"] = _with_prune(base, "base.prune")
     study: Study = _checked(TypeAdapter(Study), values)
     return study
 
 
-def parse_spec(said: Mapping[str, Any]) -> TicketSpec:
+def parse_spec(values: Mapping[str, Any]) -> TicketSpec:
     """A spec from plain values.
 
     Raises:
         SpecError: the first wrong field.
     """
-    spec: TicketSpec = _checked(_spec_adapter(), _with_prune(said, "prune"))
+    spec: TicketSpec = _checked(_spec_adapter(), _with_prune(values, "prune"))
     return spec
 
 
-def parse_stored_spec(said: Mapping[str, Any]) -> TicketSpec:
+def parse_stored_spec(values: Mapping[str, Any]) -> TicketSpec:
     """A spec from the plain values of a store's entry, which an older version may have written.
 
     Raises:
         SpecError: the first wrong field.
     """
-    return parse_spec(with_implied(TicketSpec, said))
+    return parse_spec(with_implied(TicketSpec, values))
 
 
-def parse_part(part: str, said: Mapping[str, Any]) -> object:
+def parse_part(part: str, values: Mapping[str, Any]) -> object:
     """A part of a spec, such as ``prune``, from plain values; `parse_spec` takes it as it is.
 
     Raises:
         SpecError: the first wrong field, named within the part.
     """
     if part == "prune":
-        own = own_fields(said)
+        own = own_fields(values)
         return _checked(_prune_adapter(own["when"]), own)
-    return _checked(_part_adapter(part), dict(said))
+    return _checked(_part_adapter(part), dict(values))
 
 
-def _with_prune(said: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _with_prune(values: Mapping[str, Any], path: str) -> dict[str, Any]:
     """The plain values of a spec, with `prune` read: its ``when`` says what fields it has."""
-    if "prune" not in said or isinstance(said["prune"], PruneBase):
-        return dict(said)
-    if not isinstance(said["prune"], Mapping):
-        raise SpecError(path, "must be a dictionary", said["prune"])
+    if "prune" not in values or isinstance(values["prune"], PruneBase):
+        return dict(values)
+    if not isinstance(values["prune"], Mapping):
+        raise SpecError(path, "must be a dictionary", values["prune"])
     try:
-        return {**said, "prune": parse_part("prune", said["prune"])}
+        return {**values, "prune": parse_part("prune", values["prune"])}
     except SpecError as error:
         raise error.under(path) from None
 
@@ -126,24 +126,24 @@ def read_values(option: str, text: str) -> list[Any]:
     return values
 
 
-def set_field(said: dict[str, Any], field: str, value: Any) -> None:
+def set_field(values: dict[str, Any], field: str, value: Any) -> None:
     """Set a dotted field of nested mappings, making those that are missing."""
     *parents, last = field.split(".")
     for parent in parents:
-        inner = said.setdefault(parent, {})
+        inner = values.setdefault(parent, {})
         if not isinstance(inner, dict):
             raise SpecError(field, f"cannot be set: {parent} is no mapping", inner)
-        said = inner
-    said[last] = value
+        values = inner
+    values[last] = value
 
 
-def get_field(said: Mapping[str, Any], field: str, path: str) -> Any:
+def get_field(values: Mapping[str, Any], field: str, path: str) -> Any:
     """A dotted field of nested mappings.
 
     Raises:
         SpecError: it is not there, for the axis at ``path`` to leave out.
     """
-    value: Any = said
+    value: Any = values
     for part in field.split("."):
         if not isinstance(value, Mapping) or part not in value:
             raise SpecError(path, f"must set {field} in each of its values, or base must", None)
@@ -159,12 +159,12 @@ def _dotted(prefix: str, values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def _override(said: dict[str, Any], override: str) -> None:
+def _override(content: dict[str, Any], override: str) -> None:
     field, equals, text = override.partition("=")
     if not equals or not field:
         raise SpecError(override, "an override must read field=value", override)
     value = load_yaml(field, text, "must have a YAML value", text)
-    axes, base = (said.setdefault(part, {}) for part in ("axes", "base"))
+    axes, base = (content.setdefault(part, {}) for part in ("axes", "base"))
     if not isinstance(axes, dict) or not isinstance(base, dict):
         return  # the study's own error is the one to show
     head, _, rest = field.partition(".")
@@ -173,7 +173,7 @@ def _override(said: dict[str, Any], override: str) -> None:
     elif field in axes and isinstance(value, (list, dict)):
         axes[field] = value
     elif head in Study.model_fields:
-        set_field(said, field, value)
+        set_field(content, field, value)
     else:
         # One value asked for: the field is no axis any more, nor part of a bundled one.
         axes.pop(field, None)
@@ -202,19 +202,19 @@ def _spec_adapter() -> TypeAdapter[TicketSpec]:
     return TypeAdapter(TicketSpec)
 
 
-def _checked(adapter: TypeAdapter[Any], said: dict[str, Any]) -> Any:
+def _checked(adapter: TypeAdapter[Any], values: dict[str, Any]) -> Any:
     try:
-        return adapter.validate_python(said)
+        return adapter.validate_python(values)
     except ValidationError as error:
         raise _first_error(adapter, error) from None
 
 
 def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError:
     """Pydantic's first complaint in our words: path, rule, what was got, what is known."""
-    found = error.errors(include_url=False)
-    first = found[0]
-    if first["type"] == "list_type" and isinstance(first["input"], dict) and len(found) > 1:
-        first = found[1]  # a mapping where a list or a range may be was meant as a range
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    if first["type"] == "list_type" and isinstance(first["input"], dict) and len(errors) > 1:
+        first = errors[1]  # a mapping where a list or a range may be was meant as a range
     parts = [str(part) for part in first["loc"] if not _NOT_WRITTEN.fullmatch(str(part))]
     path = ".".join(parts)
     inner = first.get("ctx", {}).get("error")

@@ -109,18 +109,18 @@ class Search(_Part):
 
     @field_validator("objective", mode="before")
     @classmethod
-    def _directed(cls, said: Any) -> Any:
-        names = [said] if isinstance(said, str) else said
+    def _directed(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
         if isinstance(names, list):
-            said = {str(name): OBJECTIVES.get(str(name), "max") for name in names}
-        if not isinstance(said, dict):
-            raise SpecError("", "must name one record field, or two", said)
-        for name in said:
+            value = {str(name): OBJECTIVES.get(str(name), "max") for name in names}
+        if not isinstance(value, dict):
+            raise SpecError("", "must name one record field, or two", value)
+        for name in value:
             if name not in OBJECTIVES:
                 raise SpecError("", "is not a record field to optimize", name, OBJECTIVES)
-        if not 1 <= len(said) <= 2:
-            raise SpecError("", "must name one record field, or two", list(said))
-        return said
+        if not 1 <= len(value) <= 2:
+            raise SpecError("", "must name one record field, or two", list(value))
+        return value
 
 
 class Resources(_Part):
@@ -135,12 +135,12 @@ class Resources(_Part):
 
     @field_validator("gpu_type")
     @classmethod
-    def _of_a_gpu(cls, said: str | None, info: ValidationInfo) -> str | None:
-        if said is not None and not _ENDING.fullmatch(said):
-            raise SpecError("", "must be letters, digits, '.', '_' or '-'", said)
-        if said is not None and not info.data.get("gpu"):
-            raise SpecError("", "needs resources.gpu above 0", said)
-        return said
+    def _of_a_gpu(cls, kind: str | None, info: ValidationInfo) -> str | None:
+        if kind is not None and not _ENDING.fullmatch(kind):
+            raise SpecError("", "must be letters, digits, '.', '_' or '-'", kind)
+        if kind is not None and not info.data.get("gpu"):
+            raise SpecError("", "needs resources.gpu above 0", kind)
+        return kind
 
 
 class Stop(_Part):
@@ -230,8 +230,8 @@ class Study(_Part):
 
     @field_validator("search", mode="before")
     @classmethod
-    def _short_search(cls, said: Any) -> Any:
-        return {"algorithm": said} if isinstance(said, str) else said
+    def _short_search(cls, value: Any) -> Any:
+        return {"algorithm": value} if isinstance(value, str) else value
 
     def folder(self) -> Path:
         """Folder of the report and of the search's journal."""
@@ -239,8 +239,8 @@ class Study(_Part):
 
     def digest(self) -> str:
         """sha256 of what decides which trials there are; how many of them, a search may extend."""
-        said = {"axes": self.axes, "search": self.search}
-        dumped = TypeAdapter(dict[str, Any]).dump_python(said, mode="json")
+        parts = {"axes": self.axes, "search": self.search}
+        dumped = TypeAdapter(dict[str, Any]).dump_python(parts, mode="json")
         del dumped["search"]["trials"]
         return sha256({"name": self.name, "base": describe(self.base), **dumped})
 

@@ -69,8 +69,8 @@ def load_yaml(field: str, text: str, rule: str, got: str | None = None) -> Any:
     except SpecError:
         raise
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date's 13th month
-        said = " ".join(str(error).split()) if got is None else got
-        raise SpecError(field, rule, said) from None
+        shown = " ".join(str(error).split()) if got is None else got
+        raise SpecError(field, rule, shown) from None
 
 
 @dataclass(slots=True)
@@ -131,12 +131,12 @@ class _Loader(yaml.SafeLoader):
                 raise SpecError(self._field, f"must {rule.format(most)}", got)
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
-        said = super().construct_scalar(node)
-        if _UNFIT.search(str(said)):
+        value = super().construct_scalar(node)
+        if _UNFIT.search(str(value)):
             raise yaml.constructor.ConstructorError(
                 None, None, "found NUL or half a character", node.start_mark
             )
-        return said
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = set[str]()
