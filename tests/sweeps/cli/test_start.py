@@ -81,7 +81,9 @@ def test_studies_that_were_swept_here_are_completed(lth: Lth, here: Path) -> Non
 
 
 def test_completion_is_installed_for_a_shell(tmp_path: Path) -> None:
-    printed, _ = run("--install-completion", "bash", HOME=str(tmp_path))
+    # The shell is named: a process without one among its parents, as in CI, has none to detect.
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "HOME": str(tmp_path)}
+    printed, _ = run("--install-completion", "bash", **named)
     assert "bash completion installed" in printed
     (script,) = (tmp_path / ".bash_completions").iterdir()
     assert "_LTH_COMPLETE=complete_bash" in script.read_text()

@@ -76,7 +76,7 @@ def publish_all(study: Study, first: int, at_once: "threading.Barrier") -> None:
         run, at = trial_run(trial), None
         for level in find_tickets(trial.spec, trainer):
             at = publisher.publish(run, level, level_records(trial, study.name, level), at)
-        publisher.finish(run, held=at)
+        publisher.finish(run, published=at)
 
 
 def test_eight_publishers_of_the_same_trials_leave_one_run_of_each_with_nothing_doubled(
