@@ -1,3 +1,1 @@
-"""Clusters:
-files for AWS, ssh hosts, Kubernetes and Slurm; joining one, its capacity, its shared folder.
-"""
+"""Clusters: files for AWS, ssh hosts, Kubernetes and Slurm; connection, capacity, shared folder."""

@@ -1,4 +1,4 @@
-"""Capacity of a cluster for a trial: of its nodes, or of one that its autoscaler will add."""
+"""Capacity of a cluster for a trial: of its nodes, and of a node that its autoscaler adds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lth_core.errors import LaunchError
 from sweeps.studies.schema import Resources
 
 AUTOSCALER = 15
-"""Seconds in which an autoscaler must have seen a request; it looks every five seconds."""
+"""Seconds in which an autoscaler must read a request; it reads requests every five seconds."""
 
 PENDING = 16
-"""Trials asked of a cluster at once, at least: its autoscaler counts what is waiting."""
+"""Least number of trials requested of a cluster at once: its autoscaler counts waiting ones."""
 
 GPU_TYPE = "accelerator_type:"
 """Ray's prefix of a GPU's name as a resource."""
@@ -32,7 +32,7 @@ def tune_resources(resources: Resources) -> dict[str, float]:
 
 
 def concurrency(resources: Resources) -> int:
-    """Number of trials that may run side by side on the present nodes; at least one."""
+    """Number of trials that the present nodes can run at once; at least 1."""
     import ray
 
     there, needs = ray.cluster_resources(), {"CPU": resources.cpu, "GPU": resources.gpu}
@@ -47,10 +47,10 @@ def places() -> list[Place]:
 
 
 def check_brought(resources: Resources) -> None:
-    """Check that the autoscaler will add a node for a trial, by a request such as Tune's.
+    """Check that the autoscaler adds a node for a trial, by a request such as Tune's.
 
     Raises:
-        LaunchError: it will not, or there is no autoscaler.
+        LaunchError: it does not, or there is no autoscaler.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
@@ -59,7 +59,7 @@ def check_brought(resources: Resources) -> None:
     until = time.monotonic() + AUTOSCALER
     try:
         while time.monotonic() < until:
-            if group.wait(1):  # a node has come meanwhile
+            if group.wait(1):  # a node has joined since
                 return
             state = _scaling().autoscaling_state
             seen = state.last_seen_cluster_resource_state_version
@@ -88,16 +88,16 @@ def _scaling() -> Any:
 
 
 def fits(resources: Resources, there: Sequence[Place], *names: str) -> bool:
-    """Whether some node has all that a trial needs, or what it needs of the named resources."""
+    """Whether a node has all resources that a trial needs, or the named ones of them."""
     needs = _needs(resources)
     return any(all(p.get(name, 0) >= needs[name] for name in names or needs) for p in there)
 
 
 def check_fits(resources: Resources, there: Sequence[Place], where: str, also: str = "") -> None:
-    """Check that a single node has what a trial needs; else the trial would wait for ever.
+    """Check that one node has the resources that a trial needs; else the trial would never start.
 
     Args:
-        also: a remark on nodes that might be added; then all that is needed is named.
+        also: a remark on nodes that might be added; the message then names all needed resources.
 
     Raises:
         LaunchError: no node has it; the message lists the nodes.
@@ -122,7 +122,7 @@ def _needs(resources: Resources) -> dict[str, float]:
 
 
 def _field(name: str, resources: Resources) -> tuple[str, str]:
-    """The study's field behind a resource of Ray's, and its value in words; "" names all."""
+    """The study's field for a resource of Ray's, and its value in words; "" means all resources."""
     if name.startswith(GPU_TYPE):
         return "resources.gpu_type", str(resources.gpu_type)
     if name:
@@ -135,7 +135,7 @@ def _field(name: str, resources: Resources) -> tuple[str, str]:
 
 
 def _in_words(there: Sequence[Place]) -> str:
-    """Nodes in words, in an order of their own: `2 x (8 CPU, 1 GPU, A10G)`."""
+    """Nodes in words, sorted: `2 x (8 CPU, 1 GPU, A10G)`."""
     each = Counter(
         ", ".join(
             [f"{place.get(name, 0):g} {name}" for name in ("CPU", "GPU")]

@@ -25,7 +25,7 @@ logger = logging.getLogger("lth")
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial that was given no GPU sees none
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
@@ -35,18 +35,19 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS
 """Secrets that Tune would copy from here to the workers."""
 
 SHORT = {
-    "RAY_NUM_REDIS_GET_RETRIES": "2",  # a wrong token is refused at once; 20 times, otherwise
-    "RAY_gcs_server_request_timeout_seconds": "10",  # to find out that this is no node of it
+    "RAY_NUM_REDIS_GET_RETRIES": "2",  # by default a wrong token is tried 20 times
+    # Ray reports after this time that this machine is no node of the cluster.
+    "RAY_gcs_server_request_timeout_seconds": "10",
 }
 
 GREETING = 5.0
-"""Seconds in which a Ray head must greet a client; it does so at once."""
+"""Seconds in which a Ray head must accept a connection, and in which it must send its settings."""
 
 PATIENCE = 20
-"""Seconds in which a cluster must let a client join; a healthy one takes one or two."""
+"""Seconds in which a process must join a cluster; one or two are usual."""
 
 TOKEN = Path(os.path.expanduser("~/.ray/auth_token"))  # Path.home() raises where there is none
-"""File of the token of this user's clusters, unless the environment has one."""
+"""File with the token of this user's clusters, unless the environment has one."""
 
 HTTP2_SETTINGS = b"\x04"
 """Type of the frame that every gRPC server sends first."""
@@ -65,13 +66,13 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 
 @contextmanager
 def joined(address: str | None, resources: Resources, store: str) -> Iterator[int]:
-    """Start Ray on this machine, or join it at an address; shut it down or leave it afterwards.
+    """Start Ray on this machine, or join a cluster; shut it down or leave it afterwards.
 
     Yields:
-        Number of trials to ask of it at once.
+        Number of trials to request at once.
 
     Raises:
-        SpecError: it is no address.
+        SpecError: the address is malformed.
         LaunchError: Ray cannot start here, the cluster cannot be joined, no node of it has what a
             trial needs, or the store is not the same folder on all of them.
     """
@@ -86,13 +87,13 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
 
     # Ray logs the environment that Tune carries to workers; each node has keys of its own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
-    knew = os.path.exists(TOKEN)
+    had_token = os.path.exists(TOKEN)
     if address is None:
         protect_token(TOKEN)
     start_ray(address)
     try:
         if address is None:
-            keep_out(knew)
+            keep_out(had_token)
             check_fits(resources, places(), "this machine")
         elif not fits(resources, places()):
             check_brought(resources)
@@ -104,9 +105,12 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
 
 
 def protect_token(token: Path) -> None:
-    """Remove other users' rights to Ray's token and its folder, which is made before Ray makes it:
-    whoever can write to it could exchange the token of the next cluster."""
-    with suppress(OSError):  # another's, or on a disk without modes
+    """Remove other users' rights to Ray's token and its folder.
+
+    The folder is made before Ray makes it: a user who can write to it could exchange the token of
+    the next cluster.
+    """
+    with suppress(OSError):  # another user owns it, or the disk has no modes
         token.parent.mkdir(mode=0o700, exist_ok=True)
         token.parent.chmod(token.parent.stat().st_mode & ~0o022)
         token.chmod(0o600)
@@ -116,7 +120,7 @@ def start_ray(address: str | None) -> None:
     """Start Ray on this machine, or join the cluster at an address.
 
     Raises:
-        LaunchError: Ray fails, for whatever reason.
+        LaunchError: Ray does not start, or the cluster cannot be joined.
     """
     import ray
 
@@ -135,26 +139,26 @@ def start_ray(address: str | None) -> None:
         ) from error
 
 
-def keep_out(knew: bool) -> None:
+def keep_out(had_token: bool) -> None:
     """Warn once that Ray listens on all addresses, and name the token that guards it.
 
     Args:
-        knew: whether there was a token before; Ray makes one where there is none.
+        had_token: whether there was a token before; Ray makes one where there is none.
     """
     fact = "Ray listens on all addresses of this machine"
     if os.environ.get("RAY_AUTH_MODE") == "disabled":
         logger.warning("%s, and RAY_AUTH_MODE=disabled lets whoever reaches it run code here", fact)
-    elif not knew and TOKEN.exists():
+    elif not had_token and TOKEN.exists():
         protect_token(TOKEN)  # Ray lets all users of the machine read it
         logger.warning("%s; its token in %s keeps others out", fact, TOKEN)
 
 
 def check_answers(address: str) -> None:
-    """Join a cluster in a process of its own first: Ray waits for minutes, or aborts.
+    """Check that a cluster can be joined, in another process: Ray waits for minutes, or aborts.
 
     Raises:
-        SpecError: it is no address.
-        LaunchError: it cannot be joined from here within ``PATIENCE``, or does not speak Ray.
+        SpecError: the address is malformed.
+        LaunchError: it cannot be joined from here within ``PATIENCE``, or is no Ray cluster.
     """
     check_greets(address)
     env = os.environ | QUIET | SHORT
@@ -174,14 +178,14 @@ def check_answers(address: str) -> None:
 
 
 def check_greets(address: str) -> None:
-    """Check that a server listens there and sends HTTP/2 settings first, as every gRPC server does.
+    """Check that a server at an address sends HTTP/2 settings first, as every gRPC server does.
 
     Raises:
-        SpecError: it is no address.
-        LaunchError: nobody listens, or it is something else; within ``GREETING`` for each of both.
+        SpecError: the address is malformed.
+        LaunchError: no server listens, or it is no gRPC server; each check takes ``GREETING``.
     """
     name, head = "--address", address
-    if address == "auto":  # Ray takes the one of the environment then, or finds one on this machine
+    if address == "auto":  # Ray reads RAY_ADDRESS then, or finds a cluster of this machine
         name, head = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")
         if not head:
             return

@@ -1,4 +1,4 @@
-"""The folders of this machine that Ray writes to, checked before it starts.
+"""Checks of the folders of this machine that Ray writes to, before it starts.
 
 Where one of them cannot be written, Ray 2.60 raises exceptions of many kinds, some
 after 30 s.
@@ -14,16 +14,16 @@ from pathlib import Path
 from lth_core.errors import LaunchError
 
 ROOM = 16 * 2**20
-"""Bytes that must be free for temporary files. The logs of a small sweep take 0.5 MB."""
+"""Number of bytes that must be free for temporary files. Logs of a small sweep take 0.5 MB."""
 
 TOKEN_SIZE = 64
-"""Bytes of the token that Ray makes."""
+"""Size of Ray's token in bytes."""
 
 SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 """The longest path of a socket in Ray's folder: date, time and process id have these widths."""
 
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
-"""Bytes that the kernel takes as the path of a socket."""
+"""Largest length of a socket's path in bytes."""
 
 
 def check_scratch() -> None:
@@ -40,13 +40,13 @@ def check_scratch() -> None:
 
 
 def check_ray_folders(token: Path) -> None:
-    """Check what a Ray that starts on this machine writes to.
+    """Check the folders that Ray writes to when it starts on this machine.
 
     Args:
         token: the file of Ray's token, which Ray makes where there is none.
 
     Raises:
-        LaunchError: a folder cannot be written, has no room, or has too long a path for sockets.
+        LaunchError: a folder cannot be written, has too little space, or too long a path.
     """
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
     folder = Path(os.environ.get(variable, "/tmp")).absolute()
@@ -72,7 +72,7 @@ def check_ray_folders(token: Path) -> None:
 
 
 def _check_room(name: str, folder: Path, room: int, purpose: str) -> None:
-    """Write a file of ``room`` bytes: quotas and network folders tell their limits no other way."""
+    """Check by writing ``room`` bytes: quotas and network folders have no other test."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -12,18 +12,18 @@ from lth_core.errors import LaunchError
 from lth_core.store.folder import FolderFiles
 
 LOOK = 15
-"""Seconds in which nodes must look: each starts a process for it."""
+"""Seconds in which nodes must answer: each starts a process for it."""
 
 Answer = tuple[str, bool | None]
-"""A node's address, and whether it sees what is written here; None where it did not answer."""
+"""A node's address, and whether it sees a file that this machine wrote; None: no answer."""
 
 
 def check_shared(store: str) -> None:
-    """Check that a file written here into a store's folder is seen on all present nodes.
+    """Check that all present nodes see a file that this machine writes into a store's folder.
 
     Raises:
-        StoreError: it cannot be written here.
-        LaunchError: some do not see it, or do not answer; names them.
+        StoreError: the file cannot be written here.
+        LaunchError: nodes do not see it, or do not answer; the message names them.
     """
     if "://" in store:
         return
@@ -40,7 +40,7 @@ def check_seen(folder: Path, answers: Iterable[Answer]) -> None:
     """Check the nodes' answers.
 
     Raises:
-        LaunchError: some do not see it, or did not answer; names them.
+        LaunchError: nodes do not see the file, or did not answer; the message names them.
     """
     every = sorted(answers, key=str)
     blind = ", ".join(node for node, sees in every if sees is False)
@@ -56,7 +56,7 @@ def check_seen(folder: Path, answers: Iterable[Answer]) -> None:
 
 
 def _answers_of(file: Path) -> list[Answer]:
-    """Each node's answer on whether it sees a file."""
+    """Answers of all present nodes: whether they see a file."""
     import ray
     from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -71,6 +71,6 @@ def _answers_of(file: Path) -> list[Answer]:
     answered, _ = ray.wait(list(requests), num_returns=len(requests), timeout=LOOK)
     seen = dict[object, bool]()
     for answer in answered:
-        with suppress(RayError):  # the node has gone meanwhile
+        with suppress(RayError):  # the node has left since
             seen[answer] = ray.get(answer)
     return [(node, seen.get(answer)) for answer, node in requests.items()]

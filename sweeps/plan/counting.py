@@ -14,7 +14,7 @@ from lth_core.spec.fields import Checks
 from lth_core.train.timings import Pace
 
 Kind = tuple[Hashable, ...]
-"""All of a spec but its data, network, learning rate and seed."""
+"""Fields of a spec but its data, network, learning rate and seed."""
 
 _NAMES = [f.name for f in fields(TicketSpec) if f.name not in ("data", "model", "train", "seed")]
 _VALUES = attrgetter(*_NAMES)
@@ -22,7 +22,7 @@ _VALUES = attrgetter(*_NAMES)
 
 @dataclass
 class Counts:
-    """Trainings and steps of some trials together."""
+    """Numbers of trainings and steps of a set of trials."""
 
     trials: int = 0
     trainings: int = 0
@@ -32,15 +32,15 @@ class Counts:
     """Each counted once."""
     unique_steps: int = 0
     made: Counter[str] = field(default_factory=Counter)
-    """Trainings made for each branch, and masks of tickets; `used`: by how many they are used."""
+    """Numbers of distinct trainings of each branch, and of ticket masks; `used`: of their users."""
     used: Counter[str] = field(default_factory=Counter)
     work: Counter[Pace] = field(default_factory=Counter)
-    """The unique steps, by all that decides the time of a step."""
+    """Numbers of unique steps, by everything that decides the time of a step."""
     sizes: dict[Kind, tuple[int, int]] = field(default_factory=dict)
-    """Trainings and steps of one trial, by its kind."""
+    """Numbers of trainings and steps of one trial, by its kind."""
 
     def add(self, other: Counts, alike: Counter[tuple[DataSpec, ModelSpec]]) -> None:
-        """Add the counts of sets of trials that are like ``other`` but for their data and network.
+        """Add the counts of sets of trials that differ from ``other`` in data and network alone.
 
         Args:
             alike: number of such sets by data and network.
@@ -58,7 +58,7 @@ class Counts:
 
 
 def kind_of(spec: TicketSpec) -> Kind:
-    """All of a spec but its data, network, learning rate and seed."""
+    """The fields of a spec but its data, network, learning rate and seed."""
     rest = (spec_json(v) if isinstance(v, Checks) else v for v in _VALUES(spec))
     return _but_rate(spec.train), *rest
 
@@ -77,12 +77,12 @@ def apart(spec: TicketSpec) -> Hashable:
 def count(specs: Iterable[TicketSpec]) -> Counts:
     """Counts over trials.
 
-    Trials of one seed, rate, dataset and network (see `apart`) share trainings in the same way
-    whatever these are, because recipes hold them unchanged. So of all sets that are equal but for
-    them, one is walked.
+    Trials of one seed, rate, dataset and network (see `apart`) form a set. How the trials of a set
+    share trainings does not depend on these four values, because recipes contain them unchanged. So
+    of the sets that differ in these values alone, one is walked.
 
     Args:
-        specs: resolved ones, each once.
+        specs: the resolved specs, each once.
     """
     sets: dict[Hashable, list[TicketSpec]] = defaultdict(list)
     for spec in specs:
@@ -100,7 +100,7 @@ def count(specs: Iterable[TicketSpec]) -> Counts:
 
 
 def work_left(specs: Iterable[TicketSpec], stored: Collection[str]) -> Counter[Pace]:
-    """Unique steps of trainings that are not stored; walks every job of every trial."""
+    """Numbers of unique steps of trainings that are not stored; walks every job of every trial."""
     return _walked(specs, stored).work
 
 

@@ -1,4 +1,4 @@
-"""Estimate of a plan's time, from the speed at which such networks were trained before."""
+"""Estimate of a plan's time, from the stored speeds of earlier trainings."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from sweeps.plan.plan import Plan, samples_of
 from sweeps.studies.schema import Resources
 
 MOST_LOOKED_UP = 100_000
-"""Trainings of the largest plan for which the stored ones are looked up."""
+"""Largest number of trainings for which the store is searched for finished ones."""
 MOST_NAMED = 5
-"""Networks without a known speed that the sentence lists."""
+"""Number of networks without a known speed that the sentence lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Estimated time of a plan, or of what the store lacks of it."""
+    """Estimated time of a plan, or of its trainings that the store lacks."""
 
     left: bool
-    """Whether only what the store lacks is counted."""
+    """Whether only trainings that the store lacks are counted."""
     steps: int
     seconds: float
-    """Time of the steps at a known speed, ``at_once`` trials at a time."""
+    """Seconds of the steps with a known speed, ``at_once`` trials at a time."""
     at_once: int
     unknown: dict[str, int] = field(default_factory=dict)
-    """Steps of networks that were never trained here, by network."""
+    """Numbers of steps of networks without a known speed, by network."""
     trouble: str = ""
     """Why the store could not be read; empty where it was."""
 
     def to_json(self) -> dict[str, Any]:
-        """``seconds`` is None where no speed is known."""
+        """JSON object; ``seconds`` is None where no speed is known."""
         known = not self.steps or sum(self.unknown.values()) < self.steps
         return {"left": self.left, "steps": self.steps, "seconds": self.seconds if known else None,
                 "at_once": self.at_once, "unknown": self.unknown}  # fmt: skip
 
     def sentence(self) -> str:
-        """``time: about 3 h 20 min, 2 at a time``."""
+        """Estimate in words: ``time: about 3 h 20 min, 2 at a time``."""
         if self.left and not self.steps:
             return "left: nothing"
         start = f"left: {self.steps:,} steps" if self.left else "time"
@@ -62,10 +62,10 @@ class Estimate:
 
 
 def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
-    """Time that a plan takes, from speeds in the store.
+    """Estimate of a plan's time, from speeds in the store.
 
     Args:
-        at_once: trials that run side by side; None: as many as this machine has room for.
+        at_once: number of concurrent trials; None: as many as this machine runs.
     """
     resources, search = plan.study.resources, plan.study.search.algorithm
     side_by_side = min(at_once or _room(resources), plan.counts.trials * samples_of(plan.study))
@@ -126,7 +126,7 @@ def _room(resources: Resources) -> int:
 
 
 def _network(pace: Pace) -> str:
-    """``mlp 300-100 (width 0.5) on digits``."""
+    """Network and dataset in words: ``mlp 300-100 (width 0.5) on digits``."""
     model, default = pace.model, ModelSpec()
     name = model.name
     if model.name == "mlp":

@@ -28,7 +28,7 @@ from sweeps.studies.axes import (
 from sweeps.studies.schema import Study
 
 MOST_SHOWN = 20
-"""Known values that an error lists."""
+"""Number of known values that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Trial:
 
     @cached_property
     def digest(self) -> str:
-        """The spec's."""
+        """sha256 of the spec."""
         return self.spec.digest()
 
     @property
@@ -49,7 +49,7 @@ class Trial:
         return self.digest[:12]
 
     def jobs(self) -> Iterator[Job]:
-        """All its trainings, the dense run first."""
+        """Jobs of the trial, the dense run first."""
         for branches in levels(self.spec):
             yield from branches.values()
 
@@ -72,10 +72,10 @@ class Plan:
         return count(trial.spec for trial in self.trials)
 
     def sharing(self) -> dict[str, tuple[int, int]]:
-        """Number made of each branch, and of the tickets' masks, with the number of their users.
+        """(distinct, used) numbers of trainings by branch, and of the tickets' masks.
 
-        Masks for different data, networks or trainings count as different; masks that are found
-        in training are counted as the trainings.
+        Masks for different data, networks or trainings count as different. A mask that training
+        finds counts as its training.
         """
         return {name: (self.counts.made[name], used) for name, used in self.counts.used.items()}
 
@@ -90,7 +90,7 @@ class Plan:
         }
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A row a trial: id, axis values, levels, trainings and steps, shared ones included."""
+        """Row of each trial: id, axis values, levels, trainings and steps, shared ones included."""
         sizes = self.counts.sizes
         for trial in self.trials:
             trainings, steps = sizes[kind_of(trial.spec)]
@@ -101,7 +101,7 @@ class Plan:
         """The trials whose field has one of the values.
 
         Raises:
-            SpecError: the field is no axis, or a value is none of its here.
+            SpecError: the field is no axis, or no trial of the plan has a value.
         """
         if field not in self.trials[0].fields:
             rule = "must name an axis of the study"
@@ -137,7 +137,7 @@ def make_plan(study: Study, pins: Pins | None = None) -> Plan:
     """The trials of a grid or random study; of an optuna study, the cells of one sample.
 
     Args:
-        pins: to resolve specs by, as `resolve` does.
+        pins: pins that `resolve` takes.
 
     Raises:
         SpecError: a cell's spec is wrong; names the axis.
@@ -162,7 +162,7 @@ def is_stored(trial: Trial, trainer: Trainer) -> bool:
 
 
 def samples_of(study: Study) -> int:
-    """Times that the plan is carried out: of an optuna study, at most once for each sample."""
+    """Number of times that the plan runs: of an optuna study, at most once for each sample."""
     return study.search.trials if study.search.algorithm == "optuna" else 1
 
 

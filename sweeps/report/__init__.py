@@ -1,3 +1,3 @@
-"""Reporting, which runs nothing: the study report, sync with MLflow, comparison with published
-figures.
+"""Reports of studies, which train nothing: the study report, sync with MLflow, comparison with
+published figures.
 """

@@ -1,4 +1,4 @@
-"""Trials of a study that lack records: pure functions of the planned trials and the records."""
+"""Trials of a study that lack records, as pure functions of the planned trials and the records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweeps.plan.stopping import why_stop
 from sweeps.studies.schema import Stop
 
 MOST_NAMED = 5
-"""Incomplete trials that a message names; it counts the others."""
+"""Number of incomplete trials that a message names; it counts the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class MissingWork:
     trial: str
     """The trial's id."""
     levels: int
-    """Levels that have records, the dense run counted; 0: the trial has no records."""
+    """Number of levels that have records, the dense run included; 0: the trial has no records."""
     planned: int
-    """Levels of the trial's spec, the dense run counted."""
+    """Number of levels of the trial's spec, the dense run included."""
 
     def __str__(self) -> str:
         there = f"{self.levels} of {self.planned} levels" if self.levels else "no records"
@@ -37,12 +37,12 @@ def missing_work(
     stop: Stop,
     tolerance: float | None,
 ) -> list[MissingWork]:
-    """Each trial with fewer levels than planned that the stop rule did not end, in the order given.
+    """Trials with fewer levels than planned that the stop rule did not end, in the order given.
 
     Args:
-        trials: planned ones, each once.
-        records: of any number of trials and studies; matched by `spec_digest`.
-        stop, tolerance: the study's.
+        trials: the planned trials, each once.
+        records: records of any number of trials and studies; matched by `spec_digest`.
+        stop, tolerance: the study's stop rule and tolerance.
     """
     records_of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
@@ -60,8 +60,8 @@ def planned_replicates(plan: Sequence[Trial], trials: Sequence[Trial]) -> dict[s
     """Number of seeds planned for the cell of each trial, by the trial's digest.
 
     Args:
-        plan: trials of the grid or random search; of an adaptive search, those of one sample.
-        trials: those asked about, with all fields of the plan's.
+        plan: trials of the grid or random search; of an adaptive search, the trials of one sample.
+        trials: trials to count the seeds of, with all fields of the plan's trials.
     """
     names = [name for name in plan[0].fields if name != "seed"]
 
@@ -77,12 +77,13 @@ def planned_replicates(plan: Sequence[Trial], trials: Sequence[Trial]) -> dict[s
 def with_replicates(
     records: Sequence[Mapping[str, Any]], axes: Sequence[str], planned: Mapping[str, int]
 ) -> list[dict[str, Any]]:
-    """The records with `replicates`, the seeds that have a record of the same cell, level and
-    branch, and `replicates_planned`.
+    """The records with two more columns, `replicates` and `replicates_planned`.
+
+    `replicates` is the number of seeds that have a record of the same cell, level and branch.
 
     Args:
-        axes: dotted names of the study's axes; those but `seed` make a cell.
-        planned: as from `planned_replicates`.
+        axes: dotted names of the study's axes; all but `seed` make a cell.
+        planned: the result of `planned_replicates`.
     """
     names = [name for name in axes if name != "seed"]
 
@@ -102,7 +103,7 @@ def with_replicates(
 
 
 def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:
-    """A sentence without its full stop on what planned trials lack; empty where they lack nothing.
+    """Sentence without its full stop on the incomplete trials; empty where there are none.
 
     Args:
         trials: number of planned trials.
@@ -117,6 +118,6 @@ def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:
 
 
 def _has_stopped(rows: Sequence[Mapping[str, Any]], stop: Stop, tolerance: float | None) -> bool:
-    """Whether the stop rule ended the trial; without the dense run, which it needs, it did not."""
+    """Whether the stop rule ended the trial; False without the dense run, which the rule needs."""
     has_dense = any(row["branch"] == "dense" for row in rows)
     return has_dense and why_stop(rows, stop, tolerance) is not None

@@ -1,4 +1,4 @@
-"""Comparison of a finished study with published figures: a pure decision a row, and its table."""
+"""Comparison of a finished study with published figures: an outcome for each row, and a table."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Check:
 
     row: ReferenceRow
     density: float | None = None
-    """Achieved density at the nearest level; None where nothing was swept."""
+    """Achieved density at the nearest level; None where no matching trial was swept."""
     measured: Summary | None = None
-    """Mean over seeds and its interval; None unless the density is near."""
+    """Mean over seeds and its interval; None unless the density is within a factor of `NEAR`."""
     planned: int | None = None
-    """Replicates planned; None where the records lack it."""
+    """Number of replicates planned; None where the records lack it."""
     outcome: str
     """`agrees`, `differs`, or `not run`."""
 
@@ -44,7 +44,7 @@ class Check:
 
     @property
     def replicates(self) -> str:
-        """Replicates of the mean: `3`, or `2 of 3` where more were planned."""
+        """Number of replicates in the mean: `3`, or `2 of 3` where more were planned."""
         there = self.measured.n if self.measured else 0
         return f"{there} of {self.planned}" if self.is_short else str(there)
 
@@ -55,7 +55,7 @@ class Check:
 
     @property
     def why(self) -> str:
-        """The outcome, with its reason where nothing could be compared."""
+        """The outcome; for `not run`, with the reason."""
         if self.outcome != "not run":
             return self.outcome
         nearest = f"nearest is {density_text(self.density)}" if self.density else "not swept"
@@ -70,7 +70,7 @@ class Check:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A flat object, with the row's own fields."""
+        """Flat JSON object, with the fields of the row."""
         measured = self.measured
         return {
             **self.row.model_dump(mode="json", exclude={"accuracy"}),
@@ -106,7 +106,7 @@ def conclusion(checks: Sequence[Check]) -> str:
     if named:
         text = f"{len(named)} of {len(checks)} do not agree: {'; '.join(named)}"
     if short:
-        text += f". Means stand on fewer replicates than planned: {'; '.join(short)}"
+        text += f". Means are over fewer replicates than planned: {'; '.join(short)}"
     return f"{text}."
 
 
@@ -186,5 +186,5 @@ def _density(rows: Sequence[Record]) -> float:
 
 
 def _far(rows: Sequence[Record], row: ReferenceRow) -> float:
-    """Distance of densities on a logarithmic scale."""
+    """Distance of the mean density from the row's, as the absolute difference of logarithms."""
     return abs(log(_density(rows) / row.density))

@@ -1,10 +1,12 @@
-"""HTML report of a study, with how it was run."""
+"""HTML report of a study, with the conditions of its run."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from lth_core.columns import Record
 from lth_core.store import existing_store
 from sweeps.plan.plan import Plan, summary
 from sweeps.report.study_results import StudyResults
@@ -14,7 +16,7 @@ from tracking.report.html import write_report
 
 
 def write_html(plan: Plan, results: StudyResults, file: Path) -> Path:
-    """Write a study's report to a file, its figures beside it; the file."""
+    """Write a study's report to a file, its figures beside it; returns the file."""
     study, store = plan.study, existing_store(plan.study.store)
     return write_report(
         file,
@@ -29,11 +31,20 @@ def write_html(plan: Plan, results: StudyResults, file: Path) -> Path:
     )
 
 
+def trainings_text(records: Sequence[Record]) -> str:
+    """Numbers of records whose training the last sweep ran, and whose came from the store.
+
+    >>> trainings_text([{"reused": False}, {"reused": True}, {"reused": True}])
+    '1 of 3, 2 from the store'
+    """
+    reused = sum(record["reused"] for record in records)
+    return f"{len(records) - reused} of {len(records)}, {reused} from the store"
+
+
 def _about(plan: Plan, results: StudyResults) -> dict[str, str]:
-    """How the study was run, for its report."""
+    """Conditions of the study's run by name, for its report."""
     study, records = plan.study, results.records
     there = len({record["trial"] for record in records})
-    trained = [record for record in records if not record["reused"]]
     return {
         "study": study.name,
         "command": " ".join(["lth", *sys.argv[1:]]),
@@ -44,6 +55,6 @@ def _about(plan: Plan, results: StudyResults) -> dict[str, str]:
         "trials": str(there) if there == results.trials else f"{there} of {results.trials}",
         "seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
         "trainings planned": str(summary(plan)["trainings_unique"]),
-        "trainings run in the last sweep": f"{len(trained)}, the rest came from the store",
+        "trainings run in the last sweep": trainings_text(records),
         **{f"version: {name}": version for name, version in versions().items()},
     }

@@ -16,7 +16,7 @@ from sweeps.report.sync import open_study_publisher, publish_missing, publish_st
 from tracking.report.terminal import verdict_table
 
 PATIENCE = 120.0
-"""Seconds that a report publishes for at most; `lth sync` has no limit."""
+"""Seconds after which a report stops publishing; `lth sync` has no limit."""
 
 
 @dataclass(frozen=True)

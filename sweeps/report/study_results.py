@@ -1,4 +1,4 @@
-"""Results of a study: its records compared with each other, verdicts, and what the store lacks."""
+"""Results of a study: its records with comparisons, verdicts, and the records that are missing."""
 
 from __future__ import annotations
 
@@ -27,46 +27,45 @@ from sweeps.studies.schema import Study
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResults:
-    """Records and verdicts that the store has of a study, and what it lacks."""
+    """Records and verdicts of a study in the store, and the work that is missing."""
 
     records: list[Record]
-    """A record for every trial, level and branch that is done, with verdicts, overlaps and
-    replicates."""
+    """Records of every finished trial, level and branch, with verdicts, overlaps and replicates."""
     axes: list[str]
     verdicts: list[Verdict]
     trials: int
-    """Trials planned; of an adaptive search, those of the samples so far."""
+    """Number of trials planned; of an adaptive search, the number made so far."""
     missing: list[MissingWork]
     samples: str
-    """Samples that an adaptive search lacks, as a sentence without its full stop, or empty."""
+    """Sentence without its full stop on the samples that an adaptive search lacks, or empty."""
 
     @property
     def incomplete(self) -> str:
-        """Sentences on what is missing; empty where nothing is."""
+        """Sentences on the missing trials and samples; empty where there are none."""
         sentences = [incomplete_text(self.missing, self.trials), self.samples]
         return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
     @property
     def digest(self) -> str:
-        """sha256 of all that decides the report but the study's thresholds."""
+        """sha256 of everything but the study's thresholds that decides the report."""
         return sha256([self.records, self.axes, self.incomplete])
 
 
 def study_trials(plan: Plan, store: Store) -> Sequence[Trial]:
-    """The study's trials: planned ones, or those that an adaptive search has made."""
+    """The study's planned trials, or the trials that an adaptive search has made."""
     if plan.study.search.algorithm == "optuna":
         return searched_trials(store, plan.study)
     return plan.trials
 
 
 def study_results(plan: Plan) -> StudyResults:
-    """The study's records, compared with each other, and what is missing.
+    """The study's records, compared with each other, and its missing work.
 
     Raises:
-        SpecError: nothing of the study is in its store.
+        SpecError: the store has no records of the study.
     """
     study = plan.study
-    store = open_store(study.store, make=False)  # asking for a report makes no store
+    store = open_store(study.store, make=False)  # a report makes no store
     trials, samples = study_trials(plan, store), ""
     if study.search.algorithm == "optuna":
         trials, samples = _with_lost_trials(study, trials)
@@ -92,8 +91,8 @@ def study_records(plan: Plan) -> tuple[list[Record], list[Verdict]]:
 
 
 def _with_lost_trials(study: Study, stored: Sequence[Trial]) -> tuple[list[Trial], str]:
-    """An adaptive search's trials, also those whose records the store has lost, and a sentence on
-    the samples that it lacks, or none."""
+    """Trials of an adaptive search, also those whose records the store has lost, and a sentence on
+    the missing samples, or an empty text."""
     completed, trials = completed_samples(study), {trial.digest: trial for trial in stored}
     for trial in sample_trials(study, completed or ()):
         trials.setdefault(trial.digest, trial)

@@ -1,4 +1,4 @@
-"""Sync of a study with MLflow: publish from the store what MLflow lacks."""
+"""Sync of a study with MLflow: publish the levels in the store that MLflow lacks."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ from tracking.publish.runs import PublishedRun
 
 
 def sync(plan: Plan) -> tuple[int, str]:
-    """Publish all that MLflow lacks of a study, its own run too; returns and raises what
-    `publish_missing` does.
+    """Publish the levels of a study that MLflow lacks, and the study's own run.
+
+    Returns:
+        The result of `publish_missing`.
 
     Raises:
-        SpecError: nothing of the study is in its store.
+        SpecError: the store has no records of the study.
+        TrackingError: as `publish_missing`.
     """
     publisher = open_study_publisher(plan.study)
     results = study_results(plan)
@@ -67,17 +70,20 @@ def publish_missing(
     compared: Sequence[Record] = (),
     seconds: float = float("inf"),
 ) -> tuple[int, str]:
-    """Publish every finished level, overlap and verdict that MLflow lacks; the number of trials in
-    MLflow, and a sentence on what could not be published, or none.
+    """Publish every finished level, overlap and verdict that MLflow lacks.
 
-    A trial of which the store has lost something does not keep the others from being published.
+    A trial with lost store entries is skipped; the others are published.
 
     Args:
-        compared: the study's records with their overlaps, where they are known already.
-        seconds: after which no further level is published.
+        compared: the study's records with their overlaps, where they are computed already.
+        seconds: time after which no further level is published.
+
+    Returns:
+        Number of trials in MLflow, and a sentence on the trials that could not be published, or an
+        empty text.
 
     Raises:
-        TrackingError: the server cannot be reached or refuses, or time is up.
+        TrackingError: the server cannot be reached, refuses a request, or the time is over.
     """
     study = plan.study
     publisher, store = publisher or open_study_publisher(study), existing_store(study.store)
@@ -127,7 +133,7 @@ def _unpublished(lost: Mapping[str, StoreError]) -> str:
 
 
 def _deadline(uri: str, seconds: float) -> Callable[[], None]:
-    """A function that raises a TrackingError once the time is up."""
+    """Function that raises a TrackingError once the time is over."""
     until = time.monotonic() + seconds
 
     def check() -> None:
@@ -141,7 +147,7 @@ def open_study_publisher(study: Study) -> Publisher:
     """The publisher of a study's tracking server.
 
     Raises:
-        TrackingError: the study has none, or it cannot be reached.
+        TrackingError: the study has no tracking server, or it cannot be reached.
     """
     if study.tracking.uri is None:
         raise TrackingError("tracking.uri: is null, so there is nowhere to publish to")

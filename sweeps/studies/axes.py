@@ -1,4 +1,4 @@
-"""From a study's axes to its cells: the product of their values."""
+"""Cells of a study: the product of its axes' values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Fields = dict[str, Any]
 """Dotted fields of a spec and their values."""
 
 MOST_CELLS = 1_000_000
-"""Of a grid: more would fill the memory before anything is said of them."""
+"""Largest number of cells of a grid: more would fill the memory."""
 
 
 def cells(study: Study) -> list[Fields]:
@@ -41,13 +41,13 @@ def cells(study: Study) -> list[Fields]:
 
 
 def variants(study: Study, prefix: str) -> Iterator[Fields]:
-    """Every combination of values that a study's trials have for a field, or for those of a part.
+    """Every combination of values of a field, or of the fields of a part, in a study's trials.
 
     Args:
         prefix: ``model.name``, or ``data`` for all of its fields.
 
     Raises:
-        SpecError: as of `cells` and `samples`.
+        SpecError: as `cells` and `samples`.
     """
     columns = _columns(study)
     if study.search.algorithm == "random":
@@ -84,11 +84,11 @@ def axis_fields(study: Study) -> list[str]:
 
 
 def spec_of(base: Mapping[str, Any], fields: Fields, pins: Pins | None = None) -> TicketSpec:
-    """The base spec's plain values with some fields set, resolved; by pins, as `resolve` does.
+    """Spec from the base spec's plain values with some fields set, resolved by pins.
 
     Raises:
         SpecError: a value does not fit its field; names the field as an axis.
-        DataError: data that must be read to be pinned are absent or broken.
+        DataError: data to be pinned are absent or damaged.
     """
     values = copy.deepcopy(dict(base))
     for field, value in fields.items():
@@ -101,11 +101,11 @@ def spec_of(base: Mapping[str, Any], fields: Fields, pins: Pins | None = None) -
 
 
 class SpecReader:
-    """Reads the specs of a study's cells: what several cells say alike is read once.
+    """Reader of the specs of a study's cells; parts that several cells share are read once.
 
     Args:
         base: the base spec's plain values.
-        pins: to resolve by, as `resolve` does.
+        pins: pins that `resolve` takes.
     """
 
     def __init__(self, base: Mapping[str, Any], pins: Pins | None = None) -> None:
@@ -118,14 +118,14 @@ class SpecReader:
         try:
             if "seed" not in fields:
                 return self._resolved(fields)
-            # Nothing else depends on the seed: replicates are resolved once.
+            # Only the seed differs between replicates: they are resolved once.
             others = {field: value for field, value in fields.items() if field != "seed"}
             key = repr(others)
             if key not in self._replicates:
                 self._replicates[key] = self._resolved(others)
             return replace(self._replicates[key], seed=fields["seed"])
         except SpecError:
-            return spec_of(self._base, fields, self._pins)  # says which axis it is
+            return spec_of(self._base, fields, self._pins)  # its error names the axis
 
     def _resolved(self, fields: Fields) -> TicketSpec:
         own: dict[str, Fields] = {part: {} for part in SPEC_PARTS}
@@ -155,12 +155,12 @@ class SpecReader:
 
 
 def base_values(study: Study) -> dict[str, Any]:
-    """The base spec as plain values, to be varied."""
+    """The base spec as plain values."""
     return spec_values(study.base)
 
 
 def samples(study: Study) -> Iterator[Fields]:
-    """Random search's samples of the space: the same ones at each call."""
+    """Samples of the space for random search; each call gives equal ones."""
     stream = random.Random(study.search.seed)
     check_space(study)
     for _ in range(study.search.trials):
@@ -168,7 +168,11 @@ def samples(study: Study) -> Iterator[Fields]:
 
 
 def check_space(study: Study) -> None:
-    """Raises SpecError where the space names no known field, or nothing at all."""
+    """Check the search space.
+
+    Raises:
+        SpecError: the space is empty, or names an unknown field.
+    """
     if not study.search.space:
         rule = f"must name what {study.search.algorithm} search samples"
         raise SpecError("search.space", rule, {}, spec_fields())
@@ -189,7 +193,7 @@ def _draw(axis: Axis, stream: random.Random) -> Any:
 
 
 def _points(path: str, name: str, axis: Axis, base: Mapping[str, Any]) -> list[Fields]:
-    """An axis as the fields that each of its values sets: what one leaves out is as in the base."""
+    """Fields that each value of an axis sets; a field that a value omits is as in the base."""
     try:
         values: list[Any] = axis.values() if isinstance(axis, Range) else axis
     except SpecError as error:
@@ -212,7 +216,7 @@ def _check_field(path: str, field: str) -> None:
     known = spec_fields()
     parents = {name.rpartition(".")[0] for name in known}
     # layer_fractions is a mapping: its entries are fields too.
-    # What a file has as a key may be a number.
+    # A key in a file may be a number.
     if field not in known and not str(field).startswith("prune.layer_fractions."):
         hint = [n for n in known if field in n.split(".")] if field not in parents else []
         raise SpecError(path, "is not a field of the spec", field, hint or known)

@@ -1,6 +1,6 @@
-"""Everything that a study file can name, with a sentence on each, for `lth list`.
+"""Descriptions of everything that a study file can name, for `lth list`.
 
-The tables of `lth_core` are read from its source: importing them would import torch.
+They come from the source of `lth_core`: importing its tables would import torch.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
     """The study of a file, of the name of a study swept from this folder, or of a preset.
 
     Args:
-        swept: prefer the study as it was last swept, unless overrides ask for another.
+        swept: prefer the study as it was last swept, unless there are overrides.
 
     Raises:
         SpecError: there is no such study, or a field of it is wrong.
@@ -44,7 +44,7 @@ def presets_with_reference() -> list[str]:
 
 
 def remember(study: Study) -> None:
-    """Write the study, with its overrides, to its folder, where later commands find it.
+    """Store the study, with its overrides, in its folder, where later commands read it.
 
     Raises:
         StoreError: the folder cannot be written to.

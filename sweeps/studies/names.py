@@ -1,5 +1,7 @@
-"""Names of studies: the presets beside this file, and those that were swept from this folder.
-Imports little, for shell completion."""
+"""Names of studies: the presets beside this file, and the studies swept from this folder.
+
+The imports are few, for shell completion.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from pathlib import Path
 STUDIES = "lth-studies"
 """The folder of all studies that were swept from the current folder."""
 FILE = "study.yaml"
-"""A study as it was last swept, in its own folder."""
+"""Name of the file, in a study's own folder, with the study as it was last swept."""
 
 
 def presets() -> dict[str, Path]:
@@ -18,7 +20,7 @@ def presets() -> dict[str, Path]:
 
 
 def remembered(name: str) -> Path | None:
-    """The file of a study as it was last swept from this folder, if it was."""
+    """File of a study as it was last swept from this folder; None where it was not."""
     path = Path(STUDIES).absolute() / name / FILE
     return path if os.path.isfile(path) else None
 

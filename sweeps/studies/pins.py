@@ -1,5 +1,8 @@
-"""Pins of a study, kept with it in the store: housekeeping then imports and reads nothing that a
-study names, and finds what was swept, whatever has become of it since."""
+"""Pins of a study, stored with it.
+
+By them `lth store gc` knows the results of the study as it was swept. It imports no code and reads
+no data that the study names, which may have changed since.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,10 @@ class _Pins(TypedDict):
 
 
 def study_pins(study: Study) -> Pins:
-    """Pins of all that a study's planned trials name.
+    """Pins of the data, networks and scores that a study's planned trials name.
 
     Raises:
-        SpecError: a name leads nowhere, or to code that fails.
+        SpecError: a name cannot be imported, or its code fails.
         DataError: data are absent or broken.
     """
     base = study.base
@@ -45,7 +48,7 @@ def study_pins(study: Study) -> Pins:
 
 
 def pins_to_json(pins: Pins) -> dict[str, Any]:
-    """Pins as an entry of the store has them; empty where a study names only what we ship."""
+    """Pins as JSON for the store; empty where a study names nothing of the user's own."""
     data = [
         {"spec": asdict(spec), "fingerprint": fingerprint, "examples": examples}
         for spec, (fingerprint, examples) in pins.data.items()
@@ -54,10 +57,10 @@ def pins_to_json(pins: Pins) -> dict[str, Any]:
 
 
 def pins_from_json(values: Any) -> Pins:
-    """Pins of a store's entry.
+    """Pins from the JSON of `pins_to_json`.
 
     Raises:
-        TypeError: it has none, or not as `pins_to_json` gives them.
+        TypeError: the JSON is malformed.
         SpecError: the spec of data is wrong.
     """
     check(values, _Pins, "pins")

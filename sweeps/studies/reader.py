@@ -1,4 +1,4 @@
-"""Reading studies: YAML and overrides into checked values, every error with the field's path."""
+"""Reader of studies: YAML and overrides to checked values; every error names the field's path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sweeps.studies.schema import Study
 from sweeps.studies.yaml_loader import load_yaml, read_yaml
 
 _NOT_WRITTEN = re.compile(r"list\[.*\]|function-after\[.*Range\]|\[key\]")
-"""What pydantic adds to a path for the arms of a union; what a user wrote is what counts."""
+"""Parts of a path that pydantic adds for the members of a union; a user did not write them."""
 
 
 SPEC_PARTS: dict[str, Any] = {
@@ -26,7 +26,7 @@ SPEC_PARTS: dict[str, Any] = {
     for name, kind in get_type_hints(TicketSpec).items()
     if is_dataclass(kind) or any(map(is_dataclass, get_args(kind)))
 }
-"""The specs that a spec is made of, by field; `prune` is one of several."""
+"""Classes of a spec's parts, by field; that of `prune` is a union."""
 
 
 def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
@@ -76,7 +76,7 @@ def parse_stored_spec(values: Mapping[str, Any]) -> TicketSpec:
 
 
 def parse_part(part: str, values: Mapping[str, Any]) -> object:
-    """A part of a spec, such as ``prune``, from plain values; `parse_spec` takes it as it is.
+    """A part of a spec, such as ``prune``, from plain values; `parse_spec` accepts it.
 
     Raises:
         SpecError: the first wrong field, named within the part.
@@ -88,7 +88,7 @@ def parse_part(part: str, values: Mapping[str, Any]) -> object:
 
 
 def _with_prune(values: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """The plain values of a spec, with `prune` read: its ``when`` says what fields it has."""
+    """The plain values of a spec, with `prune` as a spec: its ``when`` decides its fields."""
     if "prune" not in values or isinstance(values["prune"], PruneBase):
         return dict(values)
     if not isinstance(values["prune"], Mapping):
@@ -100,8 +100,11 @@ def _with_prune(values: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def spec_values(spec: TicketSpec) -> dict[str, Any]:
-    """A spec as plain values that ``parse_spec`` reads: root and download too, and the defaults of
-    `prune`'s other fields, so that another ``when`` may be set."""
+    """A spec as plain values for ``parse_spec``.
+
+    They include root and download. They include the defaults of all fields of `prune`, so that
+    another ``when`` can be set.
+    """
     values: dict[str, Any] = _spec_adapter().dump_python(spec, mode="json")
     values["prune"] = {**PRUNE_DEFAULTS, **values["prune"]}
     return values
@@ -120,14 +123,14 @@ def read_values(option: str, text: str) -> list[Any]:
     """The values of ``0.2,0.5`` or ``[ticket],[ticket, reinit]``, as in a study file.
 
     Raises:
-        SpecError: it is too large or not YAML; names the option.
+        SpecError: the text is too large or not YAML; names the option.
     """
     values: list[Any] = load_yaml(option, f"[{text}]", "must have YAML values", text)
     return values
 
 
 def set_field(values: dict[str, Any], field: str, value: Any) -> None:
-    """Set a dotted field of nested mappings, making those that are missing."""
+    """Set a dotted field of nested mappings; missing mappings are made."""
     *parents, last = field.split(".")
     for parent in parents:
         inner = values.setdefault(parent, {})
@@ -141,7 +144,7 @@ def get_field(values: Mapping[str, Any], field: str, path: str) -> Any:
     """A dotted field of nested mappings.
 
     Raises:
-        SpecError: it is not there, for the axis at ``path`` to leave out.
+        SpecError: it is missing, so the axis at ``path`` may not omit it.
     """
     value: Any = values
     for part in field.split("."):
@@ -175,7 +178,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     elif head in Study.model_fields:
         set_field(content, field, value)
     else:
-        # One value asked for: the field is no axis any more, nor part of a bundled one.
+        # With one value the field is no axis any more, nor part of an axis of mappings.
         axes.pop(field, None)
         for name, values in axes.items():
             if isinstance(values, list) and name not in spec_fields():
@@ -210,7 +213,7 @@ def _checked(adapter: TypeAdapter[Any], values: dict[str, Any]) -> Any:
 
 
 def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError:
-    """Pydantic's first complaint in our words: path, rule, what was got, what is known."""
+    """Pydantic's first error as a SpecError: path, rule, value, known values."""
     errors = error.errors(include_url=False)
     first = errors[0]
     if first["type"] == "list_type" and isinstance(first["input"], dict) and len(errors) > 1:
@@ -230,11 +233,11 @@ def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError
 
 
 def _siblings(adapter: TypeAdapter[Any], parts: list[str]) -> list[str]:
-    """Known fields beside the one a path names."""
+    """Names of the known fields beside a path's field."""
     schema = adapter.json_schema()
     where = schema
     for part in ["", *parts[:-1]]:
-        # Of a mapping with names of its own, or of a list.
+        # The schema of the values of a mapping with free names, or of a list.
         inside = where.get("additionalProperties") or where.get("items") or {}
         where = where.get("properties", {}).get(part, inside if part else where)
         for reference in (where, *where.get("allOf", ()), *where.get("anyOf", ())):

@@ -1,4 +1,4 @@
-"""The study file, as values: what may stand in it, and what each field means."""
+"""Study file as checked values: its fields, their ranges and their meanings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lth_core.store import check_place
 from tracking.publish.client import address_fault
 
 MOST_VALUES = 100_000
-"""Of a range: more is a slip of the pen, and would fill the memory."""
+"""Largest number of values of a range: more is a mistake, and would fill the memory."""
 
 _ENDING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -38,12 +38,12 @@ class _Part(BaseModel):
 
 
 class Range(_Part):
-    """Numbers from low to high: `count` or `step` spaces them; without either, any number."""
+    """Numbers from low to high: spaced by `count` or `step`; without either, any number."""
 
     low: FiniteFloat
     high: FiniteFloat
     count: Annotated[int, Field(ge=2, le=MOST_VALUES)] | None = None
-    """How many values, ends included."""
+    """Number of values, ends included."""
     step: Annotated[FiniteFloat, Field(gt=0)] | None = None
     """Distance between values."""
     log: bool = False
@@ -65,7 +65,7 @@ class Range(_Part):
         """The spaced values; whole numbers where low, high and step are.
 
         Raises:
-            SpecError: nothing spaces them.
+            SpecError: neither count nor step is given.
         """
         if self.count:
             ratio = [index / (self.count - 1) for index in range(self.count)]
@@ -87,25 +87,25 @@ def _plain(value: Any) -> Any:
 
 
 Plain = Annotated[Any, AfterValidator(_plain)]
-"""Any value that JSON has too: it goes into digests and into the store."""
+"""Any value that JSON can express: it enters digests and the store."""
 
 Axis = list[Plain] | Range
-"""Values of a field; a list of mappings varies several fields together, under a name of its own."""
+"""Values of a field. A list of mappings varies several fields together, under a free name."""
 
 
 class Search(_Part):
-    """How cells are chosen."""
+    """Choice of the cells."""
 
     algorithm: Literal["grid", "random", "optuna"] = "grid"
     """grid: the product of the axes; random, optuna (TPE): samples of `space`, on every cell."""
     trials: Annotated[int, Field(ge=1, le=MOST_VALUES)] = 20
-    """Samples of space."""
+    """Number of samples of `space`."""
     objective: dict[str, Literal["max", "min"]] = {"final_test_accuracy": "max"}
-    """Record field of the last level's ticket, mean over the cells; two make a Pareto front."""
+    """Record field of the last level's ticket, mean over the cells; two give a Pareto front."""
     space: dict[str, Axis] = {}
-    """Dotted fields and what is sampled: a list of choices or a range."""
+    """Dotted fields and the values to sample: a list of choices or a range."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Draws the samples."""
+    """Random seed of the samples."""
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -127,11 +127,11 @@ class Resources(_Part):
     """CPUs and GPUs of each trial."""
 
     cpu: Annotated[FiniteFloat, Field(gt=0)] = 1
-    """CPUs; torch gets as many threads."""
+    """Number of CPUs, above 0; torch uses as many threads."""
     gpu: Annotated[FiniteFloat, Field(ge=0)] = 0
-    """GPUs; a fraction shares one."""
+    """Number of GPUs; a fraction shares one with other trials."""
     gpu_type: str | None = None
-    """Kind of GPU, as Ray calls it: T4, A10G, L4, A100, H100, ...; null: any."""
+    """Ray's name of the GPU: T4, A10G, L4, A100, H100, ...; null: any."""
 
     @field_validator("gpu_type")
     @classmethod
@@ -144,18 +144,18 @@ class Resources(_Part):
 
 
 class Stop(_Part):
-    """When a trial ends before its last level."""
+    """Rule by which a trial ends before its last level."""
 
     below_matching_for: Annotated[int, Field(ge=1)] | None = None
-    """Levels in a row whose ticket is below the dense run by more than the tolerance."""
+    """Number of levels in a row with a ticket below the dense run by more than the tolerance."""
 
 
 class Tracking(_Part):
     """The MLflow store of the study."""
 
     uri: str | None = "sqlite:///mlflow.db"
-    """An SQLite file, a server's address, or null for no tracking. Another database than SQLite
-    stands behind a server; passwords are never part of the address."""
+    """An SQLite file, a server's address, or null for no tracking. Other databases than SQLite need
+    a server. Passwords are never part of the address."""
 
     @field_validator("uri")
     @classmethod
@@ -169,51 +169,52 @@ class ReferenceRow(_Part):
     """A published figure."""
 
     method: str
-    """As in the records: imp, snip, ..."""
+    """Name of the method in the records: imp, snip, ..."""
     density: Annotated[float, Field(gt=0, le=1)]
-    """Share of the weights kept."""
+    """Share of the weights kept, in (0, 1]."""
     accuracy: Annotated[float, Field(ge=0, le=100)]
     """Final test accuracy, in percent."""
     branch: str = "ticket"
     where: dict[str, Plain] = {}
-    """Values of further axes, where the study has such: {rewind: 500it}."""
+    """Values of further axes of the study: {rewind: 500it}."""
 
 
 class Reference(_Part):
-    """Published figures that a finished study is held against by `lth verify`."""
+    """Published figures that `lth verify` compares with a finished study."""
 
     source: str
-    """Whose, and of which setting."""
+    """Publication and setting of the figures."""
     within: Annotated[float, Field(ge=0, le=100)]
-    """Points of test accuracy that still agree."""
+    """Largest difference in test accuracy that counts as agreement, in points."""
     rows: Annotated[list[ReferenceRow], Field(min_length=1)]
 
 
 class Study(_Part):
-    """One sweep file."""
+    """Content of a study file."""
 
     name: str
-    """Names the study, its MLflow experiment and its folder: letters, digits, `.`, `_`, `-`."""
+    """Name of the study, its MLflow experiment and its folder: letters, digits, `.`, `_`, `-`."""
     base: TicketSpec = TicketSpec()
-    """One full spec; what is not named has its default."""
+    """Spec that all trials start from; omitted fields have their defaults."""
     axes: dict[str, Axis] = {}
     """Dotted fields of base and their values; the grid is their product."""
     search: Search = Search()
     resources: Resources = Resources()
     stop: Stop = Stop()
     store: str = "./lth-store"
-    """The result store, shared by studies: a folder (NFS too), or s3://BUCKET/PREFIX; keys are
-    never part of the address."""
+    """Result store, shared by studies: a folder (NFS too), or s3://BUCKET/PREFIX. Keys are never
+    part of the address."""
     tracking: Tracking = Tracking()
     checkpoint_minutes: Annotated[FiniteFloat, Field(gt=0)] = 5
-    """Minutes of a training after which it is kept as it stands, to be gone on with after a kill;
-    one that is told to end (SIGTERM) keeps itself at once."""
+    """Checkpoint interval in minutes; an interrupted training resumes from its checkpoint. On
+    SIGTERM a training stores one at once."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Accuracy below dense that still matches; null: one dense deviation, at least 0.001."""
+    """Loss of accuracy, as a share, with which a ticket still matches the dense run; null: one
+    standard deviation of the dense run, at least 0.001."""
     stable_below: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Error barrier between a run and its twin below which training is called stable."""
+    """Error barrier between a run and its twin, as a share, below which training is stable."""
     reference: Reference | None = None
-    """What `lth verify` compares with; decides nothing of what is trained."""
+    """Published figures for `lth verify`; they do not change the trainings."""
 
     @field_validator("name")
     @classmethod
@@ -238,7 +239,7 @@ class Study(_Part):
         return Path("lth-studies").absolute() / self.name
 
     def digest(self) -> str:
-        """sha256 of what decides which trials there are; how many of them, a search may extend."""
+        """sha256 of everything that decides the trials but their number, which may be extended."""
         parts = {"axes": self.axes, "search": self.search}
         dumped = TypeAdapter(dict[str, Any]).dump_python(parts, mode="json")
         del dumped["search"]["trials"]

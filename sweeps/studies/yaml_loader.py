@@ -1,4 +1,4 @@
-"""YAML from outside into plain values: safe, with the numbers of YAML 1.2, and bounded."""
+"""Safe YAML loader with the numbers of YAML 1.2 and limits on size and depth."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import yaml
 from lth_core.errors import SpecError
 
 MOST_BYTES = 512 * 1024
-"""Of a study file: the largest preset has 4 kB. PyYAML reads about 1 MB/s."""
+"""Largest size of a study file in bytes: the largest preset has 4 kB. PyYAML reads about 1 MB/s."""
 MOST_NODES = 20_000
-"""Keys and values, those behind an alias counted each time. PyYAML reads about 60,000/s."""
+"""Largest number of keys and values; an alias counts in full. PyYAML reads about 60,000/s."""
 MOST_CHARACTERS = 256_000
-"""Of all keys and values, those behind an alias counted each time. With `MOST_NODES` values, each
-on a line of its own, it is about `MOST_BYTES`: a study can be read again as it was remembered."""
+"""Largest number of characters in all keys and values; an alias counts in full. With `MOST_NODES`
+values, each on its own line, a file has about `MOST_BYTES`: a study that was read can be stored and
+read again."""
 MOST_DEPTH = 16
-"""Values in each other, those behind an alias too; a study needs six."""
+"""Largest depth of nested values, aliases included; a study needs six."""
 
 _UNFIT = re.compile("[\0\ud800-\udfff]")
 
@@ -29,7 +30,7 @@ def read_yaml(path: Path) -> Any:
     """Load the content of a file.
 
     Raises:
-        SpecError: it is no regular file, is too large, or is not YAML; names the file.
+        SpecError: the file is not regular, too large, or not YAML; names the file.
     """
     try:
         text = _read(path)
@@ -42,7 +43,7 @@ def read_yaml(path: Path) -> Any:
 
 def _read(path: Path) -> str:
     about = path.stat()
-    if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for, and a device has no end
+    if not stat.S_ISREG(about.st_mode):  # a pipe would block, and a device has no end
         raise OSError("is no regular file")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
@@ -53,14 +54,14 @@ def _read(path: Path) -> str:
 
 
 def load_yaml(field: str, text: str, rule: str, got: str | None = None) -> Any:
-    """Load a text.
+    """Load the content of a text.
 
     Args:
-        rule: what is broken where it is not YAML.
-        got: what an error shows then; by default what the parser says.
+        rule: rule in the error for a text that is not YAML.
+        got: value in that error; by default the parser's message.
 
     Raises:
-        SpecError: it is too large or not YAML; names the field.
+        SpecError: the text is too large or not YAML; names the field.
     """
     if len(text) > MOST_BYTES:
         raise SpecError(field, f"must have at most {MOST_BYTES:,} characters", len(text))
@@ -75,7 +76,7 @@ def load_yaml(field: str, text: str, rule: str, got: str | None = None) -> Any:
 
 @dataclass(slots=True)
 class _Size:
-    """Count of a node; the count of a list or mapping grows as it is read."""
+    """Size of a node; that of a list or mapping grows as it is read."""
 
     nodes: int = 0
     characters: int = 0
@@ -83,26 +84,26 @@ class _Size:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML with the numbers of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1 it is 124).
+    """Loader of safe YAML with the numbers of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1: 124).
 
-    No key may come twice in a mapping. Text has no character that a path or a terminal cannot take.
-    The parser's events are measured as they come, before any node is made of them.
+    A mapping has each key once. Text has no character that a path or a terminal cannot show. The
+    limits are checked on the parser's events, before any node is made.
 
     Args:
-        field: what errors name.
+        field: the field that errors name.
     """
 
     def __init__(self, field: str, text: str) -> None:
         super().__init__(text)
         self._field = field
         self._around = [_Size()]
-        """Of the document, and of the lists and mappings around the next event."""
+        """Sizes of the document, and of the lists and mappings around the next event."""
         self._anchored: dict[str | None, _Size] = {}
 
     def get_event(self) -> Any:
         event = super().get_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
-            size = self._anchored.get(event.anchor, _Size())  # an unknown one is refused soon
+            size = self._anchored.get(event.anchor, _Size())  # the parser refuses an unknown one
             if any(size is each for each in self._around):
                 raise yaml.YAMLError("an alias must not stand inside what it stands for")
             self._add(size)

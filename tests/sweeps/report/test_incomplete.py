@@ -117,7 +117,7 @@ def test_verify_says_on_how_many_of_the_planned_replicates_a_mean_stands(
     called = lth("verify", "tiny.yaml")
     assert called.code == 0
     assert called.out.splitlines()[-1] == (
-        "All agree. Means stand on fewer replicates than planned: imp at 50% on 3 of 4."
+        "All agree. Means are over fewer replicates than planned: imp at 50% on 3 of 4."
     )
 
 

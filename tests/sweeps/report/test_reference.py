@@ -117,12 +117,12 @@ def test_a_mean_on_fewer_replicates_than_planned_does_not_agree_in_silence() -> 
     records = tickets("snip", 0.1, 0.92, 0.92, replicates_planned=3)
     check = checked(records)
     assert conclusion([check]) == (
-        "All agree. Means stand on fewer replicates than planned: snip at 10% on 2 of 3."
+        "All agree. Means are over fewer replicates than planned: snip at 10% on 2 of 3."
     )
     assert "2 of 3" in shown([check])[1]
     assert (check.to_json()["n"], check.to_json()["replicates_planned"]) == (2, 3)
     differs = checked(records, accuracy=80)
-    assert conclusion([differs]).startswith("1 of 1 do not agree: snip at 10% differs. Means stand")
+    assert conclusion([differs]).startswith("1 of 1 do not agree: snip at 10% differs. Means are")
     whole = checked(tickets("snip", 0.1, 0.92, 0.92, replicates_planned=2))
     assert conclusion([whole]) == "All agree."
     assert " of " not in shown([whole])[1]
