@@ -177,9 +177,10 @@ FAULTS = [
     Fault(
         "unpaired t-test",
         "lth_core/analysis/verdict.py",
-        'return float(ttest_rel(a, b, alternative="greater").pvalue)',
-        'from scipy.stats import ttest_ind\n\n'
-        '    return float(ttest_ind(a, b, alternative="greater").pvalue)',
+        "    n = len(differences)\n    t =",
+        "    from scipy.stats import ttest_ind\n\n"
+        '    return float(ttest_ind(a, b, alternative="greater").pvalue)\n'
+        "    n = len(differences)\n    t =",
         "tests/core/analysis/test_verdict.py",
     ),
     Fault(
