@@ -2,7 +2,7 @@
 
 
 def run() -> None:
-    """The entry point of `lth`."""
+    """Run `lth`; its entry point."""
     from sweeps.cli.main import run
 
     run()

@@ -1,4 +1,4 @@
-"""`python -m sweeps.cli`, where `lth` is not on the path."""
+"""`python -m sweeps.cli`, for an environment without `lth` on its path."""
 
 from sweeps.cli import run
 

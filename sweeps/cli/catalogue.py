@@ -1,4 +1,4 @@
-"""`lth studies`, `lth list`, `lth schema`: what there is to choose from."""
+"""`lth studies`, `lth list`, `lth schema`: the known studies, names and fields."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def schema(
         Path | None, typer.Option("-o", "--output", help="The file to write.")
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report", help="Of a line of `lth report --json` instead.")
+        bool,
+        typer.Option("--report", help="Write the schema of a line of `lth report --json` instead."),
     ] = False,
 ) -> None:
     """Write the JSON Schema of study files, for editors."""

@@ -1,4 +1,4 @@
-"""Printing, and the arguments that commands share."""
+"""Console output, and the arguments that commands share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sweeps.studies.names import study_names
 
 
 def complete_study(incomplete: str) -> list[str]:
-    """Names of studies that begin so, for the shell; it completes files by itself."""
+    """Names of studies that begin with a text, for the shell, which completes files by itself."""
     return [name for name in study_names() if name.startswith(incomplete)]
 
 
@@ -41,7 +41,7 @@ _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\ud
 
 
 class PlainConsole(Console):
-    """A console that prints text as it is: no markup, no emoji, no highlighting, no wrapped lines.
+    """Console that prints text unchanged: no markup, no emoji, no highlighting, no wrapped lines.
 
     Names, values and messages come from users and other programs. Only `Text` has styles. A
     character that controls the terminal is printed as its escape.
@@ -88,7 +88,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all.
 
     Raises:
-        SpecError: it cannot be written.
+        SpecError: the file cannot be written.
     """
     try:
         write_whole(path, text.encode())

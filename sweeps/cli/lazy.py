@@ -1,4 +1,4 @@
-"""Lazy imports: `lth --help`, `lth list` and shell completion answer before torch is imported."""
+"""Lazy imports: `lth --help`, `lth list` and shell completion run without importing torch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class LazyModule(ModuleType):
     """A stand-in for a module, which is imported when one of its names is read."""
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):  # the import machinery asks for some
+        if name.startswith("__"):  # the import machinery reads some
             raise AttributeError(name)
         self.withdraw()
         return getattr(import_module(self.__name__), name)
 
     def withdraw(self) -> None:
-        """Leave sys.modules and the package, so that other code imports the module itself."""
+        """Remove the stand-in from sys.modules and its package; other imports get the module."""
         if sys.modules.get(self.__name__) is self:
             package, _, name = self.__name__.rpartition(".")
             del sys.modules[self.__name__]
@@ -29,7 +29,7 @@ class LazyModule(ModuleType):
 
 
 class _LazyFinder(MetaPathFinder, Loader):
-    """Finds the modules of packages that Python finds, and makes a stand-in for each, once."""
+    """Import finder that gives one stand-in for each module of a package."""
 
     def __init__(self) -> None:
         self.made: dict[str, LazyModule] = {}

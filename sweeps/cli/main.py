@@ -35,9 +35,9 @@ app.add_typer(ui_app)
 app.add_typer(bench_app)
 
 
-def _print_version(asked: bool) -> None:
+def _print_version(given: bool) -> None:
     """Print the versions of `lth`, Python and torch; torch's without importing it."""
-    if asked:
+    if given:
         lth, torch = version("lottery-ticket-sweeps"), version("torch")
         out.print(f"lth {lth}, Python {platform.python_version()}, torch {torch}")
         raise typer.Exit
@@ -63,13 +63,13 @@ def main() -> None:
     try:
         app(prog_name="lth")
     except LthError as error:
-        message = " ".join(str(error).splitlines())  # a name may have a line's end in it
+        message = " ".join(str(error).splitlines())  # a name may contain a line break
         PlainConsole(stderr=True).print(f"lth: {message}")
         sys.exit(2)
 
 
 def run() -> None:
-    """Run the command line as a process of its own, and end it without waiting for Ray."""
+    """Run the command line and end the process without waiting for Ray."""
     code: object = 0
     try:
         main()
@@ -79,5 +79,5 @@ def run() -> None:
         sys.exit(code)  # type: ignore[arg-type]
     sys.stdout.flush()
     sys.stderr.flush()
-    # Threads of Ray's that outlive it may crash a process that takes its time to end.
+    # Ray's remaining threads may crash a process that ends slowly.
     os._exit(code)

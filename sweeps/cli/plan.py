@@ -33,11 +33,11 @@ def plan(
                      "axis; may be given several times."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="With --list: the number of trials to print.")
+        int | None, typer.Option(min=1, help="With --list: number of trials to print.")
     ] = None,
     at_once: Annotated[
-        int | None, typer.Option(min=1, help="The number of concurrent trials that the time is "
-                                 "estimated for; by default, what this machine has room for."),
+        int | None, typer.Option(min=1, help="Number of concurrent trials in the estimate of the "
+                                 "time; by default, as many as this machine runs."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -72,7 +72,7 @@ def filtered(plan: plans.Plan, where: Sequence[str]) -> plans.Plan:
 
 
 def print_rows(plan: plans.Plan, limit: int | None) -> None:
-    """Print a table of the trials, a line each, and the number of those beyond the limit."""
+    """Print a table of the trials, a line each, and the number of trials beyond the limit."""
     titles = list(next(plan.rows()))
 
     def lines() -> Iterator[list[str]]:
@@ -80,7 +80,7 @@ def print_rows(plan: plans.Plan, limit: int | None) -> None:
         for row in islice(plan.rows(), limit):
             yield [printable(plans.shown(value)) for value in row.values()]
 
-    # One walk for the widths, one to print: a hundred thousand lines need not be kept.
+    # One pass for the widths and one to print, so that 100,000 lines stay out of memory.
     widths = [0] * len(titles)
     for line in lines():
         widths = [max(width, len(cell)) for width, cell in zip(widths, line, strict=True)]
@@ -92,7 +92,7 @@ def print_rows(plan: plans.Plan, limit: int | None) -> None:
 
 
 def plan_text(plan: plans.Plan, at_once: int | None = None) -> Text:
-    """The plan's counts, what trials share, and the estimated time."""
+    """Text with the plan's counts, the shared trainings, and the estimated time."""
     cost = plans.summary(plan)
     saved = 1 - cost["steps_unique"] / max(1, cost["steps_naive"])
     cost_text = (

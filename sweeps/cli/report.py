@@ -1,4 +1,4 @@
-"""`lth report`, `lth verify`, `lth sync`: what a swept study has shown."""
+"""`lth report`, `lth verify`, `lth sync`: the results of a swept study."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def report(
 def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Compare a finished study with published figures.
 
-    They are in the study's file. Exits with 1 where any disagrees.
+    The figures are in the study's file. Exits with 1 where any disagrees.
     """
-    # The file's own as it is now: it may have come after the sweep.
+    # From the present file: the figures may have been added after the sweep.
     reference = find.find_study(study, overrides or []).reference
     chosen = find.find_study(study, overrides or [], swept=True)
     reference = reference or chosen.reference
@@ -83,9 +83,9 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
 
 @report_app.command()
 def sync(study: StudyArgument) -> None:
-    """Publish to MLflow what it lacks of a study.
+    """Publish the results of a study that MLflow lacks.
 
-    Exits with 1 where the store has lost some of it.
+    Exits with 1 where the store has lost some of them.
     """
     plan = plans.make_plan(find.find_study(study, [], swept=True))
     published, lost = syncs.sync(plan)

@@ -33,7 +33,7 @@ Where = Annotated[
 HERE = "./lth-store"
 
 MOST_FOREIGN = 100
-"""The number of foreign files that `lth store verify` names."""
+"""Number of foreign files that `lth store verify` names."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -66,13 +66,13 @@ def store_verify(
         bool, typer.Option("--remove", help="Delete faulty entries; the next sweep remakes them.")
     ] = False,
     older: Annotated[
-        str, typer.Option(help="With --remove: the least age of what is deleted, as 30m or 1d.")
+        str, typer.Option(help="With --remove: least age of deleted entries, as 30m or 1d.")
     ] = "1h",
 ) -> None:
     """Check every entry and blob.
 
     Prints a line for each fault, and exits with 1 where there is one.
-    An entry that a sweep is writing meanwhile may look truncated; --remove leaves it.
+    An entry that a sweep is writing may seem truncated; --remove leaves it.
     """
     store, since = find_store(where), _seconds(older)
     limit, faults, left = stores.store_clock(store) - since if remove else 0.0, 0, 0
@@ -98,17 +98,17 @@ def store_verify(
 def store_gc(
     where: Where = HERE,
     older: Annotated[
-        str, typer.Option(help="The least age of what is deleted, as 30m, 12h or 1d.")
+        str, typer.Option(help="Least age of deleted files, as 30m, 12h or 1d.")
     ] = "1d",
     forget: Annotated[
         str | None, typer.Option(metavar="STUDY", help="First delete this study and its trials.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list what would be deleted.")
+        bool, typer.Option("--dry-run", help="List what would be deleted, and delete nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what no study needs, and files of interrupted writes."""
+    """Delete entries that no study needs, and files of interrupted writes."""
     deleted = garbage.collect(find_store(where), _seconds(older), forget, dry_run=dry_run)
     kinds: dict[str, dict[str, Any]] = defaultdict(lambda: {"entries": 0, "files": 0, "bytes": 0})
     for each in deleted:
@@ -129,8 +129,7 @@ def store_gc(
 
 
 def _print_foreign(store: stores.Store) -> None:
-    """Print the files that the store has not written; they are no faults unless they block an
-    entry."""
+    """Print the files that the store did not write; they are faults only if they block entries."""
     foreign = list(store.foreign_files())
     for file in foreign[:MOST_FOREIGN]:
         out.print(f"{file.path}: {file.what} that is not the store's, left alone")
@@ -148,10 +147,10 @@ def _removed(store: stores.Store, fault: integrity.Fault, limit: float) -> bool:
 
 
 def find_store(where: str) -> stores.Store:
-    """The store at a place, or of a study; makes none.
+    """The existing store at an address, or of a study.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is no store.
     """
     known = [HERE, stores.S3, "STUDY"]
     place = where

@@ -1,4 +1,4 @@
-"""`lth sweep`, `lth rewind`, `lth status`: run a study, and watch it."""
+"""`lth sweep`, `lth rewind`, `lth status`: run a study, and show its progress."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _print_outcome(outcome: launch.SweepOutcome, screen: PlainConsole) -> None:
 
 
 def _report(plan: plans.Plan, outcome: launch.SweepOutcome) -> None:
-    """Print how a sweep ended and its report; exit with 1 where trials failed."""
+    """Print a sweep's outcome and write its report; exit with 1 where trials failed."""
     _print_outcome(outcome, out)
     try:
         report = study_report.finish(plan, out)
@@ -108,7 +108,7 @@ def rewind(
 ) -> None:
     """Find the earliest matching rewind points by bisection.
 
-    There is one for each cell and density, on the evaluation grid.
+    Each cell and density has one, on the evaluation grid.
     """
     screen = PlainConsole(stderr=True) if as_json else out
     plan = plans.make_plan(find.find_study(study, overrides or []))

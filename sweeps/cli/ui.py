@@ -25,13 +25,17 @@ def ui(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any other lets other machines in.")
+        str,
+        typer.Option(
+            help="Address to listen on; others than the default are open to other machines."
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
     auth: Annotated[
         bool | None,
         typer.Option(
-            "--auth/--no-auth", help="Ask for a password; required where other machines are let in."
+            "--auth/--no-auth",
+            help="Require a password; needed where the address is open to other machines.",
         ),
     ] = None,
 ) -> None:

@@ -16,8 +16,8 @@ from sweeps.store.records import STUDIES, TRIALS
 from sweeps.store.references import Key, Needs, entries_of, find_needs, study_of
 
 LOOK_AGAIN = 1.0
-"""Seconds of deleting after which new studies are looked for again; longer where looking takes
-longer."""
+"""Least seconds between two searches for new studies while entries are deleted; a search that takes
+longer is repeated after as long."""
 
 FilesByEntry = dict[Key, list[StoredFile]]
 """All files of a store by entry."""
@@ -36,22 +36,22 @@ class Garbage:
 def collect(
     store: Store, older: float, forget: str | None = None, *, dry_run: bool = False
 ) -> list[Garbage]:
-    """Delete what no study of the store needs, and return it; with `dry_run`, only return it.
+    """Delete the files that no study of the store needs, and return them.
 
     Args:
-        older: seconds since it was last written, by the store's own clock: what is younger may
-            belong to a sweep that has just begun, and stays.
-        dry_run: write nothing at all, where the store is only to be read.
-        forget: a study that is dropped first, with its trials.
+        older: least age of deleted files in seconds, by the store's clock. Younger files may belong
+            to a sweep that has just begun.
+        forget: a study to delete first, with its trials.
+        dry_run: return the files, and write nothing.
 
     Raises:
         SpecError: there is no such study.
-        StoreError: a study cannot be read any more, so what it needs is not known.
+        StoreError: a study cannot be read, so its needs are unknown.
     """
     forgotten = entries_of(store, forget) if forget else []
     now = store_time(store) if dry_run else store_clock(store)
     limit, files_of = now - older, by_entry(store)
-    # After the listing, so that a study that was added since then counts.
+    # Read after the listing, so that studies added since then count.
     described = _study_keys(store)
     needs = _needs(store, without=forgotten)
     dropped = [Garbage(key, tuple(files_of.get(key, ())), whole=True) for key in forgotten]
@@ -71,7 +71,7 @@ def collect(
 
 
 def by_entry(store: Store) -> FilesByEntry:
-    """Files that the store can have written itself, by entry."""
+    """Files in the store's own format, by entry."""
     files_of: FilesByEntry = defaultdict(list)
     for file in store.own_files():
         if key := key_of(file.path):
@@ -80,7 +80,7 @@ def by_entry(store: Store) -> FilesByEntry:
 
 
 def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
-    """The sound entries among the keys; several are read at a time."""
+    """Entries of the keys that are not corrupt; several are read at a time."""
 
     def read(key: Key) -> Entry | None:
         try:
@@ -121,7 +121,7 @@ def _garbage(
 
 
 def _unnamed(key: Key, files: list[StoredFile], entry: Entry | None) -> Iterator[StoredFile]:
-    """Files of an unfinished write, and blobs that the entry names no longer."""
+    """Files of an unfinished write, and blobs that the entry does not name."""
     kind = KINDS[key[0]]
     there = any(file.path.endswith(f"/{MANIFEST}") for file in files)
     for file in files:
@@ -142,7 +142,7 @@ def _needs(store: Store, without: Collection[Key] = ()) -> Needs:
     """Digests that the studies need.
 
     Raises:
-        StoreError: a study cannot be read, so they are not known.
+        StoreError: a study cannot be read, so its needs are unknown.
     """
     needs = find_needs(store, without)
     if needs.unread:
@@ -154,29 +154,28 @@ def _removed(
     store: Store, listed: Iterable[Garbage], described: set[Key],
     again: Callable[[Iterable[Garbage]], Iterable[Garbage]], limit: float,
 ) -> Iterator[Garbage]:  # fmt: skip
-    """Delete garbage, some of which a study that was added meanwhile may need.
+    """Delete garbage, but none that a study needs which was added since the listing.
 
     Args:
-        described: keys of studies and trials when the garbage was listed.
-        again: gives the part of it that still is garbage.
+        described: keys of studies and trials at the time of the listing.
+        again: function from garbage to the part of it that still is garbage.
     """
     left = deque(listed)
     while left:
         begun, now = time.monotonic(), _study_keys(store)
         if not now <= described:
             described, left = now, deque(again(left))
-        looked = time.monotonic()
+        searched = time.monotonic()
         while left:
             garbage = left.popleft()
             if _remove(store, garbage, limit):
                 yield garbage
-            if time.monotonic() - looked > max(LOOK_AGAIN, looked - begun):
+            if time.monotonic() - searched > max(LOOK_AGAIN, searched - begun):
                 break
 
 
 def _remove(store: Store, garbage: Garbage, limit: float) -> bool:
-    """Delete garbage, unless it was written again since it was listed; return whether it was
-    deleted."""
+    """Delete garbage, unless it was written again since the listing; whether it was deleted."""
     kind, digest = garbage.key
     if any(file.modified > limit for file in store.own_files(f"{kind}/{digest}")):
         return False

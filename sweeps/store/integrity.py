@@ -1,4 +1,4 @@
-"""Faults of a store, found by reading each entry and blob whole."""
+"""Faults of a store: every entry and blob is read and checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Fault:
 
 
 def find_faults(store: Store) -> Iterator[Fault]:
-    """The first fault of every entry that is not sound, checked again as it is yielded.
+    """The first fault of every faulty entry; each is checked again before it is yielded.
 
     Raises:
         StoreError: the store cannot be read.
@@ -37,15 +37,18 @@ def find_faults(store: Store) -> Iterator[Fault]:
     ]
     faults = map_in_threads(lambda each: fault_of(store, *each), every)
     for each, first in zip(every, faults, strict=True):
-        # Entries are read far ahead, and a sweep may have written this one since.
+        # Entries are read ahead, and a sweep may have written this one since.
         if first and (now := fault_of(store, *each)):
             yield now
 
 
 def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
-    """The fault of an entry. None where the entry is gone, as the checkpoint of a finished training
-    is, and where the writing of a checkpoint was cut off: the training begins anew, and `lth store
-    gc` deletes the rest."""
+    """The fault of an entry, or None.
+
+    An entry that was deleted has no fault, such as the checkpoint of a finished training. Nor has a
+    checkpoint whose writing was interrupted: the training begins anew, and `lth store gc` deletes
+    the files.
+    """
     try:
         entry = store.get(kind, digest)
         if entry is None:
@@ -74,7 +77,7 @@ def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
 
 
 def _training(store: Store, kind: str, digest: str, entry: Entry) -> Training | None:
-    """The training of an entry with masks: its layers have the shapes."""
+    """Training of an entry with masks, whose layers have the masks' shapes."""
     of = entry.meta.get(KINDS[kind].training) if KINDS[kind].training else digest
     about = store.get("trainings", of) if KINDS[kind].masks and of else None
     try:

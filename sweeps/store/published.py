@@ -1,4 +1,4 @@
-"""The published part of a trial: its run, and the records of its levels."""
+"""A trial's run and records as they are published."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracking.publish.publisher import TrialRun
 
 METHOD_FIELDS = {"prune.when", "prune.score", "prune.scope", "prune.structure", "prune.grow",
                  "prune.one_shot", "branches"}  # fmt: skip
-"""Fields that the method's name tells, or that would fill a run's name."""
+"""Fields that the method's name implies, or that are too long for a run's name."""
 
 
 def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:

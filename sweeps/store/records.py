@@ -1,4 +1,4 @@
-"""Studies and records of their trials, kept in the store: what reports are made from."""
+"""Studies and records of their trials in the store, from which reports are made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STUDIES, TRIALS, MASK = "studies", "trials", "mask.safetensors"
 
 
 class _Row(TypedDict):
-    """Columns of every record, whatever its branch; tables and figures may use more."""
+    """Columns of the records of all branches; tables and figures may use more."""
 
     study: str
     trial: str
@@ -57,17 +57,17 @@ class _Trial(TypedDict):
 
 
 def register(store: Store, study: Study) -> None:
-    """Let a store know a study that is swept into it: what it needs, `lth store gc` leaves.
+    """Store a study that is swept into a store, so that `lth store gc` leaves the entries it needs.
 
     Raises:
-        SpecError: a name in it leads nowhere, or to code that fails.
-        DataError: data are absent or broken.
+        SpecError: a name in the study cannot be imported, or its code fails.
+        DataError: data are absent or damaged.
     """
     about = {
         "schema": SCHEMA,
         "study": study.model_dump(mode="json"),
-        # JSON in a store has sorted keys, but samples are drawn in the order of the space, and of
-        # two axes that set one field the later counts.
+        # JSON in a store has sorted keys. Order matters in two places: samples are drawn in the
+        # order of the space, and of two axes that set one field the later one counts.
         "order": {"axes": list(study.axes), "search.space": list(study.search.space)},
         "pins": pins_to_json(study_pins(study)),
     }
@@ -77,7 +77,7 @@ def register(store: Store, study: Study) -> None:
 def save_records(
     store: Store, study: str, study_digest: str, trial: Trial, records: list[Record]
 ) -> None:
-    """Keep what a trial has yielded so far, in place of what it had yielded before."""
+    """Store a trial's records so far, in place of its earlier ones."""
     about = {
         "study": study,
         "study_digest": study_digest,
@@ -89,12 +89,12 @@ def save_records(
 
 
 def record_key(study: str, trial: Trial) -> str:
-    """The entry of a trial's records."""
+    """Key of the entry with a trial's records."""
     return f"{study}.{trial.digest}"
 
 
 def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
-    """The records of trials, in their order; of a trial that has none, nothing."""
+    """Records of trials, in the order of the trials; a trial may have none."""
     keys = (record_key(study, trial) for trial in trials)
     entries = map_in_threads(partial(_about, store), keys)
     return [row for about in entries if about for row in about["records"]]
@@ -124,7 +124,7 @@ def searched_trials(store: Store, study: Study) -> list[Trial]:
 def with_verdicts(
     records: list[Record], axes: list[str], tolerance: float | None
 ) -> tuple[list[Record], list[Verdict]]:
-    """The records, each ticket's with its cell's verdict, and the verdicts."""
+    """The records, those of tickets with their cell's verdict; and the verdicts."""
     cell_verdicts = verdicts(records, axes, tolerance)
     names = [axis for axis in axes if axis != "seed"]
     word = {(repr(list(v.cell.values())), v.level): v.verdict for v in cell_verdicts}

@@ -1,8 +1,8 @@
-"""References from studies to stored results: every recipe that their trials lead back to.
+"""References from studies to stored results: every recipe that their trials depend on.
 
 A store has an entry for each study that was swept into it, and for each trial with records: of a
-search, of `lth rewind`, of a study whose axes have changed since. No module or data that they name
-is imported or read.
+search, of `lth rewind`, of a study whose axes have changed since. No module that they name is
+imported, and no data are read.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Needs:
     digests: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Digests of trainings, rewind points, masks and measures, by the study's name."""
     unread: dict[Key, str] = field(default_factory=dict)
-    """Entries of studies and trials that cannot be read, and why: their needs are not known."""
+    """Read errors of studies and trials, by entry; the needs of these entries are unknown."""
 
     def all(self) -> set[str]:
         """Digests that any study needs."""
@@ -45,7 +45,7 @@ class Needs:
 
 
 def study_of(key: str) -> str:
-    """Name of the study in the key of an entry; it may have dots."""
+    """Name of the study in an entry's key; it may contain dots."""
     return key.rpartition(".")[0]
 
 
@@ -53,7 +53,7 @@ def find_needs(store: Store, without: Collection[Key] = ()) -> Needs:
     """Digests that the studies of a store need.
 
     Args:
-        without: entries of kind studies and trials that do not count.
+        without: entries of studies and trials to ignore.
     """
     needs, planned = Needs(), set[str]()
     for kind, trials_of in ((STUDIES, _planned), (TRIALS, _recorded)):
@@ -77,7 +77,7 @@ def entries_of(store: Store, study: str) -> list[Key]:
     """Keys of a study's entries, given its name, or its name and digest where it has several.
 
     Raises:
-        SpecError: there are none.
+        SpecError: the store has no such study.
     """
     entries = [(STUDIES, key) for key in store.digests(STUDIES) if study in (key, study_of(key))]
     keys = store.digests(TRIALS)
@@ -92,10 +92,10 @@ def entries_of(store: Store, study: str) -> list[Key]:
 
 
 def recipes(trials: Iterable[Trial]) -> set[str]:
-    """Digests of every training, rewind point, mask and measure that trials are made from."""
+    """Digests of every training, rewind point, mask and measure that trials depend on."""
     digests = set[str]()
     for trial in trials:
-        # Level by level: a recipe's digest takes its parents', and thousands at once are too deep.
+        # Level by level: a digest computes its parents', and thousands at once exceed the stack.
         for yielded in _yielded(trial):
             todo = [yielded]
             while todo:
@@ -125,7 +125,7 @@ def _planned(about: dict[str, Any] | LthError) -> Iterable[Trial]:
     for path, names in order.items():
         values = get_field(about["study"], path, "study")
         set_field(about["study"], path, {name: values[name] for name in [*names, *values]})
-    # Before studies were kept with pins, those that name what we ship alone needed none.
+    # Older entries have no pins; of those, studies without code of the user's need none.
     pins = pins_from_json(about["pins"]) if "pins" in about else Pins()
     return make_plan(parse_study(about["study"]), pins).trials
 

@@ -18,10 +18,10 @@ from sweeps.studies.schema import Study
 STATUS = "status"
 """Kind of store entry."""
 SILENT = 60.0
-"""Seconds after which a running sweep that saved no status is taken to be dead."""
+"""Seconds without a new status after which a running sweep counts as killed."""
 STATES = ("running", "finished", "stopped")
 MOST = 100
-"""Failures that a status lists."""
+"""Largest number of failures that a status lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,9 @@ class Status:
 
     state: running, finished, or stopped (by an error, by Ctrl-C).
     host, process: of the driver.
-    levels, levels_done: of this sweep, without what was done before.
-    levels_per_minute: over the last ten minutes at most.
-    failures: trial and reason.
+    levels, levels_done: numbers of levels of this sweep, without earlier sweeps.
+    levels_per_minute: mean over the last ten minutes at most.
+    failures: (trial, reason) of each failed trial.
     driver: identity of its process, for readers on the same machine.
     """
 
@@ -52,12 +52,12 @@ class Status:
 
 
 def status_key(study: str) -> str:
-    """The entry of a study's status: like every entry's, its name ends in a digest."""
+    """Key of the entry with a study's status; like every key, it ends in a digest."""
     return f"{study}.{sha256(study)}"
 
 
 def save_status(store: Store, study: str, status: Status) -> None:
-    """Store a status in place of the one before.
+    """Store a status in place of the earlier one.
 
     Raises:
         StoreError: no space left, no permission, ...
@@ -70,13 +70,13 @@ def load_status(store: Store, study: Study) -> dict[str, Any]:
     """The latest status of a study's latest sweep, and its age by the store's clock.
 
     Raises:
-        SpecError: it was never swept into this store.
+        SpecError: the study was never swept into this store.
     """
     key = status_key(study.name)
     status, folder = read_entry(store, STATUS, key, _fields), f"{STATUS}/{key}"
     times = {file.path: file.modified for file in store.files.files(folder)}
     written = times.get(f"{folder}/{MANIFEST}")
-    if status is None or written is None:  # or it is being deleted right now
+    if status is None or written is None:  # or it is being deleted
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
     driver = status.pop("driver")

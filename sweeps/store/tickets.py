@@ -1,4 +1,4 @@
-"""Tickets of the store: found by digest, written as files."""
+"""Tickets of the store: export by digest, list, and description of ticket files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sweeps.store.records import every_trial
 from sweeps.studies.reader import parse_stored_spec
 
 SHORTEST = 6
-"""Characters of a digest that must be given."""
+"""Least number of characters of a digest."""
 
 
 def export(store: str, digest: str, output: Path) -> Ticket:
@@ -24,7 +24,7 @@ def export(store: str, digest: str, output: Path) -> Ticket:
 
     Raises:
         SpecError: no ticket, or more than one, has the digest.
-        StoreError: the store has lost what the ticket is made from.
+        StoreError: the store has lost the training of the ticket.
     """
     if len(digest) < SHORTEST:
         raise SpecError("DIGEST", f"must have at least {SHORTEST} characters", digest)
@@ -36,7 +36,7 @@ def export(store: str, digest: str, output: Path) -> Ticket:
         if record["ticket_digest"].startswith(digest)
     }
     if len(hits) != 1:
-        rule = f"must be the digest of one ticket in {store}, of which `lth ticket ls` tells"
+        rule = f"must be the digest of one ticket in {store}, listed by `lth ticket ls`"
         raise SpecError("DIGEST", rule, digest, sorted(hits))
     ((values, level, branch),) = hits.values()
     spec, trainer = resolve(parse_stored_spec(values)), Trainer(opened, frozen=True)
@@ -47,7 +47,7 @@ def export(store: str, digest: str, output: Path) -> Ticket:
 
 
 def listing(store: str) -> list[dict[str, Any]]:
-    """The record of every ticket, once each."""
+    """Records of the tickets in the store, each ticket once."""
     records = {
         record["ticket_digest"]: record
         for about in every_trial(existing_store(store, "--store"))
@@ -57,10 +57,10 @@ def listing(store: str) -> list[dict[str, Any]]:
 
 
 def about(path: Path) -> dict[str, str]:
-    """Header and counts of a ticket file, checked.
+    """Header and counts of a ticket file, which is checked.
 
     Raises:
-        TicketFileError: it is not whole.
+        TicketFileError: the file is damaged.
     """
     ticket = load_ticket(path)
     return {

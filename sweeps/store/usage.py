@@ -17,14 +17,14 @@ NOBODY = "(none)"
 
 @dataclass(slots=True)
 class Usage:
-    """Entries and bytes of one kind, study or content (``by``)."""
+    """Numbers of entries and bytes of one kind, study or content (``by``)."""
 
     by: str
     name: str
     entries: int = 0
     bytes: int = 0
     shared_bytes: int = 0
-    """Bytes among them that other studies need too."""
+    """Number of bytes that other studies need too."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
