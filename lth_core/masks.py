@@ -34,12 +34,12 @@ def ones(model: nn.Module) -> Mask:
 
 
 def kept(mask: Mask) -> int:
-    """Weights kept."""
+    """Number of weights kept."""
     return sum(int(m.sum()) for m in mask.values())
 
 
 def total(mask: Mask) -> int:
-    """Weights the mask covers."""
+    """Number of weights that the mask covers."""
     return sum(m.numel() for m in mask.values())
 
 
@@ -61,15 +61,15 @@ def overlap(a: Mask, b: Mask) -> float:
 
 
 def chance_overlap(layers: Iterable[tuple[int, int, int]]) -> float:
-    """About the Jaccard overlap to expect of two masks drawn at random with given layer counts.
+    """Approximate expected Jaccard overlap of two random masks with given layer counts.
 
-    Weights expected in both over weights expected in either: what an overlap is held against, for
-    masks of equal density in their layers overlap already by chance. Where no more than a handful
-    of weights are kept the mean overlap is higher: 0.1, not 0.053, of one weight in ten with one.
-    1 where neither keeps any.
+    It is the number of weights expected in both over the number expected in either; 1 where neither
+    keeps any. Measured overlaps are compared with it, because masks of equal density overlap by
+    chance. Where only a few weights are kept the mean overlap is higher: 0.1, not 0.053, for two
+    masks that each keep one weight of ten.
 
     Args:
-        layers: of each layer: weights kept by the one, kept by the other, and weights in all.
+        layers: (kept by the one, kept by the other, weights) of each layer.
 
     >>> chance_overlap([(50, 50, 100)])  # 25 of 75
     0.3333333333333333
@@ -105,14 +105,14 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 
 def unpack_bits(bits: Tensor, shape: Iterable[int]) -> Tensor:
-    """The bool mask of a shape from its packed bits, (n/8 rounded up,) uint8."""
+    """A bool mask of the given shape from its packed bits, (n/8 rounded up,) uint8."""
     size = torch.Size(shape)
     flat = np.unpackbits(bits.numpy(), count=size.numel(), bitorder="little")
     return torch.from_numpy(flat.astype(bool)).view(size)
 
 
 def digest(mask: Mask) -> str:
-    """sha256 of names, shapes and bits: equal masks have equal digests, whatever found them."""
+    """sha256 of names, shapes and bits: equal masks have equal digests, whatever their origin."""
     digest = hashlib.sha256()
     for name in sorted(mask):
         digest.update(f"{name}{tuple(mask[name].shape)}".encode())

@@ -1,4 +1,4 @@
-"""From what a user wrote to what is computed: names checked, durations in steps, content pinned."""
+"""Resolution of specs: names checked, durations in steps, content pinned by fingerprints."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from lth_core.spec.learning_rate import learning_rate
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """Fingerprints of what specs name outside of this package: a user's own data, models and
-    scores, and folders of images. With them a spec is resolved elsewhere and later as it was."""
+    """Fingerprints of code and data outside of this package: a user's own data, models and
+    scores, and folders of images. With them a spec resolves to the same on another machine."""
 
     data: dict[DataSpec, tuple[str, int]] = field(default_factory=dict)
-    """Fingerprint of the content, and training examples."""
+    """Fingerprint of the content, and number of training examples."""
     sources: dict[str, str] = field(default_factory=dict)
     """Fingerprint of the source, by ``package.module:name``."""
 
     def of_data(self, spec: DataSpec) -> tuple[DataSpec, int]:
-        """The pinned spec, and its training examples.
+        """The pinned spec, and its number of training examples.
 
         Raises:
-            SpecError: it has no pin.
+            SpecError: the data have no pin.
         """
         if spec.name in OUTLINES:
             pinned, (examples, _, _) = _data(spec)
@@ -57,7 +57,7 @@ class Pins:
         """The pinned spec.
 
         Raises:
-            SpecError: it has no pin.
+            SpecError: the model has no pin.
         """
         own = ":" in spec.name
         source = self._source("model.name", spec.name) if own else models.fingerprint(spec)
@@ -67,7 +67,7 @@ class Pins:
         """The score's fingerprint.
 
         Raises:
-            SpecError: it has no pin.
+            SpecError: the score has no pin.
         """
         own = ":" in spec.score
         return self._source("prune.score", spec.score) if own else scores.fingerprint(spec)
@@ -84,11 +84,14 @@ _NO_PIN = "must have the fingerprint that it was swept with, for it is not impor
 def find_pins(
     datasets: Iterable[DataSpec], networks: Iterable[str], criteria: Iterable[str]
 ) -> Pins:
-    """Import and read what names of data, models and scores lead to outside of this package.
+    """Pins of data, models and scores outside of this package, which are imported or read.
+
+    Args:
+        networks, criteria: names of models and of scores.
 
     Raises:
-        SpecError: it cannot be imported, or fails.
-        DataError: data are absent or broken.
+        SpecError: a model or score cannot be imported, or fails.
+        DataError: data are missing or broken.
     """
     pins = Pins()
     for spec in datasets:
@@ -104,16 +107,16 @@ def find_pins(
 def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     """The spec with fingerprints filled in and every duration in steps.
 
-    Reads no named dataset; a folder or a user's own data is read (and kept) to be pinned.
+    No named dataset is read. A folder or a user's own data is read (and cached) to be pinned.
 
     Args:
-        pins: of what the spec names. With them nothing is imported or read, and no network built,
-            so patterns of layers are not checked.
+        pins: fingerprints of the spec's own data, model and score. With them nothing is imported
+            or read and no network is built, so patterns of layers are not checked.
 
     Raises:
         SpecError: a name is not known or has no pin, or the rewind point lies past the end of
             training.
-        DataError: data that must be read are absent or broken.
+        DataError: data that must be read are missing or broken.
     """
     _check_branches(spec)
     if pins is None:
@@ -149,13 +152,13 @@ def _check_branches(spec: TicketSpec) -> None:
         if branch not in BRANCHES:
             raise SpecError("branches", "is not a known branch", branch, BRANCHES)
         if branch in RETRAINED and spec.prune.when != "after":
-            rule = "goes on from trained weights, and so with prune.when: after only"
+            rule = "continues from trained weights, so it needs prune.when: after"
             raise SpecError("branches", rule, branch)
     if "twin" in spec.branches and spec.prune.when in ("during", "never"):
-        rule = "compares runs under one mask, and so goes with prune.when: before or after only"
+        rule = "compares runs under one mask, so it needs prune.when: before or after"
         raise SpecError("branches", rule, "twin")
     if spec.predictors and spec.prune.when != "after":
-        raise SpecError("predictors", "goes with prune.when: after, and only so", spec.predictors)
+        raise SpecError("predictors", "needs prune.when: after", spec.predictors)
 
 
 def _schedule(prune: PruneBefore | PruneDuring) -> str:
@@ -167,12 +170,12 @@ def _schedule(prune: PruneBefore | PruneDuring) -> str:
     if name not in SCHEDULES:
         raise SpecError("schedule", "is not a known schedule", name, SCHEDULES)
     if name == "constant" and prune.when == "during" and prune.grow == "none":
-        rule = "must begin denser than it ends where no weights grow back"
+        rule = "must begin denser than it ends, because no weights grow back"
         raise SpecError("schedule", rule, name, sorted(SCHEDULES.keys() - {name}))
     return name
 
 
-# The trials of a study have most of their parts in common: each is resolved once.
+# Trials of a study share most parts of their specs, so each part is resolved once.
 
 
 @lru_cache(maxsize=256)
@@ -185,7 +188,7 @@ def _data(spec: DataSpec) -> tuple[DataSpec, Outline]:
 def _model(
     spec: ModelSpec, shape: tuple[int, ...], classes: int
 ) -> tuple[ModelSpec, dict[str, tuple[int, ...]]]:
-    """The pinned spec and the prunable layers' shapes; the network is built: that it can be."""
+    """The pinned spec and the prunable layers' shapes; checks that the network can be built."""
     pinned = replace(spec, fingerprint=models.fingerprint(spec))
     model = models.build(spec, shape, classes, generator(0, "structure"))
     return pinned, {n: tuple(layer.weight.shape) for n, layer in prunable_layers(model).items()}
@@ -193,7 +196,7 @@ def _model(
 
 @lru_cache(maxsize=1024)
 def _check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: PruneBase) -> None:
-    """Every pattern names a layer."""
+    """Check that every pattern names a layer."""
     groups(_model(spec, shape, classes)[1], prune)
 
 
@@ -220,7 +223,7 @@ def _prune(spec: Pruning, per_epoch: int, steps: int, rewind: int, fingerprint: 
 
 @contextmanager
 def _within(part: str) -> Iterator[None]:
-    """Errors of a part of a spec by its field's whole path."""
+    """Prefix the fields that errors name with a part of the spec."""
     try:
         yield
     except SpecError as error:

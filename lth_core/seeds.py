@@ -1,7 +1,7 @@
-"""One replicate seed -> independent streams of randomness.
+"""Independent streams of randomness from one replicate seed.
 
 Every draw in lth_core names its purpose (``"init"``, ``"order"``, ``"mask"``, ...), so no two
-purposes share numbers and adding one never shifts another. Nothing reads or sets a global seed.
+purposes share numbers and a new purpose never shifts another. No global seed is read or set.
 """
 
 from __future__ import annotations
@@ -18,5 +18,5 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for ``purpose``. On the CPU, so that every device sees the same numbers."""
+    """A generator for ``purpose``, on the CPU so that all devices use the same numbers."""
     return torch.Generator().manual_seed(derive(seed, *purpose))

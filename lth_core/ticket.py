@@ -58,9 +58,10 @@ FORMAT = "lth-ticket/1"
 class Ticket:
     """A subnetwork ready to train.
 
-    mask: True = kept, by parameter name.
+    mask: (out, in, ...) bool by parameter name; True = kept.
     start: all weights and buffers to start from; pruned weights are exactly 0.
-    example_shape, classes: what the network takes and tells apart.
+    example_shape: shape of one example, such as (1, 28, 28).
+    classes: outputs of the network.
     """
 
     spec: TicketSpec
@@ -79,17 +80,17 @@ class Ticket:
 
     @property
     def density(self) -> float:
-        """Share of the prunable weights kept; ignored layers are out of the count."""
+        """Share of the prunable weights kept, in [0, 1]; ignored layers are not counted."""
         division = groups(shapes_of(self.mask), self.spec.prune)
         names = [masks.parameter_of(layer) for layers, _ in division for layer in layers]
         return masks.density({name: self.mask[name] for name in names})
 
     def model(self) -> nn.Module:
-        """The network in training mode, holding the start. Apply ``mask`` after each step.
+        """The network in training mode, with the starting weights. Apply ``mask`` after each step.
 
         Raises:
             TicketFileError: the network that the spec names has other parameters.
-            SpecError: it cannot be built.
+            SpecError: the network cannot be built.
         """
         unused = generator(0, "ticket")
         with no_larger_than(self.spec.model.name, self.start):
@@ -110,7 +111,7 @@ class Ticket:
                     parameter.masked_fill_(~self.mask[name].to(parameter.device), 0)
 
     def to_bytes(self) -> bytes:
-        """The ticket file.
+        """Content of the ticket file.
 
         Raises:
             TicketFileError: a weight is not finite, or `load_ticket` would refuse the size.
@@ -149,7 +150,7 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
     """Read a ticket file, checking sizes, shapes, counts, digests and that all values are finite.
 
     Raises:
-        TicketFileError: the file is absent, cut short, altered, or no ticket.
+        TicketFileError: the file is missing, truncated, altered, or no ticket.
     """
     try:
         check_file(path)
@@ -158,7 +159,7 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header.get("format") != FORMAT:
             raise TicketFileError(f"format must be {FORMAT!r}, but got {header.get('format')!r}")
-        with understood("the header, or a tensor that it tells of", TicketFileError):
+        with understood("the header, or a tensor that it names", TicketFileError):
             return _from_parts(header, tensors)
     except (TicketFileError, SpecError) as error:
         raise TicketFileError(f"{path}: {one_line(error)}") from None
@@ -189,34 +190,39 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
         example_shape=tuple(example_shape),
         classes=classes,
     )
-    found = {
+    expected = {
         "mask_digest": masks.digest(mask),
         "ticket_digest": ticket.digest,
         "spec_digest": ticket.spec.digest(),
         "density": repr(ticket.density),
         "header_digest": sha256({k: v for k, v in header.items() if k != "header_digest"}),
     }
-    for name, value in found.items():
+    for name, value in expected.items():
         if header[name] != value:
             raise TicketFileError(f"{name} must be {value}, as the content gives, but got "
                                   f"{header[name]!r:.80}")  # fmt: skip
     return ticket
 
 
-def spec_from(said: Mapping[str, Any]) -> TicketSpec:
-    """A spec from its description, as ``describe`` gives it, perhaps by an older version."""
+def spec_from(described: Mapping[str, Any]) -> TicketSpec:
+    """A spec from its description by ``describe``, of this version or an older one."""
     parts: dict[str, Callable[..., Any]] = {
         "data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec,
         "stability": StabilitySpec,
     }  # fmt: skip
-    values = with_implied(TicketSpec, said)
+    values = with_implied(TicketSpec, described)
     given = {name: value for name, value in values.items() if isinstance(value, Mapping)}
     values |= {name: parts[name](**value) for name, value in given.items()}
     return TicketSpec(**values)
 
 
 def pack(state: State, mask: Mask) -> dict[str, Tensor]:
-    """A masked state as tensors of a file: one bit a masked weight, and the survivors' values."""
+    """A masked state as tensors of a file.
+
+    Returns:
+        By key: ``mask/NAME`` (n/8 rounded up,) uint8, ``kept/NAME`` (survivors,), and
+        ``dense/NAME`` in the shape of the unmasked parameter or buffer.
+    """
     packed = {}
     for name, value in state.items():
         if name in mask:
@@ -228,7 +234,11 @@ def pack(state: State, mask: Mask) -> dict[str, Tensor]:
 
 
 def unpack(tensors: State, shapes: Mapping[str, list[int]]) -> tuple[State, Mask]:
-    """The state and mask that ``pack`` was given.
+    """State and mask from the tensors of ``pack``.
+
+    Args:
+        tensors: by key, in the shapes that ``pack`` returns.
+        shapes: shape of each mask, by parameter name.
 
     Raises:
         TicketFileError: bits, values and shapes do not fit each other.
@@ -237,7 +247,7 @@ def unpack(tensors: State, shapes: Mapping[str, list[int]]) -> tuple[State, Mask
     for name, shape in shapes.items():
         bits, values = tensors.get(f"mask/{name}"), tensors.get(f"kept/{name}")
         if bits is None or values is None:
-            raise TicketFileError(f"{name}: mask/{name} and kept/{name} must both be there")
+            raise TicketFileError(f"{name}: mask/{name} and kept/{name} must both be present")
         check_sizes(f"{name}: shape", shape)
         size = prod(shape)
         if bits.dtype != torch.uint8 or bits.shape != (-(-size // 8),):
@@ -259,7 +269,7 @@ def unpack(tensors: State, shapes: Mapping[str, list[int]]) -> tuple[State, Mask
 
 
 def digest(mask: Mask, start: State) -> str:
-    """sha256 of a mask's bits and the starting values that a ticket file holds."""
+    """sha256 of a mask's bits and the starting values, as a ticket file stores them."""
     hashed = hashlib.sha256()
     packed = pack(start, mask)
     for key in sorted(packed):

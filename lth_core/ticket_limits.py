@@ -1,4 +1,4 @@
-"""The limits of a ticket file: what is checked before a small file makes much work or memory.
+"""Limits of a ticket file, checked before a small file can cost much time or memory.
 
 Every check raises a TicketFileError that names the field or tensor.
 """
@@ -27,18 +27,18 @@ MOST_DIMENSIONS = 8
 """Dimensions of a weight or of an example."""
 
 MOST_MATCHES, LONGEST_PATTERN = 1_000_000, 1_000
-"""Of ``prune``'s layer names and patterns: their number times that of the layers, and characters
-of one. Each is matched with each layer."""
+"""Most names and patterns in ``prune`` times layers, and most characters of one. Each pattern is
+matched with each layer."""
 
 WEIGHT_BYTES = 6
-"""Memory that a weight takes as it is read: 4 bytes, and twice its bit of the mask as a byte."""
+"""Bytes of memory for each weight while it is read: 4, and its mask as a byte, twice."""
 
 MOST_SHOWN = 300
-"""Characters of a fault that an error shows."""
+"""Most characters of a cause that an error shows."""
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
-    """Check what can be told before safetensors, which waits for pipes and reads any header."""
+    """Check type and header size before safetensors, which waits for pipes and reads any header."""
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise TicketFileError("must be a regular file, but got a folder, pipe, socket or device")
@@ -47,7 +47,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
 
 
 def check_header(length: int, size: int) -> None:
-    """Check the bytes that a header claims against the bytes of its file."""
+    """Check the length of a header, in bytes, against the size of its file."""
     if length + 8 > size:
         rule = f"is not a whole safetensors file: it must hold its header of {length:,} bytes"
         raise TicketFileError(f"{rule}, but got {size:,} bytes")
@@ -58,8 +58,13 @@ def check_header(length: int, size: int) -> None:
 
 
 def check_memory(tensors: State) -> None:
-    """Check that the weights which the masks cover can be held: a file with holes takes no room on
-    the disk, and a ticket in memory up to 48 times that of its file."""
+    """Check that the masked weights fit in memory.
+
+    A sparse file takes no space on the disk, and a ticket takes up to 48 times its file's size.
+
+    Args:
+        tensors: ``mask/NAME`` (n/8 rounded up,) uint8, among others.
+    """
     weights = 8 * sum(bits.numel() for name, bits in tensors.items() if name.startswith("mask/"))
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // WEIGHT_BYTES
     if weights > most:
@@ -68,7 +73,7 @@ def check_memory(tensors: State) -> None:
 
 
 def check_finite(start: State, mask: Mask) -> None:
-    """Check that no weight or buffer is NaN or infinite."""
+    """Check that no weight or buffer, of any shape, is NaN or infinite."""
     for name, value in start.items():
         if value.is_floating_point() or value.is_complex():
             finite = torch.isfinite(value)
@@ -79,7 +84,7 @@ def check_finite(start: State, mask: Mask) -> None:
 
 
 def check_patterns(spec: PruneBase, layers: int) -> None:
-    """Check the names and patterns that are matched with every layer."""
+    """Check the number and length of the patterns that are matched with every layer."""
     patterns = [*spec.layer_fractions, *spec.ignore]
     if any(len(pattern) > LONGEST_PATTERN for pattern in patterns):
         raise TicketFileError(f"prune: a layer's name must be at most {LONGEST_PATTERN} characters")
@@ -88,15 +93,15 @@ def check_patterns(spec: PruneBase, layers: int) -> None:
         raise TicketFileError(f"{rule}, but got {len(patterns):,} x {layers:,}")
 
 
-def check_sizes(name: str, said: object) -> None:
+def check_sizes(name: str, sizes: object) -> None:
     """Check a shape before anything is computed from it: its product may have a million digits."""
     if (
-        not isinstance(said, (list, tuple))
-        or not 1 <= len(said) <= MOST_DIMENSIONS
-        or any(type(n) is not int or not 1 <= n <= LARGEST for n in said)
+        not isinstance(sizes, (list, tuple))
+        or not 1 <= len(sizes) <= MOST_DIMENSIONS
+        or any(type(n) is not int or not 1 <= n <= LARGEST for n in sizes)
     ):
         rule = f"must be 1 to {MOST_DIMENSIONS} sizes of at least 1"
-        raise TicketFileError(f"{name}: {rule}, but got {said!r:.80}")
+        raise TicketFileError(f"{name}: {rule}, but got {sizes!r:.80}")
 
 
 def one_line(error: BaseException) -> str:
@@ -107,16 +112,16 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def no_larger_than(model: str, start: State) -> Iterator[None]:
-    """Stop building one of our networks once it is much larger than the weights of a ticket: the
-    spec in a small file may name a network that no memory holds.
+    """Stop building a built-in network once it is much larger than the weights of a ticket.
 
-    Some builders make a layer twice and keep the second, so a network may be 4 times as large. A
-    user's own factory builds what it likes.
+    The spec in a small file may name a network that does not fit in memory. Some builders create a
+    layer twice and use the second, so a network may be 4 times as large. A user's own factory is
+    not limited.
 
     Raises:
         TicketFileError: the network is larger.
     """
-    thread = threading.get_ident()  # the hook hears of every thread's networks
+    thread = threading.get_ident()  # the hook is called for the networks of every thread
     most_tensors = 4 * len(start) + 1_000
     most_weights = 4 * sum(value.numel() for value in start.values()) + 1_000_000
     tensors = weights = 0

@@ -52,8 +52,8 @@ def understood(what: str, error: type[LthError] = CorruptEntryError) -> Iterator
 
 
 def in_short(error: BaseException) -> str:
-    """An exception on one line, without secrets; it is redacted before it is cut, for half a secret
-    would not be recognized.
+    """An exception on one line, without secrets. It is redacted before it is cut, because half a
+    secret would not be recognized.
 
     >>> in_short(KeyError("step"))
     "KeyError: 'step'"
@@ -62,15 +62,15 @@ def in_short(error: BaseException) -> str:
 
 
 def read_entry(store: Store, kind: str, digest: str, read: Callable[[Entry], T]) -> T | None:
-    """An entry as `read` decodes it. None where there is none, or, with a warning, no sound one."""
+    """An entry, decoded by `read`; None where it is missing or, with a warning, corrupt."""
     where = f"{kind}/{digest}"
     try:
         with understood(where):
             entry = store.get(kind, digest)
             return read(entry) if entry else None
     except (CorruptEntryError, SpecError, TicketFileError) as error:
-        said = str(error) if str(error).startswith(where) else f"{where}: {error}"
-        logger.warning("store: %s; it counts as missing", said)
+        message = str(error) if str(error).startswith(where) else f"{where}: {error}"
+        logger.warning("store: %s; it counts as missing", message)
         return None
 
 
@@ -78,14 +78,14 @@ def check(value: object, kind: Any, at: str = "it") -> None:
     """Check a value from JSON against an annotation; a dataclass or typed dict is a mapping.
 
     Raises:
-        TypeError: it is of another type, or a number is too large; names the place.
+        TypeError: a type is wrong, or a number is too large. The message names the place.
     """
     if kind in _PLAIN and is_a(value, kind) and (type(value) is not int or abs(value) <= LARGEST):
         return
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any or (origin is UnionType and value is None):
         return
-    if origin is UnionType:  # something, or null
+    if origin is UnionType:  # a type, or null
         check(value, args[0], at)
     elif origin is dict:
         check(value, dict, at)

@@ -40,7 +40,7 @@ class Files(Protocol):
     """Whether exactly one of several processes that create a file at once succeeds."""
 
     def read(self, path: str) -> bytes | None:
-        """The whole file, or None where there is none.
+        """The content of a file; None where there is no file.
 
         Raises:
             UnreadableFileError: this one file cannot be read, or is no regular file.
@@ -54,15 +54,16 @@ class Files(Protocol):
         """
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a file unless there is one, and return whether it was written.
+        """Write a file unless there is one; return whether it was written.
 
-        If several try at once, one succeeds; where the storage is not `exclusive`, all may.
+        If several processes try at once, one succeeds; where the storage is not `exclusive`, all
+        may.
         """
 
     def delete(self, path: str, *others: str) -> None:
         """Remove files of one folder, and the folders that this empties.
 
-        Only regular files are removed; a file that is not there is gone already.
+        Only regular files are removed; a missing file is no error.
         """
 
     def folders(self, path: str) -> Iterator[str]:
@@ -110,13 +111,13 @@ class MemoryFiles:
 
     def folders(self, path: str) -> Iterator[str]:
         start = len(path) + 1 if path else 0
-        below = (found.path[start:] for found in self.files(path))
+        below = (file.path[start:] for file in self.files(path))
         names = {rest.partition("/")[0] for rest in below if "/" in rest}
         yield from (name for name in names if not name.startswith("."))
 
     def files(self, path: str) -> Iterator[StoredFile]:
         start = f"{inside(path)}/" if path else ""
-        # A copy, made at one go: another thread may be writing.
+        # Iterates over a copy: another thread may write meanwhile.
         for key, (content, modified) in self._content.copy().items():
             if key.startswith(start):
                 yield StoredFile(key, len(content), modified)

@@ -1,4 +1,4 @@
-"""A folder that keeps files, local or NFS."""
+"""Files in a folder, local or NFS."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lth_core.errors import StoreError, UnreadableFileError
 from lth_core.store.files import DEVICE, LINK, UNREADABLE, StoredFile, inside
 
 TRIES = 10
-"""Times that a file is asked for while another process replaces it or deletes its folder."""
+"""Attempts at an operation while another process replaces the file or deletes its folder."""
 
 PAUSE = 0.001
-"""Seconds at most before the second try, twice as long before each next one."""
+"""Longest pause in seconds before the second attempt; doubled before each further attempt."""
 
 BROKEN = (
     errno.ELOOP, errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ENXIO, errno.ENODEV,
@@ -36,12 +36,12 @@ logger = logging.getLogger("lth")
 
 
 class FolderFiles:
-    """Files below a folder, local or NFS; the folder itself is never made.
+    """Files below a folder, local or NFS; the folder itself is never created.
 
     Args:
         root: may be a symbolic link; below it none is followed.
-        marker: name of a file in the root that must stay there for as long as this is used. A share
-            that was unmounted leaves an empty folder, which must not be taken for the store.
+        marker: name of a file in the root whose absence means that the store is gone. A share that
+            was unmounted leaves an empty folder, which must not be mistaken for the store.
     """
 
     exclusive = True
@@ -51,7 +51,7 @@ class FolderFiles:
         self._marker = self.root / marker if marker else None
 
     def read(self, path: str) -> bytes | None:
-        return self._looked_at(path, _content)
+        return self._if_present(path, _content)
 
     def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
         target = self.root / inside(path)
@@ -63,24 +63,24 @@ class FolderFiles:
                 self._move_aside(target)
                 write_whole(target, content, durable=durable)
 
-        self._changed("write", path, place)
+        self._apply("write", path, place)
 
     def create(self, path: str, content: bytes) -> bool:
         target = self.root / inside(path)
 
         def place() -> bool:
             try:
-                _fill(target, "xb", content, durable=False)
+                _write_content(target, "xb", content, durable=False)
             except FileExistsError:
                 return False
             except OSError as error:
-                if error.errno == errno.ENOSPC:  # so the file is there, empty
+                if error.errno == errno.ENOSPC:  # the file was created, but is empty
                     with suppress(OSError):
                         target.unlink()
                 raise
             return True
 
-        return self._changed("write", path, place)
+        return self._apply("write", path, place)
 
     def delete(self, path: str, *others: str) -> None:
         def remove(target: Path) -> None:
@@ -89,11 +89,11 @@ class FolderFiles:
 
         for each in (path, *others):
             try:
-                _patiently(partial(remove, self.root / inside(each)))
+                _retry(partial(remove, self.root / inside(each)))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                raise self._complaint("delete", each, error) from None
+                raise self._store_error("delete", each, error) from None
         folder = (self.root / path).parent
         if not self._is_behind_a_link(folder):
             while folder != self.root and _remove_if_empty(folder):
@@ -105,9 +105,9 @@ class FolderFiles:
                 yield entry.name
 
     def files(self, path: str) -> Iterator[StoredFile]:
-        there = self._looked_at(path, os.lstat) if path else None
-        if there and not stat.S_ISDIR(there.st_mode):
-            yield _found(path, there)
+        status = self._if_present(path, os.lstat) if path else None
+        if status and not stat.S_ISDIR(status.st_mode):
+            yield _stored_file(path, status)
         for entry in self._listed(path):
             below = f"{path}/{entry.name}" if path else entry.name
             if entry.is_dir(follow_symlinks=False):
@@ -115,50 +115,50 @@ class FolderFiles:
                     yield from self.files(below)
                 except UnreadableFileError:
                     yield StoredFile(below, 0, 0, UNREADABLE)
-            elif not entry.name.startswith(".nfs"):  # what NFS keeps of an open, deleted file
-                there = self._looked_at(below, os.lstat)
-                if there:  # not deleted since it was listed
-                    yield _found(below, there)
+            elif not entry.name.startswith(".nfs"):  # NFS's copy of an open, deleted file
+                status = self._if_present(below, os.lstat)
+                if status:  # not deleted since it was listed
+                    yield _stored_file(below, status)
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
-        found = (self._looked_at(path, os.lstat) for path in paths)
-        return [each.st_size if each and stat.S_ISREG(each.st_mode) else None for each in found]
+        stats = (self._if_present(path, os.lstat) for path in paths)
+        return [each.st_size if each and stat.S_ISREG(each.st_mode) else None for each in stats]
 
     def _listed(self, path: str) -> list[os.DirEntry[str]]:
         """Entries of a folder; none where there is no folder.
 
         Raises:
-            UnreadableFileError: it cannot be listed.
+            UnreadableFileError: the folder cannot be listed.
             StoreError: the root is gone.
         """
         folder = self.root / inside(path) if path else self.root
         if path and (self._is_behind_a_link(folder) or os.path.islink(folder)):
             return []
         try:
-            return _patiently(lambda: list(os.scandir(folder)))
+            return _retry(lambda: list(os.scandir(folder)))
         except (FileNotFoundError, NotADirectoryError):
             self._check_marker("list", path)
             return []
         except OSError as error:
-            raise self._broken("list", path, error) from None
+            raise self._read_error("list", path, error) from None
 
-    def _looked_at(self, path: str, look: Callable[[Path], T]) -> T | None:
+    def _if_present(self, path: str, look: Callable[[Path], T]) -> T | None:
         """Result of ``look`` on a file; None where there is no file.
 
-        An NFS client may remember that a file is not there; listing its folder makes it ask.
+        An NFS client may cache that a file is missing; listing the folder refreshes the cache.
         """
         target = self.root / inside(path)
         for _ in range(TRIES):
             try:
                 if self._is_behind_a_link(target):
                     raise OSError(errno.ELOOP, "is behind a symbolic link")
-                return _patiently(lambda: look(target))
+                return _retry(lambda: look(target))
             except (FileNotFoundError, NotADirectoryError):
                 beside = self._listed(path.rpartition("/")[0])
                 if all(entry.name != target.name for entry in beside):
                     return None
             except OSError as error:
-                raise self._broken("read", path, error) from None
+                raise self._read_error("read", path, error) from None
         return None
 
     def _is_behind_a_link(self, target: Path) -> bool:
@@ -170,22 +170,22 @@ class FolderFiles:
             links = links or os.path.islink(folder)
         return links
 
-    def _changed(self, verb: str, path: str, change: Callable[[], T]) -> T:
-        """Make a change in a folder that is made where there is none, also if it goes meanwhile."""
+    def _apply(self, verb: str, path: str, change: Callable[[], T]) -> T:
+        """Change a file of a folder, which is created first; again if it is deleted meanwhile."""
         folder = (self.root / path).parent
 
-        def made() -> T:
+        def make_and_change() -> T:
             self._make(folder)
             return change()
 
         try:
-            return _patiently(made, errno.ESTALE, errno.ENOENT, errno.EEXIST)
+            return _retry(make_and_change, errno.ESTALE, errno.ENOENT, errno.EEXIST)
         except OSError as error:
             self._check_marker(verb, path)
-            raise self._complaint(verb, path, error) from None
+            raise self._store_error(verb, path, error) from None
 
     def _make(self, folder: Path) -> None:
-        """Make a folder and those above it, but not the root; what is in its place moves aside."""
+        """Create a folder and its parents below the root; rename files that are in its place."""
         if folder == self.root:
             return
         self._make(folder.parent)
@@ -198,40 +198,40 @@ class FolderFiles:
         if stat.S_ISDIR(mode):
             return
         if folder.parent == self.root:  # `status` may be a file of the user's
-            raise OSError(errno.ENOTDIR, "what is there is no folder of the store")
+            raise OSError(errno.ENOTDIR, "the file in its place is not the store's")
         self._move_aside(folder)
         folder.mkdir(exist_ok=True)
 
     def _move_aside(self, target: Path) -> None:
-        """Rename what is in the way; it is not the store's, so it is not deleted."""
+        """Rename a file or folder in the way; it is not the store's, so it is not deleted."""
         aside = target.rename(target.with_name(f"{target.name}.aside-{uuid.uuid4().hex[:8]}"))
         logger.warning("store %s: %s was in the way; it is %s now", self.root, target, aside.name)
 
     def _check_marker(self, verb: str, path: str) -> None:
-        """See that the store is still in its folder.
+        """Check that the store is still in its folder.
 
         Raises:
-            StoreError: it is not.
+            StoreError: the marker is gone.
         """
         if self._marker is None:
             return
         marker = self._marker
         try:
-            _patiently(lambda: os.lstat(marker))
+            _retry(lambda: os.lstat(marker))
         except OSError as error:
             raise StoreError(
                 f"store {self.root}: cannot {verb} {path or 'it'}: the store is gone, its "
                 f"{marker.name} cannot be found ({error.strerror})"
             ) from None
 
-    def _broken(self, verb: str, path: str, error: OSError) -> StoreError:
-        """The error of one file, or of the whole store."""
+    def _read_error(self, verb: str, path: str, error: OSError) -> StoreError:
+        """An error that names one file, or the whole store."""
         self._check_marker(verb, path)
         if path and error.errno in BROKEN and os.access(self.root, os.R_OK | os.X_OK):
             return UnreadableFileError(path, str(error.strerror))
-        return self._complaint(verb, path, error)
+        return self._store_error(verb, path, error)
 
-    def _complaint(self, verb: str, path: str, error: OSError) -> StoreError:
+    def _store_error(self, verb: str, path: str, error: OSError) -> StoreError:
         free = ""
         if error.errno == errno.ENOSPC:
             free = f"; {shutil.disk_usage(self.root).free} bytes are free"
@@ -239,17 +239,17 @@ class FolderFiles:
 
 
 def write_whole(target: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write a file whole or not at all, in place of one that is there.
+    """Write a file whole or not at all; an existing file is replaced.
 
     Args:
         durable: the file outlasts a power cut.
 
     Raises:
-        OSError: it cannot be written; nothing is left beside it.
+        OSError: it cannot be written; no scratch file is left.
     """
     scratch = target.with_name(_scratch_name())
     try:
-        _fill(scratch, "wb", content, durable)
+        _write_content(scratch, "wb", content, durable)
         scratch.replace(target)
         if durable:
             _sync_names(target.parent)
@@ -260,7 +260,7 @@ def write_whole(target: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def _content(path: Path) -> bytes:
-    """A regular file's content; neither a link is followed nor a FIFO waited for."""
+    """A regular file's content. No link is followed, and a FIFO does not block."""
     number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
@@ -271,10 +271,10 @@ def _content(path: Path) -> bytes:
         os.close(number)
 
 
-def _found(path: str, there: os.stat_result) -> StoredFile:
-    if stat.S_ISREG(there.st_mode):
-        return StoredFile(path, there.st_size, there.st_mtime)
-    return StoredFile(path, 0, there.st_mtime, LINK if stat.S_ISLNK(there.st_mode) else DEVICE)
+def _stored_file(path: str, status: os.stat_result) -> StoredFile:
+    if stat.S_ISREG(status.st_mode):
+        return StoredFile(path, status.st_size, status.st_mtime)
+    return StoredFile(path, 0, status.st_mtime, LINK if stat.S_ISLNK(status.st_mode) else DEVICE)
 
 
 def _remove_if_empty(folder: Path) -> bool:
@@ -293,7 +293,7 @@ def _scratch_name() -> str:
     return f".{uuid.uuid4().hex}.tmp"
 
 
-def _fill(target: Path, mode: str, content: bytes, durable: bool) -> None:
+def _write_content(target: Path, mode: str, content: bytes, durable: bool) -> None:
     with target.open(mode) as file:
         file.write(content)
         if durable:
@@ -302,28 +302,28 @@ def _fill(target: Path, mode: str, content: bytes, durable: bool) -> None:
 
 
 def _sync_names(folder: Path) -> None:
-    """Have a folder's names outlast a power cut: a file that is synced under none is lost."""
+    """Sync a folder's names: after a power cut, a synced file without a synced name is lost."""
     try:
         number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:  # another has deleted it since
+    except FileNotFoundError:  # another process has deleted it
         return
     try:
         os.fsync(number)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # there are file systems that sync no folders
+        if error.errno != errno.EINVAL:  # some file systems cannot sync folders
             raise
     finally:
         os.close(number)
 
 
-def _patiently(act: Callable[[], T], *passing: int) -> T:
-    """Act, again where the error is one that passes; by default, a file replaced under NFS."""
+def _retry(act: Callable[[], T], *passing: int) -> T:
+    """Result of `act`, retried after transient errors; by default, of a file replaced under NFS."""
     for number in range(TRIES - 1):
         try:
             return act()
         except OSError as error:
             if error.errno not in (passing or (errno.ESTALE,)):
                 raise
-        # Of random length, or those who are in each other's way would meet again.
+        # A random pause: two processes that collided would collide again after equal ones.
         time.sleep(PAUSE * 2**number * os.urandom(1)[0] / 255)
     return act()

@@ -27,7 +27,7 @@ LEASE = 60.0
 FIRST_LOOK, LONGEST_LOOK = 0.05, 2.0
 """Seconds between two reads of another process's claim: doubled each time, up to the longest."""
 SETTLING = 0.3
-"""Seconds after which a claim that several may have written at once is read again."""
+"""Seconds after which a claim that several processes may have written at once is read again."""
 
 
 @contextmanager
@@ -62,11 +62,11 @@ def _taken(
     """Whether the claim was acquired; False where the job was finished first."""
     pause, seen, since = FIRST_LOOK, dict[str, Any](), time.monotonic()
     while not _created(files, path, mine):
-        held = holder(files, path)
-        if held != seen:
-            seen, since = held, time.monotonic()
-        over = is_dead(held) or time.monotonic() - since > lease
-        if over and _taken_over(files, path, mine):
+        claim = holder(files, path)
+        if claim != seen:
+            seen, since = claim, time.monotonic()
+        expired = is_dead(claim) or time.monotonic() - since > lease
+        if expired and _taken_over(files, path, mine):
             break
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_LOOK)
@@ -84,13 +84,13 @@ def _created(files: Files, path: str, mine: dict[str, Any]) -> bool:
 
 
 def _taken_over(files: Files, path: str, mine: dict[str, Any]) -> bool:
-    # Written over, not deleted and created: another may have taken it over since it was read.
+    # Overwritten, not deleted and created: another process may have taken it over meanwhile.
     files.write(path, json.dumps(mine).encode(), durable=False)
     return _settled(files, path, mine)
 
 
 def _settled(files: Files, path: str, mine: dict[str, Any]) -> bool:
-    """Whether a claim that several may have written at once is mine: the last one has it."""
+    """Whether a claim that several processes may have written at once is mine: the last wins."""
     time.sleep(SETTLING)
     return _holds(files, path, mine)
 
@@ -106,7 +106,7 @@ def _renew(
     beat = 0
     while not ended.wait(every):
         beat += 1
-        with suppress(StoreError):  # a store that is away for a moment
+        with suppress(StoreError):  # the store may be unreachable for a moment
             if holder(files, path).get("token", mine["token"]) != mine["token"]:
                 return  # another process took the claim over
             files.write(path, json.dumps({**mine, "beat": beat}).encode(), durable=False)
@@ -119,10 +119,10 @@ def _holds(files: Files, path: str, mine: dict[str, Any]) -> bool:
 def holder(files: Files, path: str) -> dict[str, Any]:
     """The JSON of a claim; empty where it is gone, torn or unreadable."""
     try:
-        said = json.loads(files.read(path) or b"{}")
+        claim = json.loads(files.read(path) or b"{}")
     except (UnreadableFileError, ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return claim if isinstance(claim, dict) else {}
 
 
 def myself() -> dict[str, Any]:
@@ -130,11 +130,11 @@ def myself() -> dict[str, Any]:
     return {"machine": _machine(), "process": os.getpid(), "born": _born(os.getpid())}
 
 
-def is_dead(held: dict[str, Any]) -> bool:
-    """Whether an identity that `myself` gave is of a process of this machine that has ended."""
-    if held.get("machine") != _machine() or not isinstance(held.get("process"), int):
+def is_dead(identity: dict[str, Any]) -> bool:
+    """Whether an identity from `myself` is of a process of this machine that has ended."""
+    if identity.get("machine") != _machine() or not isinstance(identity.get("process"), int):
         return False
-    return _born(held["process"]) != held.get("born")
+    return _born(identity["process"]) != identity.get("born")
 
 
 def _machine() -> str:
@@ -149,8 +149,8 @@ def _machine() -> str:
 def _born(process: int) -> str | None:
     """Start time of a process of this machine, in ticks since boot; None where there is none."""
     try:
-        said = Path(f"/proc/{process}/stat").read_text()
+        status = Path(f"/proc/{process}/stat").read_text()
     except OSError:
         return None
-    after_name = said.rpartition(")")[2].split()
+    after_name = status.rpartition(")")[2].split()
     return None if after_name[0] in "ZX" else after_name[19]

@@ -1,4 +1,4 @@
-"""Files in a bucket of S3, or of what speaks like it, over pyarrow's file systems."""
+"""Files in a bucket of S3 or of a compatible server, over pyarrow's file systems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lth_core.redaction import without_login
 from lth_core.store.files import StoredFile, inside
 
 ATTEMPTS, PATIENCE = 3, 3.0
-"""Of a request, and the seconds that each may wait for a connection or an answer."""
+"""Attempts at a request, and seconds that each may wait for a connection or an answer."""
 
 GONE = ("AWS Error NO_SUCH_KEY", "AWS Error RESOURCE_NOT_FOUND")
 
@@ -32,7 +32,7 @@ class ArrowFiles:
     Args:
         filesystem: a ``pyarrow.fs.FileSystem``.
         root: ``bucket/prefix``.
-        name: what it is called in errors.
+        name: the storage's name in errors.
     """
 
     exclusive = False  # S3 can refuse to overwrite, but pyarrow (25) has no way to ask for that
@@ -48,17 +48,17 @@ class ArrowFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if any(gone in str(error) for gone in GONE):  # since it was opened
+            if any(gone in str(error) for gone in GONE):  # deleted since it was opened
                 return None
-            raise self._complaint("read", path, error) from None
+            raise self._store_error("read", path, error) from None
 
     def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
         try:
-            # An object comes into being when it is closed, so it is whole or it is not.
+            # An object is created when the stream is closed: whole or not at all.
             with self._fs.open_output_stream(self._at(path)) as file:
                 file.write(content)
         except OSError as error:
-            raise self._complaint("write", path, error) from None
+            raise self._store_error("write", path, error) from None
 
     def create(self, path: str, content: bytes) -> bool:
         if self.sizes([path]) != [None]:
@@ -69,16 +69,16 @@ class ArrowFiles:
     def delete(self, path: str, *others: str) -> None:
         folder, doomed = inside(path).rpartition("/")[0], {path, *others}
         try:
-            there = {found.path for found in self.files(folder)}
+            there = {file.path for file in self.files(folder)}
             if there and there <= doomed:
-                self._fs.delete_dir(self._at(folder))  # of which an empty object would be left
+                self._fs.delete_dir(self._at(folder))  # else an empty object would be left
             else:
                 for each in sorted(there & doomed):
                     self._fs.delete_file(self._at(each))
-        except FileNotFoundError:  # another was faster
+        except FileNotFoundError:  # another process has deleted it
             return
         except OSError as error:
-            raise self._complaint("delete", path, error) from None
+            raise self._store_error("delete", path, error) from None
 
     def folders(self, path: str) -> Iterator[str]:
         for entry in self._listed(path, recursive=False):
@@ -95,7 +95,7 @@ class ArrowFiles:
         try:
             return [info.size for info in self._fs.get_file_info([self._at(p) for p in paths])]
         except OSError as error:
-            raise self._complaint("read", ", ".join(paths), error) from None
+            raise self._store_error("read", ", ".join(paths), error) from None
 
     def _listed(self, path: str, *, recursive: bool) -> list[Any]:
         from pyarrow.fs import FileSelector
@@ -108,21 +108,21 @@ class ArrowFiles:
                 )
             )
         except OSError as error:
-            raise self._complaint("list", path, error) from None
+            raise self._store_error("list", path, error) from None
 
     def _at(self, path: str) -> str:
         return f"{self._root}/{inside(path)}"
 
-    def _complaint(self, verb: str, path: str, error: OSError) -> StoreError:
+    def _store_error(self, verb: str, path: str, error: OSError) -> StoreError:
         return StoreError(f"store {self.name}: cannot {verb} {path} ({_short(error)})")
 
 
 def s3_files(bucket: str, prefix: str) -> ArrowFiles:
-    """Files below a prefix of a bucket; who and where is said by the AWS_* variables.
+    """Files below a prefix of a bucket; the AWS_* variables give the server and the login.
 
     Raises:
-        StoreError: the bucket cannot be reached, or there is none; within 30 seconds. Or there is a
-            password in an address.
+        StoreError: the bucket cannot be reached within 30 seconds, or does not exist, or the
+            endpoint holds a password.
     """
     from pyarrow.fs import AwsStandardS3RetryStrategy, FileSelector, FileType, S3FileSystem
 
@@ -146,7 +146,7 @@ def s3_files(bucket: str, prefix: str) -> ArrowFiles:
         if filesystem.get_file_info(bucket).type != FileType.NotFound:
             return ArrowFiles(filesystem, name.partition(" ")[0].removeprefix("s3://"), name)
         there = [info.base_name for info in filesystem.get_file_info(FileSelector(""))]
-    except (OSError, ValueError) as error:  # ValueError: of pyarrow's, who is told nonsense
+    except (OSError, ValueError) as error:  # ValueError: pyarrow refuses the endpoint
         given = [variable for variable in ENVIRONMENT if variable in os.environ]
         raise StoreError(
             f"store {name}: cannot be reached ({_short(error)}; given by the environment: "
@@ -158,5 +158,5 @@ def s3_files(bucket: str, prefix: str) -> ArrowFiles:
 
 
 def _short(error: Exception) -> str:
-    """The message of an error of pyarrow on one line, without the number of the request."""
+    """The message of a pyarrow error on one line, without the request's number."""
     return " ".join(str(error).split()).partition(" (Request ID")[0]

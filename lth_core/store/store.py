@@ -1,10 +1,10 @@
-"""The store remembers: content-addressed results in a folder, in S3, or in memory.
+"""The store: content-addressed results in a folder, in S3, or in memory.
 
 An entry is ``<kind>/<digest>/entry.json`` beside its blobs. The blobs are written first, under
-names that carry their content's digest; entry.json, which says whose it is, names them and checks
-itself, comes last and whole. So an entry is there or it is not, two writers of one entry cannot
-tear it, writing it twice changes nothing, and one that was moved is not taken for another. Only
-JSON and safetensors are ever read back.
+names that carry their content's digest. The manifest entry.json is written last and whole: it
+holds its own name, the blobs' names and its own checksum. So an entry is whole or missing, two
+writers of one entry cannot tear it, writing it twice changes nothing, and a moved entry is
+detected. Only JSON and safetensors are ever read back.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from lth_core.store.s3 import s3_files
 
 MANIFEST = "entry.json"
 MARKER = "lth-store.json"
-"""The file in the root of a store that tells it from any other folder."""
+"""The file in the root of a store that marks the folder as one."""
 FORMAT = "lth-store/1"
 S3 = "s3://BUCKET/PREFIX"
 
 _FILE = re.compile(r"\w[\w.-]*")
-"""A blob's name, which leads nowhere out of the entry's folder."""
+"""A blob's name: a file in the entry's folder."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """meta: what the entry says; blob(name): the bytes it keeps beside that."""
+    """An entry: JSON (``meta``) and named blobs of bytes."""
 
     meta: dict[str, Any]
     blobs: dict[str, dict[str, Any]]
@@ -50,10 +50,10 @@ class Entry:
     _folder: str
 
     def blob(self, name: str) -> bytes:
-        """A blob, checked against its digest.
+        """Content of a blob, checked against its digest.
 
         Raises:
-            CorruptEntryError: it is missing or altered.
+            CorruptEntryError: the blob is missing or altered.
         """
         path = f"{self._folder}/{self.blobs[name]['file']}"
         content = _read(self._files, path)
@@ -66,7 +66,7 @@ class Store:
     """Entries by (kind, digest)."""
 
     def __init__(self, files: Files | None = None) -> None:
-        """Keep entries in ``files``, by default in this process's memory."""
+        """Store entries in ``files``, by default in this process's memory."""
         self.files = files or MemoryFiles()
 
     def put(
@@ -76,7 +76,7 @@ class Store:
         meta: Mapping[str, Any],
         blobs: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Write an entry, replacing one that is there.
+        """Write an entry, replacing an older one.
 
         Raises:
             StoreError: no space left, no permission, ...
@@ -91,8 +91,8 @@ class Store:
                 "size": len(content),
             }
             self.files.write(f"{folder}/{listed[name]['file']}", content)
-        said = {"name": folder, "meta": dict(meta), "blobs": listed}
-        self.files.write(f"{folder}/{MANIFEST}", _manifest(said))
+        entry = {"name": folder, "meta": dict(meta), "blobs": listed}
+        self.files.write(f"{folder}/{MANIFEST}", _manifest(entry))
 
     def get(self, kind: str, digest: str) -> Entry | None:
         """The entry, or None where it is missing.
@@ -119,21 +119,21 @@ class Store:
         return entry
 
     def _entry(self, kind: str, digest: str, content: bytes) -> Entry | None:
-        """The entry of a manifest, or None where the manifest is not sound, to the byte.
+        """The entry of a manifest; None where a byte of the manifest is wrong.
 
         Raises:
-            CorruptEntryError: it is another entry's.
+            CorruptEntryError: the manifest is another entry's.
         """
         folder = f"{kind}/{digest}"
         try:
-            said = json.loads(content)["entry"]
-            meta, blobs = said["meta"], said["blobs"]
-            name = said.get("name", folder)  # an older version says none
+            entry = json.loads(content)["entry"]
+            meta, blobs = entry["meta"], entry["blobs"]
+            name = entry.get("name", folder)  # older versions stored no name
             named = all(
                 _FILE.fullmatch(blob["file"]) and blob["size"] >= 0 and blob["sha256"]
                 for blob in blobs.values()
             )
-            if _manifest(said) != content or not named or not isinstance(meta, dict):
+            if _manifest(entry) != content or not named or not isinstance(meta, dict):
                 return None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
@@ -142,14 +142,14 @@ class Store:
         return Entry(meta, blobs, self.files, folder)
 
     def delete(self, kind: str, digest: str) -> None:
-        """Remove an entry's own files, its manifest first: cut short, the entry is missing."""
+        """Remove an entry's own files, the manifest first: if interrupted, the entry is missing."""
         folder = f"{kind}/{digest}"
         self.files.delete(f"{folder}/{MANIFEST}")
-        if left := [found.path for found in self.own_files(folder)]:
+        if left := [file.path for file in self.own_files(folder)]:
             self.files.delete(*left)
 
     def has(self, kind: str, digest: str) -> bool:
-        """Whether a sound entry is there."""
+        """Whether the store has the entry, uncorrupted."""
         try:
             return self.get(kind, digest) is not None
         except CorruptEntryError:
@@ -165,26 +165,26 @@ class Store:
 
     def own_files(self, path: str = "") -> Iterator[StoredFile]:
         """Files below a kind or an entry, by default all, that a store can have written itself."""
-        return (found for found in self._files_below(path) if _is_own(found))
+        return (file for file in self._files_below(path) if _is_own(file))
 
     def foreign_files(self) -> Iterator[StoredFile]:
-        """Whatever else is in the folders of the store's kinds; it is never read or deleted."""
-        return (found for found in self._files_below("") if not _is_own(found))
+        """Other files in the folders of the store's kinds; they are never read or deleted."""
+        return (file for file in self._files_below("") if not _is_own(file))
 
     def _files_below(self, path: str) -> Iterator[StoredFile]:
         for each in [path] if path else KINDS:
             yield from self.files.files(each)
 
 
-def _is_own(found: StoredFile) -> bool:
-    return found.what == FILE and key_of(found.path) is not None
+def _is_own(file: StoredFile) -> bool:
+    return file.what == FILE and key_of(file.path) is not None
 
 
 def _read(files: Files, path: str) -> bytes | None:
-    """A file of an entry.
+    """Content of a file of an entry; None where there is no file.
 
     Raises:
-        CorruptEntryError: it cannot be read, though others can.
+        CorruptEntryError: this one file cannot be read.
     """
     try:
         return files.read(path)
@@ -193,21 +193,21 @@ def _read(files: Files, path: str) -> bytes | None:
 
 
 def store_clock(store: Store) -> float:
-    """Unix time by the clock of who keeps the files; other machines' clocks may go otherwise.
+    """Unix time by the clock of the store's machine; the clocks of other machines may differ.
 
     Raises:
-        StoreError: it cannot be written to.
+        StoreError: the store cannot be written to.
     """
-    # A folder for each who asks: in S3 the last file of a folder is deleted with all that is there.
+    # A folder for each call: in S3 the last file of a folder is deleted with the whole folder.
     folder = f".clock/{uuid.uuid4().hex}"
     store.files.write(f"{folder}/now", b"", durable=False)
     try:
-        found = next(store.files.files(folder), None)
+        file = next(store.files.files(folder), None)
     finally:
         store.files.delete(f"{folder}/now")
-    if found is None:
+    if file is None:
         raise StoreError(f"store: {folder}/now was deleted as soon as it was written")
-    return found.modified
+    return file.modified
 
 
 def store_time(store: Store) -> float:
@@ -218,23 +218,23 @@ def store_time(store: Store) -> float:
         return time.time()
 
 
-def _manifest(said: dict[str, Any]) -> bytes:
-    entry = canonical_json(said)
-    check = hashlib.sha256(entry.encode()).hexdigest()
-    return f'{{"entry":{entry},"sha256":"{check}"}}'.encode()
+def _manifest(entry: dict[str, Any]) -> bytes:
+    content = canonical_json(entry)
+    check = hashlib.sha256(content.encode()).hexdigest()
+    return f'{{"entry":{content},"sha256":"{check}"}}'.encode()
 
 
 def open_store(where: str | None, *, make: bool = True) -> Store:
     """The store at a place: a folder, ``s3://bucket/prefix``, or None for memory.
 
     Args:
-        make: make a store where there is none, and see that it can be written to; False is for who
-            only reads: a place without a store is then an empty store, and stays as it is. Buckets
-            are never made.
+        make: create a store where there is none, and check that it can be written to. False is for
+            readers: a place without a store is then an empty store, and is left unchanged. Buckets
+            are never created.
 
     Raises:
-        SpecError: another kind of place, or there are keys in the address.
-        StoreError: the place cannot be made, reached or written to; within 30 seconds.
+        SpecError: the place is of another kind, or its address holds keys.
+        StoreError: the place cannot be created, reached or written to within 30 seconds.
     """
     if where is None:
         return Store()
@@ -248,10 +248,10 @@ def open_store(where: str | None, *, make: bool = True) -> Store:
 
 
 def existing_store(where: str, field: str = "store") -> Store:
-    """The store that is at a place already.
+    """The existing store at a place.
 
     Raises:
-        SpecError: another kind of place, or there is no store.
+        SpecError: the place is of another kind, or holds no store.
         StoreError: the place cannot be reached.
     """
     files = _files_at(where)
@@ -272,10 +272,10 @@ def _files_at(where: str) -> Files:
 
 
 def _check_kinds(root: Path) -> None:
-    """See that the folder of each kind is one: behind a link, its entries would not be listed.
+    """Check that the folder of each kind is a folder: entries behind a link are not listed.
 
     Raises:
-        StoreError: it is not.
+        StoreError: one of them is a link or a file.
     """
     for folder in (root / kind for kind in KINDS):
         link = folder.is_symlink()
@@ -285,14 +285,14 @@ def _check_kinds(root: Path) -> None:
 
 
 def _guarded(files: Files) -> Store:
-    """A store that notices when the folder that it is in goes away."""
+    """A store that detects when its folder is gone."""
     if isinstance(files, FolderFiles) and files.read(MARKER) is not None:
         files = FolderFiles(files.root, MARKER)
     return Store(files)
 
 
 def _is_store(files: Files) -> bool:
-    """Whether a marker or, of versions that wrote none, an entry named by a digest is there."""
+    """Whether there is a marker or an entry; older versions wrote no marker."""
     if files.read(MARKER) is not None:
         return True
     keys = ((kind, key) for kind in KINDS for key in Store(files).digests(kind))
@@ -300,10 +300,10 @@ def _is_store(files: Files) -> bool:
 
 
 def check_place(where: str, field: str = "store") -> None:
-    """Whether a store may be kept there: the address is kept, shown and put under git.
+    """Check the address of a store, which is stored, shown and put under git.
 
     Raises:
-        SpecError: it is another kind of place, or there are keys in it.
+        SpecError: the place is of another kind, or its address holds keys.
     """
     scheme, separator, place = where.partition("://")
     bucket, known = place.partition("/")[0], ["FOLDER", S3]
@@ -318,10 +318,10 @@ def check_place(where: str, field: str = "store") -> None:
 
 
 def make_folder(folder: Path) -> Path:
-    """A folder, made where there is none.
+    """A folder, created where there is none.
 
     Raises:
-        StoreError: it cannot be made, or not be written to.
+        StoreError: the folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
