@@ -37,11 +37,11 @@ KNOWN = (*OUTLINES, "folder:PATH", "package.module:factory")
 
 @lru_cache(maxsize=4)
 def load(spec: DataSpec, device: torch.device) -> Dataset:
-    """The dataset a spec names, split, on the device. Kept for the process's next trial.
+    """The dataset that a spec names, split, on the device; cached for the process's next trial.
 
     Raises:
         SpecError: the name is not known, or validation leaves no training examples.
-        DataError: the data are absent or broken.
+        DataError: the data are missing or broken.
     """
     outline(spec)
     if spec.fingerprint and spec.fingerprint != fingerprint(spec):
@@ -55,7 +55,7 @@ def outline(spec: DataSpec) -> Outline:
 
     Raises:
         SpecError: validation leaves no training examples.
-        DataError: data that must be read are absent or broken.
+        DataError: data that must be read are missing or broken.
     """
     if spec.name in OUTLINES:
         available, shape, classes = OUTLINES[spec.name]
@@ -82,19 +82,19 @@ def fingerprint(spec: DataSpec) -> str:
 
 
 def placed(spec: DataSpec) -> DataSpec:
-    """The spec with an absolute place: ``folder:PATH`` is ``folder`` with PATH as its root.
+    """The spec with an absolute root: ``folder:PATH`` is ``folder`` with PATH as its root.
 
-    The root is not part of the digest, so a folder is known by its content, wherever it lies.
+    The root is not part of the digest: the content identifies a folder, not its path.
 
     Raises:
-        SpecError: the place begins in a home folder that there is not.
+        SpecError: the root begins in a home folder that does not exist.
     """
     name, _, path = spec.name.partition(":")
     if name == "folder" and path:
         spec = replace(spec, name=name, root=path)
     try:
         return replace(spec, root=str(Path(spec.root).expanduser().absolute()))
-    except RuntimeError:  # ~name, of nobody here
+    except RuntimeError:  # ~name of an unknown user
         raise SpecError(
             "data.root", "must begin in a home folder that there is", spec.root
         ) from None
@@ -107,7 +107,7 @@ def _raw(spec: DataSpec) -> Dataset:
 
 @lru_cache(maxsize=1)
 def _read(spec: DataSpec, listing: str) -> Dataset:
-    """The raw data, kept until another are read or a folder's listing changes."""
+    """The raw data, cached until others are read or a folder's listing changes."""
     if spec.name in SOURCES:
         return SOURCES[spec.name](spec)
     if ":" not in spec.name:

@@ -1,4 +1,4 @@
-"""Augmentation on the device: one gather a batch, with its own draw for each example."""
+"""Augmentation on the device: one gather for each batch, one draw for each example."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAD = 4
 
 
 def draws(kind: Augment, examples: int, generator: torch.Generator) -> Tensor:
-    """One epoch's random choices: (examples, 3) int64 of crop row, crop column, flip."""
+    """Random choices of one epoch: (examples, 3) int64 of crop row, crop column, flip."""
     drawn = torch.randint(0, 2 * PAD + 1, (examples, 3), generator=generator)
     if kind in ("none", "flip"):
         drawn[:, :2] = PAD
@@ -23,7 +23,7 @@ def draws(kind: Augment, examples: int, generator: torch.Generator) -> Tensor:
 
 
 def augment(x: Tensor, drawn: Tensor) -> Tensor:
-    """Crop and flip each image of a raw batch by its own draw.
+    """A raw batch with each image cropped and flipped by its own draw, in the shape of x.
 
     Args:
         x: (batch, channels, height, width), raw pixels.

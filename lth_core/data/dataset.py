@@ -32,7 +32,7 @@ class Split:
         return Split(self.x[index], self.y[index])
 
     def of_each_class(self, count: int, generator: torch.Generator) -> Split:
-        """So many examples of each class there is, drawn; fewer where there are fewer."""
+        """``count`` random examples of each class; all of a class that has fewer."""
         order = torch.randperm(len(self), generator=generator)
         y = self.y.cpu()[order]
         chosen = torch.cat([order[y == label][:count] for label in y.unique()])
@@ -44,7 +44,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Examples that a network is trained on, chosen by (validation) and reported on (test).
+    """Examples for training, for choosing (validation) and for reporting (test).
 
     mean, std: (channels, 1, 1) or broadcastable to one example, in the units of the raw x.
     """
@@ -72,19 +72,29 @@ class Dataset:
         )
 
     def normalize(self, x: Tensor) -> Tensor:
-        """A raw batch as float32 with the dataset's own mean 0 and deviation 1."""
+        """A raw batch (b, ...) as float32 of the same shape, scaled to mean 0 and deviation 1."""
         return (x.float() - self.mean) / self.std
 
 
 def raw(train: Split, test: Split, mean: Tensor, std: Tensor, classes: int) -> Dataset:
-    """A dataset whose validation part has not been split off yet."""
+    """A dataset before its validation part is split off.
+
+    Args:
+        mean, std: as in `Dataset`.
+    """
     return Dataset(train, train.at(torch.arange(0)), test, mean, std, classes)
 
 
 def example_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation over all examples: per channel for images, per feature otherwise.
 
-    Computed in slices, so that uint8 images never stand in memory as floats all at once.
+    They are computed in slices, so that not all uint8 images are in memory as floats at once.
+
+    Args:
+        x: (n, channels, ...) or (n, features).
+
+    Returns:
+        Two float32 tensors, (channels, 1, ...) or (features,).
     """
     over = (0, *range(2, x.dim()))
     total = torch.stack([part.double().sum(over) for part in x.split(4096)]).sum(0)
@@ -98,7 +108,7 @@ def example_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Digest of everything a raw dataset holds."""
+    """Digest of a raw dataset: its examples, classes, mean and deviation."""
     digest = hashlib.sha256()
     for tensor in (dataset.train.x, dataset.train.y, dataset.test.x, dataset.test.y,
                    dataset.mean, dataset.std):  # fmt: skip
@@ -115,12 +125,12 @@ def split_sizes(spec: DataSpec, available: int) -> tuple[int, int]:
 
 
 def split(raw: Dataset, spec: DataSpec) -> Dataset:
-    """Subsample the training examples, hold out validation, and mislabel what is left.
+    """Subsample the training examples, hold out validation, and mislabel a share of the rest.
 
     All three are drawn by ``split_seed``; validation and test keep their true labels.
 
     Raises:
-        SpecError: labels are to be replaced, but there is one class only.
+        SpecError: labels are to be replaced, but there is only one class.
     """
     train, held = split_sizes(spec, len(raw.train))
     order = torch.randperm(len(raw.train), generator=generator(spec.split_seed, "split"))
@@ -135,10 +145,10 @@ def split(raw: Dataset, spec: DataSpec) -> Dataset:
 
 
 def mislabelled(y: Tensor, share: float, classes: int, stream: torch.Generator) -> Tensor:
-    """The labels, a share of them (its count rounded) replaced by another class, drawn uniformly.
+    """The labels (n,), a share of them (its count rounded) replaced by another, uniform class.
 
     Args:
-        y: (n,) int64 in 0..classes-1; left as it is.
+        y: (n,) int64 in 0..classes-1; not changed.
         share: in [0, 1).
     """
     wrong = torch.randperm(len(y), generator=stream)[: round(share * len(y))]

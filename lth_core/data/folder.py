@@ -22,7 +22,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".
 def folder(spec: DataSpec) -> Dataset:
     """Images in ROOT/train/CLASS/* and ROOT/test/CLASS/*; as uint8, classes in sorted order.
 
-    All images must share one size. Decoded images are kept in the cache folder
+    All images must share one size. Decoded images are stored in the cache folder
     (``LTH_CACHE``, by default ``~/.cache/lth``) under the digest of the file listing: names,
     sizes and times of change.
 
@@ -64,17 +64,17 @@ def _listing(root: Path, part: str) -> list[tuple[str, Path]]:
     if not folder.is_dir():
         raise DataError(f"data.name: folder:{root} must have {part}/CLASS/*, but "
                         f"{folder.absolute()} is not a folder")  # fmt: skip
-    found = [
+    images = [
         (entry.name, Path(file.path))
         for entry in sorted(os.scandir(folder), key=lambda e: e.name)
         if entry.is_dir()
         for file in sorted(os.scandir(entry.path), key=lambda e: e.name)
         if Path(file.name).suffix.lower() in SUFFIXES
     ]
-    if not found:
+    if not images:
         raise DataError(f"{folder.absolute()}: no images in class folders; known endings: "
                         f"{', '.join(sorted(SUFFIXES))}")  # fmt: skip
-    return found
+    return images
 
 
 def listing_digest(spec: DataSpec) -> str:

@@ -1,4 +1,4 @@
-"""Datasets that ship in Python packages or are made by them: nothing to download."""
+"""Datasets that Python packages contain or generate: nothing to download."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lth_core.seeds import generator
 from lth_core.spec import DataSpec
 
 DIGITS_TEST = 449
-"""A quarter of the 1,797 digits; always the same ones, so that every study is tested alike."""
+"""A quarter of the 1,797 digits; the same ones in every study."""
 
 MNIST_5K_TEST = 1000
-"""A fifth of the 5,000 digits; always the same ones."""
+"""A fifth of the 5,000 digits; the same ones in every study."""
 
 MNIST1D = {
     "num_samples": 5000,
@@ -34,7 +34,7 @@ MNIST1D = {
     "final_seq_length": 40,
     "seed": 42,
 }
-"""The published arguments, held here so that the package's defaults may change."""
+"""The published arguments; given here because the package's defaults may change."""
 
 
 def digits(spec: DataSpec) -> Dataset:
@@ -57,8 +57,8 @@ def mnist1d(spec: DataSpec) -> Dataset:
         from mnist1d import data, utils
     except ImportError:
         raise DataError(_absent(spec, "mnist1d")) from None
-    # The package draws from Python's and NumPy's global generators, which it seeds: put back what
-    # was there.
+    # The package seeds Python's and NumPy's global generators and draws from them, so their states
+    # are restored afterwards.
     before = utils.random.getstate(), np.random.get_state()
     try:
         made = data.make_dataset(SimpleNamespace(**MNIST1D))
@@ -69,23 +69,23 @@ def mnist1d(spec: DataSpec) -> Dataset:
         Split(torch.from_numpy(made[x]).float(), torch.from_numpy(made[y]).long())
         for x, y in (("x", "y"), ("x_test", "y_test"))
     )
-    # All 5,000 together come with mean 0 and deviation 1.
+    # The package scales all 5,000 together to mean 0 and deviation 1.
     return raw(train, test, torch.zeros(1), torch.ones(1), 10)
 
 
-def _digits(file: Path, side: int, held: int, name: str, mean: float, std: float) -> Dataset:
-    """Square grey images, a row of pixels and a class each; ``held`` are drawn for testing."""
+def _digits(file: Path, side: int, tests: int, name: str, mean: float, std: float) -> Dataset:
+    """Square grey images, a row of pixels and a class each; ``tests`` are drawn for testing."""
     table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.int64))
     every = Split(table[:, :-1].to(torch.uint8).view(-1, 1, side, side), table[:, -1])
     order = torch.randperm(len(every), generator=generator(0, name, "test"))
     flat = torch.tensor([mean]).view(1, 1, 1), torch.tensor([std]).view(1, 1, 1)
-    return raw(every.at(order[held:]), every.at(order[:held]), *flat, 10)
+    return raw(every.at(order[tests:]), every.at(order[:tests]), *flat, 10)
 
 
 def _file(package: str, path: str, spec: DataSpec, distribution: str) -> Path:
-    """A package's file alone: importing scikit-learn takes seconds, in every worker."""
-    found = find_spec(package)
-    for place in (found and found.submodule_search_locations) or ():
+    """Path of a package's file; the package is not imported, for scikit-learn takes seconds."""
+    module = find_spec(package)
+    for place in (module and module.submodule_search_locations) or ():
         if (Path(place) / path).is_file():
             return Path(place) / path
     raise DataError(_absent(spec, distribution))

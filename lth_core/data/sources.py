@@ -1,4 +1,4 @@
-"""Datasets in torchvision's layouts: one function each, spec -> raw Dataset."""
+"""Datasets in torchvision's layouts: one function each, from a spec to a raw Dataset."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OUTLINES: dict[str, Outline] = {
     "cifar10": (50_000, (3, 32, 32), 10),
     "cifar100": (50_000, (3, 32, 32), 100),
 }
-"""What is known of the named datasets without reading them, so that a plan needs no data."""
+"""Outlines of the named datasets, so that a plan needs no data."""
 
 TESTED = {
     "mnist": 10_000,
@@ -35,7 +35,7 @@ TESTED = {
     "cifar10": 10_000,
     "cifar100": 10_000,
 }
-"""Test examples of those that are read from the root."""
+"""Test examples of the datasets that are read from the root."""
 
 BY_TRAIN = ({"train": True}, {"train": False})
 BY_SPLIT = ({"split": "train"}, {"split": "test"})
@@ -107,7 +107,7 @@ def _whole(spec: DataSpec, train: Split, test: Split, mean: Tensor, std: Tensor)
 def _torchvision(
     spec: DataSpec, name: str, files: str, parts: tuple[dict[str, Any], dict[str, Any]]
 ) -> list[Any]:
-    """torchvision's train and test part of a dataset.
+    """The train and test part of a dataset from torchvision.
 
     Args:
         files: a file or folder of the dataset, below the root.
@@ -115,7 +115,7 @@ def _torchvision(
     """
     folder = Path(spec.root).expanduser()
     try:
-        if not spec.download and not (folder / files).exists():  # said before a slow import
+        if not spec.download and not (folder / files).exists():  # checked before a slow import
             raise FileNotFoundError(f"there is no {files}")
         import torchvision.datasets
 

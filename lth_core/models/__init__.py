@@ -68,7 +68,7 @@ MODELS: dict[str, tuple[Builder, str]] = {
         "torchvision's, 3.50M parameters for ImageNet (Sandler et al. 2018)",
     ),
 }
-"""Name -> what builds the network, and its description for `lth list models`."""
+"""Builder of each network, and its description for `lth list models`, by name."""
 
 
 def build(
@@ -85,8 +85,8 @@ def build(
             a user's factory fails or returns something else.
     """
     builder = _builder(spec)
-    # torch's layers draw from the global generator as they are made. Lend it ours, and put back
-    # what was there: whatever a user's factory draws is then seeded too.
+    # torch's layers draw from the global generator when they are created. So that generator gets
+    # the state of ours, and its own back afterwards; draws of a user's factory are seeded too.
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(generator.get_state())
         with blamed("model.name", f"cannot be built for shape {shape}", spec.name):

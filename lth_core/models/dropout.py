@@ -1,4 +1,4 @@
-"""Dropout that draws from nothing global."""
+"""Dropout that draws from no global generator."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lth_core.seeds import generator
 class Dropout(nn.Module):
     """``torch.nn.Dropout`` whose draws are a function of (seed, run, place, step).
 
-    Drawn on the CPU, so that every device drops the same units. It counts its own calls in training
-    mode, one a step; ``restart_dropout`` says which run they belong to.
+    Draws are made on the CPU, so that every device drops the same units. The module counts its own
+    calls in training mode, one a step; ``restart_dropout`` sets the run that they belong to.
 
     Args:
         p: share of entries set to 0 in training, in [0, 1); the others are divided by 1 - p.
@@ -38,10 +38,10 @@ class Dropout(nn.Module):
 
 
 def own_dropout(model: nn.Module) -> None:
-    """Put ``Dropout`` in the place of every ``torch.nn.Dropout``, which draws globally.
+    """Replace every ``torch.nn.Dropout``, which draws globally, by ``Dropout``.
 
     Raises:
-        SpecError: there is another kind of dropout, whose draws no seed of ours would decide.
+        SpecError: there is another kind of dropout, whose draws cannot be seeded.
     """
     for name, module in list(model.named_modules()):
         if type(module) is nn.Dropout:
@@ -53,7 +53,7 @@ def own_dropout(model: nn.Module) -> None:
 
 
 def restart_dropout(model: nn.Module, seed: int, run: str, step: int) -> None:
-    """Begin a run: what is dropped from here on is that of (seed, run) from ``step`` on."""
+    """Begin a run: dropout draws for (seed, run) from ``step`` on."""
     for module in model.modules():
         if isinstance(module, Dropout):
             module.seed, module.run, module.step = seed, run, step

@@ -14,7 +14,11 @@ from lth_core.spec import Initialization
 
 
 def _signed_constant(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """sqrt(2/fan in), each with a sign of its own (Ramanujan et al. 2020, section 4.1)."""
+    """sqrt(2/fan in) with random signs, in place (Ramanujan et al. 2020, section 4.1).
+
+    Args:
+        weight: (out, in, ...).
+    """
     signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
     with torch.no_grad():
         return weight.copy_(signs * sqrt(2 / weight[0].numel()))

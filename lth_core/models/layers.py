@@ -16,7 +16,7 @@ class Layer:
     """A prunable layer under a mask."""
 
     shape: tuple[int, ...]
-    """Of the layer's weight."""
+    """Shape of the layer's weight, (out, in, ...)."""
     kept: int
     """Weights that the mask keeps."""
     positions: int
@@ -24,7 +24,7 @@ class Layer:
 
     @property
     def weights(self) -> int:
-        """Weights in all."""
+        """Number of weights, kept and pruned."""
         return prod(self.shape)
 
     @property
@@ -41,7 +41,7 @@ class Layer:
 def prunable_layers(model: nn.Module) -> dict[str, PrunableLayer]:
     """Layers whose weight can be pruned, by name, in the model's order; the last is the output.
 
-    Linear and convolution layers: normalization parameters and biases are not prunable.
+    These are linear and convolution layers; normalization parameters and biases are not prunable.
     """
     return {
         name: layer for name, layer in model.named_modules() if isinstance(layer, PrunableLayer)
@@ -51,11 +51,12 @@ def prunable_layers(model: nn.Module) -> dict[str, PrunableLayer]:
 def layers_of(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], int]]:
     """(weight shape, positions) of every prunable layer, in the model's order.
 
-    Positions are the places of the layer's output for one example: each kept weight is multiplied
-    once at each, so a layer's forward FLOPs are 2 x kept x positions (padding counted as input).
+    Positions are the places of the layer's output for one example. Each kept weight is multiplied
+    once at each position, so a layer's forward FLOPs are 2 x kept x positions (padding counted as
+    input).
 
     Args:
-        shape: one example's, such as (3, 32, 32).
+        shape: shape of one example, such as (3, 32, 32).
     """
     layers = prunable_layers(model)
     positions = dict.fromkeys(layers, 0)

@@ -1,4 +1,4 @@
-"""LeNet-5 as Caffe has it, the one that pruning papers mean (LeCun et al. 1998, wider)."""
+"""LeNet-5 in Caffe's version, which pruning papers use (LeCun et al. 1998, wider)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lth_core.models.scale import images, refuse, scaled
 from lth_core.spec import ModelSpec
 
 SMALLEST = 16
-"""Pixels a side that leave one after two unpadded 5x5 convolutions, each pooled by 2."""
+"""Pixels a side of which two unpadded 5x5 convolutions, each pooled by 2, leave one."""
 
 
 def lenet_5(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:

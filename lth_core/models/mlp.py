@@ -16,14 +16,14 @@ from lth_core.spec import ModelSpec
 
 
 class WithConstant(nn.Linear):
-    """A linear layer with no bias but one more input, the constant 1: its weight is the bias.
+    """A linear layer whose bias is the weight of one more input, the constant 1.
 
-    So biases are scored and pruned with the other weights, (outputs, inputs + 1) in all.
+    So biases are scored and pruned with the other weights; the weight is (outputs, inputs + 1).
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs + 1, outputs, bias=False)
-        plain = nn.Linear(inputs, outputs)  # drawn as PyTorch draws it
+        plain = nn.Linear(inputs, outputs)  # PyTorch's own initialization
         with torch.no_grad():
             self.weight.copy_(torch.cat([plain.weight, plain.bias[:, None]], 1))
 

@@ -1,4 +1,4 @@
-"""Width multiplier of the model families, and the refusal of fields that do not apply to them."""
+"""Width multiplier of the model families, and checks of fields that do not apply to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def scaled(width: int, multiplier: float) -> int:
 
 
 def refuse(spec: ModelSpec, *names: str) -> None:
-    """Raise a SpecError where a field that means nothing to this network is not at its default."""
+    """Raise a SpecError where a field that this network does not use is not at its default."""
     defaults = {f.name: f.default for f in fields(ModelSpec)}
     for name in names:
         if getattr(spec, name) != defaults[name]:

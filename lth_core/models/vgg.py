@@ -32,9 +32,9 @@ def vgg(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
 
 
 def _vgg(groups: tuple[int, ...], spec: ModelSpec, channels: int, classes: int) -> nn.Module:
-    """Groups of convolutions, max-pooled but for the last, whose mean is taken; a linear layer.
+    """Groups of convolutions, max-pooled between groups, then a mean, dropout and a linear layer.
 
-    As in appendix I.2 of Frankle & Carbin 2019; dropout before the linear layer.
+    The layers are those of appendix I.2 of Frankle & Carbin 2019.
     """
     model, number = nn.Sequential(), 0
     for group, (convolutions, width) in enumerate(zip(groups, WIDTHS, strict=True), start=1):

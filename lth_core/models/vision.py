@@ -1,4 +1,4 @@
-"""torchvision's networks, with its names, so that its weights fit; and a stem for small images."""
+"""torchvision's networks, with its parameter names so that its weights fit, and a CIFAR stem."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def vision_resnet(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn
 def mobilenet_v2(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """torchvision's MobileNet-V2 (Sandler et al. 2018).
 
-    The CIFAR stem has stride 1, and so has the first block of 24 channels, as is usual for CIFAR:
+    The CIFAR stem and the first block of 24 channels have stride 1, as is usual for CIFAR:
     32 pixels are 4 before the mean, not 1.
     """
     from torchvision import models
@@ -71,6 +71,6 @@ def mobilenet_v2(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Mo
 
 
 def _drawn(conv: nn.Conv2d) -> nn.Conv2d:
-    """A convolution drawn as torchvision draws its own, so that ``as_built`` means one thing."""
+    """A convolution initialized like torchvision's, so that ``as_built`` has one meaning."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv

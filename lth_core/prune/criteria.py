@@ -1,8 +1,8 @@
 """Scores of single weights: magnitude, a random draw, and the mask criteria of "Deconstructing
 lottery tickets" (Zhou et al. 2019).
 
-A criterion compares a weight's final value with its initial one. It looks at that weight alone, or
-at most at its rank in its layer: a layer of one survivor, or of none, is scored as any other.
+A criterion compares a weight's final value with its initial one. It depends on that weight alone,
+or on its rank in its layer. So a layer of one survivor, or of none, is scored as any other.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ EXAMPLE = plain(
 def magnitude(network: Candidate) -> Scores:
     """|w|: the smallest weights go (Han et al. 2015; Frankle & Carbin 2019).
 
-    Equal ones are told apart by a seeded draw. Globally, the last weight of a layer goes as any
-    other, and a layer without survivors stays so.
+    Ties are broken by a seeded draw. Globally, the last weight of a layer may be pruned, and a
+    layer without survivors stays empty.
 
     >>> import torch
     >>> from lth_core.prune.network import plain
@@ -36,8 +36,8 @@ def magnitude(network: Candidate) -> Scores:
 def random(network: Candidate) -> Scores:
     """Uniform in [0, 1): every weight is as likely to go, whatever its layer (Liu et al. 2022).
 
-    One draw a seed, whatever the density: sparser masks lie within denser ones. No two weights are
-    equal but by chance; the last weight of a layer goes as any other.
+    There is one draw for each seed at all densities, so sparser masks are nested in denser ones.
+    Scores are equal only by chance. The last weight of a layer may be pruned.
 
     >>> import torch
     >>> from lth_core.prune.network import plain
@@ -54,7 +54,7 @@ def random(network: Candidate) -> Scores:
 def magnitude_increase(network: Candidate) -> Scores:
     """|w| - |w0|: weights that shrank most go (Zhou et al. 2019, magnitude increase).
 
-    In a network that was not trained all are equal: a seeded draw decides.
+    Before training all scores are equal, and a seeded draw decides.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> magnitude_increase(EXAMPLE)["fc.weight"]
@@ -66,7 +66,8 @@ def magnitude_increase(network: Candidate) -> Scores:
 def magnitude_increase_same_sign(network: Candidate) -> Scores:
     """|w| - |w0|, 0 for weights that changed sign: those that shrank go first (Zhou et al. 2019).
 
-    The weights that changed sign are equal, and drawn; before training, all are.
+    Weights that changed sign have equal scores, and a seeded draw decides among them. Before
+    training all scores are equal.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> magnitude_increase_same_sign(EXAMPLE)["fc.weight"]
@@ -78,7 +79,8 @@ def magnitude_increase_same_sign(network: Candidate) -> Scores:
 def magnitude_increase_diff_sign(network: Candidate) -> Scores:
     """|w| - |w0|, 0 for weights that kept sign: those that shrank go first (Zhou et al. 2019).
 
-    The weights that kept sign are equal, and drawn: before training, all.
+    Weights that kept their sign have equal scores, and a seeded draw decides among them. Before
+    training all scores are equal.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> magnitude_increase_diff_sign(EXAMPLE)["fc.weight"]
@@ -90,7 +92,7 @@ def magnitude_increase_diff_sign(network: Candidate) -> Scores:
 def movement(network: Candidate) -> Scores:
     """|w - w0|: weights that moved least go (Zhou et al. 2019, movement).
 
-    In a network that was not trained all are equal: a seeded draw decides.
+    Before training all scores are equal, and a seeded draw decides.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> movement(EXAMPLE)["fc.weight"]
@@ -115,7 +117,8 @@ def final_times_initial(network: Candidate) -> Scores:
 def large_init(network: Candidate) -> Scores:
     """|w0|: weights that began smallest go (Zhou et al. 2019, large init).
 
-    Before training this is magnitude. Weights that began equal, as signed constants, are drawn.
+    Before training this is magnitude. A seeded draw decides among weights of equal initial size,
+    as signed constants are.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> large_init(EXAMPLE)["fc.weight"]
@@ -127,8 +130,8 @@ def large_init(network: Candidate) -> Scores:
 def large_init_large_final(network: Candidate) -> Scores:
     """min(rank |w|, rank |w0|): what was or became small goes (Zhou et al. 2019).
 
-    Ranks within the layer, as their code has it, which cuts both sizes at one percentile. Where the
-    weights of one time are all equal, those of the other decide.
+    Ranks are within the layer, as in the authors' code, which cuts both sizes at one percentile.
+    Where all initial weights are equal the final ones decide, and the reverse.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> large_init_large_final(EXAMPLE)["fc.weight"]
@@ -140,7 +143,8 @@ def large_init_large_final(network: Candidate) -> Scores:
 def large_final_same_sign(network: Candidate) -> Scores:
     """max(0, w sign(w0)): weights that changed sign go, then small ones (Zhou et al. 2019).
 
-    Those that changed sign are equal, and drawn. Before training this is magnitude.
+    Weights that changed sign have equal scores, and a seeded draw decides among them. Before
+    training this is magnitude.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> large_final_same_sign(EXAMPLE)["fc.weight"]
@@ -152,7 +156,8 @@ def large_final_same_sign(network: Candidate) -> Scores:
 def large_final_diff_sign(network: Candidate) -> Scores:
     """max(0, -w sign(w0)): weights that kept their sign go, then small ones (Zhou et al. 2019).
 
-    Those that kept their sign are equal, and drawn: before training, all.
+    Weights that kept their sign have equal scores, and a seeded draw decides among them. Before
+    training all scores are equal.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> large_final_diff_sign(EXAMPLE)["fc.weight"]
@@ -164,7 +169,7 @@ def large_final_diff_sign(network: Candidate) -> Scores:
 def small_init(network: Candidate) -> Scores:
     """-|w0|: weights that began largest go (Zhou et al. 2019, small init).
 
-    Weights that began equal, as signed constants, are drawn.
+    A seeded draw decides among weights of equal initial size, as signed constants are.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> small_init(EXAMPLE)["fc.weight"]
@@ -176,7 +181,7 @@ def small_init(network: Candidate) -> Scores:
 def small_final(network: Candidate) -> Scores:
     """-|w|: the largest weights go (Zhou et al. 2019, small final).
 
-    Equal weights are drawn.
+    Ties are broken by a seeded draw.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> small_final(EXAMPLE)["fc.weight"]
@@ -188,8 +193,8 @@ def small_final(network: Candidate) -> Scores:
 def small_init_small_final(network: Candidate) -> Scores:
     """min(rank -|w|, rank -|w0|): what was or became large goes (Zhou et al. 2019).
 
-    Ranks within the layer, as their code has it, which cuts both sizes at one percentile. Where the
-    weights of one time are all equal, those of the other decide.
+    Ranks are within the layer, as in the authors' code, which cuts both sizes at one percentile.
+    Where all initial weights are equal the final ones decide, and the reverse.
 
     >>> from lth_core.prune.criteria import EXAMPLE
     >>> small_init_small_final(EXAMPLE)["fc.weight"]
@@ -199,8 +204,9 @@ def small_init_small_final(network: Candidate) -> Scores:
 
 
 def rank(values: Tensor) -> Tensor:
-    """Share of a layer's values that are no larger, in (0, 1], float64; equal ones share a rank,
-    and NaN stays so.
+    """Share of a layer's values that are no larger, in (0, 1], float64, in the shape of ``values``.
+
+    Equal values share a rank, and NaN stays NaN.
 
     >>> rank(torch.tensor([3.0, 1.0, 1.0, 7.0]))
     tensor([0.7500, 0.5000, 0.5000, 1.0000], dtype=torch.float64)

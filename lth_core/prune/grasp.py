@@ -12,11 +12,11 @@ def grasp(network: Candidate) -> Scores:
     """w (H g): weights go whose removal would most raise, or least lower, the gradient's norm (Wang
     et al. 2020).
 
-    The paper's S is -w (H g) and prunes the highest (equation 8); H is the Hessian and g the
-    gradient of the loss in the surviving weights, with logits divided by `prune.temperature`, as
-    the authors' code does, and batch norm by `prune.statistics`. Scores have either sign; of a
-    network without gradient, as where a layer has no survivors, they are all 0, and a seeded draw
-    decides. The last weight of a layer goes as any other.
+    The paper's S is -w (H g), and the highest are pruned (equation 8). H is the Hessian and g the
+    gradient of the loss in the surviving weights. Logits are divided by `prune.temperature`, as in
+    the authors' code; batch norm uses `prune.statistics`. Scores have either sign. In a network
+    without gradient, such as one with an empty layer, all scores are 0 and a seeded draw decides.
+    The last weight of a layer may be pruned.
 
     >>> from lth_core.prune.network import of_network
     >>> layer = torch.nn.Linear(1, 2, bias=False)
@@ -33,7 +33,7 @@ def grasp(network: Candidate) -> Scores:
     alive = [network.mask[name].to(w.device) for name, w in zip(network.mask, weights, strict=True)]
     loss = cross_entropy(model(x) / network.spec.temperature, y)
     gradients = torch.autograd.grad(loss, weights, create_graph=True)
-    # d(g.stop(g))/dw = H g, for the survivors: a pruned weight has no gradient to keep.
+    # d(g.stop(g))/dw = H g over the survivors: the gradient of a pruned weight does not count.
     flow = torch.stack(
         [(g * (g * a).detach()).sum() for g, a in zip(gradients, alive, strict=True)]
     ).sum()

@@ -14,22 +14,22 @@ from lth_core.models.dropout import Dropout, own_dropout
 from lth_core.spec import PruneAfter, Pruning
 
 Scores = dict[str, Tensor]
-"""A float tensor in each prunable weight's shape, by parameter name; the lowest go first."""
+"""(out, in, ...) float of each prunable layer, by parameter name; the lowest are pruned first."""
 Batch = tuple[Tensor, Tensor]
-"""Examples (n, ...) as the network takes them, and their classes (n,)."""
+"""Normalized examples (n, ...) float32, and their classes (n,) int64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A network about to be pruned.
 
-    weights: the prunable weights, by parameter name; pruned ones are 0.
-    mask: the survivors so far, of every prunable layer in the model's order, the output last.
-    initial: the weights as they were drawn, whatever the rewind point; before training, the same.
+    weights: (out, in, ...) float by parameter name; pruned weights are 0.
+    mask: (out, in, ...) bool of every prunable layer in the model's order, the output last.
+    initial: the weights at initialization, whatever the rewind point, in the same shapes.
     copy: makes a copy of the network with all its weights and buffers, in training mode.
-    batch: draws training examples, as many of each class as ``spec.examples`` says.
-    seed: the replicate.
-    spec: how it is pruned; `prune` puts in its own.
+    batch: draws ``spec.examples`` training examples of each class.
+    seed: seed of the replicate.
+    spec: the settings of pruning; `prune` replaces them by its own.
     """
 
     weights: State
@@ -41,11 +41,14 @@ class Candidate:
     spec: Pruning = field(default_factory=PruneAfter, repr=False)
 
     def model(self) -> nn.Module:
-        """A copy of the network, its pruned weights 0, in training mode but for dropout; batch norm
-        is only where `prune.statistics` are the batch's."""
+        """A copy of the network whose pruned weights are 0.
+
+        It is in training mode where `prune.statistics` are the batch's, else in evaluation mode;
+        dropout is always off.
+        """
         model = self.copy().train(self.spec.statistics == "batch")
         for layer in model.modules():
-            if isinstance(layer, Dropout):  # a score is of the whole network
+            if isinstance(layer, Dropout):  # scores are those of the whole network
                 layer.eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -54,7 +57,7 @@ class Candidate:
         return model
 
     def each(self, score: Callable[[Tensor, Tensor], Tensor]) -> Scores:
-        """Scores from each layer's weights (out, in, ...), now and at first; pruned ones are 0."""
+        """Scores from weights and initial weights (out, in, ...); pruned ones are 0."""
         initial = masked(self.initial, self.mask)
         return {name: score(w, initial[name]) for name, w in self.weights.items()}
 
@@ -62,7 +65,7 @@ class Candidate:
         """The network with fewer survivors.
 
         Args:
-            mask: (out, in, ...) bool each, by parameter name, within the mask at hand.
+            mask: (out, in, ...) bool each, by parameter name; a subset of the current mask.
         """
         return replace(self, weights=masked(self.weights, mask), mask=mask)
 
@@ -75,7 +78,11 @@ def of_network(
     seed: int = 0,
     spec: Pruning | None = None,
 ) -> Candidate:
-    """A candidate from a network and examples at hand, before training: for scores in a notebook.
+    """A candidate from a network and examples, before training: for scores in a notebook.
+
+    Args:
+        x, y: (n, ...) float32 normalized examples, and their classes (n,) int64.
+        mask: (out, in, ...) bool each, by parameter name; None: every weight survives.
 
     >>> network = of_network(nn.Linear(2, 3), torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))
     >>> {name: tuple(w.shape) for name, w in network.weights.items()}

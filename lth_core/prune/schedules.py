@@ -1,7 +1,7 @@
-"""Schedules: how density falls on its way to a level's, over rounds or over training.
+"""Schedules: density over rounds or over training, from dense to a level's density.
 
-All end at the level's density, to which counts are then rounded; `exponential` is at once at a
-density of 0, and all but `constant` begin with every weight.
+All end at the level's density; counts are then rounded. All but `constant` begin with every
+weight. For a final density of 0, `exponential` is 0 from the first change on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def cubic(progress: float, density: float) -> float:
 
 
 def linear(progress: float, density: float) -> float:
-    """Each change removes as many: the cubic one with exponent 1 (Zhu & Gupta 2017).
+    """Each change removes the same number: cubic with exponent 1 (Zhu & Gupta 2017).
 
     >>> linear(0, 0.2), linear(0.5, 0.2), round(linear(1, 0.2), 3)
     (1.0, 0.6, 0.2)
@@ -51,4 +51,4 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
     "linear": linear,
     "constant": constant,
 }
-"""(progress in [0, 1], density at the end) -> density now."""
+"""Functions from (progress in [0, 1], density at the end) to the current density."""

@@ -1,4 +1,4 @@
-"""Scope: which layers compete, what share each group of them loses, and how a layer's is set."""
+"""Scope: groups of layers that compete, the share that each loses, and densities of layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lth_core.prune.structure import Shapes, covered
 from lth_core.spec import PruneBase
 
 Groups = list[tuple[list[str], float]]
-"""Layers that compete with each other, and the fraction of their survivors that a level removes."""
+"""Layers that compete with each other, and the fraction of survivors that a level removes."""
 
 SCOPES = {
     "global": "all weights compete (Frankle & Carbin 2019, section 4)",
@@ -27,10 +27,10 @@ SCOPES = {
 def groups(shapes: Shapes, spec: PruneBase) -> Groups:
     """Divide the prunable layers (in the model's order; the last is the output) into groups.
 
-    Layerwise, each layer is a group; else, all are one. A layer with a fraction of its own is a
-    group of its own under any scope. Layers that are ignored, or have no such units as
-    ``structure`` says, are in none. A group of one weight loses it from a fraction above a half on;
-    in a global one a layer may lose its last.
+    Layerwise, each layer is a group; else all layers are one group. A layer with its own fraction
+    is a group under any scope. Ignored layers, and layers without units of ``structure``, are in no
+    group. A group of one weight loses it at fractions above a half; in a global group a layer may
+    lose its last weight.
 
     >>> shapes = {"fc1": (30, 8), "fc2": (9, 30), "output": (10, 9)}
     >>> groups(shapes, PruneBase(scope="global", output_fraction=0.1))
@@ -61,20 +61,20 @@ def groups(shapes: Shapes, spec: PruneBase) -> Groups:
 
 
 def erk(shapes: Shapes, most: Sequence[int], total: int, structure: str = "weights") -> list[int]:
-    """How many units each layer keeps, ``total`` in all, by Erdos-Renyi-Kernel.
+    """Number of units that each layer keeps, ``total`` in all, by Erdos-Renyi-Kernel.
 
-    A layer's density is in proportion to the sum of its weight's dimensions over their product; a
-    layer that would get more than it has keeps all, and the others share the rest (Evci et al.
-    2020). A layer whose share rounds to none gets none.
+    A layer's density is proportional to the sum of its weight's dimensions over their product. A
+    layer whose share exceeds its units keeps all of them, and the others divide the rest (Evci et
+    al. 2020). A layer whose share rounds to 0 keeps none.
 
     >>> erk({"a": (100, 10), "b": (10, 10)}, [1000, 100], 220)
     [186, 34]
 
     Args:
-        most: units that each layer has to keep from.
-        structure: what a unit is.
+        most: number of units in each layer.
+        structure: the kind of unit.
     """
-    # A unit of a structure is a row of the first dimension: as dense in rows as in weights.
+    # A structured unit is a row of the first dimension: the density in rows is that in weights.
     shares = [
         sum(shape) / (1 if structure == "weights" else prod(shape[1:])) for shape in shapes.values()
     ]
@@ -82,7 +82,7 @@ def erk(shapes: Shapes, most: Sequence[int], total: int, structure: str = "weigh
 
 
 def in_proportion(shares: Sequence[float], most: Sequence[int], total: int) -> list[int]:
-    """Whole numbers in proportion to ``shares``, none above its ``most``, of exactly ``total``.
+    """Whole numbers proportional to ``shares``, none above its ``most``, with sum ``total``.
 
     >>> in_proportion([3, 1, 1], [2, 9, 9], 7)
     [2, 3, 2]
@@ -98,7 +98,7 @@ def in_proportion(shares: Sequence[float], most: Sequence[int], total: int) -> l
         left -= sum(most[i] for i in full)
         open_ = [i for i in open_ if i not in full] if full else []
     counts = [int(value) for value in exact]
-    # What rounding down left over goes where it took most.
+    # The remainder of rounding down is given where rounding removed most.
     by_loss = sorted(range(len(counts)), key=lambda i: counts[i] - exact[i])
     room = [i for i in by_loss if counts[i] < most[i]]
     for i in room[: total - sum(counts)]:
@@ -108,13 +108,13 @@ def in_proportion(shares: Sequence[float], most: Sequence[int], total: int) -> l
 
 
 def _by_pattern(field: str, patterns: object, layers: Sequence[str]) -> dict[str, str]:
-    """Layer -> the last pattern that names it; ``output`` names the last layer."""
-    found = {}
+    """The last pattern that matches each layer; ``output`` matches the last layer."""
+    matched = {}
     for pattern in patterns:  # type: ignore[attr-defined]
         hits = [layer for layer in layers if fnmatchcase(layer, pattern)]
         if not hits and pattern == "output":
             hits = [layers[-1]]
         if not hits:
             raise SpecError(field, "must match a prunable layer", pattern, layers)
-        found.update(dict.fromkeys(hits, pattern))
-    return found
+        matched.update(dict.fromkeys(hits, pattern))
+    return matched

@@ -61,28 +61,28 @@ def scores_of(network: Candidate, name: str) -> Scores:
     """The network's scores: (out, in, ...) float of each prunable layer, by parameter name.
 
     Raises:
-        SpecError: a score of the user's own gives other weights, shapes or types.
+        SpecError: a user's own score returns other weights, shapes or types.
         DivergedError: a score is NaN.
     """
     score = SCORES.get(name) or load_factory("prune.score", name)
-    found, checked = score(network), {}
+    scores, checked = score(network), {}
     for weight, mask in network.mask.items():
-        given = found.get(weight) if isinstance(found, dict) else None
-        fits = isinstance(given, Tensor) and given.shape == mask.shape
-        if not fits or not found[weight].is_floating_point():
+        values = scores.get(weight) if isinstance(scores, dict) else None
+        fits = isinstance(values, Tensor) and values.shape == mask.shape
+        if not fits or not scores[weight].is_floating_point():
             rule = f"must give each weight of {weight} a float, shape {tuple(mask.shape)}"
             raise SpecError("prune.score", rule, name)
-        checked[weight] = found[weight].detach().to(mask.device)
+        checked[weight] = scores[weight].detach().to(mask.device)
         if bool(checked[weight][mask].isnan().any()):
             raise DivergedError(f"cannot prune {weight}: its scores by {name} are NaN")
     return checked
 
 
 def fingerprint(spec: PruneBase) -> str:
-    """Digest of the source of a user's own score; empty for ours, which the name determines.
+    """Digest of the source of a user's own score; empty for built-in ones, known by name.
 
     Raises:
-        SpecError: the score, or the one that a scope names, is not known.
+        SpecError: the score, or the score that a scope names, is not known.
     """
     like = spec.scope.removeprefix("like:")
     if like != spec.scope and like not in SCORES:

@@ -24,9 +24,9 @@ Parts = list[tuple[list[str], int]]
 def prune(network: Candidate, spec: Pruning, generator: torch.Generator) -> Mask:
     """The network's survivors, less the lowest-scored share that one level removes.
 
-    Exactly round(fraction x survivors) units go from each group, a unit being a weight, a channel
-    or a neuron. Scores of dead weights are never looked at. Layers in no group keep their mask.
-    In several rounds the survivors are scored anew after each.
+    Exactly round(fraction x survivors) units of each group are pruned; a unit is a weight, a
+    channel or a neuron. Scores of pruned weights are ignored. Layers in no group keep their mask.
+    With several rounds, the survivors are scored again after each.
 
     Args:
         generator: draws among equal scores.
@@ -48,7 +48,14 @@ def prune(network: Candidate, spec: Pruning, generator: torch.Generator) -> Mask
 def pruned_to(
     network: Candidate, start: Mask, spec: Pruning, progress: float, generator: torch.Generator
 ) -> Mask:
-    """The survivors at ``progress`` in [0, 1] on the way from ``start`` to the level's density."""
+    """The survivors at ``progress`` in [0, 1] between ``start`` and the level's density.
+
+    Args:
+        start: (out, in, ...) bool of each prunable layer, by parameter name.
+
+    Returns:
+        A mask in the shapes of ``start``.
+    """
     scores = scores_of(network, spec.score)
     if spec.pattern:
         pruned = dict(network.mask)
@@ -69,7 +76,10 @@ def keep_highest(
 
     Args:
         scores, mask: (out, in, ...) float and bool of each layer, by parameter name.
-        parts: layers that compete, and their k.
+        parts: parameters that compete, and their k.
+
+    Returns:
+        A mask in the shapes of ``mask``.
     """
     kept = dict(mask)
     for names, keep in parts:
@@ -80,8 +90,8 @@ def keep_highest(
                 for n, a in zip(names, alive, strict=True)
             ]
         )
-        # A stream for each part: ties in one leave the draws of the next alone, so that masks of
-        # different fractions (one-shot levels) are nested.
+        # Each part has its own stream: ties in one do not change the draws of the next, so that
+        # masks of different fractions (one-shot levels) are nested.
         stream = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         survives = ~lowest(values, len(values) - keep, stream)
         sizes = [int(a.sum()) for a in alive]
@@ -95,7 +105,11 @@ def keep_highest(
 def parts_of(
     network: Candidate, start: Mask, spec: Pruning, progress: float, generator: torch.Generator
 ) -> Parts:
-    """Layers that compete, and how many units they keep together at ``progress``."""
+    """Parameters that compete, and the number of units that they keep at ``progress``.
+
+    Args:
+        start: (out, in, ...) bool of each prunable layer, by parameter name.
+    """
     began, now = _alive(start, spec.structure), _alive(network.mask, spec.structure)
     named = spec.schedule if isinstance(spec, (PruneBefore, PruneDuring)) else None
     schedule = SCHEDULES[named or "exponential"]
@@ -117,14 +131,14 @@ def parts_of(
 def _by_layer(
     network: Candidate, names: Sequence[str], keep: int, spec: Pruning, generator: torch.Generator
 ) -> list[int]:
-    """How many units each layer keeps under a scope that fixes the layers' densities."""
+    """Number of units that each layer keeps under a scope that fixes the layers' densities."""
     alive = _alive(network.mask, spec.structure)
     now = [alive[name] for name in names]
     if spec.scope == "erk":
         shapes = {name: network.mask[name].shape for name in names}
         return erk(shapes, now, keep, spec.structure)
     score = spec.scope.removeprefix("like:")
-    # Of the survivors at hand, for in a later round some are gone already; below 1, as specs are.
+    # A fraction of the current survivors, which later rounds have fewer of; below 1, as in specs.
     fraction = min(1 - keep / max(1, sum(now)), 1 - 2**-53)
     changes = {"score": score, "scope": "global", "fraction": fraction, "temperature":
                spec.temperature if score == "grasp" else TEMPERATURE}  # fmt: skip
@@ -138,7 +152,7 @@ def _by_layer(
 
 
 def _alive(mask: Mask, structure: str) -> dict[str, int]:
-    """Units of each parameter that have a survivor."""
+    """Number of units with a survivor, by parameter."""
     return {name: int((units(m.float(), structure) > 0).sum()) for name, m in mask.items()}
 
 
@@ -148,10 +162,10 @@ def shapes_of(mask: Mask) -> dict[str, tuple[int, ...]]:
 
 
 def requested_density(shapes: Mapping[str, Sequence[int]], spec: PruneBase, level: int) -> float:
-    """The density that ``level`` prunings ask for, before rounding to whole units.
+    """Density after ``level`` prunings by the spec, in [0, 1], before rounding to whole units.
 
     Fractions are of units: where units of several sizes compete (channels under a global scope),
-    the density in weights that comes of it may be far from this.
+    the achieved density in weights may be far from this.
 
     Args:
         shapes: weight shape of each prunable layer, in the model's order.
@@ -165,7 +179,7 @@ def requested_density(shapes: Mapping[str, Sequence[int]], spec: PruneBase, leve
 
 
 def at_level(spec: S, level: int) -> S:
-    """The spec of one pruning, from the level before to this one."""
+    """The spec of one pruning, from the previous level to this one."""
     if not spec.densities:
         return spec
     before = spec.densities[level - 2] if level > 1 else 1.0
@@ -173,11 +187,11 @@ def at_level(spec: S, level: int) -> S:
 
 
 def compounded(spec: S, level: int) -> S:
-    """The spec that removes in one pruning what ``level`` iterative ones would have left to go."""
+    """The spec that removes in one pruning the share that ``level`` iterative ones remove."""
 
     def once(fraction: float) -> float:
-        # Below 1 also where the power is too small for a float to tell. One level is as it is
-        # said: 1 - (1 - f) is not always f.
+        # Below 1 also where the power is below a float's precision. One level keeps its fraction:
+        # 1 - (1 - f) is not always f.
         return fraction if level == 1 else min(1 - (1 - fraction) ** level, 1 - 2**-53)
 
     return replace(

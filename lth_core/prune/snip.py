@@ -1,4 +1,4 @@
-"""SNIP: what the loss feels when a connection is weakened (Lee et al. 2019)."""
+"""SNIP: sensitivity of the loss to each connection (Lee et al. 2019)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lth_core.prune.network import Candidate, Scores
 def snip(network: Candidate) -> Scores:
     """|dL/dc| of a mask c on the weights, at c = mask: connection sensitivity (Lee et al. 2019).
 
-    The mask is differentiated, not the weight; at the mask that is |w dL/dw|. What batch norm works
-    with is `prune.statistics`. A weight of 0 scores 0, and so does all of a network with a layer
-    without survivors; equal scores are told apart by a seeded draw. The last weight of a layer goes
-    as any other: very sparse masks have layers without survivors.
+    The loss is differentiated in the mask, not in the weight; at the mask that is |w dL/dw|. Batch
+    norm uses `prune.statistics`. A weight of 0 scores 0, and so do all weights of a network with an
+    empty layer. Ties are broken by a seeded draw. The last weight of a layer may be pruned: very
+    sparse masks have layers without survivors.
 
     >>> from lth_core.prune.network import of_network
     >>> layer = torch.nn.Linear(2, 2, bias=False)

@@ -24,7 +24,7 @@ STRUCTURES = {
 
 
 def covered(shapes: Shapes, spec: PruneBase) -> list[str]:
-    """Names of the layers that have such units; the output's units are the classes, and stay.
+    """Names of the layers with units of the structure; the output's units are classes, and stay.
 
     >>> covered({"conv": (8, 3, 3, 3), "output": (10, 8)}, PruneBase(structure="channels"))
     ['conv']
@@ -36,7 +36,7 @@ def covered(shapes: Shapes, spec: PruneBase) -> list[str]:
 
 
 def units(values: Tensor, structure: str) -> Tensor:
-    """(n,) float, the mean over each unit's weights, from (out, in, ...).
+    """Mean over each unit's weights, (n,) float, from (out, in, ...).
 
     >>> units(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), "neurons")
     tensor([2., 0.])
@@ -47,7 +47,7 @@ def units(values: Tensor, structure: str) -> Tensor:
 
 
 def weights_of(chosen: Tensor, shape: Sequence[int], structure: str) -> Tensor:
-    """The mask, in a weight's shape, of its chosen units (n,) bool."""
+    """The mask (out, in, ...) bool of chosen units (n,) bool."""
     if structure == "weights":
         return chosen.reshape(*shape)
     return chosen.reshape(-1, *[1] * (len(shape) - 1)).expand(*shape).clone()
@@ -58,8 +58,8 @@ def best_of(
 ) -> Tensor:
     """The mask that keeps the ``stay`` highest of every ``of`` weights along the inputs.
 
-    Of a convolution the groups are over input channels, position by position. A last group with
-    fewer weights keeps as many as there are, up to ``stay``. Equal scores are drawn (Mishra et al.
+    In a convolution the groups are over input channels, for each position of the kernel. A last
+    group with fewer weights keeps up to ``stay`` of them. Ties are broken by a draw (Mishra et al.
     2021).
 
     >>> scores = torch.tensor([[1.0, 4.0, 3.0, 2.0, 5.0]])
@@ -67,10 +67,13 @@ def best_of(
     tensor([[False,  True,  True, False,  True]])
 
     Args:
-        scores, alive: (out, in, ...) float and bool; what is not alive stays pruned.
+        scores, alive: (out, in, ...) float and bool; weights that are not alive stay pruned.
+
+    Returns:
+        (out, in, ...) bool.
     """
     rows = _grouped(torch.where(alive, scores, -torch.inf), of, -torch.inf)
-    # Ordered by a random draw first: the stable sort then leaves ties in drawn order.
+    # Weights are shuffled first: the stable sort then leaves ties in random order.
     shuffle = torch.rand(rows.shape, generator=generator).argsort(1)
     order = rows.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices
     chosen = torch.zeros_like(rows, dtype=torch.bool)
@@ -79,8 +82,9 @@ def best_of(
 
 
 def as_many(like: Tensor, structure: str, order: Callable[[Tensor], Tensor]) -> Tensor:
-    """A mask (out, in, ...) with as many units as another one, with N:M in every group: those that
-    `order` puts first.
+    """A mask (out, in, ...) bool with as many units as another one: those that `order` ranks first.
+
+    With N:M the numbers are equal in every group.
 
     >>> like = torch.tensor([[True, True], [False, False], [False, False]])
     >>> as_many(like, "neurons", lambda kept: torch.tensor([[3.0, 1.0, 2.0]]))
@@ -90,7 +94,8 @@ def as_many(like: Tensor, structure: str, order: Callable[[Tensor], Tensor]) -> 
 
     Args:
         like: (out, in, ...) bool.
-        order: from (groups, units) bool, the units kept there, to as many floats: lowest first.
+        order: from the units kept, (groups, units) bool, to ranks (groups, units) float; the lowest
+            are kept.
     """
     pattern = pattern_of(structure)
     if pattern:

@@ -8,17 +8,18 @@ from torch import nn
 from lth_core.prune.network import Candidate, Scores
 
 ROUNDS = 100
-"""Scored and pruned so often on the way, as in the paper: fewer prune whole layers."""
+"""Rounds of scoring and pruning, as in the paper; fewer rounds prune whole layers."""
 
 
 def synflow(network: Candidate) -> Scores:
     """|w dR/dw| of R = 1'(product of |w|)1: the flow through a weight (Tanaka et al. 2020).
 
-    Looks at no data: all weights are made positive, shifts are left out, and an input of ones is
-    sent through in evaluation mode, in double precision, as deep networks overflow single. What
-    flows into a unit flows out of it, so in a chain of layers (without skip connections or constant
-    inputs) every layer's scores have the same sum; where a layer has no survivors nothing flows,
-    and all scores are 0, told apart by a seeded draw. One weight left in a layer carries all of it.
+    No data are used: all weights are made positive, biases and shifts are set to 0, and the input
+    is all ones. The network is in evaluation mode and double precision, because deep networks
+    overflow single precision. In a chain of layers (without skip connections or constant inputs)
+    every layer's scores have the same sum, because flow is conserved in each unit. In a network
+    with an empty layer all scores are 0, and a seeded draw decides. The only weight of a layer
+    scores the whole sum.
 
     >>> from lth_core.prune.network import of_network
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -45,7 +46,7 @@ def synflow(network: Candidate) -> Scores:
 
 
 def _without_ceilings(model: nn.Module) -> None:
-    """ReLU6 as ReLU: at its ceiling nothing would flow."""
+    """Replace ReLU6 by ReLU in place: above 6 its gradient is 0."""
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.ReLU6):

@@ -1,4 +1,4 @@
-"""Remove exactly k: the one place where weights are chosen."""
+"""Choice of exactly k entries: the one place where weights are chosen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def lowest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Which k entries have the lowest scores; among equal ones the generator draws.
+    """The k entries of lowest score; ties are broken by the generator.
 
     Args:
         scores: (n,) float32, one per surviving weight; no NaN.
@@ -39,5 +39,5 @@ def kth_lowest(scores: Tensor, k: int) -> Tensor:
     """
     if scores.is_cuda:
         return scores.kthvalue(k).values
-    # NumPy's partition is some ten times faster than kthvalue on a CPU.
+    # NumPy's partition is about ten times faster than kthvalue on a CPU.
     return torch.from_numpy(np.partition(scores.numpy(), k - 1)[k - 1 : k])[0]
