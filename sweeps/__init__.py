@@ -1,1 +1,1 @@
-"""The shell: reads a study, plans it, launches it on Ray Tune, searches with Optuna."""
+"""Sweeps of studies: command line, study files, plans, runs on Ray Tune, reports."""

@@ -1,1 +1,1 @@
-"""Running a study: the work queue, Ray Tune, workers, trials, progress."""
+"""Runs of a study: the work queue, Ray Tune, workers, trials, progress."""

@@ -1,4 +1,4 @@
-"""Backends: where a sweep's work runs, on Ray Tune's workers or in this process."""
+"""Backends of a sweep: Ray Tune's workers, or this process."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from sweeps.studies.schema import Study
 
 
 class Backend(Protocol):
-    """Runs the items of a queue, or samples of a study's space.
+    """Runner of a queue's items, or of samples of a study's space.
 
     Raises:
-        InterruptedSweepError: by Ctrl-C or SIGTERM.
+        InterruptedSweepError: on Ctrl-C or SIGTERM.
     """
 
     live: bool
-    """Whether a progress bar may be drawn meanwhile."""
+    """Whether a progress bar may be drawn during a run."""
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
         """Run a queue until it is exhausted."""
 
     def search(self, samples: int, progress: SweepProgress) -> None:
-        """Run so many samples, until they are done or the store fails."""
+        """Run a number of samples, until they are finished or the store fails."""
 
 
 def check_backend(address: str | None, serial: bool) -> None:
-    """Check what can be checked before MLflow and the store are opened.
+    """Check the options of a backend, before MLflow and the store are opened.
 
     Raises:
-        SpecError: the options contradict each other, or it is no address.
+        SpecError: the options contradict each other, or the address is malformed.
         LaunchError: no cluster answers at the address.
     """
     if serial and address is not None:
@@ -50,11 +50,11 @@ def open_backend(
     """The backend of a sweep, open for as long as ``using`` lasts.
 
     Args:
-        address: a Ray cluster's; None: Ray is started on this machine.
+        address: address of a Ray cluster; None: Ray starts on this machine.
         serial: run in this process, without Ray.
 
     Raises:
-        LaunchError: the machine or cluster cannot be used, or lacks what the study asks for.
+        LaunchError: the machine or cluster cannot be used, or lacks the study's resources.
     """
     if serial:
         from sweeps.run.serial import SerialBackend

@@ -1,4 +1,4 @@
-"""Earliest matching rewind point of each cell: trials on a backend, chosen by bisection."""
+"""Earliest matching rewind point of each cell, by bisection with trials on a backend."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from sweeps.studies.schema import Stop, Study
 
 @dataclass(kw_only=True)
 class BisectedCell:
-    """A cell of the study, over all of its rewind points, and the responses known so far.
+    """A cell of the study over all of its rewind points, and the responses known so far.
 
-    fields: its axis values, without rewind and seed.
-    points: steps on the evaluation grid and those that the study names, before the last step.
-    grid: points to fall back on: those that the study names, where there are several.
+    fields: the cell's axis values, without rewind and seed.
+    points: steps before the last one that are on the evaluation grid or in the study.
+    grid: points to probe where the responses are not monotone: the study's own, if several.
     """
 
     fields: Fields
@@ -54,14 +54,14 @@ class BisectedCell:
     grid: list[int]
     steps: int
     known: dict[int, dict[int, Response]] = field(default_factory=lambda: defaultdict(dict))
-    """By level, then by point."""
+    """Responses by level, then by point."""
     densities: dict[int, float] = field(default_factory=dict)
-    """By level."""
+    """Densities by level."""
     not_monotone: set[int] = field(default_factory=set)
-    """Levels at which bisection was given up."""
+    """Levels whose responses are not monotone, where the whole grid is probed."""
 
     def findings(self) -> dict[int, Finding]:
-        """Findings by level; empty where nothing is known."""
+        """Findings by level; empty before the first response."""
         return {
             level: earliest_matching(known, self.points, self.grid)
             for level, known in sorted(self.known.items())
@@ -76,7 +76,7 @@ class BisectedCell:
         return sorted({point for f in findings.values() for point in f.ask})
 
     def bracket(self) -> list[int]:
-        """Points that may still be asked for, while the curve looks monotone."""
+        """Points that bisection may still probe, while the responses are monotone."""
         findings = self.findings().values()
         low = min((-1 if f.below is None else f.below for f in findings), default=-1)
         high = max(
@@ -86,19 +86,19 @@ class BisectedCell:
 
 
 class Bisection:
-    """All cells of a study, bisected side by side over the trainings in the store."""
+    """Concurrent bisections of all cells of a study, over the trainings in the store."""
 
     def __init__(self, plan: Plan, trainer: Trainer) -> None:
         study, self.trainer, self.cells = plan.study, trainer, list(_cells(plan))
         self._base, self.tolerance = base_values(study), study.tolerance
         self._running: dict[int, int] = {}
-        """Unfinished trials of each cell's latest probes, by cell."""
+        """Numbers of unfinished trials of the latest probes, by cell."""
         for cell in self.cells:
             for point in cell.points:
                 self._look(cell, point)
 
     def missing(self, number: int) -> list[Trial]:
-        """The trials of a cell's next probes; none where its search is finished."""
+        """Trials of a cell's next probes; none where its search is finished."""
         cell = self.cells[number]
         while asked := cell.ask():
             left = [t for p in asked if not self._look(cell, p) for t in self._trials(cell, p)]
@@ -108,7 +108,7 @@ class Bisection:
         return []
 
     def finished(self, number: int) -> list[Trial]:
-        """Trials that follow once one of a cell's trials has ended; none after a failure."""
+        """Trials that follow the end of one of a cell's trials; none after a failure."""
         self._running[number] -= 1
         cell = self.cells[number]
         if self._running[number] or not all(self._look(cell, point) for point in cell.ask()):
@@ -116,7 +116,7 @@ class Bisection:
         return self.missing(number)
 
     def answers(self) -> Iterator[Answer]:
-        """Answers by cell and level, as far as they are known."""
+        """Answers of the cells and levels that have responses."""
         for cell in self.cells:
             for level, finding in cell.findings().items():
                 known = cell.known[level]
@@ -135,7 +135,7 @@ class Bisection:
                 )  # fmt: skip
 
     def _look(self, cell: BisectedCell, point: int) -> bool:
-        """Whether the store has every seed's trainings of a point; takes in their accuracies."""
+        """Whether the store has every seed's trainings of a point; records their accuracies."""
         if all(point in known for known in cell.known.values()) and cell.known:
             return True
         replicates = [self._read(trial) for trial in self._trials(cell, point)]
@@ -153,7 +153,7 @@ class Bisection:
         return True
 
     def _read(self, trial: Trial) -> list[dict[str, Any]] | None:
-        """Records of the dense run and of each level's ticket; None unless the store has all."""
+        """Records of the dense run and of each level's ticket; None if the store lacks one."""
         jobs = [next(iter(branches.values())) for branches in levels(trial.spec)]
         # Accuracies do not need the stored rewind points.
         jobs = [replace(job, keep=()) for job in jobs]
@@ -185,7 +185,7 @@ def find_rewinds(
 
     Raises:
         SpecError: the study cannot be bisected: it is adaptive, has too few seeds, ...
-        InterruptedSweepError: by Ctrl-C or SIGTERM.
+        InterruptedSweepError: on Ctrl-C or SIGTERM.
     """
     study, outcome = plan.study, SweepOutcome()
     _check(study)
@@ -242,7 +242,7 @@ def _cells(plan: Plan) -> Iterator[BisectedCell]:
     """The study's trials grouped by all but seed and rewind point.
 
     Raises:
-        SpecError: one has too few seeds for a verdict, or nothing to rewind.
+        SpecError: a cell has too few seeds for a verdict, or no rewind point.
     """
 
     def own(trial: Trial) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Launch a sweep: run what the store lacks on a backend, then check that every trial has records.
+"""Launch of a sweep: run the missing trials on a backend, then check that every trial has records.
 
-A sweep that is called again is the same call: the store, not Tune's snapshot, decides what is
-missing.
+A resumed sweep makes the same calls as a new one: the store, not a snapshot of Tune's, decides
+which trials are missing.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from tracking.publish.publisher import Publisher, open_publisher
 
 @dataclass
 class SweepOutcome:
-    """How a sweep ended: failed work as (name, reason), notes for the user."""
+    """Outcome of a sweep: failed work as (name, reason), and notes for the user."""
 
     failures: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -49,17 +49,17 @@ class SweepOutcome:
 def launch(
     plan: Plan, console: Console, address: str | None, using: ExitStack, serial: bool = False
 ) -> SweepOutcome:
-    """Run what is missing of a study.
+    """Run the missing trials of a study.
 
     Args:
-        address: a Ray cluster's; None: this machine.
-        using: keeps Ray for as long as its caller likes. Ray 2.60 may crash a process some seconds
-            after it was shut down, so close it last of all.
+        address: address of a Ray cluster; None: this machine.
+        using: stack that shuts Ray down when it closes. Ray 2.60 may crash a process some seconds
+            after its shutdown, so close the stack last.
         serial: run in this process, without Ray.
 
     Raises:
-        LthError: bad input, before anything runs.
-        InterruptedSweepError: by Ctrl-C or SIGTERM.
+        LthError: bad input, before any training.
+        InterruptedSweepError: on Ctrl-C or SIGTERM.
     """
     check_backend(address, serial)
     if address is None:
@@ -67,13 +67,13 @@ def launch(
     study, outcome = plan.study, SweepOutcome()
     trainer = sweep_trainer(study)
     context = make_context(study, outcome)
-    register(trainer.store, study)  # a store that takes nothing fails here, before Ray starts
+    register(trainer.store, study)  # a store that cannot be written fails here, before Ray starts
     adaptive = study.search.algorithm == "optuna"
     missing = {} if adaptive else _missing(plan, trainer)
     backend = None
     if missing or adaptive:
         backend = open_backend(study, context, address, serial, using)
-    remember(study)  # only what a backend accepted: else the study before is still the latest
+    remember(study)  # only after the backend is open: a refused study is not the last swept one
     if backend and adaptive:
         trials = _search(study, backend, trainer.store, console, outcome)
         check_records(study, trials, trainer.store, outcome)
@@ -88,8 +88,10 @@ def launch(
 def check_records(
     study: Study, trials: Sequence[Trial], store: Store, outcome: SweepOutcome
 ) -> None:
-    """Record trials as failed that ended without an error but whose records the store lacks: its
-    folder was moved, or something else deletes in it."""
+    """Record trials as failed that ended without an error but lack records in the store.
+
+    Then the store's folder was moved, or another program deletes files in it.
+    """
     failed = {name for name, _ in outcome.failures}
     records = load_records(store, study.name, trials)
     for missing in missing_work(trials, records, study.stop, study.tolerance):
@@ -100,14 +102,14 @@ def check_records(
 
 
 def sweep_trainer(study: Study) -> Trainer:
-    """The driver's trainer. It makes the store where there is none, which workers never do."""
+    """The driver's trainer; makes the store if it is absent, which workers never do."""
     store = absolute(study.store)
     open_store(store)
     return make_trainer(store)
 
 
 def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
-    """The context that all trials share; without tracking where the server does not answer."""
+    """Context that all trials share, without tracking where the server does not answer."""
     publisher: Publisher | None = None
     if study.tracking.uri:
         try:
@@ -151,7 +153,7 @@ def _sweep(
 def _search(
     study: Study, backend: Backend, store: Store, console: Console, outcome: SweepOutcome
 ) -> list[Trial]:
-    """Run the samples that the study lacks; the trials of all that have a value."""
+    """Run the missing samples of a study; returns the trials of all samples that have a value."""
     trials, done = study.search.trials, finished(open_study(study))
     levels = sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
     if left := max(0, trials - done):
@@ -181,7 +183,7 @@ def run_queue(backend: Backend, queue: WorkQueue, progress: SweepProgress) -> No
     """Run a queue until it is exhausted.
 
     Raises:
-        StoreError: the store fails, and was given up.
+        StoreError: the store failed for too long.
     """
     backend.run(queue, progress)
     if queue.store_error:
@@ -189,7 +191,7 @@ def run_queue(backend: Backend, queue: WorkQueue, progress: SweepProgress) -> No
 
 
 def progress_of(trainer: Trainer) -> Callable[[WorkItem], object]:
-    """A function that tells which trainings of an item are done, and the steps of the others."""
+    """Function that gives, for each training of an item, True if it is stored, else its step."""
 
     def progress(item: WorkItem) -> object:
         _, trials = config_trials(item.config)
@@ -205,7 +207,7 @@ def _missing(plan: Plan, trainer: Trainer) -> dict[str, Trial]:
     trained, begun = set(store.digests("trainings")), set(store.digests(TRIALS))
 
     def is_done(trial: Trial) -> bool:
-        # One listing shows most of what is missing; only the rest is looked up one by one.
+        # One listing finds most missing trainings; only the others are checked one by one.
         if all(job.digest in trained for job in trial.jobs()) and is_stored(trial, trainer):
             return True
         records = (
@@ -222,10 +224,10 @@ def _missing(plan: Plan, trainer: Trainer) -> dict[str, Trial]:
 def _reuse_records(
     plan: Plan, missing: Mapping[str, Trial], context: SweepContext, trainer: Trainer
 ) -> None:
-    """Store the study's records of trials that were done before, marked as reused.
+    """Store the study's records of trials whose trainings the store had before, marked as reused.
 
-    Another study may have trained all of them. This trains nothing, on no cluster, and publishes
-    nothing: the report publishes what MLflow lacks.
+    Another study may have run all these trainings. Nothing is trained here, and nothing published:
+    the report publishes the levels that MLflow lacks.
     """
     untracked, study, store = replace(context, tracking=None), plan.study, trainer.store
 
@@ -257,5 +259,5 @@ def check_data(plan: Plan) -> None:
 
 
 def absolute(store: str) -> str:
-    """A store's absolute address: a worker's current folder is not the user's."""
+    """Absolute address of a store: a worker's current folder is not the user's."""
     return store if "://" in store else str(Path(store).expanduser().absolute())

@@ -1,4 +1,4 @@
-"""Progress of a sweep: a bar on the terminal, an entry in the store for `lth status`."""
+"""Progress of a sweep: a bar on the terminal, and an entry in the store for `lth status`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from lth_core.store.locks import myself
 from sweeps.store.status import SILENT, Status, save_status
 
 EVERY = 5.0
-"""Seconds at least between two entries in the store."""
+"""Least number of seconds between two saved statuses."""
 SAVING = 10
-"""Saving takes at most one part of the time in so many, because the sweep waits for it. A slow
-store is still written to before readers take the sweep for a silent one."""
+"""Least ratio of the time between two saves to the time of a save, for which the sweep waits. With
+a slow store, a status is still saved before readers count the sweep as killed."""
 PACE_SECONDS = 600.0
 """Seconds over which the pace is averaged."""
 
@@ -39,10 +39,10 @@ class SweepProgress:
     """Counts of the trials and levels of a sweep, shown and stored as they change.
 
     Args:
-        trials: of the study, those that were done before included.
-        done: trials that were done before.
-        levels: still to be run.
-        live: draw a bar on a terminal, from a thread; else print a line now and then.
+        trials: number of trials of the study, finished ones included.
+        done: number of trials that were finished before the sweep.
+        levels: number of levels to run.
+        live: draw a bar on a terminal, from a thread; else print a line for each tenth.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class SweepProgress:
         self._trials, self._before, self._total = trials, done, levels
         self._ended, self._levels, self._running = 0, 0, 0
         self._reached: dict[str, int] = {}
-        """Levels of each running trial."""
+        """Number of levels of each running trial."""
         self._times = deque[float]()
-        """When the latest levels were done."""
+        """Times at which the latest levels ended."""
         self.failed: dict[str, str] = {}
-        """Why, by trial or sample."""
+        """Reasons of failures, by trial or sample."""
         self.store_error = ""
         """The latest failure of the store."""
         self._started = self._saved = self._due = time.monotonic()
@@ -78,29 +78,28 @@ class SweepProgress:
         self._save("finished" if kind is None else "stopped")
 
     def level(self, trial: str, level: int, latest: str) -> None:
-        """Count a finished level of a trial; one that was interrupted reports its first levels
-        again."""
+        """Count a finished level of a trial once: a resumed trial repeats its first reports."""
         if level < self._reached.get(trial, 0):
             return
         self._reached[trial] = level + 1
         before, self._levels = self._levels, self._levels + 1
         self._times.append(time.monotonic())
-        self._total = max(self._total, self._levels)  # bisection may turn out to need more
+        self._total = max(self._total, self._levels)  # bisection may need more
         self._bar.update(self._task, advance=1, total=self._total, description=latest)
         tenth = max(1, self._total // 10)
         if not self._live and before // tenth < self._levels // tenth:
             self._console.print(f"{self._levels}/{self._total} levels  {latest}", soft_wrap=True)
 
     def report(self, report: Mapping[str, Any]) -> None:
-        """Take in a worker's report; the last one of an item names no level."""
+        """Record a worker's report; the last report of an item has no level."""
         if "latest" in report:
             self.level(report["of"], report["level"], report["latest"])
 
     def ended(self, name: str, report: Mapping[str, Any]) -> None:
         """Record the last report of an item."""
-        self.failed.pop(name, None)  # an earlier worker of it may have died
+        self.failed.pop(name, None)  # an earlier worker of the item may have died
         self._reached.pop(name, None)
-        if why := report.get("store"):  # it may be retried, as where a worker died
+        if why := report.get("store"):  # the item may be retried, as after a worker's death
             self.store_error = self.failed[name] = why
         else:
             self.failed |= dict(report.get("failed", []))
@@ -111,7 +110,7 @@ class SweepProgress:
         self.failed[name] = reason
 
     def beat(self, running: int) -> None:
-        """Record how many items run; called often, stored now and then."""
+        """Record the number of running items; called often, saved every few seconds."""
         self._running = running
         if time.monotonic() >= self._due:
             self._save("running")

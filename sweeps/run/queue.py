@@ -1,7 +1,7 @@
-"""Queue of a sweep's work: what is handed out next, what waits for what, what is retried.
+"""Queue of a sweep's work: the order of items, their waiting for shared trainings, their retries.
 
-It knows no backend: Ray Tune (`sweeps.run.tune`) and this process (`sweeps.run.serial`) take items
-from the same queue.
+It depends on no backend: Ray Tune (`sweeps.run.tune`) and this process (`sweeps.run.serial`) take
+items from the same queue.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from lth_core.jobs.recipes import Job
 from sweeps.run.store_health import StoreHealth
 
 RETRIES = 2
-"""Times that an item whose worker died, or whose store failed, is handed out again without having
-made progress."""
+"""Largest number of retries of an item without progress, after its worker died or the store
+failed."""
 LOOKUP_SHARE = 10
-"""Looking into the store takes at most one part in so many of the time, however slow it is."""
+"""Ratio of the pause after a lookup in the store to the time of the lookup."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
     """Work of one worker at a time: a trial.
 
-    config: handed to the worker.
-    shared: the trainings in it that other items need too.
+    config: configuration for the worker.
+    shared: trainings of the item that other items need too.
     """
 
     config: dict[str, Any]
@@ -36,18 +36,18 @@ class WorkItem:
 
 
 class WorkQueue:
-    """Hands out items; one that needs what another is training waits until the store has it.
+    """Queue of items; an item waits while another runs a training that both need.
 
-    So a training that several items need is run by the first of them. An item whose worker died (a
-    preempted instance, a kill) is handed out again, as often as it makes progress each time. While
-    the store fails, nothing is handed out.
+    So the first of several items that share a training runs it. An item whose worker died (a
+    preempted instance, a kill) is retried, without limit while each try makes progress. While the
+    store fails, the queue gives no item.
 
     Args:
-        items: in the order in which they are handed out.
+        items: items in the order in which they are given.
         known: whether the store has a training and all its rewind points.
-        progress: a value that differs once an item has made progress in the store.
-        following: the items that follow a finished one.
-        health: breaker of the store.
+        progress: function to a value that changes when an item makes progress in the store.
+        following: function to the items that follow a finished one.
+        health: circuit breaker of the store.
     """
 
     def __init__(
@@ -62,25 +62,25 @@ class WorkQueue:
         self._health = health or StoreHealth()
         self._ready = deque(items)
         self._waiting: dict[Job, list[WorkItem]] = {}
-        """By the training that they wait for."""
+        """Waiting items, by the training that they wait for."""
         self._running: dict[str, WorkItem] = {}
-        """By the key that they were taken under."""
+        """Running items, by the key of `take`."""
         self._training: Counter[str] = Counter()
-        """Digests of the shared trainings in the running items."""
+        """Number of running items with a shared training, by the training's digest."""
         self._trained: set[str] = set()
-        """Those of `_training` that were seen in the store."""
+        """Digests of `_training` that the store has."""
         self._next_lookup = 0.0
         self._deaths: Counter[str] = Counter()
-        """By an item's progress when its worker died."""
+        """Number of deaths, by the item and its progress at the death."""
 
     @property
     def store_error(self) -> str:
-        """Why the store was given up, and all remaining work with it; empty until then."""
+        """The store's failure that ended the queue; empty while the store can be used."""
         return self._health.error
 
     @property
     def is_pending(self) -> bool:
-        """Whether items are still to be handed out."""
+        """Whether items are left to be taken."""
         return bool(self._ready or self._waiting)
 
     @property
@@ -89,7 +89,7 @@ class WorkQueue:
         return not (self.is_pending or self._running)
 
     def take(self, key: str) -> WorkItem | None:
-        """The next item, which runs under a key until `finish`; None while all others wait."""
+        """The next item, which runs under a key until `finish`; None while no item is ready."""
         self._release_waiting()
         while self._ready and self._health.is_closed():
             item = self._ready.popleft()
@@ -107,8 +107,8 @@ class WorkQueue:
         """Record that an item has ended.
 
         Args:
-            died: its worker died, or was interrupted.
-            store_error: the store's, where that ended it.
+            died: the item's worker died, or was interrupted.
+            store_error: failure of the store that ended the item; empty if there was none.
         """
         item = self._running.pop(key)
         self._training -= Counter(job.digest for job in item.shared)
@@ -135,7 +135,7 @@ class WorkQueue:
         return self._deaths[now] <= RETRIES
 
     def _drop_without_store(self) -> None:
-        """Drop all items once the store is given up: each would fail alike."""
+        """Drop all items if the store failed for too long: each would fail."""
         if self._health.error:
             self._ready.clear()
             self._waiting.clear()
@@ -144,7 +144,7 @@ class WorkQueue:
         return self._training[job.digest] > 0 and job.digest not in self._trained
 
     def _release_waiting(self) -> None:
-        """Make items ready whose training the store has by now, or which no item trains."""
+        """Make items ready whose training the store has, or no running item trains."""
         begun = time.monotonic()
         if begun < self._next_lookup:
             return
@@ -154,7 +154,7 @@ class WorkQueue:
                 for job in self._waiting
                 if self._training[job.digest] and self._known(job)
             }
-        except StoreError:  # waiting items can wait longer
+        except StoreError:  # the items wait for the next lookup
             self._health.trip()
         for job in [job for job in self._waiting if not self._is_being_trained(job)]:
             self._ready.extendleft(reversed(self._waiting.pop(job)))

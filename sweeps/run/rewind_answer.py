@@ -18,12 +18,13 @@ from tracking.text import MISSING, density_text
 class Answer:
     """The earliest matching rewind point of a cell at one level, in steps of training.
 
-    monotone: whether bisection found it; else the whole grid was probed. finished: False where a
-    probe failed.
-    confidence, confidence_below: that it matches, and that the point below it does not.
-    probes: points probed; points: all points.
-    trainings: tickets that the probes need, stored ones included; trainings_grid: that all points
-    need.
+    monotone: whether the responses were monotone; else the whole grid was probed.
+    finished: False where a probe failed.
+    confidence: 1 - p of the test that the point matches.
+    confidence_below: 1 - p of the test that the point below does not match.
+    probes, points: number of probed points, and of all points.
+    trainings: number of tickets that the probes need, stored ones included.
+    trainings_grid: number of tickets that all points need.
     """
 
     cell: Fields
@@ -42,7 +43,7 @@ class Answer:
     trainings_grid: int
 
     def to_json(self) -> dict[str, Any]:
-        """Flat, with the cell's own fields."""
+        """Flat JSON object, with the cell's own fields."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return {**fields.pop("cell"), **fields}
 
@@ -55,14 +56,14 @@ class Answer:
 
     @property
     def how(self) -> str:
-        """How the answer was found."""
+        """Way to the answer: bisected, not monotone, or unfinished."""
         if not self.finished:
             return "unfinished"
         return "bisected" if self.monotone else "not monotone: grid"
 
 
 def answer_table(answers: Sequence[Answer]) -> Table:
-    """The answers for a terminal."""
+    """Table of the answers for a terminal."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     cells = any(answer.cell for answer in answers)
     if cells:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def open_study(study: Study) -> optuna.Study:
-    """The Optuna study of a search; trials that a killed sweep left running are marked failed."""
+    """Optuna study of a search; trials that a killed sweep left running are marked as failed."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -38,9 +38,9 @@ def finished(search: optuna.Study) -> int:
 
 
 def sampler(study: Study, search: optuna.Study) -> optuna.samplers.TPESampler:
-    """The search's sampler, seeded anew for each start of the search.
+    """Sampler of a search, with another seed at each start.
 
-    With the same seed as before, it would draw the first samples again after a kill.
+    With one seed, a resumed search would draw its first samples again.
     """
     import optuna
 
@@ -56,7 +56,7 @@ def distributions(study: Study) -> dict[str, optuna.distributions.BaseDistributi
 
 
 def best(search: optuna.Study, study: Study) -> list[str]:
-    """A line on the best sample, or on each of the Pareto front."""
+    """Line on the best sample, or lines on the samples of the Pareto front."""
     lines = []
     for trial in search.best_trials if finished(search) else []:
         values = dict(zip(study.search.objective, trial.values, strict=True))

@@ -1,6 +1,6 @@
-"""Serial backend: the items of a queue one after the other in this process, without Ray.
+"""Serial backend: runs the items of a queue one by one in this process, without Ray.
 
-For debugging: a `breakpoint()` in a user's network stops here. Records are those of a Ray run.
+For debugging: a `breakpoint()` in a user's network stops here. The records equal a Ray run's.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from sweeps.run.worker import MACHINES, RAISED, item_name, reports
 from sweeps.studies.schema import Study
 
 PAUSE = 0.2
-"""Seconds between two looks at a store that fails."""
+"""Seconds between two requests to the queue while the store fails."""
 
 
 class SerialBackend:
-    """Runs work in this process, in the main thread.
+    """Backend that runs work in the main thread of this process.
 
     Raises:
-        LaunchError: this machine lacks what a trial asks for.
+        LaunchError: this machine lacks a trial's resources.
     """
 
     live = False  # a bar redraws from a thread, over a debugger's prompt
@@ -46,9 +46,9 @@ class SerialBackend:
         check_fits(study.resources, [here], "this machine")
         self._study, self._context = study, context
         use_threads(context.cpu)
-        device = None if study.resources.gpu else "cpu"  # as Ray hides GPUs that were not asked for
+        device = None if study.resources.gpu else "cpu"  # as Ray hides GPUs that were not requested
         store, every = existing_store(context.store), context.checkpoint_every
-        # Not this process's cached one, which an earlier signal may have told to end.
+        # Not the cached trainer of this process, which an earlier signal may have stopped.
         self._trainer = Trainer(store, device, checkpoint_every=every)
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
@@ -59,7 +59,7 @@ class SerialBackend:
                 if item is None:
                     if queue.is_exhausted or is_told_to_end():
                         break
-                    time.sleep(PAUSE)  # the store fails: nothing else is waited for here
+                    time.sleep(PAUSE)  # the store fails: here no item waits for another reason
                     continue
                 report = self._run(item.config, None, progress)
                 if is_told_to_end():
@@ -69,7 +69,7 @@ class SerialBackend:
         drain_publishing(self._context)
 
     def search(self, samples: int, progress: SweepProgress) -> None:
-        """Run so many samples of the study's space."""
+        """Run a number of samples of the study's space."""
         from optuna.trial import TrialState
 
         optuna_study, space = open_study(self._study), distributions(self._study)
@@ -92,7 +92,7 @@ class SerialBackend:
     def _run(
         self, config: Mapping[str, Any], space: Study | None, progress: SweepProgress
     ) -> dict[str, Any] | None:
-        """The last report of an item; None where it was interrupted, or the machine failed."""
+        """The last report of an item; None if it was interrupted, or the machine failed."""
         if is_told_to_end():
             return None
         try:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a sweep ends once its workers on this machine have stored checkpoints."""
+"""Ctrl-C and SIGTERM: a sweep ends after its workers on this machine have stored checkpoints."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from types import FrameType
 
 LAST_SAVE = 10.0
-"""Seconds that the workers have to store their checkpoints."""
+"""Seconds in which workers must store their checkpoints."""
 AT_WORK = re.compile(rb"ray::(ResourceTrainable|Worker)\.train")
-"""Ray's names of a process that runs a trial; leave.sh has them too."""
+"""Ray's names of a process that runs a trial; leave.sh repeats them."""
 
 _signals_received: list[int] = []
-"""Signals received while a backend runs. Tune pickles what it is given, so this is a global."""
+"""Signals received while a backend runs. A global, because Tune pickles its arguments."""
 
 
 class InterruptedSweepError(KeyboardInterrupt):
@@ -30,11 +30,10 @@ class InterruptedSweepError(KeyboardInterrupt):
 
 @contextmanager
 def ended_at_once() -> Iterator[None]:
-    """Raise on SIGTERM as on Ctrl-C. Enter it after Ray has started, which sets a handler of its
-    own.
+    """Raise on SIGTERM as on Ctrl-C. Enter it after Ray has set its own handler at its start.
 
     Raises:
-        InterruptedSweepError: on either.
+        InterruptedSweepError: on either signal.
     """
     with _handled_by(_raise):
         yield
@@ -42,12 +41,12 @@ def ended_at_once() -> Iterator[None]:
 
 @contextmanager
 def saved_on_signal(save: Callable[[], None]) -> Iterator[None]:
-    """Run a backend; on a signal, the trainings are checkpointed, then the backend ends.
+    """Run a backend; on a signal, checkpoint its trainings, then end it.
 
     A second signal ends it at once.
 
     Args:
-        save: checkpoints the trainings, or has the workers do so.
+        save: function that checkpoints the trainings, here or on the workers.
 
     Raises:
         InterruptedSweepError: after a signal.
@@ -57,7 +56,7 @@ def saved_on_signal(save: Callable[[], None]) -> Iterator[None]:
         _signals_received.append(number)
         if len(_signals_received) > 1:
             _raise(number, frame)
-        # Tune's loop waits for this, so it hands out nothing more meanwhile.
+        # Tune's loop waits for this handler, so no further trial starts.
         save()
 
     _signals_received.clear()
@@ -68,14 +67,14 @@ def saved_on_signal(save: Callable[[], None]) -> Iterator[None]:
 
 
 def is_told_to_end() -> bool:
-    """Whether a signal has asked the running backend to end."""
+    """Whether the running backend has received a signal to end."""
     return bool(_signals_received)
 
 
 def let_workers_save(patience: float = LAST_SAVE) -> None:
     """Send SIGTERM to this process's own workers, as leave.sh does, and wait for their checkpoints.
 
-    A cluster's workers are left alone: no signal reaches them from here.
+    Workers on other machines run on: no signal reaches them from here.
     """
     until, signalled = time.monotonic() + patience, set[int]()
     while (workers := _at_work()) and time.monotonic() < until:

@@ -10,25 +10,25 @@ from lth_core.errors import StoreError
 from lth_core.store import Store
 
 PATIENCE, PAUSE = 60.0, 5.0
-"""Seconds that a store may fail before the sweep ends, and between two probes meanwhile."""
+"""Seconds that a store may fail before the sweep ends, and seconds between two probes."""
 PROBE = 2**20
-"""Bytes of a probe: as much as the weights of a small network."""
+"""Size of a probe in bytes: that of a small network's weights."""
 
 
 class StoreHealth:
     """Circuit breaker: closed while the store takes entries, open after a failure.
 
     While it is open, the store is probed every `PAUSE` seconds; a probe that succeeds closes it. A
-    store that fails for longer than `PATIENCE` is given up for good: a busy or a restarted store
+    store that fails for longer than `PATIENCE` leaves it open for good: a busy or a restarted store
     recovers within that time, a full disk or a deleted bucket does not.
 
     Args:
-        probe: checks that the store takes an entry; raises StoreError.
+        probe: function that writes an entry to the store; raises StoreError.
     """
 
     def __init__(self, probe: Callable[[], None] = lambda: None) -> None:
         self.error = ""
-        """Why the store was given up; empty until then."""
+        """Failure that opened the breaker for good; empty before."""
         self._probe = probe
         self._open_since: float | None = None
         self._next_probe = 0.0
@@ -42,7 +42,7 @@ class StoreHealth:
         self.error = error
 
     def is_closed(self) -> bool:
-        """Whether the store takes entries; while the breaker is open, a probe may close it."""
+        """Whether the breaker is closed; while it is open, a probe may close it."""
         if self.error:
             return False
         if self._open_since is None:
@@ -64,7 +64,7 @@ def probe(store: Store) -> None:
     """Write an entry to a store and delete it.
 
     Raises:
-        StoreError: the store does not take it.
+        StoreError: the store cannot be written.
     """
     path = f".tried/{uuid.uuid4().hex}"
     store.files.write(path, bytes(PROBE))

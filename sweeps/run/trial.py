@@ -1,4 +1,4 @@
-"""One trial: search level by level; store, publish and yield the records of each level."""
+"""Run of one trial: the records of each level are stored, published and yielded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tracking.publish.background import background_of
 from tracking.publish.publisher import Publisher
 
 DRAIN_SECONDS = 20.0
-"""Seconds that a process may go on publishing after its last trial."""
+"""Seconds in which a process may still publish after its last trial."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +35,32 @@ class SweepContext:
     study: str
     study_digest: str
     store: str
-    """Absolute: a worker's folder is not the user's."""
+    """Absolute address: a worker's folder is not the user's."""
     stop: Stop
     tolerance: float | None
     cpu: float
     checkpoint_every: float
-    """Seconds."""
+    """Checkpoint interval in seconds."""
     tracking: Publisher | None
 
 
 def run_trial(
     trial: Trial, context: SweepContext, trainer: Trainer, keep: Sequence[int] = ()
 ) -> Iterator[list[Record]]:
-    """Search for the trial's tickets; yields the records of each level once they are stored.
+    """Search for the trial's tickets; yields the records of each level after they are stored.
 
     Args:
         keep: steps of the dense run that other trials rewind to.
 
-    Trials do not wait for a tracking server that fails or is slow: `lth sync` publishes from the
-    store what is missing.
+    Trials do not wait for a tracking server that fails or is slow: `lth sync` publishes the
+    missing levels from the store.
     """
     records: list[Record] = []
     publishing = background_of(context.tracking) if context.tracking else None
     run = trial_run(trial)
     try:
         if not trainer.store.has(TRIALS, record_key(context.study, trial)):
-            # An entry without records, so that `lth store gc` keeps what the first level needs.
+            # An entry without records, so that `lth store gc` keeps the first trainings.
             save_records(trainer.store, context.study, context.study_digest, trial, records)
         for level in find_tickets(trial.spec, trainer, keep):
             rows = level_records(trial, context.study, level)
@@ -73,7 +73,7 @@ def run_trial(
                 break
     except (PreemptedError, BdbQuit):
         raise
-    except Exception as error:  # a user's code may raise anything; the caller decides
+    except Exception as error:  # a user's code may raise anything; the caller handles it
         if publishing:
             publishing.finish(run, "FAILED", reason(error))
         raise
@@ -82,12 +82,12 @@ def run_trial(
 
 
 def reason(error: Exception) -> str:
-    """Why a trial failed, on one line without secrets."""
+    """Reason of a trial's failure, on one line without secrets."""
     return str(error) if isinstance(error, LthError) else in_short(error)
 
 
 def trial_line(trial: Trial, rows: Sequence[Record]) -> str:
-    """A line on a level, for the progress bar."""
+    """Line on a finished level, for the progress bar."""
     accuracies = " ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
     return f"{trial.id[:6]} level {rows[0]['level']} density {rows[0]['density']:.3f} {accuracies}"
 
@@ -97,18 +97,18 @@ def make_trainer(store: str, checkpoint_every: float = CHECKPOINT_EVERY) -> Trai
     """This process's trainer; a reused worker keeps it and its data.
 
     Raises:
-        SpecError: the store is not there.
+        SpecError: there is no such store.
     """
     return Trainer(existing_store(store), checkpoint_every=checkpoint_every)
 
 
 def drain_publishing(context: SweepContext) -> None:
-    """Wait a while for what this process still has to publish; `lth sync` publishes the rest."""
+    """Publish the remaining levels of this process for a limited time; `lth sync` does the rest."""
     if context.tracking:
         background_of(context.tracking).drain(DRAIN_SECONDS)
 
 
 def use_threads(cpu: float) -> None:
-    """Give torch as many threads as the trial has CPUs."""
+    """Set the number of torch's threads to the trial's number of CPUs."""
     torch.set_num_threads(max(1, int(cpu)))
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpu)))

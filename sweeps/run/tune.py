@@ -36,17 +36,17 @@ from sweeps.store.samples import journal_storage
 from sweeps.studies.schema import Study
 
 LEAST_ROUND, ROUND_EACH = 1000, 50
-"""Items that one Tuner runs: at least, and for each that runs at once."""
+"""Items that one Tuner runs: least number, and number for each concurrent trial."""
 
 _observed: list[SweepProgress] = []
-"""Progress of the sweep that runs in this process. Tune pickles callbacks, so none holds it."""
+"""Progress of the running sweep. A global, because Tune pickles callbacks."""
 
 
 class TuneBackend:
-    """Runs work on the workers of the Ray that this process has joined.
+    """Backend that runs work on the workers of the Ray that this process has joined.
 
     Args:
-        concurrency: trials that are asked of the cluster at once.
+        concurrency: number of trials to request of the cluster at once.
     """
 
     live = True
@@ -55,27 +55,28 @@ class TuneBackend:
         self._study, self._context, self._concurrency = study, context, concurrency
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
-        """Run a queue until it is exhausted: a Tuner after another, for each remembers all of its
-        trials, some 50 KB each.
+        """Run a queue until it is exhausted.
+
+        A new Tuner runs each round of items, because a Tuner keeps about 50 KB of memory a trial.
 
         Raises:
-            InterruptedSweepError: by Ctrl-C or SIGTERM.
+            InterruptedSweepError: on Ctrl-C or SIGTERM.
         """
         with _observing(progress):
             while queue.is_pending:
                 self._tune(QueueSearcher(queue, self._round()))
 
     def search(self, samples: int, progress: SweepProgress) -> None:
-        """Run samples of the study's space, until they are done or the store fails.
+        """Run samples of the study's space, until they are finished or the store fails.
 
         Raises:
-            InterruptedSweepError: by Ctrl-C or SIGTERM.
+            InterruptedSweepError: on Ctrl-C or SIGTERM.
         """
         with _observing(progress):
             while samples and not progress.store_error:
                 count = min(samples, self._round())
                 self._tune(optuna_search(self._study), count, self._study)
-                open_study(self._study)  # marks what the Tuner left running as failed
+                open_study(self._study)  # marks trials that the Tuner left running as failed
                 samples -= count
 
     def _round(self) -> int:
@@ -113,7 +114,7 @@ def _quieten(concurrency: int) -> None:
     # worker's start, no second worker is ever started.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    # ProgressCallback records in a line why a trial failed; Ray would print the whole traceback.
+    # ProgressCallback records a trial's failure in a line; Ray would print the whole traceback.
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
@@ -135,9 +136,9 @@ def optuna_search(study: Study) -> OptunaSearch:
 class Worker(tune.Trainable):  # type: ignore[misc]
     """Actor that runs trials, reused so that imports, data and connections are made once.
 
-    On SIGTERM, which sweeps/clusters/leave.sh sends before a node goes, it checkpoints the current
-    training and exits; the trial resumes elsewhere. leave.sh and signals.py know its process by the
-    name of this class.
+    On SIGTERM, which sweeps/clusters/leave.sh sends before a node leaves, it checkpoints the
+    current training and exits; the trial resumes on another node. leave.sh and signals.py find
+    its process by the name of this class.
     """
 
     def setup(self, config: dict[str, Any], context: SweepContext, space: Study | None) -> None:
@@ -150,8 +151,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         if self._trainer.ending.is_set():
-            # Where this returned False, Tune would drop the trial and tell no searcher.
-            raise PreemptedError("told to end")
+            # If this returned False, Tune would drop the trial and not call the searcher.
+            raise PreemptedError("received a signal to end")
         self._reports = reports(new_config, self._context, self._space, self._trainer)
         return True
 
@@ -175,7 +176,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
 
 class QueueSearcher(Searcher):  # type: ignore[misc]
-    """Hands a Tuner at most so many items of a queue."""
+    """Searcher that gives a Tuner at most a number of items of a queue."""
 
     def __init__(self, queue: WorkQueue, items: int) -> None:
         super().__init__()
@@ -196,17 +197,17 @@ class QueueSearcher(Searcher):  # type: ignore[misc]
         self._queue.finish(trial_id, died=error, store_error=store_error)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # a Tuner saves its searcher to restore it later; the store is what we resume by
+        return {}  # a Tuner saves its searcher for a restart; a sweep resumes from the store
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a later sweep resumes from the store."""
+        """Save nothing: a later sweep resumes from the store."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing was saved."""
+        """Restore nothing."""
 
 
 class StopOnSignal(Stopper):  # type: ignore[misc]
-    """Ends Tune's loop once this process was told to end."""
+    """Stopper that ends Tune's loop after a signal to this process."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -216,7 +217,7 @@ class StopOnSignal(Stopper):  # type: ignore[misc]
 
 
 class ProgressCallback(Callback):  # type: ignore[misc]
-    """Records the results and errors of Tune's trials in the sweep's progress."""
+    """Callback that records results and errors of Tune's trials in the sweep's progress."""
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -247,7 +248,7 @@ def _observing(progress: SweepProgress) -> Iterator[None]:
 
 
 def _reason(trial: Any) -> str:
-    """Why a trial's worker ended. Ray's `get_error` looks where the file is copied only later."""
+    """Reason why a trial's worker ended. Ray's `get_error` reads a path that is written later."""
     try:
         text = Path(trial.error_file).read_text()
     except (OSError, TypeError):  # the trial has no folder

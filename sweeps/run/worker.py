@@ -1,4 +1,4 @@
-"""A worker's part: run the trials of a work item and report each level."""
+"""Reports of a worker, which runs the trials of a work item."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from sweeps.studies.reader import parse_spec, spec_values
 from sweeps.studies.schema import Study
 
 MACHINES = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
-"""Failures of a machine: in another process, where another memory is free, a trial may pass."""
+"""Exceptions of a failing machine: in another process or on another node, the trial may succeed."""
 RAISED: tuple[type[BaseException], ...] = (PreemptedError, *MACHINES)
 """Exceptions that are not reported as a trial's failure."""
 
 logger = logging.getLogger("lth")
 
 Work = tuple[Sequence[int], Sequence[Trial]]
-"""Steps of the dense run that other trials rewind to, and trials."""
+"""Steps of the dense run that other trials rewind to, and the trials of the item."""
 
 
 def reports(
@@ -38,13 +38,13 @@ def reports(
     trainer: Trainer,
     raised: tuple[type[BaseException], ...] = RAISED,
 ) -> Iterator[dict[str, Any]]:
-    """Reports of an item of work: one for each finished level, and a last one on how it ended.
+    """Reports of a work item: one for each finished level, and a last one with failures.
 
     Args:
         space: the study, where the item is a sample of its space.
-        raised: exceptions after which the item is tried again, or the sweep ends.
+        raised: exceptions after which the item is retried, or the sweep ends.
 
-    A failure that would recur (bad data, a loss that is not finite, a fault in a user's code) is
+    A failure that would recur (bad data, a loss that is not finite, an error in a user's code) is
     reported, not raised.
     """
     name = item_name(config)
@@ -76,24 +76,24 @@ def reports(
 
 
 def trial_config(trial: Trial, keep: Sequence[int]) -> dict[str, Any]:
-    """The configuration of a trial's work item, in JSON."""
+    """Configuration of a trial's work item, with the trial as JSON."""
     values = {"fields": trial.fields, "spec": spec_values(trial.spec), "keep": list(keep)}
     return {"name": trial.id, "trial": json.dumps(values)}
 
 
 def config_trials(config: Mapping[str, Any]) -> Work:
-    """The trial and steps that `trial_config` was given."""
+    """Steps and trial from a configuration of `trial_config`."""
     values = json.loads(config["trial"])
     return values["keep"], (Trial(values["fields"], parse_spec(values["spec"])),)
 
 
 def sampled_trials(study: Study, sample: Mapping[str, Any]) -> Work:
-    """The trials of a sample: one for each cell of the axes."""
+    """Trials of a sample: one for each cell of the axes."""
     base = base_values(study)
     points: list[Fields] = [{**sample, **cell} for cell in cells(study)]
     return (), tuple(Trial(fields, spec_of(base, fields)) for fields in points)
 
 
 def item_name(config: Mapping[str, Any]) -> str:
-    """The name of an item: its trial's id, or the sample."""
+    """Name of an item: its trial's id, or the sample."""
     return str(config.get("name", config))
