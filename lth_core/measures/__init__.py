@@ -1,1 +1,1 @@
-"""Numbers taken of trainings: weights, masks, stability, predictors."""
+"""Numbers measured on trainings: weights, masks, stability, predictors."""

@@ -1,7 +1,7 @@
 """Predictors of a ticket's accuracy: numbers of the dense run at the rewind point.
 
-Each is cheap beside training a ticket. A study shows whether they correlate with its accuracy. The
-dense run's own barrier, the predictor of Frankle et al. 2020, is in `stability.py`.
+Each is cheaper than training a ticket. A study shows whether they correlate with ticket accuracy.
+The dense run's own barrier, the predictor of Frankle et al. 2020, is in `stability.py`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from lth_core.train.precision import arithmetic
 EXAMPLES = 1000
 """Random training examples on which loss, gradient and curvature are computed."""
 POWER_STEPS = 50
-"""Most steps of power iteration; it ends once the eigenvalue changes by less than 0.1%."""
+"""Most steps of power iteration; it stops once the eigenvalue changes by less than 0.1%."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AtRewind(Measure):
-    """The dense run at its rewind point.
+    """Predictors from the dense run at its rewind point.
 
-    Takes `rewind_distance`: |W_T - W_k|, Euclidean, over the prunable weights; `rewind_cosine` of
-    the angle between the two; `rewind_sign_agreement`: share of the weights with their final sign;
-    `rewind_loss`, `rewind_gradient_norm` (over all parameters) and `rewind_curvature` (the
-    Hessian's eigenvalue of largest size), without augmentation and dropout, batch norm as in
-    training.
+    `rewind_distance` is |W_T - W_k|, Euclidean, over the prunable weights, and `rewind_cosine` the
+    cosine of the angle between the two. `rewind_sign_agreement` is the share of these weights that
+    have their final sign. `rewind_loss`, `rewind_gradient_norm` (over all parameters) and
+    `rewind_curvature` (the Hessian's eigenvalue of largest size) are computed without augmentation
+    and dropout; batch norm is in training mode.
     """
 
     kind = "AtRewind"
@@ -63,7 +63,7 @@ class AtRewind(Measure):
         def loss() -> Tensor:
             return cross_entropy(model(data.normalize(some.x)), some.y)
 
-        # Whatever training's own: a second derivative of bf16 is noise.
+        # In fp32 whatever the training's precision: a second derivative in bf16 is noise.
         with arithmetic("fp32", data.train.x.device):
             value = loss()
             return {
@@ -76,11 +76,10 @@ class AtRewind(Measure):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskStability(Measure):
-    """Overlap of the masks that pruning gives at the rewind point and at the end.
+    """Overlap of the masks of pruning at the rewind point and at the end.
 
-    Takes `rewind_mask_overlap`: the overlap (Jaccard) of the mask that pruning by magnitude gives
-    at step k with the one it gives at T; `rewind_mask_overlap_chance`: what is to be expected of
-    random masks.
+    `rewind_mask_overlap` is the Jaccard overlap of the masks of magnitude pruning at steps k and T.
+    `rewind_mask_overlap_chance` is the expected overlap of random masks.
     """
 
     kind = "MaskStability"
@@ -99,7 +98,12 @@ class MaskStability(Measure):
 
 
 def apart(start: State, end: State, mask: Mask) -> dict[str, float | None]:
-    """Distance, cosine and sign agreement of two states, over the mask's parameters."""
+    """Distance, cosine and sign agreement of two states, over the mask's parameters.
+
+    Args:
+        start, end: (out, in, ...) float each, by parameter name.
+        mask: names the parameters; pruned weights count too.
+    """
     one, two = (torch.cat([state[name].reshape(-1).double() for name in mask])
                 for state in (start, end))  # fmt: skip
     return {
@@ -115,8 +119,8 @@ def top_eigenvalue(
     """The Hessian's eigenvalue of largest size, by power iteration on Hessian-vector products.
 
     Args:
-        loss: computes it, differentiable twice almost everywhere.
-        draws: the first vector.
+        loss: computes the loss, (), differentiable twice almost everywhere.
+        draws: draws the first vector.
     """
     gradient = torch.autograd.grad(loss(), parameters, create_graph=True)
     vector: Sequence[Tensor] = [

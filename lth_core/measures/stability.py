@@ -1,7 +1,7 @@
 """Instability analysis: whether two data orders lead training to one linearly connected region.
 
-Two copies of a run are trained from one state under different data orders, and the error is
-followed on the straight line between their ends (linear mode connectivity, Frankle et al. 2020).
+Two copies of a run are trained from one state under different data orders. The error is measured
+on the straight line between their final weights (linear mode connectivity, Frankle et al. 2020).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ STATISTICS_BATCH = 500
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Barrier(Measure):
-    """How far the error rises on the line between where two runs end, in [-1, 1]; 0: not at all.
+    """Rise of the error on the line between the final weights of two runs, in [-1, 1].
 
-    Takes `test_barrier` and `train_barrier`, of test and training examples.
+    `test_barrier` and `train_barrier` are those of test and training examples.
     """
 
     kind = "Barrier"
@@ -47,9 +47,9 @@ class Barrier(Measure):
 
 
 def barrier(errors: Sequence[float]) -> float:
-    """The highest error on a path, above the mean of its two ends' (Frankle et al. 2020).
+    """The highest error on a path, less the mean of its two ends (Frankle et al. 2020).
 
-    At least half the difference of the ends; of two ends alike at least 0.
+    It is at least half the difference of the ends, so at least 0.
 
     >>> barrier([0.25, 0.5, 0.25])
     0.25
@@ -64,6 +64,7 @@ def path(
 
     Args:
         model: overwritten; on the data's device.
+        one, other: weights and buffers, each in the model's shapes.
     """
     test, train = list[float](), list[float]()
     for i in range(spec.points):
@@ -76,7 +77,7 @@ def path(
 
 
 def between(one: State, other: State, share: float) -> State:
-    """(1 - share) one + share other; what is counted in whole numbers is as in the nearer one."""
+    """(1 - share) one + share other, in their shapes; integer buffers are those of the nearer."""
     return {
         name: torch.lerp(value, other[name], share)
         if value.is_floating_point()
@@ -89,7 +90,7 @@ def between(one: State, other: State, share: float) -> State:
 def estimate_statistics(model: nn.Module, data: Dataset) -> None:
     """Set batch norm's running mean and variance to their averages over the training examples.
 
-    All else works as in evaluation; without batch norm nothing is done.
+    All other layers are in evaluation mode. A model without batch norm is not changed.
     """
     norms = [layer for layer in model.modules() if isinstance(layer, NORMS)]
     if not norms:
@@ -98,9 +99,9 @@ def estimate_statistics(model: nn.Module, data: Dataset) -> None:
     model.eval()
     for layer in norms:
         layer.reset_running_stats()
-        layer.momentum = None  # torch's word for a plain average over batches
+        layer.momentum = None  # in torch, None means a plain average over batches
         layer.train()
-    # Parts of about one size: none may be a single example, which has no variance.
+    # Parts of nearly equal size, because a part of a single example has no variance.
     for x in data.train.x.tensor_split(max(1, len(data.train) // STATISTICS_BATCH)):
         model(data.normalize(x))
     for layer, momentum in zip(norms, momenta, strict=True):

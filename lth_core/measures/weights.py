@@ -1,4 +1,4 @@
-"""Measures of masks, and of how far training moved the weights."""
+"""Measures of masks, and of the distance that training moved the weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lth_core.masks import Mask, State, chance_overlap, counts, masked, overlap
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskAndTravel(Measure):
-    """The mask's overlap with another mask, and how far training moved the weights.
+    """The mask's overlap with another mask, and the distance that training moved the weights.
 
-    A weight that grew back during training has travelled from 0, and started with no sign.
+    A weight that grew back during training started at 0, and had no sign.
     """
 
     kind = "MaskAndTravel"
@@ -25,16 +25,16 @@ class MaskAndTravel(Measure):
 
     job: Job
     like: MaskRecipe | None
-    """The mask to compare with; None: the job's own, which overlaps with itself wholly."""
+    """The mask to compare with; None: the job's own, whose overlap is 1."""
     dense: Job | None
-    """The dense run whose weights' travel is split by the job's mask; None: the job is one."""
+    """The dense run whose weights' travel is split by the job's mask; None: the job is dense."""
 
     def take(self, context: Context) -> dict[str, float | None]:
         job = self.job
         start, first = context.start(job), context.mask(job.mask, job)
         end, mask = context.final(job)
         like = context.mask(self.like, job) if self.like else mask
-        # Kept from start to end: what grew back is kept at the end alone.
+        # Weights kept from start to end: a weight that grew back is kept only at the end.
         stayed = {name: m & first[name] for name, m in mask.items()}
         inside, outside = (
             travel_by_mask(context.start(self.dense), context.final(self.dense)[0], mask)
@@ -65,8 +65,8 @@ def travel(start: State, end: State, mask: Mask) -> float | None:
 def travel_by_mask(start: State, end: State, mask: Mask) -> tuple[float | None, float | None]:
     """Mean |end - start| of the weights that a mask keeps, and of those that it prunes.
 
-    Weights of some layers move further than those of others, and masks keep more of some. So both
-    means weigh the layers alike, by the weights kept there; a layer that has not both is left out.
+    Some layers move further than others, and masks keep more of some layers. So both means weight
+    each layer by its kept weights. A layer without kept or without pruned weights is left out.
 
     Args:
         start, end, mask: as in `travel`.

@@ -1,4 +1,4 @@
-"""Training: ``train(jobs) -> results`` is the only way in."""
+"""Training: ``train(jobs) -> results`` is the only entry point."""
 
 from lth_core.train.checkpoint import CHECKPOINT_EVERY
 from lth_core.train.trainer import Trainer

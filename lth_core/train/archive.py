@@ -29,7 +29,7 @@ logger = logging.getLogger("lth")
 
 
 def to_blobs(state: State, mask: Mask) -> dict[str, bytes]:
-    """Blobs of a state: the mask's bits apart, so that comparing masks reads one bit a weight."""
+    """Blobs of a state; the mask's bits are separate, so a comparison of masks reads only these."""
     packed = ticket.pack(state, mask)
     bits = {name for name in packed if name.startswith("mask/")}
     return {
@@ -42,7 +42,7 @@ def from_blobs(entry: Entry, model: nn.Module) -> tuple[State, Mask]:
     """State and mask from their blobs.
 
     Raises:
-        CorruptEntryError, TicketFileError: a blob is damaged, or of another network.
+        CorruptEntryError, TicketFileError: a blob is corrupt, or of another network.
     """
     shapes = {name: list(m.shape) for name, m in masks.ones(model).items()}
     with understood("state"):
@@ -63,7 +63,7 @@ class Archive:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._logged: set[str] = set()
-        """Warnings given so far: a corrupt entry is read often before it is replaced."""
+        """Messages logged so far: a corrupt entry is read often before it is replaced."""
         self._paces: set[str] = set()
         """Keys of the speeds that this process has stored."""
 
@@ -89,7 +89,7 @@ class Archive:
             return None
 
     def state(self, job: Job, model: nn.Module) -> tuple[State, Mask] | None:
-        """The state a job ends with and its mask, from a rewind point or the job's own entry."""
+        """Final state and mask of a job, from a rewind point or the job's own entry."""
         for kind in ("points", "trainings"):
             entry = self.entry(kind, job.digest)
             try:
@@ -109,7 +109,7 @@ class Archive:
         self._store.put("points", at.digest, {"step": at.last, "of": of}, to_blobs(state, mask))
 
     def pace(self, job: Job, seconds: float, device: torch.device) -> None:
-        """Store seconds per step, once for each kind of job; plans estimate from it."""
+        """Store seconds per step, once for each kind of job; plans estimate durations from it."""
         if job.last > job.first and (key := speed_key(job, device)) not in self._paces:
             self._paces.add(key)
             remember_speed(self._store, job, seconds / (job.last - job.first), device)
@@ -137,7 +137,7 @@ def made_with(device: torch.device) -> dict[str, str]:
 
 
 def recent(cache: OrderedDict[str, T], key: str, make: Callable[[], T], size: int = 16) -> T:
-    """The cached value, or the one just made; the least recently used goes."""
+    """The cached value, computed if missing; the least recently used value is dropped."""
     if key not in cache:
         cache[key] = make()
     cache.move_to_end(key)

@@ -1,4 +1,4 @@
-"""The order in which examples are seen: random access by step, so that a run can start anywhere."""
+"""Order of the training examples, with random access by step so that a run can start anywhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lth_core.spec import Augment
 class Order:
     """Batches of every epoch, drawn from (seed, run, epoch); each example once an epoch.
 
-    run: the level, and which data order of it: as `Job.run`.
+    run: level and data order, as `Job.run`.
     """
 
     examples: int
@@ -33,7 +33,7 @@ class Order:
     def batches(
         self, first: int, last: int, device: torch.device
     ) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(step, indices (b,), augmentation draws (b, 3)) of the steps first..last-1."""
+        """(step, indices (b,) int64, augmentation draws (b, 3) int64) of steps first..last-1."""
         step = first
         while step < last:
             epoch, position = divmod(step, self.steps_per_epoch)
@@ -46,7 +46,7 @@ class Order:
                 step += 1
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """One epoch's order (n,) and augmentation draws (n, 3), by position in the order."""
+        """Order (n,) int64 of one epoch, and augmentation draws (n, 3) by position in it."""
         order = torch.randperm(
             self.examples, generator=generator(self.seed, "order", self.run, epoch)
         )

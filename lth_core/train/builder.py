@@ -28,11 +28,11 @@ class Builder:
         return data.load(job.data, self.device)
 
     def model(self, job: Job) -> nn.Module:
-        """The job's network; only its structure is meant, its weights are of no seed."""
+        """The job's network, for its structure; its weights belong to no seed."""
         return template(job.model, self.data(job).shape, self.data(job).classes)
 
     def network(self, job: Job, state: State) -> nn.Module:
-        """The job's network with a state, on the device, in training mode."""
+        """The job's network with the given weights and buffers, on the device, in training mode."""
         model = copy.deepcopy(self.model(job))
         model.load_state_dict(state)
         model.to(self.device).train()
@@ -41,7 +41,7 @@ class Builder:
         return model
 
     def drawn(self, init: Init, job: Job) -> State:
-        """The weights and buffers of the job's network, freshly drawn."""
+        """Initial weights and buffers of the job's network."""
         dataset, draw = self.data(job), generator(init.seed, *init.draw)
         model = models.build(job.model, dataset.shape, dataset.classes, draw)
         return {name: value.clone() for name, value in model.state_dict().items()}
@@ -49,7 +49,12 @@ class Builder:
     def candidate(
         self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
     ) -> Candidate:
-        """A state of the job's network, for a score."""
+        """The job's network as a score needs it.
+
+        Args:
+            state: its weights and buffers.
+            mask, initial: (out, in, ...) bool and float of each prunable layer, by parameter name.
+        """
         dataset = self.data(job)
 
         def batch() -> Batch:
@@ -66,5 +71,5 @@ class Builder:
 
 @lru_cache(maxsize=8)
 def template(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A network for its structure alone: names, shapes, layers."""
+    """A network for its structure: names, shapes, layers."""
     return models.build(spec, shape, classes, generator(0, "template"))

@@ -1,4 +1,4 @@
-"""A run that was interrupted: everything that the rest of it depends on, and how it is kept."""
+"""Checkpoints: the state of an interrupted run, and its storage."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ KIND, BLOB = "checkpoints", "run.safetensors"
 logger = logging.getLogger("lth")
 
 CHECKPOINT_EVERY = 300.0
-"""Seconds of a training after which it is kept, where nothing else is said."""
-
+"""Default seconds between checkpoints."""
 
 LOSSES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Types that a mean can be taken of."""
+"""Types of losses, of which a mean can be taken."""
 
 
-class _About(TypedDict):
+class _Meta(TypedDict):
     step: int
     curves: dict[str, Any]
     seconds: float
@@ -40,8 +39,9 @@ class _About(TypedDict):
 class Checkpoint:
     """A run after ``step`` steps, counted from the start of the dense run's schedule.
 
-    tensors: by part of the run, ``model/...``, ``optimizer/...``, ``masking/...``, ``losses``.
-    seconds: spent in training so far.
+    tensors: ``model/...``, ``optimizer/...`` and ``masking/...`` by part of the run, and
+        ``losses`` (steps since the last evaluation,).
+    seconds: training time so far.
     """
 
     step: int
@@ -56,46 +56,46 @@ class Checkpoint:
 
 
 def keep_checkpoint(store: Store, job: Job, checkpoint: Checkpoint) -> None:
-    """Put it in place of the job's one before; whenever this is cut short, one of both is there.
+    """Store a checkpoint in place of the job's last; if interrupted, one of the two is whole.
 
     Raises:
         StoreError: no space left, no permission, ...
     """
     before = _files(store, job)
-    about = {
+    meta = {
         "step": checkpoint.step,
         "curves": asdict(checkpoint.curves),
         "seconds": checkpoint.seconds,
     }
     tensors = {name: value.contiguous() for name, value in checkpoint.tensors.items()}
-    store.put(KIND, job.digest, about, {BLOB: save(tensors)})
+    store.put(KIND, job.digest, meta, {BLOB: save(tensors)})
     for path in before - _files(store, job):
         store.files.delete(path)
 
 
 def checkpoint_step(store: Store, job: Job) -> int | None:
-    """How far an interrupted training of the job had come."""
-    return read_entry(store, KIND, job.digest, lambda entry: _said(entry)["step"])
+    """Step of the job's checkpoint; None where it has none."""
+    return read_entry(store, KIND, job.digest, lambda entry: _meta(entry)["step"])
 
 
 def drop_checkpoint(store: Store, job: Job) -> None:
-    """The job is done."""
+    """Delete the checkpoint of a finished job."""
     store.delete(KIND, job.digest)
 
 
 def kept_checkpoint(store: Store, job: Job) -> Checkpoint | None:
-    """The checkpoint of an interrupted training of the job, if it is whole."""
+    """The checkpoint of an interrupted training of the job; None where it is missing or corrupt."""
     try:
         with understood(f"{KIND}/{job.digest}"):
             entry = store.get(KIND, job.digest)
             if entry is None:
                 return None
-            said, tensors = _said(entry), load(entry.blob(BLOB))
+            meta, tensors = _meta(entry), load(entry.blob(BLOB))
             if tensors["losses"].dtype not in LOSSES:
                 raise TypeError(f"losses of {tensors['losses'].dtype}")
             return Checkpoint(
-                step=said["step"], tensors=tensors, curves=Curves.from_json(said["curves"]),
-                seconds=float(said["seconds"]),
+                step=meta["step"], tensors=tensors, curves=Curves.from_json(meta["curves"]),
+                seconds=float(meta["seconds"]),
             )  # fmt: skip
     except CorruptEntryError as error:
         logger.warning("store: %s; the training begins anew", error)
@@ -103,9 +103,9 @@ def kept_checkpoint(store: Store, job: Job) -> Checkpoint | None:
         return None
 
 
-def _said(entry: Entry) -> _About:
-    check(entry.meta, _About)
-    return cast("_About", entry.meta)
+def _meta(entry: Entry) -> _Meta:
+    check(entry.meta, _Meta)
+    return cast("_Meta", entry.meta)
 
 
 def _entry(store: Store, job: Job) -> Entry | None:
@@ -122,7 +122,11 @@ def _files(store: Store, job: Job) -> set[str]:
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """An optimizer's memory, as ``<number of the parameter>/<name>``."""
+    """An optimizer's state: moments in the shape of their parameter, and step counts.
+
+    Returns:
+        By ``<number of the parameter>/<name>``.
+    """
     return {
         f"{number}/{name}": value
         for number, parameter in enumerate(_parameters(optimizer))
@@ -132,16 +136,16 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
+    """Load an optimizer's state from the output of `optimizer_tensors`."""
     parameters = list(_parameters(optimizer))
-    memory: dict[int, dict[str, Any]] = {}
+    states: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition("/")
         like = parameters[int(number)]
-        # A moment lies in memory as its parameter does; the count of steps stays where it is read.
-        kept = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
-        memory.setdefault(int(number), {})[name] = kept.detach()
-    for place, state in memory.items():
+        # A moment gets its parameter's memory layout and device; a step count keeps its own.
+        copy = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
+        states.setdefault(int(number), {})[name] = copy.detach()
+    for place, state in states.items():
         optimizer.state[parameters[place]] = state
 
 
@@ -151,12 +155,12 @@ def moment_fits(key: str, value: Tensor, parameters: Sequence[Tensor]) -> bool:
     if not number.isdecimal() or int(number) >= len(parameters):
         return False
     like = parameters[int(number)]
-    # The count of steps is kept in the weights' type too.
+    # A step count has the weights' type too.
     return value.shape in (torch.Size(), like.shape) and value.dtype == like.dtype
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, so that the run can go on."""
+    """Copies on the CPU, in the same shapes, so that the run can continue."""
     return {
         name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()
     }

@@ -1,4 +1,4 @@
-"""One plain training loop, that can be stopped after any step and gone on with."""
+"""One plain training loop, which can be stopped after any step and resumed."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ EVALUATION_BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A job with everything it needs at hand.
+    """A job, with its network and data.
 
-    model: holds the start, pruned weights at 0; trained in place, on the data's device.
-    masking: how its mask is kept.
-    keep: steps after which the state is copied out.
+    model: has the starting weights, pruned weights at 0; trained in place, on the data's device.
+    masking: keeps or changes the mask.
+    keep: steps after which the state is copied.
     """
 
     model: nn.Module
@@ -55,7 +55,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """state, mask: weights and buffers at the end, on the CPU; points: states at the kept steps."""
+    """Final state and mask, on the CPU; ``points``: states at the kept steps."""
 
     state: State
     mask: Mask
@@ -65,18 +65,18 @@ class Outcome:
 
 
 class Run:
-    """A task being trained. Iterate to train: yields after each step how many are done."""
+    """A task in training. Iterate to train: each step yields the number of steps done."""
 
     def __init__(self, task: Task) -> None:
         self.task, self.done, self.curves = task, task.first, Curves()
         self.optimizer = make_optimizer(task.masking.trained(), task.spec)
         self.points: dict[int, State] = {}
-        """States at the kept steps that were passed."""
+        """States at the kept steps so far."""
         self._losses: list[Tensor] = []
         self._before, self._started = 0.0, time.perf_counter()
 
     def __iter__(self) -> Iterator[int]:
-        """Train to the last step; a task of no steps is evaluated as it is.
+        """Train to the last step; a task of no steps is only evaluated.
 
         Raises:
             DivergedError: the loss is not finite at an evaluation.
@@ -123,11 +123,11 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Spent in training so far, before an interruption too."""
+        """Training time so far, with the time before an interruption."""
         return self._before + time.perf_counter() - self._started
 
     def checkpoint(self) -> Checkpoint:
-        """The run as it is between two steps."""
+        """The state of the run between two steps."""
         parts = {
             "model": self.task.model.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer),
@@ -141,7 +141,7 @@ class Run:
         )
 
     def fits(self, begun: Checkpoint) -> bool:
-        """Whether a checkpoint can be of this task: steps, names, shapes and types."""
+        """Whether a checkpoint's step, names, shapes and types fit this task."""
         mine = self.checkpoint()
         like = [p for group in self.optimizer.param_groups for p in group["params"]]
         return (
@@ -152,8 +152,10 @@ class Run:
         )
 
     def restore(self, begun: Checkpoint) -> None:
-        """Go on where an interrupted run of the same task was: the rest comes out the same, bit
-        for bit. The rewind points that it had passed are not in its checkpoint."""
+        """Resume an interrupted run of the same task; the result is equal bit for bit.
+
+        The checkpoint does not hold the rewind points before it.
+        """
         device = self.task.data.train.x.device
         self.task.model.load_state_dict(begun.part("model"))
         restore_optimizer(self.optimizer, begun.part("optimizer"))
@@ -189,7 +191,11 @@ def run(task: Task) -> Outcome:
 def record_evaluation(
     curves: Curves, step: int, train_loss: float, model: nn.Module, data: Dataset
 ) -> None:
-    """Add one point to the curves: mean training loss since the last, validation and test."""
+    """Add one point to the curves: mean training loss since the last point, validation and test.
+
+    Raises:
+        DivergedError: a loss is not finite.
+    """
     validation_loss, validation_accuracy = evaluate(model, data, data.validation)
     _, test_accuracy = evaluate(model, data, data.test)
     if not torch.isfinite(torch.tensor([train_loss, validation_loss])).all():
@@ -219,7 +225,7 @@ def evaluate(model: nn.Module, data: Dataset, split: Split) -> tuple[float, floa
 
 
 def state_of(model: nn.Module) -> State:
-    """A copy of all weights and buffers, on the CPU."""
+    """Copies of all weights and buffers, on the CPU, in the model's shapes."""
     return {
         name: value.detach().to("cpu", copy=True).contiguous()
         for name, value in model.state_dict().items()

@@ -1,7 +1,7 @@
-"""torch.optim's optimizers, by spec, without the wrappers that serve torch.compile.
+"""torch.optim's optimizers, by spec, without their wrappers for torch.compile.
 
 Those wrappers import the compiler's tracer (sympy and 900 modules, 2 to 4 s in every worker) at the
-first optimizer and the first step, for a compiler that we do not use, and cost time at each step.
+first optimizer and the first step, and cost time at each step. The compiler is not used here.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainSpec) -> Optim
 
 
 def stepper(optimizer: Optimizer) -> Callable[[bool], None]:
-    """The optimizer's plain step, if it is to be taken, then gradients forgotten.
+    """A function that takes the optimizer's plain step, if its argument is true; clears gradients.
 
-    To be called without gradients on.
+    Call it under `torch.no_grad`.
     """
     step = inspect.unwrap(type(optimizer).step)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -47,10 +47,10 @@ def stepper(optimizer: Optimizer) -> Callable[[bool], None]:
 
 
 def _leave_tracer_out() -> None:
-    """Tell the wrapper of ``add_param_group`` that it need not ask the tracer.
+    """Make the wrapper of ``add_param_group`` skip the tracer.
 
-    It remembers what the tracer gave it in this attribute; where torch changes that, nothing is
-    lost but the time.
+    The wrapper caches the tracer's function in this attribute. If torch renames the attribute, only
+    time is lost.
     """
     plain = getattr(Optimizer.add_param_group, "__wrapped__", None)
     if plain is not None and "torch._dynamo" not in sys.modules:

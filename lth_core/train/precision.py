@@ -1,4 +1,4 @@
-"""Arithmetic and determinism of a training run, for its duration only."""
+"""Arithmetic and determinism during a training run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     )
     try:
         bf16 = precision == "bf16"
-        # torch would keep the bf16 copy of each weight for as long as this lasts: for all steps.
+        # No cache: torch would reuse the bf16 copy of each weight in all steps.
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
             yield
     finally:

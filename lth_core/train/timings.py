@@ -42,8 +42,8 @@ class Pace(NamedTuple):
 
 
 def speed_key(job: Trained, device: torch.device | str) -> str:
-    """sha256 of what decides seconds per step: data, network, optimizer, batch size, evaluation,
-    precision, how the mask changes, and the kind of device (``cpu``, ``cuda``)."""
+    """sha256 of the factors of seconds per step: data, network, optimizer, batch size, evaluation,
+    precision, changes of the mask, and the kind of device (``cpu``, ``cuda``)."""
     parts = ((job.data, _DATA), (job.model, _MODEL), (job.train, _TRAIN), (job.finds, _FINDS))
     values = [
         [describe(getattr(spec, name, None)) for name in names] if spec else None
@@ -55,18 +55,18 @@ def speed_key(job: Trained, device: torch.device | str) -> str:
 def remember_speed(
     store: Store, job: Trained, seconds_per_step: float, device: torch.device | str
 ) -> None:
-    """Store the duration of a step of such jobs, evaluations included, in place of an older one."""
-    said = {"seconds_per_step": seconds_per_step, "device": torch.device(device).type}
-    store.put(KIND, speed_key(job, device), said)
+    """Store the duration of a step of such jobs, evaluations included; an older one is replaced."""
+    meta = {"seconds_per_step": seconds_per_step, "device": torch.device(device).type}
+    store.put(KIND, speed_key(job, device), meta)
 
 
 def seconds_per_step(store: Store, job: Trained, device: torch.device | str) -> float | None:
-    """Stored duration of a step of such jobs; None where the store has none, or a corrupt one."""
+    """Stored duration of a step of such jobs; None where it is missing or corrupt."""
     return read_entry(store, KIND, speed_key(job, device), _speed_of)
 
 
 def _speed_of(entry: Entry) -> float:
-    check(said := entry.meta["seconds_per_step"], float)
-    if not float(said) >= 0:
-        raise ValueError(f"a step cannot take {said} seconds")
-    return float(said)
+    check(seconds := entry.meta["seconds_per_step"], float)
+    if not float(seconds) >= 0:
+        raise ValueError(f"seconds_per_step must be at least 0, but got {seconds}")
+    return float(seconds)

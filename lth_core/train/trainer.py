@@ -1,4 +1,4 @@
-"""The trainer: jobs -> results, each trained once and then read from a store."""
+"""The trainer: results of jobs, each trained once and then read from a store."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ from lth_core.train.training import Result, Training
 
 
 class Trainer(Builder):
-    """Trains the jobs that the store lacks, and carries out recipes.
+    """Trains the jobs that the store lacks, and computes recipes.
 
     The weights and masks that a job needs come from a cache of the last jobs, else from the store,
     else from training their recipe again. A corrupt entry is logged and replaced.
 
     Args:
-        store: where results are kept; by default this process's memory.
+        store: the store of results; by default this process's memory.
         device: by default the GPU where there is one.
-        frozen: never train; what the store lacks is a StoreError.
+        frozen: never train; a result that the store lacks is a StoreError.
         checkpoint_every: seconds between checkpoints, from which an interrupted training resumes; a
-            training that takes less time has none.
+            shorter training has none.
     """
 
     def __init__(
@@ -81,10 +81,10 @@ class Trainer(Builder):
         with claimed(self.store.files, job.digest, lambda: self.known(job)) as mine:
             if mine:
                 return self._made(job)
-        return self._result(job)  # another made it
+        return self._result(job)  # another process has trained it
 
     def _made(self, job: Job) -> Result:
-        """Result of a job whose training or rewind points the store lacks, once these are made."""
+        """Result of a job whose training or rewind points are missing; they are made and stored."""
         training = self._archive.training(job)
         if training is None:
             return Result(job, self._train(job)[0], reused=False)
@@ -99,18 +99,18 @@ class Trainer(Builder):
         return self._archive.training(job) is not None and not self._lost(job, job.keep)
 
     def _lost(self, job: Job, steps: Sequence[int]) -> list[int]:
-        """The steps of which the store has no rewind point."""
+        """The steps whose rewind points the store lacks."""
         return [k for k in steps if self._archive.entry("points", point(job, k).digest) is None]
 
-    # What recipes are made from: see `lth_core.jobs.recipes.Context`
+    # The interface for recipes: `lth_core.jobs.recipes.Context`
 
     def start(self, job: Job) -> State:
         """Weights and buffers that a job starts from, before its mask."""
         return job.start.make(self, job)
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
-        """The mask a recipe gives for the job's network."""
-        # The network is part of the key, for `Full` is the same recipe for all of them.
+        """The mask of a recipe for the job's network."""
+        # The network is part of the key, because `Full` is one recipe for all networks.
         key = sha256([recipe.digest, describe(job.model), describe(job.data)])
         return recent(self._masks, key, lambda: recipe.make(self, job))
 
@@ -122,7 +122,7 @@ class Trainer(Builder):
             if stored:
                 return stored
             state, mask = self._train(job)[1]
-            # Its manifest is sound, its weights were not.
+            # The point's manifest is sound, but its weights are corrupt: replace it.
             if entry := self._archive.entry("points", job.digest):
                 self._archive.put_point(job, state, mask, entry.meta.get("of"))
             return state, mask
@@ -130,11 +130,11 @@ class Trainer(Builder):
         return recent(self._finals, job.digest, make)
 
     def mask_of(self, job: Job) -> Mask:
-        """The mask of a job's result: its own, or the one that it finds."""
+        """The mask of a job's result: its own, or the one that its training finds."""
         return self.final(job)[1] if job.finds else self.mask(job.mask, job)
 
     def measured(self, measure: Measure) -> dict[str, float | None]:
-        """A measure's numbers by column, from the store where it has them all."""
+        """A measure's numbers by column; computed and stored where the store lacks any of them."""
         entry = self._archive.entry("measures", measure.digest)
         numbers = entry.meta if entry else {}
         if not numbers.keys() >= set(measure.columns):
@@ -146,7 +146,7 @@ class Trainer(Builder):
         return {name: numbers[name] for name in measure.columns}
 
     def ticket(self, spec: TicketSpec, level: int, branch: str, job: Job) -> Ticket:
-        """Ticket of a job: the mask that it trains or finds, and its starting weights."""
+        """Ticket of a job: the mask of its result, and its starting weights."""
         mask = self.mask_of(job)
         return Ticket(
             spec=spec, level=level, branch=branch, rewind_step=job.first, mask=mask,
@@ -183,7 +183,7 @@ class Trainer(Builder):
         return training, final
 
     def _run(self, job: Job, start: State | None = None, *, lost: Sequence[int] = ()) -> Outcome:
-        """Train a job; where the store lacks only rewind points, as far as the last of these."""
+        """Train a job; where the store lacks only rewind points, up to the last of these."""
         self._refuse_if_frozen(job)
         mask = self.mask(job.mask, job)
         start = self.start(job) if start is None else start
@@ -207,7 +207,7 @@ class Trainer(Builder):
         if begun := kept_checkpoint(self.store, job):
             self._interrupted.add(job.digest)
             passed = [step for step in task.keep if step < begun.step]
-            # Whoever left it may have kept fewer points, and none is passed again.
+            # The interrupted job may have stored fewer rewind points, and no step is trained again.
             if running.fits(begun) and not self._lost(job, passed):
                 running.restore(begun)
         for done in running:
@@ -222,7 +222,7 @@ class Trainer(Builder):
             kept_at = time.monotonic()
             if ending:
                 raise PreemptedError(
-                    f"told to end; training {job.digest[:12]} is kept at step {done}"
+                    f"interrupted; training {job.digest[:12]} is kept at step {done}"
                 )
         return running.outcome()
 
@@ -233,12 +233,12 @@ class Trainer(Builder):
     def _refuse_if_frozen(self, job: Job) -> None:
         if self.frozen:
             raise StoreError(
-                f"the store has lost training {job.digest}, or it was altered: take out what is "
-                "altered with `lth store verify --remove`, and sweep again to remake it"
+                f"the store has lost training {job.digest}, or it was altered: remove altered "
+                "entries with `lth store verify --remove`, and sweep again to train it"
             )
 
     def _masking(self, job: Job, model: nn.Module, mask: Mask, start: State) -> Masking:
-        """The rule by which the job's mask is kept, changed or learned."""
+        """The rule that keeps, changes or learns the job's mask."""
         if job.finds is None:
             return Fixed(model, mask)
         if job.finds.when == "never":

@@ -20,20 +20,20 @@ class Curves:
     step: list[int] = field(default_factory=list)
     """Steps done when evaluated, counted from the start of the dense run's schedule."""
     train_loss: list[float] = field(default_factory=list)
-    """Mean over the steps since the evaluation before."""
+    """Mean over the steps since the previous evaluation."""
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
     test_accuracy: list[float] = field(default_factory=list)
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> Curves:
+    def from_json(cls, values: Mapping[str, Any]) -> Curves:
         """Curves from the output of `asdict`.
 
         Raises:
             TypeError: a value has the wrong type, or the lists differ in length.
         """
-        check(said, cls, "curves")
-        curves = cls(**_known(cls, said))
+        check(values, cls, "curves")
+        curves = cls(**_known(cls, values))
         if len({len(getattr(curves, f.name)) for f in fields(cls)}) > 1:
             raise TypeError("curves must be of equal length")
         return curves
@@ -48,8 +48,8 @@ class Curves:
 class Training:
     """The stored record of a finished training, besides its weights and mask.
 
-    Numbers that can be computed from these are measures (`lth_core.measures`), not fields: a field
-    that is added here must be ``None`` by default, or older trainings cannot be read.
+    Numbers that can be computed from these are measures (`lth_core.measures`), not fields. A new
+    field must be ``None`` by default, or older trainings cannot be read.
     """
 
     curves: Curves
@@ -59,7 +59,7 @@ class Training:
     """All parameters of the dense network."""
     mask_digest: str
     ticket_digest: str
-    """Of the mask's bits and the starting values: what a ticket file holds."""
+    """sha256 of the mask's bits and the starting values, as in the ticket file."""
     seconds: float
     finished_at: float
     """Unix time."""
@@ -70,24 +70,24 @@ class Training:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Any]) -> Training:
+    def from_json(cls, values: Mapping[str, Any]) -> Training:
         """Training from the output of `to_json`, of this version or another.
 
         Raises:
             CorruptEntryError: a field is missing, or a value is wrong or impossible.
         """
         try:
-            return cls._from_json(said)
+            return cls._from_json(values)
         except MISREAD as error:
-            raise CorruptEntryError(f"says no training ({in_short(error)})") from None
+            raise CorruptEntryError(f"is not a training ({in_short(error)})") from None
 
     @classmethod
-    def _from_json(cls, said: Mapping[str, Any]) -> Training:
-        check(said, cls, "training")
-        curves = Curves.from_json(said["curves"])
+    def _from_json(cls, values: Mapping[str, Any]) -> Training:
+        check(values, cls, "training")
+        curves = Curves.from_json(values["curves"])
         layers = {
             name: Layer(**{**_known(Layer, layer), "shape": tuple(layer["shape"])})
-            for name, layer in said["layers"].items()
+            for name, layer in values["layers"].items()
         }
         if not curves.step or not layers:
             raise TypeError("curves and layers must not be empty")
@@ -95,12 +95,12 @@ class Training:
             sound = min(layer.shape, default=0) > 0 and 0 <= layer.kept <= layer.weights <= LARGEST
             if not sound:
                 raise TypeError(f"{name} must keep 0 to all of its weights, but is {layer}")
-        return cls(**{**_known(cls, said), "curves": curves, "layers": layers})
+        return cls(**{**_known(cls, values), "curves": curves, "layers": layers})
 
 
-def _known(kind: type[Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a class's fields; what another version stored beside them is left out."""
-    return {f.name: said[f.name] for f in fields(kind) if f.name in said}
+def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a class's fields; fields of other versions are left out."""
+    return {f.name: values[f.name] for f in fields(kind) if f.name in values}
 
 
 @dataclass(frozen=True, slots=True)

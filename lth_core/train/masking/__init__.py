@@ -1,1 +1,1 @@
-"""How a mask behaves in training: fixed, gradual, dynamic or learned."""
+"""Masks in training: fixed, gradual, dynamic or learned."""

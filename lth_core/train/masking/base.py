@@ -1,8 +1,8 @@
-"""How the mask of a run is kept: it stays, changes while the weights train, or is all that trains.
+"""Masks in training: fixed, changed while the weights train, or learned over frozen weights.
 
-The loop calls, at every step, `before_forward`, `before_step` (gradients are there) and
-`after_step`; and `settle` before it evaluates. Forward and backward know nothing of masks: pruned
-weights are 0 in the network.
+At every step the loop calls `before_forward`, `before_step` (after the backward pass) and
+`after_step`; before an evaluation it calls `settle`. The forward and backward passes use no masks:
+pruned weights are 0 in the network.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ class Masking(Protocol):
         """The parameters that the optimizer steps."""
 
     def before_forward(self, step: int) -> None:
-        """Step number ``step`` begins."""
+        """Prepare the network for the forward pass of a step."""
 
     def before_step(self, step: int, optimizer: Optimizer) -> bool:
-        """Gradients are there; False: leave the optimizer's step out."""
+        """Change gradients or the mask; return whether the optimizer takes its step."""
 
     def after_step(self) -> None:
-        """Weights have moved: make the pruned ones 0 again."""
+        """Set the pruned weights to 0 after the optimizer's step."""
 
     def settle(self) -> None:
-        """Put the mask at hand into the network, to be evaluated."""
+        """Apply the current mask to the network for evaluation."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """The state beside the network and the optimizer that has changed since the run's start."""
+        """State of the masking for a checkpoint, beside the network's and the optimizer's."""
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `tensors` gave."""
+        """Load the state from the output of `tensors`."""
 
 
 class Fixed:
-    """The mask stays; it is applied once after every step.
+    """A fixed mask, applied once after every step.
 
-    So a pruned weight is exactly 0 whatever momentum, weight decay or Adam made of it.
+    So a pruned weight is exactly 0 whatever momentum, weight decay or Adam added.
     """
 
     def __init__(self, model: nn.Module, mask: Mask) -> None:
@@ -55,7 +55,11 @@ class Fixed:
         self.set(mask)
 
     def set(self, mask: Mask) -> None:
-        """Another mask from now on."""
+        """Use another mask from now on.
+
+        Args:
+            mask: (out, in, ...) bool of each prunable layer, by parameter name.
+        """
         self.mask = mask
         self._weights, self._masks = masked_parameters(self.model, mask)
 
@@ -83,7 +87,7 @@ class Fixed:
 
 
 def masked_parameters(model: nn.Module, mask: Mask) -> tuple[list[Tensor], list[Tensor]]:
-    """The weights that have a pruned entry, and their masks as floats, in the same layout."""
+    """Parameters with a pruned weight, and their masks as floats, (out, in, ...) in one layout."""
     parameters = dict(model.named_parameters())
     sparse = [name for name, m in mask.items() if not bool(m.all())]
     weights = [parameters[name].detach() for name in sparse]

@@ -1,4 +1,4 @@
-"""Sparse training in which pruned weights grow back: SET and RigL without what tells them apart."""
+"""Sparse training in which pruned weights grow back: SET, RigL and their shared base."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from lth_core.train.masking.gradual import GMP
 class Regrowth(GMP):
     """At each change but the last, each layer also swaps a share of its weights for others.
 
-    The share falls to 0 as a cosine. What grows starts at 0. A layer that keeps one weight swaps
-    none, for a share of one rounds to none; nor does a dense one, or one without survivors, which
-    stays so.
+    The share falls to 0 as a cosine. Grown weights start at 0. A layer with one weight swaps none,
+    because its share rounds to 0. Dense layers and empty layers swap none either.
     """
 
     @abstractmethod
     def wanted(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
-        """Priorities for regrowth, the highest first: in the weight's shape, float32 on the CPU."""
+        """Priorities for regrowth, (out, in, ...) float32 on the CPU; the highest grow first."""
 
     def change(
         self, pruned: Mask, progress: float, optimizer: Optimizer, draws: torch.Generator
@@ -40,7 +39,7 @@ class Regrowth(GMP):
     def _swapped(
         self, mask: Mask, share: float, optimizer: Optimizer, draws: torch.Generator
     ) -> Mask:
-        """In each layer, drop round(share x kept) weights and grow as many, from 0."""
+        """The mask after each layer drops round(share x kept) weights and grows as many, from 0."""
         scores = scores_of(self.candidate(mask), self.spec.score)
         parameters, swapped = dict(self.model.named_parameters()), dict(mask)
         for name, alive in mask.items():
@@ -57,7 +56,7 @@ class Regrowth(GMP):
 
 
 def _start_at_zero(weight: nn.Parameter, grown: Tensor, optimizer: Optimizer) -> None:
-    """Weights that grow back are 0, and forget the momentum of what was there."""
+    """Set grown weights and their optimizer state (momentum) to 0, in place."""
     where = grown.to(weight.device)
     with torch.no_grad():
         weight.masked_fill_(where, 0)
@@ -83,7 +82,7 @@ class SET(Regrowth):
 class RigL(Regrowth):
     """Regrowth by gradient, as many weights as are dropped: RigL (Evci et al. 2020).
 
-    Where gradients are equal, as those of dead units are, it is drawn.
+    Ties, such as the zero gradients of dead units, are broken by a seeded draw.
 
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", grow="gradient", fraction=0.9)

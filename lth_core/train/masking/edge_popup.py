@@ -15,10 +15,10 @@ from lth_core.train.masking.learned import Learned
 class EdgePopup(Learned):
     """Learned for each frozen weight; the highest stay (Ramanujan et al. 2020).
 
-    What counts is a score's size, as in the authors' code (the paper calls scores positive). The
-    loss is of the mask of the largest, and is differentiated in the sizes as if they were the
-    weights' factors (straight through). While it is learned, equal scores at the threshold are all
-    pruned; in the mask that is found they are drawn.
+    Scores are ranked by absolute value, as in the authors' code (the paper calls scores positive).
+    The loss is computed under the mask of the largest, and differentiated in the absolute values as
+    if they multiplied the weights (straight-through). During training, scores equal to the
+    threshold are all pruned; in the final mask a draw decides among them.
 
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="never", score="edge-popup", fraction=0.5, lr=0.05)
@@ -28,7 +28,7 @@ class EdgePopup(Learned):
     """
 
     def first(self, weight: Tensor, draws: torch.Generator) -> Tensor:
-        """Uniform within 1/sqrt(fan in), as the authors draw."""
+        """Uniform within 1/sqrt(fan in), as in the authors' code."""
         bound = 1 / sqrt(max(1, weight[0].numel()))
         drawn = torch.rand(weight.shape, generator=draws) * 2 * bound - bound
         return torch.empty_like(weight).copy_(drawn)
@@ -40,11 +40,11 @@ class EdgePopup(Learned):
         return gradient * self.scores[name].detach().sign()
 
     def tried(self, step: int) -> Mask:
-        found: Mask = {}
+        mask: Mask = {}
         for names, keep in self.parts:
             flat = self.flat(names)
             chosen = torch.ones_like(flat, dtype=torch.bool)
             if keep < len(flat):
                 chosen = flat > kth_lowest(flat, len(flat) - keep)
-            found |= self.unflat(names, chosen)
-        return found
+            mask |= self.unflat(names, chosen)
+        return mask

@@ -22,9 +22,9 @@ from lth_core.train.masking.base import Fixed
 class GMP(Fixed):
     """Pruned weights stay pruned: gradual magnitude pruning, GMP (Zhu & Gupta 2017).
 
-    At each change, on the gradients of that step's batch, the lowest-scored weights go until the
-    schedule's density is reached. Equal scores are drawn; the last weight of a layer goes as any
-    other where layers compete.
+    At each change the lowest-scored weights are pruned to the schedule's density, with the
+    gradients of that step's batch. Ties are broken by a seeded draw. Where layers compete, the last
+    weight of a layer may be pruned.
 
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", fraction=0.9)
@@ -33,9 +33,9 @@ class GMP(Fixed):
     ('gmp', 0.1)
 
     Args:
-        mask: the one to begin with; nothing outside it, and none inside, need ever stay.
-        network: what scores look at, as the run begins; its spec says when and how.
-        level: draws, with the network's seed, among equal scores, and what grows back.
+        mask: (out, in, ...) bool by parameter name; the mask at the first step.
+        network: the network at the start of the run, for scores; its spec has the settings.
+        level: seeds, with the network's seed, the draws among equal scores and of regrowth.
     """
 
     def __init__(self, model: nn.Module, mask: Mask, network: Candidate, level: int) -> None:
@@ -50,7 +50,7 @@ class GMP(Fixed):
 
     @torch.enable_grad()  # a score may differentiate
     def before_step(self, step: int, optimizer: Optimizer) -> bool:
-        """Change the mask where it is time to."""
+        """Change the mask where a change is due."""
         due = (step - self.begin) % self.every == 0 or step == self.end
         if not self.begin <= step <= self.end or not due:
             return True
@@ -62,9 +62,10 @@ class GMP(Fixed):
     def change(
         self, pruned: Mask, progress: float, optimizer: Optimizer, draws: torch.Generator
     ) -> bool:
-        """Go over to a mask of the schedule's density; whether the optimizer still steps.
+        """Apply a mask of the schedule's density; return whether the optimizer takes its step.
 
         Args:
+            pruned: (out, in, ...) bool each, by parameter name.
             progress: in [0, 1], 1 at the last change.
         """
         self.set(pruned)
@@ -78,7 +79,11 @@ class GMP(Fixed):
         self.set({name: tensors[name] for name in self.mask})
 
     def candidate(self, mask: Mask) -> Candidate:
-        """The network as it is now, under a mask, for a score."""
+        """The current network, for a score.
+
+        Args:
+            mask: (out, in, ...) bool each, by parameter name.
+        """
         parameters = dict(self.model.named_parameters())
         weights = {name: parameters[name].detach().cpu() for name in mask}
         return replace(

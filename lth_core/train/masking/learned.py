@@ -1,4 +1,4 @@
-"""Masks that are learned over weights that never train (strong tickets): what all ways share."""
+"""Masks learned over frozen weights (strong tickets): the base of edge-popup and supermask."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from lth_core.spec import Pruning
 
 
 class Learned(ABC):
-    """Trains a score for each prunable weight; every parameter of the network stays as it is.
+    """Trains a score for each prunable weight; every parameter of the network is frozen.
 
-    At every evaluation exactly as many weights are kept as are asked for; equal scores are drawn.
-    The last weight of a layer goes as any other where layers compete, and a layer without survivors
-    may come back while scores are learned.
+    Every evaluation keeps exactly the requested number of weights; ties are broken by a draw. Where
+    layers compete, the last weight of a layer may be pruned, and an empty layer may regain weights
+    while scores are learned.
 
     Args:
-        model: the network; its weights are overwritten by weight x mask, and come back by the mask.
-        seed, level: draw the first scores, and the masks that are tried.
+        model: the network; its weights are overwritten by weight x mask at each step.
+        mask: (out, in, ...) bool by parameter name; names the prunable layers.
+        seed, level: seed the first scores, and the masks drawn at each step.
     """
 
     def __init__(self, model: nn.Module, mask: Mask, spec: Pruning, seed: int, level: int) -> None:
@@ -46,18 +47,18 @@ class Learned(ABC):
 
     @abstractmethod
     def first(self, weight: Tensor, draws: torch.Generator) -> Tensor:
-        """The scores that a layer begins with, in its weight's shape."""
+        """Initial scores of a layer, from its weight (out, in, ...), in the same shape."""
 
     @abstractmethod
     def tried(self, step: int) -> Mask:
-        """The mask that a step's loss is of, for the layers that have scores."""
+        """The mask for the loss of a step: (out, in, ...) bool of the layers that have scores."""
 
     def worth(self, score: Tensor) -> Tensor:
-        """Values by which weights are kept, highest first; by default a layer's scores."""
+        """Values that rank a layer's weights, highest kept, in the shape of ``score``."""
         return score
 
     def passed_on(self, name: str, gradient: Tensor) -> Tensor:
-        """The gradient of a layer's scores, from its mask's; by default the same."""
+        """The gradient of a layer's scores, from that of its mask, in the same shape."""
         return gradient
 
     def trained(self) -> Iterable[nn.Parameter]:
@@ -67,7 +68,7 @@ class Learned(ABC):
         self._use(self.tried(step))
 
     def before_step(self, step: int, optimizer: Optimizer) -> bool:
-        """Hand the gradient of weight x mask on to the scores."""
+        """Set the gradients of the scores from those of weight x mask."""
         for name, score in self.scores.items():
             gradient = self.weights[name].grad
             assert gradient is not None
@@ -80,7 +81,7 @@ class Learned(ABC):
         return
 
     def settle(self) -> None:
-        """Keep exactly as many weights as are asked for, those of the highest score."""
+        """Apply the mask that keeps exactly the requested number of highest-scored weights."""
         scores = {name: self.worth(score.detach()).cpu() for name, score in self.scores.items()}
         everything = {name: torch.ones_like(m) for name, m in self.mask.items()}
         draws = generator(self.seed, "mask", "ties")
@@ -99,11 +100,11 @@ class Learned(ABC):
         self.mask = {name: tensors[f"mask/{name}"] for name in self.mask}
 
     def flat(self, names: Sequence[str]) -> Tensor:
-        """Values of the scores of layers that compete, shape (n,)."""
+        """Ranking values of competing layers, (n,) float."""
         return torch.cat([self.worth(self.scores[name].detach()).reshape(-1) for name in names])
 
     def unflat(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
-        """Such values by layer, each in its weight's shape."""
+        """Values (n,) of competing layers by layer, each (out, in, ...)."""
         sizes = [self.scores[name].numel() for name in names]
         parts = zip(names, flat.split(sizes), strict=True)
         return {name: part.view(self.scores[name].shape) for name, part in parts}

@@ -1,4 +1,4 @@
-"""The ways to find a mask while something trains, by what a study file calls them."""
+"""Methods that find a mask during training, by their names in a study file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lth_core.train.masking.learned import Learned
 from lth_core.train.masking.supermask import Supermask
 
 GROW: dict[str, type[GMP]] = {"none": GMP, "random": SET, "gradient": RigL}
-"""While weights train, by `prune.grow`."""
+"""Methods that train the weights, by `prune.grow`."""
 
 LEARN: dict[str, type[Learned]] = {"edge-popup": EdgePopup, "supermask": Supermask}
-"""While nothing else trains, by `prune.score`."""
+"""Methods that train only the mask, by `prune.score`."""

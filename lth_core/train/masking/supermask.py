@@ -16,8 +16,9 @@ from lth_core.train.masking.learned import Learned
 class Supermask(Learned):
     """A learned probability for each frozen weight (Zhou et al. 2019).
 
-    A mask is drawn anew at every step. Here the probabilities of layers that compete sum to what
-    they are to keep, and in evaluation the likeliest are kept; all begin as likely.
+    A mask is drawn at every step. The probabilities of competing layers sum to the number of
+    weights that they keep. In evaluation the weights of highest probability are kept. All
+    probabilities are equal at first.
 
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="never", score="supermask", fraction=0.5, lr=0.05)
@@ -43,7 +44,7 @@ class Supermask(Learned):
         }
 
     def passed_on(self, name: str, gradient: Tensor) -> Tensor:
-        """Times how a probability follows its score."""
+        """The gradient times the derivative of the probability in the score, p (1 - p)."""
         p = self._probabilities[name]
         return gradient * (p * (1 - p))
 
@@ -56,8 +57,8 @@ class Supermask(Learned):
         self._thresholds = tensors["thresholds"].tolist()
 
     def _summing_to_keep(self) -> dict[str, Tensor]:
-        """sigmoid(score - t), t so that each part's sum is what it keeps (Newton's method)."""
-        found: dict[str, Tensor] = {}
+        """sigmoid(score - t), where t makes each part's sum equal its k (Newton's method)."""
+        probabilities: dict[str, Tensor] = {}
         for i, (names, keep) in enumerate(self.parts):
             flat = self.flat(names)
             for _ in range(50):
@@ -65,7 +66,7 @@ class Supermask(Learned):
                 excess, slope = float(p.sum()) - keep, float((p * (1 - p)).sum())
                 if abs(excess) < 0.5 or slope < 1e-3:
                     break
-                # At most 1 at a time: far from the root the slope says little.
+                # Steps of at most 1: far from the root the slope is misleading.
                 self._thresholds[i] += max(-1.0, min(1.0, excess / slope))
-            found |= self.unflat(names, p)
-        return found
+            probabilities |= self.unflat(names, p)
+        return probabilities

@@ -45,7 +45,7 @@ def test_training_of_another_hand_is_none(
     meta = store.get("trainings", job.digest).meta  # type: ignore[union-attr]
     store.put("trainings", job.digest, {**meta, **change})
     assert Archive(store).training(job) is None
-    assert f"trainings/{job.digest}: says no training (TypeError: " in caplog.text
+    assert f"trainings/{job.digest}: is not a training (TypeError: " in caplog.text
 
 
 def test_training_that_another_version_stored_with_more_fields_is_read() -> None:

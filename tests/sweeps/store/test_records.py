@@ -108,4 +108,4 @@ def test_training_without_curves_or_a_mask_that_fits_has_none(
     assert load_curves(store, digest) is not None
     store.put("trainings", digest, {})
     assert load_curves(store, digest) is None
-    assert f"trainings/{digest}: says no training (TypeError: " in caplog.text
+    assert f"trainings/{digest}: is not a training (TypeError: " in caplog.text
