@@ -1,3 +1,1 @@
-"""From records to answers:
-verdicts, overlaps, families of methods, rewind points. Nothing is drawn.
-"""
+"""Analysis of records: verdicts, overlaps, families of methods, rewind points. Draws no figures."""

@@ -1,4 +1,4 @@
-"""The earliest rewind point that matches: bisection, as a pure function of what is known so far."""
+"""The earliest matching rewind point: bisection, as a pure function of the points seen so far."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from lth_core.analysis.verdict import SIGNIFICANT, p_greater, slack, summarize
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Replicates at one rewind point: final test accuracies of ticket and dense run, by
-    seed; tolerance: accuracy below dense that still matches, None as in `lth_core.verdict`."""
+    """Replicates at one rewind point: final test accuracies of ticket and dense run, by seed.
+
+    tolerance: accuracy below dense that still matches; None as in `lth_core.analysis.verdict`.
+    """
 
     ticket: tuple[float, ...]
     dense: tuple[float, ...]
@@ -30,26 +32,25 @@ class Response:
 
     @property
     def confidence(self) -> float:
-        """1 - p of a paired one-sided test that it matches, or that it does not, as it seems."""
+        """1 - p of a paired one-sided test of the answer that the means give."""
         floor = [accuracy - self.slack for accuracy in self.dense]
         pair = (self.ticket, floor) if self.matching else (floor, self.ticket)
         return 1 - p_greater(*pair)
 
     def falls_to(self, later: Response) -> bool:
-        """Whether a later point is worse by more than noise: significantly, and beyond the
-        tolerance."""
+        """Whether a later point is worse, significantly and by more than the tolerance."""
         drop = fmean(self.ticket) - fmean(later.ticket)
         return drop > self.slack and p_greater(self.ticket, later.ticket) < SIGNIFICANT
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The earliest matching rewind point as far as it is known, and the point to look at next.
+    """The earliest matching rewind point so far, and the points to evaluate next.
 
-    earliest: the first point that was seen to match, or None.
-    below: the last point before it that was seen not to, or None.
-    ask: points to look at next; none where nothing is left to find out.
-    monotone: whether accuracy was nowhere seen to fall, beyond noise, before the first match.
+    earliest: the first evaluated point that matches, or None.
+    below: the last evaluated point before it, which does not match, or None.
+    ask: points to evaluate next; empty where the answer is final.
+    monotone: whether accuracy does not fall, beyond noise, before the first match.
     """
 
     earliest: int | None
@@ -63,15 +64,15 @@ def earliest_matching(
 ) -> Finding:
     """Bisect ``points`` for the first that matches.
 
-    Of n points, where those from some k on match, k is found in ceil(log2 n) looks; one more where
-    it is the last, for that one is assumed to match until it has been seen. Rewinding can also be
-    too late, and a curve that has risen and falls again before any match is seen cannot be
-    bisected: then all of ``grid`` is asked for.
+    If all of n points from some k on match, k is found in ceil(log2 n) evaluations. It takes one
+    more where k is the last point, which is assumed to match until it is evaluated. Rewinding can
+    also be too late: a curve that rises and falls before any match cannot be bisected. Then all of
+    ``grid`` is evaluated.
 
     Args:
-        known: what was looked at, by point.
-        points: all there are, rising.
-        grid: those to fall back on.
+        known: responses of the evaluated points.
+        points: all candidate points, rising.
+        grid: points to evaluate where bisection is not possible.
 
     >>> yes, no = Response((0.9, 0.9), (0.9, 0.9)), Response((0.5, 0.5), (0.9, 0.9))
     >>> earliest_matching({0: no, 20: yes}, [0, 10, 20, 30], [])
@@ -81,7 +82,7 @@ def earliest_matching(
     earliest = next((point for point in seen if known[point].matching), None)
     before = [point for point in seen if earliest is None or point < earliest]
     below = before[-1] if before else None
-    # How it goes on behind a point that matches says nothing of those before it.
+    # Accuracy after a matching point gives no information on the points before it.
     monotone = not any(
         known[early].falls_to(known[late])
         for number, late in enumerate(before)

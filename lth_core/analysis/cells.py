@@ -1,4 +1,4 @@
-"""Records grouped for looking at: a study's cells, and numbers against density in each."""
+"""Cells of a study: records grouped by axis values, and columns against density in each cell."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A branch at one level: mean achieved density, in [0, 1], and what was measured there."""
+    """A branch at one level: mean achieved density, in [0, 1], and the summary of a column."""
 
     level: int
     density: float
@@ -34,41 +34,41 @@ class Cell:
     values: dict[str, Any]
     records: list[Record]
     label: str
-    """Its axis values, `prune.fraction=0.2, rewind=500it`; empty in a study without axes. Where a
-    study has several methods, the method says what those axes say that go with it."""
+    """Its axis values, `prune.fraction=0.2, rewind=500it`; empty in a study without axes. In a
+    study of several methods, the method's name replaces the axes that it determines."""
 
     @property
     def branches(self) -> list[str]:
-        """Names of the branches there are: dense, ticket, the known controls, then others."""
+        """Names of the recorded branches: dense, ticket, the known controls, then others."""
         known = ["dense", *BRANCHES]
         names = {record["branch"] for record in self.records}
         return [n for n in known if n in names] + sorted(names - set(known))
 
     @property
     def seeds(self) -> int:
-        """Replicates there are."""
+        """Number of recorded replicates."""
         return len({record["seed"] for record in self.records})
 
     @property
     def planned(self) -> int | None:
-        """Replicates planned; None where the records do not say."""
+        """Number of planned replicates; None where no record has it."""
         return max((r["replicates_planned"] for r in self.records if "replicates_planned" in r),
                    default=None)  # fmt: skip
 
     def is_short(self, replicates: int) -> bool:
-        """Whether these are fewer replicates than planned."""
+        """Whether a number of replicates is lower than planned."""
         return self.planned is not None and replicates < self.planned
 
     def levels(self, branch: str) -> dict[int, list[Record]]:
-        """A branch's records by level, rising, one a seed."""
-        found: dict[int, dict[int, Record]] = defaultdict(dict)
+        """A branch's records by level, rising, one for each seed."""
+        by_level: dict[int, dict[int, Record]] = defaultdict(dict)
         for record in self.records:
             if record["branch"] == branch:
-                found[record["level"]][record["seed"]] = record
-        return {level: list(found[level].values()) for level in sorted(found)}
+                by_level[record["level"]][record["seed"]] = record
+        return {level: list(by_level[level].values()) for level in sorted(by_level)}
 
     def series(self, branch: str, key: str, scale: float = 1) -> list[Point]:
-        """A number of each record, such as `final_test_accuracy`, summarized level by level."""
+        """A column, such as `final_test_accuracy`, summarized over replicates level by level."""
         measured = {
             level: [record for record in rows if record.get(key) is not None]
             for level, rows in self.levels(branch).items()
@@ -84,17 +84,17 @@ class Cell:
         ]
 
     def found_by(self, method: str) -> Cell:
-        """This cell with the records of one method alone."""
+        """The cell with the records of one method only."""
         return replace(self, records=[r for r in self.records if r["method"] == method])
 
 
 def methods(records: Sequence[Record]) -> list[str]:
-    """Names of the ways of finding sparse networks, in the records' order."""
+    """Names of the recorded methods, in the records' order."""
     return list(dict.fromkeys(record["method"] for record in records))
 
 
 def free_axes(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
-    """Axes that a method leaves open: not the seed, nor axes of one value in each method."""
+    """Axes that the method does not determine: several values in one, not the seed."""
     values: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for record in records:
         for axis in axes:
@@ -102,7 +102,7 @@ def free_axes(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
     return [
         axis
         for axis in axes
-        if axis != "seed" and any(len(found) > 1 for found in values[axis].values())
+        if axis != "seed" and any(len(distinct) > 1 for distinct in values[axis].values())
     ]
 
 
@@ -136,7 +136,11 @@ def open_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
 
 
 def _label(rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | None) -> str:
-    """The label that sets a cell apart; ``free``: axes that no method determines, if several."""
+    """A cell's label.
+
+    Args:
+        free: axes that no method determines, in a study of several methods.
+    """
     start: list[str] = []
     if free is not None and len(methods(rows)) == 1:
         start, names = [rows[0]["method"]], free
@@ -144,18 +148,18 @@ def _label(rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | N
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of the items, evenly spaced, the first and the last among them."""
+    """At most ``most`` of the items, evenly spaced, including the first and the last."""
     most, last = min(most, len(items)), len(items) - 1
     return [items[round(i * last / max(most - 1, 1))] for i in range(most)]
 
 
 def shown(value: object) -> str:
-    """A value as a study file spells it."""
+    """A value in the notation of a study file."""
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _natural(value: object) -> list[tuple[int, float, str]]:
-    """A key that sorts 500it before 2000it, and 1e-05 before 0.1."""
+    """A sort key that puts 500it before 2000it, and 1e-05 before 0.1."""
     if isinstance(value, (int, float)):
         return [(0, float(value), "")]
     parts = re.findall(r"\d+(?:\.\d+)?|\D+", shown(value), flags=re.ASCII)

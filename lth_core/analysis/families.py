@@ -1,4 +1,4 @@
-"""Ways to a sparse network, as figures and tables tell them apart: methods and retrainings."""
+"""Ways to a sparse network, one for each line of a figure: methods and their retrainings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lth_core.analysis.cells import Cell, Point, shown
 from lth_core.columns import Record
 
 RETRAINED = ("finetune", "lr_rewind", "trained")
-"""Branches that are ways of their own: other retrainings of what the method has found."""
+"""Branches that are ways too: other retrainings of the method's mask."""
 FAMILIES = {
     "before": "Before training",
     "during": "During training",
     "after": "After training",
     "never": "Never trained",
 }
-"""What a record's `when` says, in the order of legends and tables."""
+"""Name of each value of `when`, in the order of legends and tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Way:
 
     method: str
     branch: str
-    """`ticket`, or one of those that retrain otherwise."""
+    """`ticket`, or one of `RETRAINED`."""
     when: str
-    """When it prunes: a key of `FAMILIES`."""
+    """The time of pruning: a key of `FAMILIES`."""
 
     @property
     def name(self) -> str:
@@ -37,32 +37,32 @@ class Way:
         return self.method if self.branch == "ticket" else f"{self.method} {self.branch}"
 
     def series(self, cell: Cell, key: str, scale: float = 1) -> list[Point]:
-        """Values of a column in a cell, level by level, down to the last weight."""
+        """Values of a column in a cell, level by level, at densities above 0."""
         points = cell.found_by(self.method).series(self.branch, key, scale)
         return [point for point in points if point.density > 0]
 
 
 def ways(records: Sequence[Record]) -> list[Way]:
-    """The ways there are: by family, in the records' order, each method's retrainings after it."""
+    """The recorded ways: by family, in the records' order, each method before its retrainings."""
     branches = ("ticket", *RETRAINED)
-    found = {
+    recorded = {
         Way(record["method"], record["branch"], record["when"]): None
         for record in records
         if record["branch"] in branches
     }
-    methods, order = list(dict.fromkeys(way.method for way in found)), list(FAMILIES)
+    methods, order = list(dict.fromkeys(way.method for way in recorded)), list(FAMILIES)
 
     def place(way: Way) -> tuple[int, int, int]:
         family = order.index(way.when) if way.when in FAMILIES else len(order)
         return family, methods.index(way.method), branches.index(way.branch)
 
-    return sorted(found, key=place)
+    return sorted(recorded, key=place)
 
 
-def families(found: Sequence[Way]) -> dict[str, list[Way]]:
+def families(some: Sequence[Way]) -> dict[str, list[Way]]:
     """Ways by the name of their family."""
     grouped: dict[str, list[Way]] = {}
-    for way in found:
+    for way in some:
         grouped.setdefault(FAMILIES.get(way.when, way.when), []).append(way)
     return grouped
 
@@ -73,17 +73,16 @@ FORMS: dict[str, Callable[[Any], str]] = {
     "prune.rounds": lambda rounds: f"rounds {shown(rounds)}",
     "prune.schedule": lambda schedule: f"schedule {shown(schedule)}",
 }
-"""Axes that a method's name leaves open, and may set two of its forms apart: what a form is called.
+"""Axes whose values may be forms of a method, and the function that names a form.
 
-An axis that every method goes through alike is no form of any: it makes cells.
+An axis with the same values in every method has no forms: it makes cells.
 """
 
 
 def named_apart(records: Sequence[Record], axes: Sequence[str]) -> list[dict[str, Any]]:
-    """The records; where some methods alone have several forms, their names say which.
+    """The records, with forms in the method's name where only some methods have several forms.
 
-    The form that most methods have goes without saying: `imp` and `imp layerwise`, where all else
-    is global.
+    The form of most methods is not named: `imp` and `imp layerwise`, where all others are global.
 
     Args:
         records, axes: as in `lth_core.analysis.cells.cells`.
@@ -99,25 +98,25 @@ def _name_forms(records: Sequence[dict[str, Any]], axis: str, called: Callable[[
     forms: dict[str, dict[str, Any]] = defaultdict(dict)
     for record in records:
         forms[record["method"]][repr(record.get(axis))] = record.get(axis)
-    if len({frozenset(found) for found in forms.values()}) < 2:
+    if len({frozenset(own) for own in forms.values()}) < 2:
         return
-    methods_with = Counter(form for found in forms.values() for form in found)
+    methods_with = Counter(form for own in forms.values() for form in own)
     names = {
-        (method, form): _name(method, form, found, methods_with, called)
-        for method, found in forms.items()
-        for form in found
+        (method, form): _name(method, form, own, methods_with, called)
+        for method, own in forms.items()
+        for form in own
     }
     for record in records:
         record["method"] = names[record["method"], repr(record.get(axis))]
 
 
 def _name(
-    method: str, form: str, found: Mapping[str, Any], methods_with: Counter[str],
+    method: str, form: str, own: Mapping[str, Any], methods_with: Counter[str],
     called: Callable[[Any], str],
 ) -> str:  # fmt: skip
-    usual = max(found, key=lambda each: methods_with[each])
-    if len(found) == 1 or form == usual:
+    usual = max(own, key=lambda each: methods_with[each])
+    if len(own) == 1 or form == usual:
         return method
-    name = called(found[form])
-    alike = [each for each in found if each != usual and called(found[each]) == name]
-    return f"{method} {name if len(alike) == 1 else shown(found[form])}"
+    name = called(own[form])
+    alike = [each for each in own if each != usual and called(own[each]) == name]
+    return f"{method} {name if len(alike) == 1 else shown(own[form])}"

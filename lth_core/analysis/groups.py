@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 def group_by(items: Iterable[T], key: Callable[[T], object]) -> dict[str, list[T]]:
-    """Items by what they have in common, groups and items in the order in which they come.
+    """Items grouped by key, groups and items in the order of the input.
 
-    A key may be a list or a dict, as values of axes are, so it is compared as it is written: 1, 1.0
-    and True are three.
+    A key may be a list or a dict, as values of axes are, so keys are compared by `repr`: 1, 1.0 and
+    True are three keys.
 
     >>> group_by([3, 10, 4], lambda number: number > 9)
     {'False': [3, 4], 'True': [10]}

@@ -1,4 +1,4 @@
-"""How much masks have in common: with other seeds, other methods, and the level before."""
+"""Overlaps of masks between seeds, between methods, and with the previous level."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from lth_core.parallel import map_in_threads
 class PackedMask:
     """A mask as bits.
 
-    bits: (bytes,) uint8, of all parameters one after the other.
-    layers: of each parameter its name, the weights kept, and weights in all.
+    bits: (bytes,) uint8, the parameters one after the other.
+    layers: (name, weights kept, weights) of each parameter.
     """
 
     bits: NDArray[np.uint8]
@@ -32,18 +32,18 @@ class PackedMask:
 
 
 FINDING = ("ticket", *RETRAINED)
-"""Branches that find masks; the others have the ticket's, or one that imitates it."""
+"""Branches that find masks; the other branches use the ticket's, or an imitation of it."""
 MaskOf = Callable[[str], PackedMask | None]
-"""From a record's `training_digest` to its mask, None where it is not at hand."""
+"""A function from a record's `training_digest` to its mask; None where it is missing."""
 Masks = dict[str, PackedMask | None]
-"""By `training_digest`."""
+"""Masks by `training_digest`; None where one is missing."""
 Shared = tuple[float, float]
-"""Jaccard overlap of two masks, and the level to expect by chance."""
+"""Jaccard overlap of two masks, and the overlap expected by chance."""
 Compare = Callable[[Record, Record], Shared | None]
 
 
 def packed_mask(parameters: Mapping[str, tuple[NDArray[np.uint8], int]]) -> PackedMask:
-    """A mask from the packed bits (as `lth_core.masks.pack_bits`) and weights of each parameter."""
+    """A mask from each parameter's packed bits (n/8 rounded up,) uint8 and number of weights n."""
     named = sorted(parameters.items())
     layers = tuple((name, _ones(bits), weights) for name, (bits, weights) in named)
     nothing = np.zeros(0, np.uint8)
@@ -64,20 +64,21 @@ def shared(a: PackedMask, b: PackedMask) -> Shared | None:
 
 
 def with_overlaps(records: Sequence[Record], axes: Sequence[str], mask_of: MaskOf) -> list[Record]:
-    """The records; those of branches that find masks with their overlaps and, as `..._chance`, the
-    levels of chance. What is compared is of one branch.
+    """The records, with overlaps in those of branches that find masks.
 
-    `overlap_seeds`: mean with the other seeds' masks of its cell and level. `overlap_level`: with
-    its trial's mask one level before. `overlap_methods`: by other method, with that one's mask at
-    the same seed, level, and values of the axes that no method determines. None, or nothing by
-    method, where there is none to compare with.
+    All overlaps are between masks of one branch. `overlap_seeds` is the mean overlap with the other
+    seeds' masks of the cell and level. `overlap_level` is that with the trial's mask of the
+    previous level. `overlap_methods` has, for each other method, the overlap with its mask at the
+    same seed, level and values of the axes that no method determines. The columns `..._chance` are
+    the overlaps expected by chance. Without a mask to compare with, a column is None, or a method
+    is missing.
     """
     free, names = free_axes(records, axes), [axis for axis in axes if axis != "seed"]
     by_level: dict[int, list[Record]] = defaultdict(list)
     for record in records:
         if record["branch"] in FINDING:
             by_level[record["level"]].append(record)
-    found: dict[tuple[str, str, int], Record] = {}
+    overlaps: dict[tuple[str, str, int], Record] = {}
     before, masks = dict[tuple[str, str], Record](), Masks()
     for level, rows in sorted(by_level.items()):
         masks = _masks([*before.values(), *rows], masks, mask_of)
@@ -86,45 +87,45 @@ def with_overlaps(records: Sequence[Record], axes: Sequence[str], mask_of: MaskO
         rivals = _grouped(rows, ["branch", "seed", *free])
         for row in rows:
             at = row["trial"], row["branch"]
-            found[*at, level] = {
+            overlaps[*at, level] = {
                 **_between_seeds(row, seeds(row), compare),
                 **_between_levels(row, before.get(at), compare),
                 **_between_methods(row, rivals(row), compare),
             }
         before = {(row["trial"], row["branch"]): row for row in rows}
     return [
-        {**record, **found[record["trial"], record["branch"], record["level"]]}
+        {**record, **overlaps[record["trial"], record["branch"], record["level"]]}
         if record["branch"] in FINDING
         else record
         for record in records
     ]
 
 
-def _masks(tickets: Iterable[Record], held: Masks, mask_of: MaskOf) -> Masks:
-    """The masks of some tickets, and no others: those of large networks take room."""
+def _masks(tickets: Iterable[Record], loaded: Masks, mask_of: MaskOf) -> Masks:
+    """The masks of some tickets, and no others: masks of large networks need much memory."""
     digests = {ticket["training_digest"] for ticket in tickets}
-    new = digests - held.keys()
-    kept = {digest: held[digest] for digest in digests - new}
+    new = digests - loaded.keys()
+    kept = {digest: loaded[digest] for digest in digests - new}
     return kept | dict(zip(new, map_in_threads(mask_of, new), strict=True))
 
 
 def _between_seeds(ticket: Record, replicates: Iterable[Record], compare: Compare) -> Record:
     others = {other["seed"]: other for other in replicates if other["seed"] != ticket["seed"]}
-    both = [said for other in others.values() if (said := compare(ticket, other))]
-    return _said("overlap_seeds", both)
+    pairs = [pair for other in others.values() if (pair := compare(ticket, other))]
+    return _columns("overlap_seeds", pairs)
 
 
 def _between_levels(ticket: Record, before: Record | None, compare: Compare) -> Record:
-    said = compare(ticket, before) if before and before["level"] == ticket["level"] - 1 else None
-    return _said("overlap_level", [said] if said else [])
+    pair = compare(ticket, before) if before and before["level"] == ticket["level"] - 1 else None
+    return _columns("overlap_level", [pair] if pair else [])
 
 
 def _between_methods(ticket: Record, rivals: Iterable[Record], compare: Compare) -> Record:
     by_method: dict[str, list[Shared]] = defaultdict(list)
     for other in rivals:
-        if other["method"] != ticket["method"] and (said := compare(ticket, other)):
-            by_method[other["method"]].append(said)
-    means = {name: _mean(said) for name, said in by_method.items()}
+        if other["method"] != ticket["method"] and (pair := compare(ticket, other)):
+            by_method[other["method"]].append(pair)
+    means = {name: _mean(pairs) for name, pairs in by_method.items()}
     return {
         "overlap_methods": {name: overlap for name, (overlap, _) in means.items()},
         "overlap_methods_chance": {name: chance for name, (_, chance) in means.items()},
@@ -132,7 +133,7 @@ def _between_methods(ticket: Record, rivals: Iterable[Record], compare: Compare)
 
 
 def _comparing(masks: Masks) -> Compare:
-    """Compares two tickets by their masks, each pair of masks once."""
+    """A function that compares the masks of two tickets, each pair of masks once."""
 
     @cache
     def of_digests(one: str, other: str) -> Shared | None:
@@ -147,19 +148,19 @@ def _comparing(masks: Masks) -> Compare:
 
 
 def _grouped(tickets: Sequence[Record], fields: Sequence[str]) -> Callable[[Record], list[Record]]:
-    """From a ticket to those that have the same values in some fields."""
+    """A function from a ticket to the tickets that have its values in some fields."""
     key = values_of(fields)
     groups = group_by(tickets, key)
     return lambda ticket: groups[repr(key(ticket))]
 
 
-def _said(name: str, both: Sequence[Shared]) -> Record:
-    overlap, chance = _mean(both) if both else (None, None)
+def _columns(name: str, pairs: Sequence[Shared]) -> Record:
+    overlap, chance = _mean(pairs) if pairs else (None, None)
     return {name: overlap, f"{name}_chance": chance}
 
 
-def _mean(both: Sequence[Shared]) -> Shared:
-    return fmean(overlap for overlap, _ in both), fmean(chance for _, chance in both)
+def _mean(pairs: Sequence[Shared]) -> Shared:
+    return fmean(overlap for overlap, _ in pairs), fmean(chance for _, chance in pairs)
 
 
 def _ones(bits: NDArray[np.uint8]) -> int:

@@ -12,18 +12,18 @@ from lth_core.analysis.rewinds import RewindPoint, rewind_points
 from lth_core.analysis.verdict import Summary, summarize
 
 FEWEST_POINTS = 3
-"""Rewind points below which ranks say nothing."""
+"""Fewest rewind points for a rank correlation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """A number that is known of a rewind point before its ticket is trained."""
+    """A column that is known at a rewind point before its ticket is trained."""
 
     name: str
     branch: str
     key: str
     of_level: bool = False
-    """Whether it is another at each level; those of the dense run are of level 0."""
+    """Whether it differs between levels; those of the dense run are recorded at level 0."""
 
 
 PREDICTORS = (
@@ -38,7 +38,7 @@ PREDICTORS = (
     Predictor("gradient norm", "dense", "rewind_gradient_norm"),
     Predictor("curvature", "dense", "rewind_curvature"),
 )
-"""What rises with the step alone ranks the points as the step itself does, which costs nothing."""
+"""The step itself comes first: a predictor that only rises with the step ranks no better."""
 
 BySeed = Mapping[int, Mapping[int, float]]
 """A number by seed and rewind step."""
@@ -46,11 +46,11 @@ BySeed = Mapping[int, Mapping[int, float]]
 
 @dataclass(frozen=True, slots=True)
 class Correlation:
-    """How well one predictor ranks the rewind points of one cell at one level, in [-1, 1].
+    """Rank correlation of one predictor with ticket accuracy, in one cell at one level, in [-1, 1].
 
-    Spearman's correlation with the ticket's final test accuracy, one a seed, summarized over
-    seeds; None where no seed has one. Intervals may reach beyond 1, and have no width where all
-    seeds have the same, which with few points is often so.
+    It is Spearman's correlation with the ticket's final test accuracy over rewind points, one for
+    each seed, summarized over seeds; None where no seed has one. Intervals may exceed 1. Their
+    width is 0 where all seeds are equal, which is common with few points.
     """
 
     predictor: Predictor
@@ -66,17 +66,16 @@ class Correlation:
 def predictor_correlations(cell: Cell) -> list[Correlation]:
     """Correlations of every measured predictor, level by level, in a cell of `rewind_cells`.
 
-    Over all rewind points a correlation says little of how early one may rewind: rewinding very
-    late leaves no steps to train, accuracy rises and then falls with the step, and most predictors
-    only ever rise, or fall. So there is one up to the best point too.
+    A correlation over all rewind points does not show how early one may rewind. Rewinding very late
+    leaves few steps to train, so accuracy rises and then falls with the step, while most predictors
+    only rise, or only fall. So there is also a correlation up to the best point.
 
-    Which point is best is for the other seeds to say (a single seed: its own): the highest of
-    several noisy means is last in its window because it was lucky, and where nothing hangs on
-    anything, correlations with whatever rises with the step would come out about 0.1 too high for
-    8 points and 3 seeds. A best point before the third gives a window of three: ranks of two
-    points are always in order, one way or the other.
+    The best point is chosen by the other seeds (for a single seed, by itself). Chosen by the same
+    seed, the last point of the window would be high by chance: for 8 points and 3 seeds,
+    correlations of independent numbers with the step would be about 0.1 too high. A window has at
+    least three points, because two points always have a rank correlation of 1 or -1.
     """
-    points, found = rewind_points(cell), list[Correlation]()
+    points, correlations = rewind_points(cell), list[Correlation]()
     for level in cell.levels("ticket"):
         accuracy = _by_seed(points, "ticket", level, "final_test_accuracy")
         windows = {seed: window(accuracy, seed) for seed in accuracy}
@@ -85,8 +84,9 @@ def predictor_correlations(cell: Cell) -> list[Correlation]:
             at = level if predictor.of_level else 0
             if known := _by_seed(points, predictor.branch, at, predictor.key):
                 both = _over_seeds(known, accuracy, windows), _over_seeds(known, accuracy)
-                found.append(Correlation(predictor, level, *both, (min(sizes), max(sizes))))
-    return found if any(said.predictor != PREDICTORS[0] for said in found) else []
+                correlations.append(Correlation(predictor, level, *both, (min(sizes), max(sizes))))
+    measured = any(each.predictor != PREDICTORS[0] for each in correlations)
+    return correlations if measured else []
 
 
 def window(accuracy: BySeed, seed: int) -> set[int]:
@@ -103,7 +103,7 @@ def window(accuracy: BySeed, seed: int) -> set[int]:
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Spearman's, in [-1, 1]; None of fewer than three pairs, or where a side never changes.
+    """Spearman's correlation, in [-1, 1]; None for fewer than three pairs or a constant side.
 
     >>> rank_correlation([1, 2, 3, 4], [10, 20, 40, 30])
     0.8
@@ -118,22 +118,22 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
 def _over_seeds(
     known: BySeed, accuracy: BySeed, windows: Mapping[int, set[int]] | None = None
 ) -> Summary | None:
-    """Correlations of known numbers with accuracy, each over its seed's window, summarized."""
-    found = []
+    """Summary of each seed's rank correlation with accuracy, over its window or all points."""
+    ranks = []
     for seed, reached in accuracy.items():
         own = known.get(seed, {})
         inside = own.keys() & reached.keys()
         steps = sorted(inside if windows is None else inside & windows[seed])
         rank = rank_correlation([own[step] for step in steps], [reached[step] for step in steps])
-        found += [] if rank is None else [rank]
-    return summarize(found) if found else None
+        ranks += [] if rank is None else [rank]
+    return summarize(ranks) if ranks else None
 
 
 def _by_seed(points: Sequence[RewindPoint], branch: str, level: int, key: str) -> BySeed:
-    found: dict[int, dict[int, float]] = defaultdict(dict)
+    values: dict[int, dict[int, float]] = defaultdict(dict)
     for point in points:
         for record in point.cell.records:
             value = record.get(key)
             if (record["branch"], record["level"]) == (branch, level) and value is not None:
-                found[record["seed"]][point.step] = value
-    return found
+                values[record["seed"]][point.step] = value
+    return values

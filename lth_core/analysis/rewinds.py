@@ -1,4 +1,4 @@
-"""Studies of the rewind point: to which step of the dense run's training must tickets go back?"""
+"""Studies of the rewind point: cells, and columns along the rewind points of a cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
 
 REWIND = "rewind"
-"""The axis."""
+"""Name of the axis."""
 STABLE_BELOW = 0.02
 """Barrier (error, as a fraction) below which two runs count as one outcome: Frankle et al. 2020."""
 MOST_LEVELS = 6
@@ -23,10 +23,10 @@ MOST_LEVELS = 6
 
 @dataclass(frozen=True, slots=True)
 class RewindPoint:
-    """A step to which tickets are rewound, and what was recorded there."""
+    """A step to which tickets are rewound, and its records."""
 
     name: str
-    """As the study spells it: `2%`, `500it`."""
+    """The axis value in the study's notation: `2%`, `500it`."""
     step: int
     """Counted from initialization."""
     cell: Cell
@@ -36,9 +36,9 @@ class RewindPoint:
 def settled_methods(records: Sequence[Record], axes: Sequence[str]) -> list[Record]:
     """The records, `imp-rewind` and `imp` as one method where the study is about rewinding.
 
-    A method's name says whether it rewinds beyond initialization. Where every method goes through
-    the same rewind points, that is an axis, and no way of its own to find sparse networks. A study
-    that holds `imp-rewind` at one point against methods that do not rewind keeps its names.
+    A method's name contains `-rewind` where it rewinds beyond initialization. Where every method
+    has the same rewind points, these are an axis, not methods. A study that compares `imp-rewind`
+    at one point with methods that do not rewind keeps its names.
 
     Args:
         records, axes: as in `tracking.report.html.headlines`.
@@ -56,13 +56,13 @@ def settled_methods(records: Sequence[Record], axes: Sequence[str]) -> list[Reco
 
 
 def _base(record: Record) -> str:
-    """The method's name without what `jobs.methods.method` adds to it at a late rewind point."""
+    """The method's name without the `-rewind` that `jobs.methods.method` adds."""
     name: str = record["method"]
     return name.replace("-rewind", "", 1) if record["when"] == "after" else name
 
 
 def _renamed(record: Record, bases: dict[str, str]) -> Record:
-    """With the base names of its method and of those its mask was compared with."""
+    """The record with base names for its method and for the methods of its overlaps."""
     changed: dict[str, Any] = {"method": bases[record["method"]]}
     for key in ("overlap_methods", "overlap_methods_chance"):
         if others := record.get(key):
@@ -74,7 +74,7 @@ def rewind_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
     """The cells of all axes but the rewind point; none where no method has several such points.
 
     Args:
-        records: of `settled_methods`.
+        records: the output of `settled_methods`.
     """
     known = [record for record in records if record.get("rewind_step") is not None]
     if REWIND not in free_axes(known, axes):
@@ -83,20 +83,20 @@ def rewind_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
 
 
 def rewind_points(cell: Cell) -> list[RewindPoint]:
-    """A cell's rewind points, early ones first."""
-    found: dict[int, list[Record]] = defaultdict(list)
+    """A cell's rewind points, in order of step."""
+    by_step: dict[int, list[Record]] = defaultdict(list)
     for record in cell.records:
-        found[record["rewind_step"]].append(record)
+        by_step[record["rewind_step"]].append(record)
     return [
         RewindPoint(shown(rows[0].get(REWIND)), step, replace(cell, records=rows))
-        for step, rows in sorted(found.items())
+        for step, rows in sorted(by_step.items())
     ]
 
 
 def along(
     points: Sequence[RewindPoint], branch: str, level: int, key: str, scale: float = 1
 ) -> dict[str, Summary]:
-    """A number of a branch at one level, summarized over seeds, by the names of rewind points."""
+    """A column of a branch at one level, summarized over seeds, by names of rewind points."""
     return {
         point.name: at.value
         for point in points
@@ -114,10 +114,10 @@ def level_density(cell: Cell, level: int) -> float:
 def axes_that_matter(
     records: Sequence[Record], axes: Sequence[str], keys: Sequence[str]
 ) -> list[str]:
-    """The axes without the rewind point where some numbers of the records are the same at each.
+    """The axes, without the rewind point where the given columns are equal at all rewind points.
 
-    What is known of the dense run, and masks found in one shot, hang on no rewind point: a panel
-    for each would show the same many times over.
+    Numbers of the dense run and of one-shot masks do not depend on the rewind point, so a panel for
+    each rewind point would repeat the same.
     """
     others = [axis for axis in axes if axis != REWIND]
     if len(others) == len(axes):

@@ -14,15 +14,15 @@ from lth_core.analysis.groups import group_by, values_of
 from lth_core.columns import Record
 
 FEWEST = 3
-"""Replicates below which nothing is decided."""
+"""Fewest replicates for a verdict."""
 LEAST_TOLERANCE = 0.001
-"""0.1 points: differences below it are of no interest."""
+"""0.1 points of accuracy: smaller differences are ignored."""
 SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Mean over n replicates; deviation and 95% interval (Student's t) from two on."""
+    """Mean over n replicates; for two or more, deviation and 95% interval (Student's t)."""
 
     n: int
     mean: float
@@ -45,7 +45,7 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(n, mean, std, mean - half, mean + half)
 
 
-@cache  # a report asks thousands of times for a few
+@cache  # a report needs few distinct values, thousands of times
 def _t_975(freedom: int) -> float:
     from scipy.special import stdtrit  # scipy.stats takes a second to import
 
@@ -55,8 +55,8 @@ def _t_975(freedom: int) -> float:
 def p_greater(a: Sequence[float], b: Sequence[float]) -> float:
     """p of the paired one-sided t-test that a is greater than b on average.
 
-    Where all differences are equal the t-test has no variance to go by, and would find any gain
-    significant: the sign test says how likely so many gains are by chance, 2^-n.
+    Where all differences are equal the t-test has no variance, and any gain would be significant.
+    The sign test is used instead: the probability of n gains by chance is 2^-n.
     """
     differences = [x - y for x, y in zip(a, b, strict=True)]
     if max(differences) - min(differences) < 1e-12:
@@ -69,8 +69,8 @@ def p_greater(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def slack(dense: Summary, tolerance: float | None) -> float:
-    """How far below dense still matches: what is given, or one dense deviation, at least 0.1
-    points."""
+    """Accuracy below dense that still matches: the given tolerance, or one deviation of the dense
+    runs, at least 0.1 points."""
     return max(dense.std or 0.0, LEAST_TOLERANCE) if tolerance is None else tolerance
 
 
@@ -79,7 +79,7 @@ class Verdict:
     """The verdict on the ticket of one cell at one level, over the replicates."""
 
     cell: dict[str, Any]
-    """Axis values, without the seed."""
+    """Axis values without the seed."""
     level: int
     density: float
     accuracy: dict[str, Summary]
@@ -87,7 +87,7 @@ class Verdict:
     early_stop: dict[str, Summary]
     """Early-stop step by branch."""
     tolerance: float
-    """How far below dense still matches, in accuracy."""
+    """Accuracy below dense that still matches."""
     p_reinit: float | None
     """p of the ticket beating reinit, paired by seed; None without that branch."""
     matching: bool
@@ -116,11 +116,11 @@ def verdicts(
 
 
 WORDS = ("winning", "matching", "not matching", "too few replicates")
-"""What a verdict reads, the best first."""
+"""Words of a verdict, the best first."""
 
 
 def best_word(found: Iterable[Verdict]) -> str:
-    """The best of some verdicts; `none` of none."""
+    """Word of the best verdict; `none` where there are no verdicts."""
     words = {verdict.verdict for verdict in found}
     return next((word for word in WORDS if word in words), "none")
 
@@ -128,7 +128,7 @@ def best_word(found: Iterable[Verdict]) -> str:
 def sparsest(
     found: Iterable[Verdict], of: Sequence[str] = ("matching", "winning")
 ) -> Verdict | None:
-    """The verdict of lowest density among those that read as one of ``of``."""
+    """The verdict of lowest density among those with one of the words ``of``."""
     return min((v for v in found if v.verdict in of), key=lambda v: v.density, default=None)
 
 
