@@ -1,8 +1,8 @@
 """Everything that decides a result, as frozen values with a digest.
 
 A result is a pure function of its spec. ``digest`` is sha256 over canonical JSON of all fields
-(defaults too) and the schema version; a field marked ``WHERE`` says where things lie on this
-machine, not what they are, and stays out of it. A field that was ``added_later`` stays out of it
+(defaults too) and the schema version. A field marked ``WHERE`` names a place on this machine, and
+stays out of it. A field that was ``added_later`` stays out of it
 where it has the value that older code implied.
 """
 
@@ -69,7 +69,7 @@ __all__ = [
 ]
 
 MOST_LEVELS = 1000
-"""Levels of a search at most: far fewer prune every weight, and a longer plan takes forever."""
+"""Largest number of levels of a search: far fewer levels prune every weight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,27 +79,27 @@ class TicketSpec(Checks):
     __pydantic_config__ = STRICT
 
     data: DataSpec = field(default_factory=DataSpec)
-    """Which examples."""
+    """Training, validation and test examples."""
     model: ModelSpec = field(default_factory=ModelSpec)
-    """Which network."""
+    """Network and initialization."""
     train: TrainSpec = field(default_factory=TrainSpec)
-    """How it is trained."""
+    """Training of the network."""
     prune: Pruning = field(default_factory=PruneAfter)
-    """How it is pruned."""
+    """Pruning of the network."""
     levels: int = 15
-    """Prunings applied, one after the other, at most 1,000; 0 is the dense run alone."""
+    """Number of successive prunings, at most 1,000; 0: the dense run alone."""
     rewind: int | str = "0it"
     """Rewind point: the step (`500it`), epoch (`2ep`) or share of training (`5%`) whose weights a
     ticket starts from."""
     branches: tuple[str, ...] = ("ticket", "reinit", "random_mask")
-    """What is trained at each level; see `lth list branches`."""
+    """Branches of each level: the ticket and its controls; see `lth list branches`."""
     predictors: bool = False
-    """Record numbers of the dense run at the rewind point that may predict whether it is late
-    enough: distance, cosine and signs against its end, loss, gradient, curvature, masks."""
+    """Whether to record numbers of the dense run at the rewind point that may predict whether it is
+    late enough: distance, cosine and signs against its end, loss, gradient, curvature, masks."""
     stability: StabilitySpec = field(default_factory=StabilitySpec)
-    """How branch `twin` is compared with its original."""
+    """Comparison of branch `twin` with its original."""
     seed: int = 0
-    """The replicate: draws initialization, data order, augmentation and control masks."""
+    """Random seed of the replicate: initialization, data order, augmentation, control masks."""
 
     def __post_init__(self) -> None:
         self._normalize()
@@ -118,6 +118,6 @@ class TicketSpec(Checks):
             raise SpecError("branches", "must name 'ticket', and each branch once", self.branches)
 
     def digest(self) -> str:
-        """sha256 of all that decides the result."""
+        """sha256 of everything that decides the result."""
         parts = {name: spec_json(getattr(self, name)) for name in deciding(self)}
         return digest_of("ticket_spec", parts)

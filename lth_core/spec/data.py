@@ -1,4 +1,4 @@
-"""Which examples."""
+"""Spec of the data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Augment = Literal["none", "flip", "crop", "crop_flip"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSpec(Checks):
-    """Which examples are trained on, chosen by and tested on."""
+    """Training, validation and test examples."""
 
     __pydantic_config__ = STRICT
 
@@ -22,23 +22,24 @@ class DataSpec(Checks):
     """A dataset of `lth list datasets`, `folder:PATH` (train/CLASS/*, test/CLASS/*), or
     `package.module:factory`."""
     root: str = field(default="~/data", metadata=WHERE)
-    """Folder that holds (or gets) downloaded datasets. Not part of the digest."""
+    """Folder of downloaded datasets. Not part of the digest."""
     download: bool = field(default=False, metadata=WHERE)
     """Whether an absent dataset may be downloaded into root. Not part of the digest."""
     validation: float = 0.1
-    """Training examples held out to choose the early-stop step: a count if 1 or more, else a
-    share of the training set."""
+    """Training examples set aside to choose the early-stop step: a count if 1 or more, else a share
+    of the training set, above 0."""
     fraction: float = 1.0
-    """Share of the training examples that is used, in (0, 1]; drawn before validation is split."""
+    """Share of the training examples to use, in (0, 1]; drawn before the validation split."""
     augment: Augment = "none"
-    """Per example and epoch: horizontal flip, 4-pixel padded random crop, or both."""
+    """Augmentation, drawn for each example and epoch: horizontal flip, random crop after padding by
+    4 pixels, or both."""
     split_seed: int = 0
-    """Draws the subsample, the validation split and label noise; replicates share it."""
+    """Random seed of the subsample, the validation split and label noise; replicates share it."""
     label_noise: float = 0.0
     """Share of the training labels that are replaced by another class, drawn uniformly by
     split_seed, in [0, 1); validation and test stay clean."""
     fingerprint: str = ""
-    """Digest of the content where the name does not determine it; filled in by `resolve`."""
+    """Digest of the content where the name does not determine it; set by `resolve`."""
 
     def __post_init__(self) -> None:
         self._normalize()

@@ -1,4 +1,4 @@
-"""Digests: sha256 over canonical JSON of all that decides a result."""
+"""Digests: sha256 over canonical JSON of everything that decides a result."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, get_args, get_type_hints
 from lth_core.spec.fields import Checks
 
 SCHEMA = 5
-"""Raised whenever the same spec begins to mean another computation."""
+"""Version of specs; raised when an unchanged spec begins to mean another computation."""
 
 WHERE: dict[str, Any] = {"where": True}
-"""Metadata of a field that says where things lie on this machine, not what they are."""
+"""Metadata of a field that names a place on this machine, not a part of the computation."""
 
 
 def added_later(*, implied: object) -> dict[str, Any]:
@@ -48,8 +48,10 @@ def sha256(value: object) -> str:
 
 
 def digest_of(kind: str, parts: Mapping[str, str]) -> str:
-    """Hex digest of a kind and its parts, each as canonical JSON: that of `sha256` of the whole,
-    but a part that several things share is encoded once."""
+    """Hex digest of a kind and its parts, each as canonical JSON.
+
+    It equals `sha256` of the whole, but a part that several things share is encoded once.
+    """
     every = {"schema": canonical_json(SCHEMA), "kind": canonical_json(kind), **parts}
     return hashlib.sha256(_joined(every).encode()).hexdigest()
 
@@ -71,7 +73,7 @@ def _deciding(kind: type) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def with_implied(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a stored spec, with those that the code which stored it implied.
+    """The values of a stored spec, completed with the implied values of fields added later.
 
     Args:
         kind: the spec's class; its parts are completed too.
@@ -84,7 +86,7 @@ def with_implied(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _part(hint: Any, values: Mapping[str, Any]) -> type | None:
-    """The dataclass that a part's values are of; of a union, the one that their ``when`` names."""
+    """Dataclass of a part's values; of a union, the member that their ``when`` names."""
     kinds = [kind for kind in get_args(hint) or (hint,) if dataclasses.is_dataclass(kind)]
     for kind in kinds:
         if any(f.name == "when" and f.default == values.get("when") for f in fields(kind)):
@@ -114,7 +116,7 @@ def _joined(parts: Mapping[str, str]) -> str:
 
 
 def describe(spec: object) -> Any:
-    """A spec as JSON-able values: every field that decides the result."""
+    """A spec as JSON-able values of the fields that decide the result."""
     if spec is None or isinstance(spec, (str, int, float)):
         return spec
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):

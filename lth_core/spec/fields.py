@@ -13,12 +13,12 @@ from typing import get_args
 from lth_core.errors import SpecError
 
 STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
-"""How pydantic reads a spec, where it is asked to."""
+"""Pydantic's configuration of a spec: unknown fields are errors."""
 
 DURATION = re.compile(r"(\d+)it|(\d+(?:\.\d+)?)ep|(\d+(?:\.\d+)?)%")
 
 LARGEST = 2**63 - 1
-"""Largest whole number: that of a tensor, 64 bits."""
+"""Largest whole number: that of a tensor of 64-bit integers."""
 
 LONGEST = 10**12
 """Longest duration, in steps or epochs."""
@@ -121,7 +121,7 @@ class Checks:
         object.__setattr__(self, name, value)
 
     def _normalize(self) -> None:
-        """Every field in its one spelling."""
+        """Convert every field to its one spelling."""
         for name, kind, usual in _kinds_of(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
             if type(value) is not usual:  # a plan makes a hundred thousand specs

@@ -9,7 +9,7 @@ from lth_core.spec.fields import steps_in
 
 
 def learning_rate(spec: TrainSpec, step: int) -> float:
-    """The rate of step number ``step`` (0 is the first), all durations of ``spec`` in steps.
+    """Learning rate of a step (0 is the first), for a spec with all durations in steps.
 
     Warm-up rises linearly and reaches the full rate at its end; cosine falls from there to 0 at
     the last step (Loshchilov & Hutter 2017, without restarts).

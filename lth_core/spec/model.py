@@ -1,4 +1,4 @@
-"""Which network."""
+"""Spec of the network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Initialization = Literal[
 Stem = Literal["cifar", "imagenet"]
 
 WIDEST, MOST_TIMES, DEEPEST = 1_000_000, 1_000.0, 10_000
-"""Most units of a layer, largest width multiplier, most layers."""
+"""Largest number of units of a layer, largest width multiplier, largest number of layers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,19 +38,19 @@ class ModelSpec(Checks):
     depth: int | None = None
     """mlp, mlp-constant: hidden layers, each as wide as the one entry of widths; conv-*:
     convolutions; resnet-8 ... resnet-110: layers, 6n+2; vgg-*: layers, 11, 13, 16 or 19; the
-    others have one depth. None: what the name says."""
+    others have one depth. None: the depth in the name."""
     stem: Stem = "cifar"
-    """How resnet-18, resnet-50 and mobilenet-v2 begin: as published (`imagenet`), or for images of
-    about 32 pixels a side (`cifar`)."""
+    """First layers of resnet-18, resnet-50 and mobilenet-v2: as published (`imagenet`), or for
+    images of about 32 pixels a side (`cifar`)."""
     dropout: float = 0.0
     """Share of units set to 0 in training, in [0, 1): after each hidden fully connected layer, or
     before the output where there is none (vgg-*, mobilenet-v2). Not for resnet-*."""
     init: Initialization = "kaiming_normal"
     """Distribution of linear and convolution weights (biases 0). `signed_constant`: sqrt(2/fan in)
-    with a random sign; `as_built` keeps what the factory drew, for our own models PyTorch's
-    default (uniform within 1/sqrt(fan in)), for torchvision's theirs."""
+    with a random sign; `as_built` keeps the weights of the factory, for built-in models PyTorch's
+    default (uniform within 1/sqrt(fan in)), for torchvision's their own."""
     fingerprint: str = ""
-    """Digest of the source where the name does not determine it; filled in by `resolve`."""
+    """Digest of the source where the name does not determine it; set by `resolve`."""
 
     def __post_init__(self) -> None:
         self._normalize()

@@ -1,6 +1,6 @@
-"""How a network is pruned: four specs, one for each value of ``when``, over the fields they share.
+"""Specs of pruning: one for each value of ``when``, with a shared base.
 
-`PruneSpec` makes the one that ``when`` names; a study file writes the same fields.
+`PruneSpec` makes the spec that ``when`` names; a study file has the same fields.
 """
 
 from __future__ import annotations
@@ -36,37 +36,38 @@ def pattern_of(structure: str) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruneBase(Checks):
-    """Which weights a level removes, whenever it does."""
+    """Choice of the weights that a level removes, for every ``when``."""
 
     __pydantic_config__ = STRICT
 
     score: str = "magnitude"
-    """A score of `lth list scores`, or your own `package.module:function`; the lowest go first."""
+    """A score of `lth list scores`, or your own `package.module:function`; the lowest are
+    removed."""
     scope: str = "layerwise"
-    """Which weights compete, and so how sparse each layer gets; see `lth list scopes`."""
+    """Scope in which scores are compared; it decides the layers' densities; see `lth list scopes`."""
     structure: str = "weights"
-    """What goes as a whole: single `weights`, `channels` (filters) of convolutions, `neurons` of
-    linear layers, or `N:M`, such as 2:4: N of every M weights in a row stay."""
+    """Unit that is removed as a whole: single `weights`, `channels` (filters) of convolutions,
+    `neurons` of linear layers, or `N:M`, such as 2:4: N of every M weights in a row are kept."""
     fraction: float = FRACTION
     """Share of the surviving weights that one level removes, in [0, 1)."""
     densities: tuple[float, ...] = ()
-    """Density of each level, falling, each in (0, 1): in place of fraction, for unequal steps."""
+    """Density of each level, falling, in (0, 1); in place of fraction, for unequal steps."""
     output_fraction: float | None = None
-    """The output layer's own fraction; None: as the others."""
+    """Fraction of the output layer, in [0, 1); None: as the other layers."""
     layer_fractions: dict[str, float] = field(default_factory=dict, hash=False)
-    """Own fractions by layer name or pattern (`conv*: 0.1`); such a layer competes with itself.
-    A name goes before a pattern, and among patterns the later in the alphabet."""
+    """Fractions by layer name or pattern (`conv*: 0.1`); scores of such a layer are compared within
+    it. A name precedes a pattern; of several patterns, the last in the alphabet counts."""
     ignore: tuple[str, ...] = ()
-    """Layers (names or patterns; `output` is the last one) that stay dense and out of the count."""
+    """Layers (names or patterns; `output` is the last) that stay dense and are not counted."""
     examples: int = 10
-    """Training examples of each class that a score with gradients looks at."""
+    """Number of training examples of each class for a score with gradients."""
     statistics: Statistics = "batch"
-    """With what batch norm works where a score with gradients looks at a network: the statistics of
-    those examples, as in training, or the running ones, which before training do nothing."""
+    """Batch norm's statistics for a score with gradients: those of its examples, as in training, or
+    the running ones, which before training have no effect."""
     temperature: float = TEMPERATURE
-    """grasp: divides the logits, so that all classes are about as likely."""
+    """grasp: divisor of the logits, above 0, so that all classes are about equally likely."""
     fingerprint: str = ""
-    """Digest of the source of a score of your own; filled in by `resolve`."""
+    """Digest of the source of a score of your own; set by `resolve`."""
 
     def __post_init__(self) -> None:
         self._normalize()
@@ -138,7 +139,7 @@ class PruneBase(Checks):
         return pattern_of(self.structure)
 
     def shared(self) -> dict[str, Any]:
-        """The values of the fields that every ``when`` has, by name."""
+        """Values of the fields that every ``when`` has, by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(PruneBase)}
 
 
@@ -148,7 +149,7 @@ class PruneAfter(PruneBase):
 
     when: Literal["after"] = "after"
     """after: trained weights are scored, level after level. before: the weights of the rewind point
-    are scored, and each level finds its mask anew, at the density that as many prunings leave.
+    are scored, and each level finds its mask anew, at the density after as many prunings.
     during: the mask changes while the weights train. never: a mask is learned over weights that do
     not train."""
     one_shot: bool = False
@@ -168,11 +169,11 @@ class PruneBefore(PruneBase):
     when: Literal["before"] = "before"
     """The weights of the rewind point are scored, and each level finds its mask anew."""
     rounds: int | None = None
-    """before: times that weights are scored and pruned on the way to a level's density. None: 100
+    """before: number of times that weights are scored and pruned until a level's density. None: 100
     for synflow, else 1."""
     schedule: str | None = None
-    """How density falls over rounds or training; see `lth list schedules`. None: exponential over
-    rounds, cubic during training, constant where weights grow back."""
+    """Course of the density over rounds or training; see `lth list schedules`. None: exponential
+    over rounds, cubic during training, constant where weights grow back."""
 
     def __post_init__(self) -> None:
         self._one_of("when", Literal["before"])
@@ -189,19 +190,19 @@ class PruneDuring(PruneBase):
     when: Literal["during"] = "during"
     """The mask changes while the weights train."""
     schedule: str | None = None
-    """How density falls over training; see `lth list schedules`. None: cubic, or constant where
+    """Course of the density over training; see `lth list schedules`. None: cubic, or constant where
     weights grow back."""
     begin: int | str = "0%"
-    """during: when the mask first changes."""
+    """during: time of the mask's first change."""
     end: int | str = "75%"
-    """during: when the mask last changes."""
+    """during: time of the mask's last change."""
     every: int | str = "1%"
     """during: interval between changes."""
     grow: Grow = "none"
-    """during: how pruned weights are chosen to come back, at 0; see `lth list grow`."""
+    """during: choice of the pruned weights that grow back, from 0; see `lth list grow`."""
     swap: float = SWAP
-    """during, with grow: share of each layer's weights that the first change swaps; it falls to 0
-    at the end, as a cosine."""
+    """during, with grow: share of each layer's weights that the first change swaps, in [0, 1); it
+    falls to 0 at the end, as a cosine."""
 
     def __post_init__(self) -> None:
         self._one_of("when", Literal["during"])
@@ -275,13 +276,14 @@ PRUNE_DEFAULTS: dict[str, Any] = {
     **{f.name: _default(f) for kind in PRUNING.values() for f in dataclasses.fields(kind)
        if f.name != "when"},
 }  # fmt: skip
-"""The default of every field, whatever ``when`` it goes with."""
+"""Defaults of the fields of all four specs."""
 
 
 def own_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with their ``when``, and without the defaults of other specs' fields.
+    """The values with their ``when``, without the defaults of other specs' fields.
 
-    A field that would mean nothing is a mistake, and one digest more for one computation.
+    A field of another spec has no effect: it is a mistake, and would give one computation two
+    digests.
 
     Raises:
         SpecError: ``when`` is not known, or a field goes with another ``when``.

@@ -1,4 +1,4 @@
-"""How the instability of training is measured."""
+"""Spec of the measure of instability."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lth_core.spec.fields import STRICT, Checks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StabilitySpec(Checks):
-    """How the error between two copies of a run is measured; goes with branch `twin`."""
+    """Measure of the error between two copies of a run, for branch `twin`."""
 
     __pydantic_config__ = STRICT
 
     points: int = 30
-    """Networks on the straight line between the two ends, the ends included."""
+    """Number of networks on the straight line between the two ends, both included; at least 3."""
     renormalize: bool = True
     """Estimate batch norm's statistics anew at each point, from the training examples; false:
     they are interpolated as the weights are."""

@@ -1,4 +1,4 @@
-"""How a network is trained."""
+"""Spec of the training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSpec(Checks):
-    """How a network is trained."""
+    """Optimizer, schedule, batches and length of training."""
 
     __pydantic_config__ = STRICT
 
@@ -32,23 +32,23 @@ class TrainSpec(Checks):
     """L2 penalty on every parameter, at least 0: added to the gradient as torch.optim does it; with
     adamw weights shrink by lr x weight_decay a step instead (Loshchilov & Hutter 2019)."""
     batch_size: int = 60
-    """Examples a step; the last batch of an epoch may be smaller, none is dropped."""
+    """Number of examples of a step; the last batch of an epoch may be smaller; none is dropped."""
     steps: int | str = "600it"
     """Length of the dense run: steps (`600it`) or epochs (`2ep`)."""
     schedule: Schedule = "constant"
-    """Learning rate over steps, after warm-up."""
+    """Course of the learning rate over steps, after warm-up."""
     milestones: tuple[int | str, ...] = ()
-    """multistep: when the rate is multiplied by gamma."""
+    """multistep: times at which the rate is multiplied by gamma."""
     gamma: float = 0.1
-    """multistep: the factor at each milestone."""
+    """multistep: factor of the rate at each milestone, in [0, 1]."""
     warmup: int | str = "0it"
-    """Linear warm-up from 0 over this long."""
+    """Duration of the linear warm-up of the learning rate from 0."""
     evaluate_every: int | str = "20it"
-    """Grid on which validation and test are evaluated; the last step always is."""
+    """Interval between evaluations on validation and test data; the last step is evaluated too."""
     precision: Precision = "fp32"
     """Arithmetic of the forward and backward pass; weights stay float32."""
     replay_order: bool = False
-    """True: every level sees the dense run's batches in the dense run's order."""
+    """Whether every level trains on the dense run's batches, in the dense run's order."""
 
     def __post_init__(self) -> None:
         self._normalize()
@@ -83,7 +83,7 @@ class TrainSpec(Checks):
             raise SpecError("milestones", "go with schedule: multistep, and only with it", spelled)
 
     def resolved(self, steps_per_epoch: int) -> TrainSpec:
-        """This spec with every duration in steps."""
+        """The spec with every duration in steps."""
 
         steps = steps_in(self.steps, steps_per_epoch)
 

@@ -1,1 +1,1 @@
-"""Benchmarks: each figure beside what it may be."""
+"""Benchmarks: figures with their limits."""

@@ -1,5 +1,6 @@
-"""Benchmarks, as ratios from one run: what is measured, what it may cost, and how far it is from
-that. Never part of the tests: machines are shared, and only ratios say much.
+"""Benchmarks: figures of one run, their limits, and the ratios of both.
+
+They are no part of the tests: machines are shared, so only ratios can be compared.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SWEEP: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure beside what it may be at most."""
+    """A measured figure and its limit."""
 
     benchmark: str
     figure: str
@@ -54,7 +55,7 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """Below 1 is within."""
+        """Measured figure divided by its limit; within it below 1."""
         return self.measured / self.at_most
 
     def to_json(self) -> Row:
@@ -66,21 +67,21 @@ class Measured:
 
 
 def plan() -> Iterator[Measured]:
-    """A plan of 100,000 trials is listed, filtered and estimated by a process of its own."""
+    """Cost of listing, filtering and estimating 100,000 trials in another process."""
     took = bench_plan()
     yield Measured("plan", f"seconds for {took.trials:,} trials", took.seconds, SECONDS)
     yield Measured("plan", "MiB at most", took.peak_mib, MIB)
 
 
 def report() -> Iterator[Measured]:
-    """A study of 5,000 records, with curves and masks, is reported by a process of its own."""
+    """Cost of the report of 5,000 records, with curves and masks, in another process."""
     took = bench_report()
     yield Measured("report", f"seconds for {took.records:,} records", took.seconds, REPORT_SECONDS)
     yield Measured("report", "MiB at most", took.peak_mib, REPORT_MIB)
 
 
 def start() -> Iterator[Measured]:
-    """Commands that import no torch, a plan and a report start beside `import torch`."""
+    """Start-up times of commands that import no torch, a plan and a report, in `import torch`s."""
     took = bench_start()
     for name, ratio in took.ratios().items():
         figure = f"times of import torch ({took.torch:.2f} s): lth {name}"
@@ -88,8 +89,10 @@ def start() -> Iterator[Measured]:
 
 
 def sweep(trials: int = TRIALS) -> Iterator[Measured]:
-    """A sweep of 300 trials of five short trainings each, tracked, reported: time outside training,
-    and what the driver keeps of a finished trial. Then one of 2,000 trials of one step each.
+    """Cost of a sweep of 300 trials of five short trainings each, tracked and reported.
+
+    The figures are the time outside training, and the driver's growth with each finished trial. A
+    second sweep has 2,000 trials of one step each.
 
     Raises:
         LaunchError: the sweep fails.
@@ -127,4 +130,4 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {
     "start": start,
     "sweep": sweep,
 }
-"""By name."""
+"""Benchmarks by name."""

@@ -1,4 +1,4 @@
-"""A benchmark: a plan of a hundred thousand trials is listed, filtered and estimated."""
+"""Benchmark of `lth plan`: a hundred thousand trials are listed, filtered and estimated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGE: dict[str, Any] = {
 }  # fmt: skip
 """A study of 100,000 trials on the digits; JSON is YAML."""
 SECONDS, MIB = 10, 1024
-"""What it may take."""
+"""Limits of time and memory."""
 
 CHILD = """
 import re, sys, time
@@ -39,7 +39,7 @@ finally:
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
     sys.stderr.write(f"{time.process_time()} {int(peak) / 1024}")
 """
-"""The command line, which says last what it took: CPU seconds and the most MiB held."""
+"""The command line, which prints CPU seconds and its peak memory in MiB at its end."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class PlanBench:
     """Seconds and memory of one `lth plan --list` in its own process, imports included."""
 
     trials: int
-    """Lines listed."""
+    """Number of listed lines."""
     seconds: float
     cpu_seconds: float
     peak_mib: float
-    """Most memory that the process held."""
+    """Peak memory of the process."""
 
     @property
     def within(self) -> bool:
-        """Whether it kept to what it may take."""
+        """Whether time and memory are within their limits."""
         return self.seconds < SECONDS and self.peak_mib < MIB
 
 
@@ -70,10 +70,10 @@ def bench_plan(study: Mapping[str, Any] = LARGE, where: Sequence[str] = ()) -> P
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         file = Path(folder) / "study.yaml"
         file.write_text(json.dumps({**study, "store": f"{folder}/store"}))
-        asked = [option for condition in conditions for option in ("--where", condition)]
+        options = [option for condition in conditions for option in ("--where", condition)]
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", CHILD, "plan", str(file), "--list", *asked],
+            [sys.executable, "-c", CHILD, "plan", str(file), "--list", *options],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         seconds = time.perf_counter() - start

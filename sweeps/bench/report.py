@@ -1,4 +1,4 @@
-"""A benchmark: the report of thousands of records, whose trainings are made by hand."""
+"""Benchmark of `lth report`: thousands of records, whose trainings are drawn at random."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ MANY: dict[str, Any] = {
     },
     "tracking": {"uri": None},
 }
-"""A study of 200 trials of 25 records each: four methods in five cells, ten seeds."""
+"""Study of 200 trials of 25 records each: four methods, five learning rates, ten seeds."""
 SECONDS, MIB = 30, 1536
 """Limits of a report of 5,000 records."""
 
 SHAPES = {"hidden1": (300, 64), "hidden2": (100, 300), "output": (10, 100)}
 """Weights of the network's layers."""
 EVALUATIONS = 100
-"""Of each training: points of its curves."""
+"""Number of points of each training's curves."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ReportBench:
     seconds: float
     cpu_seconds: float
     peak_mib: float
-    """Most memory that the process held."""
+    """Peak memory of the process."""
     html: str
     """The report."""
 
@@ -83,8 +83,7 @@ def bench_report(fields: dict[str, Any] = MANY) -> ReportBench:
 
 
 def fill(study: Study, store: Store) -> int:
-    """Store records, curves and masks of all trials as a sweep does; returns the number of
-    records."""
+    """Store records, curves and masks of all trials as a sweep does; the number of records."""
     draw, made, count = np.random.default_rng(0), dict[str, Training](), 0
     for trial in make_plan(study).trials:
         rows = []

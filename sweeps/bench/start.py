@@ -1,4 +1,4 @@
-"""A benchmark: the time that commands take to start, as multiples of `import torch`."""
+"""Benchmark of start-up: times of commands as multiples of `import torch`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[list[str], float]] = {
 """Command -> its arguments, and its limit in multiples of `import torch`."""
 
 COMPLETE = {"_LTH_COMPLETE": "complete_bash", "COMP_WORDS": "lth plan dig", "COMP_CWORD": "2"}
-"""What bash sets to ask for completions."""
+"""Environment variables with which bash requests completions."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class StartBench:
     """Wall times of processes, in seconds, each the least of several runs."""
 
     torch: float
-    """Of `import torch`."""
+    """Time of `import torch`."""
     commands: Mapping[str, float]
 
     def ratios(self) -> dict[str, float]:
@@ -53,7 +53,7 @@ class StartBench:
 
 
 def bench_start(names: Mapping[str, object] = COMMANDS, rounds: int = ROUNDS) -> StartBench:
-    """Start commands in turn, beside `import torch`, over a store that has the digits study."""
+    """Times of commands and of `import torch`, with the digits study's records in the store."""
     torch, best = float("inf"), dict.fromkeys(names, float("inf"))
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         study = find_study("digits")

@@ -1,4 +1,4 @@
-"""Sweeps in processes of their own, watched from outside: the driver's memory, the files left."""
+"""Benchmark of `lth sweep` in another process: time, the driver's memory, stored files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sweeps.store.records import TRIALS
 from sweeps.store.status import STATUS, status_key
 
 EVERY = 0.5
-"""Seconds from one look to the next."""
+"""Seconds between two observations."""
 EARLY, LATE = (0.2, 0.4), (0.8, 1.0)
 """Shares of the trials, [from, to), in which the driver's memory is compared: before them it
 imports and starts workers, after them it makes the report."""
@@ -39,7 +39,7 @@ SHORT: dict[str, Any] = {
     },
     "tracking": {"uri": None},
 }
-"""A study of trials of one training of one step."""
+"""Study of trials with one training of one step."""
 SHORT_TRIALS = 2000
 CPU_SECONDS, SHORT_KIB, FILES = 0.2, 100, 5
 """Limits for each trial: seconds of all CPUs, the driver's growth, files in the store."""
@@ -47,20 +47,20 @@ CPU_SECONDS, SHORT_KIB, FILES = 0.2, 100, 5
 
 @dataclass(frozen=True, slots=True)
 class ShortBench:
-    """Cost of each trial of one step, from a whole sweep: Ray's start and the report are in it."""
+    """Cost of each trial of one step, from a whole sweep, Ray's start and the report included."""
 
     trials: int
     cpu_seconds: float
-    """Seconds that the sweep took, times CPUs."""
+    """Duration of the sweep in seconds, times CPUs."""
     kib: float | None
-    """Growth of the driver's memory; None where the sweep was too short to be watched."""
+    """Growth of the driver's memory; None where the sweep was too short to be observed."""
     files: float
-    """Files in the store."""
+    """Number of files in the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Trials that have ended, and the MiB that the driver holds then."""
+    """Observation: number of trials that have ended, and the driver's memory in MiB."""
 
     done: int
     mib: float
@@ -76,7 +76,7 @@ def bench_short(trials: int = SHORT_TRIALS) -> ShortBench:
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         begun = time.perf_counter()
         study, store = {**SHORT, "axes": {"seed": list(range(trials))}}, _store(folder)
-        # The sweep says only now and then how many are done.
+        # The sweep saves its own count every few seconds only.
         seen = sweep_watched(folder, study, lambda: len(store.digests(TRIALS)))
         wall = time.perf_counter() - begun
         files = sum(1 for _ in store.files.files(""))
@@ -89,7 +89,7 @@ def sweep_watched(
     """Sweep a study in a folder.
 
     Args:
-        done: number of trials that have ended; by default what the sweep itself says.
+        done: function to the number of trials that have ended; by default from the saved status.
 
     Raises:
         LaunchError: the sweep fails.
@@ -106,10 +106,10 @@ def _store(folder: str) -> Store:
 
 @contextmanager
 def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`lth` as a process of its own in a folder, where the file `out` has what it prints.
+    """`lth` as another process in a folder; its output goes to the file `out` there.
 
     Raises:
-        LaunchError: it fails.
+        LaunchError: the command fails.
     """
     command = [sys.executable, "-m", "sweeps.cli", *arguments]
     printed, errors = Path(folder) / "out", Path(folder) / "err"
@@ -123,28 +123,28 @@ def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def watch(driver: subprocess.Popen[str], done: Callable[[], int]) -> list[Seen]:
-    """Look at a process until it ends."""
+    """Observations of a process until it ends."""
     seen = list[Seen]()
     while driver.poll() is None:
-        with suppress(OSError, TypeError):  # it has ended meanwhile
+        with suppress(OSError, TypeError):  # the process has ended
             seen.append(Seen(done(), resident(driver.pid)))
         time.sleep(EVERY)
     return seen
 
 
 def resident(process: int) -> float:
-    """MiB of memory that a process holds."""
+    """Resident memory of a process in MiB."""
     line = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     return int(line[1]) / 1024  # type: ignore[index]  # a process that has ended has none
 
 
 def trials_done(store: Store, study: str) -> int:
-    """Trials of a sweep that have ended, as it says itself."""
+    """Number of trials that have ended, from a sweep's saved status."""
     return read_entry(store, STATUS, status_key(study), lambda entry: int(entry.meta["done"])) or 0
 
 
 def growth(seen: Sequence[Seen], trials: int) -> float | None:
-    """KiB that the driver grows by with each finished trial; None where too little was seen.
+    """Growth of the driver in KiB with each finished trial; None for too few observations.
 
     >>> growth([Seen(2, 100), Seen(3, 101), Seen(8, 106), Seen(10, 300)], 10) / 1024
     1.0
