@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from lth_core.models.layers import prunable_layers
 
 Mask = dict[str, Tensor]
+"""(out, in, ...) bool of each prunable parameter, by name; True = kept."""
 State = dict[str, Tensor]
+"""Weights and buffers of a network, each in its own shape, by name."""
 
 
 def parameter_of(layer: str) -> str:

@@ -68,7 +68,7 @@ def check_memory(tensors: State) -> None:
     weights = 8 * sum(bits.numel() for name, bits in tensors.items() if name.startswith("mask/"))
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // WEIGHT_BYTES
     if weights > most:
-        rule = f"its masks must cover at most {most:,} weights, which this machine's memory holds"
+        rule = f"its masks must cover at most {most:,} weights, the limit of this machine's memory"
         raise TicketFileError(f"{rule}, but got {weights:,}")
 
 

@@ -49,7 +49,7 @@ def settled_methods(records: Sequence[Record], axes: Sequence[str]) -> list[Reco
     for record in records:
         points[_base(record)].add(repr(record.get(REWIND)))
     crossed = list(points.values())
-    if not crossed or len(crossed[0]) < 2 or any(found != crossed[0] for found in crossed):
+    if not crossed or len(crossed[0]) < 2 or any(own != crossed[0] for own in crossed):
         return list(records)
     bases = {record["method"]: _base(record) for record in records}
     return [_renamed(record, bases) for record in records]

@@ -44,9 +44,9 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
         DataError: the data are missing or broken.
     """
     outline(spec)
-    if spec.fingerprint and spec.fingerprint != fingerprint(spec):
-        raise DataError(f"data.name: {spec.name} is not what it was when its digest was taken, "
-                        f"{spec.fingerprint}")  # fmt: skip
+    if spec.fingerprint and spec.fingerprint != (current := fingerprint(spec)):
+        raise DataError(f"data.name: {spec.name} must have fingerprint {spec.fingerprint}, as in "
+                        f"its digest, but got {current or 'none'}")  # fmt: skip
     return split(_raw(spec), spec).to(device)
 
 

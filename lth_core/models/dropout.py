@@ -26,6 +26,7 @@ class Dropout(nn.Module):
         self.seed, self.run, self.step = 0, "0", 0
 
     def forward(self, x: Tensor) -> Tensor:
+        """x with dropped entries, in its shape, which may be any."""
         if not self.training or not self.p:
             return x
         stream = generator(self.seed, "dropout", self.run, self.place, self.step)

@@ -28,6 +28,7 @@ class WithConstant(nn.Linear):
             self.weight.copy_(torch.cat([plain.weight, plain.bias[:, None]], 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, outputs) from (b, inputs)."""
         return super().forward(pad(x, (0, 1), value=1.0))
 
 

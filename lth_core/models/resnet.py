@@ -26,6 +26,7 @@ class Block(nn.Module):
             self.shortcut.add_module("norm", nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(b, outputs, height / stride, width / stride) from (b, inputs, height, width)."""
         inner = self.norm1(self.conv1(x)).relu()
         out: Tensor = (self.norm2(self.conv2(inner)) + self.shortcut(x)).relu()
         return out
@@ -49,6 +50,7 @@ class ResNet(nn.Module):
         self.output = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (b, classes) of images (b, channels, height, width)."""
         hidden = self.stages(self.norm(self.stem(x)).relu())
         logits: Tensor = self.output(hidden.mean((2, 3)))
         return logits

@@ -20,7 +20,7 @@ EXAMPLE = plain(
 
 
 def magnitude(network: Candidate) -> Scores:
-    """|w|: the smallest weights go (Han et al. 2015; Frankle & Carbin 2019).
+    """|w|: the smallest weights are pruned (Han et al. 2015; Frankle & Carbin 2019).
 
     Ties are broken by a seeded draw. Globally, the last weight of a layer may be pruned, and a
     layer without survivors stays empty.
@@ -34,7 +34,7 @@ def magnitude(network: Candidate) -> Scores:
 
 
 def random(network: Candidate) -> Scores:
-    """Uniform in [0, 1): every weight is as likely to go, whatever its layer (Liu et al. 2022).
+    """Uniform in [0, 1): every weight of every layer is equally likely to stay (Liu et al. 2022).
 
     There is one draw for each seed at all densities, so sparser masks are nested in denser ones.
     Scores are equal only by chance. The last weight of a layer may be pruned.
@@ -52,7 +52,7 @@ def random(network: Candidate) -> Scores:
 
 
 def magnitude_increase(network: Candidate) -> Scores:
-    """|w| - |w0|: weights that shrank most go (Zhou et al. 2019, magnitude increase).
+    """|w| - |w0|: weights that shrank most are pruned (Zhou et al. 2019, magnitude increase).
 
     Before training all scores are equal, and a seeded draw decides.
 
@@ -64,7 +64,7 @@ def magnitude_increase(network: Candidate) -> Scores:
 
 
 def magnitude_increase_same_sign(network: Candidate) -> Scores:
-    """|w| - |w0|, 0 for weights that changed sign: those that shrank go first (Zhou et al. 2019).
+    """|w| - |w0|, 0 where the sign changed: those that shrank are pruned first (Zhou et al. 2019).
 
     Weights that changed sign have equal scores, and a seeded draw decides among them. Before
     training all scores are equal.
@@ -77,7 +77,7 @@ def magnitude_increase_same_sign(network: Candidate) -> Scores:
 
 
 def magnitude_increase_diff_sign(network: Candidate) -> Scores:
-    """|w| - |w0|, 0 for weights that kept sign: those that shrank go first (Zhou et al. 2019).
+    """|w| - |w0|, 0 where the sign stayed: those that shrank are pruned first (Zhou et al. 2019).
 
     Weights that kept their sign have equal scores, and a seeded draw decides among them. Before
     training all scores are equal.
@@ -90,7 +90,7 @@ def magnitude_increase_diff_sign(network: Candidate) -> Scores:
 
 
 def movement(network: Candidate) -> Scores:
-    """|w - w0|: weights that moved least go (Zhou et al. 2019, movement).
+    """|w - w0|: weights that moved least are pruned (Zhou et al. 2019, movement).
 
     Before training all scores are equal, and a seeded draw decides.
 
@@ -102,8 +102,8 @@ def movement(network: Candidate) -> Scores:
 
 
 def final_times_initial(network: Candidate) -> Scores:
-    """w w0: weights that changed sign go, those that are and were largest last (after Zhou et al.
-    2019, who look at signs and at sizes, not at their product).
+    """w w0: weights that changed sign are pruned first, large ones that kept it last (after Zhou et
+    al. 2019, who use signs and sizes, not their product).
 
     Before training this is magnitude.
 
@@ -115,7 +115,7 @@ def final_times_initial(network: Candidate) -> Scores:
 
 
 def large_init(network: Candidate) -> Scores:
-    """|w0|: weights that began smallest go (Zhou et al. 2019, large init).
+    """|w0|: weights that began smallest are pruned (Zhou et al. 2019, large init).
 
     Before training this is magnitude. A seeded draw decides among weights of equal initial size,
     as signed constants are.
@@ -128,7 +128,7 @@ def large_init(network: Candidate) -> Scores:
 
 
 def large_init_large_final(network: Candidate) -> Scores:
-    """min(rank |w|, rank |w0|): what was or became small goes (Zhou et al. 2019).
+    """min(rank |w|, rank |w0|): weights that were or became small are pruned (Zhou et al. 2019).
 
     Ranks are within the layer, as in the authors' code, which cuts both sizes at one percentile.
     Where all initial weights are equal the final ones decide, and the reverse.
@@ -141,7 +141,7 @@ def large_init_large_final(network: Candidate) -> Scores:
 
 
 def large_final_same_sign(network: Candidate) -> Scores:
-    """max(0, w sign(w0)): weights that changed sign go, then small ones (Zhou et al. 2019).
+    """max(0, w sign(w0)): weights that changed sign are pruned, then small ones (Zhou et al. 2019).
 
     Weights that changed sign have equal scores, and a seeded draw decides among them. Before
     training this is magnitude.
@@ -154,7 +154,8 @@ def large_final_same_sign(network: Candidate) -> Scores:
 
 
 def large_final_diff_sign(network: Candidate) -> Scores:
-    """max(0, -w sign(w0)): weights that kept their sign go, then small ones (Zhou et al. 2019).
+    """max(0, -w sign(w0)): weights that kept their sign are pruned, then small ones (Zhou et al.
+    2019).
 
     Weights that kept their sign have equal scores, and a seeded draw decides among them. Before
     training all scores are equal.
@@ -167,7 +168,7 @@ def large_final_diff_sign(network: Candidate) -> Scores:
 
 
 def small_init(network: Candidate) -> Scores:
-    """-|w0|: weights that began largest go (Zhou et al. 2019, small init).
+    """-|w0|: weights that began largest are pruned (Zhou et al. 2019, small init).
 
     A seeded draw decides among weights of equal initial size, as signed constants are.
 
@@ -179,7 +180,7 @@ def small_init(network: Candidate) -> Scores:
 
 
 def small_final(network: Candidate) -> Scores:
-    """-|w|: the largest weights go (Zhou et al. 2019, small final).
+    """-|w|: the largest weights are pruned (Zhou et al. 2019, small final).
 
     Ties are broken by a seeded draw.
 
@@ -191,7 +192,7 @@ def small_final(network: Candidate) -> Scores:
 
 
 def small_init_small_final(network: Candidate) -> Scores:
-    """min(rank -|w|, rank -|w0|): what was or became large goes (Zhou et al. 2019).
+    """min(rank -|w|, rank -|w0|): weights that were or became large are pruned (Zhou et al. 2019).
 
     Ranks are within the layer, as in the authors' code, which cuts both sizes at one percentile.
     Where all initial weights are equal the final ones decide, and the reverse.

@@ -9,8 +9,8 @@ from lth_core.prune.network import Candidate, Scores
 
 
 def grasp(network: Candidate) -> Scores:
-    """w (H g): weights go whose removal would most raise, or least lower, the gradient's norm (Wang
-    et al. 2020).
+    """w (H g): weights whose removal most raises, or least lowers, the gradient's norm are pruned
+    (Wang et al. 2020).
 
     The paper's S is -w (H g), and the highest are pruned (equation 8). H is the Hessian and g the
     gradient of the loss in the surviving weights. Logits are divided by `prune.temperature`, as in

@@ -1,4 +1,4 @@
-"""The network that a score sees."""
+"""The network to which a score is applied."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def exponential(progress: float, density: float) -> float:
-    """Each round removes the same share of what is left (Tanaka et al. 2020).
+    """Each round removes the same share of the survivors (Tanaka et al. 2020).
 
     >>> exponential(0, 0.25), exponential(0.5, 0.25), exponential(1, 0.25)
     (1.0, 0.5, 0.25)

@@ -172,10 +172,10 @@ def requested_density(shapes: Mapping[str, Sequence[int]], spec: PruneBase, leve
     """
     division = groups(shapes, compounded(spec, level)) if level else [(list(shapes), 0.0)]
     sizes = {layer: torch.Size(shape).numel() for layer, shape in shapes.items()}
-    asked = sum(
+    kept = sum(
         sum(sizes[layer] for layer in layers) * (1 - fraction) for layers, fraction in division
     )
-    return asked / sum(sizes[layer] for layers, _ in division for layer in layers)
+    return kept / sum(sizes[layer] for layers, _ in division for layer in layers)
 
 
 def at_level(spec: S, level: int) -> S:

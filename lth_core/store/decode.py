@@ -41,7 +41,7 @@ def understood(what: str, error: type[LthError] = CorruptEntryError) -> Iterator
     """Turn an exception that malformed input raises into one error; an LthError stays as it is.
 
     Raises:
-        LthError: of the given class, naming what was read.
+        LthError: of the given class; its message begins with ``what``.
     """
     try:
         yield

@@ -47,7 +47,7 @@ class Files(Protocol):
         """
 
     def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
-        """Write the whole file or nothing, replacing what was there.
+        """Write the whole file or nothing, replacing an older file.
 
         Args:
             durable: the file outlasts a power cut.

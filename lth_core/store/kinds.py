@@ -1,6 +1,6 @@
 """Kinds of stored things: keys, content and lifetime of each, and the files of an entry.
 
-Whatever deletes goes by this table, so a file that the store cannot have written stays.
+All deletion follows this table, so a file that the store cannot have written is never deleted.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ KINDS = {
 """Kind of each folder in a store."""
 
 FILES = {"entry": "records", "mask": "masks", "state": "states"}
-"""What `lth store du` calls the content of a file, by the first part of its name."""
+"""Name of a file's content in `lth store du`, by the first part of the file's name."""
 
 _SCRATCH = re.compile(r"\.[0-9a-f]{32}\.tmp")
 _FILE = re.compile(r"entry\.json|claim\.json|\w+-[0-9a-f]{16}\.safetensors")

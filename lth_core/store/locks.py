@@ -34,7 +34,7 @@ SETTLING = 0.3
 def claimed(
     files: Files, digest: str, done: Callable[[], bool], lease: float = LEASE
 ) -> Iterator[bool]:
-    """Hold a job's claim for the duration, waiting while another holds it.
+    """Acquire a job's claim for the duration of a block; wait while another process has it.
 
     Yields:
         True if the caller is to train the job; False if another process has finished it.
@@ -117,7 +117,7 @@ def _holds(files: Files, path: str, mine: dict[str, Any]) -> bool:
 
 
 def holder(files: Files, path: str) -> dict[str, Any]:
-    """The JSON of a claim; empty where it is gone, torn or unreadable."""
+    """The JSON of a claim; empty where it is missing, torn or unreadable."""
     try:
         claim = json.loads(files.read(path) or b"{}")
     except (UnreadableFileError, ValueError, RecursionError):

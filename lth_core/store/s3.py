@@ -23,7 +23,7 @@ ENVIRONMENT = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 )
-"""Variables whose presence tells a user why a bucket cannot be reached."""
+"""Environment variables that an error names, because they decide which server is reached."""
 
 
 class ArrowFiles:

@@ -203,7 +203,7 @@ def test_masks_of_more_weights_than_memory_holds_are_refused_before_they_are_unp
     os.truncate(file, 8 + len(header) + size)
     refused = complaint(file)
     assert refused.startswith("its masks must cover at most ")
-    assert refused.endswith(f"which this machine's memory holds, but got {8 * size:,}")
+    assert refused.endswith(f"the limit of this machine's memory, but got {8 * size:,}")
 
 
 BUILD = """
