@@ -1,6 +1,6 @@
-"""Every column of a record, once: its meaning, its unit, and what uses it.
+"""Columns of a record: meaning, unit and use of each.
 
-A record is what `lth report --json` prints: the numbers of one branch at one level. A new column is
+A record has the numbers of one branch at one level; `lth report --json` prints it. A new column is
 a row here and a number of `lth_core.results.record` or of a measure (`lth_core.measures`).
 """
 
@@ -19,18 +19,18 @@ class Column:
     """The meaning of one value of a record."""
 
     type: Literal["string", "integer", "number", "boolean", "object"] = "number"
-    """In JSON; a column that is not always there may also be null."""
+    """JSON type; a column that some records lack may also be null."""
     unit: str = ""
-    """Empty for names, counts and shares."""
+    """Unit of the value; empty for names, counts and shares."""
     per: Literal["level", "branch"] = "branch"
-    """level: the ticket's value stands for all branches of its level."""
+    """level: the ticket's value is published for all branches of its level."""
     better: Literal["max", "min"] | None = None
-    """The direction in which a search optimizes it; None: it is no objective."""
+    """Direction in which a search optimizes the column; None: it is no objective."""
     metric: bool = False
-    """Published in MLflow: as ``NAME`` where it is of a level, as ``BRANCH/NAME`` else."""
+    """Whether MLflow gets it: per level as ``NAME``, per branch as ``BRANCH/NAME``."""
     known: Literal["always", "measured", "study"] = "always"
-    """always: every record has it. measured: a measure gives it, of some branches alone. study:
-    `sweeps` adds it, once other trials of the study are finished."""
+    """always: every record has it. measured: a measure gives it, for some branches. study: `sweeps`
+    adds it from other finished trials of the study."""
     about: str
 
 
@@ -168,17 +168,17 @@ COLUMNS: dict[str, Column] = {
     ),
     "replicates_planned": _column("replicates that the study plans", type="integer", known="study"),
 }  # fmt: skip
-"""By name, in a record's order."""
+"""Columns by name, in a record's order."""
 
 OBJECTIVES = {name: column.better for name, column in COLUMNS.items() if column.better}
-"""Columns that a search can optimize, and the better direction."""
+"""Better direction of each column that a search can optimize."""
 
 
 def metrics(per: Literal["level", "branch"], *, study: bool = False) -> tuple[str, ...]:
-    """Columns that MLflow gets of each level, or of each branch.
+    """Names of the columns that MLflow gets for each level, or for each branch.
 
     Args:
-        study: those that depend on the study's other trials, or the others.
+        study: whether to give the columns that depend on the study's other trials, or the others.
     """
     return tuple(
         name
@@ -188,7 +188,7 @@ def metrics(per: Literal["level", "branch"], *, study: bool = False) -> tuple[st
 
 
 def in_order(record: Record) -> Record:
-    """The record, its columns in the order of `COLUMNS`; others come last."""
+    """The record with its columns in the order of `COLUMNS`; others are last."""
     return {name: record[name] for name in [*COLUMNS, *record] if name in record}
 
 

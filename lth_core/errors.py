@@ -1,6 +1,6 @@
-"""Every error a user can cause, as one tree.
+"""Errors that a user can cause, as one tree.
 
-Each says four things: the field or file, the rule, what was got, what is known; no secrets.
+A message names the field or file, the rule, the value and the known values, without secrets.
 The command line prints the message alone and exits with 2.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from lth_core.redaction import without_secrets
 
 MOST_SHOWN = 300
-"""Characters of a value that an error shows."""
+"""Largest number of characters of a value that an error shows."""
 
 
 def _repr_of(got: object) -> str:
@@ -21,10 +21,10 @@ def _repr_of(got: object) -> str:
 
 
 class LthError(Exception):
-    """Base of all errors that are the input's or the machine's fault, not the code's.
+    """Base of all errors that the input or the machine causes, not the code.
 
     Args:
-        message: redacted by `without_secrets`, for errors are printed, stored and published.
+        message: text, redacted by `without_secrets`: errors are printed, stored and published.
     """
 
     def __init__(self, message: str) -> None:
@@ -36,9 +36,9 @@ class SpecError(LthError, ValueError):
 
     Args:
         field: dotted path of the field, such as ``prune.fraction``.
-        rule: what must hold, such as ``must be in [0, 1)``.
+        rule: the violated rule, such as ``must be in [0, 1)``.
         got: the offending value.
-        known: the values that would be accepted, where they can be listed.
+        known: accepted values, if they can be listed.
     """
 
     def __init__(self, field: str, rule: str, got: object, known: Iterable[str] = ()) -> None:
@@ -57,7 +57,7 @@ class SpecError(LthError, ValueError):
 
 
 class DataError(LthError):
-    """A dataset is absent or not what its name promises."""
+    """A dataset is absent, or its content does not fit its name."""
 
 
 class StoreError(LthError):
@@ -68,7 +68,7 @@ class UnreadableFileError(StoreError):
     """One file of the store cannot be read (permission, bad sector, symbolic link); others can.
 
     Args:
-        path: the file's, from the root of the store.
+        path: path of the file from the root of the store.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -84,16 +84,16 @@ class TicketFileError(LthError):
 
 
 class DivergedError(LthError):
-    """The loss stopped being finite; the run has no result."""
+    """The loss is not finite; the run has no result."""
 
 
 class PreemptedError(LthError):
-    """The process was asked to end; a checkpoint is stored, from which training resumes."""
+    """The process received a signal to end; training resumes from the stored checkpoint."""
 
 
 class TrackingError(LthError):
-    """The tracking server cannot be reached or refuses."""
+    """The tracking server cannot be reached, or refuses a request."""
 
 
 class LaunchError(LthError):
-    """The cluster cannot be reached or cannot give what the study asks for."""
+    """The cluster cannot be reached, or lacks resources that the study needs."""

@@ -1,8 +1,8 @@
 """The algorithm: iterative magnitude pruning with rewinding and controls, and its rivals.
 
-Train the dense network; prune the trained weights; rewind the survivors; train again, beside the
-controls; repeat (Frankle & Carbin 2019; rewinding to a step k: Frankle et al. 2020). Other ways of
-finding a mask (`when.py`) differ in one line: what the level's ticket is.
+Train the dense network; prune the trained weights; rewind the survivors; train them and the
+controls; repeat (Frankle & Carbin 2019; rewinding to a step k: Frankle et al. 2020). Other methods
+(`jobs/methods.py`) differ in one line: the job of the level's ticket.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Train = Callable[[Sequence[Job]], list[Result]]
 def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job]]:
     """Jobs of each level, by branch: level 0 is the dense run, then `spec.levels` more.
 
-    Nothing is trained here, so a plan is this same iteration.
+    Nothing is trained here, so a plan uses the same iteration.
 
     Args:
         spec: a resolved spec.

@@ -23,7 +23,7 @@ from lth_core.train.training import Result
 
 @dataclass(frozen=True, slots=True)
 class LevelResult:
-    """One level of a search: the results of its branches, the first being the dense run or ticket.
+    """Results of a level's branches; the first is the dense run or the ticket.
 
     Args:
         spec: the resolved spec.
@@ -36,12 +36,12 @@ class LevelResult:
 
     @property
     def branch(self) -> str:
-        """``ticket``, or ``dense`` at level 0."""
+        """Name of the first branch: ``ticket``, or ``dense`` at level 0."""
         return "ticket" if "ticket" in self.results else "dense"
 
     @property
     def ticket(self) -> Ticket:
-        """The level's ticket: mask and the weights to start from."""
+        """The level's ticket: its mask and its starting weights."""
         return self.ticket_of(self.branch)
 
     def ticket_of(self, branch: str) -> Ticket:
@@ -54,7 +54,7 @@ class LevelResult:
         return self.trainer.mask_of(self.results[self.branch].job)
 
     def records(self) -> list[Record]:
-        """One flat record a branch, keys as in `lth_core.columns`."""
+        """Flat records of the branches, with the columns of `lth_core.columns`."""
         return [
             in_order(record(self.spec, self.level, branch, result) | self._measured(branch))
             for branch, result in self.results.items()
@@ -74,12 +74,16 @@ class LevelResult:
 
 
 def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator[Measure]:
-    """The measures of one of a level's branches."""
+    """Measures of a branch.
+
+    Args:
+        jobs: jobs of the level, by branch.
+    """
     job = jobs[branch]
     if branch == "twin":
         of = jobs.get("ticket") or jobs["dense"]
         yield Barrier(one=of, other=job, stability=spec.stability)
-    # A branch that prunes anew is compared with its level's ticket.
+    # A branch with a pruning of its own is compared with its level's ticket.
     like = jobs["ticket"].mask if branch in RETRAINED else job.mask.like
     yield MaskAndTravel(job=job, like=like, dense=job.dense)
     if spec.predictors and branch == "dense":

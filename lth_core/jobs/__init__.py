@@ -1,1 +1,1 @@
-"""Recipes: what is trained, from which start, under which mask."""
+"""Recipes of trainings: jobs with their starts and masks, branches, controls, methods."""

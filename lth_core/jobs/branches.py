@@ -1,8 +1,8 @@
-"""Branches: what is trained at a level, each a job made from the ticket's.
+"""Branches of a level: the ticket and its controls, each a job made from the ticket's.
 
-All branches of a level but `reinit` train as long, and all but `twin` on the same batches. Where a
-ticket's mask is found during its training, the controls get the final mask; where the ticket's
-weights are not trained, neither are theirs.
+All branches of a level but `reinit` train for equally many steps, and all but `twin` on the same
+batches. Where training finds the ticket's mask, the controls have the final mask. Where the
+ticket's weights are not trained, the controls' are not either.
 
 >>> from lth_core import ModelSpec, TicketSpec, TrainSpec, find_tickets
 >>> spec = TicketSpec(model=ModelSpec(widths=(20,)), train=TrainSpec(steps=20), levels=1,
@@ -15,7 +15,7 @@ reinit 0.8 20
 inverted_mask 0.8 15
 finetune 0.8 15
 
-A layer without survivors has none in any control; one that lost nothing is the same in all of them.
+A layer without survivors has none in any control; an unpruned layer is unpruned in all of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate
 
 Branch = Callable[[Job, Job], Job]
-"""From a level's ticket job, and this branch's job before (or the dense run), to its own."""
+"""(the level's ticket job, the branch's job one level before or the dense run) -> its job."""
 
 
 def ticket(job: Job, before: Job) -> Job:
@@ -45,8 +45,8 @@ def ticket(job: Job, before: Job) -> Job:
 
 
 def reinit(job: Job, before: Job) -> Job:
-    """The ticket's mask on freshly drawn weights, trained from the schedule's start: as long as the
-    ticket's weights were in all (Frankle & Carbin 2019, section 2)."""
+    """The ticket's mask on freshly drawn weights, trained from the schedule's start, so for as many
+    steps as the ticket's weights in all (Frankle & Carbin 2019, section 2)."""
     control = _control(job)
     first = control.first if control.first == control.last < job.last else 0
     return replace(control, start=Init(seed=job.seed, draw=("reinit", job.level)), first=first)
@@ -67,14 +67,15 @@ def shuffled_mask(job: Job, before: Job) -> Job:
 
 
 def inverted_mask(job: Job, before: Job) -> Job:
-    """Weights that the ticket prunes, as many a layer as it keeps, drawn at random (Frankle
-    et al. 2021 keep those of lowest score)."""
+    """Weights of the rewind point that the ticket prunes, as many of each layer as it keeps, drawn
+    at random (Frankle et al. 2021 keep those of lowest score)."""
     control = _control(job)
     return replace(control, mask=InvertedMask(like=control.mask, seed=job.seed))
 
 
 def constant_sign(job: Job, before: Job) -> Job:
-    """The ticket with each weight its sign times the layer's deviation (Zhou et al. 2019)."""
+    """The ticket with each weight set to its sign times the layer's standard deviation (Zhou et al.
+    2019)."""
     return replace(_control(job), start=ConstantSign(of=job.start))
 
 
@@ -84,28 +85,28 @@ def reshuffled(job: Job, before: Job) -> Job:
 
 
 def trained(job: Job, before: Job) -> Job:
-    """The ticket's mask on the rewind point's weights, trained: for masks found in training or
-    learned without; else it is the ticket."""
+    """The ticket's final mask on the rewind point's weights, trained; equal to the ticket unless
+    its mask changes in training or is learned."""
     return replace(job, mask=_final_mask(job), finds=None)
 
 
 def lr_rewind(job: Job, before: Job) -> Job:
-    """Trained weights, pruned and trained on, learning rates from the rewind point's (Renda et al.
-    2020)."""
+    """Trained weights, pruned and trained further with the learning rates from the rewind point
+    on (Renda et al. 2020)."""
     assert isinstance(job.mask, Pruned)
     return replace(job, start=before, mask=replace(job.mask, of=before))
 
 
 def finetune(job: Job, before: Job) -> Job:
-    """Trained weights, pruned and trained on at the last learning rate (Han et al. 2015)."""
+    """Trained weights, pruned and trained further at the last learning rate (Han et al. 2015)."""
     rate = learning_rate(job.train, steps_in(job.train.steps) - 1)
     train = replace(job.train, lr=rate, schedule="constant", milestones=(), warmup="0it")
     return replace(lr_rewind(job, before), train=train)
 
 
 def twin(job: Job, before: Job) -> Job:
-    """The ticket once more under another data order, for instability analysis (Frankle et al.
-    2020); at level 0 the dense run, from the rewind point on."""
+    """A copy of the ticket's run with another data order, for instability analysis (Frankle et al.
+    2020); at level 0 of the dense run, from the rewind point on."""
     return replace(job, order=1)
 
 
@@ -114,7 +115,7 @@ def _final_mask(job: Job) -> MaskRecipe:
 
 
 def _control(job: Job) -> Job:
-    """The ticket's job under the mask it ends with; of no steps where it trains no weights."""
+    """The ticket's job with its final mask; it has no steps where the ticket trains no weights."""
     learned = job.finds is not None and job.finds.when == "never"
     return replace(job, mask=_final_mask(job), finds=None, last=job.first if learned else job.last)
 
@@ -134,4 +135,4 @@ BRANCHES: dict[str, Branch] = {
 }
 
 RETRAINED = ("lr_rewind", "finetune")
-"""Branches that go on from trained weights, and so need some to be pruned."""
+"""Branches that start from trained weights, and so need trained weights to prune."""

@@ -1,4 +1,4 @@
-"""Masks and starting weights of controls, as recipes made from the ticket's."""
+"""Recipes of controls: masks and starting weights made from the ticket's."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from lth_core.seeds import generator
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AsMany(MaskRecipe):
-    """In each layer as many units as in ``like``, other ones: its channels where it keeps channels,
-    in every group of M weights as many where it keeps N of them."""
+    """Mask with as many units of each layer as another mask keeps, chosen in another order.
+
+    The units are those of ``like``: weights, channels, or N weights of every M.
+    """
 
     like: MaskRecipe
     seed: int
@@ -29,28 +31,28 @@ class AsMany(MaskRecipe):
         }
 
     def order(self, name: str, kept: Tensor) -> Tensor:
-        """A layer's units, the first ones to be kept.
+        """Ranks of a layer's units, shape (groups, units); the lowest are kept.
 
         Args:
-            kept: (groups, units) bool: which ``like`` keeps.
+            kept: (groups, units) bool, True for units that ``like`` keeps.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RandomMask(AsMany):
-    """Drawn at random; nested over levels of one seed."""
+    """Mask with units drawn at random; masks of one seed are nested over levels."""
 
     kind = "RandomMask"
 
     def order(self, name: str, kept: Tensor) -> Tensor:
-        # One ranking per layer and seed, whatever the level: the densest prefix is kept.
+        # One ranking for each layer and seed at all levels, so the masks are nested.
         return _drawn(kept, generator(self.seed, "mask", "random", name))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShuffledMask(AsMany):
-    """The entries of each layer permuted, anew at each level."""
+    """Mask whose units are permuted within each layer, anew at each level."""
 
     kind = "ShuffledMask"
 
@@ -62,9 +64,9 @@ class ShuffledMask(AsMany):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InvertedMask(AsMany):
-    """First of all those that ``like`` prunes, drawn at random.
+    """Mask of units that ``like`` prunes, drawn at random.
 
-    Where a layer keeps more than half, that is all it prunes and some of the rest.
+    Where ``like`` keeps more than half of a layer, all its pruned units and some of the others.
     """
 
     kind = "InvertedMask"
@@ -74,14 +76,14 @@ class InvertedMask(AsMany):
 
 
 def _drawn(kept: Tensor, stream: torch.Generator) -> Tensor:
-    """A place for each unit, as floats: two of a layer never share one."""
+    """Distinct random rank of each unit, shape (groups, units) float64."""
     places = torch.randperm(kept.numel(), generator=stream, dtype=torch.float64)
     return places.view(kept.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConstantSign(Start):
-    """Each prunable weight of a start as its sign times the deviation of its layer's weights."""
+    """Start with each prunable weight set to its sign times its layer's standard deviation."""
 
     kind = "ConstantSign"
 
@@ -96,7 +98,7 @@ class ConstantSign(Start):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reshuffled(Start):
-    """A start whose surviving weights are permuted within their layer."""
+    """Start whose surviving weights are permuted within their layer."""
 
     kind = "Reshuffled"
 

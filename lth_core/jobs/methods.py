@@ -1,5 +1,7 @@
-"""When the mask is found: after, before, during or without training. Each function gives the job of
-a level's ticket; controls, records and verdicts follow from it alike.
+"""Methods: the mask is found after, before, during or without training.
+
+A function for each gives the job of a level's ticket. Controls, records and verdicts use that job
+in one way for all methods.
 
 >>> from lth_core import TrainSpec, find_tickets
 >>> for prune in (
@@ -15,8 +17,8 @@ snip [1.0, 0.5, 0.25]
 gmp [1.0, 0.5, 0.25]
 edge-popup [1.0, 0.5, 0.25]
 
-Equal scores are drawn everywhere; a layer without survivors is counted (`collapsed_layers`), and
-what is left trains on.
+Ties of scores are drawn at random by all methods. A layer without survivors is counted
+(`collapsed_layers`), and the other weights still train.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from lth_core.spec import PruneAfter, PruneDuring, PruneNever, PruneSpec, Prunin
 from lth_core.spec.fields import steps_in
 
 Finder = Callable[[Job, Pruning, Job, Job], Job]
-"""(the level's run, unpruned; pruning; the dense run; the ticket before) -> the ticket's job."""
+"""(the level's unpruned job; pruning; the dense run; the ticket one level before) -> its job."""
 
 
 def after(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
@@ -46,14 +48,14 @@ def after(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
 
 
 def before(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
-    """Prune the rewind point's weights, then train what is left (Lee et al. 2019)."""
+    """Prune the rewind point's weights, then train the survivors (Lee et al. 2019)."""
     prune = compounded(prune, job.level)
     return replace(job, mask=Pruned(of=job.start, prune=prune, seed=job.seed))
 
 
 def during(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
-    """Prune while training: from the dense network (Zhu & Gupta 2017), or from a random mask as
-    sparse (Mocanu et al. 2018)."""
+    """Prune during training: from the dense network (Zhu & Gupta 2017), or from a random mask of
+    the final density (Mocanu et al. 2018)."""
     assert isinstance(prune, PruneDuring)
     prune = compounded(prune, job.level)
     if prune.schedule == "constant":
@@ -76,7 +78,7 @@ WHEN: dict[str, Finder] = {"after": after, "before": before, "during": during, "
 
 
 def method(spec: TicketSpec) -> str:
-    """A short name of the way the spec finds sparse networks.
+    """Short name of the spec's method.
 
     >>> method(TicketSpec()), method(TicketSpec(prune=PruneSpec(when="before", score="snip")))
     ('imp', 'snip')

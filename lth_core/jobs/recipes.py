@@ -1,8 +1,8 @@
-"""Recipes: what to train, from which start, under which mask, as values that name their parents.
+"""Recipes of trainings, starts, masks and measures, as values that name their parents.
 
-A recipe says how a thing comes about without making it. Its digest covers the digests of the
-recipes it is made from, so every ticket carries its provenance back to the seed and the dataset,
-a plan can count trainings without running one, and the store finds what was already trained.
+A recipe describes how to make a thing, without making it. Its digest covers its parents' digests.
+So the digest of a ticket covers its provenance back to the seed and the dataset, a plan counts
+trainings without running one, and the store finds finished trainings.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Context(Protocol):
-    """Things made from other recipes, which a recipe needs to be carried out."""
+    """Networks, data, weights and masks that a recipe needs to be made."""
 
     def model(self, job: Job) -> nn.Module:
         """The job's network, for its structure."""
@@ -47,10 +47,10 @@ class Context(Protocol):
         """Weights and buffers that a job starts from, before its mask."""
 
     def final(self, job: Job) -> tuple[State, Mask]:
-        """Weights and buffers after a job's last step, and its mask then."""
+        """Weights and buffers after a job's last step, and its final mask."""
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
-        """The mask a recipe gives for the job's network."""
+        """The mask of a recipe, for the job's network."""
 
     def candidate(
         self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
@@ -66,14 +66,14 @@ class Context(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
-    """Equal when made the same way."""
+    """Description of a computation; recipes with one digest are equal."""
 
     kind: ClassVar[str]
-    """Name in digests. It outlives the class's name: a rename discards nothing that is stored."""
+    """Name in digests; independent of the class's name, so that a rename keeps stored results."""
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over everything that decides what this recipe makes."""
+        """sha256 over everything that decides the result of this recipe."""
         parts: dict[str, str] = {}
         for name in deciding(self):
             value = getattr(self, name)
@@ -89,11 +89,11 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Start(Recipe):
-    """The origin of weights and buffers."""
+    """Recipe of weights and buffers."""
 
     @property
     def root(self) -> Start:
-        """The start at the beginning of the chain, which is no training."""
+        """The start at the beginning of the chain of trainings."""
         return self
 
     def make(self, context: Context, job: Job) -> State:
@@ -117,10 +117,10 @@ class Init(Start):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskRecipe(Recipe):
-    """Way to make a mask."""
+    """Recipe of a mask."""
 
     like: MaskRecipe | None = None
-    """The mask it imitates, for a control."""
+    """For a control: the mask that it imitates."""
 
     @property
     def structure(self) -> str:
@@ -134,7 +134,7 @@ class MaskRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Full(MaskRecipe):
-    """Every weight kept."""
+    """Mask that keeps every weight."""
 
     kind = "Full"
 
@@ -144,15 +144,15 @@ class Full(MaskRecipe):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pruned(MaskRecipe):
-    """The survivors of a network under its own mask, once pruned."""
+    """Mask of a network after pruning; weights that its earlier mask prunes stay pruned."""
 
     kind = "Pruned"
 
     of: Start
-    """The network that is scored: a training's end, or a start."""
+    """The network to score: a training's end, or a start."""
     prune: Pruning
     seed: int
-    """Draws among equal scores."""
+    """Seed of the draw among equal scores."""
 
     @property
     def structure(self) -> str:
@@ -170,7 +170,7 @@ class Pruned(MaskRecipe):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FinalMask(MaskRecipe):
-    """The mask that a training ended with."""
+    """The mask at the end of a training."""
 
     kind = "Found"
 
@@ -189,7 +189,7 @@ class Job(Start):
     """One training run: from a start, under a mask, from step ``first`` to step ``last``.
 
     The learning rate and the position in the data order are those of steps first..last of the
-    whole schedule in ``train``. As a start, it stands for its final state.
+    whole schedule in ``train``. As a start, a job means its final state.
     """
 
     kind = "Job"
@@ -199,21 +199,21 @@ class Job(Start):
     train: TrainSpec
     """All durations in steps."""
     seed: int
-    """The replicate: draws data order and augmentation."""
+    """Seed of the replicate: data order and augmentation."""
     level: int
-    """Prunings behind the mask; enters the data order."""
+    """Number of prunings before the run; enters the data order."""
     order: int = 0
-    """0, or another data order for the same run."""
+    """Number of the data order; 0, or 1 for a twin."""
     start: Start
     """The origin of weights and buffers."""
     mask: MaskRecipe
-    """The mask, as the run begins."""
+    """The mask at the first step."""
     finds: PruneDuring | PruneNever | None = None
-    """How training changes or learns the mask; None: the mask stays."""
+    """Pruning that changes or learns the mask in training; None: the mask is fixed."""
     first: int
     last: int
     keep: tuple[int, ...] = field(default=(), metadata=WHERE)
-    """Steps whose state is kept as rewind points; they do not change the result."""
+    """Steps whose state is stored as rewind points; they do not change the result."""
     dense: Job | None = field(default=None, metadata=WHERE)
     """The dense run of the search; None: this is it."""
 
@@ -226,12 +226,12 @@ class Job(Start):
 
     @property
     def run(self) -> str:
-        """Which of the replicate's runs this is: each draws its own data order."""
+        """Name of the run among the replicate's: each draws its own data order."""
         level = 0 if self.train.replay_order else self.level
         return f"{level}.{self.order}" if self.order else str(level)
 
     def at(self, step: int) -> Start:
-        """The state of this run after ``step`` steps: its start, or the run stopped there."""
+        """The state of this run after ``step`` steps: its start, or the run ended at that step."""
         if step == self.first:
             return self.start
         return dataclasses.replace(self, last=step, keep=())
@@ -242,8 +242,8 @@ class Measure(Recipe):
     """Numbers of finished trainings, stored under the recipe's digest."""
 
     columns: ClassVar[tuple[str, ...]]
-    """Names of the numbers: columns of a record. A stored measure that lacks one is taken again."""
+    """Record columns that the measure gives. A stored measure that lacks one is taken again."""
 
     def take(self, context: Context) -> dict[str, float | None]:
-        """The numbers, by column; None where there is nothing to measure."""
+        """Numbers by column; None where a number is not defined."""
         raise NotImplementedError

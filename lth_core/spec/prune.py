@@ -44,7 +44,7 @@ class PruneBase(Checks):
     """A score of `lth list scores`, or your own `package.module:function`; the lowest are
     removed."""
     scope: str = "layerwise"
-    """Scope in which scores are compared; it decides the layers' densities; see `lth list scopes`."""
+    """Weights whose scores are compared, which decides layers' densities; see `lth list scopes`."""
     structure: str = "weights"
     """Unit that is removed as a whole: single `weights`, `channels` (filters) of convolutions,
     `neurons` of linear layers, or `N:M`, such as 2:4: N of every M weights in a row are kept."""
