@@ -78,7 +78,7 @@ class Pins:
         return self.sources[name]
 
 
-_NO_PIN = "must have the fingerprint that it was swept with, for it is not imported or read here"
+_NO_PIN = "must have the fingerprint that it was swept with, as it is not imported or read here"
 
 
 def find_pins(

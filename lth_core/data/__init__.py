@@ -95,9 +95,7 @@ def placed(spec: DataSpec) -> DataSpec:
     try:
         return replace(spec, root=str(Path(spec.root).expanduser().absolute()))
     except RuntimeError:  # ~name of an unknown user
-        raise SpecError(
-            "data.root", "must begin in a home folder that there is", spec.root
-        ) from None
+        raise SpecError("data.root", "must begin in an existing home folder", spec.root) from None
 
 
 def _raw(spec: DataSpec) -> Dataset:

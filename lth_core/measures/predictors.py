@@ -67,7 +67,7 @@ class AtRewind(Measure):
         with arithmetic("fp32", data.train.x.device):
             value = loss()
             return {
-                **apart(start, end, mask),
+                **rewind_distances(start, end, mask),
                 "rewind_loss": value.item(),
                 "rewind_gradient_norm": _length(torch.autograd.grad(value, parameters)),
                 "rewind_curvature": top_eigenvalue(loss, parameters, stream),
@@ -97,7 +97,7 @@ class MaskStability(Measure):
         }
 
 
-def apart(start: State, end: State, mask: Mask) -> dict[str, float | None]:
+def rewind_distances(start: State, end: State, mask: Mask) -> dict[str, float | None]:
     """Distance, cosine and sign agreement of two states, over the mask's parameters.
 
     Args:

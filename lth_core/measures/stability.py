@@ -21,6 +21,7 @@ from lth_core.train.precision import arithmetic
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 STATISTICS_BATCH = 500
+"""Training examples in each batch of batch norm's statistics, at least."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

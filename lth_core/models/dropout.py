@@ -49,7 +49,7 @@ def own_dropout(model: nn.Module) -> None:
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, Dropout(module.p, name))
         elif isinstance(module, nn.modules.dropout._DropoutNd):
-            rule = "may drop with torch.nn.Dropout only, whose draws can be seeded"
+            rule = "must have no dropout but torch.nn.Dropout, whose draws can be seeded"
             raise SpecError("model.name", rule, f"{name}: {type(module).__name__}")
 
 

@@ -24,7 +24,7 @@ def vgg(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
         refuse(spec, "stem")
         depth = spec.depth or layers
         if depth not in GROUPS:
-            raise SpecError("model.depth", "is not a VGG's", depth, map(str, GROUPS))
+            raise SpecError("model.depth", "is not the depth of a VGG", depth, map(str, GROUPS))
         images(spec, shape, 2 ** (len(WIDTHS) - 1))
         return _vgg(GROUPS[depth], spec, shape[0], classes)
 

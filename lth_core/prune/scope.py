@@ -49,7 +49,9 @@ def groups(shapes: Shapes, spec: PruneBase) -> Groups:
     fitting = covered(shapes, spec)
     if not fitting:
         known = ("weights", "channels", "neurons", "N:M")
-        raise SpecError("prune.structure", "has no such units here", spec.structure, known)
+        raise SpecError(
+            "prune.structure", "must be the units of a prunable layer", spec.structure, known
+        )
     counted = [layer for layer in fitting if layer not in ignored]
     if not counted:
         raise SpecError("prune.ignore", "must leave a layer to prune", spec.ignore, layers)

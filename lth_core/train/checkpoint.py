@@ -50,7 +50,7 @@ class Checkpoint:
     seconds: float
 
     def part(self, name: str) -> dict[str, Tensor]:
-        """The tensors of one part, by their own names."""
+        """Tensors of one part, in the shapes of its weights or masks, by their own names."""
         start = f"{name}/"
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
 
@@ -136,7 +136,7 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Load an optimizer's state from the output of `optimizer_tensors`."""
+    """Load an optimizer's state from the output of `optimizer_tensors`, in the same shapes."""
     parameters = list(_parameters(optimizer))
     states: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
@@ -150,7 +150,12 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
 
 
 def moment_fits(key: str, value: Tensor, parameters: Sequence[Tensor]) -> bool:
-    """Whether a tensor of `optimizer_tensors` can belong to one of the parameters."""
+    """Whether a tensor of `optimizer_tensors` fits its parameter.
+
+    Args:
+        value: a moment in the parameter's shape, or a step count, ().
+        parameters: the optimizer's parameters, of any shape.
+    """
     number = key.partition("/")[0]
     if not number.isdecimal() or int(number) >= len(parameters):
         return False

@@ -23,7 +23,7 @@ class Regrowth(GMP):
     """
 
     @abstractmethod
-    def wanted(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
+    def regrowth_priority(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
         """Priorities for regrowth, (out, in, ...) float32 on the CPU; the highest grow first."""
 
     def change(
@@ -49,7 +49,7 @@ class Regrowth(GMP):
             left = alive.clone()
             left[alive] = ~lowest(scores[name][alive], n, draws)
             grown = torch.zeros_like(alive)
-            grown[~left] = lowest(-self.wanted(parameters[name], draws)[~left], n, draws)
+            grown[~left] = lowest(-self.regrowth_priority(parameters[name], draws)[~left], n, draws)
             swapped[name] = left | grown
             _start_at_zero(parameters[name], grown, optimizer)
         return swapped
@@ -75,7 +75,7 @@ class SET(Regrowth):
     ('set', 0.1)
     """
 
-    def wanted(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
+    def regrowth_priority(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
         return torch.rand(weight.shape, generator=draws)
 
 
@@ -91,6 +91,6 @@ class RigL(Regrowth):
     ('rigl', 0.1)
     """
 
-    def wanted(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
+    def regrowth_priority(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
         assert weight.grad is not None
         return weight.grad.abs().float().cpu()

@@ -27,19 +27,19 @@ class EdgePopup(Learned):
     ('edge-popup', 0.5)
     """
 
-    def first(self, weight: Tensor, draws: torch.Generator) -> Tensor:
+    def initial_scores(self, weight: Tensor, draws: torch.Generator) -> Tensor:
         """Uniform within 1/sqrt(fan in), as in the authors' code."""
         bound = 1 / sqrt(max(1, weight[0].numel()))
         drawn = torch.rand(weight.shape, generator=draws) * 2 * bound - bound
         return torch.empty_like(weight).copy_(drawn)
 
-    def worth(self, score: Tensor) -> Tensor:
+    def ranking(self, score: Tensor) -> Tensor:
         return score.abs()
 
-    def passed_on(self, name: str, gradient: Tensor) -> Tensor:
+    def score_gradient(self, name: str, gradient: Tensor) -> Tensor:
         return gradient * self.scores[name].detach().sign()
 
-    def tried(self, step: int) -> Mask:
+    def step_mask(self, step: int) -> Mask:
         mask: Mask = {}
         for names, keep in self.parts:
             flat = self.flat(names)

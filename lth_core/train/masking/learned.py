@@ -39,25 +39,25 @@ class Learned(ABC):
         draws = generator(seed, "mask", "learned", level)
         self.parts: Parts = parts_of(plain(self.frozen, mask), mask, spec, 1.0, draws)
         self.scores = {
-            name: nn.Parameter(self.first(w, draws))
+            name: nn.Parameter(self.initial_scores(w, draws))
             for name, w in self.weights.items()
             if any(name in names for names, _ in self.parts)
         }
         self.settle()
 
     @abstractmethod
-    def first(self, weight: Tensor, draws: torch.Generator) -> Tensor:
+    def initial_scores(self, weight: Tensor, draws: torch.Generator) -> Tensor:
         """Initial scores of a layer, from its weight (out, in, ...), in the same shape."""
 
     @abstractmethod
-    def tried(self, step: int) -> Mask:
+    def step_mask(self, step: int) -> Mask:
         """The mask for the loss of a step: (out, in, ...) bool of the layers that have scores."""
 
-    def worth(self, score: Tensor) -> Tensor:
+    def ranking(self, score: Tensor) -> Tensor:
         """Values that rank a layer's weights, highest kept, in the shape of ``score``."""
         return score
 
-    def passed_on(self, name: str, gradient: Tensor) -> Tensor:
+    def score_gradient(self, name: str, gradient: Tensor) -> Tensor:
         """The gradient of a layer's scores, from that of its mask, in the same shape."""
         return gradient
 
@@ -65,14 +65,14 @@ class Learned(ABC):
         return self.scores.values()
 
     def before_forward(self, step: int) -> None:
-        self._use(self.tried(step))
+        self._use(self.step_mask(step))
 
     def before_step(self, step: int, optimizer: Optimizer) -> bool:
         """Set the gradients of the scores from those of weight x mask."""
         for name, score in self.scores.items():
             gradient = self.weights[name].grad
             assert gradient is not None
-            score.grad = self.passed_on(name, gradient * self.frozen[name])
+            score.grad = self.score_gradient(name, gradient * self.frozen[name])
         for weight in self.weights.values():
             weight.grad = None
         return True
@@ -82,7 +82,7 @@ class Learned(ABC):
 
     def settle(self) -> None:
         """Apply the mask that keeps exactly the requested number of highest-scored weights."""
-        scores = {name: self.worth(score.detach()).cpu() for name, score in self.scores.items()}
+        scores = {name: self.ranking(score.detach()).cpu() for name, score in self.scores.items()}
         everything = {name: torch.ones_like(m) for name, m in self.mask.items()}
         draws = generator(self.seed, "mask", "ties")
         self.mask = keep_highest(scores, everything, self.parts, "weights", draws)
@@ -101,7 +101,7 @@ class Learned(ABC):
 
     def flat(self, names: Sequence[str]) -> Tensor:
         """Ranking values of competing layers, (n,) float."""
-        return torch.cat([self.worth(self.scores[name].detach()).reshape(-1) for name in names])
+        return torch.cat([self.ranking(self.scores[name].detach()).reshape(-1) for name in names])
 
     def unflat(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
         """Values (n,) of competing layers by layer, each (out, in, ...)."""

@@ -32,10 +32,10 @@ class Supermask(Learned):
         self._thresholds = [0.0] * len(self.parts)
         self._probabilities: dict[str, Tensor] = {}
 
-    def first(self, weight: Tensor, draws: torch.Generator) -> Tensor:
+    def initial_scores(self, weight: Tensor, draws: torch.Generator) -> Tensor:
         return torch.zeros_like(weight)
 
-    def tried(self, step: int) -> Mask:
+    def step_mask(self, step: int) -> Mask:
         self._probabilities = self._summing_to_keep()
         draws = generator(self.seed, "mask", "tried", self.level, step)
         return {
@@ -43,7 +43,7 @@ class Supermask(Learned):
             for name, p in self._probabilities.items()
         }
 
-    def passed_on(self, name: str, gradient: Tensor) -> Tensor:
+    def score_gradient(self, name: str, gradient: Tensor) -> Tensor:
         """The gradient times the derivative of the probability in the score, p (1 - p)."""
         p = self._probabilities[name]
         return gradient * (p * (1 - p))

@@ -12,7 +12,7 @@ from toys import jobs_of, same
 
 from lth_core import DataSpec, ModelSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.masks import State
-from lth_core.measures.predictors import AtRewind, MaskStability, apart, top_eigenvalue
+from lth_core.measures.predictors import AtRewind, MaskStability, rewind_distances, top_eigenvalue
 from lth_core.seeds import generator
 
 AT_REWIND = {
@@ -29,16 +29,16 @@ def test_distance_cosine_and_signs_by_hand() -> None:
     start = {"a": torch.tensor([[3.0, -4.0]]), "b": torch.tensor([0.0]), "c": torch.tensor([9.0])}
     end = {"a": torch.tensor([[0.0, -4.0]]), "b": torch.tensor([3.0]), "c": torch.tensor([-9.0])}
     mask = {"a": torch.tensor([[True, True]]), "b": torch.tensor([False])}
-    assert apart(start, end, mask) == {
+    assert rewind_distances(start, end, mask) == {
         "rewind_distance": pytest.approx(18**0.5),  # (3, 0, 3)
         "rewind_cosine": pytest.approx(16 / 25),
         "rewind_sign_agreement": pytest.approx(1 / 3),  # 0 has a sign of its own
     }
     turned = {name: -value for name, value in start.items()}
-    opposite = apart(start, turned, mask)
+    opposite = rewind_distances(start, turned, mask)
     assert opposite["rewind_cosine"] == pytest.approx(-1)
     assert opposite["rewind_distance"] == pytest.approx(10)
-    assert list(apart(start, start, mask).values()) == [0, pytest.approx(1), 1]
+    assert list(rewind_distances(start, start, mask).values()) == [0, pytest.approx(1), 1]
 
 
 # Curvature
@@ -104,7 +104,9 @@ def test_linear_model_has_the_loss_gradient_and_curvature_of_its_formula() -> No
     assert taken["rewind_curvature"] == pytest.approx(float(eigenvalues[-1]), rel=0.01)
     assert float(eigenvalues[-1]) > 1
     mask = {"output.weight": torch.ones(2, 5, dtype=torch.bool)}
-    assert {name: taken[name] for name in apart(state, end, mask)} == apart(state, end, mask)
+    assert {name: taken[name] for name in rewind_distances(state, end, mask)} == rewind_distances(
+        state, end, mask
+    )
     assert set(taken) == AT_REWIND
 
 

@@ -117,7 +117,7 @@ def test_users_dropout_draws_nothing_global_either() -> None:
 def test_dropout_that_no_seed_decides_is_refused(kind: type[nn.Module]) -> None:
     net = nn.Sequential(nn.Linear(2, 2), kind())
     with pytest.raises(
-        SpecError, match=rf"may drop with torch\.nn\.Dropout only.*1: {kind.__name__}"
+        SpecError, match=rf"must have no dropout but torch\.nn\.Dropout.*1: {kind.__name__}"
     ):
         own_dropout(net)
 
