@@ -23,7 +23,7 @@ from sweeps.clusters.capacity import check_fits
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import RETRIES, WorkQueue
 from sweeps.run.search import distributions, open_study, sampler
-from sweeps.run.signals import is_told_to_end, saved_on_signal
+from sweeps.run.signals import is_interrupted, saved_on_signal
 from sweeps.run.trial import SweepContext, drain_publishing, use_threads
 from sweeps.run.worker import MACHINES, RAISED, item_name, reports
 from sweeps.studies.schema import Study
@@ -57,12 +57,12 @@ class SerialBackend:
             for key in map(str, count()):
                 item = queue.take(key)
                 if item is None:
-                    if queue.is_exhausted or is_told_to_end():
+                    if queue.is_exhausted or is_interrupted():
                         break
                     time.sleep(PAUSE)  # the store fails: here no item waits for another reason
                     continue
                 report = self._run(item.config, None, progress)
-                if is_told_to_end():
+                if is_interrupted():
                     break
                 store_error = (report or {}).get("store", "")
                 queue.finish(key, died=report is None, store_error=store_error)
@@ -80,7 +80,7 @@ class SerialBackend:
                 report = None
                 for _ in range(1 + RETRIES):
                     report = report or self._run(trial.params, self._study, progress)
-                if is_told_to_end() or progress.store_error:
+                if is_interrupted() or progress.store_error:
                     break
                 names = self._study.search.objective
                 if report and all(name in report for name in names):
@@ -93,7 +93,7 @@ class SerialBackend:
         self, config: Mapping[str, Any], space: Study | None, progress: SweepProgress
     ) -> dict[str, Any] | None:
         """The last report of an item; None if it was interrupted, or the machine failed."""
-        if is_told_to_end():
+        if is_interrupted():
             return None
         try:
             for report in reports(config, self._context, space, self._trainer, (*RAISED, BdbQuit)):

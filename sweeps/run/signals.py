@@ -66,7 +66,7 @@ def saved_on_signal(save: Callable[[], None]) -> Iterator[None]:
         raise InterruptedSweepError(_signals_received[0])
 
 
-def is_told_to_end() -> bool:
+def is_interrupted() -> bool:
     """Whether the running backend has received a signal to end."""
     return bool(_signals_received)
 

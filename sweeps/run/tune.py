@@ -29,7 +29,7 @@ from sweeps.clusters.capacity import tune_resources
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import RETRIES, WorkQueue
 from sweeps.run.search import distributions, open_study, sampler
-from sweeps.run.signals import is_told_to_end, let_workers_save, saved_on_signal
+from sweeps.run.signals import is_interrupted, let_workers_save, saved_on_signal
 from sweeps.run.trial import SweepContext, drain_publishing, make_trainer, use_threads
 from sweeps.run.worker import item_name, reports
 from sweeps.store.samples import journal_storage
@@ -213,7 +213,7 @@ class StopOnSignal(Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        return is_told_to_end()
+        return is_interrupted()
 
 
 class ProgressCallback(Callback):  # type: ignore[misc]
@@ -230,7 +230,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
             progress.ended(item_name(trial.config), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        for progress in _observed if not is_told_to_end() else ():
+        for progress in _observed if not is_interrupted() else ():
             progress.died(item_name(trial.config), _reason(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:

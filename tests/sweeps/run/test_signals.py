@@ -12,7 +12,7 @@ import pytest
 from sweeps.run.signals import (
     InterruptedSweepError,
     ended_at_once,
-    is_told_to_end,
+    is_interrupted,
     let_workers_save,
     saved_on_signal,
 )
@@ -43,9 +43,9 @@ def test_tuner_that_is_told_to_end_comes_to_its_end_first(number: int, code: int
 
     def tuner() -> None:
         with saved_on_signal(let_workers_save):
-            said.append(is_told_to_end())
+            said.append(is_interrupted())
             signal.raise_signal(number)
-            said.append(is_told_to_end())
+            said.append(is_interrupted())
 
     with pytest.raises(InterruptedSweepError) as ended:
         tuner()
@@ -53,7 +53,7 @@ def test_tuner_that_is_told_to_end_comes_to_its_end_first(number: int, code: int
     assert ended.value.code == code
     assert handlers() == before
     with saved_on_signal(let_workers_save):  # the next one is not told by that
-        assert not is_told_to_end()
+        assert not is_interrupted()
 
 
 def test_tuner_that_is_told_twice_ends_at_once() -> None:
