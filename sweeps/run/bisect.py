@@ -100,8 +100,8 @@ class Bisection:
     def missing(self, number: int) -> list[Trial]:
         """Trials of a cell's next probes; none where its search is finished."""
         cell = self.cells[number]
-        while asked := cell.ask():
-            left = [t for p in asked if not self._look(cell, p) for t in self._trials(cell, p)]
+        while points := cell.ask():
+            left = [t for p in points if not self._look(cell, p) for t in self._trials(cell, p)]
             if left:
                 self._running[number] = len(left)
                 return left

@@ -105,11 +105,11 @@ def lines(status: dict[str, Any]) -> Iterator[str]:
     """The lines of a status for a terminal."""
     ago = f"{status['heard_seconds_ago']:.0f} s ago"
     about = {
-        "running": f"running on {status['host']}, process {status['process']}; heard {ago}",
+        "running": f"running on {status['host']}, process {status['process']}; last status {ago}",
         "finished": f"finished {_ago(status)}",
         "stopped": f"stopped {_ago(status)}; `lth sweep {status['study']}` resumes it",
-        "silent": f"was killed or cut off: {status['host']}, process {status['process']}, was last "
-        f"heard {_ago(status)}; `lth sweep {status['study']}` resumes it",
+        "silent": f"was killed or cut off: {status['host']}, process {status['process']}; last "
+        f"status {_ago(status)}; `lth sweep {status['study']}` resumes it",
     }[status["state"]]
     yield f"{status['study']}: {about}"
     counts = [f"{status[name]} {name}" for name in ("done", "running", "failed", "waiting")]

@@ -11,7 +11,7 @@ from lth_core.store.kinds import KINDS, content_of
 from sweeps.store.garbage import by_entry, needed_by, read_entries
 from sweeps.store.references import Key, Needs, study_of
 
-NOBODY = "(none)"
+NO_STUDY = "(none)"
 """Name in place of a study for entries that no study is known to need."""
 
 
@@ -49,7 +49,7 @@ def usage(store: Store, needs: Needs) -> list[Usage]:
     for key, files in files_of.items():
         size, owners = sum(each.size for each in files), _owners(key, entries.get(key), needs)
         add("kind", key[0], size)
-        for name in owners or [NOBODY]:
+        for name in owners or [NO_STUDY]:
             add("study", name, size, size if len(owners) > 1 else 0)
         parts = Counter[str]()
         for each in files:

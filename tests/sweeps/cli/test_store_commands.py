@@ -20,7 +20,7 @@ from lth_core.errors import StoreError
 from lth_core.store import open_store
 from sweeps.store.records import register
 from sweeps.store.references import find_needs
-from sweeps.store.usage import NOBODY, usage
+from sweeps.store.usage import NO_STUDY, usage
 from sweeps.studies.find import find_study, remember
 from sweeps.studies.names import presets
 from sweeps.studies.reader import parse_study
@@ -79,7 +79,7 @@ def test_du_tells_what_studies_share_and_what_is_nobodys(tiny: StudyOf) -> None:
     assert found["deep"].shared_bytes == found["shallow"].shared_bytes > 0
     assert found["shallow"].shared_bytes < sum(size.values()) < found["deep"].bytes
     assert found["shallow"].bytes > found["shallow"].shared_bytes, "its records are its own"
-    assert nobodys < found[NOBODY].bytes, "the speeds are nobody's too"
+    assert nobodys < found[NO_STUDY].bytes, "the speeds are nobody's too"
 
 
 def test_du_for_a_person_has_a_table_each_and_the_biggest_first(mine: Path, lth: Lth) -> None:

@@ -40,7 +40,7 @@ def test_a_running_sweep_tells_trials_pace_end_and_errors(study: Study, lth: Lth
     called = lth("status", "tiny")
     first, *rest = called.out.splitlines()
     assert called.code == 0
-    assert first.startswith("tiny: running on node-1, process 123; heard ")
+    assert first.startswith("tiny: running on node-1, process 123; last status ")
     assert rest == [
         "trials   200: 120 done, 2 running, 1 failed, 77 waiting",
         "levels   840 of 1400 in this sweep, 35 a minute, about 16 min left",
