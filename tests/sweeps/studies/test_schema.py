@@ -150,7 +150,7 @@ WRONG = [
     (f"base: {{model: {{widths: [{10**30}]}}}}", "base.model.widths",
      "must be at most 1,000,000 each", (10**30,)),
     ("base: {levels: 100000000}", "base.levels", "must be at most 1,000", 100_000_000),
-    ("base: {data: {root: ~nobody-here/x}}", "base.data.root", "must begin in a home",
+    ("base: {data: {root: ~nobody-here/x}}", "base.data.root", "must begin in an existing home",
      "~nobody-here/x"),
     ("base: {data: {name: 'sys:exit'}}", "base.data.name", "fails when it is called (System",
      "sys:exit"),
