@@ -322,6 +322,7 @@ def test_a_node_that_hangs_or_dies_while_it_is_asked_for_the_store_is_named(
     made: tuple[str, int, dict[str, str]], tmp_path: Path
 ) -> None:
     address, raylet, env = made
+    (tmp_path / "store").mkdir()
     called = subprocess.run(
         [sys.executable, "-c", LOOK, address, tmp_path / "store", str(raylet), "5"], env=env,
         capture_output=True, text=True, timeout=240,
