@@ -38,6 +38,14 @@ def _column(about: str, **fields: Any) -> Column:
     return Column(about=about, **fields)
 
 
+def _measured(about: str, **fields: Any) -> Column:
+    return Column(about=about, known="measured", metric=True, **fields)
+
+
+def _compared(about: str) -> Column:
+    return Column(about=about, known="study", metric=True)
+
+
 COLUMNS: dict[str, Column] = {
     "study": _column("the study's name", type="string", known="study"),
     "trial": _column("start of the trial's digest", type="string", known="study"),
@@ -86,76 +94,44 @@ COLUMNS: dict[str, Column] = {
         "layers without a kept weight", type="integer", per="level", metric=True
     ),
     "layer_density": _column("share of the weights kept, by layer", type="object"),
-    "mask_overlap": _column(
-        "Jaccard overlap with the mask that the branch imitates", known="measured", metric=True
+    "mask_overlap": _measured("Jaccard overlap with the mask that the branch imitates"),
+    "mask_overlap_chance": _measured(
+        "overlap to expect of random masks with the same layer counts"
     ),
-    "mask_overlap_chance": _column(
-        "overlap to expect of random masks with the same layer counts", known="measured",
-        metric=True,
+    "travel": _measured("mean distance of the kept weights from start to end"),
+    "travel_inside": _measured("mean distance in the dense run of the weights that the mask keeps"),
+    "travel_outside": _measured(
+        "mean distance in the dense run of the weights that the mask prunes"
     ),
-    "travel": _column(
-        "mean distance of the kept weights from start to end", known="measured", metric=True
-    ),
-    "travel_inside": _column(
-        "mean distance in the dense run of the weights that the mask keeps", known="measured",
-        metric=True,
-    ),
-    "travel_outside": _column(
-        "mean distance in the dense run of the weights that the mask prunes", known="measured",
-        metric=True,
-    ),
-    "sign_agreement": _column(
-        "share of the kept weights that end with the sign of their start", known="measured",
-        metric=True,
-    ),
+    "sign_agreement": _measured("share of the kept weights that end with the sign of their start"),
     "spec_digest": _column("sha256 of the trial's spec", type="string"),
     "mask_digest": _column("sha256 of the mask", type="string"),
     "ticket_digest": _column("sha256 of the mask and the starting weights", type="string"),
     "training_digest": _column("key of the training in the store", type="string"),
     "reused": _column("whether the training came from the store", type="boolean"),
     "train_seconds": _column("duration of the training", unit="s", better="min", metric=True),
-    "test_barrier": _column(
-        "test error barrier between two data orders, in [-1, 1]", known="measured", metric=True
+    "test_barrier": _measured("test error barrier between two data orders, in [-1, 1]"),
+    "train_barrier": _measured("training error barrier between two data orders, in [-1, 1]"),
+    "rewind_distance": _measured(
+        "Euclidean distance of the dense run's weights from rewind point to end"
     ),
-    "train_barrier": _column(
-        "training error barrier between two data orders, in [-1, 1]", known="measured", metric=True
+    "rewind_cosine": _measured("cosine of the dense run's weights at rewind point and end"),
+    "rewind_sign_agreement": _measured(
+        "share of the dense run's weights with their final sign at the rewind point"
     ),
-    "rewind_distance": _column(
-        "Euclidean distance of the dense run's weights from rewind point to end", known="measured",
-        metric=True,
+    "rewind_loss": _measured("training loss at the rewind point", unit="nats"),
+    "rewind_gradient_norm": _measured("norm of the training loss's gradient at the rewind point"),
+    "rewind_curvature": _measured(
+        "largest Hessian eigenvalue of the training loss at the rewind point"
     ),
-    "rewind_cosine": _column(
-        "cosine of the dense run's weights at rewind point and end", known="measured", metric=True
+    "rewind_mask_overlap": _measured(
+        "Jaccard overlap of the magnitude masks at rewind point and end"
     ),
-    "rewind_sign_agreement": _column(
-        "share of the dense run's weights with their final sign at the rewind point",
-        known="measured", metric=True,
-    ),
-    "rewind_loss": _column(
-        "training loss at the rewind point", unit="nats", known="measured", metric=True
-    ),
-    "rewind_gradient_norm": _column(
-        "norm of the training loss's gradient at the rewind point", known="measured", metric=True
-    ),
-    "rewind_curvature": _column(
-        "largest Hessian eigenvalue of the training loss at the rewind point", known="measured",
-        metric=True,
-    ),
-    "rewind_mask_overlap": _column(
-        "Jaccard overlap of the magnitude masks at rewind point and end", known="measured",
-        metric=True,
-    ),
-    "rewind_mask_overlap_chance": _column(
-        "that overlap for random masks", known="measured", metric=True
-    ),
-    "overlap_seeds": _column(
-        "mean Jaccard overlap with the masks of other seeds", known="study", metric=True
-    ),
-    "overlap_seeds_chance": _column("that overlap for random masks", known="study", metric=True),
-    "overlap_level": _column(
-        "Jaccard overlap with the mask one level before", known="study", metric=True
-    ),
-    "overlap_level_chance": _column("that overlap for random masks", known="study", metric=True),
+    "rewind_mask_overlap_chance": _measured("that overlap for random masks"),
+    "overlap_seeds": _compared("mean Jaccard overlap with the masks of other seeds"),
+    "overlap_seeds_chance": _compared("that overlap for random masks"),
+    "overlap_level": _compared("Jaccard overlap with the mask one level before"),
+    "overlap_level_chance": _compared("that overlap for random masks"),
     "overlap_methods": _column(
         "Jaccard overlap with each other method's mask", type="object", known="study"
     ),

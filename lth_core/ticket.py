@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -48,10 +49,11 @@ from lth_core.ticket_limits import (
     check_patterns,
     check_sizes,
     no_larger_than,
-    one_line,
 )
 
 FORMAT = "lth-ticket/1"
+MOST_REASON = 300
+"""Most characters of a reason: a header may hold a value of megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,12 +164,13 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         with understood("the header, or a tensor that it names", TicketFileError):
             return _from_parts(header, tensors)
     except (TicketFileError, SpecError) as error:
-        raise TicketFileError(f"{path}: {one_line(error)}") from None
+        reason = shorten(str(error), MOST_REASON, placeholder=" ...")
+        raise TicketFileError(f"{path}: {reason}") from None
     except MemoryError:
         raise TicketFileError(f"{path}: its weights need more memory than there is") from None
     except (OSError, *MISREAD) as error:
         raise TicketFileError(
-            f"{path}: is not a whole safetensors file ({one_line(error)})"
+            f"{path}: is not a whole safetensors file ({in_short(error)})"
         ) from None
 
 

@@ -33,9 +33,6 @@ matched with each layer."""
 WEIGHT_BYTES = 6
 """Bytes of memory for each weight while it is read: 4, and its mask as a byte, twice."""
 
-MOST_SHOWN = 300
-"""Most characters of a cause that an error shows."""
-
 
 def check_file(path: str | os.PathLike[str]) -> None:
     """Check type and header size before safetensors, which waits for pipes and reads any header."""
@@ -102,12 +99,6 @@ def check_sizes(name: str, sizes: object) -> None:
     ):
         rule = f"must be 1 to {MOST_DIMENSIONS} sizes of at least 1"
         raise TicketFileError(f"{name}: {rule}, but got {sizes!r:.80}")
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text as one line of at most ``MOST_SHOWN`` characters."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 @contextmanager

@@ -128,7 +128,9 @@ def start_ray(address: str | None) -> None:
     try:
         # "local": not any Ray that happens to run here.
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
-    except Exception as error:  # Ray raises OSError, ValueError, errors of its own and bare ones
+    # Ray 2.60 raises a bare Exception where one of its processes does not start, and nothing
+    # narrower covers that. The error is the cause of ours, and Ray's processes are ended.
+    except Exception as error:
         ray.shutdown()
         if address is not None:
             raise _no_answer(address, str(error)) from error

@@ -73,7 +73,9 @@ def run_trial(
                 break
     except (PreemptedError, BdbQuit):
         raise
-    except Exception as error:  # a user's code may raise anything; the caller handles it
+    # A user's network or data may raise anything. It is raised again: here only the trial's run in
+    # MLflow ends as failed, or it would stay RUNNING.
+    except Exception as error:
         if publishing:
             publishing.finish(run, "FAILED", reason(error))
         raise

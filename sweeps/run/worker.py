@@ -65,8 +65,10 @@ def reports(
             raise
         except StoreError as error:
             report["store"] = reason(error)
-        except Exception as error:  # noqa: BLE001  a user's network or data may raise anything
-            if not isinstance(error, LthError):  # the traceback goes to the worker's log
+        # A user's network or data may raise anything. One trial's failure must not end the sweep:
+        # it is reported by name, makes the exit code 1, and its traceback is in the worker's log.
+        except Exception as error:  # noqa: BLE001
+            if not isinstance(error, LthError):
                 logger.error("trial %s: %s", trial.id, without_secrets(format_exc()))
             report["failed"].append((trial.id, reason(error)))
         last += [row for row in rows if row["branch"] in ("ticket", "dense")]

@@ -147,7 +147,8 @@ class BackgroundPublisher:
             trial.published = call.act(trial.published)
         except TrackingError as error:
             self._fail(trial, str(error))
-        # Any error: if this thread ended, `drain` would wait for it in vain.
+        # A server's answer may make MLflow's client raise anything. If that ended this thread,
+        # `drain` would wait in vain; the error is printed, and `lth sync` publishes the trial.
         except Exception as error:  # noqa: BLE001
             reason = f"tracking.uri: {self._publisher.uri} failed a call: {in_short(error)}"
             self._fail(trial, without_secrets(reason))

@@ -56,6 +56,17 @@ def levels() -> list[LevelResult]:
     return list(find_tickets(SPEC))
 
 
+def fail_once() -> Callable[[], None]:
+    """A call that raises the first time, as where a server is away for a moment."""
+    errors = [TrackingError("tracking.uri: it is gone")]
+
+    def call() -> None:
+        if errors:
+            raise errors.pop()
+
+    return call
+
+
 def background(publisher: Recording, retry_after: float = 600.0) -> BackgroundPublisher:
     return BackgroundPublisher(cast("Publisher", publisher), retry_after)
 
@@ -120,13 +131,7 @@ def test_after_a_failure_the_trial_is_left_with_one_warning_and_no_further_call(
 def test_next_trial_after_the_pause_is_published_whole_and_the_failed_one_not_in_parts(
     levels: list[LevelResult],
 ) -> None:
-    fails = [True]
-
-    def once() -> None:
-        if fails and fails.pop():
-            raise TrackingError("tracking.uri: it is gone")
-
-    publisher = Recording(before=once)
+    publisher = Recording(before=fail_once())
     work = background(publisher, retry_after=0.2)
     work.publish(trial("a"), levels[0], levels[0].records())
     assert work.drain(60)
@@ -142,21 +147,15 @@ def test_next_trial_after_the_pause_is_published_whole_and_the_failed_one_not_in
 def test_a_failed_trial_is_published_as_failed_even_where_its_levels_are_skipped(
     levels: list[LevelResult],
 ) -> None:
-    fails = [True]
-
-    def once() -> None:
-        if fails and fails.pop():
-            raise TrackingError("tracking.uri: it is gone")
-
-    publisher = Recording(before=once)
+    publisher = Recording(before=fail_once())
     work = background(publisher, retry_after=0.1)
     work.publish(trial("a"), levels[0], levels[0].records())
     assert work.drain(60)
     time.sleep(0.15)
-    work.finish(trial("a"), "FAILED", " of grief")
+    work.finish(trial("a"), "FAILED", "its loss is not finite")
     work.finish(trial("b"), "FAILED", " before its first level")
     assert work.drain(60)
-    assert publisher.said == [("a", "FAILED of grief"), ("b", "FAILED before its first level")]
+    assert publisher.said == [("a", "FAILEDits loss is not finite"), ("b", "FAILED before its first level")]
 
 
 def test_full_queue_leaves_the_rest_of_the_trial_and_not_its_beginning(
