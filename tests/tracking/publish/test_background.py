@@ -47,7 +47,7 @@ class Recording:
         self, run: TrialRun, status: str, reason: str, published: PublishedRun | None
     ) -> PublishedRun:
         self.before()
-        self.said.append((run.name, status + reason))
+        self.said.append((run.name, f"{status} {reason}".strip()))
         return PublishedRun("id", 0, status, frozenset(), {})
 
 
@@ -153,9 +153,12 @@ def test_a_failed_trial_is_published_as_failed_even_where_its_levels_are_skipped
     assert work.drain(60)
     time.sleep(0.15)
     work.finish(trial("a"), "FAILED", "its loss is not finite")
-    work.finish(trial("b"), "FAILED", " before its first level")
+    work.finish(trial("b"), "FAILED", "before its first level")
     assert work.drain(60)
-    assert publisher.said == [("a", "FAILEDits loss is not finite"), ("b", "FAILED before its first level")]
+    assert publisher.said == [
+        ("a", "FAILED its loss is not finite"),
+        ("b", "FAILED before its first level"),
+    ]
 
 
 def test_full_queue_leaves_the_rest_of_the_trial_and_not_its_beginning(
