@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lth_core.analysis.cells import cells
 from lth_core.columns import Record
@@ -17,6 +18,10 @@ def early_stop(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
     figure, drawn = panels(cells(records, axes), REMAINING, "Early-stop step")
     values = draw_branches(figure, drawn, "early_stop_step")
     if values:
-        low, high = limits([value.mean for value in values], bounds_of(values))
+        means = [value.mean for value in values]
+        low, high = limits(means, bounds_of(values))
+        # Steps are whole, and so are the ticks, also where all steps are equal.
+        drawn[0][0].yaxis.set_major_locator(MaxNLocator(integer=True))
+        low, high = min(low, min(means) - 2), max(high, max(means) + 2)
         drawn[0][0].set_ylim(max(low, -0.03 * high), high)  # no step is below 0
     return figure

@@ -124,6 +124,15 @@ def test_many_layers_get_a_colour_bar_instead_of_a_legend():
     assert [tick.get_text() for tick in ticks] == ["layer0", "layer19"]
 
 
+def test_equal_early_stop_steps_are_written_as_steps():
+    figure = early_stop([{**r, "early_stop_step": 400} for r in study()], AXES, curves)
+    (panel,) = figure.axes
+    figure.draw_without_rendering()
+    assert panel.yaxis.get_offset_text().get_text() == ""
+    ticks = [tick for tick in panel.get_yticks() if 398 <= tick <= 402]
+    assert ticks == [398, 399, 400, 401, 402]
+
+
 def test_the_early_stop_axis_does_not_go_far_below_step_0():
     records = [{**r, "early_stop_step": 400 * (r["seed"] == 0)} for r in study()]
     (panel,) = early_stop(records, AXES, curves).axes
