@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_core.errors import LthError, SpecError
-from lth_core.store.decode import in_short
+from lth_core.store.decode import one_line
 
 _MODULE = re.compile(r"\w+(\.\w+)*")
 
@@ -54,7 +54,7 @@ def blamed(field: str, rule: str, name: str) -> Iterator[None]:
         raise
     # A user's code may raise anything, and `sys:exit` is a name too.
     except (Exception, SystemExit) as error:
-        raise SpecError(field, f"{rule} ({in_short(error)})", name) from error
+        raise SpecError(field, f"{rule} ({one_line(error)})", name) from error
 
 
 def source_fingerprint(field: str, name: str) -> str:

@@ -39,7 +39,7 @@ from lth_core.spec import (
     sha256,
     with_implied,
 )
-from lth_core.store.decode import MISREAD, in_short, understood
+from lth_core.store.decode import DECODE_ERRORS, decoding, one_line
 from lth_core.store.folder import write_whole
 from lth_core.ticket_limits import (
     check_file,
@@ -101,7 +101,7 @@ class Ticket:
             model.load_state_dict(self.start)
         except RuntimeError as error:
             raise TicketFileError(
-                f"the ticket does not fit {self.spec.model.name}: {in_short(error)}"
+                f"the ticket does not fit {self.spec.model.name}: {one_line(error)}"
             ) from None
         return model.train()
 
@@ -161,16 +161,16 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if header.get("format") != FORMAT:
             raise TicketFileError(f"format must be {FORMAT!r}, but got {header.get('format')!r}")
-        with understood("the header, or a tensor that it names", TicketFileError):
+        with decoding("the header, or a tensor that it names", TicketFileError):
             return _from_parts(header, tensors)
     except (TicketFileError, SpecError) as error:
         reason = shorten(str(error), MOST_REASON, placeholder=" ...")
         raise TicketFileError(f"{path}: {reason}") from None
     except MemoryError:
         raise TicketFileError(f"{path}: its weights need more memory than there is") from None
-    except (OSError, *MISREAD) as error:
+    except (OSError, *DECODE_ERRORS) as error:
         raise TicketFileError(
-            f"{path}: is not a whole safetensors file ({in_short(error)})"
+            f"{path}: is not a whole safetensors file ({one_line(error)})"
         ) from None
 
 

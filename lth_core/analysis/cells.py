@@ -83,7 +83,7 @@ class Cell:
             if rows
         ]
 
-    def found_by(self, method: str) -> Cell:
+    def of_method(self, method: str) -> Cell:
         """The cell with the records of one method only."""
         return replace(self, records=[r for r in self.records if r["method"] == method])
 

@@ -1,4 +1,4 @@
-"""Ways to a sparse network, one for each line of a figure: methods and their retrainings."""
+"""Variants of a study's methods: each method with each retraining of its mask, by family."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lth_core.analysis.cells import Cell, Point, shown
 from lth_core.columns import Record
 
 RETRAINED = ("finetune", "lr_rewind", "trained")
-"""Branches that are ways too: other retrainings of the method's mask."""
+"""Branches that are variants beside `ticket`: other retrainings of the method's mask."""
 FAMILIES = {
     "before": "Before training",
     "during": "During training",
@@ -22,8 +22,8 @@ FAMILIES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A line of the figures and a row of the tables."""
+class Variant:
+    """A method with one retraining of its mask: a line of a figure, a row of a table."""
 
     method: str
     branch: str
@@ -38,32 +38,32 @@ class Way:
 
     def series(self, cell: Cell, key: str, scale: float = 1) -> list[Point]:
         """Values of a column in a cell, level by level, at densities above 0."""
-        points = cell.found_by(self.method).series(self.branch, key, scale)
+        points = cell.of_method(self.method).series(self.branch, key, scale)
         return [point for point in points if point.density > 0]
 
 
-def ways(records: Sequence[Record]) -> list[Way]:
-    """The recorded ways: by family, in the records' order, each method before its retrainings."""
+def variants(records: Sequence[Record]) -> list[Variant]:
+    """The recorded variants by family, each method before its retrainings."""
     branches = ("ticket", *RETRAINED)
     recorded = {
-        Way(record["method"], record["branch"], record["when"]): None
+        Variant(record["method"], record["branch"], record["when"]): None
         for record in records
         if record["branch"] in branches
     }
-    methods, order = list(dict.fromkeys(way.method for way in recorded)), list(FAMILIES)
+    methods, order = list(dict.fromkeys(variant.method for variant in recorded)), list(FAMILIES)
 
-    def place(way: Way) -> tuple[int, int, int]:
-        family = order.index(way.when) if way.when in FAMILIES else len(order)
-        return family, methods.index(way.method), branches.index(way.branch)
+    def place(variant: Variant) -> tuple[int, int, int]:
+        family = order.index(variant.when) if variant.when in FAMILIES else len(order)
+        return family, methods.index(variant.method), branches.index(variant.branch)
 
     return sorted(recorded, key=place)
 
 
-def families(some: Sequence[Way]) -> dict[str, list[Way]]:
+def families(some: Sequence[Variant]) -> dict[str, list[Variant]]:
     """Ways by the name of their family."""
-    grouped: dict[str, list[Way]] = {}
-    for way in some:
-        grouped.setdefault(FAMILIES.get(way.when, way.when), []).append(way)
+    grouped: dict[str, list[Variant]] = {}
+    for variant in some:
+        grouped.setdefault(FAMILIES.get(variant.when, variant.when), []).append(variant)
     return grouped
 
 
@@ -79,7 +79,7 @@ An axis with the same values in every method has no forms: it makes cells.
 """
 
 
-def named_apart(records: Sequence[Record], axes: Sequence[str]) -> list[dict[str, Any]]:
+def named_by_form(records: Sequence[Record], axes: Sequence[str]) -> list[dict[str, Any]]:
     """The records, with forms in the method's name where only some methods have several forms.
 
     The form of most methods is not named: `imp` and `imp layerwise`, where all others are global.

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from lth_core.masks import Mask, State, ones
-from lth_core.prune import Candidate, prune
+from lth_core.prune import PrunableNetwork, prune
 from lth_core.seeds import generator
 from lth_core.spec import (
     WHERE,
@@ -52,9 +52,9 @@ class Context(Protocol):
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
         """The mask of a recipe, for the job's network."""
 
-    def candidate(
+    def prunable_network(
         self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
-    ) -> Candidate:
+    ) -> PrunableNetwork:
         """A state of the job's network, for a score."""
 
     def network(self, job: Job, state: State) -> nn.Module:
@@ -164,7 +164,7 @@ class Pruned(MaskRecipe):
         else:
             state, mask = self.of.make(context, job), ones(context.model(job))
         initial = self.of.root.make(context, job)
-        network = context.candidate(state, mask, initial, job, self.prune)
+        network = context.prunable_network(state, mask, initial, job, self.prune)
         return prune(network, self.prune, generator(self.seed, "mask", "ties"))
 
 

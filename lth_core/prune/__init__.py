@@ -1,6 +1,6 @@
 """Pruning = score, scope, keep exactly k."""
 
-from lth_core.prune.network import Candidate, Scores
+from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.schedules import SCHEDULES
 from lth_core.prune.scope import SCOPES, groups
 from lth_core.prune.scores import ROUNDS, SCORES
@@ -14,7 +14,7 @@ __all__ = [
     "SCOPES",
     "SCORES",
     "STRUCTURES",
-    "Candidate",
+    "PrunableNetwork",
     "Scores",
     "at_level",
     "compounded",

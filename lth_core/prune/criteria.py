@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lth_core.prune.network import Candidate, Scores, plain
+from lth_core.prune.network import PrunableNetwork, Scores, plain
 from lth_core.seeds import generator
 
 EXAMPLE = plain(
@@ -19,7 +19,7 @@ EXAMPLE = plain(
 """Two weights that began at 1: one crossed 0 and grew, one shrank."""
 
 
-def magnitude(network: Candidate) -> Scores:
+def magnitude(network: PrunableNetwork) -> Scores:
     """|w|: the smallest weights are pruned (Han et al. 2015; Frankle & Carbin 2019).
 
     Ties are broken by a seeded draw. Globally, the last weight of a layer may be pruned, and a
@@ -33,7 +33,7 @@ def magnitude(network: Candidate) -> Scores:
     return network.each(lambda w, initial: w.abs())
 
 
-def random(network: Candidate) -> Scores:
+def random(network: PrunableNetwork) -> Scores:
     """Uniform in [0, 1): every weight of every layer is equally likely to stay (Liu et al. 2022).
 
     There is one draw for each seed at all densities, so sparser masks are nested in denser ones.
@@ -51,7 +51,7 @@ def random(network: Candidate) -> Scores:
     }
 
 
-def magnitude_increase(network: Candidate) -> Scores:
+def magnitude_increase(network: PrunableNetwork) -> Scores:
     """|w| - |w0|: weights that shrank most are pruned (Zhou et al. 2019, magnitude increase).
 
     Before training all scores are equal, and a seeded draw decides.
@@ -63,7 +63,7 @@ def magnitude_increase(network: Candidate) -> Scores:
     return network.each(lambda w, initial: w.abs() - initial.abs())
 
 
-def magnitude_increase_same_sign(network: Candidate) -> Scores:
+def magnitude_increase_same_sign(network: PrunableNetwork) -> Scores:
     """|w| - |w0|, 0 where the sign changed: those that shrank are pruned first (Zhou et al. 2019).
 
     Weights that changed sign have equal scores, and a seeded draw decides among them. Before
@@ -76,7 +76,7 @@ def magnitude_increase_same_sign(network: Candidate) -> Scores:
     return network.each(lambda w, initial: (w.abs() - initial.abs()) * (w.sign() == initial.sign()))
 
 
-def magnitude_increase_diff_sign(network: Candidate) -> Scores:
+def magnitude_increase_diff_sign(network: PrunableNetwork) -> Scores:
     """|w| - |w0|, 0 where the sign stayed: those that shrank are pruned first (Zhou et al. 2019).
 
     Weights that kept their sign have equal scores, and a seeded draw decides among them. Before
@@ -89,7 +89,7 @@ def magnitude_increase_diff_sign(network: Candidate) -> Scores:
     return network.each(lambda w, initial: (w.abs() - initial.abs()) * (w.sign() != initial.sign()))
 
 
-def movement(network: Candidate) -> Scores:
+def movement(network: PrunableNetwork) -> Scores:
     """|w - w0|: weights that moved least are pruned (Zhou et al. 2019, movement).
 
     Before training all scores are equal, and a seeded draw decides.
@@ -101,7 +101,7 @@ def movement(network: Candidate) -> Scores:
     return network.each(lambda w, initial: (w - initial).abs())
 
 
-def final_times_initial(network: Candidate) -> Scores:
+def final_times_initial(network: PrunableNetwork) -> Scores:
     """w w0: weights that changed sign are pruned first, large ones that kept it last (after Zhou et
     al. 2019, who use signs and sizes, not their product).
 
@@ -114,7 +114,7 @@ def final_times_initial(network: Candidate) -> Scores:
     return network.each(lambda w, initial: w * initial)
 
 
-def large_init(network: Candidate) -> Scores:
+def large_init(network: PrunableNetwork) -> Scores:
     """|w0|: weights that began smallest are pruned (Zhou et al. 2019, large init).
 
     Before training this is magnitude. A seeded draw decides among weights of equal initial size,
@@ -127,7 +127,7 @@ def large_init(network: Candidate) -> Scores:
     return network.each(lambda w, initial: initial.abs())
 
 
-def large_init_large_final(network: Candidate) -> Scores:
+def large_init_large_final(network: PrunableNetwork) -> Scores:
     """min(rank |w|, rank |w0|): weights that were or became small are pruned (Zhou et al. 2019).
 
     Ranks are within the layer, as in the authors' code, which cuts both sizes at one percentile.
@@ -140,7 +140,7 @@ def large_init_large_final(network: Candidate) -> Scores:
     return network.each(lambda w, initial: torch.minimum(rank(w.abs()), rank(initial.abs())))
 
 
-def large_final_same_sign(network: Candidate) -> Scores:
+def large_final_same_sign(network: PrunableNetwork) -> Scores:
     """max(0, w sign(w0)): weights that changed sign are pruned, then small ones (Zhou et al. 2019).
 
     Weights that changed sign have equal scores, and a seeded draw decides among them. Before
@@ -153,7 +153,7 @@ def large_final_same_sign(network: Candidate) -> Scores:
     return network.each(lambda w, initial: (w * initial.sign()).clamp(min=0))
 
 
-def large_final_diff_sign(network: Candidate) -> Scores:
+def large_final_diff_sign(network: PrunableNetwork) -> Scores:
     """max(0, -w sign(w0)): weights that kept their sign are pruned, then small ones (Zhou et al.
     2019).
 
@@ -167,7 +167,7 @@ def large_final_diff_sign(network: Candidate) -> Scores:
     return network.each(lambda w, initial: (-w * initial.sign()).clamp(min=0))
 
 
-def small_init(network: Candidate) -> Scores:
+def small_init(network: PrunableNetwork) -> Scores:
     """-|w0|: weights that began largest are pruned (Zhou et al. 2019, small init).
 
     A seeded draw decides among weights of equal initial size, as signed constants are.
@@ -179,7 +179,7 @@ def small_init(network: Candidate) -> Scores:
     return network.each(lambda w, initial: -initial.abs())
 
 
-def small_final(network: Candidate) -> Scores:
+def small_final(network: PrunableNetwork) -> Scores:
     """-|w|: the largest weights are pruned (Zhou et al. 2019, small final).
 
     Ties are broken by a seeded draw.
@@ -191,7 +191,7 @@ def small_final(network: Candidate) -> Scores:
     return network.each(lambda w, initial: -w.abs())
 
 
-def small_init_small_final(network: Candidate) -> Scores:
+def small_init_small_final(network: PrunableNetwork) -> Scores:
     """min(rank -|w|, rank -|w0|): weights that were or became large are pruned (Zhou et al. 2019).
 
     Ranks are within the layer, as in the authors' code, which cuts both sizes at one percentile.

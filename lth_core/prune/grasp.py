@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from lth_core.prune.network import Candidate, Scores
+from lth_core.prune.network import PrunableNetwork, Scores
 
 
-def grasp(network: Candidate) -> Scores:
+def grasp(network: PrunableNetwork) -> Scores:
     """w (H g): weights whose removal most raises, or least lowers, the gradient's norm are pruned
     (Wang et al. 2020).
 

@@ -20,7 +20,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class PrunableNetwork:
     """A network about to be pruned.
 
     weights: (out, in, ...) float by parameter name; pruned weights are 0.
@@ -61,7 +61,7 @@ class Candidate:
         initial = masked(self.initial, self.mask)
         return {name: score(w, initial[name]) for name, w in self.weights.items()}
 
-    def under(self, mask: Mask) -> Candidate:
+    def under(self, mask: Mask) -> PrunableNetwork:
         """The network with fewer survivors.
 
         Args:
@@ -77,8 +77,8 @@ def of_network(
     mask: Mask | None = None,
     seed: int = 0,
     spec: Pruning | None = None,
-) -> Candidate:
-    """A candidate from a network and examples, before training: for scores in a notebook.
+) -> PrunableNetwork:
+    """A prunable network from a network and examples, before training: for scores in a notebook.
 
     Args:
         x, y: (n, ...) float32 normalized examples, and their classes (n,) int64.
@@ -95,7 +95,7 @@ def of_network(
         own_dropout(made := deepcopy(model))
         return made.train()
 
-    return Candidate(
+    return PrunableNetwork(
         weights=masked(weights, mask), mask=mask, initial=masked(weights, mask),
         copy=copy, batch=lambda: (x, y), seed=seed,
         spec=spec or PruneAfter(),
@@ -104,8 +104,8 @@ def of_network(
 
 def plain(
     weights: State, mask: Mask | None = None, initial: State | None = None, seed: int = 0
-) -> Candidate:
-    """A candidate of weights alone, for scores that need nothing else.
+) -> PrunableNetwork:
+    """A prunable network of weights alone, for scores that need nothing else.
 
     Args:
         weights, initial: (out, in, ...) float each, by parameter name.
@@ -113,10 +113,10 @@ def plain(
     """
 
     def absent() -> nn.Module:
-        raise AssertionError("this candidate has no network")
+        raise AssertionError("this prunable network has no network")
 
     mask = mask or {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
-    return Candidate(
+    return PrunableNetwork(
         weights=masked(weights, mask), mask=mask, initial=initial or weights, copy=absent,
         batch=absent, seed=seed,  # type: ignore[arg-type]
     )  # fmt: skip

@@ -26,12 +26,12 @@ from lth_core.prune.criteria import (
     small_init_small_final,
 )
 from lth_core.prune.grasp import grasp
-from lth_core.prune.network import Candidate, Scores
+from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.snip import snip
 from lth_core.spec import PruneBase
 from lth_core.spec.prune import LEARNED
 
-Score = Callable[[Candidate], Scores]
+Score = Callable[[PrunableNetwork], Scores]
 
 SCORES: dict[str, Score] = {
     "magnitude": magnitude,
@@ -57,7 +57,7 @@ ROUNDS = {"synflow": synflow.ROUNDS}
 """Rounds of the scores that need more than one."""
 
 
-def scores_of(network: Candidate, name: str) -> Scores:
+def scores_of(network: PrunableNetwork, name: str) -> Scores:
     """The network's scores: (out, in, ...) float of each prunable layer, by parameter name.
 
     Raises:

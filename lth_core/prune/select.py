@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from lth_core.masks import Mask, layer_of, parameter_of
-from lth_core.prune.network import Candidate, Scores
+from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.schedules import SCHEDULES
 from lth_core.prune.scope import erk, groups
 from lth_core.prune.scores import ROUNDS, scores_of
@@ -21,7 +21,7 @@ Parts = list[tuple[list[str], int]]
 """Parameters whose units compete with each other, and how many units they keep together."""
 
 
-def prune(network: Candidate, spec: Pruning, generator: torch.Generator) -> Mask:
+def prune(network: PrunableNetwork, spec: Pruning, generator: torch.Generator) -> Mask:
     """The network's survivors, less the lowest-scored share that one level removes.
 
     Exactly round(fraction x survivors) units of each group are pruned; a unit is a weight, a
@@ -46,7 +46,11 @@ def prune(network: Candidate, spec: Pruning, generator: torch.Generator) -> Mask
 
 
 def pruned_to(
-    network: Candidate, start: Mask, spec: Pruning, progress: float, generator: torch.Generator
+    network: PrunableNetwork,
+    start: Mask,
+    spec: Pruning,
+    progress: float,
+    generator: torch.Generator,
 ) -> Mask:
     """The survivors at ``progress`` in [0, 1] between ``start`` and the level's density.
 
@@ -103,7 +107,11 @@ def keep_highest(
 
 
 def parts_of(
-    network: Candidate, start: Mask, spec: Pruning, progress: float, generator: torch.Generator
+    network: PrunableNetwork,
+    start: Mask,
+    spec: Pruning,
+    progress: float,
+    generator: torch.Generator,
 ) -> Parts:
     """Parameters that compete, and the number of units that they keep at ``progress``.
 
@@ -129,7 +137,11 @@ def parts_of(
 
 
 def _by_layer(
-    network: Candidate, names: Sequence[str], keep: int, spec: Pruning, generator: torch.Generator
+    network: PrunableNetwork,
+    names: Sequence[str],
+    keep: int,
+    spec: Pruning,
+    generator: torch.Generator,
 ) -> list[int]:
     """Number of units that each layer keeps under a scope that fixes the layers' densities."""
     alive = _alive(network.mask, spec.structure)

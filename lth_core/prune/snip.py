@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
-from lth_core.prune.network import Candidate, Scores
+from lth_core.prune.network import PrunableNetwork, Scores
 
 
-def snip(network: Candidate) -> Scores:
+def snip(network: PrunableNetwork) -> Scores:
     """|dL/dc| of a mask c on the weights, at c = mask: connection sensitivity (Lee et al. 2019).
 
     The loss is differentiated in the mask, not in the weight; at the mask that is |w dL/dw|. Batch

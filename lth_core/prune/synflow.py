@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lth_core.prune.network import Candidate, Scores
+from lth_core.prune.network import PrunableNetwork, Scores
 
 ROUNDS = 100
 """Rounds of scoring and pruning, as in the paper; fewer rounds prune whole layers."""
 
 
-def synflow(network: Candidate) -> Scores:
+def synflow(network: PrunableNetwork) -> Scores:
     """|w dR/dw| of R = 1'(product of |w|)1: the flow through a weight (Tanaka et al. 2020).
 
     No data are used: all weights are made positive, biases and shifts are set to 0, and the input

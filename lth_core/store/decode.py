@@ -21,7 +21,7 @@ from lth_core.redaction import without_secrets
 from lth_core.spec.fields import LARGEST, is_a
 from lth_core.store import Entry, Store
 
-MISREAD = (
+DECODE_ERRORS = (
     ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError,
     SafetensorError,
 )  # fmt: skip
@@ -37,7 +37,7 @@ _PLAIN = (bool, int, float, str, dict, list)
 
 
 @contextmanager
-def understood(what: str, error: type[LthError] = CorruptEntryError) -> Iterator[None]:
+def decoding(what: str, error: type[LthError] = CorruptEntryError) -> Iterator[None]:
     """Turn an exception that malformed input raises into one error; an LthError stays as it is.
 
     Raises:
@@ -47,15 +47,15 @@ def understood(what: str, error: type[LthError] = CorruptEntryError) -> Iterator
         yield
     except LthError:
         raise
-    except MISREAD as cause:
-        raise error(f"{what}: cannot be read ({in_short(cause)})") from None
+    except DECODE_ERRORS as cause:
+        raise error(f"{what}: cannot be read ({one_line(cause)})") from None
 
 
-def in_short(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """An exception on one line, without secrets. It is redacted before it is cut, because half a
     secret would not be recognized.
 
-    >>> in_short(KeyError("step"))
+    >>> one_line(KeyError("step"))
     "KeyError: 'step'"
     """
     return f"{type(error).__name__}: {' '.join(without_secrets(str(error)).split())[:200]}"
@@ -65,7 +65,7 @@ def read_entry(store: Store, kind: str, digest: str, read: Callable[[Entry], T])
     """An entry, decoded by `read`; None where it is missing or, with a warning, corrupt."""
     where = f"{kind}/{digest}"
     try:
-        with understood(where):
+        with decoding(where):
             entry = store.get(kind, digest)
             return read(entry) if entry else None
     except (CorruptEntryError, SpecError, TicketFileError) as error:

@@ -18,7 +18,7 @@ from lth_core.errors import CorruptEntryError, TicketFileError
 from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask, State
 from lth_core.store import Entry, Store
-from lth_core.store.decode import check, understood
+from lth_core.store.decode import check, decoding
 from lth_core.train.timings import remember_speed, speed_key
 from lth_core.train.training import Training
 
@@ -45,7 +45,7 @@ def from_blobs(entry: Entry, model: nn.Module) -> tuple[State, Mask]:
         CorruptEntryError, TicketFileError: a blob is corrupt, or of another network.
     """
     shapes = {name: list(m.shape) for name, m in masks.ones(model).items()}
-    with understood("state"):
+    with decoding("state"):
         tensors = {**load(entry.blob(MASK)), **load(entry.blob(STATE))}
         state, mask = ticket.unpack(tensors, shapes)
     if _kinds(state) != _kinds(model.state_dict()):
@@ -72,7 +72,7 @@ class Archive:
         try:
             entry = self._store.get(kind, digest)
             if entry and kind == "measures":
-                with understood(f"{kind}/{digest}"):
+                with decoding(f"{kind}/{digest}"):
                     check(entry.meta, dict[str, float | None])
             return entry
         except CorruptEntryError as error:

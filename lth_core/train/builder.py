@@ -12,7 +12,7 @@ from lth_core import data, masks, models
 from lth_core.data import Dataset
 from lth_core.jobs.recipes import Init, Job
 from lth_core.masks import Mask, State
-from lth_core.prune.network import Batch, Candidate
+from lth_core.prune.network import Batch, PrunableNetwork
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec, Pruning
 
@@ -46,9 +46,9 @@ class Builder:
         model = models.build(job.model, dataset.shape, dataset.classes, draw)
         return {name: value.clone() for name, value in model.state_dict().items()}
 
-    def candidate(
+    def prunable_network(
         self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
-    ) -> Candidate:
+    ) -> PrunableNetwork:
         """The job's network as a score needs it.
 
         Args:
@@ -62,7 +62,7 @@ class Builder:
             split = dataset.train.of_each_class(prune.examples, draw)
             return dataset.normalize(split.x), split.y
 
-        return Candidate(
+        return PrunableNetwork(
             weights=masks.masked({name: state[name] for name in mask}, mask),
             mask=mask, initial={name: initial[name] for name in mask},
             copy=lambda: self.network(job, state), batch=batch, seed=job.seed, spec=prune,

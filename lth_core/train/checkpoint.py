@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lth_core.errors import CorruptEntryError
 from lth_core.jobs.recipes import Job
 from lth_core.store import Entry, Store
-from lth_core.store.decode import check, read_entry, understood
+from lth_core.store.decode import check, decoding, read_entry
 from lth_core.train.training import Curves
 
 KIND, BLOB = "checkpoints", "run.safetensors"
@@ -86,7 +86,7 @@ def drop_checkpoint(store: Store, job: Job) -> None:
 def kept_checkpoint(store: Store, job: Job) -> Checkpoint | None:
     """The checkpoint of an interrupted training of the job; None where it is missing or corrupt."""
     try:
-        with understood(f"{KIND}/{job.digest}"):
+        with decoding(f"{KIND}/{job.digest}"):
             entry = store.get(KIND, job.digest)
             if entry is None:
                 return None

@@ -244,7 +244,7 @@ class Trainer(Builder):
         if job.finds.when == "never":
             return LEARN[job.finds.score](model, mask, job.finds, job.seed, job.level)
         initial = job.root.make(self, job)
-        network = self.candidate(start, mask, initial, job, job.finds)
+        network = self.prunable_network(start, mask, initial, job, job.finds)
         return GROW[job.finds.grow](model, mask, network, job.level)
 
 

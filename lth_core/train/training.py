@@ -10,7 +10,7 @@ from lth_core.errors import CorruptEntryError
 from lth_core.jobs.recipes import Job
 from lth_core.models.layers import Layer
 from lth_core.spec.fields import LARGEST
-from lth_core.store.decode import MISREAD, check, in_short
+from lth_core.store.decode import DECODE_ERRORS, check, one_line
 
 
 @dataclass(slots=True)
@@ -78,8 +78,8 @@ class Training:
         """
         try:
             return cls._from_json(values)
-        except MISREAD as error:
-            raise CorruptEntryError(f"is not a training ({in_short(error)})") from None
+        except DECODE_ERRORS as error:
+            raise CorruptEntryError(f"is not a training ({one_line(error)})") from None
 
     @classmethod
     def _from_json(cls, values: Mapping[str, Any]) -> Training:

@@ -59,7 +59,7 @@ class ShortBench:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """Observation: number of trials that have ended, and the driver's memory in MiB."""
 
     done: int
@@ -85,7 +85,7 @@ def bench_short(trials: int = SHORT_TRIALS) -> ShortBench:
 
 def sweep_watched(
     folder: str, study: Mapping[str, Any], done: Callable[[], int] | None = None
-) -> list[Seen]:
+) -> list[Observation]:
     """Sweep a study in a folder.
 
     Args:
@@ -122,12 +122,12 @@ def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {why}")
 
 
-def watch(driver: subprocess.Popen[str], done: Callable[[], int]) -> list[Seen]:
+def watch(driver: subprocess.Popen[str], done: Callable[[], int]) -> list[Observation]:
     """Observations of a process until it ends."""
-    seen = list[Seen]()
+    seen = list[Observation]()
     while driver.poll() is None:
         with suppress(OSError, TypeError):  # the process has ended
-            seen.append(Seen(done(), resident(driver.pid)))
+            seen.append(Observation(done(), resident(driver.pid)))
         time.sleep(EVERY)
     return seen
 
@@ -143,17 +143,20 @@ def trials_done(store: Store, study: str) -> int:
     return read_entry(store, STATUS, status_key(study), lambda entry: int(entry.meta["done"])) or 0
 
 
-def growth(seen: Sequence[Seen], trials: int) -> float | None:
+def growth(seen: Sequence[Observation], trials: int) -> float | None:
     """Growth of the driver in KiB with each finished trial; None for too few observations.
 
-    >>> growth([Seen(2, 100), Seen(3, 101), Seen(8, 106), Seen(10, 300)], 10) / 1024
+    >>> seen = [Observation(2, 100), Observation(3, 101), Observation(8, 106)]
+    >>> growth([*seen, Observation(10, 300)], 10) / 1024
     1.0
     """
     (few, before), (many, after) = (_mean(seen, trials, share) for share in (EARLY, LATE))
     return 1024 * (after - before) / (many - few) if many > few else None
 
 
-def _mean(seen: Sequence[Seen], trials: int, share: tuple[float, float]) -> tuple[float, float]:
+def _mean(
+    seen: Sequence[Observation], trials: int, share: tuple[float, float]
+) -> tuple[float, float]:
     least, most = share
     within = [each for each in seen if least * trials <= each.done < most * trials]
     if not within:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lth_core.analysis.families import named_apart
+from lth_core.analysis.families import named_by_form
 from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import Verdict
 from lth_core.columns import Record
@@ -75,7 +75,7 @@ def study_results(plan: Plan) -> StudyResults:
         raise SpecError("STUDY", rule, study.name)
     axes, missing = plan.axes, missing_work(trials, records, study.stop, study.tolerance)
     records = with_replicates(records, axes, planned_replicates(plan.trials, trials))
-    records = named_apart(records, axes)
+    records = named_by_form(records, axes)
     records = with_overlaps(records, axes, lambda digest: load_mask(store, digest))
     records, cell_verdicts = with_verdicts(records, axes, study.tolerance)
     return StudyResults(

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lth_core import find_tickets
-from lth_core.analysis.families import named_apart
+from lth_core.analysis.families import named_by_form
 from lth_core.analysis.groups import group_by, values_of
 from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import WORDS, Verdict, best_word, verdicts
@@ -100,7 +100,7 @@ def publish_missing(
         except StoreError as error:
             lost[trial.id] = error
     axes, rows_of = plan.axes, defaultdict[str, list[Record]](list)
-    records = named_apart(records, axes)
+    records = named_by_form(records, axes)
     for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
         rows_of[row["spec_digest"]].append(row)
     verdicts_of = _by_trial(records, axes, verdicts(records, axes, study.tolerance))

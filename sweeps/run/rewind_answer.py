@@ -56,7 +56,7 @@ class Answer:
 
     @property
     def how(self) -> str:
-        """Way to the answer: bisected, not monotone, or unfinished."""
+        """Variant to the answer: bisected, not monotone, or unfinished."""
         if not self.finished:
             return "unfinished"
         return "bisected" if self.monotone else "not monotone: grid"

@@ -14,7 +14,7 @@ from lth_core import find_tickets
 from lth_core.columns import Record
 from lth_core.errors import LthError, PreemptedError
 from lth_core.store import existing_store
-from lth_core.store.decode import in_short
+from lth_core.store.decode import one_line
 from lth_core.train import CHECKPOINT_EVERY, Trainer
 from sweeps.plan.plan import Trial
 from sweeps.plan.stopping import why_stop
@@ -85,7 +85,7 @@ def run_trial(
 
 def reason(error: Exception) -> str:
     """Reason of a trial's failure, on one line without secrets."""
-    return str(error) if isinstance(error, LthError) else in_short(error)
+    return str(error) if isinstance(error, LthError) else one_line(error)
 
 
 def trial_line(trial: Trial, rows: Sequence[Record]) -> str:

@@ -20,7 +20,7 @@ from lth_core.resolve import Pins
 from lth_core.results import measures
 from lth_core.spec import SCHEMA
 from lth_core.store import Store
-from lth_core.store.decode import check, understood
+from lth_core.store.decode import check, decoding
 from sweeps.plan.plan import Trial, make_plan
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.studies.pins import pins_from_json
@@ -62,7 +62,7 @@ def find_needs(store: Store, without: Collection[Key] = ()) -> Needs:
         ]
         for key, about in zip(keys, _read(store, kind, keys), strict=True):
             try:
-                with understood(f"{kind}/{key}"):
+                with decoding(f"{kind}/{key}"):
                     trials = trials_of(about)
                     needed = recipes(trials)
             except LthError as error:

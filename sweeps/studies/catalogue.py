@@ -20,7 +20,9 @@ from lth_core.spec import TicketSpec
 FILLED_IN = ("data.fingerprint", "model.fingerprint")
 """Fields that `lth_core.resolve` sets, never a study file."""
 
-OWN_SCORE = "your own: a function from lth_core.prune.Candidate to a tensor of scores by parameter "
+OWN_SCORE = (
+    "your own: a function from lth_core.prune.PrunableNetwork to a tensor of scores by parameter "
+)
 OWN_DATA = "your own: a function from DataSpec to lth_core.data.Dataset"
 OWN_MODEL = "your own: a function of (ModelSpec, shape, classes)"
 

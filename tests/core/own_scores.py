@@ -3,49 +3,49 @@
 import torch
 from torch import Tensor
 
-from lth_core.prune import Candidate, Scores
+from lth_core.prune import PrunableNetwork, Scores
 
 
-def of_the_copy(network: Candidate) -> Scores:
-    """Magnitude, of the network that the candidate makes a copy of."""
+def of_the_copy(network: PrunableNetwork) -> Scores:
+    """Magnitude, of the network that the prunable network makes a copy of."""
     parameters = dict(network.model().named_parameters())
     return {name: parameters[name].detach().abs() for name in network.mask}
 
 
-def attached(network: Candidate) -> Scores:
+def attached(network: PrunableNetwork) -> Scores:
     """The same, with a gradient that nobody asked for."""
     parameters = dict(network.model().named_parameters())
     return {name: parameters[name].abs() for name in network.mask}
 
 
-def of_the_start(network: Candidate) -> Scores:
+def of_the_start(network: PrunableNetwork) -> Scores:
     """Magnitude, at the start of the training."""
     return {name: w.abs() for name, w in network.initial.items()}
 
 
-def undefined(network: Candidate) -> Scores:
+def undefined(network: PrunableNetwork) -> Scores:
     return {name: torch.full_like(w, float("nan")) for name, w in network.weights.items()}
 
 
-def undefined_where_dead(network: Candidate) -> Scores:
+def undefined_where_dead(network: PrunableNetwork) -> Scores:
     return {name: w.abs() / network.mask[name] for name, w in network.weights.items()}
 
 
-def forgetful(network: Candidate) -> Scores:
+def forgetful(network: PrunableNetwork) -> Scores:
     return dict(list(network.weights.items())[:-1])
 
 
-def flattened(network: Candidate) -> Scores:
+def flattened(network: PrunableNetwork) -> Scores:
     return {name: w.flatten() for name, w in network.weights.items()}
 
 
-def whole(network: Candidate) -> Scores:
+def whole(network: PrunableNetwork) -> Scores:
     return {name: w.sign().long() for name, w in network.weights.items()}
 
 
-def lists(network: Candidate) -> dict[str, list[float]]:
+def lists(network: PrunableNetwork) -> dict[str, list[float]]:
     return {name: w.tolist() for name, w in network.weights.items()}
 
 
-def a_tensor(network: Candidate) -> Tensor:
+def a_tensor(network: PrunableNetwork) -> Tensor:
     return torch.ones(3)

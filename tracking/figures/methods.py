@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Cell, methods, open_cells
-from lth_core.analysis.families import ways
+from lth_core.analysis.families import variants
 from lth_core.analysis.rewinds import rewind_cells
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf, draw_ways, grouped
+from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf, draw_variants, grouped
 from tracking.figures.drawing.panels import (
     accuracy_scale,
     limits,
@@ -28,7 +28,7 @@ def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) 
     None for a single method without retrainings. None too for the retrainings of one method in a
     study of rewind points, which has figures of its own.
     """
-    found = ways(records)
+    found = variants(records)
     if len(found) < 2 or (len(methods(records)) < 2 and rewind_cells(records, axes)):
         return None
     figure, drawn = panels(open_cells(records, axes), REMAINING, ACCURACY)
@@ -37,7 +37,7 @@ def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) 
         for mean in dense_means(cell):
             dense = panel.axhline(mean, color=DENSE, linewidth=1.4, linestyle=(0, (5, 2)))
             reached.append(mean)
-    handles, points = draw_ways(drawn, found, "final_test_accuracy", scale=100)
+    handles, points = draw_variants(drawn, found, "final_test_accuracy", scale=100)
     if points:
         reached += [point.value.mean for point in points]
         accuracy_scale(drawn[0][0], *unstretch(limits(list(map(stretch, reached)))))
@@ -48,5 +48,5 @@ def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) 
 def dense_means(cell: Cell) -> list[float]:
     """Mean final test accuracies (%) of the cell's dense runs; most methods share one run."""
     named = methods(cell.records)
-    series = [cell.found_by(name).series("dense", "final_test_accuracy", 100) for name in named]
+    series = [cell.of_method(name).series("dense", "final_test_accuracy", 100) for name in named]
     return sorted({round(points[0].value.mean, 9) for points in series if points})

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from lth_core.analysis.cells import cells, methods
-from lth_core.analysis.families import Way, ways
+from lth_core.analysis.families import Variant, variants
 from lth_core.analysis.rewinds import axes_that_matter
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line
@@ -30,7 +30,7 @@ from tracking.figures.drawing.panels import (
     panels,
     plain,
 )
-from tracking.figures.drawing.styles import way_styles
+from tracking.figures.drawing.styles import variant_styles
 
 COMPARED_AT = 0.2
 """Density near which methods are compared: sparse, and few networks have collapsed."""
@@ -100,7 +100,7 @@ def _between_methods(tickets: Sequence[Record]) -> Figure | None:
     if level is None:
         return None
     tickets = [ticket for ticket in tickets if ticket["level"] == level]
-    found, measured = ways(tickets), pairs(tickets)
+    found, measured = variants(tickets), pairs(tickets)
     side = 0.46 * len(found)
     figure = Figure((side + 2.9, side + 1.7), facecolor="white", layout=ConstrainedLayoutEngine())
     panel = figure.subplots()
@@ -132,13 +132,17 @@ def _draw_pair(
         panel.text(column, row + 0.27, f"{shares[1]:.0f}", fontsize=7, **style)
 
 
-def _name_sides(panel: Panel, found: Sequence[Way]) -> None:
-    styles, places, names = way_styles(found), range(len(found)), [plain(way.name) for way in found]
+def _name_sides(panel: Panel, found: Sequence[Variant]) -> None:
+    styles, places, names = (
+        variant_styles(found),
+        range(len(found)),
+        [plain(variant.name) for variant in found],
+    )
     panel.set(xlim=(-0.5, len(found) - 0.5), ylim=(len(found) - 0.5, -0.5), aspect="equal")
     panel.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
     panel.set_yticks(places, names, fontsize=9)
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
     for labels in (panel.get_xticklabels(), panel.get_yticklabels()):
-        for label, way in zip(labels, found, strict=True):
-            label.set_color(styles[way]["color"])
+        for label, variant in zip(labels, found, strict=True):
+            label.set_color(styles[variant]["color"])

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lth_core.analysis.cells import cells, methods, open_cells
-from lth_core.analysis.families import ways
+from lth_core.analysis.families import variants
 from lth_core.analysis.rewinds import axes_that_matter
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line, draw_ways, grouped
+from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line, draw_variants, grouped
 from tracking.figures.drawing.panels import (
     FAINT,
     bounds_of,
@@ -70,7 +70,7 @@ def _ratios(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
     figure, drawn = panels(open_cells(tickets, axes), REMAINING, RATIO)
     for panel, _ in drawn:
         panel.axhline(1, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    handles, _ = draw_ways(drawn, ways(tickets), "travel_ratio")
+    handles, _ = draw_variants(drawn, variants(tickets), "travel_ratio")
     drawn[0][0].set_yscale("log")
     axis = drawn[0][0].yaxis
     axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lth_core.analysis.cells import Cell, Point, methods, open_cells
-from lth_core.analysis.families import Way, families, ways
+from lth_core.analysis.families import Variant, families, variants
 from lth_core.analysis.verdict import verdicts
 from lth_core.columns import Record
 from tracking.text import MOST_COLUMNS, accuracy_text, density_text
@@ -60,7 +60,7 @@ def method_tables(
     """
     if len(methods(records)) < 2:
         return []
-    found = ways(records)
+    found = variants(records)
     return [_table(cell, found, tolerance, most) for cell in open_cells(records, axes)]
 
 
@@ -84,22 +84,25 @@ def columns(lines: Sequence[Sequence[float]], most: int) -> list[list[float]]:
     return [common[round(i * last / max(most - 1, 1))] for i in range(most)]
 
 
-def _table(cell: Cell, found: Sequence[Way], tolerance: float | None, most: int) -> MethodTable:
-    series = {way: way.series(cell, "final_test_accuracy") for way in found}
-    series = {way: points for way, points in series.items() if points}
+def _table(cell: Cell, found: Sequence[Variant], tolerance: float | None, most: int) -> MethodTable:
+    series = {variant: variant.series(cell, "final_test_accuracy") for variant in found}
+    series = {variant: points for variant, points in series.items() if points}
     shown = columns([[point.density for point in points] for points in series.values()], most)
-    at = {way: [_nearest(points, column) for column in shown] for way, points in series.items()}
+    at = {
+        variant: [_nearest(points, column) for column in shown]
+        for variant, points in series.items()
+    }
     best = [
         max(point.value.mean for point in column if point)
         for column in zip(*at.values(), strict=True)
     ]
-    rows = {way: _row(cell, way, points, best, tolerance) for way, points in at.items()}
+    rows = {variant: _row(cell, variant, points, best, tolerance) for variant, points in at.items()}
     return MethodTable(
         label=cell.label,
         dense=_dense(cell),
         densities=[density_text(fmean(column)) for column in shown],
         groups={
-            family: {way.name: rows[way] for way in group}
+            family: {variant.name: rows[variant] for variant in group}
             for family, group in families(list(series)).items()
         },
     )
@@ -113,18 +116,18 @@ def _nearest(points: Iterable[Point], column: Sequence[float]) -> Point | None:
 
 def _row(
     cell: Cell,
-    way: Way,
+    variant: Variant,
     points: Sequence[Point | None],
     best: Sequence[float],
     tolerance: float | None,
 ) -> list[Mark | None]:
-    own = cell.found_by(way.method)
+    own = cell.of_method(variant.method)
     # A retraining is compared with the dense run as its ticket is.
-    others = ("dense", "reinit") if way.branch == "ticket" else ("dense",)
-    rows = [{**r, "branch": "ticket"} for r in own.records if r["branch"] == way.branch]
+    others = ("dense", "reinit") if variant.branch == "ticket" else ("dense",)
+    rows = [{**r, "branch": "ticket"} for r in own.records if r["branch"] == variant.branch]
     rows += [dict(r) for r in own.records if r["branch"] in others]
     words = {verdict.level: verdict.verdict for verdict in verdicts(rows, [], tolerance)}
-    levels = own.levels(way.branch)
+    levels = own.levels(variant.branch)
     return [
         Mark(
             accuracy=accuracy_text(point.value),
@@ -142,5 +145,5 @@ def _row(
 def _dense(cell: Cell) -> list[str]:
     """Different accuracies among the methods' dense runs."""
     named = methods(cell.records)
-    series = [cell.found_by(name).series("dense", "final_test_accuracy") for name in named]
+    series = [cell.of_method(name).series("dense", "final_test_accuracy") for name in named]
     return list(dict.fromkeys(accuracy_text(points[0].value) for points in series if points))

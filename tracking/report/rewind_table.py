@@ -176,7 +176,7 @@ def _barrier_of(row: RewindRow, column: int) -> BarrierText | None:
 
 
 def _earliest_matching(rows: Sequence[RewindRow], densities: Sequence[str]) -> str:
-    """`... seen: 5% at 10% density, none at 3%`. Seen, because a point between may match too."""
+    """`... seen: 5% at 10% density, none at 3%`: a point between may match too."""
     words = [
         (density, {row.point: mark.verdict for row in rows if (mark := row.marks[i])})
         for i, density in enumerate(densities)

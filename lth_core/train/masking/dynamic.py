@@ -40,7 +40,7 @@ class Regrowth(GMP):
         self, mask: Mask, share: float, optimizer: Optimizer, draws: torch.Generator
     ) -> Mask:
         """The mask after each layer drops round(share x kept) weights and grows as many, from 0."""
-        scores = scores_of(self.candidate(mask), self.spec.score)
+        scores = scores_of(self.prunable_network(mask), self.spec.score)
         parameters, swapped = dict(self.model.named_parameters()), dict(mask)
         for name, alive in mask.items():
             if bool(alive.all()):  # a dense layer has nothing to grow

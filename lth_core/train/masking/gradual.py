@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lth_core.masks import Mask
-from lth_core.prune.network import Candidate
+from lth_core.prune.network import PrunableNetwork
 from lth_core.prune.select import pruned_to
 from lth_core.seeds import generator
 from lth_core.spec import PruneDuring
@@ -38,7 +38,7 @@ class GMP(Fixed):
         level: seeds, with the network's seed, the draws among equal scores and of regrowth.
     """
 
-    def __init__(self, model: nn.Module, mask: Mask, network: Candidate, level: int) -> None:
+    def __init__(self, model: nn.Module, mask: Mask, network: PrunableNetwork, level: int) -> None:
         super().__init__(model, mask)
         self.network, self.level = network, level
         spec = network.spec
@@ -56,7 +56,7 @@ class GMP(Fixed):
             return True
         progress = (step - self.begin) / (self.end - self.begin)
         draws = generator(self.network.seed, "mask", "change", self.level, step)
-        pruned = pruned_to(self.candidate(self.mask), self.start, self.spec, progress, draws)
+        pruned = pruned_to(self.prunable_network(self.mask), self.start, self.spec, progress, draws)
         return self.change(pruned, progress, optimizer, draws)
 
     def change(
@@ -78,7 +78,7 @@ class GMP(Fixed):
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         self.set({name: tensors[name] for name in self.mask})
 
-    def candidate(self, mask: Mask) -> Candidate:
+    def prunable_network(self, mask: Mask) -> PrunableNetwork:
         """The current network, for a score.
 
         Args:

@@ -2,29 +2,29 @@ import pytest
 from hand_made import WAYS, record, taxonomy
 
 from lth_core.analysis.cells import cells, free_axes, methods
-from lth_core.analysis.families import Way, families, ways
+from lth_core.analysis.families import Variant, families, variants
 
 SCORES = ["seed", "prune.score"]
 
 
 def test_ways_are_tickets_and_retrainings_but_no_controls():
     records = [record(0, branch, 1, 0.9) for branch in ("reinit", "trained", "ticket", "dense")]
-    assert [way.name for way in ways(records)] == ["imp", "imp trained"]
+    assert [way.name for way in variants(records)] == ["imp", "imp trained"]
 
 
 def test_ways_go_by_family_then_in_the_records_order():
     backwards = list(reversed(taxonomy(seeds=1, levels=1)))
-    assert [way.when for way in ways(backwards)] == sorted(
-        (way.when for way in ways(backwards)), key=list(WAYS).index
+    assert [way.when for way in variants(backwards)] == sorted(
+        (way.when for way in variants(backwards)), key=list(WAYS).index
     )
-    named = [way.method for way in ways(backwards) if way.when == "before"]
+    named = [way.method for way in variants(backwards) if way.when == "before"]
     assert named == WAYS["before"][::-1]
 
 
 def test_a_family_that_is_not_known_comes_last_under_its_own_name():
-    known, unknown = Way("imp", "ticket", "after"), Way("x", "ticket", "at noon")
+    known, unknown = Variant("imp", "ticket", "after"), Variant("x", "ticket", "at noon")
     records = [record(0, "ticket", 1, 0.9, method=w.method, when=w.when) for w in (unknown, known)]
-    assert ways(records) == [known, unknown]
+    assert variants(records) == [known, unknown]
     assert families([known, unknown]) == {"After training": [known], "at noon": [unknown]}
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from hand_made import record
 
 from lth_core.analysis.cells import free_axes, methods
-from lth_core.analysis.families import named_apart
+from lth_core.analysis.families import named_by_form
 
 
 def rows(*told: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def test_form_that_one_method_alone_has_is_in_its_name_and_sets_no_cells_apart()
         ("imp", "global"), ("imp", "layerwise"), ("snip", "global"), ("imp-erk", "erk")
     )
     assert free_axes(records, ["prune.scope"]) == ["prune.scope"]
-    named = named_apart(records, ["prune.scope", "seed"])
+    named = named_by_form(records, ["prune.scope", "seed"])
     assert methods(named) == ["imp", "imp layerwise", "snip", "imp-erk"]
     assert free_axes(named, ["prune.scope"]) == []
     assert [row["prune.scope"] for row in named] == ["global", "layerwise", "global", "erk"]
@@ -30,10 +30,10 @@ def test_form_that_one_method_alone_has_is_in_its_name_and_sets_no_cells_apart()
 
 def test_axis_that_every_method_goes_through_is_no_form() -> None:
     crossed = scoped(*((name, scope) for name in ("imp", "snip") for scope in ("erk", "global")))
-    assert named_apart(crossed, ["prune.scope"]) == crossed
+    assert named_by_form(crossed, ["prune.scope"]) == crossed
     alone = scoped(("imp", "erk"), ("imp", "global"))
-    assert named_apart(alone, ["prune.scope"]) == alone
-    assert named_apart(scoped(("imp", "erk"), ("snip", "erk")), ["seed"]) == scoped(
+    assert named_by_form(alone, ["prune.scope"]) == alone
+    assert named_by_form(scoped(("imp", "erk"), ("snip", "erk")), ["seed"]) == scoped(
         ("imp", "erk"), ("snip", "erk")
     )
 
@@ -41,9 +41,9 @@ def test_axis_that_every_method_goes_through_is_no_form() -> None:
 def test_given_fractions_are_called_so_and_spelt_out_where_there_are_several() -> None:
     axis, none, one, two = "prune.layer_fractions", {}, {"fc1": 0.5}, {"fc1": 0.1}
     some = rows(("imp", {axis: none}), ("imp", {axis: one}), ("snip", {axis: none}))
-    assert methods(named_apart(some, [axis])) == ["imp", "imp given fractions", "snip"]
+    assert methods(named_by_form(some, [axis])) == ["imp", "imp given fractions", "snip"]
     more = [*some, *rows(("imp", {axis: two}))]
-    assert methods(named_apart(more, [axis])) == [
+    assert methods(named_by_form(more, [axis])) == [
         "imp", 'imp {"fc1": 0.5}', "snip", 'imp {"fc1": 0.1}'
     ]  # fmt: skip
 
@@ -55,5 +55,5 @@ def test_form_that_two_axes_make_together_is_named_once() -> None:
         ("snip", {scope: "layerwise", rounds: 20}),
         ("imp", {scope: "global", rounds: None}),
     )
-    named = named_apart(records, [scope, rounds])
+    named = named_by_form(records, [scope, rounds])
     assert methods(named) == ["snip", "snip layerwise", "imp"]

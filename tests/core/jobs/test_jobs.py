@@ -167,14 +167,14 @@ def test_candidate_has_its_state_and_draws_as_many_examples_of_each_class_as_ask
     job = first_ticket(small, 0, when="before")
     state = trainer.start(job)
     mask = trainer.mask(job.mask, job)
-    network = trainer.candidate(state, mask, state, job, PruneSpec(examples=3))
+    network = trainer.prunable_network(state, mask, state, job, PruneSpec(examples=3))
     assert same(network.weights, {name: masked(state, mask)[name] for name in mask})
     assert same(dict(network.copy().state_dict()), state)
     assert same(dict(network.model().state_dict()), masked(state, mask))
     x, y = network.batch()
     assert torch.bincount(y).tolist() == [3] * 10
     assert -1 < float(x.mean()) < 1  # normalized, as the network takes them
-    reseeded = trainer.candidate(state, mask, state, replace(job, seed=1), network.spec)
+    reseeded = trainer.prunable_network(state, mask, state, replace(job, seed=1), network.spec)
     assert torch.equal(network.batch()[0], x)
     assert not torch.equal(reseeded.batch()[0], x)
 
@@ -185,7 +185,7 @@ def test_copies_that_a_score_spoils_leave_the_weights_alone(
     job = first_ticket(small, 0, when="before")
     state = trainer.start(job)
     before = {name: value.clone() for name, value in state.items()}
-    network = trainer.candidate(state, ones(trainer.model(job)), state, job, PruneSpec())
+    network = trainer.prunable_network(state, ones(trainer.model(job)), state, job, PruneSpec())
     with torch.no_grad():
         for parameter in network.model().parameters():
             parameter.fill_(7)

@@ -124,7 +124,7 @@ def test_run_of_order_0_draws_what_its_level_alone_drew_before() -> None:
     assert indices[:6].tolist() == [14, 16, 27, 12, 11, 6]
 
 
-class Seen(Trainer):
+class Observation(Trainer):
     """Keeps the networks that it trains."""
 
     def network(self, job: Job, state: State) -> nn.Module:
@@ -134,7 +134,7 @@ class Seen(Trainer):
 
 def test_twin_drops_other_units(spec: TicketSpec) -> None:
     """Each network drops what its own run does, the twin from the rewind point on."""
-    trainer = Seen()
+    trainer = Observation()
     dropping = replace(spec, model=ModelSpec(widths=(32,), dropout=0.5))
     list(find_tickets(dropping, trainer))
     layers = [m for net in trainer.networks for m in net.modules() if isinstance(m, Dropout)]

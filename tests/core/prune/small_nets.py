@@ -1,4 +1,4 @@
-"""Tiny networks in double precision, and candidates made of them."""
+"""Tiny networks in double precision, and prunable networks made of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lth_core import masks
 from lth_core.masks import Mask
-from lth_core.prune import Candidate, prune
+from lth_core.prune import PrunableNetwork, prune
 from lth_core.spec import PruneSpec, Pruning
 
 
@@ -66,15 +66,15 @@ def sparse(model: nn.Module, density: float = 0.5, seed: int = 0) -> Mask:
     }
 
 
-def candidate(
+def prunable_network(
     model: nn.Module, x: Tensor, y: Tensor | None = None, mask: Mask | None = None,
     initial: nn.Module | None = None, seed: int = 0, spec: Pruning | None = None,
-) -> Candidate:  # fmt: skip
+) -> PrunableNetwork:  # fmt: skip
     """The model as a trainer would hand it over: its copy's pruned weights are not 0 yet."""
     mask = mask or masks.ones(model)
     weights = {name: p.detach() for name, p in model.named_parameters() if name in mask}
     first = dict((initial or model).named_parameters())
-    return Candidate(
+    return PrunableNetwork(
         weights=masks.masked(weights, mask), mask=mask,
         initial={name: first[name].detach().clone() for name in mask},
         copy=lambda: copy.deepcopy(model).train(),
@@ -83,7 +83,7 @@ def candidate(
     )  # fmt: skip
 
 
-def pruned(network: Candidate, ties: int = 0, **fields: object) -> Mask:
+def pruned(network: PrunableNetwork, ties: int = 0, **fields: object) -> Mask:
     """The network's survivors; ``ties`` seeds the draws among equal scores."""
     spec = PruneSpec(**fields)  # type: ignore[arg-type]
     return prune(network, spec, torch.Generator().manual_seed(ties))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lth_core.masks import nested
 from lth_core.prune import SCORES
-from lth_core.prune.network import Candidate, plain
+from lth_core.prune.network import PrunableNetwork, plain
 
 
 def _increase(w: float, w0: float) -> float:
@@ -35,7 +35,7 @@ BY_HAND: dict[str, Callable[[float, float], float]] = {
 BY_PERCENTILE = {"large-init-large-final": True, "small-init-small-final": False}
 
 
-def moved(density: float = 1.0, seed: int = 0) -> Candidate:
+def moved(density: float = 1.0, seed: int = 0) -> PrunableNetwork:
     """Two layers that training moved, one grown and one shrunk, some of each sign flipped."""
     stream = torch.Generator().manual_seed(seed)
     initial, final, mask = {}, {}, {}
@@ -137,7 +137,7 @@ def test_movement_of_an_untrained_network_leaves_it_to_the_draw() -> None:
     assert not torch.equal(one, other)
 
 
-def wide_and_narrow(seed: int = 0) -> Candidate:
+def wide_and_narrow(seed: int = 0) -> PrunableNetwork:
     """Layers of other sizes and scales."""
     shapes = {"a.weight": (50, 200), "b.weight": (40, 50), "c.weight": (100, 8)}
     scales = zip(shapes.items(), (100.0, 1.0, 0.01), strict=True)

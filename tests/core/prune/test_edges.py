@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_nets import batch, candidate, conv_net, counts, mlp, pruned, sparse
+from small_nets import batch, conv_net, counts, mlp, prunable_network, pruned, sparse
 
 from lth_core.masks import Mask, digest, kept, nested, ones
-from lth_core.prune import SCORES, Candidate
+from lth_core.prune import SCORES, PrunableNetwork
 from lth_core.prune.network import Scores
 
 MODEL, BEFORE = mlp(5, 8, 6, 3), mlp(5, 8, 6, 3, seed=1)
@@ -19,17 +19,17 @@ SCOPES = ("global", "layerwise", "erk", "like:snip", "like:random", "like:magnit
 SCHEDULES = ("exponential", "linear", "cubic", "constant")
 
 
-def network(mask: Mask | None = None) -> Candidate:
-    return candidate(MODEL, X, Y, mask, BEFORE)
+def network(mask: Mask | None = None) -> PrunableNetwork:
+    return prunable_network(MODEL, X, Y, mask, BEFORE)
 
 
-def dead() -> Candidate:
+def dead() -> PrunableNetwork:
     """Of zeros: every score but the random one finds all weights equal."""
     model = mlp(5, 8, 6, 3)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    return candidate(model, X, Y)
+    return prunable_network(model, X, Y)
 
 
 @pytest.mark.parametrize("scope", ["global", "layerwise", "erk"])
@@ -74,7 +74,7 @@ def test_collapsed_layer_breaks_no_score_and_the_others_are_pruned(
 def test_scores_of_a_network_with_batch_norm_survive_a_collapsed_layer(score: str) -> None:
     model, (x, y) = conv_net(), batch((2, 4, 4), 3)
     mask = {**ones(model), "conv1.weight": torch.zeros(3, 2, 3, 3, dtype=torch.bool)}
-    after = pruned(candidate(model, x, y, mask), score=score, fraction=0.5)
+    after = pruned(prunable_network(model, x, y, mask), score=score, fraction=0.5)
     assert counts(after) == [0, 24, 6]
 
 
@@ -102,7 +102,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Mask]:
     """The masks that a score named `spy` is shown; what it scored lowest it then scores highest."""
     masks: list[Mask] = []
 
-    def spy(network: Candidate) -> Scores:
+    def spy(network: PrunableNetwork) -> Scores:
         masks.append(network.mask)
         flip = (-1) ** len(masks)
         return {
@@ -142,7 +142,7 @@ def test_each_round_scores_what_the_round_before_left(seen: list[Mask]) -> None:
 def test_what_a_score_says_of_dead_weights_is_never_looked_at(
     haunt: float, structure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def haunted(network: Candidate) -> Scores:
+    def haunted(network: PrunableNetwork) -> Scores:
         return {n: w.abs().where(network.mask[n], haunt) for n, w in network.weights.items()}
 
     monkeypatch.setitem(SCORES, "haunted", haunted)

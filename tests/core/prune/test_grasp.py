@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from small_nets import batch, candidate, close, conv_net, mlp, sparse
+from small_nets import batch, close, conv_net, mlp, prunable_network, sparse
 from torch import Tensor, nn
 from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
@@ -46,7 +46,7 @@ def test_grasp_is_each_weight_times_the_hessian_times_the_gradient(
     w = in_a_row(dict(model.named_parameters()), mask)
     loss = loss_of(model, mask, x, y, spec.temperature)
     expected = w * (hessian(loss, w) @ jacobian(loss, w))
-    scores = in_a_row(grasp(candidate(model, x, y, mask, spec=spec)), mask)
+    scores = in_a_row(grasp(prunable_network(model, x, y, mask, spec=spec)), mask)
     assert (expected > 0).any()
     assert (expected < 0).any()
     assert close(scores, expected, rtol=1e-6, atol=1e-18)
@@ -57,7 +57,7 @@ def test_weights_whose_removal_raises_the_gradients_norm_most_go_first() -> None
     (x, y), model = batch((3,), 3), mlp(3, 4, 3)
     mask = sparse(model)
     w, loss = in_a_row(dict(model.named_parameters()), mask), loss_of(model, mask, x, y)
-    scores = in_a_row(grasp(candidate(model, x, y, mask)), mask)
+    scores = in_a_row(grasp(prunable_network(model, x, y, mask)), mask)
     for i in range(len(w)):
         less, more = w.clone(), w.clone()
         less[i], more[i] = w[i] * (1 - 1e-5), w[i] * (1 + 1e-5)

@@ -1,4 +1,4 @@
-"""The example of docs/ways.md, as it stands there."""
+"""The example of docs/methods.md, as it stands there."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec, find_tickets
 from lth_core.prune.network import plain
 
-DOCS = Path(__file__).parents[3] / "docs" / "ways.md"
+DOCS = Path(__file__).parents[3] / "docs" / "methods.md"
 
 
 def example() -> str:

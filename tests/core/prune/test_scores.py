@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_nets import batch, candidate, mlp, pruned
+from small_nets import batch, mlp, prunable_network, pruned
 from torch import nn
 
 from lth_core import models
@@ -17,7 +17,7 @@ from lth_core.prune.scores import fingerprint, scores_of
 from lth_core.spec import ModelSpec, PruneSpec
 
 MODEL = mlp(4, 6, 3)
-NETWORK = candidate(MODEL, *batch((4,), 3))
+NETWORK = prunable_network(MODEL, *batch((4,), 3))
 
 
 @pytest.mark.parametrize("name", ["of_the_copy", "attached"])
@@ -55,7 +55,7 @@ def test_weight_that_is_nan_is_divergence_for_every_score_that_looks(score: str)
     model = mlp(4, 6, 3)
     with torch.no_grad():
         model.fc1.weight[0, 0] = float("nan")
-    network = candidate(model, *batch((4,), 3))
+    network = prunable_network(model, *batch((4,), 3))
     if score == "random":
         assert pruned(network, score=score)
     else:
@@ -105,7 +105,7 @@ def test_rounds_are_of_scores_that_there_are() -> None:
 def test_scores_see_batch_norm_with_the_statistics_asked_for(statistics: str, trains: bool) -> None:
     net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
     spec = PruneSpec(score="snip", when="before", statistics=statistics)
-    model = candidate(net, *batch((4,), 3), spec=spec).model()
+    model = prunable_network(net, *batch((4,), 3), spec=spec).model()
     assert model[1].training == trains
 
 
@@ -124,7 +124,7 @@ def test_vgg_keeps_every_layer_at_a_thousandth_as_in_the_published_comparison(
     common = {"when": "before", "scope": "global", "fraction": 0.999, **fields}
     lost = {}
     for statistics in ("batch", "running"):
-        mask = pruned(candidate(model, x, y), statistics=statistics, **common)
+        mask = pruned(prunable_network(model, x, y), statistics=statistics, **common)
         lost[statistics] = [name for name, m in mask.items() if not m.any()]
     assert lost["running"] == []
     assert lost["batch"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_nets import batch, candidate, counts, mlp, pruned
+from small_nets import batch, counts, mlp, prunable_network, pruned
 
 from lth_core.masks import kept, nested, ones
 from lth_core.prune import SCORES
@@ -131,7 +131,7 @@ X, Y = batch((12,), 4, n=20)
 def test_like_keeps_as_many_a_layer_as_the_other_score_would_globally(
     like: str, fraction: float
 ) -> None:
-    network = candidate(MODEL, X, Y, initial=mlp(12, 30, 20, 4, seed=5))
+    network = prunable_network(MODEL, X, Y, initial=mlp(12, 30, 20, 4, seed=5))
     rounds = 100 if like == "synflow" else 1
     fields = {"when": "before", "fraction": fraction}
     theirs = pruned(network, score=like, scope="global", rounds=rounds, **fields)
@@ -141,7 +141,7 @@ def test_like_keeps_as_many_a_layer_as_the_other_score_would_globally(
 
 
 def test_like_chooses_within_a_layer_by_its_own_score() -> None:
-    network = candidate(MODEL, X, Y)
+    network = prunable_network(MODEL, X, Y)
     mask = pruned(network, when="before", scope="like:snip", fraction=0.7)
     for name, m in mask.items():
         sizes = network.weights[name].abs()
@@ -149,7 +149,7 @@ def test_like_chooses_within_a_layer_by_its_own_score() -> None:
 
 
 def test_like_leaves_layers_with_a_share_of_their_own_to_it() -> None:
-    network = candidate(MODEL, X, Y)
+    network = prunable_network(MODEL, X, Y)
     own = {"output_fraction": 0.5, "layer_fractions": {"fc1": 0.1}}
     mask = pruned(network, when="before", scope="like:snip", fraction=0.8, **own)
     assert counts(mask) == [360 - 36, 600 - 480, 40]

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from small_nets import batch, candidate, close, conv_net, mlp, sparse
+from small_nets import batch, close, conv_net, mlp, prunable_network, sparse
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -50,7 +50,7 @@ def test_snip_is_how_fast_the_loss_changes_with_each_entry_of_the_mask(
     model: nn.Module, shape: tuple[int, ...], density: float
 ) -> None:
     (x, y), mask = batch(shape, 3), sparse(model, density)
-    scores = snip(candidate(model, x, y, mask))
+    scores = snip(prunable_network(model, x, y, mask))
     for name, slope in slopes(model, mask, x, y).items():
         assert slope.any()
         assert close(scores[name], slope, rtol=1e-4, atol=1e-8)
@@ -63,7 +63,7 @@ def test_weight_of_zero_scores_zero_though_the_loss_has_a_slope_in_it() -> None:
         model.fc2.weight[1, 2] = 0
     cross_entropy(model(x), y).backward()
     assert model.fc2.weight.grad[1, 2].abs() > 1e-3
-    score = snip(candidate(model, x, y))["fc2.weight"]
+    score = snip(prunable_network(model, x, y))["fc2.weight"]
     assert score[1, 2] == 0
     assert close(score, (model.fc2.weight * model.fc2.weight.grad).abs(), rtol=1e-5)
 
@@ -71,7 +71,7 @@ def test_weight_of_zero_scores_zero_though_the_loss_has_a_slope_in_it() -> None:
 def test_snip_leaves_the_network_it_looks_at_alone() -> None:
     model, (x, y) = conv_net(), batch((2, 4, 4), 3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    snip(candidate(model, x, y, ones(model)))
+    snip(prunable_network(model, x, y, ones(model)))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -79,7 +79,7 @@ def test_snip_scores_a_network_with_dropout_as_the_same_weights_without() -> Non
     def scores(dropout: float) -> dict[str, Tensor]:
         spec = ModelSpec(widths=(6, 5), dropout=dropout)
         model = models.build(spec, (4,), 3, torch.Generator().manual_seed(0))
-        return snip(candidate(model.double(), *batch((4,), 3)))
+        return snip(prunable_network(model.double(), *batch((4,), 3)))
 
     assert all(score.any() for score in scores(0.5).values())
     assert same(scores(0.5), scores(0.0))

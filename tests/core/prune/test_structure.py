@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_nets import batch, candidate, conv_net, counts, mlp, pruned
+from small_nets import batch, conv_net, counts, mlp, prunable_network, pruned
 from torch import Tensor
 
 from lth_core.errors import SpecError
@@ -79,7 +79,7 @@ def test_channels_of_the_smallest_mean_go_first() -> None:
 def test_structures_go_with_every_kind_of_score(score: str) -> None:
     model, (x, y) = conv_net(), batch((2, 4, 4), 3)
     fields = {"structure": "channels", "scope": "global", "fraction": 0.4}
-    mask = pruned(candidate(model, x, y), score=score, **fields)
+    mask = pruned(prunable_network(model, x, y), score=score, **fields)
     units = alive(mask)
     assert units["conv1.weight"] + units["conv2.weight"] == 7 - round(0.4 * 7)
     assert units["output.weight"] == 3
@@ -112,7 +112,7 @@ def test_network_without_such_units_is_refused() -> None:
     with pytest.raises(
         SpecError, match=r"^prune\.structure: must be the units of a prunable layer"
     ):
-        pruned(candidate(mlp(4, 5, 3), x, y), structure="channels")
+        pruned(prunable_network(mlp(4, 5, 3), x, y), structure="channels")
 
 
 def rows(values: Tensor, of: int) -> list[Tensor]:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_nets import batch, candidate, close, conv_net, counts, drawn, mlp, pruned, sparse
+from small_nets import batch, close, conv_net, counts, drawn, mlp, prunable_network, pruned, sparse
 from torch import Tensor, nn
 
 from lth_core.prune.synflow import ROUNDS, synflow
@@ -23,7 +23,7 @@ def by_paths(weights: list[Tensor], layer: int, unit: int, source: int) -> float
 
 def test_synflow_is_the_sum_of_the_paths_through_each_weight() -> None:
     model, mask = mlp(4, 3, 5, 2), sparse(mlp(4, 3, 5, 2), 0.7)
-    scores = synflow(candidate(model, *batch((4,), 2), mask=mask))
+    scores = synflow(prunable_network(model, *batch((4,), 2), mask=mask))
     weights = [p.detach() * mask[name] for name, p in model.named_parameters() if name in mask]
     for layer, (w, score) in enumerate(zip(weights, scores.values(), strict=True)):
         expected = [
@@ -37,14 +37,14 @@ def test_synflow_is_the_sum_of_the_paths_through_each_weight() -> None:
 def test_what_flows_in_flows_out_every_layer_has_the_same_sum(
     model: nn.Module, shape: tuple[int, ...], density: float
 ) -> None:
-    network = candidate(model, *batch(shape, 3), mask=sparse(model, density))
+    network = prunable_network(model, *batch(shape, 3), mask=sparse(model, density))
     sums = [float(score.sum()) for score in synflow(network).values()]
     assert sums[0] > 0
     assert sums == pytest.approx([sums[0]] * len(sums), rel=1e-9)
 
 
 def test_unit_passes_on_what_it_gets() -> None:
-    scores = list(synflow(candidate(mlp(6, 9, 5, 3), *batch((6,), 3))).values())
+    scores = list(synflow(prunable_network(mlp(6, 9, 5, 3), *batch((6,), 3))).values())
     assert close(scores[0].sum(1), scores[1].sum(0))
     assert close(scores[1].sum(1), scores[2].sum(0))
 
@@ -55,8 +55,8 @@ def test_synflow_sees_neither_examples_nor_biases_nor_signs() -> None:
         for name, parameter in again.named_parameters():
             parameter.copy_(parameter.flip(0) if name.endswith("bias") else -parameter)
         again.norm.running_mean.neg_()
-    one = synflow(candidate(model, *batch((2, 4, 4), 3)))
-    other = synflow(candidate(again, *batch((2, 4, 4), 3, n=2, seed=9)))
+    one = synflow(prunable_network(model, *batch((2, 4, 4), 3)))
+    other = synflow(prunable_network(again, *batch((2, 4, 4), 3, n=2, seed=9)))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -65,7 +65,7 @@ def test_relu6_lets_through_what_relu_does() -> None:
     plain, capped = mlp(20, 30, 30, 3), mlp(20, 30, 30, 3)
     capped.relu1, capped.relu2 = nn.ReLU6(), nn.Sequential(nn.ReLU6())
     x, _ = batch((20,), 3)
-    expected, scores = synflow(candidate(plain, x)), synflow(candidate(capped, x))
+    expected, scores = synflow(prunable_network(plain, x)), synflow(prunable_network(capped, x))
     assert all(torch.equal(expected[name], scores[name]) for name in expected)
     assert isinstance(capped.relu1, nn.ReLU6)
 
@@ -76,7 +76,7 @@ def test_deep_network_does_not_overflow() -> None:
     with torch.no_grad():
         for parameter in deep.parameters():
             parameter.mul_(5)
-    scores = synflow(candidate(deep, torch.zeros(1, 16)))
+    scores = synflow(prunable_network(deep, torch.zeros(1, 16)))
     assert float(scores["fc1.weight"].sum()) > torch.finfo(torch.float32).max
     assert all(bool(score.isfinite().all()) for score in scores.values())
 
@@ -92,7 +92,7 @@ def test_hundred_rounds_collapse_no_layer_where_one_round_does(
 ) -> None:
     model, x = mlp(*sizes), torch.zeros(1, sizes[0])
     fields = {"when": "before", "score": "synflow", "scope": "global", "fraction": 1 - density}
-    network = candidate(model, x)
+    network = prunable_network(model, x)
     one, many = (pruned(network, rounds=rounds, **fields) for rounds in (1, ROUNDS))
     assert 0 in counts(one)
     assert 0 not in counts(many)

@@ -5,7 +5,7 @@ import pytest
 
 from lth_core.errors import CorruptEntryError, SpecError, StoreError, TicketFileError
 from lth_core.store import Store
-from lth_core.store.decode import check, read_entry, understood
+from lth_core.store.decode import check, decoding, read_entry
 from lth_core.store.files import MemoryFiles
 
 
@@ -58,9 +58,9 @@ def test_what_is_not_is_told_by_its_place(change: dict[str, Any], place: str) ->
 )
 def test_whatever_reading_trips_over_is_one_error_and_ours_stay(error: Exception) -> None:
     told = rf"^x: cannot be read \({type(error).__name__}"
-    with pytest.raises(TicketFileError, match=told), understood("x", TicketFileError):
+    with pytest.raises(TicketFileError, match=told), decoding("x", TicketFileError):
         raise error
-    with pytest.raises(StoreError, match=r"^gone$"), understood("x"):
+    with pytest.raises(StoreError, match=r"^gone$"), decoding("x"):
         raise StoreError("gone")
 
 

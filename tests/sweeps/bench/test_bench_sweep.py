@@ -7,20 +7,20 @@ import pytest
 
 from lth_core.store import Store
 from sweeps.bench import sweep as bench_sweep
-from sweeps.bench.sweep import Seen, growth, trials_done, watch
+from sweeps.bench.sweep import Observation, growth, trials_done, watch
 from sweeps.store.status import STATUS, status_key
 
 
 def test_growth_is_between_an_early_and_a_late_share_of_the_trials() -> None:
-    imports, report = [Seen(0, 50.0), Seen(19, 90.0)], [Seen(100, 400.0)]
-    steady = [Seen(done, 100 + done / 16) for done in range(20, 100, 5)]
+    imports, report = [Observation(0, 50.0), Observation(19, 90.0)], [Observation(100, 400.0)]
+    steady = [Observation(done, 100 + done / 16) for done in range(20, 100, 5)]
     found = growth([*imports, *steady, *report], 100)
     assert found == pytest.approx(1024 / 16)
 
 
 def test_sweep_too_short_to_be_seen_has_no_growth() -> None:
     assert growth([], 100) is None
-    assert growth([Seen(20, 100.0), Seen(100, 200.0)], 100) is None
+    assert growth([Observation(20, 100.0), Observation(100, 200.0)], 100) is None
 
 
 def test_process_is_looked_at_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

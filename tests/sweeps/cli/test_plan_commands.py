@@ -12,7 +12,7 @@ from lth_core.store import open_store
 from lth_core.train.timings import remember_speed
 from sweeps.plan.plan import make_plan
 
-WAYS = Path(__file__).parents[3] / "docs" / "ways.md"
+WAYS = Path(__file__).parents[3] / "docs" / "methods.md"
 GRID = {"axes.prune.fraction": [0.2, 0.5], "axes.branches": [["ticket"], ["ticket", "reinit"]]}
 
 

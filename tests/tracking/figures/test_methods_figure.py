@@ -2,9 +2,9 @@ import pytest
 from hand_made import DENSE, curves, record, study, taxonomy
 from matplotlib.colors import to_hex
 
-from lth_core.analysis.families import ways
+from lth_core.analysis.families import variants
 from tracking.figures.drawing.lines import MOST_BANDS
-from tracking.figures.drawing.styles import way_styles
+from tracking.figures.drawing.styles import variant_styles
 from tracking.figures.methods import by_method
 
 SCORES = ["seed", "prune.score"]
@@ -24,8 +24,8 @@ def test_a_single_method_has_no_figure_of_methods():
 
 def test_every_method_is_a_line_of_its_means_against_density_in_percent():
     (panel,) = by_method(taxonomy(), SCORES, curves).axes
-    looks = way_styles(ways(taxonomy()))
-    (snip,) = [way for way in looks if way.name == "snip"]
+    looks = variant_styles(variants(taxonomy()))
+    (snip,) = [variant for variant in looks if variant.name == "snip"]
     drawn = line(panel, looks[snip])
     assert list(drawn.get_xdata()) == [50, 25, 12.5, 6.25, 3.125]
     assert drawn.get_ydata()[0] == pytest.approx(96.7)
@@ -81,15 +81,15 @@ def test_the_legend_of_many_methods_fits_into_the_figure(tmp_path):
 
 
 def test_all_methods_look_different_and_families_share_no_colour():
-    looks = way_styles(ways(taxonomy()))
+    looks = variant_styles(variants(taxonomy()))
     assert len({str(look) for look in looks.values()}) == len(looks)
     colors = {}
-    for way, look in looks.items():
-        assert colors.setdefault(look["color"], way.when) == way.when
+    for variant, look in looks.items():
+        assert colors.setdefault(look["color"], variant.when) == variant.when
 
 
 def test_a_retraining_differs_from_its_method_in_the_dash_alone():
-    looks = {way.name: look for way, look in way_styles(ways(taxonomy())).items()}
+    looks = {variant.name: look for variant, look in variant_styles(variants(taxonomy())).items()}
     ticket, finetune = looks["one-shot"], looks["one-shot finetune"]
     assert {key for key in ticket if ticket[key] != finetune[key]} == {"linestyle"}
 

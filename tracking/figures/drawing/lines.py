@@ -9,11 +9,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Cell, Point
-from lth_core.analysis.families import Way, families
+from lth_core.analysis.families import Variant, families
 from lth_core.analysis.verdict import Summary
 from lth_core.train.training import Curves
 from tracking.figures.drawing.panels import Panel, density_scale, legend
-from tracking.figures.drawing.styles import DENSE, branch_styles, branch_width, way_styles
+from tracking.figures.drawing.styles import DENSE, branch_styles, branch_width, variant_styles
 
 CurvesOf = Callable[[str], Curves | None]
 """Learning curves by a record's `training_digest`; None where they are missing."""
@@ -95,29 +95,29 @@ def draw_branches(
     return [point.value for point in shown]
 
 
-def draw_ways(
-    drawn: Sequence[tuple[Panel, Cell]], found: Sequence[Way], key: str, scale: float = 1
-) -> tuple[dict[Way, Any], list[Point]]:
+def draw_variants(
+    drawn: Sequence[tuple[Panel, Cell]], found: Sequence[Variant], key: str, scale: float = 1
+) -> tuple[dict[Variant, Any], list[Point]]:
     """Draw each method against density in each panel; returns its line, and the points drawn.
 
     Args:
         key, scale: as in `draw_branches`.
     """
-    styles, handles, shown = way_styles(found), dict[Way, Any](), list[Point]()
+    styles, handles, shown = variant_styles(found), dict[Variant, Any](), list[Point]()
     for panel, cell in drawn:
-        for way in found:
-            if points := way.series(cell, key, scale):
-                line = draw_line(panel, points, band=len(found) <= MOST_BANDS, **styles[way])
-                handles.setdefault(way, line)
+        for variant in found:
+            if points := variant.series(cell, key, scale):
+                line = draw_line(panel, points, band=len(found) <= MOST_BANDS, **styles[variant])
+                handles.setdefault(variant, line)
                 shown += points
     if shown:
         density_scale(drawn[0][0], 100 * min(point.density for point in shown))
-    return {way: handles[way] for way in found if way in handles}, shown
+    return {variant: handles[variant] for variant in found if variant in handles}, shown
 
 
-def grouped(handles: Mapping[Way, Any]) -> dict[str, dict[str, Any]]:
+def grouped(handles: Mapping[Variant, Any]) -> dict[str, dict[str, Any]]:
     """Lines by the names of family and method, for the legend."""
     return {
-        family: {way.name: handles[way] for way in group}
+        family: {variant.name: handles[variant] for variant in group}
         for family, group in families(list(handles)).items()
     }

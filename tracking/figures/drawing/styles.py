@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 from lth_core.analysis.cells import Cell
-from lth_core.analysis.families import Way
+from lth_core.analysis.families import Variant
 
 DENSE = "#4d4d4d"
 STYLES = {
@@ -63,16 +63,20 @@ def branch_width(branch: str) -> float:
     return LINE_WIDTHS.get(branch, 1.6)
 
 
-def way_styles(ways: Sequence[Way]) -> dict[Way, dict[str, Any]]:
+def variant_styles(variants: Sequence[Variant]) -> dict[Variant, dict[str, Any]]:
     """Colour, marker and dash by method; a method's retrainings differ from it in the dash."""
-    styles: dict[Way, dict[str, Any]] = {}
-    for when in dict.fromkeys(way.when for way in ways):
-        family = [way for way in ways if way.when == when]
-        named = list(dict.fromkeys(way.method for way in family))
+    styles: dict[Variant, dict[str, Any]] = {}
+    for when in dict.fromkeys(variant.when for variant in variants):
+        family = [variant for variant in variants if variant.when == when]
+        named = list(dict.fromkeys(variant.method for variant in family))
         hue = LinearSegmentedColormap.from_list(when, HUES.get(when, OTHER_HUE))
         shades = [to_hex(hue(i / max(len(named) - 1, 1))) for i in range(len(named))]
         looks = dict(zip(named, zip(shades, cycle(MARKERS), strict=False), strict=True))
-        for way in family:
-            color, marker = looks[way.method]
-            styles[way] = {"color": color, "marker": marker, "linestyle": DASHES[way.branch]}
+        for variant in family:
+            color, marker = looks[variant.method]
+            styles[variant] = {
+                "color": color,
+                "marker": marker,
+                "linestyle": DASHES[variant.branch],
+            }
     return styles
