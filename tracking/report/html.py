@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -22,6 +23,22 @@ from tracking.report.method_table import method_tables
 from tracking.report.rewind_table import predictor_tables, rewind_tables
 from tracking.report.verdict_table import NO_RECORDS, sections
 from tracking.text import count, density_text
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnFigure:
+    """A figure of a report, drawn."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+    pdf: bytes
+
+    @property
+    def png_base64(self) -> str:
+        """The PNG as it stands in a page's `data:` URL."""
+        return b64encode(self.png).decode()
 
 
 def headlines(
@@ -67,35 +84,57 @@ def write_report(
     Raises:
         StoreError: a file cannot be written.
     """
-    records = settled_methods(records, axes)
-    files, shown = FolderFiles(make_folder(file.parent)), []
-    for name, chart in figures(stable_below, tolerance).items() if records else ():
-        figure = chart.draw(records, axes, curves)
-        if figure is None:
-            continue
-        png, pdf = _rendered(figure)
-        files.write(f"figures/{name}.png", png)
-        files.write(f"figures/{name}.pdf", pdf)
-        shown.append({"name": name, "chart": chart, "png": b64encode(png).decode()})
-    page = (
-        _templates()
-        .get_template("report.html.jinja")
-        .render(
-            study=study,
-            scope=_scope(records, axes),
-            incomplete=incomplete,
-            methods=method_tables(records, axes, tolerance),
-            sections=sections(records, axes, tolerance),
-            rewinds=rewind_tables(records, axes, tolerance, stable_below),
-            predictors=predictor_tables(records, axes),
-            stable_below=f"{100 * stable_below:g}",
-            figures=shown,
-            about=about,
-            fewest=FEWEST,
-        )
-    )
-    files.write(file.name, page.encode())
+    files = FolderFiles(make_folder(file.parent))
+    drawn = drawn_figures(records, axes, curves, tolerance, stable_below)
+    text = page(study, records, axes, drawn, tolerance, about, stable_below, incomplete)
+    for figure in drawn:
+        files.write(f"figures/{figure.name}.png", figure.png)
+        files.write(f"figures/{figure.name}.pdf", figure.pdf)
+    files.write(file.name, text.encode())
     return file.absolute()
+
+
+def drawn_figures(
+    records: Sequence[Record],
+    axes: Sequence[str],
+    curves: CurvesOf,
+    tolerance: float | None,
+    stable_below: float = STABLE_BELOW,
+) -> list[DrawnFigure]:
+    """The figures that the records have the data for; arguments as in `write_report`."""
+    records, drawn = settled_methods(records, axes), []
+    for name, chart in figures(stable_below, tolerance).items() if records else ():
+        if figure := chart.draw(records, axes, curves):
+            drawn.append(DrawnFigure(name, chart.title, chart.caption, *_rendered(figure)))
+    return drawn
+
+
+def page(
+    study: str,
+    records: Sequence[Record],
+    axes: Sequence[str],
+    drawn: Sequence[DrawnFigure],
+    tolerance: float | None,
+    about: Mapping[str, str],
+    stable_below: float = STABLE_BELOW,
+    incomplete: str = "",
+) -> str:
+    """The report's HTML with the figures in it; other arguments as in `write_report`."""
+    records = settled_methods(records, axes)
+    template = _templates().get_template("report.html.jinja")
+    return template.render(
+        study=study,
+        scope=_scope(records, axes),
+        incomplete=incomplete,
+        methods=method_tables(records, axes, tolerance),
+        sections=sections(records, axes, tolerance),
+        rewinds=rewind_tables(records, axes, tolerance, stable_below),
+        predictors=predictor_tables(records, axes),
+        stable_below=f"{100 * stable_below:g}",
+        figures=drawn,
+        about=about,
+        fewest=FEWEST,
+    )
 
 
 def _templates() -> Environment:
