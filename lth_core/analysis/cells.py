@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
-from lth_core.analysis.groups import group_by, values_of
+from lth_core.analysis.groups import distinct, group_by, values_of
 from lth_core.analysis.verdict import Summary, summarize
 from lth_core.columns import Record
 from lth_core.jobs.branches import BRANCHES
@@ -95,14 +95,12 @@ def methods(records: Sequence[Record]) -> list[str]:
 
 def free_axes(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
     """Axes that the method does not determine: several values in one, not the seed."""
-    values: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for record in records:
-        for axis in axes:
-            values[axis][record["method"]].add(repr(record.get(axis)))
+    by_method = group_by(records, lambda record: record["method"])
     return [
         axis
         for axis in axes
-        if axis != "seed" and any(len(distinct) > 1 for distinct in values[axis].values())
+        if axis != "seed"
+        and any(len(distinct(r.get(axis) for r in rows)) > 1 for rows in by_method.values())
     ]
 
 

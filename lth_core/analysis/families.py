@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lth_core.analysis.cells import Cell, Point, shown
+from lth_core.analysis.groups import distinct, group_by, key_of
 from lth_core.columns import Record
 
 RETRAINED = ("finetune", "lr_rewind", "trained")
@@ -95,9 +96,10 @@ def named_by_form(records: Sequence[Record], axes: Sequence[str]) -> list[dict[s
 
 
 def _name_forms(records: Sequence[dict[str, Any]], axis: str, called: Callable[[Any], str]) -> None:
-    forms: dict[str, dict[str, Any]] = defaultdict(dict)
-    for record in records:
-        forms[record["method"]][repr(record.get(axis))] = record.get(axis)
+    forms = {
+        rows[0]["method"]: distinct(row.get(axis) for row in rows)
+        for rows in group_by(records, lambda record: record["method"]).values()
+    }
     if len({frozenset(own) for own in forms.values()}) < 2:
         return
     methods_with = Counter(form for own in forms.values() for form in own)
@@ -107,7 +109,7 @@ def _name_forms(records: Sequence[dict[str, Any]], axis: str, called: Callable[[
         for form in own
     }
     for record in records:
-        record["method"] = names[record["method"], repr(record.get(axis))]
+        record["method"] = names[record["method"], key_of(record.get(axis))]
 
 
 def _name(

@@ -1,4 +1,4 @@
-"""Records grouped by their columns."""
+"""Values compared as keys, and records grouped by their columns."""
 
 from __future__ import annotations
 
@@ -8,25 +8,39 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def group_by(items: Iterable[T], key: Callable[[T], object]) -> dict[str, list[T]]:
-    """Items grouped by key, groups and items in the order of the input.
+def key_of(value: object) -> str:
+    """A value's key in groups: its `repr`, because values of axes may be lists or dicts.
 
-    A key may be a list or a dict, as values of axes are, so keys are compared by `repr`: 1, 1.0 and
-    True are three keys.
+    1, 1.0 and True have three keys.
+    """
+    return repr(value)
+
+
+def distinct(values: Iterable[T]) -> dict[str, T]:
+    """Distinct values by their `key_of`, in the order of the input.
+
+    >>> distinct([2, [1], 2, 2.0])
+    {'2': 2, '[1]': [1], '2.0': 2.0}
+    """
+    return {key_of(value): value for value in values}
+
+
+def group_by(items: Iterable[T], key: Callable[[T], object]) -> dict[str, list[T]]:
+    """Items grouped by key (compared by `key_of`), groups and items in the order of the input.
 
     >>> group_by([3, 10, 4], lambda number: number > 9)
     {'False': [3, 4], 'True': [10]}
     """
     groups: dict[str, list[T]] = {}
     for item in items:
-        groups.setdefault(repr(key(item)), []).append(item)
+        groups.setdefault(key_of(key(item)), []).append(item)
     return groups
 
 
 def values_of(columns: Sequence[str]) -> Callable[[Mapping[str, Any]], list[Any]]:
-    """A key for `group_by`: a record's values of some columns, None where it has none.
+    """A key for `group_by`: the values of some columns, None where a mapping has none.
 
     >>> values_of(["level", "width"])({"seed": 0, "level": 2})
     [2, None]
     """
-    return lambda record: [record.get(name) for name in columns]
+    return lambda mapping: [mapping.get(name) for name in columns]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lth_core.analysis.cells import free_axes
-from lth_core.analysis.groups import group_by, values_of
+from lth_core.analysis.groups import group_by, key_of, values_of
 from lth_core.columns import Record
 from lth_core.jobs.branches import RETRAINED
 from lth_core.masks import chance_overlap
@@ -151,7 +151,7 @@ def _grouped(tickets: Sequence[Record], fields: Sequence[str]) -> Callable[[Reco
     """A function from a ticket to the tickets that have its values in some fields."""
     key = values_of(fields)
     groups = group_by(tickets, key)
-    return lambda ticket: groups[repr(key(ticket))]
+    return lambda ticket: groups[key_of(key(ticket))]
 
 
 def _columns(name: str, pairs: Sequence[Shared]) -> Record:

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from lth_core.analysis.cells import Cell, cells, free_axes, shown
-from lth_core.analysis.groups import group_by, values_of
+from lth_core.analysis.groups import distinct, group_by, values_of
 from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
 
@@ -45,11 +45,11 @@ def settled_methods(records: Sequence[Record], axes: Sequence[str]) -> list[Reco
     """
     if REWIND not in axes:
         return list(records)
-    points: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        points[_base(record)].add(repr(record.get(REWIND)))
-    crossed = list(points.values())
-    if not crossed or len(crossed[0]) < 2 or any(own != crossed[0] for own in crossed):
+    points = [
+        distinct(record.get(REWIND) for record in rows).keys()
+        for rows in group_by(records, _base).values()
+    ]
+    if not points or len(points[0]) < 2 or any(keys != points[0] for keys in points):
         return list(records)
     bases = {record["method"]: _base(record) for record in records}
     return [_renamed(record, bases) for record in records]
