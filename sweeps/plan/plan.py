@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from lth_core.analysis.groups import distinct, key_of
 from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
@@ -106,14 +107,14 @@ class Plan:
         if field not in self.trials[0].fields:
             rule = "must name an axis of the study"
             raise SpecError("--where", rule, field, self.trials[0].fields)
-        known = {repr(trial.fields[field]): trial.fields[field] for trial in self.trials}
+        known = distinct(trial.fields[field] for trial in self.trials)
         for value in values:
             if value not in known.values():
-                some = [shown(value) for value in islice(known.values(), MOST_SHOWN)]
-                more = ["..."] if len(known) > MOST_SHOWN else []
-                raise SpecError("--where", f"must name values of {field}", value, some + more)
+                listed = [shown(value) for value in islice(known.values(), MOST_SHOWN)]
+                listed += ["..."] * (len(known) > MOST_SHOWN)
+                raise SpecError("--where", f"must name values of {field}", value, listed)
         keys = {key for key, value in known.items() if value in values}
-        chosen = (trial for trial in self.trials if repr(trial.fields[field]) in keys)
+        chosen = (trial for trial in self.trials if key_of(trial.fields[field]) in keys)
         return Plan(self.study, tuple(chosen))
 
     def shared(self) -> dict[str, Job]:

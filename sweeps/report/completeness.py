@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lth_core.analysis.groups import group_by, key_of, values_of
 from sweeps.plan.plan import Trial
 from sweeps.plan.stopping import why_stop
 from sweeps.studies.schema import Stop
@@ -27,8 +28,8 @@ class MissingWork:
     """Number of levels of the trial's spec, the dense run included."""
 
     def __str__(self) -> str:
-        there = f"{self.levels} of {self.planned} levels" if self.levels else "no records"
-        return f"{self.trial} has {there}"
+        recorded = f"{self.levels} of {self.planned} levels" if self.levels else "no records"
+        return f"{self.trial} has {recorded}"
 
 
 def missing_work(
@@ -63,15 +64,10 @@ def planned_replicates(plan: Sequence[Trial], trials: Sequence[Trial]) -> dict[s
         plan: trials of the grid or random search; of an adaptive search, the trials of one sample.
         trials: trials to count the seeds of, with all fields of the plan's trials.
     """
-    names = [name for name in plan[0].fields if name != "seed"]
-
-    def cell(trial: Trial) -> str:
-        return repr([trial.fields.get(name) for name in names])
-
-    seeds: dict[str, set[int]] = defaultdict(set)
-    for trial in plan:
-        seeds[cell(trial)].add(trial.spec.seed)
-    return {trial.digest: len(seeds[cell(trial)]) for trial in trials}
+    cell = values_of([name for name in plan[0].fields if name != "seed"])
+    by_cell = group_by(plan, lambda trial: cell(trial.fields))
+    seeds = {key: len({trial.spec.seed for trial in group}) for key, group in by_cell.items()}
+    return {trial.digest: seeds.get(key_of(cell(trial.fields)), 0) for trial in trials}
 
 
 def with_replicates(
@@ -85,25 +81,20 @@ def with_replicates(
         axes: dotted names of the study's axes; all but `seed` make a cell.
         planned: the result of `planned_replicates`.
     """
-    names = [name for name in axes if name != "seed"]
-
-    def place(record: Mapping[str, Any]) -> str:
-        return repr([record["level"], record["branch"], *(record.get(name) for name in names)])
-
-    seeds: dict[str, set[int]] = defaultdict(set)
-    for record in records:
-        seeds[place(record)].add(record["seed"])
+    place = values_of(["level", "branch", *(name for name in axes if name != "seed")])
+    seeds = {key: len({row["seed"] for row in rows})
+             for key, rows in group_by(records, place).items()}  # fmt: skip
     counted = []
     for record in records:
-        there = len(seeds[place(record)])
-        # A search whose space includes the seed has more of them than the plan.
-        expected = max(there, planned.get(record["spec_digest"], there))
-        counted.append({**record, "replicates": there, "replicates_planned": expected})
+        replicates = seeds[key_of(place(record))]
+        # A search whose space includes the seed has more seeds than the plan.
+        expected = max(replicates, planned.get(record["spec_digest"], replicates))
+        counted.append({**record, "replicates": replicates, "replicates_planned": expected})
     return counted
 
 
 def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:
-    """Sentence without its full stop on the incomplete trials; empty where there are none.
+    """Sentence, without its full stop, that names incomplete trials; empty where there are none.
 
     Args:
         trials: number of planned trials.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lth_core.analysis.families import named_by_form
+from lth_core.analysis.groups import distinct, values_of
 from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import Verdict
 from lth_core.columns import Record
@@ -37,7 +38,7 @@ class StudyResults:
     """Number of trials planned; of an adaptive search, the number made so far."""
     missing: list[MissingWork]
     samples: str
-    """Sentence without its full stop on the samples that an adaptive search lacks, or empty."""
+    """Sentence, without its full stop, on the samples that an adaptive search lacks, or empty."""
 
     @property
     def incomplete(self) -> str:
@@ -91,18 +92,17 @@ def study_records(plan: Plan) -> tuple[list[Record], list[Verdict]]:
 
 
 def _with_lost_trials(study: Study, stored: Sequence[Trial]) -> tuple[list[Trial], str]:
-    """Trials of an adaptive search, also those whose records the store has lost, and a sentence on
-    the missing samples, or an empty text."""
+    """Trials of an adaptive search, including those whose records the store has lost, and a
+    sentence on the missing samples, or an empty text."""
     completed, trials = completed_samples(study), {trial.digest: trial for trial in stored}
     for trial in sample_trials(study, completed or ()):
         trials.setdefault(trial.digest, trial)
-    planned, there, note = study.search.trials, 0, ""
+    planned, note = study.search.trials, ""
     if completed is not None:
-        there = len(completed)
+        count = len(completed)
     else:  # the search ran from another folder
-        names = study.search.space
-        there = len({repr([trial.fields.get(name) for name in names]) for trial in stored})
+        sampled = values_of(list(study.search.space))
+        count = len(distinct(sampled(trial.fields) for trial in stored))
         note = ", equal ones counted once"
-    lacks = there < planned
-    text = f"The search has {there} of {planned} samples{note}" if lacks else ""
+    text = f"The search has {count} of {planned} samples{note}" if count < planned else ""
     return list(trials.values()), text

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from lth_core import find_tickets
 from lth_core.analysis.families import named_by_form
-from lth_core.analysis.groups import group_by, values_of
+from lth_core.analysis.groups import group_by, key_of, values_of
 from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import WORDS, Verdict, best_word, verdicts
 from lth_core.columns import Record
@@ -160,4 +160,4 @@ def _by_trial(
     """The verdicts on each trial's cell, by the trial's key."""
     by_cell = group_by(cell_verdicts, lambda verdict: list(verdict.cell.values()))
     cell = values_of([axis for axis in axes if axis != "seed"])
-    return {record["spec_digest"]: by_cell.get(repr(cell(record)), []) for record in records}
+    return {record["spec_digest"]: by_cell.get(key_of(cell(record)), []) for record in records}

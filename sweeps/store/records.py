@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 from safetensors.numpy import load
 
+from lth_core.analysis.groups import key_of, values_of
 from lth_core.analysis.overlaps import PackedMask, packed_mask
 from lth_core.analysis.verdict import Verdict, verdicts
 from lth_core.columns import Record
@@ -126,14 +127,12 @@ def with_verdicts(
 ) -> tuple[list[Record], list[Verdict]]:
     """The records, those of tickets with their cell's verdict; and the verdicts."""
     cell_verdicts = verdicts(records, axes, tolerance)
-    names = [axis for axis in axes if axis != "seed"]
-    word = {(repr(list(v.cell.values())), v.level): v.verdict for v in cell_verdicts}
+    words = {key_of([v.level, *v.cell.values()]): v.verdict for v in cell_verdicts}
+    place = values_of(["level", *(axis for axis in axes if axis != "seed")])
     return [
         {
             **record,
-            "verdict": word.get((repr([record.get(n) for n in names]), record["level"]))
-            if record["branch"] == "ticket"
-            else None,
+            "verdict": words.get(key_of(place(record))) if record["branch"] == "ticket" else None,
         }
         for record in records
     ], cell_verdicts

@@ -10,6 +10,7 @@ from itertools import product
 from math import exp, log, prod
 from typing import Any
 
+from lth_core.analysis.groups import distinct, key_of
 from lth_core.errors import SpecError
 from lth_core.resolve import Pins, resolve
 from lth_core.spec import TicketSpec
@@ -56,9 +57,7 @@ def variants(study: Study, prefix: str) -> Iterator[Fields]:
         [{f: v for f, v in point.items() if f"{f}.".startswith(f"{prefix}.")} for point in column]
         for column in columns
     )
-    return _combinations(
-        [list({repr(point): point for point in column}.values()) for column in own]
-    )
+    return _combinations([list(distinct(column).values()) for column in own])
 
 
 def _columns(study: Study) -> list[list[Fields]]:
@@ -120,7 +119,7 @@ class SpecReader:
                 return self._resolved(fields)
             # Only the seed differs between replicates: they are resolved once.
             others = {field: value for field, value in fields.items() if field != "seed"}
-            key = repr(others)
+            key = key_of(others)
             if key not in self._replicates:
                 self._replicates[key] = self._resolved(others)
             return replace(self._replicates[key], seed=fields["seed"])
@@ -145,7 +144,7 @@ class SpecReader:
         Raises:
             SpecError: a value does not fit its field.
         """
-        key = f"{part} {changes!r}"
+        key = key_of([part, changes])
         if key not in self._parts:
             values = copy.deepcopy(self._base[part])
             for field, value in changes.items():
