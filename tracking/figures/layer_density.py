@@ -67,12 +67,12 @@ def _draw_layer(panel: Panel, cell: Cell, name: str, color: Any, width: float) -
 
 
 def _percent(shares: Sequence[float]) -> float:
-    """Mean in percent; NaN, which is not drawn, for 0, which a logarithmic axis never reaches."""
+    """Mean in percent; NaN, which is not drawn, instead of 0, which a logarithmic axis lacks."""
     return 100 * fmean(shares) if any(shares) else nan
 
 
 def _layers(records: Sequence[Record]) -> list[str]:
     """Names of all layers, in the order of the deepest network."""
-    named = [list(record["layer_density"]) for record in records]
-    deepest: list[str] = max(named, key=len, default=[])
-    return deepest + sorted({name for names in named for name in names} - set(deepest))
+    networks = [list(record["layer_density"]) for record in records]
+    deepest: list[str] = max(networks, key=len, default=[])
+    return deepest + sorted({name for names in networks for name in names} - set(deepest))

@@ -54,7 +54,7 @@ def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: Curv
 def _mean_curve(rows: Sequence[Record], curves: CurvesOf) -> tuple[list[int], list[float]]:
     """Steps at which every seed's curve was evaluated, and mean test accuracy (%) there."""
     digests = (row["training_digest"] for row in rows)
-    found = [curve for curve in map_in_threads(curves, digests) if curve]
-    by_step = [dict(zip(c.step, c.test_accuracy, strict=True)) for c in found]
+    loaded = [curve for curve in map_in_threads(curves, digests) if curve]
+    by_step = [dict(zip(curve.step, curve.test_accuracy, strict=True)) for curve in loaded]
     steps = sorted(set.intersection(*map(set, by_step))) if by_step else []
     return steps, [100 * fmean(values[step] for values in by_step) for step in steps]

@@ -25,11 +25,11 @@ from tracking.figures.drawing.styles import DENSE
 def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
     """Mean final test accuracy (%) of each method against density (%).
 
-    None for a single method without retrainings. None too for the retrainings of one method in a
+    None for a single method without retrainings. Also None for one method with retrainings in a
     study of rewind points, which has figures of its own.
     """
-    found = variants(records)
-    if len(found) < 2 or (len(methods(records)) < 2 and rewind_cells(records, axes)):
+    compared = variants(records)
+    if len(compared) < 2 or (len(methods(records)) < 2 and rewind_cells(records, axes)):
         return None
     figure, drawn = panels(open_cells(records, axes), REMAINING, ACCURACY)
     dense, reached = None, list[float]()
@@ -37,7 +37,7 @@ def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) 
         for mean in dense_means(cell):
             dense = panel.axhline(mean, color=DENSE, linewidth=1.4, linestyle=(0, (5, 2)))
             reached.append(mean)
-    handles, points = draw_variants(drawn, found, "final_test_accuracy", scale=100)
+    handles, points = draw_variants(drawn, compared, "final_test_accuracy", scale=100)
     if points:
         reached += [point.value.mean for point in points]
         accuracy_scale(drawn[0][0], *unstretch(limits(list(map(stretch, reached)))))
@@ -47,6 +47,6 @@ def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) 
 
 def dense_means(cell: Cell) -> list[float]:
     """Mean final test accuracies (%) of the cell's dense runs; most methods share one run."""
-    named = methods(cell.records)
-    series = [cell.of_method(name).series("dense", "final_test_accuracy", 100) for name in named]
+    names = methods(cell.records)
+    series = [cell.of_method(name).series("dense", "final_test_accuracy", 100) for name in names]
     return sorted({round(points[0].value.mean, 9) for points in series if points})

@@ -81,17 +81,17 @@ def compared_level(tickets: Sequence[Record]) -> int | None:
 
 
 def pairs(tickets: Sequence[Record]) -> Pairs:
-    """Means over all tickets: of a method with another, and of a method with itself over seeds."""
-    found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    """Mean overlaps over all tickets: of two methods, and of a method's seeds."""
+    shares: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for ticket in tickets:
         method, by_chance = ticket["method"], ticket.get("overlap_methods_chance") or {}
         for other, share in (ticket.get("overlap_methods") or {}).items():
-            found[method, other].append((share, by_chance[other]))
+            shares[method, other].append((share, by_chance[other]))
         if ticket.get("overlap_seeds") is not None:
-            found[method, method].append((ticket["overlap_seeds"], ticket["overlap_seeds_chance"]))
+            shares[method, method].append((ticket["overlap_seeds"], ticket["overlap_seeds_chance"]))
     return {
-        names: (100 * fmean(share for share, _ in both), 100 * fmean(c for _, c in both))
-        for names, both in found.items()
+        names: (100 * fmean(share for share, _ in rows), 100 * fmean(c for _, c in rows))
+        for names, rows in shares.items()
     }
 
 
@@ -100,28 +100,27 @@ def _between_methods(tickets: Sequence[Record]) -> Figure | None:
     if level is None:
         return None
     tickets = [ticket for ticket in tickets if ticket["level"] == level]
-    found, measured = variants(tickets), pairs(tickets)
-    side = 0.46 * len(found)
+    compared, measured = variants(tickets), pairs(tickets)
+    side = 0.46 * len(compared)
     figure = Figure((side + 2.9, side + 1.7), facecolor="white", layout=ConstrainedLayoutEngine())
     panel = figure.subplots()
     norm = Normalize(0, max(share for share, _ in measured.values()))
-    for row, one in enumerate(found):
-        for column, other in enumerate(found[: row + 1]):
-            _draw_pair(panel, (column, row), measured.get((one.method, other.method)), norm)
+    for row, variant in enumerate(compared):
+        for column, other in enumerate(compared[: row + 1]):
+            _draw_pair(panel, column, row, measured.get((variant.method, other.method)), norm)
     density = 100 * fmean(ticket["density"] for ticket in tickets)
     panel.set_title(
         f"Level {level}: {density:.3g}% of the weights remain", loc="left", color=INK, fontsize=10
     )
-    _name_sides(panel, found)
+    _name_sides(panel, compared)
     bar = color_bar(figure, norm, [panel], OVERLAP)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=""))
     return figure
 
 
 def _draw_pair(
-    panel: Panel, at: tuple[int, int], shares: tuple[float, float] | None, norm: Normalize
+    panel: Panel, column: int, row: int, shares: tuple[float, float] | None, norm: Normalize
 ) -> None:
-    column, row = at
     corner = (column - 0.48, row - 0.48)
     color = SHADES(norm(shares[0])) if shares else "#f2f2f2"
     panel.add_patch(Rectangle(corner, 0.96, 0.96, facecolor=color, linewidth=0))
@@ -132,17 +131,14 @@ def _draw_pair(
         panel.text(column, row + 0.27, f"{shares[1]:.0f}", fontsize=7, **style)
 
 
-def _name_sides(panel: Panel, found: Sequence[Variant]) -> None:
-    styles, places, names = (
-        variant_styles(found),
-        range(len(found)),
-        [plain(variant.name) for variant in found],
-    )
-    panel.set(xlim=(-0.5, len(found) - 0.5), ylim=(len(found) - 0.5, -0.5), aspect="equal")
+def _name_sides(panel: Panel, compared: Sequence[Variant]) -> None:
+    styles, names = variant_styles(compared), [plain(variant.name) for variant in compared]
+    places, end = range(len(names)), len(names) - 0.5
+    panel.set(xlim=(-0.5, end), ylim=(end, -0.5), aspect="equal")
     panel.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=9)
     panel.set_yticks(places, names, fontsize=9)
     panel.tick_params(length=0)
     panel.spines[:].set_visible(False)
     for labels in (panel.get_xticklabels(), panel.get_yticklabels()):
-        for label, variant in zip(labels, found, strict=True):
+        for label, variant in zip(labels, compared, strict=True):
             label.set_color(styles[variant]["color"])

@@ -31,22 +31,20 @@ def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
 
     None where a study has only one rewind point, or the records lack all predictors.
     """
-    cells = rewind_cells(records, axes)
-    correlations = {id(cell): predictor_correlations(cell) for cell in cells}
-    cells = [cell for cell in cells if correlations[id(cell)]]
     levels = [
-        (cell, [each for each in correlations[id(whole)] if each.level == level])
-        for whole in cells
-        for level, cell in by_level([whole])
+        (level_cell, [each for each in correlations if each.level == level])
+        for cell in rewind_cells(records, axes)
+        if (correlations := predictor_correlations(cell))
+        for level, level_cell in by_level([cell])
     ]
     if not levels:
         return None
     figure, drawn = panels([cell for cell, _ in levels], CORRELATION, "")
-    names = list(dict.fromkeys(t.predictor.name for _, found in levels for t in found))
+    names = list(dict.fromkeys(each.predictor.name for _, row in levels for each in row))
     handles: dict[str, Any] = {}
-    for (panel, _), (_, found) in zip(drawn, levels, strict=False):
+    for (panel, _), (_, correlations) in zip(drawn, levels, strict=False):
         panel.axvline(0, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        _draw(panel, found, names, handles)
+        _draw(panel, correlations, names, handles)
     first = drawn[0][0]
     first.set_xlim(-1.08, 1.08)
     first.set_ylim(len(names) - 0.5, -0.5)
@@ -56,10 +54,10 @@ def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
 
 
 def _draw(
-    panel: Panel, found: Sequence[Correlation], names: Sequence[str], handles: dict[str, Any]
+    panel: Panel, correlations: Sequence[Correlation], names: Sequence[str], handles: dict[str, Any]
 ) -> None:
     """Draw both correlations of each predictor, one above the other in its row."""
-    for each in found:
+    for each in correlations:
         row = names.index(each.predictor.name)
         both = zip(LOOKS.items(), (each.to_best, each.over_all), (-0.14, 0.2), strict=True)
         for (name, look), value, aside in both:

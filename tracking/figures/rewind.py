@@ -21,12 +21,12 @@ def rewind(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> 
 
     None where the study has only one rewind point.
     """
-    found = rewind_cells(records, axes)
-    levels = by_level(found)
+    cells = rewind_cells(records, axes)
+    levels = by_level(cells)
     if not levels:
         return None
     figure, drawn = panels([cell for _, cell in levels], POINT, ACCURACY)
-    place, styles = rewind_axis(drawn, found), branch_styles(found)
+    positions, styles = rewind_axis(drawn, cells), branch_styles(cells)
     handles, shown = dict[str, Any](), list[Summary]()
     for (panel, cell), (level, _) in zip(drawn, levels, strict=False):
         if dense := cell.series("dense", "final_test_accuracy", 100):
@@ -36,7 +36,9 @@ def rewind(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> 
             values = along(rewind_points(cell), branch, level, "final_test_accuracy", 100)
             if values:
                 width = branch_width(branch)
-                handles[branch] = draw_along(panel, place, values, *styles[branch], linewidth=width)
+                handles[branch] = draw_along(
+                    panel, positions, values, *styles[branch], linewidth=width
+                )
                 shown += values.values()
     fit_accuracy_scale(drawn[0][0], shown)
     legend(figure, {name: handles[name] for name in styles if name in handles})

@@ -1,4 +1,4 @@
-"""Distance that tickets travel against the rewind point, one line a density."""
+"""Distance travelled by tickets against the rewind point, one line a density."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def rewind_travel(
 
     None where the study has only one rewind point, or the records lack the distance.
     """
-    found = cells_with(records, axes, "ticket", "travel")
-    if not found:
+    cells = cells_with(records, axes, "ticket", "travel")
+    if not cells:
         return None
-    figure, drawn = panels(found, POINT, TICKET_TRAVEL)
-    place, styles = rewind_axis(drawn, found), level_styles(found)
+    figure, drawn = panels(cells, POINT, TICKET_TRAVEL)
+    positions, styles = rewind_axis(drawn, cells), level_styles(cells)
     handles, shown = dict[str, Any](), list[Summary]()
     for panel, cell in drawn:
         for level, (name, *style) in styles.items():
             if values := along(rewind_points(cell), "ticket", level, "travel"):
-                handles[name] = draw_along(panel, place, values, *style)
+                handles[name] = draw_along(panel, positions, values, *style)
                 shown += values.values()
     drawn[0][0].set_ylim(*limits_above_zero(shown, [0]))
     legend(figure, handles)

@@ -38,17 +38,18 @@ def stability(
     Args:
         stable_below: barrier, as a fraction, at which a line is drawn.
     """
-    found = cells_with(records, axes, "twin", "test_barrier")
-    if not found:
+    cells = cells_with(records, axes, "twin", "test_barrier")
+    if not cells:
         return None
-    figure, drawn = panels(found, POINT, BARRIER)
-    place, styles, threshold = rewind_axis(drawn, found), level_styles(found), 100 * stable_below
+    figure, drawn = panels(cells, POINT, BARRIER)
+    positions, styles = rewind_axis(drawn, cells), level_styles(cells)
+    threshold = 100 * stable_below
     handles, shown = dict[str, Any](), list[Summary]()
     for panel, cell in drawn:
         line = panel.axhline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         for level, (name, *style) in {0: ("dense", DENSE, "X"), **styles}.items():
             if values := along(rewind_points(cell), "twin", level, "test_barrier", 100):
-                handles[name] = draw_along(panel, place, values, *style)
+                handles[name] = draw_along(panel, positions, values, *style)
                 shown += values.values()
     drawn[0][0].set_ylim(*limits_above_zero(shown, [0, threshold]))
     legend(figure, {**handles, f"stable below {threshold:g} points": line})

@@ -46,17 +46,17 @@ def width(
         if tolerance is not None:
             panel.axhline(-100 * tolerance, color=FAINT, linewidth=1, linestyle=(0, (1, 2)))
         for i, depth in enumerate(depths):
-            line = [r for r in cell.records if (r.get(DEPTH) or 0) == depth]
-            found = {c.values[WIDTH]: gap for c in cells(line, [WIDTH]) if (gap := best_gap(c))}
-            if not found:
+            rows = [r for r in cell.records if (r.get(DEPTH) or 0) == depth]
+            gaps = {c.values[WIDTH]: gap for c in cells(rows, [WIDTH]) if (gap := best_gap(c))}
+            if not gaps:
                 continue
             color = SHADES(0.15 + 0.8 * i / max(1, len(depths) - 1))
-            values = list(found.values())
+            values = list(gaps.values())
             lows = [v.mean if v.low is None else v.low for v in values]
             highs = [v.mean if v.high is None else v.high for v in values]
-            panel.fill_between(list(found), lows, highs, color=color, alpha=0.14, linewidth=0)
+            panel.fill_between(list(gaps), lows, highs, color=color, alpha=0.14, linewidth=0)
             (handle,) = panel.plot(
-                list(found), [v.mean for v in values], color=color, marker="o", linewidth=1.6
+                list(gaps), [v.mean for v in values], color=color, marker="o", linewidth=1.6
             )
             handles[f"depth {depth}" if depth else "ticket"] = handle
             reached += [v.mean for v in values]
@@ -72,7 +72,8 @@ def width(
 
 
 def best_gap(cell: Cell) -> Summary | None:
-    """Final test accuracy less the same seed's dense one, at the level with the highest mean."""
+    """Ticket's accuracy less the same seed's dense one, in points, at the level with the highest
+    mean."""
     dense = {r["seed"]: r["final_test_accuracy"] for rows in cell.levels("dense").values()
              for r in rows}  # fmt: skip
     gaps = [

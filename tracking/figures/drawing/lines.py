@@ -21,7 +21,7 @@ CurvesOf = Callable[[str], Curves | None]
 ACCURACY = "Test accuracy (%, log scale of error)"
 REMAINING = "Weights remaining (%, log scale)"
 MOST_BANDS = 6
-"""Methods in a panel above which intervals would hide the lines."""
+"""Largest number of methods in a panel with intervals; more would hide the lines."""
 NOT_SHOWN = ("twin",)
 """Branches that have no line: a twin is trained for its barrier, not for its accuracy."""
 
@@ -74,7 +74,7 @@ def draw_branches(
 
     Args:
         key: the record's field.
-        scale: factor of the field's values; returned values have it too.
+        scale: factor on the field's values, also on the returned ones.
     """
     styles = branch_styles([cell for _, cell in drawn])
     handles: dict[str, Any] = {}
@@ -96,23 +96,23 @@ def draw_branches(
 
 
 def draw_variants(
-    drawn: Sequence[tuple[Panel, Cell]], found: Sequence[Variant], key: str, scale: float = 1
+    drawn: Sequence[tuple[Panel, Cell]], variants: Sequence[Variant], key: str, scale: float = 1
 ) -> tuple[dict[Variant, Any], list[Point]]:
     """Draw each method against density in each panel; returns its line, and the points drawn.
 
     Args:
         key, scale: as in `draw_branches`.
     """
-    styles, handles, shown = variant_styles(found), dict[Variant, Any](), list[Point]()
+    styles, handles, shown = variant_styles(variants), dict[Variant, Any](), list[Point]()
     for panel, cell in drawn:
-        for variant in found:
+        for variant in variants:
             if points := variant.series(cell, key, scale):
-                line = draw_line(panel, points, band=len(found) <= MOST_BANDS, **styles[variant])
+                line = draw_line(panel, points, band=len(variants) <= MOST_BANDS, **styles[variant])
                 handles.setdefault(variant, line)
                 shown += points
     if shown:
         density_scale(drawn[0][0], 100 * min(point.density for point in shown))
-    return {variant: handles[variant] for variant in found if variant in handles}, shown
+    return {variant: handles[variant] for variant in variants if variant in handles}, shown
 
 
 def grouped(handles: Mapping[Variant, Any]) -> dict[str, dict[str, Any]]:

@@ -29,54 +29,55 @@ Panel: TypeAlias = Axes
 
 MOST_PANELS = 12
 LEAST_ERROR = 0.1
-"""Points added to the error on accuracy axes, so that 100% is at a finite place."""
+"""Points added to the error on accuracy axes, so that 100% has a finite position."""
 INK, FAINT, GRID = "#333333", "#999999", "#e4e4e4"
 SHADES = ListedColormap(colormaps["viridis"].resampled(256)(range(230))).reversed()
 """Colours from pale to dark, without the yellow end, which is hard to see on white."""
 
 
-def by_level(found: Sequence[Cell]) -> list[tuple[int, Cell]]:
-    """Levels above 0, each with a cell of its records and the dense run's; of many levels some.
+def by_level(cells: Sequence[Cell]) -> list[tuple[int, Cell]]:
+    """Levels above 0, each with a cell of its records and the dense run's.
 
-    The cell's label has the density: the mean over the level's tickets.
+    Many levels are thinned evenly. The cell's label has the density: the mean over the level's
+    tickets.
     """
-    most = max(3, min(MOST_LEVELS, MOST_PANELS // max(len(found), 1)))
-    made = []
-    for cell in found:
+    most = max(3, min(MOST_LEVELS, MOST_PANELS // max(len(cells), 1)))
+    levels = []
+    for cell in cells:
         for level in spread(list(cell.levels("ticket")), most):
             rows = [record for record in cell.records if record["level"] in (0, level)]
             words = [cell.label] * bool(cell.label) + [
                 f"{density_text(level_density(cell, level))} of the weights"
             ]
-            made.append((level, replace(cell, records=rows, label=", ".join(words))))
-    return made
+            levels.append((level, replace(cell, records=rows, label=", ".join(words))))
+    return levels
 
 
 def panels(
     cells: Sequence[Cell], x_label: str, y_label: str
 ) -> tuple[Figure, list[tuple[Panel, Cell]]]:
     """Figure with an empty panel for each of the first cells; the panels share both axes."""
-    some = cells[:MOST_PANELS]
-    columns = max(len(some) if len(some) < 4 else 2 if len(some) == 4 else 3, 1)
-    rows = max(ceil(len(some) / columns), 1)
+    shown = cells[:MOST_PANELS]
+    columns = max(len(shown) if len(shown) < 4 else 2 if len(shown) == 4 else 3, 1)
+    rows = max(ceil(len(shown) / columns), 1)
     wide, high = {1: (6.8, 3.8), 2: (4.7, 3.3)}.get(columns, (3.7, 2.7))
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
     figure = Figure((wide * columns, high * rows + 0.7), facecolor="white", layout=layout)
-    if len(cells) > len(some):
-        left_out = len(cells) - len(some)
-        x_label += f"\n\nThe first {len(some)} of {len(cells)} cells; {left_out} are left out."
+    if len(cells) > len(shown):
+        left_out = len(cells) - len(shown)
+        x_label += f"\n\nThe first {len(shown)} of {len(cells)} cells; {left_out} are left out."
     figure.supxlabel(x_label, color=INK, fontsize=10.5)
     figure.supylabel(y_label, color=INK, fontsize=10.5)
-    if not some:
+    if not shown:
         return figure, []
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
-    for spare in grid[len(some) :]:
+    for spare in grid[len(shown) :]:
         spare.remove()
-    for lowest in grid[max(len(some) - columns, 0) : len(some)]:
+    for lowest in grid[max(len(shown) - columns, 0) : len(shown)]:
         lowest.tick_params(labelbottom=True)
-    drawn = list(zip(grid, some, strict=False))
+    drawn = list(zip(grid, shown, strict=False))
     for panel, cell in drawn:
-        _dress(panel, cell, letters=round(10.5 * wide))
+        _style_panel(panel, cell, letters=round(10.5 * wide))
     return figure, drawn
 
 
@@ -85,7 +86,7 @@ def dense_and_tickets(cell: Cell) -> list[list[Record]]:
     return [*cell.levels("dense").values(), *cell.levels("ticket").values()]
 
 
-def _dress(panel: Panel, cell: Cell, letters: int) -> None:
+def _style_panel(panel: Panel, cell: Cell, letters: int) -> None:
     """Set title, grid and frame; a line of the title has at most ``letters`` characters."""
     seeds = f"{cell.seeds} seed{'s' * (cell.seeds != 1)}"
     lines = wrap(f"{cell.label}, {seeds}" if cell.label else seeds, letters)
@@ -137,7 +138,7 @@ def fit_accuracy_scale(panel: Panel, values: Sequence[Summary]) -> None:
 
 
 def stretch(percent: Any) -> Any:
-    """Position on a scale logarithmic in the error, of an accuracy in percent (number or array);
+    """Position of an accuracy in percent (number or array) on a scale logarithmic in the error;
     finite at 100."""
     return -np.log10(100 + LEAST_ERROR - np.clip(percent, -10, 100 + LEAST_ERROR / 2))
 
@@ -148,8 +149,8 @@ def unstretch(stretched: Any) -> Any:
 
 
 def _accuracy_ticks(low: float, high: float) -> list[float]:
-    """Accuracies whose errors are round: 50, 80, 90, 95, 98, 99, 99.5; of under four, evenly spaced
-    ones instead."""
+    """Accuracies with round errors: 50, 80, 90, 95, 98, 99, 99.5. Evenly spaced accuracies where
+    fewer than four of those lie between ``low`` and ``high``."""
     for digits in ((1, 2, 5), (1, 2, 3, 4, 5, 7)):
         errors = [d * 10.0**e for e in (2, 1, 0, -1) for d in digits]
         ticks = [round(100 - error, 1) for error in errors if low <= 100 - error <= high]
@@ -166,7 +167,7 @@ def bounds_of(values: Sequence[Summary]) -> list[tuple[float, float]]:
 def limits(
     values: Sequence[float], bounds: Sequence[tuple[float, float]] = ()
 ) -> tuple[float, float]:
-    """Lowest and highest of an axis: all values are inside, and wide intervals are cut."""
+    """Lower and upper end of an axis that has all values inside and cuts wide intervals."""
     least, most = min(values), max(values)
     narrowest = min((high - low for low, high in bounds), default=0)
     room = max(most - least, narrowest, 1e-3) / 2

@@ -31,9 +31,9 @@ def cells_with(records: Sequence[Record], axes: Sequence[str], branch: str, key:
     ]
 
 
-def level_styles(found: Sequence[Cell]) -> dict[int, tuple[str, Any, str]]:
-    """Density in words, colour and marker by level shown: the sparser, the paler."""
-    whole = replace(found[0], records=[record for cell in found for record in cell.records])
+def level_styles(cells: Sequence[Cell]) -> dict[int, tuple[str, Any, str]]:
+    """Density in words, colour and marker of each level shown: the sparser, the paler."""
+    whole = replace(cells[0], records=[record for cell in cells for record in cell.records])
     levels = spread(list(whole.levels("ticket")), MOST_LEVELS)
     return {
         level: (
@@ -47,7 +47,7 @@ def level_styles(found: Sequence[Cell]) -> dict[int, tuple[str, Any, str]]:
 
 def draw_along(
     panel: Panel,
-    place: Mapping[str, int],
+    positions: Mapping[str, int],
     values: Mapping[str, Summary],
     color: Any,
     marker: str,
@@ -56,34 +56,35 @@ def draw_along(
     """Draw means by the names of rewind points, with their 95% intervals; returns the line.
 
     Args:
-        place: of `rewind_axis`.
+        positions: the result of `rewind_axis`.
     """
-    x = [place[name] for name in values]
+    x = [positions[name] for name in values]
     return draw_values(panel, x, list(values.values()), color, marker, **style)
 
 
-def limits_above_zero(values: Sequence[Summary], also: Sequence[float]) -> tuple[float, float]:
-    """`limits`, little below 0: distances are not negative, and barriers hardly are."""
-    low, high = limits([*(v.mean for v in values), *also], bounds_of(values))
+def limits_above_zero(values: Sequence[Summary], others: Sequence[float]) -> tuple[float, float]:
+    """`limits` of values and other numbers, cut just below 0, because distances are not negative
+    and barriers hardly are."""
+    low, high = limits([*(v.mean for v in values), *others], bounds_of(values))
     return max(low, min([-0.04 * high, *(v.mean for v in values)])), high
 
 
-def rewind_axis(drawn: Sequence[tuple[Panel, Cell]], found: Sequence[Cell]) -> dict[str, int]:
-    """Label the x axis that the panels share; returns places on it by the rewind points' names.
+def rewind_axis(drawn: Sequence[tuple[Panel, Cell]], cells: Sequence[Cell]) -> dict[str, int]:
+    """Label the x axis that the panels share; returns positions on it by rewind point's name.
 
-    Places are evenly spaced: the points of interest lie close together at the start of training,
+    Positions are evenly spaced: the points of interest lie close together at the start of training,
     and others at its end.
     """
     steps: dict[str, list[int]] = defaultdict(list)
     labels: dict[str, set[str]] = defaultdict(set)
-    for cell in found:
+    for cell in cells:
         total = max((record["steps"] for record in cell.records), default=0)
         for point in rewind_points(cell):
             steps[point.name].append(point.step)
             share = f"\n{100 * point.step / total:.3g}%" if total >= point.step else ""
             labels[point.name].add(f"{point.step}{share}")
     names = sorted(steps, key=lambda name: (fmean(steps[name]), name))
-    # Where trainings differ in length, one name is several steps.
+    # Where trainings differ in length, one name stands for several steps.
     texts = [labels[name].pop() if len(labels[name]) == 1 else plain(name) for name in names]
     shown = range(0, len(names), ceil(len(names) / MOST_TICKS))
     first = drawn[0][0]

@@ -52,9 +52,9 @@ DASHES = {
 }
 
 
-def branch_styles(found: Sequence[Cell]) -> dict[str, tuple[str, str]]:
-    """Colours and markers by branch, those of unknown branches at the end."""
-    others = sorted({name for cell in found for name in cell.branches} - set(STYLES))
+def branch_styles(cells: Sequence[Cell]) -> dict[str, tuple[str, str]]:
+    """Colour and marker by branch; unknown branches come last."""
+    others = sorted({name for cell in cells for name in cell.branches} - set(STYLES))
     return {**STYLES, **dict(zip(others, OTHER_STYLES * len(others), strict=False))}
 
 
@@ -64,14 +64,14 @@ def branch_width(branch: str) -> float:
 
 
 def variant_styles(variants: Sequence[Variant]) -> dict[Variant, dict[str, Any]]:
-    """Colour, marker and dash by method; a method's retrainings differ from it in the dash."""
+    """Colour, marker and dash by variant; variants of one method differ in the dash."""
     styles: dict[Variant, dict[str, Any]] = {}
     for when in dict.fromkeys(variant.when for variant in variants):
         family = [variant for variant in variants if variant.when == when]
-        named = list(dict.fromkeys(variant.method for variant in family))
+        methods = list(dict.fromkeys(variant.method for variant in family))
         hue = LinearSegmentedColormap.from_list(when, HUES.get(when, OTHER_HUE))
-        shades = [to_hex(hue(i / max(len(named) - 1, 1))) for i in range(len(named))]
-        looks = dict(zip(named, zip(shades, cycle(MARKERS), strict=False), strict=True))
+        shades = [to_hex(hue(i / max(len(methods) - 1, 1))) for i in range(len(methods))]
+        looks = dict(zip(methods, zip(shades, cycle(MARKERS), strict=False), strict=True))
         for variant in family:
             color, marker = looks[variant.method]
             styles[variant] = {
