@@ -11,12 +11,21 @@ from collections.abc import Iterable
 from lth_core.redaction import without_secrets
 
 MOST_SHOWN = 300
-"""Largest number of characters of a value that an error shows."""
+"""Largest number of characters of a value or exception that an error shows."""
 
 
-def _repr_of(got: object) -> str:
-    """A value in an error, without secrets; redacted before it is cut."""
-    text = without_secrets(repr(got))
+def exception_text(error: BaseException) -> str:
+    """Class and message of an exception, on one line, as another error quotes it.
+
+    >>> exception_text(KeyError("step"))
+    "KeyError: 'step'"
+    """
+    return f"{type(error).__name__}: {' '.join(_shortened(str(error)).split())}"
+
+
+def _shortened(text: str) -> str:
+    """The text without secrets, cut if long. It is redacted first: half a secret is not found."""
+    text = without_secrets(text)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"
 
 
@@ -44,10 +53,10 @@ class SpecError(LthError, ValueError):
     def __init__(self, field: str, rule: str, got: object, known: Iterable[str] = ()) -> None:
         self.field, self.rule, self.got, self.known = field, rule, got, tuple(known)
         listed = f"; known: {', '.join(self.known)}" if self.known else ""
-        super().__init__(f"{field}: {rule}, but got {_repr_of(got)}{listed}")
+        super().__init__(f"{field}: {rule}, but got {_shortened(repr(got))}{listed}")
 
     def under(self, prefix: str) -> SpecError:
-        """This error one level further out: ``fraction`` becomes ``prune.fraction``."""
+        """This error with a prefix to its field: ``fraction`` becomes ``prune.fraction``."""
         return SpecError(
             f"{prefix}.{self.field}" if prefix else self.field, self.rule, self.got, self.known
         )
@@ -57,7 +66,7 @@ class SpecError(LthError, ValueError):
 
 
 class DataError(LthError):
-    """A dataset is absent, or its content does not fit its name."""
+    """A dataset is absent, or its content is not as its name requires."""
 
 
 class StoreError(LthError):
@@ -88,7 +97,7 @@ class DivergedError(LthError):
 
 
 class PreemptedError(LthError):
-    """The process received a signal to end; training resumes from the stored checkpoint."""
+    """The process received a signal to end; its training resumes from the stored checkpoint."""
 
 
 class TrackingError(LthError):

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lth_core.errors import LthError, SpecError
-from lth_core.store.decode import one_line
+from lth_core.errors import LthError, SpecError, exception_text
 
 _MODULE = re.compile(r"\w+(\.\w+)*")
 
@@ -54,7 +53,7 @@ def blamed(field: str, rule: str, name: str) -> Iterator[None]:
         raise
     # A user's code may raise anything, and `sys:exit` is a name too.
     except (Exception, SystemExit) as error:
-        raise SpecError(field, f"{rule} ({one_line(error)})", name) from error
+        raise SpecError(field, f"{rule} ({exception_text(error)})", name) from error
 
 
 def source_fingerprint(field: str, name: str) -> str:

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lth_core import masks, models
-from lth_core.errors import SpecError, TicketFileError
+from lth_core.errors import SpecError, TicketFileError, exception_text
 from lth_core.masks import Mask, State
 from lth_core.prune import groups, shapes_of
 from lth_core.seeds import generator
@@ -39,7 +39,7 @@ from lth_core.spec import (
     sha256,
     with_implied,
 )
-from lth_core.store.decode import DECODE_ERRORS, decoding, one_line
+from lth_core.store.decode import DECODE_ERRORS, decoding
 from lth_core.store.folder import write_whole
 from lth_core.ticket_limits import (
     check_file,
@@ -101,7 +101,7 @@ class Ticket:
             model.load_state_dict(self.start)
         except RuntimeError as error:
             raise TicketFileError(
-                f"the ticket does not fit {self.spec.model.name}: {one_line(error)}"
+                f"the ticket does not fit {self.spec.model.name}: {exception_text(error)}"
             ) from None
         return model.train()
 
@@ -170,7 +170,7 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         raise TicketFileError(f"{path}: its weights need more memory than there is") from None
     except (OSError, *DECODE_ERRORS) as error:
         raise TicketFileError(
-            f"{path}: is not a whole safetensors file ({one_line(error)})"
+            f"{path}: is not a whole safetensors file ({exception_text(error)})"
         ) from None
 
 

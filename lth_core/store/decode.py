@@ -16,8 +16,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints, is_typedd
 
 from safetensors import SafetensorError
 
-from lth_core.errors import CorruptEntryError, LthError, SpecError, TicketFileError
-from lth_core.redaction import without_secrets
+from lth_core.errors import (
+    CorruptEntryError,
+    LthError,
+    SpecError,
+    TicketFileError,
+    exception_text,
+)
 from lth_core.spec.fields import LARGEST, is_a
 from lth_core.store import Entry, Store
 
@@ -48,17 +53,7 @@ def decoding(what: str, error: type[LthError] = CorruptEntryError) -> Iterator[N
     except LthError:
         raise
     except DECODE_ERRORS as cause:
-        raise error(f"{what}: cannot be read ({one_line(cause)})") from None
-
-
-def one_line(error: BaseException) -> str:
-    """An exception on one line, without secrets. It is redacted before it is cut, because half a
-    secret would not be recognized.
-
-    >>> one_line(KeyError("step"))
-    "KeyError: 'step'"
-    """
-    return f"{type(error).__name__}: {' '.join(without_secrets(str(error)).split())[:200]}"
+        raise error(f"{what}: cannot be read ({exception_text(cause)})") from None
 
 
 def read_entry(store: Store, kind: str, digest: str, read: Callable[[Entry], T]) -> T | None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lth_core.errors import CorruptEntryError
+from lth_core.errors import CorruptEntryError, exception_text
 from lth_core.jobs.recipes import Job
 from lth_core.models.layers import Layer
 from lth_core.spec.fields import LARGEST
-from lth_core.store.decode import DECODE_ERRORS, check, one_line
+from lth_core.store.decode import DECODE_ERRORS, check
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ class Training:
         try:
             return cls._from_json(values)
         except DECODE_ERRORS as error:
-            raise CorruptEntryError(f"is not a training ({one_line(error)})") from None
+            raise CorruptEntryError(f"is not a training ({exception_text(error)})") from None
 
     @classmethod
     def _from_json(cls, values: Mapping[str, Any]) -> Training:
@@ -92,15 +92,15 @@ class Training:
         if not curves.step or not layers:
             raise TypeError("curves and layers must not be empty")
         for name, layer in layers.items():
-            sound = min(layer.shape, default=0) > 0 and 0 <= layer.kept <= layer.weights <= LARGEST
-            if not sound:
+            possible = 0 <= layer.kept <= layer.weights <= LARGEST
+            if min(layer.shape, default=0) <= 0 or not possible:
                 raise TypeError(f"{name} must keep 0 to all of its weights, but is {layer}")
         return cls(**{**_known(cls, values), "curves": curves, "layers": layers})
 
 
-def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _known(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a class's fields; fields of other versions are left out."""
-    return {f.name: values[f.name] for f in fields(kind) if f.name in values}
+    return {f.name: values[f.name] for f in fields(cls) if f.name in values}
 
 
 @dataclass(frozen=True, slots=True)

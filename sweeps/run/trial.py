@@ -12,9 +12,8 @@ import torch
 
 from lth_core import find_tickets
 from lth_core.columns import Record
-from lth_core.errors import LthError, PreemptedError
+from lth_core.errors import LthError, PreemptedError, exception_text
 from lth_core.store import existing_store
-from lth_core.store.decode import one_line
 from lth_core.train import CHECKPOINT_EVERY, Trainer
 from sweeps.plan.plan import Trial
 from sweeps.plan.stopping import why_stop
@@ -25,12 +24,12 @@ from tracking.publish.background import background_of
 from tracking.publish.publisher import Publisher
 
 DRAIN_SECONDS = 20.0
-"""Seconds in which a process may still publish after its last trial."""
+"""Seconds that a process may spend on publishing after its last trial."""
 
 
 @dataclass(frozen=True)
 class SweepContext:
-    """Values that all trials of a sweep share; sent to the workers."""
+    """Values that all trials of a sweep share; they are sent to the workers."""
 
     study: str
     study_digest: str
@@ -73,8 +72,8 @@ def run_trial(
                 break
     except (PreemptedError, BdbQuit):
         raise
-    # A user's network or data may raise anything. It is raised again: here only the trial's run in
-    # MLflow ends as failed, or it would stay RUNNING.
+    # A user's network or data may raise anything. It is raised again: here only the trial's MLflow
+    # run ends as failed, which would stay RUNNING otherwise.
     except Exception as error:
         if publishing:
             publishing.finish(run, "FAILED", reason(error))
@@ -85,11 +84,11 @@ def run_trial(
 
 def reason(error: Exception) -> str:
     """Reason of a trial's failure, on one line without secrets."""
-    return str(error) if isinstance(error, LthError) else one_line(error)
+    return str(error) if isinstance(error, LthError) else exception_text(error)
 
 
 def trial_line(trial: Trial, rows: Sequence[Record]) -> str:
-    """Line on a finished level, for the progress bar."""
+    """A finished level in one line, for the progress bar."""
     accuracies = " ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
     return f"{trial.id[:6]} level {rows[0]['level']} density {rows[0]['density']:.3f} {accuracies}"
 
@@ -105,7 +104,7 @@ def make_trainer(store: str, checkpoint_every: float = CHECKPOINT_EVERY) -> Trai
 
 
 def drain_publishing(context: SweepContext) -> None:
-    """Publish the remaining levels of this process for a limited time; `lth sync` does the rest."""
+    """Publish the process's remaining levels for at most `DRAIN_SECONDS`; `lth sync` does the rest."""
     if context.tracking:
         background_of(context.tracking).drain(DRAIN_SECONDS)
 

@@ -15,10 +15,9 @@ from functools import lru_cache
 from queue import Full, Queue
 from typing import Any
 
-from lth_core.errors import TrackingError
+from lth_core.errors import TrackingError, exception_text
 from lth_core.redaction import without_secrets
 from lth_core.results import LevelResult
-from lth_core.store.decode import one_line
 from tracking.publish.payload import level_files
 from tracking.publish.publisher import Publisher, Status, TrialRun
 from tracking.publish.runs import PublishedRun
@@ -150,7 +149,7 @@ class BackgroundPublisher:
         # A server's answer may make MLflow's client raise anything. If that ended this thread,
         # `drain` would wait in vain; the error is printed, and `lth sync` publishes the trial.
         except Exception as error:  # noqa: BLE001
-            reason = f"tracking.uri: {self._publisher.uri} failed a call: {one_line(error)}"
+            reason = f"tracking.uri: {self._publisher.uri} failed a call: {exception_text(error)}"
             self._fail(trial, without_secrets(reason))
 
     def _fail(self, trial: _TrialState, why: str) -> None:
