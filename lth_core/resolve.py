@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from lth_core import data, models
-from lth_core.data.sources import OUTLINES, Outline
+from lth_core.data import DATASETS, Outline
 from lth_core.errors import SpecError
 from lth_core.jobs.branches import BRANCHES, RETRAINED
 from lth_core.models.layers import prunable_layers
@@ -35,7 +35,7 @@ class Pins:
     scores, and folders of images. With them a spec resolves to the same on another machine."""
 
     data: dict[DataSpec, tuple[str, int]] = field(default_factory=dict)
-    """Fingerprint of the content, and number of training examples."""
+    """Fingerprint of the content and number of training examples, by spec."""
     sources: dict[str, str] = field(default_factory=dict)
     """Fingerprint of the source, by ``package.module:name``."""
 
@@ -45,13 +45,13 @@ class Pins:
         Raises:
             SpecError: the data have no pin.
         """
-        if spec.name in OUTLINES:
-            pinned, (examples, _, _) = _data(spec)
+        if spec.name in DATASETS:
+            pinned, (examples, _, _) = _pin_data(spec)
             return pinned, examples
         if spec not in self.data:
             raise SpecError("data.name", _NO_PIN, spec.name)
         fingerprint, examples = self.data[spec]
-        return replace(data.placed(spec), fingerprint=fingerprint), examples
+        return replace(data.absolute(spec), fingerprint=fingerprint), examples
 
     def of_model(self, spec: ModelSpec) -> ModelSpec:
         """The pinned spec.
@@ -59,32 +59,32 @@ class Pins:
         Raises:
             SpecError: the model has no pin.
         """
-        own = ":" in spec.name
-        source = self._source("model.name", spec.name) if own else models.fingerprint(spec)
+        custom = ":" in spec.name
+        source = self._source("model.name", spec.name) if custom else models.fingerprint(spec)
         return replace(spec, fingerprint=source)
 
     def of_score(self, spec: PruneBase) -> str:
-        """The score's fingerprint.
+        """Fingerprint of the spec's score.
 
         Raises:
             SpecError: the score has no pin.
         """
-        own = ":" in spec.score
-        return self._source("prune.score", spec.score) if own else scores.fingerprint(spec)
+        custom = ":" in spec.score
+        return self._source("prune.score", spec.score) if custom else scores.fingerprint(spec)
 
-    def _source(self, path: str, name: str) -> str:
+    def _source(self, field: str, name: str) -> str:
         if name not in self.sources:
-            raise SpecError(path, _NO_PIN, name)
+            raise SpecError(field, _NO_PIN, name)
         return self.sources[name]
 
 
-_NO_PIN = "must have the fingerprint that it was swept with, as it is not imported or read here"
+_NO_PIN = "must have a stored fingerprint, because it is neither imported nor read here"
 
 
 def find_pins(
     datasets: Iterable[DataSpec], networks: Iterable[str], criteria: Iterable[str]
 ) -> Pins:
-    """Pins of data, models and scores outside of this package, which are imported or read.
+    """Pins of the data, models and scores outside of this package, all imported or read for it.
 
     Args:
         networks, criteria: names of models and of scores.
@@ -95,12 +95,12 @@ def find_pins(
     """
     pins = Pins()
     for spec in datasets:
-        if spec.name not in OUTLINES:
-            pinned, (examples, _, _) = _data(spec)
+        if spec.name not in DATASETS:
+            pinned, (examples, _, _) = _pin_data(spec)
             pins.data[spec] = pinned.fingerprint, examples
     for path, names in (("model.name", networks), ("prune.score", criteria)):
-        own = {name for name in names if ":" in name}
-        pins.sources.update((name, source_fingerprint(path, name)) for name in own)
+        custom = {name for name in names if ":" in name}
+        pins.sources.update((name, source_fingerprint(path, name)) for name in custom)
     return pins
 
 
@@ -110,8 +110,8 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     No named dataset is read. A folder or a user's own data is read (and cached) to be pinned.
 
     Args:
-        pins: fingerprints of the spec's own data, model and score. With them nothing is imported
-            or read and no network is built, so patterns of layers are not checked.
+        pins: fingerprints of data, models and scores outside of this package. With them nothing is
+            imported or read and no network is built, so patterns of layers are not checked.
 
     Raises:
         SpecError: a name is not known or has no pin, or the rewind point lies past the end of
@@ -121,28 +121,28 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     _check_branches(spec)
     if pins is None:
         fingerprint = scores.fingerprint(spec.prune)
-        pinned_data, (examples, shape, classes) = _data(spec.data)
-        pinned_model, _ = _model(spec.model, shape, classes)
+        pinned_data, (examples, shape, classes) = _pin_data(spec.data)
+        pinned_model, _ = _pin_model(spec.model, shape, classes)
         _check_layers(spec.model, shape, classes, spec.prune)
     else:
         fingerprint = pins.of_score(spec.prune)
         pinned_data, examples = pins.of_data(spec.data)
         pinned_model = pins.of_model(spec.model)
-    per_epoch = -(-examples // spec.train.batch_size)
-    train = _train(spec.train, per_epoch)
+    steps_per_epoch = -(-examples // spec.train.batch_size)
+    train = _train_in_steps(spec.train, steps_per_epoch)
     steps = steps_in(train.steps)
     if "finetune" in spec.branches and not learning_rate(train, steps - 1) > 0:
-        rule = "must not end training at rate 0, which branch finetune trains at"
+        rule = "must not end training at rate 0: branch finetune trains at the last rate"
         raise SpecError("train.gamma", rule, train.gamma)
-    rewind = steps_in(spec.rewind, per_epoch, steps)
+    rewind = steps_in(spec.rewind, steps_per_epoch, steps)
     if rewind > steps:
         rule = f"must not lie past the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
     if rewind == steps and spec.levels and spec.prune.when in ("during", "never"):
-        rule = f"must leave something to train before step {steps}"
+        rule = f"must come before the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
     with _within("prune"):
-        prune = _prune(spec.prune, per_epoch, steps, rewind, fingerprint)
+        prune = _resolve_prune(spec.prune, steps_per_epoch, steps, rewind, fingerprint)
     return replace(spec, data=pinned_data, model=pinned_model, train=train, prune=prune,
                    rewind=f"{rewind}it")  # fmt: skip
 
@@ -163,10 +163,10 @@ def _check_branches(spec: TicketSpec) -> None:
 
 def _schedule(prune: PruneBefore | PruneDuring) -> str:
     if prune.when == "before":
-        usual = "exponential"
+        default = "exponential"
     else:
-        usual = "cubic" if prune.grow == "none" else "constant"
-    name = prune.schedule or usual
+        default = "cubic" if prune.grow == "none" else "constant"
+    name = prune.schedule or default
     if name not in SCHEDULES:
         raise SpecError("schedule", "is not a known schedule", name, SCHEDULES)
     if name == "constant" and prune.when == "during" and prune.grow == "none":
@@ -179,40 +179,44 @@ def _schedule(prune: PruneBefore | PruneDuring) -> str:
 
 
 @lru_cache(maxsize=256)
-def _data(spec: DataSpec) -> tuple[DataSpec, Outline]:
-    pinned = replace(data.placed(spec), fingerprint=data.fingerprint(spec))
+def _pin_data(spec: DataSpec) -> tuple[DataSpec, Outline]:
+    pinned = replace(data.absolute(spec), fingerprint=data.fingerprint(spec))
     return pinned, data.outline(spec)
 
 
 @lru_cache(maxsize=256)
-def _model(
+def _pin_model(
     spec: ModelSpec, shape: tuple[int, ...], classes: int
 ) -> tuple[ModelSpec, dict[str, tuple[int, ...]]]:
     """The pinned spec and the prunable layers' shapes; checks that the network can be built."""
     pinned = replace(spec, fingerprint=models.fingerprint(spec))
     model = models.build(spec, shape, classes, generator(0, "structure"))
-    return pinned, {n: tuple(layer.weight.shape) for n, layer in prunable_layers(model).items()}
+    layers = prunable_layers(model)
+    return pinned, {name: tuple(layer.weight.shape) for name, layer in layers.items()}
 
 
 @lru_cache(maxsize=1024)
 def _check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: PruneBase) -> None:
     """Check that every pattern names a layer."""
-    groups(_model(spec, shape, classes)[1], prune)
+    _, shapes = _pin_model(spec, shape, classes)
+    groups(shapes, prune)
 
 
 @lru_cache(maxsize=1024)
-def _train(spec: TrainSpec, per_epoch: int) -> TrainSpec:
-    with _within("train"):  # an epoch's share may round to no step, or epochs be too many
-        return spec.resolved(per_epoch)
+def _train_in_steps(spec: TrainSpec, steps_per_epoch: int) -> TrainSpec:
+    with _within("train"):  # a duration may round to 0 steps, or be too long
+        return spec.in_steps(steps_per_epoch)
 
 
 @lru_cache(maxsize=1024)
-def _prune(spec: Pruning, per_epoch: int, steps: int, rewind: int, fingerprint: str) -> Pruning:
+def _resolve_prune(
+    spec: Pruning, steps_per_epoch: int, steps: int, rewind: int, fingerprint: str
+) -> Pruning:
     if isinstance(spec, PruneBefore):
         rounds = spec.rounds or ROUNDS.get(spec.score, 1)
         spec = replace(spec, rounds=rounds, schedule=_schedule(spec))
     elif isinstance(spec, PruneDuring):
-        spec = replace(spec.in_steps(per_epoch, steps, rewind), schedule=_schedule(spec))
+        spec = replace(spec.in_steps(steps_per_epoch, steps, rewind), schedule=_schedule(spec))
         # The mask must reach the level's density before training ends.
         begin, end = steps_in(spec.begin), steps_in(spec.end)
         if not begin < end < steps:
@@ -223,7 +227,7 @@ def _prune(spec: Pruning, per_epoch: int, steps: int, rewind: int, fingerprint: 
 
 @contextmanager
 def _within(part: str) -> Iterator[None]:
-    """Prefix the fields that errors name with a part of the spec."""
+    """Prefix the field of a SpecError with the part of the spec that has it."""
     try:
         yield
     except SpecError as error:

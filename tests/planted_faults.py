@@ -36,9 +36,9 @@ FAULTS = [
     Fault(
         "mask applied before the optimizer's step",
         "lth_core/train/loop.py",
-        "step_and_forget(masking.before_step(step, self.optimizer))\n            masking.after_step()",
+        "step_and_clear(masking.before_step(step, self.optimizer))\n            masking.after_step()",
         "taken = masking.before_step(step, self.optimizer)\n            masking.after_step()\n"
-        "            step_and_forget(taken)",
+        "            step_and_clear(taken)",
         "tests/core/train/test_loop.py",
     ),
     Fault(
@@ -51,9 +51,9 @@ FAULTS = [
     Fault(
         "batch norm's buffers not rewound",
         "lth_core/train/loop.py",
-        "        for name, value in model.state_dict().items()\n    }",
-        "        for name, value in model.state_dict().items()\n"
-        "    } | {name: torch.zeros_like(value) for name, value in model.named_buffers()}",
+        "return cpu_copies(model.state_dict())",
+        "return cpu_copies(model.state_dict()) | {\n"
+        "        name: torch.zeros_like(value) for name, value in model.named_buffers()\n    }",
         "tests/core/train/test_loop.py",
     ),
     Fault(
@@ -73,8 +73,8 @@ FAULTS = [
     Fault(
         "floor of k",
         "lth_core/prune/select.py",
-        "keep = min(all_ - round(lost * all_)",
-        "keep = min(all_ - int(lost * all_)",
+        "keep = min(total - round(pruned * total)",
+        "keep = min(total - int(pruned * total)",
         "tests/core/prune/test_prune.py",
     ),
     Fault(
@@ -101,8 +101,8 @@ FAULTS = [
     Fault(
         "validation images in training",
         "lth_core/data/dataset.py",
-        "examples = raw.train.at(order[held : held + train].sort().values)",
-        "examples = raw.train.at(order[: held + train].sort().values)",
+        "examples = raw.train.at(order[validation : validation + train].sort().values)",
+        "examples = raw.train.at(order[: validation + train].sort().values)",
         "tests/core/data/test_data.py",
     ),
     Fault(
@@ -150,9 +150,9 @@ FAULTS = [
     Fault(
         "random mask counted globally",
         "lth_core/jobs/controls.py",
-        "            name: as_many(mask, self.like.structure, partial(self.order, name))\n"
+        "            name: with_same_counts(mask, self.like.structure, partial(self.order, name))\n"
         "            for name, mask in context.mask(self.like, job).items()",
-        "            name: as_many(\n"
+        "            name: with_same_counts(\n"
         "                torch.rand(mask.shape) < (sum(int(m.sum()) for m in every.values())\n"
         "                / sum(m.numel() for m in every.values())),\n"
         "                self.like.structure, partial(self.order, name))\n"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -13,26 +14,53 @@ from lth_core.data.dataset import Dataset, Split, split, split_sizes
 from lth_core.data.dataset import fingerprint as content_fingerprint
 from lth_core.data.folder import folder, listing_digest
 from lth_core.data.packaged import digits, mnist1d, mnist_5k
-from lth_core.data.sources import OUTLINES, Outline, cifar10, cifar100, fashion_mnist, mnist, svhn
+from lth_core.data.sources import cifar10, cifar100, fashion_mnist, mnist, svhn
 from lth_core.errors import DataError, SpecError
 from lth_core.plugins import load_factory
 from lth_core.spec import DataSpec
 
-__all__ = ["SOURCES", "Dataset", "Split", "fingerprint", "load", "outline", "placed"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "NamedDataset",
+    "Outline",
+    "Split",
+    "absolute",
+    "fingerprint",
+    "load",
+    "outline",
+]
 
-SOURCES: dict[str, Callable[[DataSpec], Dataset]] = {
-    "digits": digits,
-    "mnist1d": mnist1d,
-    "mnist-5k": mnist_5k,
-    "mnist": mnist,
-    "fashion_mnist": fashion_mnist,
-    "svhn": svhn,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "folder": folder,
+Outline = tuple[int, tuple[int, ...], int]
+"""Training examples, shape of one, classes."""
+
+
+class NamedDataset(NamedTuple):
+    """A dataset whose name determines its content, so that a plan reads no data."""
+
+    read: Callable[[DataSpec], Dataset]
+    train: int
+    """Number of training examples, validation included."""
+    test: int
+    """Number of test examples."""
+    shape: tuple[int, ...]
+    """Shape of one example."""
+    classes: int
+
+
+DATASETS: dict[str, NamedDataset] = {
+    "digits": NamedDataset(digits, 1_348, 449, (1, 8, 8), 10),
+    "mnist1d": NamedDataset(mnist1d, 4_000, 1_000, (40,), 10),
+    "mnist-5k": NamedDataset(mnist_5k, 4_000, 1_000, (1, 28, 28), 10),
+    "mnist": NamedDataset(mnist, 60_000, 10_000, (1, 28, 28), 10),
+    "fashion_mnist": NamedDataset(fashion_mnist, 60_000, 10_000, (1, 28, 28), 10),
+    "svhn": NamedDataset(svhn, 73_257, 26_032, (3, 32, 32), 10),
+    "cifar10": NamedDataset(cifar10, 50_000, 10_000, (3, 32, 32), 10),
+    "cifar100": NamedDataset(cifar100, 50_000, 10_000, (3, 32, 32), 100),
 }
 
-KNOWN = (*OUTLINES, "folder:PATH", "package.module:factory")
+KNOWN = (*DATASETS, "folder:PATH", "package.module:factory")
+"""Names of datasets, as an error lists them."""
 
 
 @lru_cache(maxsize=4)
@@ -51,14 +79,14 @@ def load(spec: DataSpec, device: torch.device) -> Dataset:
 
 
 def outline(spec: DataSpec) -> Outline:
-    """(training examples, shape of one, classes) of the split dataset; reads no named dataset.
+    """(training examples, shape of one, classes) after the split; a named dataset is not read.
 
     Raises:
         SpecError: validation leaves no training examples.
         DataError: data that must be read are missing or broken.
     """
-    if spec.name in OUTLINES:
-        available, shape, classes = OUTLINES[spec.name]
+    if spec.name in DATASETS:
+        _, available, _, shape, classes = DATASETS[spec.name]
     else:
         raw = _raw(spec)
         available, shape, classes = len(raw.train), raw.shape, raw.classes
@@ -78,11 +106,11 @@ def fingerprint(spec: DataSpec) -> str:
     Raises:
         SpecError: the name is not known.
     """
-    return "" if spec.name in OUTLINES else content_fingerprint(_raw(spec))
+    return "" if spec.name in DATASETS else content_fingerprint(_raw(spec))
 
 
-def placed(spec: DataSpec) -> DataSpec:
-    """The spec with an absolute root: ``folder:PATH`` is ``folder`` with PATH as its root.
+def absolute(spec: DataSpec) -> DataSpec:
+    """The spec with an absolute root: ``folder:PATH`` becomes ``folder`` with PATH as its root.
 
     The root is not part of the digest: the content identifies a folder, not its path.
 
@@ -99,19 +127,30 @@ def placed(spec: DataSpec) -> DataSpec:
 
 
 def _raw(spec: DataSpec) -> Dataset:
-    spec = placed(spec)
+    spec = absolute(spec)
     return _read(spec, listing_digest(spec) if spec.name == "folder" else "")
 
 
 @lru_cache(maxsize=1)
 def _read(spec: DataSpec, listing: str) -> Dataset:
     """The raw data, cached until others are read or a folder's listing changes."""
-    if spec.name in SOURCES:
-        return SOURCES[spec.name](spec)
+    if spec.name in DATASETS:
+        return _read_named(spec)
+    if spec.name == "folder":
+        return folder(spec)
     if ":" not in spec.name:
         raise SpecError("data.name", "is not a known dataset", spec.name, KNOWN)
-    made = load_factory("data.name", spec.name)(spec)
-    if not isinstance(made, Dataset):
+    dataset = load_factory("data.name", spec.name)(spec)
+    if not isinstance(dataset, Dataset):
         raise DataError(f"data.name: {spec.name} must return lth_core.data.Dataset, but got "
-                        f"{type(made).__name__}")  # fmt: skip
-    return made
+                        f"{type(dataset).__name__}")  # fmt: skip
+    return dataset
+
+
+def _read_named(spec: DataSpec) -> Dataset:
+    read, *sizes, _, _ = DATASETS[spec.name]
+    dataset = read(spec)
+    if (got := [len(dataset.train), len(dataset.test)]) != sizes:
+        raise DataError(f"data.root: {spec.name} must have {sizes} training and test examples, "
+                        f"but got {got}")  # fmt: skip
+    return dataset

@@ -28,11 +28,11 @@ class Split:
         return len(self.y)
 
     def at(self, index: Tensor) -> Split:
-        """The examples at index, (m,) int64."""
+        """The m examples at an index, (m,) int64."""
         return Split(self.x[index], self.y[index])
 
     def of_each_class(self, count: int, generator: torch.Generator) -> Split:
-        """``count`` random examples of each class; all of a class that has fewer."""
+        """``count`` random examples of each class, or all where a class has fewer."""
         order = torch.randperm(len(self), generator=generator)
         y = self.y.cpu()[order]
         chosen = torch.cat([order[y == label][:count] for label in y.unique()])
@@ -96,9 +96,9 @@ def example_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Two float32 tensors, (channels, 1, ...) or (features,).
     """
-    over = (0, *range(2, x.dim()))
-    total = torch.stack([part.double().sum(over) for part in x.split(4096)]).sum(0)
-    square = torch.stack([part.double().square().sum(over) for part in x.split(4096)]).sum(0)
+    axes = (0, *range(2, x.dim()))
+    total = torch.stack([part.double().sum(axes) for part in x.split(4096)]).sum(0)
+    square = torch.stack([part.double().square().sum(axes) for part in x.split(4096)]).sum(0)
     count = x.numel() // x.shape[1]
     mean = total / count
     std = (square / count - mean.square()).clamp(min=0).sqrt()
@@ -118,38 +118,42 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def split_sizes(spec: DataSpec, available: int) -> tuple[int, int]:
-    """(train, validation) examples out of ``available`` training examples."""
+    """Numbers of (training, validation) examples out of ``available`` training examples."""
     used = max(2, round(spec.fraction * available))
-    held = int(spec.validation) if spec.validation >= 1 else max(1, round(spec.validation * used))
-    return used - held, held
+    if spec.validation >= 1:
+        validation = int(spec.validation)
+    else:
+        validation = max(1, round(spec.validation * used))
+    return used - validation, validation
 
 
 def split(raw: Dataset, spec: DataSpec) -> Dataset:
-    """Subsample the training examples, hold out validation, and mislabel a share of the rest.
+    """The raw dataset with its training examples subsampled, split and, for a share, mislabelled.
 
     All three are drawn by ``split_seed``; validation and test keep their true labels.
 
     Raises:
-        SpecError: labels are to be replaced, but there is only one class.
+        SpecError: the spec has label noise, but there is only one class.
     """
-    train, held = split_sizes(spec, len(raw.train))
+    train, validation = split_sizes(spec, len(raw.train))
     order = torch.randperm(len(raw.train), generator=generator(spec.split_seed, "split"))
-    examples = raw.train.at(order[held : held + train].sort().values)
+    examples = raw.train.at(order[validation : validation + train].sort().values)
     if spec.label_noise:
         if raw.classes < 2:
             raise SpecError("data.label_noise", "needs two classes or more", spec.label_noise)
         stream = generator(spec.split_seed, "label_noise")
         y = mislabelled(examples.y, spec.label_noise, raw.classes, stream)
         examples = replace(examples, y=y)
-    return replace(raw, validation=raw.train.at(order[:held]), train=examples)
+    return replace(raw, validation=raw.train.at(order[:validation]), train=examples)
 
 
 def mislabelled(y: Tensor, share: float, classes: int, stream: torch.Generator) -> Tensor:
-    """The labels (n,), a share of them (its count rounded) replaced by another, uniform class.
+    """Labels (n,) int64 of which a share, rounded to a count, is replaced by another class.
 
     Args:
         y: (n,) int64 in 0..classes-1; not changed.
         share: in [0, 1).
+        stream: draws the labels that are replaced, and their new classes uniformly.
     """
     wrong = torch.randperm(len(y), generator=stream)[: round(share * len(y))]
     shift = torch.randint(1, classes, wrong.shape, generator=stream)

@@ -47,7 +47,7 @@ def folder(spec: DataSpec) -> Dataset:
             for part, listing in files.items()
             for axis, tensor in zip("xy", _decode(listing, classes), strict=True)
         }
-        _keep(cache, tensors)
+        _write_cache(cache, tensors)
     train, test = (Split(tensors[f"{part}_x"], tensors[f"{part}_y"]) for part in ("train", "test"))
     if train.x.shape[1:] != test.x.shape[1:]:
         raise DataError(f"{root}: test images are {tuple(test.x.shape[1:])}, train images "
@@ -56,6 +56,7 @@ def folder(spec: DataSpec) -> Dataset:
 
 
 def _files(root: Path) -> dict[str, list[tuple[str, Path]]]:
+    """(class name, path) of each image, for train and test."""
     return {part: _listing(root, part) for part in ("train", "test")}
 
 
@@ -91,9 +92,10 @@ def listing_digest(spec: DataSpec) -> str:
 
 
 def _decode(listing: list[tuple[str, Path]], classes: list[str]) -> tuple[Tensor, Tensor]:
+    """Images (n, channels, height, width) uint8, and their classes (n,) int64."""
     from PIL import Image, UnidentifiedImageError
 
-    number = {name: index for index, name in enumerate(classes)}
+    class_of = {name: number for number, name in enumerate(classes)}
     pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None = None
     for index, (_, path) in enumerate(listing):
         try:
@@ -110,14 +112,14 @@ def _decode(listing: list[tuple[str, Path]], classes: list[str]) -> tuple[Tensor
                             f"{pixels.shape[1:]}; all must share one size")  # fmt: skip
         pixels[index] = array
     assert pixels is not None
-    return torch.from_numpy(pixels), torch.tensor([number[name] for name, _ in listing])
+    return torch.from_numpy(pixels), torch.tensor([class_of[name] for name, _ in listing])
 
 
 def _cache_folder() -> Path:
     return Path(os.environ.get("LTH_CACHE", "~/.cache/lth")).expanduser()
 
 
-def _keep(cache: Path, tensors: dict[str, Tensor]) -> None:
+def _write_cache(cache: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors.torch import save
 
     with suppress(OSError):  # a cache that cannot be written costs time, not results

@@ -15,10 +15,10 @@ from lth_core.seeds import generator
 from lth_core.spec import DataSpec
 
 DIGITS_TEST = 449
-"""A quarter of the 1,797 digits; the same ones in every study."""
+"""Test examples: a quarter of the 1,797 digits, the same ones in every study."""
 
 MNIST_5K_TEST = 1000
-"""A fifth of the 5,000 digits; the same ones in every study."""
+"""Test examples: a fifth of the 5,000 digits, the same ones in every study."""
 
 MNIST1D = {
     "num_samples": 5000,
@@ -34,7 +34,7 @@ MNIST1D = {
     "final_seq_length": 40,
     "seed": 42,
 }
-"""The published arguments; given here because the package's defaults may change."""
+"""Published arguments of the package, whose defaults may change."""
 
 
 def digits(spec: DataSpec) -> Dataset:
@@ -56,43 +56,43 @@ def mnist1d(spec: DataSpec) -> Dataset:
     try:
         from mnist1d import data, utils
     except ImportError:
-        raise DataError(_absent(spec, "mnist1d")) from None
+        raise _package_missing(spec, "mnist1d") from None
     # The package seeds Python's and NumPy's global generators and draws from them, so their states
     # are restored afterwards.
-    before = utils.random.getstate(), np.random.get_state()
+    python_state, numpy_state = utils.random.getstate(), np.random.get_state()
     try:
-        made = data.make_dataset(SimpleNamespace(**MNIST1D))
+        arrays = data.make_dataset(SimpleNamespace(**MNIST1D))
     finally:
-        utils.random.setstate(before[0])
-        np.random.set_state(before[1])
+        utils.random.setstate(python_state)
+        np.random.set_state(numpy_state)
     train, test = (
-        Split(torch.from_numpy(made[x]).float(), torch.from_numpy(made[y]).long())
+        Split(torch.from_numpy(arrays[x]).float(), torch.from_numpy(arrays[y]).long())
         for x, y in (("x", "y"), ("x_test", "y_test"))
     )
     # The package scales all 5,000 together to mean 0 and deviation 1.
     return raw(train, test, torch.zeros(1), torch.ones(1), 10)
 
 
-def _digits(file: Path, side: int, tests: int, name: str, mean: float, std: float) -> Dataset:
-    """Square grey images, a row of pixels and a class each; ``tests`` are drawn for testing."""
+def _digits(file: Path, side: int, tested: int, name: str, mean: float, std: float) -> Dataset:
+    """Square grey images from rows of pixels and a class; ``tested`` of them are for testing."""
     table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.int64))
-    every = Split(table[:, :-1].to(torch.uint8).view(-1, 1, side, side), table[:, -1])
-    order = torch.randperm(len(every), generator=generator(0, name, "test"))
-    flat = torch.tensor([mean]).view(1, 1, 1), torch.tensor([std]).view(1, 1, 1)
-    return raw(every.at(order[tests:]), every.at(order[:tests]), *flat, 10)
+    images = Split(table[:, :-1].to(torch.uint8).view(-1, 1, side, side), table[:, -1])
+    order = torch.randperm(len(images), generator=generator(0, name, "test"))
+    train, test = images.at(order[tested:]), images.at(order[:tested])
+    return raw(train, test, torch.tensor([[[mean]]]), torch.tensor([[[std]]]), 10)
 
 
 def _file(package: str, path: str, spec: DataSpec, distribution: str) -> Path:
-    """Path of a package's file; the package is not imported, for scikit-learn takes seconds."""
+    """Path of a package's file, found without the import: scikit-learn's takes seconds."""
     module = find_spec(package)
-    for place in (module and module.submodule_search_locations) or ():
-        if (Path(place) / path).is_file():
-            return Path(place) / path
-    raise DataError(_absent(spec, distribution))
+    for folder in (module and module.submodule_search_locations) or ():
+        if (Path(folder) / path).is_file():
+            return Path(folder) / path
+    raise _package_missing(spec, distribution)
 
 
-def _absent(spec: DataSpec, distribution: str) -> str:
-    return (
+def _package_missing(spec: DataSpec, distribution: str) -> DataError:
+    return DataError(
         f"data.name: {spec.name} comes with the package {distribution}, which is not installed "
         f"or lacks it: pip install {distribution}"
     )

@@ -6,39 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lth_core.data.dataset import Dataset, Split, raw
-from lth_core.data.packaged import DIGITS_TEST, MNIST_5K_TEST
 from lth_core.errors import DataError
 from lth_core.spec import DataSpec
 
-Outline = tuple[int, tuple[int, ...], int]
-"""Training examples, shape of one, classes."""
-
-OUTLINES: dict[str, Outline] = {
-    "digits": (1797 - DIGITS_TEST, (1, 8, 8), 10),
-    "mnist1d": (4_000, (40,), 10),
-    "mnist-5k": (5_000 - MNIST_5K_TEST, (1, 28, 28), 10),
-    "mnist": (60_000, (1, 28, 28), 10),
-    "fashion_mnist": (60_000, (1, 28, 28), 10),
-    "svhn": (73_257, (3, 32, 32), 10),
-    "cifar10": (50_000, (3, 32, 32), 10),
-    "cifar100": (50_000, (3, 32, 32), 100),
-}
-"""Outlines of the named datasets, so that a plan needs no data."""
-
-TESTED = {
-    "mnist": 10_000,
-    "fashion_mnist": 10_000,
-    "svhn": 26_032,
-    "cifar10": 10_000,
-    "cifar100": 10_000,
-}
-"""Test examples of the datasets that are read from the root."""
-
 BY_TRAIN = ({"train": True}, {"train": False})
 BY_SPLIT = ({"split": "train"}, {"split": "test"})
+"""Arguments of torchvision's classes that name the training and the test part."""
 
 
 def mnist(spec: DataSpec) -> Dataset:
@@ -57,19 +32,19 @@ def svhn(spec: DataSpec) -> Dataset:
         Split(torch.from_numpy(p.data).contiguous(), torch.from_numpy(p.labels).long())
         for p in _torchvision(spec, "SVHN", "train_32x32.mat", BY_SPLIT)
     )
-    return _colour(spec, train, test, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
+    return _colour(train, test, 10, (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 
 
 def cifar10(spec: DataSpec) -> Dataset:
     """CIFAR-10, 50,000 + 10,000 colour images, 32x32 (Krizhevsky 2009), by torchvision."""
     train, test = _cifar(spec, "CIFAR10", "cifar-10-batches-py")
-    return _colour(spec, train, test, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+    return _colour(train, test, 10, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
 
 def cifar100(spec: DataSpec) -> Dataset:
     """CIFAR-100, 50,000 + 10,000 colour images, 32x32 (Krizhevsky 2009), by torchvision."""
     train, test = _cifar(spec, "CIFAR100", "cifar-100-python")
-    return _colour(spec, train, test, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+    return _colour(train, test, 100, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 
 
 def _grey(spec: DataSpec, name: str, mean: float, std: float) -> Dataset:
@@ -78,7 +53,7 @@ def _grey(spec: DataSpec, name: str, mean: float, std: float) -> Dataset:
         Split(p.data[:, None].contiguous(), p.targets.long())
         for p in _torchvision(spec, name, f"{name}/raw", BY_TRAIN)
     )
-    return _whole(spec, train, test, torch.tensor([mean]), torch.tensor([std]))
+    return raw(train, test, torch.tensor([[[mean]]]), torch.tensor([[[std]]]), 10)
 
 
 def _cifar(spec: DataSpec, name: str, files: str) -> list[Split]:
@@ -89,33 +64,26 @@ def _cifar(spec: DataSpec, name: str, files: str) -> list[Split]:
 
 
 def _colour(
-    spec: DataSpec, train: Split, test: Split, mean: tuple[float, ...], std: tuple[float, ...]
+    train: Split, test: Split, classes: int, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Dataset:
     """A dataset of 3 channels; mean and std of pixels in 0..1."""
-    return _whole(spec, train, test, torch.tensor(mean) * 255, torch.tensor(std) * 255)
-
-
-def _whole(spec: DataSpec, train: Split, test: Split, mean: Tensor, std: Tensor) -> Dataset:
-    """The raw dataset, of the size its name promises; mean and std in units of a byte."""
-    examples, _, classes = OUTLINES[spec.name]
-    sizes, got = (examples, TESTED[spec.name]), (len(train), len(test))
-    if got != sizes:
-        raise DataError(f"data.root: {spec.name} must have {sizes} examples, but got {got}")
-    return raw(train, test, mean.view(-1, 1, 1), std.view(-1, 1, 1), classes)
+    mean_in_bytes, std_in_bytes = (torch.tensor(x).view(-1, 1, 1) * 255 for x in (mean, std))
+    return raw(train, test, mean_in_bytes, std_in_bytes, classes)
 
 
 def _torchvision(
     spec: DataSpec, name: str, files: str, parts: tuple[dict[str, Any], dict[str, Any]]
 ) -> list[Any]:
-    """The train and test part of a dataset from torchvision.
+    """The training and the test part of a dataset from torchvision.
 
     Args:
+        name: name of torchvision's class.
         files: a file or folder of the dataset, below the root.
-        parts: the arguments that name the train and the test part.
+        parts: arguments that name the training and the test part.
     """
     folder = Path(spec.root).expanduser()
     try:
-        if not spec.download and not (folder / files).exists():  # checked before a slow import
+        if not spec.download and not (folder / files).exists():  # spares the slow import below
             raise FileNotFoundError(f"there is no {files}")
         import torchvision.datasets
 

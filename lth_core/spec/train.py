@@ -32,7 +32,7 @@ class TrainSpec(Checks):
     """L2 penalty on every parameter, at least 0: added to the gradient as torch.optim does it; with
     adamw weights shrink by lr x weight_decay a step instead (Loshchilov & Hutter 2019)."""
     batch_size: int = 60
-    """Number of examples of a step; the last batch of an epoch may be smaller; none is dropped."""
+    """Number of examples in a step; an epoch's last batch may be smaller and is not dropped."""
     steps: int | str = "600it"
     """Length of the dense run: steps (`600it`) or epochs (`2ep`)."""
     schedule: Schedule = "constant"
@@ -72,19 +72,19 @@ class TrainSpec(Checks):
             raise SpecError("nesterov", "needs train.momentum above 0", self.momentum)
 
     def _milestones(self) -> None:
-        spelled = tuple(f"{m}it" if type(m) is int else m for m in self.milestones)
-        for milestone in spelled:
+        durations = tuple(f"{m}it" if type(m) is int else m for m in self.milestones)
+        for milestone in durations:
             match = DURATION.fullmatch(milestone) if isinstance(milestone, str) else None
             if not match:
                 raise SpecError("milestones", "must be durations such as '91ep'", milestone)
             check_length("milestones", match)
-        self._set("milestones", spelled)
-        if (self.schedule == "multistep") != bool(spelled):
-            raise SpecError("milestones", "go with schedule: multistep, and only with it", spelled)
+        self._set("milestones", durations)
+        if (self.schedule == "multistep") != bool(durations):
+            rule = "must be given with schedule: multistep, and only then"
+            raise SpecError("milestones", rule, durations)
 
-    def resolved(self, steps_per_epoch: int) -> TrainSpec:
+    def in_steps(self, steps_per_epoch: int) -> TrainSpec:
         """The spec with every duration in steps."""
-
         steps = steps_in(self.steps, steps_per_epoch)
 
         def as_steps(duration: int | str) -> str:

@@ -28,10 +28,9 @@ OWN_MODEL = "your own: a function of (ModelSpec, shape, classes)"
 
 
 def _datasets() -> dict[str, str]:
-    shipped = table("lth_core.data", "SOURCES")
-    del shipped["folder"]
+    named = table("lth_core.data", "DATASETS")
     folder = "images in PATH/train/CLASS/* and PATH/test/CLASS/*"
-    return {**shipped, "folder:PATH": folder, "package.module:factory": OWN_DATA}
+    return {**named, "folder:PATH": folder, "package.module:factory": OWN_DATA}
 
 
 def _models() -> dict[str, str]:
@@ -77,7 +76,7 @@ def table(module: str, name: str) -> dict[str, str]:
     """Keys of a dict display in a module's source, with descriptions.
 
     A value's description is the first string in it, or the first paragraph of the docstring of
-    the function or class that it names.
+    the function or class that it names; of a call, its first argument.
     """
     display = _definition(module, name)
     assert isinstance(display, ast.Dict), f"{module}.{name} must be written as a dict display"
@@ -89,7 +88,8 @@ def _about(module: str, value: ast.AST) -> str:
     for node in ast.walk(value):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return node.value
-    named = _definition(module, ast.unparse(value))
+    reference = value.args[0] if isinstance(value, ast.Call) else value
+    named = _definition(module, ast.unparse(reference))
     assert isinstance(named, ast.FunctionDef | ast.ClassDef)
     return " ".join((ast.get_docstring(named) or "").partition("\n\n")[0].split())
 

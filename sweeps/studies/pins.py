@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, TypedDict, cast
 
-from lth_core.data.sources import OUTLINES
+from lth_core.data import DATASETS
 from lth_core.resolve import Pins, find_pins
 from lth_core.spec import DataSpec
 from lth_core.store.decode import check
@@ -39,7 +39,7 @@ def study_pins(study: Study) -> Pins:
     base = study.base
     reader, datasets = SpecReader(base_values(study)), list[DataSpec]()
     for fields in variants(study, "data"):
-        if str(fields.get("data.name", base.data.name)) not in OUTLINES:
+        if str(fields.get("data.name", base.data.name)) not in DATASETS:
             own = {name.removeprefix("data."): value for name, value in fields.items()}
             datasets.append(cast(DataSpec, reader.part("data", own)))
     networks = (f.get("model.name", base.model.name) for f in variants(study, "model.name"))

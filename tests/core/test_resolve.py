@@ -45,7 +45,7 @@ def test_resolving_by_pins_refuses_what_has_none_and_does_not_import_it(field: s
     part, _, name = field.partition(".")
     spec = replace(TicketSpec(), **{part: replace(getattr(PINNED, part), **{name: "nowhere:it"})})
     with pytest.raises(
-        SpecError, match="must have the fingerprint that it was swept with"
+        SpecError, match="must have a stored fingerprint"
     ) as found:
         resolve(spec, Pins({PINNED.data: ("0", 9)}, {PINNED.model.name: "0"}))
     assert (found.value.field, found.value.got) == (field, "nowhere:it")

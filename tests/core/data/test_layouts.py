@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lth_core import data
-from lth_core.data import Dataset, sources
+from lth_core.data import Dataset
 from lth_core.errors import DataError
 from lth_core.spec import DataSpec
 
@@ -105,9 +105,8 @@ def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Datas
     """Loads a dataset from tmp_path that is expected to have these few examples."""
 
     def load(name: str, train: int = TRAIN, test: int = TEST) -> Dataset:
-        outline = (train, *sources.OUTLINES[name][1:])
-        monkeypatch.setitem(sources.OUTLINES, name, outline)
-        monkeypatch.setitem(sources.TESTED, name, test)
+        few = data.DATASETS[name]._replace(train=train, test=test)
+        monkeypatch.setitem(data.DATASETS, name, few)
         return data.load(DataSpec(name=name, root=str(tmp_path)), torch.device("cpu"))
 
     return load
@@ -143,7 +142,7 @@ def test_dataset_of_another_size_is_refused(
     name: str, tmp_path: Path, load: Callable[..., Dataset]
 ) -> None:
     WRITE[name](tmp_path)
-    with pytest.raises(DataError, match=rf"{name} must have \(20, 11\) examples, but got"):
+    with pytest.raises(DataError, match=rf"{name} must have \[20, 11\] training and"):
         load(name, test=TEST + 1)
 
 

@@ -238,7 +238,7 @@ def test_bad_entries_are_refused_by_the_field_that_holds_them() -> None:
         PruneSpec(layer_fractions={"fc1": 1.0})
     with pytest.raises(SpecError, match=r"^milestones: .*'soon'"):
         TrainSpec(schedule="multistep", milestones=("soon",))
-    with pytest.raises(SpecError, match=r"^milestones: go with schedule"):
+    with pytest.raises(SpecError, match=r"^milestones: must be given with schedule"):
         TrainSpec(schedule="multistep")
     with pytest.raises(SpecError, match=r"^depth: repeats a single width"):
         ModelSpec(widths=(20, 10), depth=3)
@@ -274,7 +274,7 @@ def test_resolved_has_every_duration_in_steps() -> None:
         evaluate_every="1ep",
         schedule="multistep",
         milestones=("1ep", 30, "85%"),
-    ).resolved(20)
+    ).in_steps(20)
     assert (spec.steps, spec.warmup, spec.evaluate_every) == ("40it", "10it", "20it")
     assert spec.milestones == ("20it", "30it", "34it")
 

@@ -38,7 +38,7 @@ def make(
     }
     model.load_state_dict(masked(model.state_dict(), mask))
     order = Order(len(dataset.train), 60, seed=0, run="1")
-    spec = replace(train.resolved(order.steps_per_epoch), evaluate_every=f"{last}it")
+    spec = replace(train.in_steps(order.steps_per_epoch), evaluate_every=f"{last}it")
     return Task(model, Fixed(model, mask), dataset, spec, order, 0, last, keep)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lth_core.columns import COLUMNS
-from lth_core.data import SOURCES
+from lth_core.data import DATASETS, NamedDataset
 from lth_core.jobs.branches import BRANCHES
 from lth_core.jobs.methods import WHEN
 from lth_core.models import MODELS
@@ -18,8 +18,7 @@ from sweeps.studies.reader import spec_fields
 from sweeps.studies.schema import study_schema
 
 TABLES: dict[str, Mapping[str, Any]] = {
-    "datasets": {**{name: made for name, made in SOURCES.items() if name != "folder"},
-                 "folder:PATH": None, "package.module:factory": None},
+    "datasets": {**DATASETS, "folder:PATH": None, "package.module:factory": None},
     "models": {**MODELS, "package.module:factory": None},
     "when": WHEN,
     "scores": {**SCORES, **LEARN, "package.module:function": None},
@@ -39,6 +38,8 @@ def test_names_listed_are_those_of_the_table_in_its_order(kind: str) -> None:
 
 def described(row: object) -> str:
     """A row's text, or the first paragraph of the docstring of what it names."""
+    if isinstance(row, NamedDataset):
+        row = row.read
     if isinstance(row, tuple):
         return next(part for part in row if isinstance(part, str))
     text = row if isinstance(row, str) else inspect.getdoc(row) or ""
