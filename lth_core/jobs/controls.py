@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lth_core.jobs.recipes import Context, Job, MaskRecipe, Start
 from lth_core.masks import Mask, State
-from lth_core.prune.structure import as_many
+from lth_core.prune.structure import with_same_counts
 from lth_core.seeds import generator
 
 
@@ -26,7 +26,7 @@ class AsMany(MaskRecipe):
 
     def make(self, context: Context, job: Job) -> Mask:
         return {
-            name: as_many(mask, self.like.structure, partial(self.order, name))
+            name: with_same_counts(mask, self.like.structure, partial(self.order, name))
             for name, mask in context.mask(self.like, job).items()
         }
 

@@ -1,4 +1,4 @@
-"""Pruning = score, scope, keep exactly k."""
+"""Pruning: score, scope, keep exactly k."""
 
 from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.schedules import SCHEDULES

@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lth_core.prune.network import PrunableNetwork, Scores, plain
+from lth_core.prune.network import PrunableNetwork, Scores, from_weights
 from lth_core.seeds import generator
 
-EXAMPLE = plain(
+EXAMPLE = from_weights(
     {"fc.weight": torch.tensor([-2.0, 0.5])}, initial={"fc.weight": torch.tensor([1.0, 1.0])}
 )
 """Two weights that began at 1: one crossed 0 and grew, one shrank."""
@@ -26,11 +26,11 @@ def magnitude(network: PrunableNetwork) -> Scores:
     layer without survivors stays empty.
 
     >>> import torch
-    >>> from lth_core.prune.network import plain
-    >>> magnitude(plain({"fc.weight": torch.tensor([-2.0, 0.5])}))
+    >>> from lth_core.prune.network import from_weights
+    >>> magnitude(from_weights({"fc.weight": torch.tensor([-2.0, 0.5])}))
     {'fc.weight': tensor([2.0000, 0.5000])}
     """
-    return network.each(lambda w, initial: w.abs())
+    return network.score_layers(lambda w, initial: w.abs())
 
 
 def random(network: PrunableNetwork) -> Scores:
@@ -40,8 +40,8 @@ def random(network: PrunableNetwork) -> Scores:
     Scores are equal only by chance. The last weight of a layer may be pruned.
 
     >>> import torch
-    >>> from lth_core.prune.network import plain
-    >>> score = random(plain({"fc.weight": torch.zeros(1000)}, seed=1))["fc.weight"]
+    >>> from lth_core.prune.network import from_weights
+    >>> score = random(from_weights({"fc.weight": torch.zeros(1000)}, seed=1))["fc.weight"]
     >>> 0.45 < float(score.mean()) < 0.55
     True
     """
@@ -60,7 +60,7 @@ def magnitude_increase(network: PrunableNetwork) -> Scores:
     >>> magnitude_increase(EXAMPLE)["fc.weight"]
     tensor([ 1.0000, -0.5000])
     """
-    return network.each(lambda w, initial: w.abs() - initial.abs())
+    return network.score_layers(lambda w, initial: w.abs() - initial.abs())
 
 
 def magnitude_increase_same_sign(network: PrunableNetwork) -> Scores:
@@ -73,7 +73,9 @@ def magnitude_increase_same_sign(network: PrunableNetwork) -> Scores:
     >>> magnitude_increase_same_sign(EXAMPLE)["fc.weight"]
     tensor([ 0.0000, -0.5000])
     """
-    return network.each(lambda w, initial: (w.abs() - initial.abs()) * (w.sign() == initial.sign()))
+    return network.score_layers(
+        lambda w, initial: (w.abs() - initial.abs()) * (w.sign() == initial.sign())
+    )
 
 
 def magnitude_increase_diff_sign(network: PrunableNetwork) -> Scores:
@@ -86,7 +88,9 @@ def magnitude_increase_diff_sign(network: PrunableNetwork) -> Scores:
     >>> magnitude_increase_diff_sign(EXAMPLE)["fc.weight"]
     tensor([1., -0.])
     """
-    return network.each(lambda w, initial: (w.abs() - initial.abs()) * (w.sign() != initial.sign()))
+    return network.score_layers(
+        lambda w, initial: (w.abs() - initial.abs()) * (w.sign() != initial.sign())
+    )
 
 
 def movement(network: PrunableNetwork) -> Scores:
@@ -98,7 +102,7 @@ def movement(network: PrunableNetwork) -> Scores:
     >>> movement(EXAMPLE)["fc.weight"]
     tensor([3.0000, 0.5000])
     """
-    return network.each(lambda w, initial: (w - initial).abs())
+    return network.score_layers(lambda w, initial: (w - initial).abs())
 
 
 def final_times_initial(network: PrunableNetwork) -> Scores:
@@ -111,7 +115,7 @@ def final_times_initial(network: PrunableNetwork) -> Scores:
     >>> final_times_initial(EXAMPLE)["fc.weight"]
     tensor([-2.0000,  0.5000])
     """
-    return network.each(lambda w, initial: w * initial)
+    return network.score_layers(lambda w, initial: w * initial)
 
 
 def large_init(network: PrunableNetwork) -> Scores:
@@ -124,7 +128,7 @@ def large_init(network: PrunableNetwork) -> Scores:
     >>> large_init(EXAMPLE)["fc.weight"]
     tensor([1., 1.])
     """
-    return network.each(lambda w, initial: initial.abs())
+    return network.score_layers(lambda w, initial: initial.abs())
 
 
 def large_init_large_final(network: PrunableNetwork) -> Scores:
@@ -137,7 +141,9 @@ def large_init_large_final(network: PrunableNetwork) -> Scores:
     >>> large_init_large_final(EXAMPLE)["fc.weight"]
     tensor([1.0000, 0.5000], dtype=torch.float64)
     """
-    return network.each(lambda w, initial: torch.minimum(rank(w.abs()), rank(initial.abs())))
+    return network.score_layers(
+        lambda w, initial: torch.minimum(rank(w.abs()), rank(initial.abs()))
+    )
 
 
 def large_final_same_sign(network: PrunableNetwork) -> Scores:
@@ -150,7 +156,7 @@ def large_final_same_sign(network: PrunableNetwork) -> Scores:
     >>> large_final_same_sign(EXAMPLE)["fc.weight"]
     tensor([0.0000, 0.5000])
     """
-    return network.each(lambda w, initial: (w * initial.sign()).clamp(min=0))
+    return network.score_layers(lambda w, initial: (w * initial.sign()).clamp(min=0))
 
 
 def large_final_diff_sign(network: PrunableNetwork) -> Scores:
@@ -164,7 +170,7 @@ def large_final_diff_sign(network: PrunableNetwork) -> Scores:
     >>> large_final_diff_sign(EXAMPLE)["fc.weight"]
     tensor([2., 0.])
     """
-    return network.each(lambda w, initial: (-w * initial.sign()).clamp(min=0))
+    return network.score_layers(lambda w, initial: (-w * initial.sign()).clamp(min=0))
 
 
 def small_init(network: PrunableNetwork) -> Scores:
@@ -176,7 +182,7 @@ def small_init(network: PrunableNetwork) -> Scores:
     >>> small_init(EXAMPLE)["fc.weight"]
     tensor([-1., -1.])
     """
-    return network.each(lambda w, initial: -initial.abs())
+    return network.score_layers(lambda w, initial: -initial.abs())
 
 
 def small_final(network: PrunableNetwork) -> Scores:
@@ -188,7 +194,7 @@ def small_final(network: PrunableNetwork) -> Scores:
     >>> small_final(EXAMPLE)["fc.weight"]
     tensor([-2.0000, -0.5000])
     """
-    return network.each(lambda w, initial: -w.abs())
+    return network.score_layers(lambda w, initial: -w.abs())
 
 
 def small_init_small_final(network: PrunableNetwork) -> Scores:
@@ -201,7 +207,9 @@ def small_init_small_final(network: PrunableNetwork) -> Scores:
     >>> small_init_small_final(EXAMPLE)["fc.weight"]
     tensor([0.5000, 1.0000], dtype=torch.float64)
     """
-    return network.each(lambda w, initial: torch.minimum(rank(-w.abs()), rank(-initial.abs())))
+    return network.score_layers(
+        lambda w, initial: torch.minimum(rank(-w.abs()), rank(-initial.abs()))
+    )
 
 
 def rank(values: Tensor) -> Tensor:

@@ -18,11 +18,11 @@ def grasp(network: PrunableNetwork) -> Scores:
     without gradient, such as one with an empty layer, all scores are 0 and a seeded draw decides.
     The last weight of a layer may be pruned.
 
-    >>> from lth_core.prune.network import of_network
+    >>> from lth_core.prune.network import from_model
     >>> layer = torch.nn.Linear(1, 2, bias=False)
     >>> with torch.no_grad():
     ...     _ = layer.weight.copy_(torch.tensor([[1.0], [0.5]]))
-    >>> score = grasp(of_network(layer, torch.ones(1, 1), torch.tensor([0])))["weight"]
+    >>> score = grasp(from_model(layer, torch.ones(1, 1), torch.tensor([0])))["weight"]
     >>> score.sign()  # g lowers the first logit's weight: keeping it keeps the gradient small
     tensor([[-1.],
             [ 1.]])

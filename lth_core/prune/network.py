@@ -56,13 +56,16 @@ class PrunableNetwork:
                     parameter.mul_(self.mask[name].to(parameter.device))
         return model
 
-    def each(self, score: Callable[[Tensor, Tensor], Tensor]) -> Scores:
-        """Scores from weights and initial weights (out, in, ...); pruned ones are 0."""
+    def score_layers(self, score: Callable[[Tensor, Tensor], Tensor]) -> Scores:
+        """Scores of each layer from its weights and initial weights, (out, in, ...) each.
+
+        Pruned ones are 0 in both.
+        """
         initial = masked(self.initial, self.mask)
         return {name: score(w, initial[name]) for name, w in self.weights.items()}
 
-    def under(self, mask: Mask) -> PrunableNetwork:
-        """The network with fewer survivors.
+    def with_mask(self, mask: Mask) -> PrunableNetwork:
+        """The network under a sparser mask.
 
         Args:
             mask: (out, in, ...) bool each, by parameter name; a subset of the current mask.
@@ -70,7 +73,7 @@ class PrunableNetwork:
         return replace(self, weights=masked(self.weights, mask), mask=mask)
 
 
-def of_network(
+def from_model(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -78,13 +81,13 @@ def of_network(
     seed: int = 0,
     spec: Pruning | None = None,
 ) -> PrunableNetwork:
-    """A prunable network from a network and examples, before training: for scores in a notebook.
+    """A prunable network from a model before training and examples, for scores in a notebook.
 
     Args:
         x, y: (n, ...) float32 normalized examples, and their classes (n,) int64.
         mask: (out, in, ...) bool each, by parameter name; None: every weight survives.
 
-    >>> network = of_network(nn.Linear(2, 3), torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))
+    >>> network = from_model(nn.Linear(2, 3), torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))
     >>> {name: tuple(w.shape) for name, w in network.weights.items()}
     {'weight': (3, 2)}
     """
@@ -92,8 +95,8 @@ def of_network(
     weights = {n: p.detach().clone() for n, p in model.named_parameters() if n in mask}
 
     def copy() -> nn.Module:
-        own_dropout(made := deepcopy(model))
-        return made.train()
+        own_dropout(copied := deepcopy(model))
+        return copied.train()
 
     return PrunableNetwork(
         weights=masked(weights, mask), mask=mask, initial=masked(weights, mask),
@@ -102,7 +105,7 @@ def of_network(
     )  # fmt: skip
 
 
-def plain(
+def from_weights(
     weights: State, mask: Mask | None = None, initial: State | None = None, seed: int = 0
 ) -> PrunableNetwork:
     """A prunable network of weights alone, for scores that need nothing else.
@@ -113,7 +116,7 @@ def plain(
     """
 
     def absent() -> nn.Module:
-        raise AssertionError("this prunable network has no network")
+        raise AssertionError("this prunable network has weights, but no model")
 
     mask = mask or {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
     return PrunableNetwork(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def exponential(progress: float, density: float) -> float:
-    """Each round removes the same share of the survivors (Tanaka et al. 2020).
+    """Density that falls by the same factor each round (Tanaka et al. 2020).
 
     >>> exponential(0, 0.25), exponential(0.5, 0.25), exponential(1, 0.25)
     (1.0, 0.5, 0.25)
@@ -19,7 +19,7 @@ def exponential(progress: float, density: float) -> float:
 
 
 def cubic(progress: float, density: float) -> float:
-    """Fast at first, slow at the end (Zhu & Gupta 2017).
+    """Density that falls fast at first and slowly at the end (Zhu & Gupta 2017).
 
     >>> cubic(0, 0.2), round(cubic(0.5, 0.2), 3), cubic(1, 0.2)
     (1.0, 0.3, 0.2)
@@ -28,7 +28,7 @@ def cubic(progress: float, density: float) -> float:
 
 
 def linear(progress: float, density: float) -> float:
-    """Each change removes the same number: cubic with exponent 1 (Zhu & Gupta 2017).
+    """Density that falls by the same amount at each change (Zhu & Gupta 2017, exponent 1).
 
     >>> linear(0, 0.2), linear(0.5, 0.2), round(linear(1, 0.2), 3)
     (1.0, 0.6, 0.2)
@@ -37,7 +37,7 @@ def linear(progress: float, density: float) -> float:
 
 
 def constant(progress: float, density: float) -> float:
-    """The final density from the first step on (Mocanu et al. 2018; Evci et al. 2020).
+    """The final density from the first change on (Mocanu et al. 2018; Evci et al. 2020).
 
     >>> constant(0, 0.2), constant(1, 0.2)
     (0.2, 0.2)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from math import prod
 
 from lth_core.errors import SpecError
-from lth_core.prune.structure import Shapes, covered
+from lth_core.prune.structure import Shapes, layers_with_units
 from lth_core.spec import PruneBase
 
 Groups = list[tuple[list[str], float]]
@@ -41,28 +41,28 @@ def groups(shapes: Shapes, spec: PruneBase) -> Groups:
     """
     layers = list(shapes)
     output = layers[-1]
-    named = _by_pattern("prune.layer_fractions", spec.layer_fractions, layers)
-    own = {layer: spec.layer_fractions[pattern] for layer, pattern in named.items()}
+    patterns = _pattern_by_layer("prune.layer_fractions", spec.layer_fractions, layers)
+    own_fractions = {layer: spec.layer_fractions[name] for layer, name in patterns.items()}
     if spec.output_fraction is not None:
-        own[output] = spec.output_fraction
-    ignored = set(_by_pattern("prune.ignore", spec.ignore, layers))
-    fitting = covered(shapes, spec)
-    if not fitting:
+        own_fractions[output] = spec.output_fraction
+    ignored = set(_pattern_by_layer("prune.ignore", spec.ignore, layers))
+    structured = layers_with_units(shapes, spec)
+    if not structured:
         known = ("weights", "channels", "neurons", "N:M")
         raise SpecError(
             "prune.structure", "must be the units of a prunable layer", spec.structure, known
         )
-    counted = [layer for layer in fitting if layer not in ignored]
-    if not counted:
+    pruned = [layer for layer in structured if layer not in ignored]
+    if not pruned:
         raise SpecError("prune.ignore", "must leave a layer to prune", spec.ignore, layers)
-    together = [layer for layer in counted if layer not in own]
-    alone = [([layer], own[layer]) for layer in counted if layer in own]
+    shared = [layer for layer in pruned if layer not in own_fractions]
+    alone = [([layer], own_fractions[layer]) for layer in pruned if layer in own_fractions]
     if spec.scope == "layerwise":
-        return [([layer], spec.fraction) for layer in together] + alone
-    return [(together, spec.fraction), *alone] if together else alone
+        return [([layer], spec.fraction) for layer in shared] + alone
+    return [(shared, spec.fraction), *alone] if shared else alone
 
 
-def erk(shapes: Shapes, most: Sequence[int], total: int, structure: str = "weights") -> list[int]:
+def erk(shapes: Shapes, sizes: Sequence[int], total: int, structure: str = "weights") -> list[int]:
     """Number of units that each layer keeps, ``total`` in all, by Erdos-Renyi-Kernel.
 
     A layer's density is proportional to the sum of its weight's dimensions over their product. A
@@ -73,50 +73,50 @@ def erk(shapes: Shapes, most: Sequence[int], total: int, structure: str = "weigh
     [186, 34]
 
     Args:
-        most: number of units in each layer.
+        sizes: number of units in each layer.
         structure: the kind of unit.
     """
     # A structured unit is a row of the first dimension: the density in rows is that in weights.
     shares = [
         sum(shape) / (1 if structure == "weights" else prod(shape[1:])) for shape in shapes.values()
     ]
-    return in_proportion(shares, most, total)
+    return in_proportion(shares, sizes, total)
 
 
-def in_proportion(shares: Sequence[float], most: Sequence[int], total: int) -> list[int]:
-    """Whole numbers proportional to ``shares``, none above its ``most``, with sum ``total``.
+def in_proportion(shares: Sequence[float], limits: Sequence[int], total: int) -> list[int]:
+    """Whole numbers proportional to ``shares``, none above its limit, with sum ``total``.
 
     >>> in_proportion([3, 1, 1], [2, 9, 9], 7)
     [2, 3, 2]
     """
-    assert 0 <= total <= sum(most)
-    open_, exact = list(range(len(shares))), [0.0] * len(shares)
-    left = float(total)
-    while open_:
-        scale = left / sum(shares[i] for i in open_)
-        full = [i for i in open_ if shares[i] * scale >= most[i]]
-        for i in full or open_:
-            exact[i] = float(most[i]) if full else shares[i] * scale
-        left -= sum(most[i] for i in full)
-        open_ = [i for i in open_ if i not in full] if full else []
+    assert 0 <= total <= sum(limits)
+    unset, exact = list(range(len(shares))), [0.0] * len(shares)
+    remaining = float(total)
+    while unset:
+        scale = remaining / sum(shares[i] for i in unset)
+        full = [i for i in unset if shares[i] * scale >= limits[i]]
+        for i in full or unset:
+            exact[i] = float(limits[i]) if full else shares[i] * scale
+        remaining -= sum(limits[i] for i in full)
+        unset = [i for i in unset if i not in full] if full else []
     counts = [int(value) for value in exact]
-    # The remainder of rounding down is given where rounding removed most.
+    # Rounding down leaves a remainder; it goes to the numbers that lost most.
     by_loss = sorted(range(len(counts)), key=lambda i: counts[i] - exact[i])
-    room = [i for i in by_loss if counts[i] < most[i]]
-    for i in room[: total - sum(counts)]:
+    below_limit = [i for i in by_loss if counts[i] < limits[i]]
+    for i in below_limit[: total - sum(counts)]:
         counts[i] += 1
     assert sum(counts) == total
     return counts
 
 
-def _by_pattern(field: str, patterns: object, layers: Sequence[str]) -> dict[str, str]:
+def _pattern_by_layer(field: str, patterns: Iterable[str], layers: Sequence[str]) -> dict[str, str]:
     """The last pattern that matches each layer; ``output`` matches the last layer."""
-    matched = {}
-    for pattern in patterns:  # type: ignore[attr-defined]
-        hits = [layer for layer in layers if fnmatchcase(layer, pattern)]
-        if not hits and pattern == "output":
-            hits = [layers[-1]]
-        if not hits:
+    by_layer = dict[str, str]()
+    for pattern in patterns:
+        matches = [layer for layer in layers if fnmatchcase(layer, pattern)]
+        if not matches and pattern == "output":
+            matches = [layers[-1]]
+        if not matches:
             raise SpecError(field, "must match a prunable layer", pattern, layers)
-        matched.update(dict.fromkeys(hits, pattern))
-    return matched
+        by_layer.update(dict.fromkeys(matches, pattern))
+    return by_layer

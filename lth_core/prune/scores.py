@@ -32,6 +32,7 @@ from lth_core.spec import PruneBase
 from lth_core.spec.prune import LEARNED
 
 Score = Callable[[PrunableNetwork], Scores]
+"""A function from a network to the scores of its weights."""
 
 SCORES: dict[str, Score] = {
     "magnitude": magnitude,
@@ -66,15 +67,15 @@ def scores_of(network: PrunableNetwork, name: str) -> Scores:
     """
     score = SCORES.get(name) or load_factory("prune.score", name)
     scores, checked = score(network), {}
-    for weight, mask in network.mask.items():
-        values = scores.get(weight) if isinstance(scores, dict) else None
+    for parameter, mask in network.mask.items():
+        values = scores.get(parameter) if isinstance(scores, dict) else None
         fits = isinstance(values, Tensor) and values.shape == mask.shape
-        if not fits or not scores[weight].is_floating_point():
-            rule = f"must give each weight of {weight} a float, shape {tuple(mask.shape)}"
+        if not fits or not scores[parameter].is_floating_point():
+            rule = f"must give each weight of {parameter} a float, shape {tuple(mask.shape)}"
             raise SpecError("prune.score", rule, name)
-        checked[weight] = scores[weight].detach().to(mask.device)
-        if bool(checked[weight][mask].isnan().any()):
-            raise DivergedError(f"cannot prune {weight}: its scores by {name} are NaN")
+        checked[parameter] = scores[parameter].detach().to(mask.device)
+        if bool(checked[parameter][mask].isnan().any()):
+            raise DivergedError(f"cannot prune {parameter}: its scores by {name} are NaN")
     return checked
 
 

@@ -1,4 +1,4 @@
-"""Pruning: score the survivors, divide them by scope, keep exactly k of each part."""
+"""Pruning: score the survivors, divide them by scope, keep exactly k of each group."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.schedules import SCHEDULES
 from lth_core.prune.scope import erk, groups
 from lth_core.prune.scores import ROUNDS, scores_of
-from lth_core.prune.structure import best_of, units, weights_of
+from lth_core.prune.structure import highest_n_of_m, mask_of_units, unit_means
 from lth_core.prune.top_k import lowest
 from lth_core.spec import PruneBefore, PruneDuring, Pruning
 from lth_core.spec.prune import TEMPERATURE, PruneBase, S
 
-Parts = list[tuple[list[str], int]]
-"""Parameters whose units compete with each other, and how many units they keep together."""
+Quotas = list[tuple[list[str], int]]
+"""Parameters whose units compete with each other, and the number of units that they keep."""
 
 
 def prune(network: PrunableNetwork, spec: Pruning, generator: torch.Generator) -> Mask:
@@ -41,7 +41,7 @@ def prune(network: PrunableNetwork, spec: Pruning, generator: torch.Generator) -
     start = network.mask
     rounds = (spec.rounds or 1) if isinstance(spec, PruneBefore) else 1
     for done in range(1, rounds + 1):
-        network = network.under(pruned_to(network, start, spec, done / rounds, generator))
+        network = network.with_mask(pruned_to(network, start, spec, done / rounds, generator))
     return network.mask
 
 
@@ -65,78 +65,79 @@ def pruned_to(
         pruned = dict(network.mask)
         for layers, _ in groups(shapes_of(start), spec):
             for name in map(parameter_of, layers):
-                pruned[name] = best_of(
+                pruned[name] = highest_n_of_m(
                     scores[name], pruned[name], *spec.pattern, generator=generator
                 )
         return pruned
-    parts = parts_of(network, start, spec, progress, generator)
-    return keep_highest(scores, network.mask, parts, spec.structure, generator)
+    quotas = quotas_of(network, start, spec, progress, generator)
+    return keep_highest(scores, network.mask, quotas, spec.structure, generator)
 
 
 def keep_highest(
-    scores: Scores, mask: Mask, parts: Parts, structure: str, generator: torch.Generator
+    scores: Scores, mask: Mask, quotas: Quotas, structure: str, generator: torch.Generator
 ) -> Mask:
-    """The mask that keeps the k highest-scored units of each part.
+    """The mask that keeps the k highest-scored units of each group.
 
     Args:
         scores, mask: (out, in, ...) float and bool of each layer, by parameter name.
-        parts: parameters that compete, and their k.
+        quotas: parameters that compete, and their k.
 
     Returns:
         A mask in the shapes of ``mask``.
     """
     kept = dict(mask)
-    for names, keep in parts:
-        alive = [units(mask[name].float(), structure) > 0 for name in names]
+    for names, keep in quotas:
+        alive = [unit_means(mask[name].float(), structure) > 0 for name in names]
         values = torch.cat(
             [
-                units(scores[n].where(mask[n], 0), structure)[a]
+                unit_means(scores[n].where(mask[n], 0), structure)[a]
                 for n, a in zip(names, alive, strict=True)
             ]
         )
-        # Each part has its own stream: ties in one do not change the draws of the next, so that
+        # Each group has its own stream: ties in one do not change the draws of the next, so that
         # masks of different fractions (one-shot levels) are nested.
         stream = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         survives = ~lowest(values, len(values) - keep, stream)
         sizes = [int(a.sum()) for a in alive]
-        for name, a, part in zip(names, alive, survives.split(sizes), strict=True):
+        for name, a, stays in zip(names, alive, survives.split(sizes), strict=True):
             chosen = a.clone()
-            chosen[a] = part
-            kept[name] = mask[name] & weights_of(chosen, mask[name].shape, structure)
+            chosen[a] = stays
+            kept[name] = mask[name] & mask_of_units(chosen, mask[name].shape, structure)
     return kept
 
 
-def parts_of(
+def quotas_of(
     network: PrunableNetwork,
     start: Mask,
     spec: Pruning,
     progress: float,
     generator: torch.Generator,
-) -> Parts:
-    """Parameters that compete, and the number of units that they keep at ``progress``.
+) -> Quotas:
+    """Parameters that compete, and the number of units that they keep at ``progress`` in [0, 1].
 
     Args:
         start: (out, in, ...) bool of each prunable layer, by parameter name.
     """
-    began, now = _alive(start, spec.structure), _alive(network.mask, spec.structure)
-    named = spec.schedule if isinstance(spec, (PruneBefore, PruneDuring)) else None
-    schedule = SCHEDULES[named or "exponential"]
-    parts: Parts = []
+    at_start, now = _alive(start, spec.structure), _alive(network.mask, spec.structure)
+    name_given = spec.schedule if isinstance(spec, (PruneBefore, PruneDuring)) else None
+    schedule = SCHEDULES[name_given or "exponential"]
+    quotas: Quotas = []
     for layers, fraction in groups(shapes_of(start), spec):
         names = [parameter_of(layer) for layer in layers]
-        left = schedule(progress, 1 - fraction)
-        lost = fraction if left == 1 - fraction else 1 - left
-        all_ = sum(began[name] for name in names)
-        keep = min(all_ - round(lost * all_), sum(now[name] for name in names))
+        density = schedule(progress, 1 - fraction)
+        # 1 - (1 - f) is not always f.
+        pruned = fraction if density == 1 - fraction else 1 - density
+        total = sum(at_start[name] for name in names)
+        keep = min(total - round(pruned * total), sum(now[name] for name in names))
         if len(names) > 1 and spec.scope not in ("global", "layerwise"):
-            kept = _by_layer(network, names, keep, spec, generator)
-            parts += [([name], count) for name, count in zip(names, kept, strict=True)]
+            kept = _counts_by_layer(network, names, keep, spec, generator)
+            quotas += [([name], count) for name, count in zip(names, kept, strict=True)]
         else:
-            parts.append((names, keep))
-    return parts
+            quotas.append((names, keep))
+    return quotas
 
 
-def _by_layer(
+def _counts_by_layer(
     network: PrunableNetwork,
     names: Sequence[str],
     keep: int,
@@ -150,22 +151,22 @@ def _by_layer(
         shapes = {name: network.mask[name].shape for name in names}
         return erk(shapes, now, keep, spec.structure)
     score = spec.scope.removeprefix("like:")
-    # A fraction of the current survivors, which later rounds have fewer of; below 1, as in specs.
+    # A fraction of the current survivors, not of those at the start; below 1, as in specs.
     fraction = min(1 - keep / max(1, sum(now)), 1 - 2**-53)
     changes = {"score": score, "scope": "global", "fraction": fraction, "temperature":
                spec.temperature if score == "grasp" else TEMPERATURE}  # fmt: skip
-    like = PruneBefore(
+    by_score = PruneBefore(
         **{**spec.shared(), **changes},
         rounds=ROUNDS.get(score, 1),
         schedule=spec.schedule if isinstance(spec, PruneBefore) else None,
     )
-    kept = _alive(prune(network, like, generator), spec.structure)
+    kept = _alive(prune(network, by_score, generator), spec.structure)
     return [kept[name] for name in names]
 
 
 def _alive(mask: Mask, structure: str) -> dict[str, int]:
     """Number of units with a survivor, by parameter."""
-    return {name: int((units(m.float(), structure) > 0).sum()) for name, m in mask.items()}
+    return {name: int((unit_means(m.float(), structure) > 0).sum()) for name, m in mask.items()}
 
 
 def shapes_of(mask: Mask) -> dict[str, tuple[int, ...]]:
@@ -201,7 +202,7 @@ def at_level(spec: S, level: int) -> S:
 def compounded(spec: S, level: int) -> S:
     """The spec that removes in one pruning the share that ``level`` iterative ones remove."""
 
-    def once(fraction: float) -> float:
+    def compound(fraction: float) -> float:
         # Below 1 also where the power is below a float's precision. One level keeps its fraction:
         # 1 - (1 - f) is not always f.
         return fraction if level == 1 else min(1 - (1 - fraction) ** level, 1 - 2**-53)
@@ -209,7 +210,7 @@ def compounded(spec: S, level: int) -> S:
     return replace(
         spec,
         densities=(),
-        fraction=1 - spec.densities[level - 1] if spec.densities else once(spec.fraction),
-        output_fraction=None if spec.output_fraction is None else once(spec.output_fraction),
-        layer_fractions={layer: once(f) for layer, f in spec.layer_fractions.items()},
+        fraction=1 - spec.densities[level - 1] if spec.densities else compound(spec.fraction),
+        output_fraction=None if spec.output_fraction is None else compound(spec.output_fraction),
+        layer_fractions={layer: compound(f) for layer, f in spec.layer_fractions.items()},
     )

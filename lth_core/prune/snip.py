@@ -16,11 +16,11 @@ def snip(network: PrunableNetwork) -> Scores:
     empty layer. Ties are broken by a seeded draw. The last weight of a layer may be pruned: very
     sparse masks have layers without survivors.
 
-    >>> from lth_core.prune.network import of_network
+    >>> from lth_core.prune.network import from_model
     >>> layer = torch.nn.Linear(2, 2, bias=False)
     >>> with torch.no_grad():
     ...     _ = layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.5, 0.0]]))
-    >>> snip(of_network(layer, torch.tensor([[1.0, 1.0]]), torch.tensor([0])))["weight"]
+    >>> snip(from_model(layer, torch.tensor([[1.0, 1.0]]), torch.tensor([0])))["weight"]
     tensor([[0.3775, 0.0000],
             [0.1888, 0.0000]])
     """

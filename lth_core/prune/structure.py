@@ -1,5 +1,7 @@
-"""Structure: units of weights that are pruned as a whole; a unit's score is the mean of its
-weights'."""
+"""Structure: units, groups of weights that are pruned as a whole.
+
+A unit's score is the mean over its weights.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,11 @@ STRUCTURES = {
 }
 
 
-def covered(shapes: Shapes, spec: PruneBase) -> list[str]:
-    """Names of the layers with units of the structure; the output's units are classes, and stay.
+def layers_with_units(shapes: Shapes, spec: PruneBase) -> list[str]:
+    """Names of the layers with units of the structure. The output's units are classes, and stay.
 
-    >>> covered({"conv": (8, 3, 3, 3), "output": (10, 8)}, PruneBase(structure="channels"))
+    >>> shapes = {"conv": (8, 3, 3, 3), "output": (10, 8)}
+    >>> layers_with_units(shapes, PruneBase(structure="channels"))
     ['conv']
     """
     if spec.structure not in ("channels", "neurons"):
@@ -35,10 +38,10 @@ def covered(shapes: Shapes, spec: PruneBase) -> list[str]:
     return [name for name in list(shapes)[:-1] if (len(shapes[name]) > 2) == convolution]
 
 
-def units(values: Tensor, structure: str) -> Tensor:
-    """Mean over each unit's weights, (n,) float, from (out, in, ...).
+def unit_means(values: Tensor, structure: str) -> Tensor:
+    """Mean over each unit's weights, (units,) float, from (out, in, ...).
 
-    >>> units(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), "neurons")
+    >>> unit_means(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), "neurons")
     tensor([2., 0.])
     """
     if structure == "weights":
@@ -46,24 +49,23 @@ def units(values: Tensor, structure: str) -> Tensor:
     return values.flatten(1).mean(1)
 
 
-def weights_of(chosen: Tensor, shape: Sequence[int], structure: str) -> Tensor:
-    """The mask (out, in, ...) bool of chosen units (n,) bool."""
+def mask_of_units(chosen: Tensor, shape: Sequence[int], structure: str) -> Tensor:
+    """The mask (out, in, ...) bool that keeps the chosen units, (units,) bool."""
     if structure == "weights":
         return chosen.reshape(*shape)
     return chosen.reshape(-1, *[1] * (len(shape) - 1)).expand(*shape).clone()
 
 
-def best_of(
-    scores: Tensor, alive: Tensor, stay: int, of: int, generator: torch.Generator
+def highest_n_of_m(
+    scores: Tensor, alive: Tensor, n: int, m: int, generator: torch.Generator
 ) -> Tensor:
-    """The mask that keeps the ``stay`` highest of every ``of`` weights along the inputs.
+    """The mask that keeps the n highest-scored of every m weights along the inputs.
 
     In a convolution the groups are over input channels, for each position of the kernel. A last
-    group with fewer weights keeps up to ``stay`` of them. Ties are broken by a draw (Mishra et al.
-    2021).
+    group of fewer than m weights keeps at most n. Ties are broken by a draw (Mishra et al. 2021).
 
     >>> scores = torch.tensor([[1.0, 4.0, 3.0, 2.0, 5.0]])
-    >>> best_of(scores, torch.ones(1, 5, dtype=torch.bool), 2, 4, torch.Generator())
+    >>> highest_n_of_m(scores, torch.ones(1, 5, dtype=torch.bool), 2, 4, torch.Generator())
     tensor([[False,  True,  True, False,  True]])
 
     Args:
@@ -72,50 +74,52 @@ def best_of(
     Returns:
         (out, in, ...) bool.
     """
-    rows = _grouped(torch.where(alive, scores, -torch.inf), of, -torch.inf)
+    rows = _grouped(torch.where(alive, scores, -torch.inf), m, -torch.inf)
     # Weights are shuffled first: the stable sort then leaves ties in random order.
     shuffle = torch.rand(rows.shape, generator=generator).argsort(1)
     order = rows.gather(1, shuffle).sort(dim=1, descending=True, stable=True).indices
     chosen = torch.zeros_like(rows, dtype=torch.bool)
-    chosen.scatter_(1, shuffle.gather(1, order[:, :stay]), True)
+    chosen.scatter_(1, shuffle.gather(1, order[:, :n]), True)
     return _ungrouped(chosen, alive.shape) & alive
 
 
-def as_many(like: Tensor, structure: str, order: Callable[[Tensor], Tensor]) -> Tensor:
-    """A mask (out, in, ...) bool with as many units as another one: those that `order` ranks first.
+def with_same_counts(like: Tensor, structure: str, rank: Callable[[Tensor], Tensor]) -> Tensor:
+    """A mask (out, in, ...) bool that keeps as many units as another: the lowest-ranked ones.
 
-    With N:M the numbers are equal in every group.
+    With N:M, each group of M keeps as many as in the other mask.
 
     >>> like = torch.tensor([[True, True], [False, False], [False, False]])
-    >>> as_many(like, "neurons", lambda kept: torch.tensor([[3.0, 1.0, 2.0]]))
+    >>> with_same_counts(like, "neurons", lambda kept: torch.tensor([[3.0, 1.0, 2.0]]))
     tensor([[False, False],
             [ True,  True],
             [False, False]])
 
     Args:
         like: (out, in, ...) bool.
-        order: from the units kept, (groups, units) bool, to ranks (groups, units) float; the lowest
-            are kept.
+        rank: from the units that ``like`` keeps, (groups, units) bool, to ranks of all units,
+            (groups, units) float.
     """
     pattern = pattern_of(structure)
     if pattern:
         kept = _grouped(like, pattern[1], False)
-        there = _grouped(torch.ones_like(like), pattern[1], False)
+        real = _grouped(torch.ones_like(like), pattern[1], False)
     else:
-        kept = (units(like.float(), structure) > 0)[None]
-        there = torch.ones_like(kept)
-    places = order(kept).where(there, torch.inf).argsort(1).argsort(1)
+        kept = (unit_means(like.float(), structure) > 0)[None]
+        real = torch.ones_like(kept)
+    places = rank(kept).where(real, torch.inf).argsort(1).argsort(1)
     chosen = places < kept.sum(1, keepdim=True)
-    return _ungrouped(chosen, like.shape) if pattern else weights_of(chosen, like.shape, structure)
+    if pattern:
+        return _ungrouped(chosen, like.shape)
+    return mask_of_units(chosen, like.shape, structure)
 
 
-def _grouped(values: Tensor, of: int, fill: float) -> Tensor:
-    """(groups, of): the weights along the inputs, ``of`` at a time, the last group filled up."""
-    last = values.movedim(1, -1)
-    return pad(last, (0, -last.shape[-1] % of), value=fill).reshape(-1, of)
+def _grouped(values: Tensor, m: int, fill: float) -> Tensor:
+    """(groups, m): the weights along the inputs, m at a time, the last group padded."""
+    inputs_last = values.movedim(1, -1)
+    return pad(inputs_last, (0, -inputs_last.shape[-1] % m), value=fill).reshape(-1, m)
 
 
 def _ungrouped(rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """The weights (out, in, ...) of `_grouped` rows (groups, of)."""
+    """The weights (out, in, ...) of `_grouped` rows (groups, m)."""
     out, inputs, *rest = shape
     return rows.reshape(out, *rest, -1)[..., :inputs].movedim(-1, 1)

@@ -21,9 +21,9 @@ def synflow(network: PrunableNetwork) -> Scores:
     with an empty layer all scores are 0, and a seeded draw decides. The only weight of a layer
     scores the whole sum.
 
-    >>> from lth_core.prune.network import of_network
+    >>> from lth_core.prune.network import from_model
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
-    >>> scores = synflow(of_network(net, torch.ones(1, 2), torch.tensor([0])))
+    >>> scores = synflow(from_model(net, torch.ones(1, 2), torch.tensor([0])))
     >>> bool((scores["0.weight"].sum() - scores["2.weight"].sum()).abs() < 1e-12)
     True
     """

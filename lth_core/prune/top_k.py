@@ -32,7 +32,7 @@ def lowest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 def kth_lowest(scores: Tensor, k: int) -> Tensor:
-    """The k-th lowest of (n,) scores, 1 <= k <= n, without sorting them all.
+    """The k-th lowest score, (), of (n,) scores, 1 <= k <= n, without sorting them all.
 
     >>> kth_lowest(torch.tensor([3.0, 1.0, 2.0]), 2)
     tensor(2.)

@@ -41,7 +41,7 @@ class EdgePopup(Learned):
 
     def step_mask(self, step: int) -> Mask:
         mask: Mask = {}
-        for names, keep in self.parts:
+        for names, keep in self.quotas:
             flat = self.flat(names)
             chosen = torch.ones_like(flat, dtype=torch.bool)
             if keep < len(flat):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lth_core.masks import Mask
-from lth_core.prune.network import plain
-from lth_core.prune.select import Parts, keep_highest, parts_of
+from lth_core.prune.network import from_weights
+from lth_core.prune.select import Quotas, keep_highest, quotas_of
 from lth_core.seeds import generator
 from lth_core.spec import Pruning
 
@@ -37,11 +37,11 @@ class Learned(ABC):
         self.weights = {name: named[name].requires_grad_() for name in mask}
         self.frozen = {name: w.detach().clone() for name, w in self.weights.items()}
         draws = generator(seed, "mask", "learned", level)
-        self.parts: Parts = parts_of(plain(self.frozen, mask), mask, spec, 1.0, draws)
+        self.quotas: Quotas = quotas_of(from_weights(self.frozen, mask), mask, spec, 1.0, draws)
         self.scores = {
             name: nn.Parameter(self.initial_scores(w, draws))
             for name, w in self.weights.items()
-            if any(name in names for names, _ in self.parts)
+            if any(name in names for names, _ in self.quotas)
         }
         self.settle()
 
@@ -85,7 +85,7 @@ class Learned(ABC):
         scores = {name: self.ranking(score.detach()).cpu() for name, score in self.scores.items()}
         everything = {name: torch.ones_like(m) for name, m in self.mask.items()}
         draws = generator(self.seed, "mask", "ties")
-        self.mask = keep_highest(scores, everything, self.parts, "weights", draws)
+        self.mask = keep_highest(scores, everything, self.quotas, "weights", draws)
         self._use({name: self.mask[name].to(self.frozen[name].device) for name in self.scores})
 
     def tensors(self) -> dict[str, Tensor]:

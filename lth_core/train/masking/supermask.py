@@ -29,7 +29,7 @@ class Supermask(Learned):
 
     def __init__(self, model: nn.Module, mask: Mask, spec: Pruning, seed: int, level: int) -> None:
         super().__init__(model, mask, spec, seed, level)
-        self._thresholds = [0.0] * len(self.parts)
+        self._thresholds = [0.0] * len(self.quotas)
         self._probabilities: dict[str, Tensor] = {}
 
     def initial_scores(self, weight: Tensor, draws: torch.Generator) -> Tensor:
@@ -57,9 +57,9 @@ class Supermask(Learned):
         self._thresholds = tensors["thresholds"].tolist()
 
     def _summing_to_keep(self) -> dict[str, Tensor]:
-        """sigmoid(score - t), where t makes each part's sum equal its k (Newton's method)."""
+        """sigmoid(score - t), where t makes each group's sum equal its quota (Newton's method)."""
         probabilities: dict[str, Tensor] = {}
-        for i, (names, keep) in enumerate(self.parts):
+        for i, (names, keep) in enumerate(self.quotas):
             flat = self.flat(names)
             for _ in range(50):
                 p = torch.sigmoid(flat - self._thresholds[i])

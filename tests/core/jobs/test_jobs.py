@@ -9,7 +9,7 @@ from lth_core.jobs.controls import ConstantSign, InvertedMask, RandomMask, Reshu
 from lth_core.jobs.recipes import FinalMask, Full, Init, Job, Pruned, Recipe
 from lth_core.masks import digest, masked, ones
 from lth_core.prune import prune
-from lth_core.prune.network import plain
+from lth_core.prune.network import from_weights
 from lth_core.seeds import generator
 
 
@@ -127,7 +127,7 @@ def test_the_very_weights_that_are_trained_are_scored(
     state = trainer.start(job) if when == "before" else trainer.final(job.dense)[0]  # type: ignore[arg-type]
     weights = {name: state[name] for name in ones(trainer.model(job))}
     spec = PruneSpec(scope="global", fraction=0.5)
-    expected = prune(plain(weights), spec, generator(0, "mask", "ties"))
+    expected = prune(from_weights(weights), spec, generator(0, "mask", "ties"))
     assert digest(trainer.mask(job.mask, job)) == digest(expected)
 
 

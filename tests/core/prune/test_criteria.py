@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lth_core.masks import nested
 from lth_core.prune import SCORES
-from lth_core.prune.network import PrunableNetwork, plain
+from lth_core.prune.network import PrunableNetwork, from_weights
 
 
 def _increase(w: float, w0: float) -> float:
@@ -43,7 +43,7 @@ def moved(density: float = 1.0, seed: int = 0) -> PrunableNetwork:
         initial[name] = torch.randn(shape, generator=stream)
         final[name] = (initial[name] + 0.8 * torch.randn(shape, generator=stream)) * growth
         mask[name] = torch.rand(shape, generator=stream) < density
-    return plain(final, mask, initial)
+    return from_weights(final, mask, initial)
 
 
 def test_every_score_but_those_of_their_own_is_checked_here() -> None:
@@ -106,7 +106,7 @@ def test_criterion_of_both_sizes_cuts_them_at_one_percentile(name: str, density:
 def test_where_all_began_equal_the_final_sizes_decide(name: str) -> None:
     w0 = {"fc.weight": torch.tensor([[0.5, -0.5, 0.5, -0.5]])}
     w = {"fc.weight": torch.tensor([[0.3, -0.4, 0.1, 0.2]])}
-    kept = pruned(plain(w, initial=w0), score=name, fraction=0.25)["fc.weight"]
+    kept = pruned(from_weights(w, initial=w0), score=name, fraction=0.25)["fc.weight"]
     assert kept.tolist() == [[i != (2 if BY_PERCENTILE[name] else 1) for i in range(4)]]
 
 
@@ -122,7 +122,7 @@ def test_where_all_began_equal_the_final_sizes_decide(name: str) -> None:
 def test_criterion_removes_a_weight_that_its_name_says(name: str, goes: set[int]) -> None:
     w0 = {"fc.weight": torch.tensor([[0.1, 0.6, 4.0, -5.0]])}
     w = {"fc.weight": torch.tensor([[0.6, -0.1, -1.0, -5.0]])}
-    kept = pruned(plain(w, initial=w0), score=name, fraction=0.25)["fc.weight"]
+    kept = pruned(from_weights(w, initial=w0), score=name, fraction=0.25)["fc.weight"]
     (gone,) = (~kept[0]).nonzero().flatten().tolist()
     assert gone in goes
 
@@ -130,7 +130,8 @@ def test_criterion_removes_a_weight_that_its_name_says(name: str, goes: set[int]
 def test_movement_of_an_untrained_network_leaves_it_to_the_draw() -> None:
     weights = {"fc.weight": torch.randn(20, 5, generator=torch.Generator().manual_seed(0))}
     one, again, other = (
-        pruned(plain(weights), t, score="movement", fraction=0.5)["fc.weight"] for t in (1, 1, 2)
+        pruned(from_weights(weights), t, score="movement", fraction=0.5)["fc.weight"]
+        for t in (1, 1, 2)
     )
     assert int(one.sum()) == 50
     assert torch.equal(one, again)
@@ -141,7 +142,9 @@ def wide_and_narrow(seed: int = 0) -> PrunableNetwork:
     """Layers of other sizes and scales."""
     shapes = {"a.weight": (50, 200), "b.weight": (40, 50), "c.weight": (100, 8)}
     scales = zip(shapes.items(), (100.0, 1.0, 0.01), strict=True)
-    return plain({name: torch.full(shape, scale) for (name, shape), scale in scales}, seed=seed)
+    return from_weights(
+        {name: torch.full(shape, scale) for (name, shape), scale in scales}, seed=seed
+    )
 
 
 def test_random_scores_compare_across_layers_under_a_global_rank() -> None:

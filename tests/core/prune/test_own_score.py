@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec, find_tickets
-from lth_core.prune.network import plain
+from lth_core.prune.network import from_weights
 
 DOCS = Path(__file__).parents[3] / "docs" / "methods.md"
 
@@ -38,4 +38,4 @@ def test_the_example_in_the_docs_finds_tickets_from_a_study(
     import mine
 
     w, w0 = {"fc.weight": torch.tensor([-2.0, 3.0])}, {"fc.weight": torch.tensor([1.0, 2.5])}
-    assert mine.size_times_travel(plain(w, initial=w0))["fc.weight"].tolist() == [6.0, 1.5]
+    assert mine.size_times_travel(from_weights(w, initial=w0))["fc.weight"].tolist() == [6.0, 1.5]

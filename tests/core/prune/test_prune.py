@@ -10,7 +10,7 @@ from lth_core import masks
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
 from lth_core.prune import at_level, compounded, prune, requested_density
-from lth_core.prune.network import plain
+from lth_core.prune.network import from_weights
 from lth_core.spec import PruneSpec
 
 SHAPES = {"fc1.weight": (7, 5), "fc2.weight": (4, 7), "output.weight": (3, 4)}
@@ -38,7 +38,7 @@ def full() -> Mask:
 def pruned(state: State, mask: Mask, seed: int = 0, **fields: object) -> Mask:
     spec = PruneSpec(**fields)  # type: ignore[arg-type]
     # The state as it is: plain would make pruned weights 0, and hide one that is looked at.
-    network = replace(plain(state, mask), weights=state)
+    network = replace(from_weights(state, mask), weights=state)
     return prune(network, spec, torch.Generator().manual_seed(seed))
 
 
@@ -156,7 +156,7 @@ def test_one_shot_masks_are_nested_and_of_the_iterative_density(
     spec, state = PruneSpec(fraction=fraction, output_fraction=fraction / 2), drawn(seed, values)
 
     def shot(level: int) -> Mask:
-        return prune(plain(state), compounded(spec, level), torch.Generator().manual_seed(1))
+        return prune(from_weights(state), compounded(spec, level), torch.Generator().manual_seed(1))
 
     mask: Tensor
     assert masks.nested(shot(level + 1), shot(level))
@@ -178,9 +178,9 @@ def test_given_densities_are_reached_to_the_weight_and_requested() -> None:
     spec, shapes = PruneSpec(densities=(0.6, 0.5, 0.05), scope="global"), {"a": (10, 20)}
     state, mask = {"a.weight": torch.arange(200.0).view(10, 20)}, None
     for level, density in enumerate(spec.densities, start=1):
-        network = plain(state, mask)
+        network = from_weights(state, mask)
         mask = prune(network, at_level(spec, level), torch.Generator())
-        once = prune(plain(state), compounded(spec, level), torch.Generator())
+        once = prune(from_weights(state), compounded(spec, level), torch.Generator())
         assert masks.kept(mask) == masks.kept(once) == round(density * 200)
         assert requested_density(shapes, spec, level) == pytest.approx(density)
     assert requested_density(shapes, spec, 0) == 1

@@ -12,7 +12,7 @@ from lth_core import models
 from lth_core.errors import DivergedError, SpecError
 from lth_core.masks import digest, ones
 from lth_core.prune import ROUNDS, SCORES
-from lth_core.prune.network import plain
+from lth_core.prune.network import from_weights
 from lth_core.prune.scores import fingerprint, scores_of
 from lth_core.spec import ModelSpec, PruneSpec
 
@@ -45,7 +45,7 @@ def test_score_that_is_nan_is_divergence() -> None:
 def test_score_may_be_nan_where_weights_are_dead() -> None:
     mask = ones(MODEL)
     mask["fc1.weight"][2] = False
-    network = plain(NETWORK.weights, mask)
+    network = from_weights(NETWORK.weights, mask)
     own = pruned(network, score="own_scores:undefined_where_dead", fraction=0.5)
     assert digest(own) == digest(pruned(network, fraction=0.5))
 

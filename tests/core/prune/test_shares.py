@@ -10,7 +10,7 @@ from small_nets import batch, counts, mlp, prunable_network, pruned
 
 from lth_core.masks import kept, nested, ones
 from lth_core.prune import SCORES
-from lth_core.prune.network import plain
+from lth_core.prune.network import from_weights
 from lth_core.prune.scope import erk, in_proportion
 
 SHAPES = {"conv1": (16, 3, 3, 3), "conv2": (32, 16, 3, 3), "fc1": (60, 128), "output": (10, 60)}
@@ -89,7 +89,7 @@ def test_erk_over_levels_is_nested_exact_and_the_one_shot_share(fraction: float)
     mask = ones_of = {name: torch.ones_like(w, dtype=torch.bool) for name, w in state.items()}
     while kept(mask) > 10:
         left = kept(mask)
-        before, mask = mask, pruned(plain(state, mask), scope="erk", fraction=fraction)
+        before, mask = mask, pruned(from_weights(state, mask), scope="erk", fraction=fraction)
         assert nested(mask, before)
         assert kept(mask) == left - round(fraction * left)
         once = erk(SHAPES, [m.numel() for m in ones_of.values()], kept(mask))
@@ -112,7 +112,7 @@ def test_erk_of_rows_has_the_density_of_erk_of_weights() -> None:
 def test_erk_prunes_rows_by_their_own_shares() -> None:
     shapes = {"fc1": (10, 90), "fc2": (40, 10), "output": (5, 40)}
     state = {f"{name}.weight": torch.rand(shape) + 1 for name, shape in shapes.items()}
-    mask = pruned(plain(state), structure="neurons", scope="erk", fraction=0.7)
+    mask = pruned(from_weights(state), structure="neurons", scope="erk", fraction=0.7)
     rows = [int(m.any(1).sum()) for m in mask.values()]
     # Of 50 rows 15 stay, by shares of 100 / 90 and 50 / 10; the output is not in it.
     assert rows == [3, 12, 5]

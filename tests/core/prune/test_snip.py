@@ -10,7 +10,7 @@ from toys import same
 
 from lth_core import models
 from lth_core.masks import Mask, ones
-from lth_core.prune.network import of_network
+from lth_core.prune.network import from_model
 from lth_core.prune.snip import snip
 from lth_core.spec import ModelSpec
 
@@ -89,5 +89,5 @@ def test_a_notebooks_own_network_is_scored_without_its_dropout() -> None:
     x, y = batch((4,), 3)
     net = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 3)).double()
     bare = nn.Sequential(net[0], nn.Identity(), net[2])
-    assert same(snip(of_network(net, x, y)), snip(of_network(bare, x, y)))
+    assert same(snip(from_model(net, x, y)), snip(from_model(bare, x, y)))
     assert isinstance(net[1], nn.Dropout)

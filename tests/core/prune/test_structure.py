@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lth_core.errors import SpecError
 from lth_core.masks import Mask, State, nested
-from lth_core.prune.network import plain
+from lth_core.prune.network import from_weights
 
 SCOPES = ("global", "layerwise", "erk", "like:magnitude")
 SHAPES = {
@@ -47,7 +47,7 @@ def test_units_go_whole_exactly_so_many_and_in_no_other_layer(
     state, mask, left = weights(), None, UNITS[structure]
     for fraction in (first, second):
         fields = {"when": "before", "rounds": rounds, "scope": scope, "structure": structure}
-        after = pruned(plain(state, mask), fraction=fraction, **fields)
+        after = pruned(from_weights(state, mask), fraction=fraction, **fields)
         assert mask is None or nested(after, mask)
         units = alive(after)
         assert all(units[name] == SHAPES[name][0] for name in SHAPES.keys() - left.keys())
@@ -67,7 +67,7 @@ def test_channels_of_the_smallest_mean_go_first() -> None:
         (float(filter_.abs().mean()), name, i)
         for name in UNITS["channels"] for i, filter_ in enumerate(state[name])
     )  # fmt: skip
-    mask = pruned(plain(state), structure="channels", scope="global", fraction=0.4)
+    mask = pruned(from_weights(state), structure="channels", scope="global", fraction=0.4)
     gone = {
         (name, i) for name in UNITS["channels"] for i, m in enumerate(mask[name]) if not m.any()
     }
@@ -87,7 +87,11 @@ def test_structures_go_with_every_kind_of_score(score: str) -> None:
 
 def test_ignored_layer_keeps_its_units_and_stays_out_of_the_count() -> None:
     mask = pruned(
-        plain(weights()), structure="channels", scope="global", fraction=0.5, ignore=("conv1",)
+        from_weights(weights()),
+        structure="channels",
+        scope="global",
+        fraction=0.5,
+        ignore=("conv1",),
     )
     assert alive(mask) == {"conv1.weight": 6, "conv2.weight": 5, "fc1.weight": 12,
                            "fc2.weight": 7, "output.weight": 4}  # fmt: skip
@@ -95,12 +99,12 @@ def test_ignored_layer_keeps_its_units_and_stays_out_of_the_count() -> None:
 
 def test_layer_has_its_own_fraction_of_units() -> None:
     own = {"layer_fractions": {"fc1": 0.75}, "scope": "global", "fraction": 0.5}
-    units = alive(pruned(plain(weights()), structure="neurons", **own))
+    units = alive(pruned(from_weights(weights()), structure="neurons", **own))
     assert (units["fc1.weight"], units["fc2.weight"]) == (3, 3)  # round(3.5) is 4, to even
 
 
 def test_equal_units_are_drawn_by_the_seed() -> None:
-    tied = plain({name: torch.ones(shape) for name, shape in SHAPES.items()})
+    tied = from_weights({name: torch.ones(shape) for name, shape in SHAPES.items()})
     fields = {"structure": "neurons", "scope": "global", "fraction": 0.5}
     one, again, other = (pruned(tied, ties, **fields)["fc1.weight"] for ties in (1, 1, 2))
     assert torch.equal(one, again)
@@ -128,7 +132,7 @@ def test_exactly_n_of_every_m_weights_along_the_inputs_stay_the_highest(
 ) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(3))
     fields = {"structure": f"{n}:{m}", "fraction": 1 - n / m}
-    mask = pruned(plain({"fc.weight": weight, "output.weight": weight.clone()}), **fields)
+    mask = pruned(from_weights({"fc.weight": weight, "output.weight": weight.clone()}), **fields)
     for kept in mask.values():
         for sizes, chosen in zip(rows(weight.abs(), m), rows(kept, m), strict=True):
             assert int(chosen.sum()) == min(n, len(sizes))
@@ -138,7 +142,7 @@ def test_exactly_n_of_every_m_weights_along_the_inputs_stay_the_highest(
 
 
 def test_n_of_m_draws_among_equal_weights_by_the_seed() -> None:
-    tied = plain({"fc.weight": torch.ones(40, 8)})
+    tied = from_weights({"fc.weight": torch.ones(40, 8)})
     fields = {"structure": "2:4", "fraction": 0.5}
     one, again, other = (pruned(tied, ties, **fields)["fc.weight"] for ties in (1, 1, 2))
     assert torch.equal(one, again)
@@ -154,7 +158,7 @@ def test_n_of_m_leaves_ignored_layers_dense_and_dead_weights_dead() -> None:
     start = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
     start["fc1.weight"][:, :3] = False
     # Dead weights score as high as the others, where magnitude would give them 0.
-    network = replace(plain(state, start), weights=state)
+    network = replace(from_weights(state, start), weights=state)
     mask = pruned(network, structure="2:4", fraction=0.5, ignore=("output",))
     assert counts(mask) == [60 * (1 + 2), 240]
     assert nested(mask, start)
