@@ -4,11 +4,10 @@ from html.parser import HTMLParser
 
 import pytest
 from hand_made import curves, rewound, study, taxonomy
+from matplotlib.figure import Figure
 
 from tracking.figures import FIGURES
-from tracking.report.html import headlines, write_report
-
-pytestmark = pytest.mark.slow
+from tracking.report.html import DrawnFigure, drawn_figures, headlines, page, write_report
 
 AXES = ["seed", "prune.fraction"]
 FRACTION = {"prune.fraction": 0.5}
@@ -18,12 +17,30 @@ ABSENT = {"methods", "overlap", "width"} | OF_REWINDING
 HOSTILE = '<script>alert("x")</script>[red]{{ 1 }}'
 
 
-def written(folder, records=None, study_name="hand-made", axes=AXES, about=None):
+def rendered(records=None, axes=AXES, name="hand-made", about=None, drawn=(), **options):
+    """The report's page, by default of the study made by hand and without figures."""
     records = study(**FRACTION) if records is None else records
+    return page(name, records, axes, drawn, None, about or {}, **options)
+
+
+def write(folder, records, axes=AXES):
     file = folder / "report.html"
-    path = write_report(file, study_name, records, axes, curves, None, about or {})
-    assert path == file
-    return path.read_text("utf-8")
+    assert write_report(file, "hand-made", records, axes, curves, None, {}) == file
+    return file.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder with the report of the study made by hand."""
+    folder = tmp_path_factory.mktemp("written")
+    write(folder, study(**FRACTION))
+    return folder
+
+
+@pytest.fixture
+def unrendered(monkeypatch):
+    """Figures are drawn and rendered to nothing: rendering takes a second a study."""
+    monkeypatch.setattr(Figure, "savefig", lambda *arguments, **options: None)
 
 
 def test_a_headline_names_the_sparsest_matching_ticket_and_its_win():
@@ -65,12 +82,13 @@ def test_levels_0_has_no_ticket_yet():
     assert headlines(study(levels=0), ["seed"]) == ["No ticket yet"]
 
 
+@pytest.mark.slow
 def test_the_report_writes_each_figure_beside_it_and_in_it(tmp_path):
-    page = written(tmp_path, taxonomy(levels=2))
+    text = write(tmp_path, taxonomy(levels=2))
     for name in FIGURES.keys() - {"width"} - OF_REWINDING:
         png = (tmp_path / "figures" / f"{name}.png").read_bytes()
         assert png.startswith(b"\x89PNG")
-        assert base64.b64encode(png).decode() in page
+        assert base64.b64encode(png).decode() in text
         assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -94,30 +112,38 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_report_is_well_formed_and_loads_nothing_from_outside(tmp_path):
-    page, text = Page(), written(tmp_path)
-    page.feed(text)
-    assert page.open == []
+def parse(text):
+    parsed = Page()
+    parsed.feed(text)
+    return parsed
+
+
+@pytest.mark.slow
+def test_the_report_is_well_formed_and_loads_nothing_from_outside(written):
+    text = (written / "report.html").read_text("utf-8")
+    parsed = parse(text)
+    assert parsed.open == []
     assert not re.search(r"https?://|url\(|@import", text)
-    assert page.loads
-    assert all(load.startswith("data:image/png;base64,") for load in page.loads)
+    assert parsed.loads
+    assert all(load.startswith("data:image/png;base64,") for load in parsed.loads)
     assert "default-src 'none'" in text
-    assert not page.tags & {"script", "link", "iframe", "object"}
+    assert not parsed.tags & {"script", "link", "iframe", "object"}
 
 
-def test_the_report_escapes_what_comes_from_a_study(tmp_path):
+def test_the_report_escapes_what_comes_from_a_study(unrendered):
     axis = f"model.{HOSTILE}"
     records = [{**r, axis: HOSTILE} for r in study(levels=1)]
     records += [{**r, "branch": HOSTILE} for r in records if r["branch"] == "reinit"]
-    text = written(tmp_path, records, HOSTILE, ["seed", axis], {HOSTILE: HOSTILE})
-    page = Page()
-    page.feed(text)
-    assert "script" not in page.tags
+    axes = ["seed", axis]
+    drawn = drawn_figures(records, axes, curves, None)
+    assert drawn
+    text = rendered(records, axes, HOSTILE, {HOSTILE: HOSTILE}, drawn)
+    assert "script" not in parse(text).tags
     assert "<h1>&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;[red]{{ 1 }}</h1>" in text
 
 
-def test_the_report_shows_the_verdict_of_every_level_and_marks_the_best(tmp_path):
-    text = written(tmp_path)
+def test_the_report_shows_the_verdict_of_every_level_and_marks_the_best():
+    text = rendered()
     assert text.count('<span class="tag winning">winning</span>') == 1
     assert text.count('<span class="tag not">not matching</span>') == 1
     (best,) = re.findall(r"<tr class=best>(.*?)</tr>", text, flags=re.DOTALL)
@@ -127,16 +153,17 @@ def test_the_report_shows_the_verdict_of_every_level_and_marks_the_best(tmp_path
     ]  # fmt: skip
 
 
-def test_the_report_flags_layer_collapse(tmp_path):
+def test_the_report_flags_layer_collapse():
     records = [{**r, "collapsed_layers": int(r["level"] == 2)} for r in study()]
-    assert written(tmp_path, records).count('<span class="tag">layer collapse</span>') == 1
+    assert rendered(records).count('<span class="tag">layer collapse</span>') == 1
 
 
-def test_a_figure_that_a_study_has_not_is_not_in_its_report(tmp_path):
-    page = written(tmp_path)
+@pytest.mark.slow
+def test_a_figure_that_a_study_has_not_is_not_in_its_report(written):
+    text = (written / "report.html").read_text("utf-8")
     for name, chart in FIGURES.items():
-        assert (tmp_path / "figures" / f"{name}.png").exists() == (name not in ABSENT)
-        assert (f"<h3>{chart.title}</h3>" in page) == (name not in ABSENT)
+        assert (written / "figures" / f"{name}.png").exists() == (name not in ABSENT)
+        assert (f"<h3>{chart.title}</h3>" in text) == (name not in ABSENT)
 
 
 def rows_of_methods(text):
@@ -144,9 +171,9 @@ def rows_of_methods(text):
     return re.findall(r"<tr><td>([^<]*)</td>(.*?)</tr>", table, flags=re.DOTALL)
 
 
-def test_the_report_of_several_methods_has_a_table_of_them_before_the_figures(tmp_path):
+def test_the_report_of_several_methods_has_a_table_of_them_before_the_figures():
     records = taxonomy(levels=5)
-    text = written(tmp_path, records, axes=["seed", "prune.score"])
+    text = rendered(records, ["seed", "prune.score"], drawn=blank("methods"))
     rows = dict(rows_of_methods(text))
     assert list(rows)[:2] == ["random", "random-erk"]
     assert len(rows) == len({r["method"] for r in records}) + 2  # and one retrains in two ways
@@ -156,13 +183,16 @@ def test_the_report_of_several_methods_has_a_table_of_them_before_the_figures(tm
     assert 'tag matching">97.00 ± 2.48' in rows["random"]
     order = ['class="methods"', "<h2>Figures</h2>", "<h2>Verdicts</h2>"]
     assert sorted(order, key=text.index) == order
-    page = Page()
-    page.feed(text)
-    assert page.open == []
+    assert parse(text).open == []
 
 
-def test_the_report_of_one_method_has_no_table_of_methods_and_its_verdicts_first(tmp_path):
-    text = written(tmp_path)
+def blank(*names):
+    """Figures of these names without an image."""
+    return [DrawnFigure(name, FIGURES[name].title, "", b"", b"") for name in names]
+
+
+def test_the_report_of_one_method_has_no_table_of_methods_and_its_verdicts_first():
+    text = rendered(drawn=blank("accuracy"))
     assert '<table class="methods">' not in text
     assert text.index("<h2>Verdicts</h2>") < text.index("<h2>Figures</h2>")
 
@@ -170,9 +200,8 @@ def test_the_report_of_one_method_has_no_table_of_methods_and_its_verdicts_first
 REWIND = ["rewind", "seed"]
 
 
-def written_of_rewinding(folder, **more):
-    file = folder / "report.html"
-    return write_report(file, "r", rewound(), REWIND, curves, 0.0, {}, **more).read_text("utf-8")
+def rendered_of_rewinding(records):
+    return page("r", records, REWIND, blank(*OF_REWINDING), 0.0, {})
 
 
 def test_headlines_of_rewind_points_are_not_of_methods():
@@ -188,8 +217,8 @@ def rows_of_rewinding(text):
     return {name: re.sub(r"\s+", " ", rest) for name, rest in rows}
 
 
-def test_the_report_of_rewind_points_has_a_table_of_them_with_barriers(tmp_path):
-    text = written_of_rewinding(tmp_path)
+def test_the_report_of_rewind_points_has_a_table_of_them_with_barriers():
+    text = rendered_of_rewinding(rewound())
     rows = rows_of_rewinding(text)
     assert list(rows) == ["0%", "2%", "5%", "10%", "100%"]
     assert "<td>20</td> <td><small><span>1.10 ± 0.25, stable</span>" in rows["5%"]
@@ -201,8 +230,8 @@ def test_the_report_of_rewind_points_has_a_table_of_them_with_barriers(tmp_path)
     )
 
 
-def test_the_report_of_rewind_points_shows_predictors_before_the_figures(tmp_path):
-    text = written_of_rewinding(tmp_path)
+def test_the_report_of_rewind_points_shows_predictors_before_the_figures():
+    text = rendered_of_rewinding(rewound())
     order = [
         "<h2>Rewind points</h2>",
         "<h2>Which predictors correlate",
@@ -210,47 +239,51 @@ def test_the_report_of_rewind_points_shows_predictors_before_the_figures(tmp_pat
         "<h2>Verdicts</h2>",
     ]
     assert sorted(order, key=text.index) == order
-    assert FIGURES["methods"].title not in text
-    for name in OF_REWINDING:
-        assert f"<h3>{FIGURES[name].title}</h3>" in text
-    page = Page()
-    page.feed(text)
-    assert page.open == []
+    assert parse(text).open == []
 
 
-def test_another_barrier_may_count_as_stable(tmp_path):
-    text = written_of_rewinding(tmp_path, stable_below=0.045)
+def test_the_report_of_rewind_points_has_their_figures_and_none_of_methods(unrendered):
+    drawn = {figure.name for figure in drawn_figures(rewound(), REWIND, curves, 0.0)}
+    assert drawn >= OF_REWINDING
+    assert "methods" not in drawn
+
+
+def test_another_barrier_may_count_as_stable(unrendered, tmp_path):
+    file, records = tmp_path / "report.html", rewound()
+    write_report(file, "r", records, REWIND, curves, 0.0, {}, stable_below=0.045)
+    text = file.read_text("utf-8")
     assert "stable below 4.5" in text
     assert "<span>4.10 ± 0.25, stable</span>" in rows_of_rewinding(text)["0%"]
 
 
-def test_the_report_of_a_twin_shows_its_barrier_and_not_its_accuracy(tmp_path):
+def test_the_report_of_a_twin_shows_its_barrier_and_not_its_accuracy():
     twins = [
         {**r, "branch": "twin", "test_barrier": 0.05} for r in study() if r["branch"] == "ticket"
     ]
-    text = written(tmp_path, [*study(), *twins], axes=["seed"])
+    text = rendered([*study(), *twins], ["seed"])
     assert "<td>5.00 ± 0.00</td>" in text
     assert ">twin<small>" not in text
-    assert "barrier<small>" not in written(tmp_path)
+    assert "barrier<small>" not in rendered()
 
 
-def test_the_report_says_how_it_was_run(tmp_path):
-    text = written(tmp_path, about={"command": "lth sweep a.yaml"})
+def test_the_report_says_how_it_was_run():
+    text = rendered(about={"command": "lth sweep a.yaml"})
     assert "<dt>command</dt><dd>lth sweep a.yaml</dd>" in text
 
 
 @pytest.mark.parametrize("records", [[], study(levels=0), study(seeds=1)], ids=len)
-def test_the_report_shows_what_there_is(tmp_path, records):
-    assert "hand-made" in written(tmp_path, records)
+def test_the_report_shows_what_there_is(records, unrendered):
+    drawn = drawn_figures(records, AXES, curves, None)
+    assert "hand-made" in rendered(records, drawn=drawn)
 
 
-def test_the_same_study_gives_the_same_files(tmp_path):
-    written(tmp_path / "a")
-    written(tmp_path / "b")
-    files = sorted(path for path in (tmp_path / "a").rglob("*") if path.is_file())
+@pytest.mark.slow
+def test_the_same_study_gives_the_same_files(written, tmp_path):
+    write(tmp_path, study(**FRACTION))
+    files = sorted(path for path in written.rglob("*") if path.is_file())
     assert len(files) == 1 + 2 * (len(FIGURES) - len(ABSENT))
     for path in files:
-        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+        assert path.read_bytes() == (tmp_path / path.relative_to(written)).read_bytes()
 
 
 # Studies that are not complete
@@ -260,24 +293,22 @@ def planned(records, replicates=4):
     return [{**record, "replicates_planned": replicates} for record in records]
 
 
-def test_the_report_says_first_of_all_what_is_missing(tmp_path):
-    file = tmp_path / "report.html"
+def test_the_report_says_first_of_all_what_is_missing():
     missing = "1 of 4 trials is incomplete: ab has <2> of 6 levels."
-    write_report(file, "r", study(), ["seed"], curves, None, {}, incomplete=missing)
-    text = file.read_text("utf-8")
+    text = rendered(study(), ["seed"], incomplete=missing)
     assert (
         "<b>Incomplete.</b> 1 of 4 trials is incomplete: ab has &lt;2&gt; of 6 levels.</p>" in text
     )
     assert text.index("<b>Incomplete.</b>") < text.index("Sparsest matching ticket")
-    assert "Incomplete" not in written(tmp_path)
+    assert "Incomplete" not in rendered()
 
 
-def test_the_report_marks_verdicts_on_fewer_replicates_than_planned(tmp_path):
+def test_the_report_marks_verdicts_on_fewer_replicates_than_planned():
     last = [r for r in study() if r["level"] < 2 or r["seed"] < 2]
-    text = written(tmp_path, planned(last, 3), axes=["seed"])
+    text = rendered(planned(last, 3), ["seed"])
     assert text.count("<td>3 of 3</td>") == 1
     assert text.count('<td><span class="tag too">2 of 3</span></td>') == 1
-    whole = written(tmp_path, planned(study(), 3), axes=["seed"])
+    whole = rendered(planned(study(), 3), ["seed"])
     assert whole.count("<td>3 of 3</td>") == 2
     assert '<span class="tag too">' not in whole
 
@@ -289,11 +320,8 @@ def test_headlines_say_how_many_of_the_planned_seeds_they_stand_on():
     assert "at 50% density (3 seeds)" in line
 
 
-def test_the_tables_of_methods_and_rewind_points_mark_fewer_replicates_than_planned(tmp_path):
-    sign = "<sup>!</sup></td>"
-    assert written(tmp_path, planned(taxonomy(), 3), axes=["seed", "prune.score"]).count(sign) == 0
-    text = written(tmp_path, planned(taxonomy()), axes=["seed", "prune.score"])
-    assert text.count(sign) == (18 + 2) * 5  # ways and densities
-    file = tmp_path / "rewinding.html"
-    write_report(file, "r", planned(rewound()), REWIND, curves, 0.0, {})
-    assert file.read_text("utf-8").count("<sup>!</sup>\n") == 5 * 2
+def test_the_tables_of_methods_and_rewind_points_mark_fewer_replicates_than_planned():
+    sign, axes = "<sup>!</sup></td>", ["seed", "prune.score"]
+    assert rendered(planned(taxonomy(), 3), axes).count(sign) == 0
+    assert rendered(planned(taxonomy()), axes).count(sign) == (18 + 2) * 5  # ways and densities
+    assert rendered_of_rewinding(planned(rewound())).count("<sup>!</sup>\n") == 5 * 2
