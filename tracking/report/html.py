@@ -1,4 +1,4 @@
-"""The report of a study as one HTML file, and a one-line verdict of each cell."""
+"""HTML report of a study in one file, and a one-line verdict on each cell."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DrawnFigure:
 def headlines(
     records: Sequence[Record], axes: Sequence[str], tolerance: float | None = None
 ) -> list[str]:
-    """One line a cell: its sparsest matching ticket, and whether that is better than reinit.
+    """One line a cell: its sparsest matching ticket, and whether it is better than reinit.
 
     Args:
         records: as `lth_core.results.record`, with every axis by its dotted name.
@@ -164,8 +164,8 @@ def _scope(records: Sequence[Record], axes: Sequence[str]) -> str:
     trials = len({record["trial"] for record in records})
     seeds = len({record["seed"] for record in records})
     density = min(record["density"] for record in records)
-    found = len(cells(records, axes))
-    named = len(methods(records))
-    counts = [count(trials, "trial"), count(found, "cell"), count(seeds, "seed")]
-    counts += [count(named, "method")] * (named > 1)
+    counts = [count(trials, "trial"), count(len(cells(records, axes)), "cell")]
+    counts.append(count(seeds, "seed"))
+    if (compared := len(methods(records))) > 1:
+        counts.append(count(compared, "method"))
     return f"{', '.join(counts)}; down to {density_text(density)} of the weights."

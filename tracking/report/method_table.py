@@ -56,47 +56,55 @@ def method_tables(
 
     Args:
         records, axes, tolerance: as in `tracking.report.html.headlines`.
-        most: columns; of more densities, some are chosen as in `columns`.
+        most: largest number of columns; `columns` chooses them.
     """
     if len(methods(records)) < 2:
         return []
-    found = variants(records)
-    return [_table(cell, found, tolerance, most) for cell in open_cells(records, axes)]
+    compared = variants(records)
+    return [_table(cell, compared, tolerance, most) for cell in open_cells(records, axes)]
 
 
 def columns(lines: Sequence[Sequence[float]], most: int) -> list[list[float]]:
-    """At most ``most`` columns, falling, each of densities that are about equal.
+    """At most ``most`` columns in falling order, each a list of about equal densities.
 
-    Of more, those that at least half of the lines have are chosen from, evenly spread, both ends
-    included.
+    Where there are more, columns of fewer than half of the lines are dropped. The rest is thinned
+    evenly, and both ends remain.
+
+    Args:
+        lines: the densities of each line.
     """
-    found: list[list[float]] = []
+    every: list[list[float]] = []
     for density in sorted((d for line in lines for d in line), reverse=True):
-        if found and found[-1][0] <= density * SAME:
-            found[-1].append(density)
+        if every and every[-1][0] <= density * SAME:
+            every[-1].append(density)
         else:
-            found.append([density])
-    if len(found) <= most:
-        return found
-    fullest = max(map(len, found))
-    common = [column for column in found if 2 * len(column) >= fullest]
+            every.append([density])
+    if len(every) <= most:
+        return every
+    fullest = max(map(len, every))
+    common = [column for column in every if 2 * len(column) >= fullest]
     last, most = len(common) - 1, min(most, len(common))
     return [common[round(i * last / max(most - 1, 1))] for i in range(most)]
 
 
-def _table(cell: Cell, found: Sequence[Variant], tolerance: float | None, most: int) -> MethodTable:
-    series = {variant: variant.series(cell, "final_test_accuracy") for variant in found}
+def _table(
+    cell: Cell, compared: Sequence[Variant], tolerance: float | None, most: int
+) -> MethodTable:
+    series = {variant: variant.series(cell, "final_test_accuracy") for variant in compared}
     series = {variant: points for variant, points in series.items() if points}
     shown = columns([[point.density for point in points] for points in series.values()], most)
-    at = {
+    points_of = {
         variant: [_nearest(points, column) for column in shown]
         for variant, points in series.items()
     }
     best = [
         max(point.value.mean for point in column if point)
-        for column in zip(*at.values(), strict=True)
+        for column in zip(*points_of.values(), strict=True)
     ]
-    rows = {variant: _row(cell, variant, points, best, tolerance) for variant, points in at.items()}
+    rows = {
+        variant: _row(cell, variant, points, best, tolerance)
+        for variant, points in points_of.items()
+    }
     return MethodTable(
         label=cell.label,
         dense=_dense(cell),
@@ -109,7 +117,7 @@ def _table(cell: Cell, found: Sequence[Variant], tolerance: float | None, most: 
 
 
 def _nearest(points: Iterable[Point], column: Sequence[float]) -> Point | None:
-    """Point in a column; of several, the one nearest to the column's mean."""
+    """The point in a column, the nearest to its mean where there are several."""
     inside = [point for point in points if column[-1] <= point.density <= column[0]]
     return min(inside, key=lambda point: abs(point.density - fmean(column)), default=None)
 
@@ -121,20 +129,20 @@ def _row(
     best: Sequence[float],
     tolerance: float | None,
 ) -> list[Mark | None]:
-    own = cell.of_method(variant.method)
+    method_cell = cell.of_method(variant.method)
     # A retraining is compared with the dense run as its ticket is.
-    others = ("dense", "reinit") if variant.branch == "ticket" else ("dense",)
-    rows = [{**r, "branch": "ticket"} for r in own.records if r["branch"] == variant.branch]
-    rows += [dict(r) for r in own.records if r["branch"] in others]
+    baselines = ("dense", "reinit") if variant.branch == "ticket" else ("dense",)
+    rows = [{**r, "branch": "ticket"} for r in method_cell.records if r["branch"] == variant.branch]
+    rows += [dict(r) for r in method_cell.records if r["branch"] in baselines]
     words = {verdict.level: verdict.verdict for verdict in verdicts(rows, [], tolerance)}
-    levels = own.levels(variant.branch)
+    levels = method_cell.levels(variant.branch)
     return [
         Mark(
             accuracy=accuracy_text(point.value),
             best=point.value.mean == highest,
             verdict=words.get(point.level, ""),
             collapsed=any(record["collapsed_layers"] for record in levels[point.level]),
-            short=own.is_short(point.value.n),
+            short=method_cell.is_short(point.value.n),
         )
         if point
         else None
@@ -143,7 +151,7 @@ def _row(
 
 
 def _dense(cell: Cell) -> list[str]:
-    """Different accuracies among the methods' dense runs."""
-    named = methods(cell.records)
-    series = [cell.of_method(name).series("dense", "final_test_accuracy") for name in named]
+    """Distinct accuracies of the methods' dense runs."""
+    names = methods(cell.records)
+    series = [cell.of_method(name).series("dense", "final_test_accuracy") for name in names]
     return list(dict.fromkeys(accuracy_text(points[0].value) for points in series if points))

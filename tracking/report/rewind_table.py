@@ -15,10 +15,10 @@ from lth_core.analysis.rewinds import (
     rewind_cells,
     rewind_points,
 )
-from lth_core.analysis.verdict import Summary, Verdict, verdicts
+from lth_core.analysis.verdict import Summary, verdicts
 from lth_core.columns import Record
 from tracking.report.verdict_table import TOO_FEW
-from tracking.text import MOST_COLUMNS, accuracy_text, density_text
+from tracking.text import MISSING, MOST_COLUMNS, accuracy_text, density_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class RewindRow:
     step: int
     dense: BarrierText | None
     marks: list[RewindMark | None]
-    """One a density; None where there is no ticket yet."""
+    """One mark a density; None where there is no ticket yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,9 @@ class RewindTable:
     matching: str
     """Earliest matching rewind point at each density, in one line."""
     stable: str
-    """Earliest stable one, also for the dense run; empty where barriers were not measured."""
+    """Earliest stable rewind point, also for the dense run; empty without barriers."""
     barriers: bool
+    """Whether barriers were measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class PredictorTable:
     label: str
     densities: list[str]
     windows: list[str]
-    """Number of rewind points up to the best one by density, as a range over seeds."""
+    """Number of rewind points up to the best one, as a range over seeds; one a density."""
     rows: dict[str, list[tuple[str, str] | None]]
     """Rank correlations up to the best rewind point and over all, by predictor and density."""
 
@@ -101,13 +102,12 @@ def rewind_tables(
     """One table a cell of the other axes; none where a study has only one rewind point.
 
     Args:
-        records: of `settled_methods`.
+        records: the output of `settled_methods`.
         axes, tolerance: as in `tracking.report.html.headlines`.
         stable_below: barrier, as a fraction, below which training is stable.
-        most: densities; of more, both ends and some between are shown.
+        most: largest number of densities; where there are more, evenly spaced ones are shown.
     """
-    found = rewind_cells(records, axes)
-    return [_table(cell, tolerance, stable_below, most) for cell in found]
+    return [_table(cell, tolerance, stable_below, most) for cell in rewind_cells(records, axes)]
 
 
 def predictor_tables(records: Sequence[Record], axes: Sequence[str]) -> list[PredictorTable]:
@@ -133,7 +133,7 @@ def _table(cell: Cell, tolerance: float | None, stable_below: float, most: int) 
         left_out=len(levels) - len(shown),
         rows=rows,
         matching=_earliest_matching(rows, densities),
-        stable=f"Earliest stable rewind point seen: {_firsts(barriers)}" if measured else "",
+        stable=f"Earliest stable rewind point seen: {_first_points(barriers)}" if measured else "",
         barriers=measured,
     )
 
@@ -141,30 +141,26 @@ def _table(cell: Cell, tolerance: float | None, stable_below: float, most: int) 
 def _row(
     point: RewindPoint, levels: Sequence[int], tolerance: float | None, stable_below: float
 ) -> RewindRow:
-    words = {v.level: v for v in verdicts(point.cell.records, [], tolerance)}
-    reached = {p.level: p.value for p in point.cell.series("ticket", "final_test_accuracy")}
-    rises = {
+    words = {v.level: v.verdict for v in verdicts(point.cell.records, [], tolerance)}
+    accuracies = {p.level: p.value for p in point.cell.series("ticket", "final_test_accuracy")}
+    barriers = {
         p.level: BarrierText(accuracy_text(p.value), p.value.mean < stable_below)
         for p in point.cell.series("twin", "test_barrier")
     }
     tickets = point.cell.levels("ticket")
     marks = [
         RewindMark(
-            accuracy=accuracy_text(reached[level]),
-            verdict=_word(words, level),
+            accuracy=accuracy_text(accuracies[level]),
+            verdict=words.get(level, ""),
             collapsed=any(record["collapsed_layers"] for record in tickets[level]),
-            short=point.cell.is_short(reached[level].n),
-            barrier=rises.get(level),
+            short=point.cell.is_short(accuracies[level].n),
+            barrier=barriers.get(level),
         )
-        if level in reached
+        if level in accuracies
         else None
         for level in levels
     ]
-    return RewindRow(point.name, point.step, rises.get(0), marks)
-
-
-def _word(found: Mapping[int, Verdict], level: int) -> str:
-    return found[level].verdict if level in found else ""
+    return RewindRow(point.name, point.step, barriers.get(0), marks)
 
 
 def _barrier_of(row: RewindRow, column: int) -> BarrierText | None:
@@ -176,7 +172,7 @@ def _barrier_of(row: RewindRow, column: int) -> BarrierText | None:
 
 
 def _earliest_matching(rows: Sequence[RewindRow], densities: Sequence[str]) -> str:
-    """`... seen: 5% at 10% density, none at 3%`: a point between may match too."""
+    """`... seen: 5% at 10% density, none at 3%`: points that were not tried may match earlier."""
     words = [
         (density, {row.point: mark.verdict for row in rows if (mark := row.marks[i])})
         for i, density in enumerate(densities)
@@ -190,11 +186,11 @@ def _earliest_matching(rows: Sequence[RewindRow], densities: Sequence[str]) -> s
         (density, {point: word in ("matching", "winning") for point, word in column.items()})
         for density, column in words
     ]
-    return f"Earliest matching rewind point seen: {_firsts(hits)}"
+    return f"Earliest matching rewind point seen: {_first_points(hits)}"
 
 
-def _firsts(hits: Sequence[tuple[str, Mapping[str, bool]]]) -> str:
-    """First rewind point that is true, by column; columns without rewind points are left out."""
+def _first_points(hits: Sequence[tuple[str, Mapping[str, bool]]]) -> str:
+    """The first rewind point with a hit, by column; columns without rewind points are left out."""
     parts, word = [], " density"
     for name, column in hits:
         point = next((point for point, hit in column.items() if hit), "none")
@@ -207,40 +203,39 @@ def _firsts(hits: Sequence[tuple[str, Mapping[str, bool]]]) -> str:
 
 
 def _predictors(cell: Cell) -> PredictorTable | None:
-    found = predictor_correlations(cell)
-    if not found:
+    correlations = predictor_correlations(cell)
+    if not correlations:
         return None
     levels = spread(list(cell.levels("ticket")), MOST_LEVELS)
-    by_name = {(each.predictor.name, each.level): each for each in found}
-    windows = {each.level: each.windows for each in found}
+    by_name = {(each.predictor.name, each.level): each for each in correlations}
+    windows = {each.level: each.windows for each in correlations}
     return PredictorTable(
         label=cell.label,
         densities=[density_text(level_density(cell, level)) for level in levels],
-        windows=[_range(*windows[level]) if level in windows else "" for level in levels],
+        windows=[_range_text(*windows[level]) if level in windows else "" for level in levels],
         rows={
             name: [
-                (_correlation(each.to_best), _correlation(each.over_all))
+                (_correlation_text(each.to_best), _correlation_text(each.over_all))
                 if (each := by_name.get((name, level)))
                 else None
                 for level in levels
             ]
-            for name in dict.fromkeys(each.predictor.name for each in found)
+            for name in dict.fromkeys(each.predictor.name for each in correlations)
         },
     )
 
 
-def _range(low: int, high: int) -> str:
+def _range_text(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low}\N{EN DASH}{high}"
 
 
-def _correlation(value: Summary | None) -> str:
+def _correlation_text(value: Summary | None) -> str:
     """Mean correlation, and half of the 95% interval."""
     if value is None:
-        return "\N{EN DASH}"
+        return MISSING
     mean = f"{value.mean:+.2f}".replace("-", "\N{MINUS SIGN}")
     if value.high is None:
         return mean
     half = value.high - value.mean
-    return (
-        f"{mean}±{half:.2f}" if half < 1 else f"{mean}±>1"
-    )  # a wider interval covers all correlations
+    # Such an interval is as wide as the range of all correlations.
+    return f"{mean}±{half:.2f}" if half < 1 else f"{mean}±>1"

@@ -34,33 +34,34 @@ def verdict_table(
 ) -> Table:
     """Verdicts for a terminal of at least 80 columns; arguments as in `html.write_report`.
 
-    Of many levels of a cell some are shown: the first, the last, the sparsest matching one and the
-    next. A study of several rewind points, or of several methods, has a table with their accuracy
-    at a few densities instead, and one line a cell.
+    A cell with many levels shows some: the first, the last, the sparsest matching one, the next.
+    A study of several rewind points or methods has a table of their accuracy at a few densities
+    instead, and one line a cell.
     """
     records = settled_methods(records, axes)
-    found = sections(records, axes, tolerance)
+    cell_sections = sections(records, axes, tolerance)
+    headlines = [section.headline for section in cell_sections]
     if points := rewind_tables(records, axes, tolerance, stable_below, TERMINAL_COLUMNS):
-        return _by_rewind_point(points, [section.headline for section in found])
+        return _by_rewind_point(points, headlines)
     if tables := method_tables(records, axes, tolerance, TERMINAL_COLUMNS):
-        return _by_method(tables, [section.headline for section in found])
-    most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(found), 1)), 1)
+        return _by_method(tables, headlines)
+    most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(cell_sections), 1)), 1)
     table = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
-    for section in found:
+    for section in cell_sections:
         cell = Table.grid()
         cell.add_row(Text(section.headline, style="bold"))
         cell.add_row(Text(section.basis, style="dim"))
         if section.rows:
             cell.add_row(_levels_table(section, most))
         table.add_row(cell)
-    if any(row.short for section in found for row in section.rows):
+    if any(row.short for section in cell_sections for row in section.rows):
         table.add_row(Text(SHORT_MEANS, style="yellow"))
-    if not found:
+    if not cell_sections:
         table.add_row(NO_RECORDS)
     return table
 
 
-def _by_method(tables: Sequence[MethodTable], lines: Sequence[str]) -> Table:
+def _by_method(tables: Sequence[MethodTable], headlines: Sequence[str]) -> Table:
     """Tables of methods, and one line a cell."""
     whole = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
     for table in tables[:MOST_TABLES]:
@@ -73,7 +74,7 @@ def _by_method(tables: Sequence[MethodTable], lines: Sequence[str]) -> Table:
     marks = [m for t in tables for rows in t.groups.values() for row in rows.values() for m in row]
     key = [*_key(len(tables), marks), "bold: best of its column"]
     whole.add_row(Text(", ".join(key), style="dim"))
-    whole.add_row(Text("\n".join(lines)))
+    whole.add_row(Text("\n".join(headlines)))
     return whole
 
 
@@ -90,8 +91,8 @@ def _methods_table(shown: MethodTable) -> Table:
     return table
 
 
-def _by_rewind_point(tables: Sequence[RewindTable], lines: Sequence[str]) -> Table:
-    """Tables of rewind points; one line a cell too where they leave out levels."""
+def _by_rewind_point(tables: Sequence[RewindTable], headlines: Sequence[str]) -> Table:
+    """Tables of rewind points, with one line a cell where they leave out levels."""
     whole = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
     for table in tables[:MOST_TABLES]:
         cell = Table.grid()
@@ -104,7 +105,7 @@ def _by_rewind_point(tables: Sequence[RewindTable], lines: Sequence[str]) -> Tab
     marks = [mark for table in tables for row in table.rows for mark in row.marks]
     whole.add_row(Text(", ".join(_key(len(tables), marks)), style="dim"))
     if any(table.left_out for table in tables):
-        whole.add_row(Text("\n".join(lines)))
+        whole.add_row(Text("\n".join(headlines)))
     return whole
 
 
@@ -163,8 +164,11 @@ def _replicates(row: Row, section: Section) -> Text:
 
 
 def _chosen_rows(count: int, best: int | None, most: int) -> list[int]:
-    """At most ``most`` of ``count`` positions, rising: the best, the last, the one after the best,
-    the first, then those farthest from the chosen ones."""
+    """At most ``most`` of ``count`` positions, in rising order.
+
+    They are the best, the last, the one after the best, the first, then those farthest from the
+    chosen ones.
+    """
     wanted = [count - 1, 0] if best is None else [best, count - 1, min(best + 1, count - 1), 0]
     chosen = list(dict.fromkeys(wanted))
     while len(chosen) < min(most, count):

@@ -54,7 +54,7 @@ class Section:
     planned: int | None
     """Replicates planned; None where the records lack the number."""
     rows: list[Row]
-    """One a level."""
+    """One row a level."""
     best: int | None
     """Position of the sparsest matching row."""
 
@@ -67,13 +67,14 @@ def sections(
 
 
 def _section(cell: Cell, tolerance: float | None) -> Section:
-    found = verdicts(cell.records, list(cell.values), tolerance)
+    cell_verdicts = verdicts(cell.records, list(cell.values), tolerance)
     dense = cell.series("dense", "final_test_accuracy")
     basis = f"Dense {accuracy_text(dense[0].value)}%" if dense else "The dense run is missing"
-    if any(verdict.verdict != TOO_FEW for verdict in found):
-        floor = found[0].accuracy["dense"].mean - found[0].tolerance
+    if any(verdict.verdict != TOO_FEW for verdict in cell_verdicts):
+        first = cell_verdicts[0]
+        floor = first.accuracy["dense"].mean - first.tolerance
         basis += f"; matching from {100 * floor:.2f}% up"
-    best, finding = sparsest(found), _finding(cell, found)
+    best, finding = sparsest(cell_verdicts), _finding(cell, cell_verdicts)
     return Section(
         label=cell.label or "All trials",
         headline=f"{cell.label}: {finding}" if cell.label else finding.capitalize(),
@@ -81,27 +82,27 @@ def _section(cell: Cell, tolerance: float | None) -> Section:
         branches=[branch for branch in cell.branches if branch not in ("dense", "twin")],
         barriers="twin" in cell.branches,
         planned=cell.planned,
-        rows=[_row(cell, verdict) for verdict in found],
-        best=found.index(best) if best else None,
+        rows=[_row(cell, verdict) for verdict in cell_verdicts],
+        best=cell_verdicts.index(best) if best else None,
     )
 
 
-def _finding(cell: Cell, found: Sequence[Verdict]) -> str:
-    """Finding of a cell in one line."""
+def _finding(cell: Cell, cell_verdicts: Sequence[Verdict]) -> str:
+    """One line on a cell: the sparsest matching ticket, and how it compares with reinit."""
 
     def counted(replicates: int) -> str:
         if cell.is_short(replicates):
             return f"{replicates} of {count(cell.planned or 0, 'seed')}"
         return count(replicates, "seed")
 
-    if not found:
+    if not cell_verdicts:
         return "no ticket yet"
-    seeds = counted(max(verdict.accuracy["ticket"].n for verdict in found))
-    if all(verdict.verdict == TOO_FEW for verdict in found):
+    seeds = counted(max(verdict.accuracy["ticket"].n for verdict in cell_verdicts))
+    if all(verdict.verdict == TOO_FEW for verdict in cell_verdicts):
         return f"too few replicates ({seeds}; a verdict takes {FEWEST})"
-    best, winner = sparsest(found), sparsest(found, of=["winning"])
+    best, winner = sparsest(cell_verdicts), sparsest(cell_verdicts, of=["winning"])
     if best is None:
-        last = min(verdict.density for verdict in found)
+        last = min(verdict.density for verdict in cell_verdicts)
         return f"no matching ticket down to {density_text(last)} density ({seeds})"
     seeds = counted(best.accuracy["ticket"].n)
     line = f"sparsest matching ticket at {density_text(best.density)} density ({seeds})"
@@ -118,7 +119,7 @@ def _finding(cell: Cell, found: Sequence[Verdict]) -> str:
 def _row(cell: Cell, verdict: Verdict) -> Row:
     ticket, dense = verdict.accuracy["ticket"], verdict.accuracy["dense"]
     steps = verdict.early_stop
-    rises = {point.level: point.value for point in cell.series("twin", "test_barrier")}
+    barriers = {point.level: point.value for point in cell.series("twin", "test_barrier")}
     return Row(
         level=verdict.level,
         density=density_text(verdict.density),
@@ -131,7 +132,7 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
         replicates=ticket.n,
         short=cell.is_short(ticket.n),
         collapsed=any(r["collapsed_layers"] for r in cell.levels("ticket")[verdict.level]),
-        barrier=accuracy_text(rises[verdict.level]) if verdict.level in rises else MISSING,
+        barrier=accuracy_text(barriers[verdict.level]) if verdict.level in barriers else MISSING,
     )
 
 
