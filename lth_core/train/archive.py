@@ -19,7 +19,8 @@ from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask, State
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, decoding
-from lth_core.train.timings import remember_speed, speed_key
+from lth_core.train.checkpoint import shapes_and_types
+from lth_core.train.timings import speed_key, store_speed
 from lth_core.train.training import Training
 
 STATE, MASK = "state.safetensors", "mask.safetensors"
@@ -29,7 +30,12 @@ logger = logging.getLogger("lth")
 
 
 def to_blobs(state: State, mask: Mask) -> dict[str, bytes]:
-    """Blobs of a state; the mask's bits are separate, so a comparison of masks reads only these."""
+    """Blobs of a state and its mask, apart: a comparison of masks reads only the mask's.
+
+    Args:
+        state: weights and buffers in the model's shapes, by name.
+        mask: (out, in, ...) bool of each prunable layer, by parameter name.
+    """
     packed = ticket.pack(state, mask)
     bits = {name for name in packed if name.startswith("mask/")}
     return {
@@ -39,7 +45,7 @@ def to_blobs(state: State, mask: Mask) -> dict[str, bytes]:
 
 
 def from_blobs(entry: Entry, model: nn.Module) -> tuple[State, Mask]:
-    """State and mask from their blobs.
+    """State and mask from their blobs, in the shapes of ``model``.
 
     Raises:
         CorruptEntryError, TicketFileError: a blob is corrupt, or of another network.
@@ -48,13 +54,9 @@ def from_blobs(entry: Entry, model: nn.Module) -> tuple[State, Mask]:
     with decoding("state"):
         tensors = {**load(entry.blob(MASK)), **load(entry.blob(STATE))}
         state, mask = ticket.unpack(tensors, shapes)
-    if _kinds(state) != _kinds(model.state_dict()):
+    if shapes_and_types(state) != shapes_and_types(model.state_dict()):
         raise CorruptEntryError("state: its weights and buffers are another network's")
     return state, mask
-
-
-def _kinds(state: State) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    return {name: (value.shape, value.dtype) for name, value in state.items()}
 
 
 class Archive:
@@ -64,7 +66,7 @@ class Archive:
         self._store = store
         self._logged: set[str] = set()
         """Messages logged so far: a corrupt entry is read often before it is replaced."""
-        self._paces: set[str] = set()
+        self._stored_speeds: set[str] = set()
         """Keys of the speeds that this process has stored."""
 
     def entry(self, kind: str, digest: str) -> Entry | None:
@@ -89,7 +91,10 @@ class Archive:
             return None
 
     def state(self, job: Job, model: nn.Module) -> tuple[State, Mask] | None:
-        """Final state and mask of a job, from a rewind point or the job's own entry."""
+        """Final state and mask of a job, in the shapes of ``model``; None where both are missing.
+
+        They are read from the job's rewind point or training, the first that is not corrupt.
+        """
         for kind in ("points", "trainings"):
             entry = self.entry(kind, job.digest)
             try:
@@ -100,28 +105,39 @@ class Archive:
         return None
 
     def put_points(self, job: Job, points: Mapping[int, State], mask: Mask) -> None:
-        """Store rewind points of a job, by step."""
+        """Store rewind points of a job, by step: states in the model's shapes, under one mask."""
         for step, state in points.items():
-            self.put_point(point(job, step), state, mask, job.digest)
+            self.put_point(ended_at(job, step), state, mask, job.digest)
 
-    def put_point(self, at: Job, state: State, mask: Mask, of: str | None) -> None:
-        """Store a rewind point; ``of`` is the digest of the training that passed it."""
-        self._store.put("points", at.digest, {"step": at.last, "of": of}, to_blobs(state, mask))
+    def put_point(self, ended: Job, state: State, mask: Mask, training: str | None) -> None:
+        """Store a rewind point.
 
-    def pace(self, job: Job, seconds: float, device: torch.device) -> None:
-        """Store seconds per step, once for each kind of job; plans estimate durations from it."""
-        if job.last > job.first and (key := speed_key(job, device)) not in self._paces:
-            self._paces.add(key)
-            remember_speed(self._store, job, seconds / (job.last - job.first), device)
+        Args:
+            ended: the job up to the rewind point, from `ended_at`.
+            state, mask: as in `to_blobs`.
+            training: digest of the training that passed the point.
+        """
+        meta = {"step": ended.last, "of": training}
+        self._store.put("points", ended.digest, meta, to_blobs(state, mask))
+
+    def put_speed(self, job: Job, seconds: float, device: torch.device) -> None:
+        """Store seconds per step, once for all jobs of one speed; plans estimate durations from it.
+
+        Args:
+            seconds: duration of the job's training.
+        """
+        if job.last > job.first and (key := speed_key(job, device)) not in self._stored_speeds:
+            self._stored_speeds.add(key)
+            store_speed(self._store, job, seconds / (job.last - job.first), device)
 
     def _warn(self, corrupt: str) -> None:
         if corrupt not in self._logged:
-            logger.warning("store: %s; it is made again", corrupt)
+            logger.warning("store: %s; it is computed again", corrupt)
             self._logged.add(corrupt)
 
 
-def point(job: Job, step: int) -> Job:
-    """The job stopped at a step; its digest names the rewind point's entry."""
+def ended_at(job: Job, step: int) -> Job:
+    """The job ended at a step; its digest names the rewind point's entry."""
     return replace(job, last=step, keep=())
 
 
@@ -136,8 +152,8 @@ def made_with(device: torch.device) -> dict[str, str]:
     }
 
 
-def recent(cache: OrderedDict[str, T], key: str, make: Callable[[], T], size: int = 16) -> T:
-    """The cached value, computed if missing; the least recently used value is dropped."""
+def cached(cache: OrderedDict[str, T], key: str, make: Callable[[], T], size: int = 16) -> T:
+    """The cached value, made if missing; beyond ``size``, the least recently used is dropped."""
     if key not in cache:
         cache[key] = make()
     cache.move_to_end(key)

@@ -17,6 +17,7 @@ from lth_core.spec import Augment
 class Order:
     """Batches of every epoch, drawn from (seed, run, epoch); each example once an epoch.
 
+    examples: number of training examples.
     run: level and data order, as `Job.run`.
     """
 
@@ -46,7 +47,7 @@ class Order:
                 step += 1
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """Order (n,) int64 of one epoch, and augmentation draws (n, 3) by position in it."""
+        """Order of the examples in one epoch, (n,) int64, and augmentation draws, (n, 3) int64."""
         order = torch.randperm(
             self.examples, generator=generator(self.seed, "order", self.run, epoch)
         )

@@ -1,4 +1,4 @@
-"""Networks and data made from the specs of a job."""
+"""Networks and data, made from a job's specs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ class Builder:
         return template(job.model, self.data(job).shape, self.data(job).classes)
 
     def network(self, job: Job, state: State) -> nn.Module:
-        """The job's network with the given weights and buffers, on the device, in training mode."""
+        """The job's network on the device, in training mode.
+
+        Args:
+            state: weights and buffers, in the network's shapes.
+        """
         model = copy.deepcopy(self.model(job))
         model.load_state_dict(state)
         model.to(self.device).train()
@@ -41,7 +45,7 @@ class Builder:
         return model
 
     def drawn(self, init: Init, job: Job) -> State:
-        """Initial weights and buffers of the job's network."""
+        """Initial weights and buffers of the job's network, in its shapes."""
         dataset, draw = self.data(job), generator(init.seed, *init.draw)
         model = models.build(job.model, dataset.shape, dataset.classes, draw)
         return {name: value.clone() for name, value in model.state_dict().items()}
@@ -52,7 +56,7 @@ class Builder:
         """The job's network as a score needs it.
 
         Args:
-            state: its weights and buffers.
+            state: its weights and buffers, in its shapes.
             mask, initial: (out, in, ...) bool and float of each prunable layer, by parameter name.
         """
         dataset = self.data(job)

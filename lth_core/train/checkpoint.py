@@ -1,4 +1,4 @@
-"""Checkpoints: the state of an interrupted run, and its storage."""
+"""Checkpoints: the state of an interrupted training, and its storage."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ logger = logging.getLogger("lth")
 CHECKPOINT_EVERY = 300.0
 """Default seconds between checkpoints."""
 
-LOSSES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Types of losses, of which a mean can be taken."""
+LOSS_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class _Meta(TypedDict):
@@ -55,13 +54,13 @@ class Checkpoint:
         return {k.removeprefix(start): v for k, v in self.tensors.items() if k.startswith(start)}
 
 
-def keep_checkpoint(store: Store, job: Job, checkpoint: Checkpoint) -> None:
-    """Store a checkpoint in place of the job's last; if interrupted, one of the two is whole.
+def store_checkpoint(store: Store, job: Job, checkpoint: Checkpoint) -> None:
+    """Store a checkpoint, replacing the job's last. If interrupted, one of the two is whole.
 
     Raises:
         StoreError: no space left, no permission, ...
     """
-    before = _files(store, job)
+    replaced = _blob_files(store, job)
     meta = {
         "step": checkpoint.step,
         "curves": asdict(checkpoint.curves),
@@ -69,7 +68,7 @@ def keep_checkpoint(store: Store, job: Job, checkpoint: Checkpoint) -> None:
     }
     tensors = {name: value.contiguous() for name, value in checkpoint.tensors.items()}
     store.put(KIND, job.digest, meta, {BLOB: save(tensors)})
-    for path in before - _files(store, job):
+    for path in replaced - _blob_files(store, job):
         store.files.delete(path)
 
 
@@ -78,12 +77,12 @@ def checkpoint_step(store: Store, job: Job) -> int | None:
     return read_entry(store, KIND, job.digest, lambda entry: _meta(entry)["step"])
 
 
-def drop_checkpoint(store: Store, job: Job) -> None:
+def delete_checkpoint(store: Store, job: Job) -> None:
     """Delete the checkpoint of a finished job."""
     store.delete(KIND, job.digest)
 
 
-def kept_checkpoint(store: Store, job: Job) -> Checkpoint | None:
+def load_checkpoint(store: Store, job: Job) -> Checkpoint | None:
     """The checkpoint of an interrupted training of the job; None where it is missing or corrupt."""
     try:
         with decoding(f"{KIND}/{job.digest}"):
@@ -91,15 +90,15 @@ def kept_checkpoint(store: Store, job: Job) -> Checkpoint | None:
             if entry is None:
                 return None
             meta, tensors = _meta(entry), load(entry.blob(BLOB))
-            if tensors["losses"].dtype not in LOSSES:
-                raise TypeError(f"losses of {tensors['losses'].dtype}")
+            if tensors["losses"].dtype not in LOSS_TYPES:
+                raise TypeError(f"losses must be floats, but are {tensors['losses'].dtype}")
             return Checkpoint(
                 step=meta["step"], tensors=tensors, curves=Curves.from_json(meta["curves"]),
                 seconds=float(meta["seconds"]),
             )  # fmt: skip
     except CorruptEntryError as error:
         logger.warning("store: %s; the training begins anew", error)
-        drop_checkpoint(store, job)
+        delete_checkpoint(store, job)
         return None
 
 
@@ -115,17 +114,16 @@ def _entry(store: Store, job: Job) -> Entry | None:
         return None
 
 
-def _files(store: Store, job: Job) -> set[str]:
+def _blob_files(store: Store, job: Job) -> set[str]:
     entry = _entry(store, job)
     blobs = entry.blobs.values() if entry else ()
     return {f"{KIND}/{job.digest}/{blob['file']}" for blob in blobs}
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state: moments in the shape of their parameter, and step counts.
+    """An optimizer's state by ``<number of the parameter>/<name>``.
 
-    Returns:
-        By ``<number of the parameter>/<name>``.
+    Moments have the shape of their parameter, step counts ().
     """
     return {
         f"{number}/{name}": value
@@ -141,12 +139,13 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
     states: dict[int, dict[str, Any]] = {}
     for key, value in tensors.items():
         number, _, name = key.partition("/")
-        like = parameters[int(number)]
+        parameter = parameters[int(number)]
         # A moment gets its parameter's memory layout and device; a step count keeps its own.
-        copy = torch.empty_like(like).copy_(value) if value.shape == like.shape else value.clone()
+        is_moment = value.shape == parameter.shape
+        copy = torch.empty_like(parameter).copy_(value) if is_moment else value.clone()
         states.setdefault(int(number), {})[name] = copy.detach()
-    for place, state in states.items():
-        optimizer.state[parameters[place]] = state
+    for position, state in states.items():
+        optimizer.state[parameters[position]] = state
 
 
 def moment_fits(key: str, value: Tensor, parameters: Sequence[Tensor]) -> bool:
@@ -159,13 +158,18 @@ def moment_fits(key: str, value: Tensor, parameters: Sequence[Tensor]) -> bool:
     number = key.partition("/")[0]
     if not number.isdecimal() or int(number) >= len(parameters):
         return False
-    like = parameters[int(number)]
+    parameter = parameters[int(number)]
     # A step count has the weights' type too.
-    return value.shape in (torch.Size(), like.shape) and value.dtype == like.dtype
+    return value.shape in (torch.Size(), parameter.shape) and value.dtype == parameter.dtype
 
 
-def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, in the same shapes, so that the run can continue."""
+def shapes_and_types(tensors: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and type of each tensor, which may have any, by name."""
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+
+
+def cpu_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, in the same shapes, which further training does not change."""
     return {
         name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()
     }

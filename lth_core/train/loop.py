@@ -1,4 +1,4 @@
-"""One plain training loop, which can be stopped after any step and resumed."""
+"""The training loop, which can be stopped after any step and resumed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from lth_core.spec.learning_rate import learning_rate
 from lth_core.train.batches import Order
 from lth_core.train.checkpoint import (
     Checkpoint,
-    copied,
+    cpu_copies,
     moment_fits,
     optimizer_tensors,
     restore_optimizer,
+    shapes_and_types,
 )
 from lth_core.train.masking.base import Masking
 from lth_core.train.optimizer import make_optimizer, stepper
@@ -40,6 +41,7 @@ class Task:
 
     model: has the starting weights, pruned weights at 0; trained in place, on the data's device.
     masking: keeps or changes the mask.
+    first, last: steps done at the start and at the end of the run.
     keep: steps after which the state is copied.
     """
 
@@ -55,7 +57,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Final state and mask, on the CPU; ``points``: states at the kept steps."""
+    """Final state and mask, on the CPU, in the model's shapes.
+
+    points: states at the kept steps.
+    """
 
     state: State
     mask: Mask
@@ -65,7 +70,11 @@ class Outcome:
 
 
 class Run:
-    """A task in training. Iterate to train: each step yields the number of steps done."""
+    """A task in training. Iterate to train: each step yields the number of steps done.
+
+    Attributes:
+        done: steps done, counted from the start of the dense run's schedule.
+    """
 
     def __init__(self, task: Task) -> None:
         self.task, self.done, self.curves = task, task.first, Curves()
@@ -73,7 +82,7 @@ class Run:
         self.points: dict[int, State] = {}
         """States at the kept steps so far."""
         self._losses: list[Tensor] = []
-        self._before, self._started = 0.0, time.perf_counter()
+        self._earlier_seconds, self._started = 0.0, time.perf_counter()
 
     def __iter__(self) -> Iterator[int]:
         """Train to the last step; a task of no steps is only evaluated.
@@ -83,12 +92,12 @@ class Run:
         """
         task, data = self.task, self.task.data
         device = data.train.x.device
-        step_and_forget = stepper(self.optimizer)
+        step_and_clear = stepper(self.optimizer)
         with arithmetic(task.spec.precision, device):
             for step, index, draw in task.order.batches(self.done, task.last, device):
                 if step in task.keep:
                     self.points[step] = state_of(task.model)
-                self._step(step, index, draw, step_and_forget)
+                self._step(step, index, draw, step_and_clear)
                 yield self.done
             if task.first == task.last:
                 train_loss, _ = evaluate(task.model, data, data.train)
@@ -97,7 +106,7 @@ class Run:
             self.points[task.last] = state_of(task.model)
 
     def _step(
-        self, step: int, index: Tensor, draw: Tensor, step_and_forget: Callable[[bool], None]
+        self, step: int, index: Tensor, draw: Tensor, step_and_clear: Callable[[bool], None]
     ) -> None:
         model, spec, data, masking = (
             self.task.model, self.task.spec, self.task.data, self.task.masking,
@@ -111,7 +120,7 @@ class Run:
         loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
         loss.backward()
         with torch.no_grad():
-            step_and_forget(masking.before_step(step, self.optimizer))
+            step_and_clear(masking.before_step(step, self.optimizer))
             masking.after_step()
         self._losses.append(loss.detach())
         self.done = step + 1
@@ -123,8 +132,8 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Training time so far, with the time before an interruption."""
-        return self._before + time.perf_counter() - self._started
+        """Training time so far, including the time before an interruption."""
+        return self._earlier_seconds + time.perf_counter() - self._started
 
     def checkpoint(self) -> Checkpoint:
         """The state of the run between two steps."""
@@ -137,32 +146,37 @@ class Run:
         tensors["losses"] = torch.stack(self._losses) if self._losses else torch.zeros(0)
         curves = Curves(**asdict(self.curves))
         return Checkpoint(
-            step=self.done, tensors=copied(tensors), curves=curves, seconds=self.seconds
+            step=self.done, tensors=cpu_copies(tensors), curves=curves, seconds=self.seconds
         )
 
-    def fits(self, begun: Checkpoint) -> bool:
+    def fits(self, checkpoint: Checkpoint) -> bool:
         """Whether a checkpoint's step, names, shapes and types fit this task."""
-        mine = self.checkpoint()
-        like = [p for group in self.optimizer.param_groups for p in group["params"]]
+        own = self.checkpoint()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         return (
-            self.task.first <= begun.step <= self.task.last
-            and all(_kinds(begun.part(n)) == _kinds(mine.part(n)) for n in ("model", "masking"))
-            and all(moment_fits(n, t, like) for n, t in begun.part("optimizer").items())
-            and begun.tensors.get("losses", mine.tensors["losses"][None]).dim() == 1
+            self.task.first <= checkpoint.step <= self.task.last
+            and all(
+                shapes_and_types(checkpoint.part(name)) == shapes_and_types(own.part(name))
+                for name in ("model", "masking")
+            )
+            and all(moment_fits(n, t, parameters) for n, t in checkpoint.part("optimizer").items())
+            and "losses" in checkpoint.tensors
+            and checkpoint.tensors["losses"].dim() == 1
         )
 
-    def restore(self, begun: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Resume an interrupted run of the same task; the result is equal bit for bit.
 
-        The checkpoint does not hold the rewind points before it.
+        Rewind points before the checkpoint are not in it.
         """
-        device = self.task.data.train.x.device
-        self.task.model.load_state_dict(begun.part("model"))
-        restore_optimizer(self.optimizer, begun.part("optimizer"))
-        self.task.masking.restore(begun.part("masking"))
-        self._losses = list(begun.tensors["losses"].to(device).unbind())
-        restart_dropout(self.task.model, self.task.order.seed, self.task.order.run, begun.step)
-        self.curves, self.done, self._before = begun.curves, begun.step, begun.seconds
+        task, device = self.task, self.task.data.train.x.device
+        task.model.load_state_dict(checkpoint.part("model"))
+        restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
+        task.masking.restore(checkpoint.part("masking"))
+        self._losses = list(checkpoint.tensors["losses"].to(device).unbind())
+        restart_dropout(task.model, task.order.seed, task.order.run, checkpoint.step)
+        self.curves, self.done = checkpoint.curves, checkpoint.step
+        self._earlier_seconds = checkpoint.seconds
 
     def outcome(self) -> Outcome:
         """The outcome of a finished run."""
@@ -170,10 +184,6 @@ class Run:
             state_of(self.task.model), self.task.masking.mask, self.points, self.curves,
             self.seconds,
         )  # fmt: skip
-
-
-def _kinds(tensors: dict[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
 
 
 def run(task: Task) -> Outcome:
@@ -226,7 +236,4 @@ def evaluate(model: nn.Module, data: Dataset, split: Split) -> tuple[float, floa
 
 def state_of(model: nn.Module) -> State:
     """Copies of all weights and buffers, on the CPU, in the model's shapes."""
-    return {
-        name: value.detach().to("cpu", copy=True).contiguous()
-        for name, value in model.state_dict().items()
-    }
+    return cpu_copies(model.state_dict())

@@ -1,6 +1,6 @@
-"""torch.optim's optimizers, by spec, without their wrappers for torch.compile.
+"""The optimizers of torch.optim, by spec, without their wrappers for torch.compile.
 
-Those wrappers import the compiler's tracer (sympy and 900 modules, 2 to 4 s in every worker) at the
+The wrappers import the compiler's tracer (sympy and 900 modules, 2 to 4 s in every worker) at the
 first optimizer and the first step, and cost time at each step. The compiler is not used here.
 """
 
@@ -20,7 +20,7 @@ from lth_core.spec import TrainSpec
 
 def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainSpec) -> Optimizer:
     """SGD, Adam or AdamW over the parameters, in one fused kernel a step."""
-    _leave_tracer_out()
+    _skip_tracer()
     options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay, "fused": True}
     if spec.optimizer == "adam":
         return torch.optim.Adam(parameters, **options)
@@ -30,7 +30,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainSpec) -> Optim
 
 
 def stepper(optimizer: Optimizer) -> Callable[[bool], None]:
-    """A function that takes the optimizer's plain step, if its argument is true; clears gradients.
+    """A function that takes the optimizer's step if its argument is true, and clears gradients.
 
     Call it under `torch.no_grad`.
     """
@@ -46,7 +46,7 @@ def stepper(optimizer: Optimizer) -> Callable[[bool], None]:
     return run
 
 
-def _leave_tracer_out() -> None:
+def _skip_tracer() -> None:
     """Make the wrapper of ``add_param_group`` skip the tracer.
 
     The wrapper caches the tracer's function in this attribute. If torch renames the attribute, only

@@ -12,7 +12,10 @@ from lth_core.spec import Precision
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Forward and backward in ``precision``; cuDNN deterministic. tf32 is fp32 on a CPU."""
+    """Compute forward and backward passes in ``precision``, with cuDNN deterministic.
+
+    On a CPU tf32 is fp32.
+    """
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
     tf32 = precision == "tf32"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 
+from lth_core.jobs.recipes import Job
 from lth_core.spec import DataSpec, ModelSpec, Pruning, TrainSpec, describe, sha256
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
@@ -19,21 +20,8 @@ _TRAIN = ("optimizer", "batch_size", "evaluate_every", "precision")
 _FINDS = ("when", "score", "grow", "every")
 
 
-class Trained(Protocol):
-    """The parts of a job that decide its speed."""
-
-    @property
-    def data(self) -> DataSpec: ...
-    @property
-    def model(self) -> ModelSpec: ...
-    @property
-    def train(self) -> TrainSpec: ...
-    @property
-    def finds(self) -> Pruning | None: ...
-
-
-class Pace(NamedTuple):
-    """The specs on which the duration of a step depends."""
+class SpeedFactors(NamedTuple):
+    """The specs of a job on which the duration of a step depends."""
 
     data: DataSpec
     model: ModelSpec
@@ -41,7 +29,7 @@ class Pace(NamedTuple):
     finds: Pruning | None
 
 
-def speed_key(job: Trained, device: torch.device | str) -> str:
+def speed_key(job: Job | SpeedFactors, device: torch.device | str) -> str:
     """sha256 of the factors of seconds per step: data, network, optimizer, batch size, evaluation,
     precision, changes of the mask, and the kind of device (``cpu``, ``cuda``)."""
     parts = ((job.data, _DATA), (job.model, _MODEL), (job.train, _TRAIN), (job.finds, _FINDS))
@@ -52,16 +40,18 @@ def speed_key(job: Trained, device: torch.device | str) -> str:
     return sha256([*values, torch.device(device).type])
 
 
-def remember_speed(
-    store: Store, job: Trained, seconds_per_step: float, device: torch.device | str
+def store_speed(
+    store: Store, job: Job, seconds_per_step: float, device: torch.device | str
 ) -> None:
-    """Store the duration of a step of such jobs, evaluations included; an older one is replaced."""
+    """Store seconds per step, evaluations included, for jobs of one speed; replaces a value."""
     meta = {"seconds_per_step": seconds_per_step, "device": torch.device(device).type}
     store.put(KIND, speed_key(job, device), meta)
 
 
-def seconds_per_step(store: Store, job: Trained, device: torch.device | str) -> float | None:
-    """Stored duration of a step of such jobs; None where it is missing or corrupt."""
+def seconds_per_step(
+    store: Store, job: Job | SpeedFactors, device: torch.device | str
+) -> float | None:
+    """Stored seconds per step of jobs of one speed; None where missing or corrupt."""
     return read_entry(store, KIND, speed_key(job, device), _speed_of)
 
 

@@ -21,14 +21,14 @@ from lth_core.spec import PruneNever, TicketSpec, TrainSpec, describe, sha256
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
-from lth_core.train.archive import Archive, made_with, point, recent, to_blobs
+from lth_core.train.archive import Archive, cached, ended_at, made_with, to_blobs
 from lth_core.train.batches import Order
 from lth_core.train.builder import Builder
 from lth_core.train.checkpoint import (
     CHECKPOINT_EVERY,
-    drop_checkpoint,
-    keep_checkpoint,
-    kept_checkpoint,
+    delete_checkpoint,
+    load_checkpoint,
+    store_checkpoint,
 )
 from lth_core.train.loop import Outcome, Run, Task
 from lth_core.train.masking.base import Fixed, Masking
@@ -75,47 +75,48 @@ class Trainer(Builder):
 
     def _result(self, job: Job) -> Result:
         training = self._archive.training(job)
-        if training and not self._lost(job, job.keep):
+        if training and not self._missing_points(job, job.keep):
             return Result(job, training, reused=True)
         self._refuse_if_frozen(job)
-        with claimed(self.store.files, job.digest, lambda: self.known(job)) as mine:
-            if mine:
-                return self._made(job)
+        with claimed(self.store.files, job.digest, lambda: self.known(job)) as acquired:
+            if acquired:
+                return self._make(job)
         return self._result(job)  # another process has trained it
 
-    def _made(self, job: Job) -> Result:
-        """Result of a job whose training or rewind points are missing; they are made and stored."""
+    def _make(self, job: Job) -> Result:
+        """Train and store a job whose training or rewind points are missing."""
         training = self._archive.training(job)
         if training is None:
             return Result(job, self._train(job)[0], reused=False)
-        if lost := self._lost(job, job.keep):
-            again = self._run(job, lost=lost)
-            self._archive.put_points(job, again.points, again.mask)
+        if missing := self._missing_points(job, job.keep):
+            outcome = self._run(job, points=missing)
+            self._archive.put_points(job, outcome.points, outcome.mask)
             self._drop_checkpoint(job)
         return Result(job, training, reused=True)
 
     def known(self, job: Job) -> bool:
         """Whether the store has a readable training of the job and all its rewind points."""
-        return self._archive.training(job) is not None and not self._lost(job, job.keep)
+        has_training = self._archive.training(job) is not None
+        return has_training and not self._missing_points(job, job.keep)
 
-    def _lost(self, job: Job, steps: Sequence[int]) -> list[int]:
+    def _missing_points(self, job: Job, steps: Sequence[int]) -> list[int]:
         """The steps whose rewind points the store lacks."""
-        return [k for k in steps if self._archive.entry("points", point(job, k).digest) is None]
+        return [k for k in steps if self._archive.entry("points", ended_at(job, k).digest) is None]
 
     # The interface for recipes: `lth_core.jobs.recipes.Context`
 
     def start(self, job: Job) -> State:
-        """Weights and buffers that a job starts from, before its mask."""
+        """Weights and buffers that a job starts from, before its mask, in its network's shapes."""
         return job.start.make(self, job)
 
     def mask(self, recipe: MaskRecipe, job: Job) -> Mask:
-        """The mask of a recipe for the job's network."""
+        """The mask of a recipe for the job's network, (out, in, ...) bool of each layer."""
         # The network is part of the key, because `Full` is one recipe for all networks.
         key = sha256([recipe.digest, describe(job.model), describe(job.data)])
-        return recent(self._masks, key, lambda: recipe.make(self, job))
+        return cached(self._masks, key, lambda: recipe.make(self, job))
 
     def final(self, job: Job) -> tuple[State, Mask]:
-        """Weights and buffers after a job's last step, and its mask."""
+        """Weights and buffers after a job's last step, and its mask, in its network's shapes."""
 
         def make() -> tuple[State, Mask]:
             stored = self._archive.state(job, self.model(job))
@@ -127,10 +128,13 @@ class Trainer(Builder):
                 self._archive.put_point(job, state, mask, entry.meta.get("of"))
             return state, mask
 
-        return recent(self._finals, job.digest, make)
+        return cached(self._finals, job.digest, make)
 
     def mask_of(self, job: Job) -> Mask:
-        """The mask of a job's result: its own, or the one that its training finds."""
+        """The mask of a job's result: its own, or the one that its training finds.
+
+        It has (out, in, ...) bool of each prunable layer, by parameter name.
+        """
         return self.final(job)[1] if job.finds else self.mask(job.mask, job)
 
     def measured(self, measure: Measure) -> dict[str, float | None]:
@@ -160,7 +164,7 @@ class Trainer(Builder):
         start = self.start(job)
         outcome = self._run(job, start)
         mask, state = outcome.mask, outcome.state
-        final = recent(self._finals, job.digest, lambda: (state, mask))
+        final = cached(self._finals, job.digest, lambda: (state, mask))
         counts = layers_of(self.model(job), self.data(job).shape)
         training = Training(
             curves=outcome.curves,
@@ -179,11 +183,11 @@ class Trainer(Builder):
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
         self._drop_checkpoint(job)
-        self._archive.pace(job, training.seconds, self.device)
+        self._archive.put_speed(job, training.seconds, self.device)
         return training, final
 
-    def _run(self, job: Job, start: State | None = None, *, lost: Sequence[int] = ()) -> Outcome:
-        """Train a job; where the store lacks only rewind points, up to the last of these."""
+    def _run(self, job: Job, start: State | None = None, *, points: Sequence[int] = ()) -> Outcome:
+        """Train a job; given the steps of missing rewind points, only up to the last of them."""
         self._refuse_if_frozen(job)
         mask = self.mask(job.mask, job)
         start = self.start(job) if start is None else start
@@ -194,41 +198,41 @@ class Trainer(Builder):
             run=job.run, augment=job.data.augment,
         )  # fmt: skip
         models.restart_dropout(model, order.seed, order.run, job.first)
-        return self._finish(
+        return self._train_task(
             job,
             Task(model=model, masking=self._masking(job, model, mask, start), data=dataset,
-                 spec=_steps_as(job), order=order, first=job.first,
-                 last=max(lost, default=job.last), keep=lost or job.keep)
+                 spec=_train_spec(job), order=order, first=job.first,
+                 last=max(points, default=job.last), keep=points or job.keep)
         )  # fmt: skip
 
-    def _finish(self, job: Job, task: Task) -> Outcome:
+    def _train_task(self, job: Job, task: Task) -> Outcome:
         """Train a task from its start, or from the checkpoint of an interrupted training."""
-        running, kept_at = Run(task), time.monotonic()
-        if begun := kept_checkpoint(self.store, job):
+        run, stored_at = Run(task), time.monotonic()
+        if checkpoint := load_checkpoint(self.store, job):
             self._interrupted.add(job.digest)
-            passed = [step for step in task.keep if step < begun.step]
-            # The interrupted job may have stored fewer rewind points, and no step is trained again.
-            if running.fits(begun) and not self._lost(job, passed):
-                running.restore(begun)
-        for done in running:
+            passed = [step for step in task.keep if step < checkpoint.step]
+            # The interrupted training may have stored fewer rewind points than are needed now.
+            if run.fits(checkpoint) and not self._missing_points(job, passed):
+                run.restore(checkpoint)
+        for step in run:
             ending = self.ending.is_set()
-            due = ending or time.monotonic() - kept_at > self.checkpoint_every
-            if done == task.last or not due:
+            due = ending or time.monotonic() - stored_at > self.checkpoint_every
+            if step == task.last or not due:
                 continue
-            self._archive.put_points(job, running.points, task.masking.mask)
-            running.points.clear()
-            keep_checkpoint(self.store, job, running.checkpoint())
+            self._archive.put_points(job, run.points, task.masking.mask)
+            run.points.clear()
+            store_checkpoint(self.store, job, run.checkpoint())
             self._interrupted.add(job.digest)
-            kept_at = time.monotonic()
+            stored_at = time.monotonic()
             if ending:
                 raise PreemptedError(
-                    f"interrupted; training {job.digest[:12]} is kept at step {done}"
+                    f"interrupted; training {job.digest[:12]} is stored at step {step}"
                 )
-        return running.outcome()
+        return run.outcome()
 
     def _drop_checkpoint(self, job: Job) -> None:
         if job.digest in self._interrupted:
-            drop_checkpoint(self.store, job)
+            delete_checkpoint(self.store, job)
 
     def _refuse_if_frozen(self, job: Job) -> None:
         if self.frozen:
@@ -248,7 +252,7 @@ class Trainer(Builder):
         return GROW[job.finds.grow](model, mask, network, job.level)
 
 
-def _steps_as(job: Job) -> TrainSpec:
-    """The optimizer's settings; a learned mask may have a learning rate of its own."""
+def _train_spec(job: Job) -> TrainSpec:
+    """The job's training spec; a learned mask may have a learning rate of its own."""
     own_rate = job.finds.lr if isinstance(job.finds, PruneNever) else None
     return replace(job.train, lr=own_rate) if own_rate else job.train

@@ -11,7 +11,7 @@ from operator import attrgetter
 from lth_core.lottery import levels
 from lth_core.spec import DataSpec, ModelSpec, TicketSpec, TrainSpec, spec_json
 from lth_core.spec.fields import Checks
-from lth_core.train.timings import Pace
+from lth_core.train.timings import SpeedFactors
 
 Kind = tuple[Hashable, ...]
 """Fields of a spec but its data, network, learning rate and seed."""
@@ -34,7 +34,7 @@ class Counts:
     made: Counter[str] = field(default_factory=Counter)
     """Numbers of distinct trainings of each branch, and of ticket masks; `used`: of their users."""
     used: Counter[str] = field(default_factory=Counter)
-    work: Counter[Pace] = field(default_factory=Counter)
+    work: Counter[SpeedFactors] = field(default_factory=Counter)
     """Numbers of unique steps, by everything that decides the time of a step."""
     sizes: dict[Kind, tuple[int, int]] = field(default_factory=dict)
     """Numbers of trainings and steps of one trial, by its kind."""
@@ -99,7 +99,7 @@ def count(specs: Iterable[TicketSpec]) -> Counts:
     return counts
 
 
-def work_left(specs: Iterable[TicketSpec], stored: Collection[str]) -> Counter[Pace]:
+def work_left(specs: Iterable[TicketSpec], stored: Collection[str]) -> Counter[SpeedFactors]:
     """Numbers of unique steps of trainings that are not stored; walks every job of every trial."""
     return _walked(specs, stored).work
 
@@ -119,7 +119,7 @@ def _walked(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Counts
                     seen.add(job.digest)
                     counts.unique_trainings += 1
                     counts.unique_steps += steps
-                    counts.work[Pace(job.data, job.model, job.train, job.finds)] += steps
+                    counts.work[SpeedFactors(job.data, job.model, job.train, job.finds)] += steps
             if ticket := branches.get("ticket"):
                 made["mask"].add(ticket.digest if ticket.finds else ticket.mask.digest)
                 counts.used["mask"] += 1

@@ -12,7 +12,7 @@ import torch
 from lth_core.errors import StoreError
 from lth_core.spec import ModelSpec
 from lth_core.store import Store, open_store
-from lth_core.train.timings import Pace, seconds_per_step, speed_key
+from lth_core.train.timings import SpeedFactors, seconds_per_step, speed_key
 from sweeps.plan.counting import work_left
 from sweeps.plan.plan import Plan, samples_of
 from sweeps.studies.schema import Resources
@@ -70,7 +70,7 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
     resources, search = plan.study.resources, plan.study.search.algorithm
     side_by_side = min(at_once or _room(resources), plan.counts.trials * samples_of(plan.study))
     device, left, trouble = "cuda" if resources.gpu else "cpu", False, ""
-    work, speeds = plan.counts.work, dict[Pace, float | None]()
+    work, speeds = plan.counts.work, dict[SpeedFactors, float | None]()
     try:
         store = open_store(plan.study.store, make=False)
         stored: set[str] = set()
@@ -108,7 +108,9 @@ def duration(seconds: float) -> str:
     return f"{round(whole / 60)} min" if whole >= 60 else f"{whole} s"
 
 
-def _speeds(work: Counter[Pace], store: Store, device: str) -> dict[Pace, float | None]:
+def _speeds(
+    work: Counter[SpeedFactors], store: Store, device: str
+) -> dict[SpeedFactors, float | None]:
     known: dict[str, float | None] = {}
     for pace in work:
         key = speed_key(pace, device)
@@ -125,7 +127,7 @@ def _room(resources: Resources) -> int:
     return max(1, int(room))
 
 
-def _network(pace: Pace) -> str:
+def _network(pace: SpeedFactors) -> str:
     """Network and dataset in words: ``mlp 300-100 (width 0.5) on digits``."""
     model, default = pace.model, ModelSpec()
     name = model.name

@@ -103,7 +103,7 @@ def test_harmed_entries_and_nothing_else_are_made_again(
     checkpoint.mkdir(parents=True)
     (checkpoint / "entry.json").write_bytes(b'{"entry":{"blobs"')
     assert swept.sweep() == 0, swept.log()
-    assert swept.log().count("it is made again") == 3, "of each trial the first"
+    assert swept.log().count("it is computed again") == 3, "of each trial the first"
     again = {path.parent.name for path in swept.store.glob("trainings/*/entry.json")
              if path.read_bytes() != files.get(path)}  # fmt: skip
     assert again == {jobs[0][1], jobs[1][2], jobs[2][4], jobs[1][3], jobs[2][3]}

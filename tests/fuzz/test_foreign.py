@@ -21,7 +21,7 @@ from lth_core.spec import SCHEMA, canonical_json, sha256
 from lth_core.store import Store
 from lth_core.store.files import MemoryFiles
 from lth_core.train.archive import Archive
-from lth_core.train.checkpoint import checkpoint_step, kept_checkpoint
+from lth_core.train.checkpoint import checkpoint_step, load_checkpoint
 from lth_core.train.loop import Run
 from lth_core.train.timings import KIND as SPEEDS
 from lth_core.train.timings import seconds_per_step, speed_key
@@ -183,7 +183,7 @@ def test_checkpoints(said: Any) -> None:
 
     def go_on() -> None:
         checkpoint_step(store, dense())
-        begun, running = kept_checkpoint(store, dense()), Run(task())
+        begun, running = load_checkpoint(store, dense()), Run(task())
         if begun and running.fits(begun):
             running.restore(begun)
 

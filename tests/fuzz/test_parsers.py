@@ -18,7 +18,7 @@ from lth_core.store import Store
 from lth_core.store.files import MemoryFiles
 from lth_core.store.locks import holder, is_dead
 from lth_core.train.archive import Archive
-from lth_core.train.checkpoint import kept_checkpoint
+from lth_core.train.checkpoint import load_checkpoint
 from lth_core.train.loop import Run
 from sweeps.plan.plan import make_plan
 from sweeps.run.worker import config_trials, trial_config
@@ -132,7 +132,7 @@ def test_checkpoints(run: bytes) -> None:
     store.put("checkpoints", dense().digest, about.meta, {"run.safetensors": run})
 
     def go_on() -> None:
-        begun, running = kept_checkpoint(store, dense()), Run(task())
+        begun, running = load_checkpoint(store, dense()), Run(task())
         if begun and running.fits(begun):
             running.restore(begun)
 

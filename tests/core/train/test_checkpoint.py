@@ -13,7 +13,7 @@ from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.resolve import resolve
 from lth_core.store import Store
-from lth_core.train.checkpoint import checkpoint_step, kept_checkpoint, moment_fits
+from lth_core.train.checkpoint import checkpoint_step, load_checkpoint, moment_fits
 
 STEPS = 24
 MLP, CONV = ModelSpec(widths=(8,), dropout=0.3), ModelSpec(name="toys:batch_norm_net")
@@ -113,7 +113,7 @@ def test_checkpoint_that_is_harmed_is_left_aside_and_told(caplog: pytest.LogCapt
     name, store = "adam, dropout", Store()
     trainer = Trainer(store, "cpu")
     trainer.ending.set()
-    with pytest.raises(PreemptedError, match="is kept at step 1"):
+    with pytest.raises(PreemptedError, match="is stored at step 1"):
         searched(trainer, spec_of(CASES[name]))
     (digest,) = store.digests("checkpoints")
     (blob,) = (f.path for f in store.files.files(f"checkpoints/{digest}") if "run-" in f.path)
@@ -153,7 +153,7 @@ def test_checkpoint_of_another_hand_is_none_and_told(
     store.put("checkpoints", job.digest, {**entry.meta, **change}, run)
     if "step" in change:
         assert checkpoint_step(store, job) is None
-    assert kept_checkpoint(store, job) is None
+    assert load_checkpoint(store, job) is None
     assert "the training begins anew" in caplog.text
     assert not store.digests("checkpoints")
 
@@ -161,7 +161,7 @@ def test_checkpoint_of_another_hand_is_none_and_told(
 def test_checkpoint_without_blobs_is_none() -> None:
     store, job = interrupted()
     store.put("checkpoints", job.digest, store.get("checkpoints", job.digest).meta)  # type: ignore[union-attr]
-    assert kept_checkpoint(store, job) is None
+    assert load_checkpoint(store, job) is None
 
 
 def test_moments_of_another_type_do_not_fit() -> None:

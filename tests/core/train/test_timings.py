@@ -8,7 +8,7 @@ from toys import jobs_of
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.jobs.recipes import Job
 from lth_core.store import MANIFEST, Store, open_store
-from lth_core.train.timings import KIND, remember_speed, seconds_per_step, speed_key
+from lth_core.train.timings import KIND, store_speed, seconds_per_step, speed_key
 
 JOB = jobs_of(TicketSpec(levels=0))[0]["dense"]
 
@@ -20,8 +20,8 @@ def of(**changes: object) -> Job:
 def test_speed_is_found_again_of_jobs_that_are_as_fast() -> None:
     store = Store()
     assert seconds_per_step(store, JOB, "cpu") is None
-    remember_speed(store, JOB, 0.004, torch.device("cpu"))
-    remember_speed(store, JOB, 0.002, "cpu")
+    store_speed(store, JOB, 0.004, torch.device("cpu"))
+    store_speed(store, JOB, 0.002, "cpu")
     alike = of(seed=7, level=3, first=9, train=TrainSpec(lr=0.5), data=DataSpec(split_seed=3))
     assert seconds_per_step(store, alike, "cpu") == 0.002
     assert store.digests(KIND) == [speed_key(JOB, "cpu")]
@@ -50,7 +50,7 @@ def test_another_kind_of_device_is_another_speed_and_another_card_is_not() -> No
 
 def test_torn_speed_is_no_speed(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    remember_speed(store, JOB, 0.004, "cpu")
+    store_speed(store, JOB, 0.004, "cpu")
     (tmp_path / KIND / speed_key(JOB, "cpu") / MANIFEST).write_text('{"entry"')
     assert seconds_per_step(store, JOB, "cpu") is None
 

@@ -1,5 +1,6 @@
 import logging
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -340,16 +341,36 @@ def flip(content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
+@pytest.fixture(scope="module")
+def stored(tiny: TicketSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of the search `tiny`; tests damage copies of it."""
+    folder = tmp_path_factory.mktemp("stored")
+    list(find_tickets(tiny, Trainer(open_store(str(folder)))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deeper(tiny: TicketSpec) -> TicketSpec:
+    """A level more than `tiny`, which starts from the states of its last."""
+    return replace(tiny, levels=3)
+
+
+@pytest.fixture(scope="module")
+def expected(deeper: TicketSpec) -> list[dict[str, object]]:
+    """The numbers of `deeper`, trained without a store."""
+    return numbers(list(find_tickets(deeper)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "files", ["trainings/*/entry.json", "trainings/*/state*", "trainings/*/mask*", "points/*/*"]
 )
 @pytest.mark.parametrize("damage", [cut, flip, None])
 def test_damaged_entries_are_reported_and_recomputed_to_the_same_numbers(
-    files: str, damage: Callable[[bytes], bytes] | None, tiny: TicketSpec, tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    files: str, damage: Callable[[bytes], bytes] | None, stored: Path, deeper: TicketSpec,
+    expected: list[dict[str, object]], tmp_path: Path, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    list(find_tickets(tiny, Trainer(open_store(str(tmp_path)))))
+    shutil.copytree(stored, tmp_path, dirs_exist_ok=True)
     damaged = list(tmp_path.glob(files))
     assert damaged
     for path in damaged:
@@ -357,10 +378,9 @@ def test_damaged_entries_are_reported_and_recomputed_to_the_same_numbers(
             path.write_bytes(damage(path.read_bytes()))
         else:
             path.unlink()
-    deeper = replace(tiny, levels=3)  # a further level asks for the states of the last
     with caplog.at_level(logging.WARNING, "lth"):
         found = list(find_tickets(deeper, Trainer(open_store(str(tmp_path)))))
     # An entry that was never there is no fault; one without its blob is.
     missing = damage is None and not ("state" in files or "mask" in files)
-    assert missing or any("made again" in message for message in caplog.messages)
-    assert numbers(found) == numbers(list(find_tickets(deeper)))
+    assert missing or any("computed again" in message for message in caplog.messages)
+    assert numbers(found) == expected

@@ -9,7 +9,7 @@ import pytest
 from tiny import Lth, StudyFile, StudyOf
 
 from lth_core.store import open_store
-from lth_core.train.timings import remember_speed
+from lth_core.train.timings import store_speed
 from sweeps.plan.plan import make_plan
 
 WAYS = Path(__file__).parents[3] / "docs" / "methods.md"
@@ -132,7 +132,7 @@ def test_time_is_of_the_part_and_for_as_many_at_once_as_asked(
         "\ntime: not known; never trained here: mlp 16 on digits\n"
     )
     assert sorted(file.name for file in here.iterdir()) == ["tiny.yaml"]
-    remember_speed(open_store("lth-store"), next(plan.trials[0].jobs()), 3.0, "cpu")
+    store_speed(open_store("lth-store"), next(plan.trials[0].jobs()), 3.0, "cpu")
     assert lth("plan", path, "--at-once", 1).out.endswith("\ntime: about 20 min, 1 at a time\n")
     one = lth("plan", path, "--at-once", 5, "--where", "seed=0", "--json").out
     assert json.loads(one)["time"] == {

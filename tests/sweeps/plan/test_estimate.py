@@ -9,7 +9,7 @@ from tiny import StudyOf
 from lth_core import Trainer
 from lth_core.errors import StoreError
 from lth_core.store import open_store
-from lth_core.train.timings import remember_speed
+from lth_core.train.timings import store_speed
 from sweeps.plan.estimate import Estimate, duration, estimate
 from sweeps.plan.plan import Plan, make_plan
 
@@ -21,7 +21,7 @@ def trained(plan: Plan, *trials: int, seconds: float = 0.5, device: str = "cpu")
     """As if the dense runs of these trials had been trained, so long a step."""
     store = open_store(plan.study.store)
     for number in trials:
-        remember_speed(store, next(plan.trials[number].jobs()), seconds, device)
+        store_speed(store, next(plan.trials[number].jobs()), seconds, device)
 
 
 def test_time_is_steps_at_the_speed_of_such_networks_side_by_side(tiny: StudyOf) -> None:
