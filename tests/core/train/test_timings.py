@@ -8,7 +8,7 @@ from toys import jobs_of
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.jobs.recipes import Job
 from lth_core.store import MANIFEST, Store, open_store
-from lth_core.train.timings import KIND, store_speed, seconds_per_step, speed_key
+from lth_core.train.timings import KIND, seconds_per_step, speed_key, store_speed
 
 JOB = jobs_of(TicketSpec(levels=0))[0]["dense"]
 
