@@ -16,7 +16,7 @@ from lth_core.masks import Mask, State, ones
 from lth_core.prune import PrunableNetwork, prune
 from lth_core.seeds import generator
 from lth_core.spec import (
-    WHERE,
+    NOT_DECIDING,
     DataSpec,
     ModelSpec,
     PruneDuring,
@@ -212,9 +212,9 @@ class Job(Start):
     """Pruning that changes or learns the mask in training; None: the mask is fixed."""
     first: int
     last: int
-    keep: tuple[int, ...] = field(default=(), metadata=WHERE)
+    keep: tuple[int, ...] = field(default=(), metadata=NOT_DECIDING)
     """Steps whose state is stored as rewind points; they do not change the result."""
-    dense: Job | None = field(default=None, metadata=WHERE)
+    dense: Job | None = field(default=None, metadata=NOT_DECIDING)
     """The dense run of the search; None: this is it."""
 
     def make(self, context: Context, job: Job) -> State:

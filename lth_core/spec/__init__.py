@@ -1,9 +1,8 @@
-"""Everything that decides a result, as frozen values with a digest.
+"""Specs: frozen values of everything that decides a result, with a digest.
 
 A result is a pure function of its spec. ``digest`` is sha256 over canonical JSON of all fields
-(defaults too) and the schema version. A field marked ``WHERE`` names a place on this machine, and
-stays out of it. A field that was ``added_later`` stays out of it
-where it has the value that older code implied.
+(defaults too) and the schema version. It leaves out fields marked ``NOT_DECIDING``, and fields
+that were ``added_later`` and have the value that older code implied.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from dataclasses import dataclass, field
 from lth_core.errors import SpecError
 from lth_core.spec.data import Augment, DataSpec
 from lth_core.spec.digest import (
+    NOT_DECIDING,
     SCHEMA,
-    WHERE,
     added_later,
     canonical_json,
     deciding,
@@ -39,8 +38,8 @@ from lth_core.spec.stability import StabilitySpec
 from lth_core.spec.train import Optimizer, Precision, Schedule, TrainSpec
 
 __all__ = [
+    "NOT_DECIDING",
     "SCHEMA",
-    "WHERE",
     "Augment",
     "DataSpec",
     "Initialization",
@@ -109,10 +108,10 @@ class TicketSpec(Checks):
         self._number("seed", 0)
         self._duration("rewind")
         if self.prune.densities and self.levels != len(self.prune.densities):
-            rule = f"must be {len(self.prune.densities)}, as many as prune.densities"
+            rule = f"must be {len(self.prune.densities)}, the number of prune.densities"
             raise SpecError("levels", rule, self.levels)
         if self.prune.pattern and self.levels > 1:
-            rule = f"must be 1: structure {self.prune.structure} is one density"
+            rule = f"must be 1: structure {self.prune.structure} has one density"
             raise SpecError("levels", rule, self.levels)
         if "ticket" not in self.branches or len(set(self.branches)) < len(self.branches):
             raise SpecError("branches", "must name 'ticket', and each branch once", self.branches)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lth_core.errors import SpecError
-from lth_core.spec.digest import WHERE
+from lth_core.spec.digest import NOT_DECIDING
 from lth_core.spec.fields import STRICT, Checks
 
 Augment = Literal["none", "flip", "crop", "crop_flip"]
@@ -21,9 +21,9 @@ class DataSpec(Checks):
     name: str = "digits"
     """A dataset of `lth list datasets`, `folder:PATH` (train/CLASS/*, test/CLASS/*), or
     `package.module:factory`."""
-    root: str = field(default="~/data", metadata=WHERE)
+    root: str = field(default="~/data", metadata=NOT_DECIDING)
     """Folder of downloaded datasets. Not part of the digest."""
-    download: bool = field(default=False, metadata=WHERE)
+    download: bool = field(default=False, metadata=NOT_DECIDING)
     """Whether an absent dataset may be downloaded into root. Not part of the digest."""
     validation: float = 0.1
     """Training examples set aside to choose the early-stop step: a count if 1 or more, else a share
@@ -32,7 +32,7 @@ class DataSpec(Checks):
     """Share of the training examples to use, in (0, 1]; drawn before the validation split."""
     augment: Augment = "none"
     """Augmentation, drawn for each example and epoch: horizontal flip, random crop after padding by
-    4 pixels, or both."""
+    4 pixels, both, or none."""
     split_seed: int = 0
     """Random seed of the subsample, the validation split and label noise; replicates share it."""
     label_noise: float = 0.0

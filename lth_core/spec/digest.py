@@ -15,8 +15,8 @@ from lth_core.spec.fields import Checks
 SCHEMA = 5
 """Version of specs; raised when an unchanged spec begins to mean another computation."""
 
-WHERE: dict[str, Any] = {"where": True}
-"""Metadata of a field that names a place on this machine, not a part of the computation."""
+NOT_DECIDING: dict[str, Any] = {"decides": False}
+"""Metadata of a field that does not decide the result, such as a folder; not in the digest."""
 
 
 def added_later(*, implied: object) -> dict[str, Any]:
@@ -26,8 +26,8 @@ def added_later(*, implied: object) -> dict[str, Any]:
     stay valid.
 
     Args:
-        implied: the value at which today's code computes what the older code did; the default may
-            be another.
+        implied: the value at which today's code computes what the older code did; it may differ
+            from the default.
     """
     return {"implied": implied}
 
@@ -37,7 +37,7 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 
 def canonical_json(value: object) -> str:
     """JSON with one spelling: sorted keys, no spaces, no NaN."""
-    if value is None or type(value) is int:  # most parts of recipes, and slow to encode
+    if value is None or type(value) is int:  # these are most parts, and the encoder is slow
         return "null" if value is None else repr(value)
     return _ENCODER.encode(value)
 
@@ -50,10 +50,10 @@ def sha256(value: object) -> str:
 def digest_of(kind: str, parts: Mapping[str, str]) -> str:
     """Hex digest of a kind and its parts, each as canonical JSON.
 
-    It equals `sha256` of the whole, but a part that several things share is encoded once.
+    It equals `sha256` of the whole, but a part that several specs share is encoded once.
     """
-    every = {"schema": canonical_json(SCHEMA), "kind": canonical_json(kind), **parts}
-    return hashlib.sha256(_joined(every).encode()).hexdigest()
+    encoded = {"schema": canonical_json(SCHEMA), "kind": canonical_json(kind), **parts}
+    return hashlib.sha256(_joined(encoded).encode()).hexdigest()
 
 
 def deciding(spec: object) -> tuple[str, ...]:
@@ -61,46 +61,49 @@ def deciding(spec: object) -> tuple[str, ...]:
     names, implied = _deciding(type(spec))  # type: ignore[arg-type]
     if not implied:
         return names
-    return tuple(n for n in names if n not in implied or getattr(spec, n) != implied[n])
+    return tuple(
+        name for name in names if name not in implied or getattr(spec, name) != implied[name]
+    )
 
 
 @cache
-def _deciding(kind: type) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _deciding(cls: type) -> tuple[tuple[str, ...], dict[str, Any]]:
     """Names of the fields that decide the result, and the implied values of those added later."""
-    deciding = [f for f in fields(kind) if not f.metadata.get("where")]
+    deciding = [f for f in fields(cls) if f.metadata.get("decides", True)]
     implied = {f.name: f.metadata["implied"] for f in deciding if "implied" in f.metadata}
     return tuple(f.name for f in deciding), implied
 
 
-def with_implied(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def with_implied(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a stored spec, completed with the implied values of fields added later.
 
     Args:
-        kind: the spec's class; its parts are completed too.
+        cls: the spec's class; the values of its parts are completed too.
     """
-    hints, completed = _hints(kind), dict(values)
+    hints, completed = _hints(cls), dict(values)
     for name, value in values.items():
         if isinstance(value, Mapping) and (part := _part(hints.get(name), value)):
             completed[name] = with_implied(part, value)
-    return {**_deciding(kind)[1], **completed}
+    _, implied = _deciding(cls)
+    return {**implied, **completed}
 
 
 def _part(hint: Any, values: Mapping[str, Any]) -> type | None:
-    """Dataclass of a part's values; of a union, the member that their ``when`` names."""
-    kinds = [kind for kind in get_args(hint) or (hint,) if dataclasses.is_dataclass(kind)]
-    for kind in kinds:
-        if any(f.name == "when" and f.default == values.get("when") for f in fields(kind)):
-            return kind  # type: ignore[return-value]
-    return kinds[0] if kinds else None  # type: ignore[return-value]
+    """Dataclass of a part's values; of a union, the member with the ``when`` of the values."""
+    classes = [cls for cls in get_args(hint) or (hint,) if dataclasses.is_dataclass(cls)]
+    for cls in classes:
+        if any(f.name == "when" and f.default == values.get("when") for f in fields(cls)):
+            return cls  # type: ignore[return-value]
+    return classes[0] if classes else None  # type: ignore[return-value]
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
 
 
 def spec_json(value: object) -> str:
-    """Canonical JSON of a value's deciding fields. A spec, which never changes, caches its own."""
+    """Canonical JSON of a value's deciding fields; cached in a spec, which never changes."""
     if not isinstance(value, Checks):
         return canonical_json(describe(value))
     try:
@@ -116,7 +119,7 @@ def _joined(parts: Mapping[str, str]) -> str:
 
 
 def describe(spec: object) -> Any:
-    """A spec as JSON-able values of the fields that decide the result."""
+    """JSON-able values of the fields of a spec that decide the result."""
     if spec is None or isinstance(spec, (str, int, float)):
         return spec
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):

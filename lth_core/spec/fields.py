@@ -1,4 +1,4 @@
-"""Checks of spec fields, each raising a SpecError with the field's name; and durations."""
+"""Checks of spec fields, each raising a SpecError that names the field; and durations."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ STRICT = {"extra": "forbid", "use_attribute_docstrings": True}
 """Pydantic's configuration of a spec: unknown fields are errors."""
 
 DURATION = re.compile(r"(\d+)it|(\d+(?:\.\d+)?)ep|(\d+(?:\.\d+)?)%")
+"""Steps, epochs, or percent of training."""
 
 LARGEST = 2**63 - 1
-"""Largest whole number: that of a tensor of 64-bit integers."""
+"""Largest whole number, as in a tensor of 64-bit integers."""
 
 LONGEST = 10**12
 """Longest duration, in steps or epochs."""
 
-_KINDS: dict[str, tuple[type, str]] = {
+_PLAIN: dict[str, tuple[type, str]] = {
     "bool": (bool, "must be true or false"),
     "int": (int, "must be a whole number"),
     "float": (float, "must be a finite number"),
@@ -31,21 +32,21 @@ _KINDS: dict[str, tuple[type, str]] = {
     "tuple": (tuple, "must be a list"),
     "dict": (dict, "must be a mapping"),
 }
+"""Type of each plain annotation, and the rule that an error gives."""
 
-
-_ALSO: dict[type, type] = {float: int, tuple: list, list: tuple}
-"""The other type whose values JSON and Python count as a type's."""
+_ACCEPTED: dict[type, type] = {float: int, tuple: list, list: tuple}
+"""Second type whose values count as values of a plain type."""
 
 
 def is_a(value: object, kind: type) -> bool:
-    """Whether a value is of a plain type; true and false are no numbers, numbers are finite.
+    """Whether a value is of a plain type; booleans are not numbers, and numbers are finite.
 
     >>> is_a(1, float), is_a([], tuple), is_a(1.0, int), is_a(True, int), is_a(float("nan"), float)
     (True, True, False, False, False)
     """
     if isinstance(value, bool) or kind is bool:
         return type(value) is kind
-    if not isinstance(value, (kind, _ALSO.get(kind, kind))):
+    if not isinstance(value, (kind, _ACCEPTED.get(kind, kind))):
         return False
     if isinstance(value, int):
         return kind is int or abs(value) <= LARGEST
@@ -62,56 +63,61 @@ def steps_in(duration: int | str, steps_per_epoch: int = 0, steps: int = 0) -> i
     assert match, duration
     if match[1]:
         return int(match[1])
-    share_of = steps_per_epoch if match[2] else steps / 100
-    return round(float(match[2] or match[3]) * share_of)
+    unit = steps_per_epoch if match[2] else steps / 100
+    return round(float(match[2] or match[3]) * unit)
 
 
 def check_length(name: str, duration: re.Match[str]) -> None:
-    """Raise a SpecError for a duration too long to be computed with."""
+    """Raise a SpecError for a duration that is too long to compute with."""
     if float(duration[1] or duration[2] or duration[3]) > LONGEST:
         raise SpecError(name, f"must be at most {LONGEST:,} steps or epochs", duration[0])
 
 
-def _spelled(name: str, kind: str, value: object) -> object:
-    """The value in one spelling, so that 1 and 1.0, a list and a tuple give equal digests.
+def _normalized(name: str, annotation: str, value: object) -> object:
+    """The value in one form, so that 1 and 1.0, a list and a tuple give equal digests.
 
     Args:
-        kind: the field's annotation, such as ``float | None``.
+        annotation: the field's annotation, such as ``float | None``.
 
     Raises:
         SpecError: the value is of another type, or not finite.
     """
-    if value is None and kind.endswith(" | None"):
+    if value is None and annotation.endswith(" | None"):
         return None
-    kind = kind.removesuffix(" | None").partition("[")[0]
+    plain = _plain(annotation)
     if isinstance(value, list):
         value = tuple(value)
     elif isinstance(value, Real) and not isinstance(value, bool):
-        with suppress(OverflowError):  # too large for a float: no number of the kind
-            if kind == "float":
-                value = float(value) + 0.0  # -0.0 is 0.0
-            elif kind == "int" and float(value).is_integer():
+        with suppress(OverflowError):  # too large for a float; is_a refuses it
+            if plain == "float":
+                value = float(value) + 0.0  # -0.0 becomes 0.0
+            elif plain == "int" and float(value).is_integer():
                 value = int(value)  # type: ignore[call-overload]
-    if kind in _KINDS:
-        expected, rule = _KINDS[kind]
+    if plain in _PLAIN:
+        expected, rule = _PLAIN[plain]
         if not is_a(value, expected):
             raise SpecError(name, rule, value)
     return value
 
 
+def _plain(annotation: str) -> str:
+    """The annotation without its parameters and ``| None``."""
+    return annotation.removesuffix(" | None").partition("[")[0]
+
+
 @cache
-def _kinds_of(spec: type) -> tuple[tuple[str, str, type | None], ...]:
+def _annotations(spec: type) -> tuple[tuple[str, str, type | None], ...]:
     """Name and annotation of each field, and the type whose values need no normalizing."""
-    kinds = []
+    rows = []
     for f in dataclasses.fields(spec):
-        kind = str(f.type)
-        usual, _ = _KINDS.get(kind.removesuffix(" | None").partition("[")[0], (None, ""))
-        kinds.append((f.name, kind, None if usual is float else usual))  # it may be infinite
-    return tuple(kinds)
+        annotation = str(f.type)
+        plain, _ = _PLAIN.get(_plain(annotation), (None, ""))
+        rows.append((f.name, annotation, None if plain is float else plain))  # it may be infinite
+    return tuple(rows)
 
 
 class Checks:
-    """Field checks shared by the specs. Each raises SpecError with the field's name."""
+    """Field checks shared by the specs; each raises a SpecError that names the field."""
 
     __slots__ = ("_json",)
     _json: str
@@ -121,20 +127,18 @@ class Checks:
         object.__setattr__(self, name, value)
 
     def _normalize(self) -> None:
-        """Convert every field to its one spelling."""
-        for name, kind, usual in _kinds_of(type(self)):  # type: ignore[arg-type]
+        """Convert every field to its normal form."""
+        for name, annotation, plain in _annotations(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
-            if type(value) is not usual:  # a plan makes a hundred thousand specs
-                self._set(name, _spelled(name, kind, value))
+            if type(value) is not plain:  # spares time: a plan makes a hundred thousand specs
+                self._set(name, _normalized(name, annotation, value))
 
-    def _number(self, name: str, low: float, high: float | None = None, rule: str = "") -> None:
+    def _number(self, name: str, low: float, high: float | None = None) -> None:
         value = getattr(self, name)
-        ok = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= low
-        if not ok or (high is not None and value > high):
-            bound = (
-                f"must be at least {low:g}" if high is None else f"must be in [{low:g}, {high:g}]"
-            )
-            raise SpecError(name, rule or bound, value)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or value < low or (high is not None and value > high):
+            bound = f"at least {low:g}" if high is None else f"in [{low:g}, {high:g}]"
+            raise SpecError(name, f"must be {bound}", value)
         if value > LARGEST:
             raise SpecError(name, "must be less than 2^63", value)
 

@@ -18,8 +18,8 @@ Initialization = Literal[
 ]
 Stem = Literal["cifar", "imagenet"]
 
-WIDEST, MOST_TIMES, DEEPEST = 1_000_000, 1_000.0, 10_000
-"""Largest number of units of a layer, largest width multiplier, largest number of layers."""
+MOST_UNITS, LARGEST_WIDTH, MOST_LAYERS = 1_000_000, 1_000.0, 10_000
+"""Most units of a layer, largest width multiplier, most layers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,17 +57,17 @@ class ModelSpec(Checks):
         self._one_of("init", Initialization)
         self._one_of("stem", Stem)
         self._share("dropout", self.dropout)
-        if not isinstance(self.width, float) or not 0 < self.width <= MOST_TIMES:
-            rule = f"must be a positive number of at most {MOST_TIMES:g}"
+        if not isinstance(self.width, float) or not 0 < self.width <= LARGEST_WIDTH:
+            rule = f"must be a positive number of at most {LARGEST_WIDTH:g}"
             raise SpecError("width", rule, self.width)
         if self.depth is not None:
             self._number("depth", 1)
-            if self.depth > DEEPEST:
-                raise SpecError("depth", f"must be at most {DEEPEST:,}", self.depth)
+            if self.depth > MOST_LAYERS:
+                raise SpecError("depth", f"must be at most {MOST_LAYERS:,}", self.depth)
         if not self.widths or any(type(w) is not int or w < 1 for w in self.widths):
             raise SpecError("widths", "must be whole numbers of at least 1", self.widths)
-        if max(self.widths) > WIDEST:
-            raise SpecError("widths", f"must be at most {WIDEST:,} each", self.widths)
+        if max(self.widths) > MOST_UNITS:
+            raise SpecError("widths", f"must be at most {MOST_UNITS:,} each", self.widths)
         if self.depth is not None and self.name.startswith("mlp") and len(self.widths) > 1:
             raise SpecError(
                 "depth", "repeats a single width, so widths must have one entry", self.widths

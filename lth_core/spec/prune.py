@@ -20,10 +20,11 @@ Statistics = Literal["batch", "running"]
 SCOPES = ("global", "layerwise", "erk", "like:SCORE")
 STRUCTURES = ("weights", "channels", "neurons", "N:M")
 PATTERN = re.compile(r"([1-9]\d*):([1-9]\d*)")
-FRACTION = 0.2
-SWAP = 0.3
-TEMPERATURE = 200.0
+"""Structure N:M."""
+FRACTION, SWAP, TEMPERATURE = 0.2, 0.3, 200.0
+"""Defaults. Another value is an error in a spec that does not use the field."""
 LEARNED = ("edge-popup", "supermask")
+"""Scores that are learned, in place of weights."""
 
 S = TypeVar("S", bound="PruneBase")
 
@@ -41,8 +42,8 @@ class PruneBase(Checks):
     __pydantic_config__ = STRICT
 
     score: str = "magnitude"
-    """A score of `lth list scores`, or your own `package.module:function`; the lowest are
-    removed."""
+    """A score of `lth list scores`, or your own `package.module:function`; the weights of lowest
+    score are removed."""
     scope: str = "layerwise"
     """Weights whose scores are compared, which decides layers' densities; see `lth list scopes`."""
     structure: str = "weights"
@@ -79,7 +80,7 @@ class PruneBase(Checks):
         self._number("examples", 1)
         self._positive("temperature", self.temperature)
         if "grasp" not in (self.score, self.scope[5:]) and self.temperature != TEMPERATURE:
-            raise SpecError("temperature", "goes with score: grasp, and only so", self.temperature)
+            raise SpecError("temperature", "needs score: grasp", self.temperature)
         self._structure()
 
     def _positive(self, name: str, value: float | None) -> None:
@@ -92,14 +93,14 @@ class PruneBase(Checks):
             self._share("output_fraction", self.output_fraction)
         for layer, fraction in self.layer_fractions.items():
             self._share(f"layer_fractions.{layer}", fraction)
-        # The last match counts. Sorted, so that specs of one digest mean one thing.
+        # The last match counts. The digest ignores the order, so the order must be fixed.
         in_order = sorted(self.layer_fractions, key=lambda name: (not set(name) & set("*?["), name))
         self._set("layer_fractions", {name: float(self.layer_fractions[name]) for name in in_order})
 
     def _densities(self) -> None:
         falling = all(isinstance(d, (int, float)) for d in self.densities)
-        for last, density in zip((1.0, *self.densities), self.densities, strict=False):
-            falling = falling and 0 < density < last
+        for before, density in zip((1.0, *self.densities), self.densities, strict=False):
+            falling = falling and 0 < density < before
         if not falling:
             raise SpecError("densities", "must fall, all in (0, 1)", self.densities)
         self._set("densities", tuple(float(density) for density in self.densities))
@@ -111,27 +112,25 @@ class PruneBase(Checks):
             raise SpecError("structure", "is not known", self.structure, STRUCTURES)
         if not self.pattern:
             return
-        stay, of = self.pattern
-        if stay > of:
+        n, m = self.pattern
+        if n > m:
             raise SpecError("structure", "must keep at most M of M weights", self.structure)
-        if abs(1 - self.fraction - stay / of) > 1e-9:
-            rule = f"must be {1 - stay / of:g}, what structure: {self.structure} removes"
+        if abs(1 - self.fraction - n / m) > 1e-9:
+            rule = f"must be {1 - n / m:g}, the share that structure: {self.structure} removes"
             raise SpecError("fraction", rule, self.fraction)
-        own = self.layer_fractions or self.densities or self.output_fraction is not None
-        if own or self.scope != "layerwise":
-            rule = "leaves no layer a fraction of its own; scope must be layerwise"
+        unequal = self.layer_fractions or self.densities or self.output_fraction is not None
+        if unequal or self.scope != "layerwise":
+            rule = "must have scope: layerwise and the same fraction in every layer and level"
             raise SpecError("structure", rule, self.structure)
 
     def _not_learned(self) -> None:
         if self.score in LEARNED:
-            rule = "is learned, and goes with prune.when: never"
+            rule = "is learned, so it needs prune.when: never"
             raise SpecError("score", rule, self.score, LEARNED)
 
     def _no_like(self) -> None:
         if self.scope.startswith("like:"):
-            raise SpecError(
-                "scope", "goes with prune.when: before or after, and only so", self.scope
-            )
+            raise SpecError("scope", "needs prune.when: before or after", self.scope)
 
     @property
     def pattern(self) -> tuple[int, int] | None:
@@ -149,11 +148,11 @@ class PruneAfter(PruneBase):
 
     when: Literal["after"] = "after"
     """after: trained weights are scored, level after level. before: the weights of the rewind point
-    are scored, and each level finds its mask anew, at the density after as many prunings.
+    are scored, and each level finds its mask anew, at the density that as many prunings leave.
     during: the mask changes while the weights train. never: a mask is learned over weights that do
     not train."""
     one_shot: bool = False
-    """after: every level prunes the dense run at once, to the density of the iterative way."""
+    """after: every level prunes the dense run at once, to the density of iterative pruning."""
 
     def __post_init__(self) -> None:
         self._one_of("when", Literal["after"])
@@ -169,8 +168,8 @@ class PruneBefore(PruneBase):
     when: Literal["before"] = "before"
     """The weights of the rewind point are scored, and each level finds its mask anew."""
     rounds: int | None = None
-    """before: number of times that weights are scored and pruned until a level's density. None: 100
-    for synflow, else 1."""
+    """before: number of rounds of scoring and pruning that reach a level's density. None: 100 for
+    synflow, else 1."""
     schedule: str | None = None
     """Course of the density over rounds or training; see `lth list schedules`. None: exponential
     over rounds, cubic during training, constant where weights grow back."""
@@ -213,7 +212,7 @@ class PruneDuring(PruneBase):
             self._duration(name)
         self._duration("every", positive=True)
         if self.grow == "none" and self.swap != SWAP:
-            raise SpecError("swap", "goes with grow: random or gradient", self.swap)
+            raise SpecError("swap", "needs grow: random or gradient", self.swap)
         self._not_learned()
         self._no_like()
         if self.structure != "weights" and self.grow != "none":
@@ -223,7 +222,7 @@ class PruneDuring(PruneBase):
 
     def in_steps(self, steps_per_epoch: int, steps: int, rewind: int = 0) -> PruneDuring:
         """The spec with durations in steps: the mask changes from the rewind point on."""
-        # A percent of a short training is no step.
+        # One percent of a short training may round to 0 steps.
         least = {"begin": rewind, "end": 0, "every": 1}
         durations: dict[str, Any] = {
             name: f"{max(low, steps_in(getattr(self, name), steps_per_epoch, steps))}it"
@@ -247,7 +246,7 @@ class PruneNever(PruneBase):
         self._positive("lr", self.lr)
         self._no_like()
         if self.score not in LEARNED:
-            rule = "must be learned where nothing else is trained"
+            rule = "must be learned where prune.when is never"
             raise SpecError("score", rule, self.score, LEARNED)
         if self.structure != "weights":
             raise SpecError("structure", "must be weights where masks are learned", self.structure)
@@ -268,36 +267,34 @@ def _default(f: dataclasses.Field[Any]) -> Any:
     return f.default if f.default_factory is MISSING else f.default_factory()
 
 
-_NAMES = {when: {f.name for f in dataclasses.fields(kind)} for when, kind in PRUNING.items()}
+_FIELDS = {when: {f.name for f in dataclasses.fields(spec)} for when, spec in PRUNING.items()}
 
 PRUNE_DEFAULTS: dict[str, Any] = {
     "when": "after",
     **{f.name: _default(f) for f in dataclasses.fields(PruneBase)},
-    **{f.name: _default(f) for kind in PRUNING.values() for f in dataclasses.fields(kind)
+    **{f.name: _default(f) for spec in PRUNING.values() for f in dataclasses.fields(spec)
        if f.name != "when"},
 }  # fmt: skip
 """Defaults of the fields of all four specs."""
 
 
-def own_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+def fields_of_when(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values with their ``when``, without the defaults of other specs' fields.
 
-    A field of another spec has no effect: it is a mistake, and would give one computation two
-    digests.
+    A value other than the default in a field of another spec is a mistake: it has no effect.
 
     Raises:
-        SpecError: ``when`` is not known, or a field goes with another ``when``.
+        SpecError: ``when`` is not known, or a field needs another ``when``.
     """
     when = values.get("when", "after")
     if not isinstance(when, str) or when not in PRUNING:
         raise SpecError("when", "is not known", when, PRUNING)
-    foreign = PRUNE_DEFAULTS.keys() - _NAMES[when]
+    foreign = PRUNE_DEFAULTS.keys() - _FIELDS[when]
     for name, value in values.items():
         if name in foreign and value != PRUNE_DEFAULTS[name]:
-            whens = " or ".join(other for other, names in _NAMES.items() if name in names)
-            raise SpecError(name, f"goes with prune.when: {whens}, and only so", value)
-    own = {name: value for name, value in values.items() if name not in foreign}
-    return {"when": when, **own}
+            whens = " or ".join(other for other, names in _FIELDS.items() if name in names)
+            raise SpecError(name, f"needs prune.when: {whens}", value)
+    return {"when": when, **{name: v for name, v in values.items() if name not in foreign}}
 
 
 @overload
@@ -315,7 +312,7 @@ def PruneSpec(**fields: Any) -> Pruning:  # noqa: N802
     True
 
     Raises:
-        SpecError: a field is wrong, or goes with another ``when``.
+        SpecError: a field is wrong, or needs another ``when``.
     """
-    own = own_fields(fields)
-    return PRUNING[own["when"]](**own)
+    values = fields_of_when(fields)
+    return PRUNING[values["when"]](**values)

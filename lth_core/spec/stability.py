@@ -1,4 +1,4 @@
-"""Spec of the measure of instability."""
+"""Spec of the measure of stability."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lth_core.spec.fields import STRICT, Checks
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StabilitySpec(Checks):
-    """Measure of the error between two copies of a run, for branch `twin`."""
+    """Measure of the errors of networks between two copies of a run, for branch `twin`."""
 
     __pydantic_config__ = STRICT
 

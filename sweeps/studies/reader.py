@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lth_core.errors import SpecError
 from lth_core.spec import PruneBase, TicketSpec, with_implied
-from lth_core.spec.prune import PRUNE_DEFAULTS, PRUNING, own_fields
+from lth_core.spec.prune import PRUNE_DEFAULTS, PRUNING, fields_of_when
 from sweeps.studies.schema import Study
 from sweeps.studies.yaml_loader import load_yaml, read_yaml
 
@@ -82,7 +82,7 @@ def parse_part(part: str, values: Mapping[str, Any]) -> object:
         SpecError: the first wrong field, named within the part.
     """
     if part == "prune":
-        own = own_fields(values)
+        own = fields_of_when(values)
         return _checked(_prune_adapter(own["when"]), own)
     return _checked(_part_adapter(part), dict(values))
 

@@ -11,7 +11,7 @@ from toys import timeless
 from lth_core import TicketSpec, Trainer, find_tickets
 from lth_core.jobs.recipes import Context, Job, Measure
 from lth_core.results import LevelResult
-from lth_core.spec import WHERE
+from lth_core.spec import NOT_DECIDING
 
 AT_REWIND = {
     "rewind_distance", "rewind_cosine", "rewind_sign_agreement",
@@ -83,7 +83,7 @@ class Noted(Measure):
     columns = ("a", "b", "c", "d")
 
     job: Job
-    times: list[int] = field(metadata=WHERE)
+    times: list[int] = field(metadata=NOT_DECIDING)
 
     def take(self, context: Context) -> dict[str, float | None]:
         self.times.append(1)

@@ -37,7 +37,7 @@ def plain_digest(recipe: Recipe) -> str:
     parts: dict[str, Any] = {}
     for f in dataclasses.fields(recipe):
         value = getattr(recipe, f.name)
-        if not f.metadata.get("where"):
+        if f.metadata.get("decides", True):
             parts[f.name] = plain_digest(value) if isinstance(value, Recipe) else describe(value)
     return sha256({"schema": SCHEMA, "kind": recipe.kind, **parts})
 

@@ -16,26 +16,26 @@ GROW = {**DURING, "grow": "gradient"}
 REFUSED: list[tuple[dict[str, object], str, str]] = [
     ({"when": "later"}, "when", "known: .*never"),
     # Fields that mean something for some values of `when` alone.
-    ({**BEFORE, "one_shot": True}, "one_shot", "goes with prune.when: after,"),
-    ({"rounds": 2}, "rounds", "goes with prune.when: before,"),
-    ({**DURING, "rounds": 2}, "rounds", "goes with prune.when: before,"),
-    ({"begin": "10%"}, "begin", "goes with prune.when: during,"),
-    ({**BEFORE, "end": "50%"}, "end", "goes with prune.when: during,"),
-    ({**NEVER, "every": "5it"}, "every", "goes with prune.when: during,"),
-    ({"grow": "random"}, "grow", "goes with prune.when: during,"),
-    ({"swap": 0.1}, "swap", "goes with prune.when: during,"),
-    ({"schedule": "linear"}, "schedule", "goes with prune.when: before or during,"),
-    ({**NEVER, "schedule": "linear"}, "schedule", "goes with prune.when: before or during,"),
-    ({**BEFORE, "lr": 0.1}, "lr", "goes with prune.when: never,"),
+    ({**BEFORE, "one_shot": True}, "one_shot", "needs prune.when: after,"),
+    ({"rounds": 2}, "rounds", "needs prune.when: before,"),
+    ({**DURING, "rounds": 2}, "rounds", "needs prune.when: before,"),
+    ({"begin": "10%"}, "begin", "needs prune.when: during,"),
+    ({**BEFORE, "end": "50%"}, "end", "needs prune.when: during,"),
+    ({**NEVER, "every": "5it"}, "every", "needs prune.when: during,"),
+    ({"grow": "random"}, "grow", "needs prune.when: during,"),
+    ({"swap": 0.1}, "swap", "needs prune.when: during,"),
+    ({"schedule": "linear"}, "schedule", "needs prune.when: before or during,"),
+    ({**NEVER, "schedule": "linear"}, "schedule", "needs prune.when: before or during,"),
+    ({**BEFORE, "lr": 0.1}, "lr", "needs prune.when: never,"),
     # Fields that need others.
-    ({**BEFORE, "score": "snip", "temperature": 1.0}, "temperature", "goes with score: grasp,"),
+    ({**BEFORE, "score": "snip", "temperature": 1.0}, "temperature", "needs score: grasp,"),
     ({**BEFORE, "score": "grasp", "temperature": 0.0}, "temperature", "must be a positive number"),
     ({"statistics": "moving"}, "statistics", "known: batch, running"),
-    ({**DURING, "swap": 0.1}, "swap", "goes with grow: random or gradient"),
-    ({**DURING, "scope": "like:snip"}, "scope", "goes with prune.when: before or after,"),
-    ({**NEVER, "scope": "like:snip"}, "scope", "goes with prune.when: before or after,"),
-    ({"score": "edge-popup"}, "score", "is learned, and goes with prune.when: never"),
-    ({**DURING, "score": "supermask"}, "score", "is learned, and goes with prune.when: never"),
+    ({**DURING, "swap": 0.1}, "swap", "needs grow: random or gradient"),
+    ({**DURING, "scope": "like:snip"}, "scope", "needs prune.when: before or after,"),
+    ({**NEVER, "scope": "like:snip"}, "scope", "needs prune.when: before or after,"),
+    ({"score": "edge-popup"}, "score", "is learned, so it needs prune.when: never"),
+    ({**DURING, "score": "supermask"}, "score", "is learned, so it needs prune.when: never"),
     ({"when": "never"}, "score", "must be learned .*known: edge-popup, supermask"),
     ({"densities": (0.5, 0.1), "fraction": 0.5}, "fraction", "is not used beside densities"),
     ({**N_OF_M, "fraction": 0.2, "densities": (0.5,)}, "fraction", r"must be 0\.5"),
@@ -66,11 +66,11 @@ REFUSED: list[tuple[dict[str, object], str, str]] = [
     ({**GROW, "structure": "neurons"}, "structure", "where weights grow back"),
     ({"structure": "5:4"}, "structure", "must keep at most M of M"),
     ({**DURING, **N_OF_M}, "structure", "must not be N:M during training"),
-    ({"structure": "2:4"}, "fraction", r"must be 0\.5, what structure: 2:4 removes"),
+    ({"structure": "2:4"}, "fraction", r"must be 0\.5, the share that structure: 2:4 removes"),
     ({"structure": "1:4", "fraction": 0.5}, "fraction", r"must be 0\.75"),
-    ({**N_OF_M, "output_fraction": 0.1}, "structure", "leaves no layer a fraction of its own"),
-    ({**N_OF_M, "layer_fractions": {"fc1": 0.1}}, "structure", "leaves no layer a fraction"),
-    ({**N_OF_M, "scope": "global"}, "structure", "scope must be layerwise"),
+    ({**N_OF_M, "output_fraction": 0.1}, "structure", "must have scope: layerwise and the same fraction"),
+    ({**N_OF_M, "layer_fractions": {"fc1": 0.1}}, "structure", "must have scope: layerwise"),
+    ({**N_OF_M, "scope": "global"}, "structure", "must have scope: layerwise"),
 ]  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_fields_that_go_together_are_taken(fields: dict[str, object]) -> None:
 def test_n_of_m_is_one_density_and_so_one_level() -> None:
     prune = PruneSpec(structure="2:4", fraction=0.5)
     assert TicketSpec(prune=prune, levels=1).prune.pattern == (2, 4)
-    with pytest.raises(SpecError, match=r"^levels: must be 1: structure 2:4 is one density"):
+    with pytest.raises(SpecError, match=r"^levels: must be 1: structure 2:4 has one density"):
         TicketSpec(prune=prune, levels=2)
     assert PruneSpec().pattern is None
 
@@ -117,7 +117,7 @@ def test_n_of_m_is_one_density_and_so_one_level() -> None:
 def test_densities_are_as_many_as_levels() -> None:
     prune = PruneSpec(densities=[0.5, 0.1])  # type: ignore[arg-type]
     assert TicketSpec(prune=prune, levels=2).prune.densities == (0.5, 0.1)
-    with pytest.raises(SpecError, match=r"^levels: must be 2, as many as prune\.densities"):
+    with pytest.raises(SpecError, match=r"^levels: must be 2, the number of prune\.densities"):
         TicketSpec(prune=prune)
 
 

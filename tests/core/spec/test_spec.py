@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lth_core.errors import LthError, SpecError
 from lth_core.spec import (
-    WHERE,
+    NOT_DECIDING,
     DataSpec,
     ModelSpec,
     PruneSpec,
@@ -107,7 +107,7 @@ def test_every_field_is_known_to_the_digest_test() -> None:
         f"{prefix}{f.name}"
         for prefix, spec in specs
         for f in dataclasses.fields(spec)
-        if f.metadata != WHERE and (prefix or f.name not in PARTS)
+        if f.metadata != NOT_DECIDING and (prefix or f.name not in PARTS)
     }
     assert decisive == CHANGES.keys()
 

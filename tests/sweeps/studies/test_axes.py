@@ -141,7 +141,7 @@ def test_cells_read_together_are_those_read_one_by_one(first: int) -> None:
         ({"seed": -1}, r"^axes\.seed: must be at least 0, but got -1"),
         ({"seed": 1, "prune.fraction": 2}, r"^axes\.prune\.fraction: must be a fraction in"),
         ({"seed": 1, "levels": -1}, r"^axes\.levels: must be at least 0"),
-        ({"prune.densities": [0.5]}, r"^base\.levels: must be 1, as many as prune\.densities"),
+        ({"prune.densities": [0.5]}, r"^base\.levels: must be 1, the number of prune\.densities"),
         ({"model.name": "nosuch"}, r"^axes\.model\.name: is not a known model, but got 'nosuch'"),
         ({"train.steps": "40it", "rewind": "50it"}, r"^axes\.rewind: must not lie past the end"),
         ({"prune.ignore": ["nosuch"]}, r"^axes\.prune\.ignore: must match a prunable layer"),
@@ -220,7 +220,7 @@ def test_axis_over_when_takes_the_fields_of_each_and_the_defaults_of_the_others(
 
 
 def test_field_of_another_when_is_refused_by_its_path() -> None:
-    rule = "goes with prune.when: during, and only so, but got 'random'"
+    rule = "needs prune.when: during, but got 'random'"
     with pytest.raises(SpecError, match=rf"^base\.prune\.grow: {rule}"):
         parse_study({"name": "x", "base": {"prune": {"when": "before", "grow": "random"}}})
     with pytest.raises(SpecError, match=rf"^axes\.prune\.grow: {rule}"):
