@@ -23,7 +23,7 @@ test: setup
 	$(BIN)/pytest -n 2 -m "not (ray or long or gpu)"
 	$(BIN)/pytest -m "ray and not (long or gpu)"
 
-# A real cluster, real kills, 10,000 inputs for each parser.
+# Tests with a real cluster, real kills, and 10,000 inputs for each parser.
 long: setup
 	$(BIN)/pytest -n 2 -m "long and not (ray or gpu)"
 	$(BIN)/pytest -m "long and ray and not gpu"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# MLflow on a cluster's head node, for `tracking: {uri: http://ADDRESS:5000}`; runs on when the
-# shell ends, and is started anew by another call.
+# Start MLflow on a cluster's head node, for `tracking: {uri: http://ADDRESS:5000}`. It runs on when
+# the shell ends; a second call restarts it.
 #
-#   mlflow.sh ARTIFACTS [ADDRESS]    a folder or s3://BUCKET/PREFIX; this node's private address,
-#                                    which is by default the first that `hostname -I` knows
+#   mlflow.sh ARTIFACTS [ADDRESS]    a folder or s3://BUCKET/PREFIX; this node's private address, by
+#                                    default the first one of `hostname -I`
 #
-# The password of its user `admin` is MLFLOW_TRACKING_PASSWORD, of at least 12 characters. Runs are
-# kept in ~/mlflow/mlflow.db, or in the database that MLFLOW_BACKEND_STORE_URI names. Both come from
-# the environment, where other users of the machine don't see them.
+# The password of its user `admin` is MLFLOW_TRACKING_PASSWORD, at least 12 characters. Runs are
+# stored in ~/mlflow/mlflow.db, or in the database that MLFLOW_BACKEND_STORE_URI names. Both variables
+# come from the environment, which other users of the machine cannot read.
 set -euo pipefail
 umask 077
 
@@ -26,10 +26,10 @@ export MLFLOW_AUTH_ADMIN_PASSWORD=$MLFLOW_TRACKING_PASSWORD
 MLFLOW_FLASK_SERVER_SECRET_KEY=$(cat session-key)
 export MLFLOW_FLASK_SERVER_SECRET_KEY
 export MLFLOW_BACKEND_STORE_URI=${MLFLOW_BACKEND_STORE_URI:-sqlite:///$HOME/mlflow/mlflow.db}
-export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # 1.5 GB that a sweep does not need
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # saves 1.5 GB; sweeps need no jobs
 
 setsid nohup mlflow server --host "$address" --port 5000 --workers 2 --app-name basic-auth \
   --artifacts-destination "$artifacts" --allowed-hosts "$address:5000,localhost:5000" >>log 2>&1 </dev/null &
 echo $! >pid
-echo "MLflow starts on http://$address:5000: machines that reach this address are asked for name and" \
-  "password; nothing is encrypted, so let it be a private one. Its log: ~/mlflow/log"
+echo "MLflow starts on http://$address:5000 and requires a name and password. Traffic is not" \
+  "encrypted: use a private address. Log: ~/mlflow/log"
