@@ -57,8 +57,8 @@ def sweep(
     out.print(plan_text(plan))
     if dry_run:
         return
-    with ExitStack() as using, _stoppable(f"lth sweep {study}", out):
-        _report(plan, launch.launch(plan, out, address, using, serial))
+    with ExitStack() as stack, _stoppable(f"lth sweep {study}", out):
+        _report(plan, launch.launch(plan, out, address, stack, serial))
 
 
 @contextmanager
@@ -112,8 +112,8 @@ def rewind(
     """
     screen = PlainConsole(stderr=True) if as_json else out
     plan = plans.make_plan(find.find_study(study, overrides or []))
-    with ExitStack() as using, _stoppable(f"lth rewind {study}", screen):
-        answers, outcome = bisect.find_rewinds(plan, screen, address, using, serial)
+    with ExitStack() as stack, _stoppable(f"lth rewind {study}", screen):
+        answers, outcome = bisect.find_rewinds(plan, screen, address, stack, serial)
         _print_outcome(outcome, screen)
         if as_json:
             print_json(answer.to_json() for answer in answers)

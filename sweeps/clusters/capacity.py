@@ -1,4 +1,4 @@
-"""Capacity of a cluster for a trial: of its nodes, and of a node that its autoscaler adds."""
+"""Capacity of a cluster for trials: on its nodes, and on nodes that its autoscaler adds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from lth_core.errors import LaunchError
 from sweeps.studies.schema import Resources
 
-AUTOSCALER = 15
-"""Seconds in which an autoscaler must read a request; it reads requests every five seconds."""
+AUTOSCALER_TIMEOUT = 15
+"""Seconds that an autoscaler has to accept a request; it reads requests every five seconds."""
 
-PENDING = 16
-"""Least number of trials requested of a cluster at once: its autoscaler counts waiting ones."""
+LEAST_REQUESTED = 16
+"""Least number of trials requested from a cluster at once: its autoscaler counts waiting ones."""
 
 GPU_TYPE = "accelerator_type:"
 """Ray's prefix of a GPU's name as a resource."""
 
-Place = Mapping[str, float]
+NodeResources = Mapping[str, float]
 """Resources of a node, in Ray's names: CPU, GPU, accelerator_type:A10G, ..."""
 
 
@@ -35,35 +35,35 @@ def concurrency(resources: Resources) -> int:
     """Number of trials that the present nodes can run at once; at least 1."""
     import ray
 
-    there, needs = ray.cluster_resources(), {"CPU": resources.cpu, "GPU": resources.gpu}
-    return max(1, int(min(there.get(name, 0) / need for name, need in needs.items() if need)))
+    total, needs = ray.cluster_resources(), {"CPU": resources.cpu, "GPU": resources.gpu}
+    return max(1, int(min(total.get(name, 0) / need for name, need in needs.items() if need)))
 
 
-def places() -> list[Place]:
-    """The joined cluster's nodes."""
+def node_resources() -> list[NodeResources]:
+    """Resources of each present node of the joined cluster."""
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def check_brought(resources: Resources) -> None:
-    """Check that the autoscaler adds a node for a trial, by a request such as Tune's.
+def check_autoscaler(resources: Resources) -> None:
+    """Check that the autoscaler would add a node for a trial, by a request such as Tune's.
 
     Raises:
-        LaunchError: it does not, or there is no autoscaler.
+        LaunchError: the autoscaler does not accept the request, or there is none.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
     group = placement_group([_needs(resources)])
-    before, seen = _scaling(), 0
-    until = time.monotonic() + AUTOSCALER
+    requested, seen = _scaling().cluster_resource_state.cluster_resource_state_version, 0
+    deadline = time.monotonic() + AUTOSCALER_TIMEOUT
     try:
-        while time.monotonic() < until:
+        while time.monotonic() < deadline:
             if group.wait(1):  # a node has joined since
                 return
             state = _scaling().autoscaling_state
             seen = state.last_seen_cluster_resource_state_version
-            if seen > before.cluster_resource_state.cluster_resource_state_version:
+            if seen > requested:
                 if all(
                     group.id.hex() not in g.details for g in state.infeasible_gang_resource_requests
                 ):
@@ -71,8 +71,8 @@ def check_brought(resources: Resources) -> None:
                 break
     finally:
         remove_placement_group(group)
-    also = ", and its autoscaler brings no node for it" if seen else ""
-    check_fits(resources, places(), "the cluster", also)
+    remark = ", and its autoscaler adds no node for it" if seen else ""
+    check_fits(resources, node_resources(), "the cluster", remark)
 
 
 def _scaling() -> Any:
@@ -87,33 +87,35 @@ def _scaling() -> Any:
     return reply
 
 
-def fits(resources: Resources, there: Sequence[Place], *names: str) -> bool:
-    """Whether a node has all resources that a trial needs, or the named ones of them."""
+def fits(resources: Resources, nodes: Sequence[NodeResources], *names: str) -> bool:
+    """Whether some node has all resources that a trial needs, or those of the given names."""
     needs = _needs(resources)
-    return any(all(p.get(name, 0) >= needs[name] for name in names or needs) for p in there)
+    return any(all(node.get(name, 0) >= needs[name] for name in names or needs) for node in nodes)
 
 
-def check_fits(resources: Resources, there: Sequence[Place], where: str, also: str = "") -> None:
-    """Check that one node has the resources that a trial needs; else the trial would never start.
+def check_fits(
+    resources: Resources, nodes: Sequence[NodeResources], where: str, remark: str = ""
+) -> None:
+    """Check that some node has the resources that a trial needs; else it would never start.
 
     Args:
-        also: a remark on nodes that might be added; the message then names all needed resources.
+        remark: remark on nodes that may be added; with it, the message names all resources needed.
 
     Raises:
-        LaunchError: no node has it; the message lists the nodes.
+        LaunchError: no node has them; the message lists the nodes.
     """
-    if fits(resources, there):
+    if fits(resources, nodes):
         return
-    lacking = [name for name in _needs(resources) if not fits(resources, there, name)]
-    field, need = _field(lacking[0] if lacking and not also else "", resources)
+    lacking = [name for name in _needs(resources) if not fits(resources, nodes, name)]
+    field, need = _field(lacking[0] if lacking and not remark else "", resources)
     hint = "; resources.gpu=0 runs on CPUs" if field == "resources.gpu" else ""
     raise LaunchError(
-        f"{field}: a trial needs {need}, but {where} has {_in_words(there)}{also}{hint}"
+        f"{field}: a trial needs {need}, but {where} has {_nodes_text(nodes)}{remark}{hint}"
     )
 
 
 def _needs(resources: Resources) -> dict[str, float]:
-    """Resources that a trial needs of a node, in Ray's names."""
+    """Resources that a trial needs on a node, in Ray's names."""
     return {
         name if name.startswith(GPU_TYPE) else name.upper(): need
         for name, need in tune_resources(resources).items()
@@ -122,7 +124,7 @@ def _needs(resources: Resources) -> dict[str, float]:
 
 
 def _field(name: str, resources: Resources) -> tuple[str, str]:
-    """The study's field for a resource of Ray's, and its value in words; "" means all resources."""
+    """The study's field for a resource of Ray's, and its value in words; "" for all resources."""
     if name.startswith(GPU_TYPE):
         return "resources.gpu_type", str(resources.gpu_type)
     if name:
@@ -130,17 +132,17 @@ def _field(name: str, resources: Resources) -> tuple[str, str]:
     needs = {"CPU": resources.cpu, "GPU": resources.gpu}
     kind = f" ({resources.gpu_type})" if resources.gpu_type else ""
     return "resources", ", ".join(
-        f"{n:g} {what}" for what, n in needs.items()
+        f"{need:g} {name}" for name, need in needs.items()
     ) + f"{kind} on a node"
 
 
-def _in_words(there: Sequence[Place]) -> str:
-    """Nodes in words, sorted: `2 x (8 CPU, 1 GPU, A10G)`."""
-    each = Counter(
+def _nodes_text(nodes: Sequence[NodeResources]) -> str:
+    """Nodes as text, sorted: `2 x (8 CPU, 1 GPU, A10G)`."""
+    counts = Counter(
         ", ".join(
-            [f"{place.get(name, 0):g} {name}" for name in ("CPU", "GPU")]
-            + sorted(name.removeprefix(GPU_TYPE) for name in place if name.startswith(GPU_TYPE))
+            [f"{node.get(name, 0):g} {name}" for name in ("CPU", "GPU")]
+            + sorted(name.removeprefix(GPU_TYPE) for name in node if name.startswith(GPU_TYPE))
         )
-        for place in there
+        for node in nodes
     )
-    return " and ".join(f"{each[node]} x ({node})" for node in sorted(each)) or "no nodes"
+    return " and ".join(f"{counts[text]} x ({text})" for text in sorted(counts)) or "no nodes"

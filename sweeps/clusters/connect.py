@@ -1,4 +1,4 @@
-"""Connection to Ray for the duration of a sweep: Ray of this machine, or of a cluster."""
+"""Connection to Ray for the duration of a sweep, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from lth_core.errors import LaunchError, SpecError
-from sweeps.clusters.capacity import PENDING, check_brought, check_fits, concurrency, fits, places
+from sweeps.clusters.capacity import (
+    LEAST_REQUESTED,
+    check_autoscaler,
+    check_fits,
+    concurrency,
+    fits,
+    node_resources,
+)
 from sweeps.clusters.ray_folders import check_ray_folders, check_scratch
 from sweeps.clusters.shared_folder import check_shared
 from sweeps.studies.schema import Resources
@@ -31,30 +38,30 @@ QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
-"""Secrets that Tune would copy from here to the workers."""
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
+"""Environment variables that Tune would copy from here to the workers."""
 
-SHORT = {
+FAIL_FAST = {
     "RAY_NUM_REDIS_GET_RETRIES": "2",  # by default a wrong token is tried 20 times
-    # Ray reports after this time that this machine is no node of the cluster.
+    # After this time Ray reports that this machine is no node of the cluster.
     "RAY_gcs_server_request_timeout_seconds": "10",
 }
 
-GREETING = 5.0
-"""Seconds in which a Ray head must accept a connection, and in which it must send its settings."""
+GREETING_TIMEOUT = 5.0
+"""Seconds that a Ray head has to accept a connection, and as many to send its settings."""
 
-PATIENCE = 20
-"""Seconds in which a process must join a cluster; one or two are usual."""
+JOIN_TIMEOUT = 20
+"""Seconds that a process has to join a cluster; it usually takes one or two."""
 
 TOKEN = Path(os.path.expanduser("~/.ray/auth_token"))  # Path.home() raises where there is none
 """File with the token of this user's clusters, unless the environment has one."""
 
 HTTP2_SETTINGS = b"\x04"
-"""Type of the frame that every gRPC server sends first."""
+"""Type of the HTTP/2 frame that every gRPC server sends first."""
 
 ADDRESS = (
-    "must be HOST:PORT of a cluster's head, or auto on one of its nodes; without it, this machine "
-    "sweeps alone"
+    "must be HOST:PORT of a cluster's head, or auto on one of its nodes; without it, the sweep "
+    "runs on this machine"
 )
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):[0-9]{1,5}")
 
@@ -66,40 +73,40 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 
 @contextmanager
 def joined(address: str | None, resources: Resources, store: str) -> Iterator[int]:
-    """Start Ray on this machine, or join a cluster; shut it down or leave it afterwards.
+    """Start Ray on this machine or join a cluster; afterwards shut it down or leave it.
 
     Yields:
         Number of trials to request at once.
 
     Raises:
         SpecError: the address is malformed.
-        LaunchError: Ray cannot start here, the cluster cannot be joined, no node of it has what a
-            trial needs, or the store is not the same folder on all of them.
+        LaunchError: Ray cannot start here, the cluster cannot be joined, no node has the resources
+            of a trial, or the store is not the same folder on all nodes.
     """
     check_scratch()
     if address is None:
         check_ray_folders(TOKEN)
     else:
-        check_answers(address)
+        check_cluster(address)
     os.environ.update(QUIET)
     import ray
     from ray.tune.execution import class_cache
 
-    # Ray logs the environment that Tune carries to workers; each node has keys of its own.
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(KEYS)
+    # Ray logs the variables that Tune copies to workers; each node has its own secrets.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
     had_token = os.path.exists(TOKEN)
     if address is None:
         protect_token(TOKEN)
     start_ray(address)
     try:
         if address is None:
-            keep_out(had_token)
-            check_fits(resources, places(), "this machine")
-        elif not fits(resources, places()):
-            check_brought(resources)
+            warn_of_open_ports(had_token)
+            check_fits(resources, node_resources(), "this machine")
+        elif not fits(resources, node_resources()):
+            check_autoscaler(resources)
         if address:
             check_shared(store)
-        yield max(concurrency(resources), PENDING if address else 1)
+        yield max(concurrency(resources), LEAST_REQUESTED if address else 1)
     finally:
         ray.shutdown()
 
@@ -107,10 +114,10 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
 def protect_token(token: Path) -> None:
     """Remove other users' rights to Ray's token and its folder.
 
-    The folder is made before Ray makes it: a user who can write to it could exchange the token of
+    The folder is made before Ray makes it: a user who can write to it could replace the token of
     the next cluster.
     """
-    with suppress(OSError):  # another user owns it, or the disk has no modes
+    with suppress(OSError):  # another user owns it, or the file system has no modes
         token.parent.mkdir(mode=0o700, exist_ok=True)
         token.parent.chmod(token.parent.stat().st_mode & ~0o022)
         token.chmod(0o600)
@@ -124,12 +131,12 @@ def start_ray(address: str | None) -> None:
     """
     import ray
 
-    here: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
-        # "local": not any Ray that happens to run here.
-        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **here)
-    # Ray 2.60 raises a bare Exception where one of its processes does not start, and nothing
-    # narrower covers that. The error is the cause of ours, and Ray's processes are ended.
+        # "local" starts a new Ray, where None would join one that runs here.
+        ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
+    # Ray 2.60 raises a bare Exception where one of its processes does not start, so no narrower
+    # type covers that. The LaunchError names it as its cause, and Ray's processes are ended.
     except Exception as error:
         ray.shutdown()
         if address is not None:
@@ -141,53 +148,55 @@ def start_ray(address: str | None) -> None:
         ) from error
 
 
-def keep_out(had_token: bool) -> None:
-    """Warn once that Ray listens on all addresses, and name the token that guards it.
+def warn_of_open_ports(had_token: bool) -> None:
+    """Warn once that Ray listens on all addresses, and name the token that protects it.
 
     Args:
-        had_token: whether there was a token before; Ray makes one where there is none.
+        had_token: whether there was a token before Ray started, which makes one otherwise.
     """
     fact = "Ray listens on all addresses of this machine"
     if os.environ.get("RAY_AUTH_MODE") == "disabled":
-        logger.warning("%s, and RAY_AUTH_MODE=disabled lets whoever reaches it run code here", fact)
+        logger.warning(
+            "%s, and with RAY_AUTH_MODE=disabled everyone who reaches it can run code here", fact
+        )
     elif not had_token and TOKEN.exists():
         protect_token(TOKEN)  # Ray lets all users of the machine read it
-        logger.warning("%s; its token in %s keeps others out", fact, TOKEN)
+        logger.warning("%s; it refuses clients without the token in %s", fact, TOKEN)
 
 
-def check_answers(address: str) -> None:
-    """Check that a cluster can be joined, in another process: Ray waits for minutes, or aborts.
+def check_cluster(address: str) -> None:
+    """Check in another process that a cluster can be joined: Ray may wait for minutes, or abort.
 
     Raises:
         SpecError: the address is malformed.
-        LaunchError: it cannot be joined from here within ``PATIENCE``, or is no Ray cluster.
+        LaunchError: it cannot be joined from here within `JOIN_TIMEOUT`, or is no Ray cluster.
     """
-    check_greets(address)
-    env = os.environ | QUIET | SHORT
+    check_server(address)
+    env = os.environ | QUIET | FAIL_FAST
     try:
         subprocess.run(
-            [sys.executable, "-c", _JOIN, address], env=env, timeout=PATIENCE, check=True,
+            [sys.executable, "-c", _JOIN, address], env=env, timeout=JOIN_TIMEOUT, check=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         reason = (
-            f"a process that would join it was kept waiting for {PATIENCE} s: the head, which is "
-            "there, or the raylet of this node hangs or is overloaded"
+            f"a process could not join within {JOIN_TIMEOUT} s: the head, which accepts "
+            "connections, or this node's raylet hangs or is overloaded"
         )
         raise _no_answer(address, reason) from None
     except subprocess.CalledProcessError as error:
         raise _no_answer(address, _reason(error.stderr)) from None
 
 
-def check_greets(address: str) -> None:
+def check_server(address: str) -> None:
     """Check that a server at an address sends HTTP/2 settings first, as every gRPC server does.
 
     Raises:
         SpecError: the address is malformed.
-        LaunchError: no server listens, or it is no gRPC server; each check takes ``GREETING``.
+        LaunchError: no server answers within `GREETING_TIMEOUT`, or it is no gRPC server.
     """
     name, head = "--address", address
-    if address == "auto":  # Ray reads RAY_ADDRESS then, or finds a cluster of this machine
+    if address == "auto":  # Ray then reads RAY_ADDRESS, or finds a cluster on this machine
         name, head = "RAY_ADDRESS", os.environ.get("RAY_ADDRESS", "")
         if not head:
             return
@@ -197,21 +206,21 @@ def check_greets(address: str) -> None:
         return
     host, _, port = head.rpartition(":")
     try:
-        connected = socket.create_connection((host.strip("[]"), int(port)), GREETING)
+        connected = socket.create_connection((host.strip("[]"), int(port)), GREETING_TIMEOUT)
     except TimeoutError:
-        raise _no_answer(head, f"no connection within {GREETING:g} s") from None
+        raise _no_answer(head, f"no connection within {GREETING_TIMEOUT:g} s") from None
     except (OSError, OverflowError) as error:
         raise _no_answer(head, str(error)) from None
     with connected:
         try:
             greeting = connected.recv(9)
         except TimeoutError:
-            reason = f"connected, but silent for {GREETING:g} s, and a head of Ray's speaks first"
+            reason = f"connected, but it sent nothing for {GREETING_TIMEOUT:g} s, unlike a Ray head"
             raise _no_answer(head, reason) from None
         except OSError as error:
             raise _no_answer(head, str(error)) from None
     if greeting[3:4] != HTTP2_SETTINGS:
-        raise _no_answer(head, "what listens there does not speak Ray")
+        raise _no_answer(head, "the server there is not a Ray head")
 
 
 def _no_answer(address: str, reason: str) -> LaunchError:
@@ -219,11 +228,11 @@ def _no_answer(address: str, reason: str) -> LaunchError:
 
 
 def _reason(log: str) -> str:
-    """The reason in a traceback; for a refused token, not Ray's last error, which omits it."""
+    """The reason in a traceback. Ray's last error omits a refused token, so that is looked for."""
     if refused := re.search(r"AuthenticationError: (.+)", log):
         return refused[1]
     if "when trying to resolve node to connect to" in log:
-        return "call this on one of its nodes, for this machine is none"
+        return "this machine is not one of its nodes; run the command on one"
     return re.split(r"^[\w.]*(?:error|exception): ", log, flags=re.I | re.M)[-1]
 
 

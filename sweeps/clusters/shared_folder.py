@@ -11,11 +11,11 @@ from pathlib import Path
 from lth_core.errors import LaunchError
 from lth_core.store.folder import FolderFiles
 
-LOOK = 15
-"""Seconds in which nodes must answer: each starts a process for it."""
+ANSWER_TIMEOUT = 15
+"""Seconds that nodes have to answer, for which each starts a process."""
 
 Answer = tuple[str, bool | None]
-"""A node's address, and whether it sees a file that this machine wrote; None: no answer."""
+"""A node's address, and whether it sees a file that this machine wrote; None if unanswered."""
 
 
 def check_shared(store: str) -> None:
@@ -27,27 +27,29 @@ def check_shared(store: str) -> None:
     """
     if "://" in store:
         return
-    files, mark = FolderFiles(store), f".seen-{uuid.uuid4().hex}"
-    files.write(mark, b"", durable=False)
+    files, name = FolderFiles(store), f".seen-{uuid.uuid4().hex}"
+    files.write(name, b"", durable=False)
     try:
-        answers = _answers_of(files.root / mark)
+        answers = _answers(files.root / name)
     finally:
-        files.delete(mark)
-    check_seen(files.root, answers)
+        files.delete(name)
+    check_node_answers(files.root, answers)
 
 
-def check_seen(folder: Path, answers: Iterable[Answer]) -> None:
+def check_node_answers(folder: Path, answers: Iterable[Answer]) -> None:
     """Check the nodes' answers.
 
     Raises:
         LaunchError: nodes do not see the file, or did not answer; the message names them.
     """
-    every = sorted(answers, key=str)
-    blind = ", ".join(node for node, sees in every if sees is False)
-    silent = ", ".join(node for node, sees in every if sees is None)
-    faults = [f"what is written here is not seen by {blind}"] if blind else []
+    by_node = sorted(answers, key=str)
+    blind = ", ".join(node for node, sees in by_node if sees is False)
+    silent = ", ".join(node for node, sees in by_node if sees is None)
+    faults = [f"files written here are not seen by {blind}"] if blind else []
     if silent:
-        faults.append(f"within {LOOK} s no answer came from {silent}, of {len(every)} nodes")
+        faults.append(
+            f"no answer within {ANSWER_TIMEOUT} s from {silent} (of {len(by_node)} nodes)"
+        )
     if faults:
         raise LaunchError(
             f"store: {folder} must be a folder that all nodes share, or s3://bucket/prefix, "
@@ -55,7 +57,7 @@ def check_seen(folder: Path, answers: Iterable[Answer]) -> None:
         )
 
 
-def _answers_of(file: Path) -> list[Answer]:
+def _answers(file: Path) -> list[Answer]:
     """Answers of all present nodes: whether they see a file."""
     import ray
     from ray.exceptions import RayError
@@ -68,9 +70,9 @@ def _answers_of(file: Path) -> list[Answer]:
         ).remote(str(file)): node["NodeManagerAddress"]
         for node in ray.nodes() if node["Alive"]
     }  # fmt: skip
-    answered, _ = ray.wait(list(requests), num_returns=len(requests), timeout=LOOK)
+    answered, _ = ray.wait(list(requests), num_returns=len(requests), timeout=ANSWER_TIMEOUT)
     seen = dict[object, bool]()
     for answer in answered:
-        with suppress(RayError):  # the node has left since
+        with suppress(RayError):  # the node has ended since
             seen[answer] = ray.get(answer)
     return [(node, seen.get(answer)) for answer, node in requests.items()]

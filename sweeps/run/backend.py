@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from lth_core.errors import SpecError
-from sweeps.clusters.connect import check_greets, joined
+from sweeps.clusters.connect import check_server, joined
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkQueue
-from sweeps.run.signals import ended_at_once
+from sweeps.run.signals import raise_on_signal
 from sweeps.run.trial import SweepContext
 from sweeps.studies.schema import Study
 
@@ -41,16 +41,16 @@ def check_backend(address: str | None, serial: bool) -> None:
     if serial and address is not None:
         raise SpecError("--serial", "runs in this process, so it takes no --address", address)
     if address is not None:
-        check_greets(address)
+        check_server(address)
 
 
 def open_backend(
-    study: Study, context: SweepContext, address: str | None, serial: bool, using: ExitStack
+    study: Study, context: SweepContext, address: str | None, serial: bool, stack: ExitStack
 ) -> Backend:
-    """The backend of a sweep, open for as long as ``using`` lasts.
+    """The backend of a sweep, open until ``stack`` closes.
 
     Args:
-        address: address of a Ray cluster; None: Ray starts on this machine.
+        address: address of a Ray cluster; None starts Ray on this machine.
         serial: run in this process, without Ray.
 
     Raises:
@@ -59,10 +59,10 @@ def open_backend(
     if serial:
         from sweeps.run.serial import SerialBackend
 
-        using.enter_context(ended_at_once())
+        stack.enter_context(raise_on_signal())
         return SerialBackend(study, context)
-    concurrency = using.enter_context(joined(address, study.resources, context.store))
-    using.enter_context(ended_at_once())
+    concurrency = stack.enter_context(joined(address, study.resources, context.store))
+    stack.enter_context(raise_on_signal())
     from sweeps.run.tune import TuneBackend
 
     return TuneBackend(study, context, concurrency)

@@ -41,11 +41,11 @@ from sweeps.studies.schema import Stop, Study
 
 @dataclass(kw_only=True)
 class BisectedCell:
-    """A cell of the study over all of its rewind points, and the responses known so far.
+    """A cell of the study over all of its rewind points, and the responses in the store.
 
     fields: the cell's axis values, without rewind and seed.
     points: steps before the last one that are on the evaluation grid or in the study.
-    grid: points to probe where the responses are not monotone: the study's own, if several.
+    grid: points to probe where the responses are not monotone: the study's own, if it has several.
     """
 
     fields: Fields
@@ -53,7 +53,7 @@ class BisectedCell:
     points: list[int]
     grid: list[int]
     steps: int
-    known: dict[int, dict[int, Response]] = field(default_factory=lambda: defaultdict(dict))
+    responses: dict[int, dict[int, Response]] = field(default_factory=lambda: defaultdict(dict))
     """Responses by level, then by point."""
     densities: dict[int, float] = field(default_factory=dict)
     """Densities by level."""
@@ -63,13 +63,13 @@ class BisectedCell:
     def findings(self) -> dict[int, Finding]:
         """Findings by level; empty before the first response."""
         return {
-            level: earliest_matching(known, self.points, self.grid)
-            for level, known in sorted(self.known.items())
+            level: earliest_matching(responses, self.points, self.grid)
+            for level, responses in sorted(self.responses.items())
         }
 
-    def ask(self) -> list[int]:
+    def next_points(self) -> list[int]:
         """Points to probe next, for any level."""
-        if not self.known:
+        if not self.responses:
             return list(earliest_matching({}, self.points, self.grid).ask)
         findings = self.findings()
         self.not_monotone |= {level for level, f in findings.items() if not f.monotone}
@@ -95,48 +95,53 @@ class Bisection:
         """Numbers of unfinished trials of the latest probes, by cell."""
         for cell in self.cells:
             for point in cell.points:
-                self._look(cell, point)
+                self._load_point(cell, point)
 
-    def missing(self, number: int) -> list[Trial]:
+    def next_trials(self, number: int) -> list[Trial]:
         """Trials of a cell's next probes; none where its search is finished."""
         cell = self.cells[number]
-        while points := cell.ask():
-            left = [t for p in points if not self._look(cell, p) for t in self._trials(cell, p)]
-            if left:
-                self._running[number] = len(left)
-                return left
+        while points := cell.next_points():
+            missing = [point for point in points if not self._load_point(cell, point)]
+            trials = [trial for point in missing for trial in self._trials(cell, point)]
+            if trials:
+                self._running[number] = len(trials)
+                return trials
         return []
 
-    def finished(self, number: int) -> list[Trial]:
-        """Trials that follow the end of one of a cell's trials; none after a failure."""
+    def trial_finished(self, number: int) -> list[Trial]:
+        """Record that one of a cell's trials has ended; returns the trials that follow it.
+
+        None follow a failure, or while other trials of the probes are running.
+        """
         self._running[number] -= 1
         cell = self.cells[number]
-        if self._running[number] or not all(self._look(cell, point) for point in cell.ask()):
+        if self._running[number]:
             return []
-        return self.missing(number)
+        if not all(self._load_point(cell, point) for point in cell.next_points()):
+            return []
+        return self.next_trials(number)
 
     def answers(self) -> Iterator[Answer]:
         """Answers of the cells and levels that have responses."""
         for cell in self.cells:
             for level, finding in cell.findings().items():
-                known = cell.known[level]
-                at, under = (
-                    None if point is None else known[point].confidence
+                responses, seeds = cell.responses[level], len(cell.seeds)
+                confidence, confidence_below = (
+                    None if point is None else responses[point].confidence
                     for point in (finding.earliest, finding.below)
                 )
-                each = len(cell.seeds)
                 yield Answer(
                     cell=cell.fields, level=level, density=cell.densities[level],
                     earliest=finding.earliest, below=finding.below, finished=not finding.ask,
                     monotone=finding.monotone and level not in cell.not_monotone,
-                    confidence=at, confidence_below=under, steps=cell.steps,
-                    probes=len(known), points=len(cell.points),
-                    trainings=each * len(known), trainings_grid=each * len(cell.points),
+                    confidence=confidence, confidence_below=confidence_below, steps=cell.steps,
+                    probes=len(responses), points=len(cell.points),
+                    trainings=seeds * len(responses), trainings_grid=seeds * len(cell.points),
                 )  # fmt: skip
 
-    def _look(self, cell: BisectedCell, point: int) -> bool:
-        """Whether the store has every seed's trainings of a point; records their accuracies."""
-        if all(point in known for known in cell.known.values()) and cell.known:
+    def _load_point(self, cell: BisectedCell, point: int) -> bool:
+        """Load the responses at a point; False if the store lacks a seed's trainings."""
+        if cell.responses and all(point in known for known in cell.responses.values()):
             return True
         replicates = [self._read(trial) for trial in self._trials(cell, point)]
         complete = [rows for rows in replicates if rows]
@@ -144,7 +149,7 @@ class Bisection:
             return False
         dense, *tickets = zip(*complete, strict=True)
         for level, rows in enumerate(tickets, start=1):
-            cell.known[level][point] = Response(
+            cell.responses[level][point] = Response(
                 tuple(row["final_test_accuracy"] for row in rows),
                 tuple(row["final_test_accuracy"] for row in dense),
                 self.tolerance,
@@ -171,24 +176,24 @@ class Bisection:
             "branches": ["ticket"],
             "predictors": False,
         }
-        every = [{**fields, "seed": seed} for seed in cell.seeds]
-        return [Trial(own, spec_of(self._base, own)) for own in every]
+        replicates = [{**fields, "seed": seed} for seed in cell.seeds]
+        return [Trial(each, spec_of(self._base, each)) for each in replicates]
 
 
 def find_rewinds(
-    plan: Plan, console: Console, address: str | None, using: ExitStack, serial: bool = False
+    plan: Plan, console: Console, address: str | None, stack: ExitStack, serial: bool = False
 ) -> tuple[list[Answer], SweepOutcome]:
     """The earliest matching rewind points of a study's cells.
 
     Args:
-        address, using, serial: as in `launch`.
+        address, stack, serial: as in `launch`.
 
     Raises:
-        SpecError: the study cannot be bisected: it is adaptive, has too few seeds, ...
+        SpecError: the study cannot be bisected: it is no grid, has too few seeds, ...
         InterruptedSweepError: on Ctrl-C or SIGTERM.
     """
     study, outcome = plan.study, SweepOutcome()
-    _check(study)
+    _check_grid(study)
     check_backend(address, serial)
     if address is None:
         check_data(plan)
@@ -197,9 +202,9 @@ def find_rewinds(
     register(trainer.store, study)
     search = Bisection(plan, trainer)
     first = [(number, trial) for number in range(len(search.cells))
-             for trial in search.missing(number)]  # fmt: skip
+             for trial in search.next_trials(number)]  # fmt: skip
     if first:
-        backend = open_backend(study, context, address, serial, using)
+        backend = open_backend(study, context, address, serial, stack)
         _probe(study, search, first, backend, outcome, console)
     return list(search.answers()), outcome
 
@@ -216,23 +221,29 @@ def _probe(
         config = {"cell": number, **trial_config(trial, dense.keep)}
         return WorkItem(config, [dense, *rest])
 
-    def following(done: WorkItem) -> list[WorkItem]:
-        number = done.config["cell"]
-        return [item(number, trial) for trial in search.finished(number)]
+    def following(ended: WorkItem) -> list[WorkItem]:
+        number = ended.config["cell"]
+        return [item(number, trial) for trial in search.trial_finished(number)]
 
-    most = sum(len(cell.seeds) * len(cell.points) for cell in search.cells)
-    looks = sum(len(c.seeds) * ceil(log2(len(c.points) + 1)) for c in search.cells)
+    most_trials = sum(len(cell.seeds) * len(cell.points) for cell in search.cells)
+    expected = sum(len(c.seeds) * ceil(log2(len(c.points) + 1)) for c in search.cells)
     levels_each = first[0][1].spec.levels + 1
     queue = open_queue([item(*each) for each in first], search.trainer, following)
     progress = SweepProgress(
-        study.name, search.trainer.store, console, most, 0, looks * levels_each, backend.live
+        study.name,
+        search.trainer.store,
+        console,
+        most_trials,
+        0,
+        expected * levels_each,
+        backend.live,
     )
     with progress:
         run_queue(backend, queue, progress)
     outcome.failures += progress.failed.items()
 
 
-def _check(study: Study) -> None:
+def _check_grid(study: Study) -> None:
     if study.search.algorithm != "grid":
         rule = "must be grid for rewind points to be bisected"
         raise SpecError("search.algorithm", rule, study.search.algorithm)
@@ -245,11 +256,11 @@ def _cells(plan: Plan) -> Iterator[BisectedCell]:
         SpecError: a cell has too few seeds for a verdict, or no rewind point.
     """
 
-    def own(trial: Trial) -> dict[str, Any]:
+    def cell_fields(trial: Trial) -> dict[str, Any]:
         return {name: v for name, v in trial.fields.items() if name not in ("seed", "rewind")}
 
-    for trials in group_by(plan.trials, own).values():
-        spec, fields = trials[0].spec, trials[0].fields
+    for trials in group_by(plan.trials, cell_fields).values():
+        spec = trials[0].spec
         seeds = list(dict.fromkeys(trial.spec.seed for trial in trials))
         if len(seeds) < FEWEST:
             raise SpecError("axes.seed", f"must have at least {FEWEST} values", seeds)
@@ -260,7 +271,6 @@ def _cells(plan: Plan) -> Iterator[BisectedCell]:
         named = {steps_in(trial.spec.rewind) for trial in trials} - {steps}
         points = sorted({*range(0, steps, every), *named})
         yield BisectedCell(
-            fields={name: v for name, v in fields.items() if name not in ("seed", "rewind")},
-            seeds=seeds, points=points, steps=steps,
+            fields=cell_fields(trials[0]), seeds=seeds, points=points, steps=steps,
             grid=sorted(named) if len(named) > 1 else points,
         )  # fmt: skip

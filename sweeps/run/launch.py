@@ -26,7 +26,7 @@ from sweeps.report.completeness import missing_work
 from sweeps.run.backend import Backend, check_backend, open_backend
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem, WorkQueue
-from sweeps.run.search import best, finished, open_study
+from sweeps.run.search import best_lines, finished_samples, open_study
 from sweeps.run.store_health import StoreHealth, probe
 from sweeps.run.trial import SweepContext, make_trainer, run_trial
 from sweeps.run.worker import config_trials, trial_config
@@ -47,13 +47,13 @@ class SweepOutcome:
 
 
 def launch(
-    plan: Plan, console: Console, address: str | None, using: ExitStack, serial: bool = False
+    plan: Plan, console: Console, address: str | None, stack: ExitStack, serial: bool = False
 ) -> SweepOutcome:
     """Run the missing trials of a study.
 
     Args:
         address: address of a Ray cluster; None: this machine.
-        using: stack that shuts Ray down when it closes. Ray 2.60 may crash a process some seconds
+        stack: stack that shuts Ray down when it closes. Ray 2.60 may crash a process some seconds
             after its shutdown, so close the stack last.
         serial: run in this process, without Ray.
 
@@ -72,7 +72,7 @@ def launch(
     missing = {} if adaptive else _missing(plan, trainer)
     backend = None
     if missing or adaptive:
-        backend = open_backend(study, context, address, serial, using)
+        backend = open_backend(study, context, address, serial, stack)
     remember(study)  # only after the backend is open: a refused study is not the last swept one
     if backend and adaptive:
         trials = _search(study, backend, trainer.store, console, outcome)
@@ -88,17 +88,17 @@ def launch(
 def check_records(
     study: Study, trials: Sequence[Trial], store: Store, outcome: SweepOutcome
 ) -> None:
-    """Record trials as failed that ended without an error but lack records in the store.
+    """Add a failure for each trial that ended without an error but lacks records in the store.
 
-    Then the store's folder was moved, or another program deletes files in it.
+    Records are lost where the store's folder was moved, or another program deletes its files.
     """
     failed = {name for name, _ in outcome.failures}
     records = load_records(store, study.name, trials)
     for missing in missing_work(trials, records, study.stop, study.tolerance):
         if missing.trial not in failed:
-            there = f"{missing.levels} of {missing.planned} levels"
-            why = f"store: has records of {there}, though the trial ended; sweep again"
-            outcome.failures.append((missing.trial, why))
+            levels = f"{missing.levels} of {missing.planned} levels"
+            reason = f"store: has records of {levels}, though the trial ended; sweep again"
+            outcome.failures.append((missing.trial, reason))
 
 
 def sweep_trainer(study: Study) -> Trainer:
@@ -109,7 +109,7 @@ def sweep_trainer(study: Study) -> Trainer:
 
 
 def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
-    """Context that all trials share, without tracking where the server does not answer."""
+    """Context that all trials share; without tracking if the server does not answer."""
     publisher: Publisher | None = None
     if study.tracking.uri:
         try:
@@ -118,7 +118,7 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
             if not study.tracking.uri.startswith("http"):
                 raise
             outcome.notes.append(
-                f"{error}; the sweep went on, `lth sync {study.name}` publishes it"
+                f"{error}; the sweep ran without it, `lth sync {study.name}` publishes the results"
             )
     return SweepContext(
         study=study.name,
@@ -154,7 +154,7 @@ def _search(
     study: Study, backend: Backend, store: Store, console: Console, outcome: SweepOutcome
 ) -> list[Trial]:
     """Run the missing samples of a study; returns the trials of all samples that have a value."""
-    trials, done = study.search.trials, finished(open_study(study))
+    trials, done = study.search.trials, finished_samples(open_study(study))
     levels = sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
     if left := max(0, trials - done):
         progress = SweepProgress(
@@ -165,7 +165,7 @@ def _search(
         outcome.failures += progress.failed.items()
         if progress.store_error:
             raise StoreError(progress.store_error)
-    outcome.notes += ["best: " + line for line in best(open_study(study), study)]
+    outcome.notes += ["best: " + line for line in best_lines(open_study(study), study)]
     return sample_trials(study, completed_samples(study) or ())
 
 
@@ -204,7 +204,7 @@ def progress_of(trainer: Trainer) -> Callable[[WorkItem], object]:
 def _missing(plan: Plan, trainer: Trainer) -> dict[str, Trial]:
     """Trials that have not reached their last level, or the one at which they stop, by id."""
     study, store = plan.study, trainer.store
-    trained, begun = set(store.digests("trainings")), set(store.digests(TRIALS))
+    trained, started = set(store.digests("trainings")), set(store.digests(TRIALS))
 
     def is_done(trial: Trial) -> bool:
         # One listing finds most missing trainings; only the others are checked one by one.
@@ -212,21 +212,21 @@ def _missing(plan: Plan, trainer: Trainer) -> dict[str, Trial]:
             return True
         records = (
             load_records(store, study.name, [trial])
-            if record_key(study.name, trial) in begun
+            if record_key(study.name, trial) in started
             else []
         )
         return bool(records) and why_stop(records, study.stop, study.tolerance) is not None
 
-    done = map_in_threads(is_done, plan.trials)
-    return {trial.id: trial for trial, d in zip(plan.trials, done, strict=True) if not d}
+    pairs = zip(plan.trials, map_in_threads(is_done, plan.trials), strict=True)
+    return {trial.id: trial for trial, done in pairs if not done}
 
 
 def _reuse_records(
     plan: Plan, missing: Mapping[str, Trial], context: SweepContext, trainer: Trainer
 ) -> None:
-    """Store the study's records of trials whose trainings the store had before, marked as reused.
+    """Store records, marked as reused, of trials whose trainings were all in the store before.
 
-    Another study may have run all these trainings. Nothing is trained here, and nothing published:
+    Another study may have run these trainings. Nothing is trained here, and nothing published:
     the report publishes the levels that MLflow lacks.
     """
     untracked, study, store = replace(context, tracking=None), plan.study, trainer.store
@@ -244,8 +244,8 @@ def _reuse_records(
         return True
 
     done = [trial for trial in plan.trials if trial.id not in missing]
-    recorded = list(map_in_threads(is_recorded, done))
-    for trial in (trial for trial, t in zip(done, recorded, strict=True) if not t):
+    pairs = list(zip(done, map_in_threads(is_recorded, done), strict=True))
+    for trial in (trial for trial, recorded in pairs if not recorded):
         for _ in run_trial(trial, untracked, trainer):
             pass
 

@@ -26,10 +26,10 @@ from lth_core.store import Store
 from lth_core.store.locks import myself
 from sweeps.store.status import SILENT, Status, save_status
 
-EVERY = 5.0
-"""Least number of seconds between two saved statuses."""
-SAVING = 10
-"""Least ratio of the time between two saves to the time of a save, for which the sweep waits. With
+SAVE_INTERVAL = 5.0
+"""Least seconds between two saves of the status."""
+SAVE_PAUSE_RATIO = 10
+"""Least ratio of the time between two saves to the duration of a save, which delays the sweep. With
 a slow store, a status is still saved before readers count the sweep as killed."""
 PACE_SECONDS = 600.0
 """Seconds over which the pace is averaged."""
@@ -50,7 +50,7 @@ class SweepProgress:
         live: bool = True,
     ) -> None:  # fmt: skip
         self._study, self._store, self._console = study, store, console
-        self._trials, self._before, self._total = trials, done, levels
+        self._trials, self._done_before, self._total = trials, done, levels
         self._ended, self._levels, self._running = 0, 0, 0
         self._reached: dict[str, int] = {}
         """Number of levels of each running trial."""
@@ -77,7 +77,7 @@ class SweepProgress:
         self._running = 0
         self._save("finished" if kind is None else "stopped")
 
-    def level(self, trial: str, level: int, latest: str) -> None:
+    def _count_level(self, trial: str, level: int, latest: str) -> None:
         """Count a finished level of a trial once: a resumed trial repeats its first reports."""
         if level < self._reached.get(trial, 0):
             return
@@ -93,25 +93,25 @@ class SweepProgress:
     def report(self, report: Mapping[str, Any]) -> None:
         """Record a worker's report; the last report of an item has no level."""
         if "latest" in report:
-            self.level(report["of"], report["level"], report["latest"])
+            self._count_level(report["of"], report["level"], report["latest"])
 
     def ended(self, name: str, report: Mapping[str, Any]) -> None:
         """Record the last report of an item."""
         self.failed.pop(name, None)  # an earlier worker of the item may have died
         self._reached.pop(name, None)
-        if why := report.get("store"):  # the item may be retried, as after a worker's death
-            self.store_error = self.failed[name] = why
+        if error := report.get("store"):  # the item may be retried, as after a worker's death
+            self.store_error = self.failed[name] = error
         else:
             self.failed |= dict(report.get("failed", []))
             self._ended += not report.get("failed")
 
     def died(self, name: str, reason: str) -> None:
-        """Record that the worker of an item has died; the item may be retried."""
+        """Record that an item's worker has died; the item may be retried."""
         self.failed[name] = reason
 
-    def beat(self, running: int) -> None:
+    def running(self, items: int) -> None:
         """Record the number of running items; called often, saved every few seconds."""
-        self._running = running
+        self._running = items
         if time.monotonic() >= self._due:
             self._save("running")
 
@@ -120,18 +120,20 @@ class SweepProgress:
         with suppress(StoreError):  # a full or unreachable store fails the trials, which report it
             save_status(self._store, self._study, self._status(state))
         now = time.monotonic()
-        self._due = now + min(max(EVERY, SAVING * (now - self._saved)), SILENT / 2)
+        pause = max(SAVE_INTERVAL, SAVE_PAUSE_RATIO * (now - self._saved))
+        self._due = now + min(pause, SILENT / 2)
 
     def _status(self, state: str) -> Status:
         failed = len(self.failed)
         while self._times and self._times[0] < self._saved - PACE_SECONDS:
             self._times.popleft()
-        over = min(PACE_SECONDS, self._saved - self._started) / 60
-        pace = len(self._times) / over if over > 0 else 0.0
-        waiting = self._trials - self._before - self._ended - failed - self._running
+        minutes = min(PACE_SECONDS, self._saved - self._started) / 60
+        pace = len(self._times) / minutes if minutes > 0 else 0.0
+        done = self._done_before + self._ended
+        waiting = self._trials - done - failed - self._running
         return Status(
             state=state, host=socket.gethostname(), process=os.getpid(), driver=myself(),
-            trials=self._trials, done=self._before + self._ended, running=self._running,
+            trials=self._trials, done=done, running=self._running,
             failed=failed, waiting=max(0, waiting), levels_done=self._levels, levels=self._total,
             levels_per_minute=pace, failures=list(self.failed.items()),
         )  # fmt: skip

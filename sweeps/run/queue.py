@@ -1,4 +1,4 @@
-"""Queue of a sweep's work: the order of items, their waiting for shared trainings, their retries.
+"""Queue of a sweep's work: order of items, waits for shared trainings, retries.
 
 It depends on no backend: Ray Tune (`sweeps.run.tune`) and this process (`sweeps.run.serial`) take
 items from the same queue.
@@ -19,8 +19,8 @@ from sweeps.run.store_health import StoreHealth
 RETRIES = 2
 """Largest number of retries of an item without progress, after its worker died or the store
 failed."""
-LOOKUP_SHARE = 10
-"""Ratio of the pause after a lookup in the store to the time of the lookup."""
+LOOKUP_PAUSE_RATIO = 10
+"""Ratio of the pause after a lookup in the store to the duration of the lookup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +38,27 @@ class WorkItem:
 class WorkQueue:
     """Queue of items; an item waits while another runs a training that both need.
 
-    So the first of several items that share a training runs it. An item whose worker died (a
-    preempted instance, a kill) is retried, without limit while each try makes progress. While the
+    An item whose worker died (a preempted instance, a kill) is retried, without limit while each
+    try makes progress. While the
     store fails, the queue gives no item.
 
     Args:
         items: items in the order in which they are given.
-        known: whether the store has a training and all its rewind points.
-        progress: function to a value that changes when an item makes progress in the store.
-        following: function to the items that follow a finished one.
+        is_stored: whether the store has a training and all its rewind points.
+        progress: gives a value that changes when an item makes progress in the store.
+        following: gives the items that follow a finished one.
         health: circuit breaker of the store.
     """
 
     def __init__(
         self,
         items: Iterable[WorkItem],
-        known: Callable[[Job], bool],
+        is_stored: Callable[[Job], bool],
         progress: Callable[[WorkItem], object] = lambda item: None,
         following: Callable[[WorkItem], Iterable[WorkItem]] = lambda item: (),
         health: StoreHealth | None = None,
     ) -> None:
-        self._known, self._progress, self._following = known, progress, following
+        self._is_stored, self._progress, self._following = is_stored, progress, following
         self._health = health or StoreHealth()
         self._ready = deque(items)
         self._waiting: dict[Job, list[WorkItem]] = {}
@@ -130,9 +130,9 @@ class WorkQueue:
         except StoreError:
             self._health.trip()
             progress = None
-        now = repr((item.config.get("name"), progress))
-        self._deaths[now] += 1
-        return self._deaths[now] <= RETRIES
+        key = repr((item.config.get("name"), progress))
+        self._deaths[key] += 1
+        return self._deaths[key] <= RETRIES
 
     def _drop_without_store(self) -> None:
         """Drop all items if the store failed for too long: each would fail."""
@@ -144,18 +144,18 @@ class WorkQueue:
         return self._training[job.digest] > 0 and job.digest not in self._trained
 
     def _release_waiting(self) -> None:
-        """Make items ready whose training the store has, or no running item trains."""
-        begun = time.monotonic()
-        if begun < self._next_lookup:
+        """Release the items whose training is stored, or is run by no item any more."""
+        started = time.monotonic()
+        if started < self._next_lookup:
             return
         try:
             self._trained |= {
                 job.digest
                 for job in self._waiting
-                if self._training[job.digest] and self._known(job)
+                if self._training[job.digest] and self._is_stored(job)
             }
         except StoreError:  # the items wait for the next lookup
             self._health.trip()
         for job in [job for job in self._waiting if not self._is_being_trained(job)]:
             self._ready.extendleft(reversed(self._waiting.pop(job)))
-        self._next_lookup = time.monotonic() + LOOKUP_SHARE * (time.monotonic() - begun)
+        self._next_lookup = time.monotonic() + LOOKUP_PAUSE_RATIO * (time.monotonic() - started)

@@ -16,7 +16,7 @@ from tracking.text import MISSING, density_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The earliest matching rewind point of a cell at one level, in steps of training.
+    """The earliest matching rewind point of a cell at one level; all points are in steps.
 
     monotone: whether the responses were monotone; else the whole grid was probed.
     finished: False where a probe failed.
@@ -55,8 +55,8 @@ class Answer:
         return f"{self.earliest}it ({self.earliest / self.steps:.1%})"
 
     @property
-    def how(self) -> str:
-        """Variant to the answer: bisected, not monotone, or unfinished."""
+    def outcome(self) -> str:
+        """Outcome of the search: bisected, unfinished, or not monotone, with the grid probed."""
         if not self.finished:
             return "unfinished"
         return "bisected" if self.monotone else "not monotone: grid"
@@ -85,7 +85,7 @@ def answer_table(answers: Sequence[Answer]) -> Table:
             MISSING if answer.below is None else f"{answer.below}it",
             _percent(answer.confidence_below),
             f"{answer.trainings} of {answer.trainings_grid}",
-            Text(answer.how, style="" if answer.how == "bisected" else "yellow"),
+            Text(answer.outcome, style="" if answer.outcome == "bisected" else "yellow"),
         )
     return table
 

@@ -1,4 +1,4 @@
-"""Adaptive search: Optuna's TPE over the study's space; its journal survives a kill."""
+"""Adaptive search: Optuna's TPE over a study's space; its journal resumes a killed search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_study(study: Study) -> optuna.Study:
         storage=journal_storage(study),
         study_name=study.name,
         directions=[
-            "maximize" if way == "max" else "minimize" for way in study.search.objective.values()
+            "maximize" if goal == "max" else "minimize" for goal in study.search.objective.values()
         ],
         load_if_exists=True,
     )
@@ -30,7 +30,7 @@ def open_study(study: Study) -> optuna.Study:
     return search
 
 
-def finished(search: optuna.Study) -> int:
+def finished_samples(search: optuna.Study) -> int:
     """Number of samples that have a value."""
     import optuna
 
@@ -55,14 +55,14 @@ def distributions(study: Study) -> dict[str, optuna.distributions.BaseDistributi
     return {name: _distribution(axis) for name, axis in study.search.space.items()}
 
 
-def best(search: optuna.Study, study: Study) -> list[str]:
-    """Line on the best sample, or lines on the samples of the Pareto front."""
+def best_lines(search: optuna.Study, study: Study) -> list[str]:
+    """A line for the best sample, or for each sample of the Pareto front."""
     lines = []
-    for trial in search.best_trials if finished(search) else []:
+    for trial in search.best_trials if finished_samples(search) else []:
         values = dict(zip(study.search.objective, trial.values, strict=True))
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        at = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
-        lines.append(f"{text}  at  {at}")
+        sample = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
+        lines.append(f"{text}  at  {sample}")
     return lines
 
 

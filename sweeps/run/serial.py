@@ -23,12 +23,12 @@ from sweeps.clusters.capacity import check_fits
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import RETRIES, WorkQueue
 from sweeps.run.search import distributions, open_study, sampler
-from sweeps.run.signals import is_interrupted, saved_on_signal
+from sweeps.run.signals import is_interrupted, save_on_signal
 from sweeps.run.trial import SweepContext, drain_publishing, use_threads
-from sweeps.run.worker import MACHINES, RAISED, item_name, reports
+from sweeps.run.worker import MACHINE_ERRORS, RERAISED, item_name, reports
 from sweeps.studies.schema import Study
 
-PAUSE = 0.2
+RETRY_INTERVAL = 0.2
 """Seconds between two requests to the queue while the store fails."""
 
 
@@ -42,24 +42,25 @@ class SerialBackend:
     live = False  # a bar redraws from a thread, over a debugger's prompt
 
     def __init__(self, study: Study, context: SweepContext) -> None:
-        here = {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
-        check_fits(study.resources, [here], "this machine")
+        machine = {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+        check_fits(study.resources, [machine], "this machine")
         self._study, self._context = study, context
         use_threads(context.cpu)
         device = None if study.resources.gpu else "cpu"  # as Ray hides GPUs that were not requested
-        store, every = existing_store(context.store), context.checkpoint_every
         # Not the cached trainer of this process, which an earlier signal may have stopped.
-        self._trainer = Trainer(store, device, checkpoint_every=every)
+        self._trainer = Trainer(
+            existing_store(context.store), device, checkpoint_every=context.checkpoint_every
+        )
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
         """Run a queue until it is exhausted."""
-        with saved_on_signal(self._trainer.ending.set):
+        with save_on_signal(self._trainer.ending.set):
             for key in map(str, count()):
                 item = queue.take(key)
                 if item is None:
                     if queue.is_exhausted or is_interrupted():
                         break
-                    time.sleep(PAUSE)  # the store fails: here no item waits for another reason
+                    time.sleep(RETRY_INTERVAL)  # the store fails; here items wait for nothing else
                     continue
                 report = self._run(item.config, None, progress)
                 if is_interrupted():
@@ -74,7 +75,7 @@ class SerialBackend:
 
         optuna_study, space = open_study(self._study), distributions(self._study)
         optuna_study.sampler = sampler(self._study, optuna_study)
-        with saved_on_signal(self._trainer.ending.set):
+        with save_on_signal(self._trainer.ending.set):
             for _ in range(samples):
                 trial = optuna_study.ask(fixed_distributions=space)
                 report = None
@@ -82,23 +83,24 @@ class SerialBackend:
                     report = report or self._run(trial.params, self._study, progress)
                 if is_interrupted() or progress.store_error:
                     break
-                names = self._study.search.objective
-                if report and all(name in report for name in names):
-                    optuna_study.tell(trial, [report[name] for name in names])
+                objectives = self._study.search.objective
+                if report and all(name in report for name in objectives):
+                    optuna_study.tell(trial, [report[name] for name in objectives])
                 else:
                     optuna_study.tell(trial, state=TrialState.FAIL)
         drain_publishing(self._context)
 
     def _run(
-        self, config: Mapping[str, Any], space: Study | None, progress: SweepProgress
+        self, config: Mapping[str, Any], searched: Study | None, progress: SweepProgress
     ) -> dict[str, Any] | None:
         """The last report of an item; None if it was interrupted, or the machine failed."""
         if is_interrupted():
             return None
         try:
-            for report in reports(config, self._context, space, self._trainer, (*RAISED, BdbQuit)):
+            reraised = (*RERAISED, BdbQuit)
+            for report in reports(config, self._context, searched, self._trainer, reraised):
                 progress.report(report)
-                progress.beat(1)
+                progress.running(1)
                 if report["done"]:
                     progress.ended(item_name(config), report)
                     return report
@@ -106,7 +108,7 @@ class SerialBackend:
             pass
         except BdbQuit:  # `quit` of the debugger ends the sweep, as Ctrl-C does
             raise KeyboardInterrupt from None
-        except MACHINES as error:
+        except MACHINE_ERRORS as error:
             line, *_ = "".join(format_exception_only(error)).splitlines()
             progress.died(item_name(config), without_secrets(line))
         return None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a sweep ends after its workers on this machine have stored checkpoints."""
+"""Ctrl-C and SIGTERM: a sweep ends after the workers on this machine have stored checkpoints."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-LAST_SAVE = 10.0
-"""Seconds in which workers must store their checkpoints."""
-AT_WORK = re.compile(rb"ray::(ResourceTrainable|Worker)\.train")
-"""Ray's names of a process that runs a trial; leave.sh repeats them."""
+SAVE_TIMEOUT = 10.0
+"""Seconds that workers have to store their checkpoints."""
+TRIAL_PROCESS = re.compile(rb"ray::(ResourceTrainable|Worker)\.train")
+"""Ray's names of a process that runs a trial; leave.sh has them too."""
 
 _signals_received: list[int] = []
 """Signals received while a backend runs. A global, because Tune pickles its arguments."""
@@ -29,8 +29,8 @@ class InterruptedSweepError(KeyboardInterrupt):
 
 
 @contextmanager
-def ended_at_once() -> Iterator[None]:
-    """Raise on SIGTERM as on Ctrl-C. Enter it after Ray has set its own handler at its start.
+def raise_on_signal() -> Iterator[None]:
+    """Raise on SIGTERM as on Ctrl-C. Enter it after Ray's start, which sets Ray's own handler.
 
     Raises:
         InterruptedSweepError: on either signal.
@@ -40,8 +40,8 @@ def ended_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def saved_on_signal(save: Callable[[], None]) -> Iterator[None]:
-    """Run a backend; on a signal, checkpoint its trainings, then end it.
+def save_on_signal(save: Callable[[], None]) -> Iterator[None]:
+    """Checkpoint the trainings on a signal, and end the sweep when its body has ended.
 
     A second signal ends it at once.
 
@@ -71,13 +71,13 @@ def is_interrupted() -> bool:
     return bool(_signals_received)
 
 
-def let_workers_save(patience: float = LAST_SAVE) -> None:
+def save_workers(timeout: float = SAVE_TIMEOUT) -> None:
     """Send SIGTERM to this process's own workers, as leave.sh does, and wait for their checkpoints.
 
-    Workers on other machines run on: no signal reaches them from here.
+    Workers on other machines continue: no signal reaches them from here.
     """
-    until, signalled = time.monotonic() + patience, set[int]()
-    while (workers := _at_work()) and time.monotonic() < until:
+    deadline, signalled = time.monotonic() + timeout, set[int]()
+    while (workers := _trial_processes()) and time.monotonic() < deadline:
         for process in workers - signalled:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGTERM)
@@ -85,14 +85,14 @@ def let_workers_save(patience: float = LAST_SAVE) -> None:
         time.sleep(0.05)
 
 
-def _at_work() -> set[int]:
+def _trial_processes() -> set[int]:
     """Processes that run a trial under a raylet that this process has started."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    ours = [process for process, by in parents.items() if parents.get(by) == os.getpid()]
-    return {process for process in ours if AT_WORK.match(_command(process))}
+    own = [process for process, parent in parents.items() if parents.get(parent) == os.getpid()]
+    return {process for process in own if TRIAL_PROCESS.match(_command(process))}
 
 
 def _command(process: int) -> bytes:
@@ -112,5 +112,5 @@ def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[No
     try:
         yield
     finally:
-        for number, other in before.items():
-            signal.signal(number, other)
+        for number, previous in before.items():
+            signal.signal(number, previous)

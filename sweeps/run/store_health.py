@@ -9,17 +9,17 @@ from collections.abc import Callable
 from lth_core.errors import StoreError
 from lth_core.store import Store
 
-PATIENCE, PAUSE = 60.0, 5.0
-"""Seconds that a store may fail before the sweep ends, and seconds between two probes."""
+MAX_OUTAGE, PROBE_INTERVAL = 60.0, 5.0
+"""Seconds that a store may fail before the sweep ends, and seconds between two probes of it."""
 PROBE = 2**20
 """Size of a probe in bytes: that of a small network's weights."""
 
 
 class StoreHealth:
-    """Circuit breaker: closed while the store takes entries, open after a failure.
+    """Circuit breaker: closed while the store accepts entries, open after a failure.
 
-    While it is open, the store is probed every `PAUSE` seconds; a probe that succeeds closes it. A
-    store that fails for longer than `PATIENCE` leaves it open for good: a busy or a restarted store
+    While it is open, the store is probed every `PROBE_INTERVAL` seconds; a successful probe closes
+    it. After an outage of more than `MAX_OUTAGE` it stays open for good: a busy or restarted store
     recovers within that time, a full disk or a deleted bucket does not.
 
     Args:
@@ -52,8 +52,8 @@ class StoreHealth:
         try:
             self._probe()
         except StoreError as error:
-            self._next_probe = time.monotonic() + PAUSE
-            if time.monotonic() - self._open_since > PATIENCE:
+            self._next_probe = time.monotonic() + PROBE_INTERVAL
+            if time.monotonic() - self._open_since > MAX_OUTAGE:
                 self.give_up(str(error))
             return False
         self._open_since = None

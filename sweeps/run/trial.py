@@ -104,7 +104,7 @@ def make_trainer(store: str, checkpoint_every: float = CHECKPOINT_EVERY) -> Trai
 
 
 def drain_publishing(context: SweepContext) -> None:
-    """Publish the process's remaining levels for at most `DRAIN_SECONDS`; `lth sync` does the rest."""
+    """Publish remaining levels for at most `DRAIN_SECONDS`; `lth sync` does the rest."""
     if context.tracking:
         background_of(context.tracking).drain(DRAIN_SECONDS)
 

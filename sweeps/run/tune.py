@@ -29,14 +29,14 @@ from sweeps.clusters.capacity import tune_resources
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import RETRIES, WorkQueue
 from sweeps.run.search import distributions, open_study, sampler
-from sweeps.run.signals import is_interrupted, let_workers_save, saved_on_signal
+from sweeps.run.signals import is_interrupted, save_on_signal, save_workers
 from sweeps.run.trial import SweepContext, drain_publishing, make_trainer, use_threads
 from sweeps.run.worker import item_name, reports
 from sweeps.store.samples import journal_storage
 from sweeps.studies.schema import Study
 
 LEAST_ROUND, ROUND_EACH = 1000, 50
-"""Items that one Tuner runs: least number, and number for each concurrent trial."""
+"""Number of items that one Tuner runs: at least, and for each concurrent trial."""
 
 _observed: list[SweepProgress] = []
 """Progress of the running sweep. A global, because Tune pickles callbacks."""
@@ -46,7 +46,7 @@ class TuneBackend:
     """Backend that runs work on the workers of the Ray that this process has joined.
 
     Args:
-        concurrency: number of trials to request of the cluster at once.
+        concurrency: number of trials to request from the cluster at once.
     """
 
     live = True
@@ -82,12 +82,12 @@ class TuneBackend:
     def _round(self) -> int:
         return max(LEAST_ROUND, ROUND_EACH * self._concurrency)
 
-    def _tune(self, searcher: Searcher, samples: int = -1, space: Study | None = None) -> None:
-        _quieten(self._concurrency)
+    def _tune(self, searcher: Searcher, samples: int = -1, searched: Study | None = None) -> None:
+        _configure_tune(self._concurrency)
         scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(Worker, context=self._context, space=space),
+                tune.with_parameters(Worker, context=self._context, searched=searched),
                 tune_resources(self._study.resources),
             ),
             tune_config=tune.TuneConfig(
@@ -97,21 +97,21 @@ class TuneBackend:
             run_config=tune.RunConfig(
                 name=self._study.name, storage_path=str(scratch), verbose=0,
                 callbacks=[ProgressCallback()], stop=StopOnSignal(),
-                failure_config=tune.FailureConfig(max_failures=RETRIES if space else 0),
+                failure_config=tune.FailureConfig(max_failures=RETRIES if searched else 0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )  # fmt: skip
         try:
-            with saved_on_signal(let_workers_save):
+            with save_on_signal(save_workers):
                 tuner.fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _quieten(concurrency: int) -> None:
+def _configure_tune(concurrency: int) -> None:
     """Set Tune's environment variables and logging for a sweep."""
-    # By default Tune asks a searcher for one trial at a time, so where trials are shorter than a
-    # worker's start, no second worker is ever started.
+    # By default Tune requests one trial at a time. If trials are shorter than a worker's start, no
+    # second worker would ever start.
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrency)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # ProgressCallback records a trial's failure in a line; Ray would print the whole traceback.
@@ -141,25 +141,25 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     its process by the name of this class.
     """
 
-    def setup(self, config: dict[str, Any], context: SweepContext, space: Study | None) -> None:
-        self._context, self._space = context, space
+    def setup(self, config: dict[str, Any], context: SweepContext, searched: Study | None) -> None:
+        self._context, self._searched = context, searched
         use_threads(context.cpu)
         self._trainer = make_trainer(context.store, context.checkpoint_every)
         self._reports: Iterator[dict[str, Any]] | None = None
-        self._rays_own = signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._ray_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         if self._trainer.ending.is_set():
             # If this returned False, Tune would drop the trial and not call the searcher.
             raise PreemptedError("received a signal to end")
-        self._reports = reports(new_config, self._context, self._space, self._trainer)
+        self._reports = reports(new_config, self._context, self._searched, self._trainer)
         return True
 
     def step(self) -> dict[str, Any]:
         assert self._reports is not None
         report: dict[str, Any] = {"done": True}
-        try:  # an interrupted step is done as well: its checkpoint is stored, SIGTERM may end it
+        try:  # a step that raises is done as well: after it, SIGTERM may end the worker
             report = next(self._reports)
         finally:
             if report["done"]:
@@ -171,23 +171,23 @@ class Worker(tune.Trainable):  # type: ignore[misc]
 
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         self._trainer.ending.set()
-        if self._reports is None and callable(self._rays_own):  # there is nothing to checkpoint
-            self._rays_own(number, frame)
+        if self._reports is None and callable(self._ray_handler):  # nothing to checkpoint
+            self._ray_handler(number, frame)
 
 
 class QueueSearcher(Searcher):  # type: ignore[misc]
-    """Searcher that gives a Tuner at most a number of items of a queue."""
+    """Searcher that gives a Tuner the items of a queue, up to a number of items."""
 
     def __init__(self, queue: WorkQueue, items: int) -> None:
         super().__init__()
-        self._queue, self._left = queue, items
+        self._queue, self._remaining = queue, items
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        item = self._queue.take(trial_id) if self._left else None
+        item = self._queue.take(trial_id) if self._remaining else None
         if item:
-            self._left -= 1
+            self._remaining -= 1
             return item.config
-        is_finished = not self._left or self._queue.is_exhausted
+        is_finished = not self._remaining or self._queue.is_exhausted
         return str(Searcher.FINISHED) if is_finished else None
 
     def on_trial_complete(
@@ -235,7 +235,7 @@ class ProgressCallback(Callback):  # type: ignore[misc]
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         for progress in _observed:
-            progress.beat(sum(trial.status == "RUNNING" for trial in trials))
+            progress.running(sum(trial.status == "RUNNING" for trial in trials))
 
 
 @contextmanager

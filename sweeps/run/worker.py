@@ -20,48 +20,48 @@ from sweeps.studies.axes import Fields, base_values, cells, spec_of
 from sweeps.studies.reader import parse_spec, spec_values
 from sweeps.studies.schema import Study
 
-MACHINES = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
-"""Exceptions of a failing machine: in another process or on another node, the trial may succeed."""
-RAISED: tuple[type[BaseException], ...] = (PreemptedError, *MACHINES)
-"""Exceptions that are not reported as a trial's failure."""
+MACHINE_ERRORS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+"""Exceptions of a failing machine: the trial may succeed in another process or on another node."""
+RERAISED: tuple[type[BaseException], ...] = (PreemptedError, *MACHINE_ERRORS)
+"""Exceptions that are not reported as a trial's failure: the item is retried."""
 
 logger = logging.getLogger("lth")
 
 Work = tuple[Sequence[int], Sequence[Trial]]
-"""Steps of the dense run that other trials rewind to, and the trials of the item."""
+"""Steps of the dense run that other trials rewind to, and the trials of a work item."""
 
 
 def reports(
     config: Mapping[str, Any],
     context: SweepContext,
-    space: Study | None,
+    searched: Study | None,
     trainer: Trainer,
-    raised: tuple[type[BaseException], ...] = RAISED,
+    reraised: tuple[type[BaseException], ...] = RERAISED,
 ) -> Iterator[dict[str, Any]]:
     """Reports of a work item: one for each finished level, and a last one with failures.
 
     Args:
-        space: the study, where the item is a sample of its space.
-        raised: exceptions after which the item is retried, or the sweep ends.
+        searched: the study, if the item is a sample of its space.
+        reraised: exceptions after which the item is retried, or the sweep ends.
 
     A failure that would recur (bad data, a loss that is not finite, an error in a user's code) is
-    reported, not raised.
+    reported, not reraised.
     """
     name = item_name(config)
     try:
-        keep, trials = config_trials(config) if space is None else sampled_trials(space, config)
+        keep, trials = sampled_trials(searched, config) if searched else config_trials(config)
     except LthError as error:
         yield {"failed": [(name, reason(error))], "done": True}
         return
     report: dict[str, Any] = {"failed": [], "done": True}
-    last: list[dict[str, Any]] = []
+    last_rows: list[dict[str, Any]] = []
     for trial in trials:
         rows: list[dict[str, Any]] = []
         try:
             for rows in run_trial(trial, context, trainer, keep):
                 yield {"level": rows[0]["level"], "of": trial.id,
                        "latest": trial_line(trial, rows), "done": False}  # fmt: skip
-        except raised:
+        except reraised:
             raise
         except StoreError as error:
             report["store"] = reason(error)
@@ -71,9 +71,9 @@ def reports(
             if not isinstance(error, LthError):
                 logger.error("trial %s: %s", trial.id, without_secrets(format_exc()))
             report["failed"].append((trial.id, reason(error)))
-        last += [row for row in rows if row["branch"] in ("ticket", "dense")]
-    if space and last and report == {"failed": [], "done": True}:
-        report |= {key: fmean(row[key] for row in last) for key in space.search.objective}
+        last_rows += [row for row in rows if row["branch"] in ("ticket", "dense")]
+    if searched and last_rows and report == {"failed": [], "done": True}:
+        report |= {key: fmean(row[key] for row in last_rows) for key in searched.search.objective}
     yield report
 
 
@@ -90,7 +90,7 @@ def config_trials(config: Mapping[str, Any]) -> Work:
 
 
 def sampled_trials(study: Study, sample: Mapping[str, Any]) -> Work:
-    """Trials of a sample: one for each cell of the axes."""
+    """Trials of a sample: one for each combination of the axes' values."""
     base = base_values(study)
     points: list[Fields] = [{**sample, **cell} for cell in cells(study)]
     return (), tuple(Trial(fields, spec_of(base, fields)) for fields in points)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from servers import S3Server
 
-from sweeps.clusters.capacity import PENDING
+from sweeps.clusters.capacity import LEAST_REQUESTED
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -126,8 +126,8 @@ def test_a_trial_waits_for_a_node_that_the_autoscaler_brings_and_for_no_other(
     )  # fmt: skip
     assert called.returncode == 0, called.stderr
     brought, refused = map(json.loads, called.stdout.splitlines())
-    assert brought == PENDING, "so many trials at once that it starts several nodes"
+    assert brought == LEAST_REQUESTED, "so many trials at once that it starts several nodes"
     assert refused == (
         "resources: a trial needs 2 CPU, 0.25 GPU (H100) on a node, but the cluster has "
-        "1 x (0 CPU, 0 GPU), and its autoscaler brings no node for it"
+        "1 x (0 CPU, 0 GPU), and its autoscaler adds no node for it"
     )

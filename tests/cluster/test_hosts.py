@@ -158,12 +158,12 @@ def test_a_sweep_on_two_machines_gives_what_one_process_gives(cluster: Cluster) 
 
     call = ["env", "RAY_AUTH_MODE=token", BIN / "lth", "sweep", "study.yaml"]
     said = cluster.at_desk(*call, "--address", "10.87.0.2:6379", code=2)
-    assert "call this on one of its nodes, for this machine is none" in " ".join(said.split())
+    assert "this machine is not one of its nodes; run the command on one" in " ".join(said.split())
 
     own = "cd /srv && ! lth sweep study.yaml store=/tmp/own tracking.uri=null --address auto"
     said = " ".join(cluster.ray("exec", own).split())
     assert "lth: store: /tmp/own must be a folder that all nodes share" in said
-    assert "is not seen by 10.87.0.3" in said
+    assert "are not seen by 10.87.0.3" in said
 
     (cluster.share / "notes").mkdir()
     cluster.ray("exec", "cd /srv && lth sweep study.yaml --address auto")

@@ -21,8 +21,8 @@ from sweeps.clusters import capacity as room
 from sweeps.clusters import connect as cluster
 from sweeps.clusters import shared_folder as shared
 from sweeps.clusters.capacity import check_fits, tune_resources
-from sweeps.clusters.connect import check_answers, check_greets, joined
-from sweeps.clusters.shared_folder import check_seen, check_shared
+from sweeps.clusters.connect import check_cluster, check_server, joined
+from sweeps.clusters.shared_folder import check_node_answers, check_shared
 from sweeps.studies.reader import parse_study
 from sweeps.studies.schema import Resources
 
@@ -122,7 +122,7 @@ def listening() -> Iterator[Callable[[bytes], str]]:
 )
 def test_an_address_without_a_cluster_is_told_at_once(address: str, reason: str) -> None:
     begun = time.monotonic()
-    said = complaint(lambda: check_answers(address))
+    said = complaint(lambda: check_cluster(address))
     assert said.startswith(f"--address: no Ray cluster answers at {address}: ")
     assert reason in said
     assert time.monotonic() - begun < 20
@@ -136,7 +136,7 @@ def test_what_is_no_address_is_refused_in_a_line_that_says_what_is_one(address: 
     with pytest.raises(
         SpecError, match=r"^--address: must be HOST:PORT of a cluster's head, or auto"
     ) as no:
-        check_greets(address)
+        check_server(address)
     assert str(no.value).endswith(f"but got {address!r}")
     assert "\n" not in str(no.value)
     with pytest.raises(SpecError, match=r"^--address"), joined(address, Resources(), "s3://b/p"):
@@ -146,11 +146,11 @@ def test_what_is_no_address_is_refused_in_a_line_that_says_what_is_one(address: 
 def test_an_address_of_the_environment_is_held_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")  # the dashboard's, for `ray job`
     with pytest.raises(SpecError, match=r"^RAY_ADDRESS: must be HOST:PORT"):
-        check_greets("auto")
+        check_server("auto")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert "at 127.0.0.1:1: " in complaint(lambda: check_greets("auto"))
+    assert "at 127.0.0.1:1: " in complaint(lambda: check_server("auto"))
     monkeypatch.delenv("RAY_ADDRESS")
-    check_greets("auto")
+    check_server("auto")
 
 
 @pytest.fixture
@@ -169,32 +169,32 @@ def full() -> Iterator[str]:
 def test_who_does_not_answer_is_told_from_who_answers_something_else(
     full: str, listening: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "GREETING", 0.5)
+    monkeypatch.setattr(cluster, "GREETING_TIMEOUT", 0.5)
     silent, other = listening(b""), listening(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     for address, reason in {
         full: "no connection within 0.5 s",
-        silent: "connected, but silent for 0.5 s, and a head of Ray's speaks first",
-        other: "what listens there does not speak Ray",
+        silent: "connected, but it sent nothing for 0.5 s, unlike a Ray head",
+        other: "the server there is not a Ray head",
     }.items():
-        said = complaint(lambda address=address: check_answers(address))
+        said = complaint(lambda address=address: check_cluster(address))
         assert said == f"--address: no Ray cluster answers at {address}: {reason}"
 
 
 def test_a_cluster_that_greets_and_then_hangs_is_given_up(
     listening: Callable[[bytes], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", 2)
-    said = complaint(lambda: check_answers(listening(GREETING)))
+    monkeypatch.setattr(cluster, "JOIN_TIMEOUT", 2)
+    said = complaint(lambda: check_cluster(listening(GREETING)))
     assert said.endswith(
-        "a process that would join it was kept waiting for 2 s: the head, which is there, or the "
-        "raylet of this node hangs or is overloaded"
+        "a process could not join within 2 s: the head, which accepts connections, or this node's "
+        "raylet hangs or is overloaded"
     )
 
 
 def test_whoever_hangs_has_less_than_half_a_minute() -> None:
-    assert cluster.GREETING + cluster.PATIENCE <= 25
-    assert 2 * cluster.GREETING <= 20
-    assert shared.LOOK + room.AUTOSCALER <= 30
+    assert cluster.GREETING_TIMEOUT + cluster.JOIN_TIMEOUT <= 25
+    assert 2 * cluster.GREETING_TIMEOUT <= 20
+    assert shared.ANSWER_TIMEOUT + room.AUTOSCALER_TIMEOUT <= 30
 
 
 # The store's folder
@@ -202,14 +202,13 @@ def test_whoever_hangs_has_less_than_half_a_minute() -> None:
 
 def test_nodes_that_do_not_see_the_store_or_do_not_answer_are_named() -> None:
     store = Path("/srv/store")
-    check_seen(store, [("10.0.0.2", True), ("10.0.0.3", True)])
+    check_node_answers(store, [("10.0.0.2", True), ("10.0.0.3", True)])
     said = [("10.0.0.4", None), ("10.0.0.3", False), ("10.0.0.2", True), ("10.0.0.4", True)]
-    assert complaint(lambda: check_seen(store, said)) == (
-        "store: /srv/store must be a folder that all nodes share, or s3://bucket/prefix, but what "
-        "is written here is not seen by 10.0.0.3 and within 15 s no answer came from 10.0.0.4, of "
-        "4 nodes"
+    assert complaint(lambda: check_node_answers(store, said)) == (
+        "store: /srv/store must be a folder that all nodes share, or s3://bucket/prefix, but files "
+        "written here are not seen by 10.0.0.3 and no answer within 15 s from 10.0.0.4 (of 4 nodes)"
     )
-    assert "but within 15 s no" in complaint(lambda: check_seen(store, said[:1]))
+    assert "but no answer within 15 s" in complaint(lambda: check_node_answers(store, said[:1]))
 
 
 def test_a_store_that_cannot_be_written_is_an_error_of_our_own(tmp_path: Path) -> None:
@@ -224,9 +223,13 @@ def test_a_store_that_cannot_be_written_is_an_error_of_our_own(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("mode", "knew", "said"),
     [
-        ("token", False, "; its token in {} keeps others out"),
+        ("token", False, "; it refuses clients without the token in {}"),
         ("token", True, None),
-        ("disabled", True, ", and RAY_AUTH_MODE=disabled lets whoever reaches it run code here"),
+        (
+            "disabled",
+            True,
+            ", and with RAY_AUTH_MODE=disabled everyone who reaches it can run code here",
+        ),
     ],
 )
 def test_what_keeps_others_out_of_a_local_ray_is_said_once(
@@ -237,7 +240,7 @@ def test_what_keeps_others_out_of_a_local_ray_is_said_once(
     token.touch(0o644)
     monkeypatch.setattr(cluster, "TOKEN", token)
     monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    cluster.keep_out(knew)
+    cluster.warn_of_open_ports(knew)
     told = [f"Ray listens on all addresses of this machine{said.format(token)}"] if said else []
     assert caplog.messages == told
     assert (token.stat().st_mode & 0o777 == 0o600) == (mode == "token" and not knew)
@@ -305,11 +308,11 @@ def told():
         return str(error)
 
 said = [told()]
-shared.LOOK = int(patience)
+shared.ANSWER_TIMEOUT = int(patience)
 os.kill(int(raylet), signal.SIGSTOP)
 said.append(told())
 os.kill(int(raylet), signal.SIGCONT)
-shared.LOOK = 240
+shared.ANSWER_TIMEOUT = 240
 os.path.exists = lambda path: os._exit(1)
 said.append(told())
 print(json.dumps(said), flush=True)
@@ -331,8 +334,8 @@ def test_a_node_that_hangs_or_dies_while_it_is_asked_for_the_store_is_named(
     well, hung, died = json.loads(called.stdout.splitlines()[-1])  # Ray speaks before
     host = address.partition(":")[0]
     assert well is None
-    assert hung.endswith(f"but within 5 s no answer came from {host}, of 2 nodes")
-    assert died.endswith(f"but within 240 s no answer came from {host}, {host}, of 2 nodes")
+    assert hung.endswith(f"but no answer within 5 s from {host} (of 2 nodes)")
+    assert died.endswith(f"but no answer within 240 s from {host}, {host} (of 2 nodes)")
     assert list((tmp_path / "store").iterdir()) == []
 
 
@@ -342,17 +345,17 @@ def test_the_token_decides_who_joins(
 ) -> None:
     address, env = two_nodes
     monkeypatch.setattr(os, "environ", env | {"HOME": str(tmp_path)})
-    check_answers(address)
+    check_cluster(address)
     for wrong in ({"RAY_AUTH_TOKEN": "f" * 64}, {"RAY_AUTH_MODE": "disabled"}):
         monkeypatch.setattr(os, "environ", env | wrong)
         begun = time.monotonic()
-        said = complaint(lambda: check_answers(address))
+        said = complaint(lambda: check_cluster(address))
         assert f"at {address}: RPC error: InvalidAuthToken: Authentication token is" in said
         assert wrong.get("RAY_AUTH_TOKEN", "nothing") not in said
         assert time.monotonic() - begun < 30
     without = {key: said for key, said in env.items() if key != "RAY_AUTH_TOKEN"}
     monkeypatch.setattr(os, "environ", without | {"HOME": str(tmp_path)})
-    assert "no authentication token was found" in complaint(lambda: check_answers(address))
+    assert "no authentication token was found" in complaint(lambda: check_cluster(address))
 
 
 @pytest.mark.ray

@@ -33,7 +33,7 @@ TWO = {**ONE, "base": {**ONE["base"], "levels": 1}}
 HURRIED = """
 import lth_core.store.s3, sweeps.run.store_health
 lth_core.store.s3.ATTEMPTS = 1
-sweeps.run.store_health.PATIENCE, sweeps.run.store_health.PAUSE = 3.0, 1.0
+sweeps.run.store_health.MAX_OUTAGE, sweeps.run.store_health.PROBE_INTERVAL = 3.0, 1.0
 from sweeps.cli.main import run
 run()
 """

@@ -23,13 +23,13 @@ POINTS = list(range(0, 40, 5))
 
 def play(study: Study, found: Bisection, most: int = 10**6) -> int:
     """Run what a search asks for in this process, as Ray would; how many trials that were."""
-    waiting = [(number, t) for number in range(len(found.cells)) for t in found.missing(number)]
+    waiting = [(number, t) for number in range(len(found.cells)) for t in found.next_trials(number)]
     done = 0
     while waiting and done < most:
         number, trial = waiting.pop(0)
         for _ in run_trial(trial, context_of(study), found.trainer):
             pass
-        waiting += [(number, after) for after in found.finished(number)]
+        waiting += [(number, after) for after in found.trial_finished(number)]
         done += 1
     return done
 
@@ -41,7 +41,7 @@ def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
     ran = play(study, bisected)
     (cell,), answers = bisected.cells, list(bisected.answers())
     assert (cell.points, cell.grid) == (POINTS, POINTS)
-    assert ran == 3 * len(set().union(*cell.known.values()))
+    assert ran == 3 * len(set().union(*cell.responses.values()))
     assert [(a.level, a.finished, a.steps, a.points) for a in answers] == [
         (1, True, 40, 8), (2, True, 40, 8)
     ]  # fmt: skip
@@ -51,7 +51,7 @@ def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
         pass
     whole = Bisection(make_plan(study), trainer)
     assert play(study, whole) == 0, "all is in the store"
-    for answer, known in zip(answers, whole.cells[0].known.values(), strict=True):
+    for answer, known in zip(answers, whole.cells[0].responses.values(), strict=True):
         assert sorted(known) == POINTS
         matching = [point for point in POINTS if known[point].matching]
         if matching == [p for p in POINTS if p >= min(matching, default=0)] or not matching:
@@ -81,17 +81,17 @@ def test_points_of_a_swept_study_count_as_looked_at(tiny: StudyOf) -> None:
         pass
     (cell,) = Bisection(make_plan(study), trainer).cells
     assert cell.grid == [0, 20]
-    assert [sorted(known) for known in cell.known.values()] == [[0, 20], [0, 20]]
+    assert [sorted(points) for points in cell.responses.values()] == [[0, 20], [0, 20]]
 
 
 def test_a_failed_probe_leaves_its_cell_unfinished(tiny: StudyOf) -> None:
     study = tiny(CHANGES)
     found = Bisection(make_plan(study), Trainer())
-    asked = found.missing(0)
+    asked = found.next_trials(0)
     for trial in asked[1:]:
         for _ in run_trial(trial, context_of(study), found.trainer):
             pass
-    assert [after for _ in asked for after in found.finished(0)] == []
+    assert [after for _ in asked for after in found.trial_finished(0)] == []
     assert [a.finished for a in found.answers()] == []
 
 
@@ -148,7 +148,7 @@ def test_every_cell_has_its_own_search(tiny: StudyOf) -> None:
         {"prune.fraction": 0.5},
     ]
     for number, cell in enumerate(found.cells):
-        asked = found.missing(number)
+        asked = found.next_trials(number)
         assert [t.fields["prune.fraction"] for t in asked] == 3 * [cell.fields["prune.fraction"]]
         assert [(t.spec.seed, t.spec.rewind) for t in asked] == [(s, "15it") for s in range(3)]
         assert cell.grid == [0, 5, 24]

@@ -46,7 +46,7 @@ def test_slow_store_holds_up_the_sweep_for_a_small_share_of_the_time_and_is_writ
         with SweepProgress("tiny", Store(files), Console(file=io.StringIO()), 1, 0, 1) as progress:
             for _ in range(rounds):
                 files.now += ROUND
-                progress.beat(1)
+                progress.running(1)
     taken = files.now - begun
     assert (taken - rounds * ROUND) / taken <= share + 0.02
     gaps = [after - before for before, after in zip(files.written, files.written[1:], strict=False)]

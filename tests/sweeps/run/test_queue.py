@@ -12,7 +12,7 @@ from lth_core.lottery import levels
 from lth_core.resolve import resolve
 from lth_core.spec import TicketSpec
 from sweeps.run.queue import RETRIES, WorkItem, WorkQueue
-from sweeps.run.store_health import PATIENCE, StoreHealth
+from sweeps.run.store_health import MAX_OUTAGE, StoreHealth
 
 
 def dense(seed: int) -> Job:
@@ -129,7 +129,7 @@ def test_queue_gives_up_a_store_that_does_not_recover(monkeypatch: pytest.Monkey
     while not queue.is_exhausted:
         assert queue.take("b") is None
         store.now += 1
-    assert PATIENCE < store.now < 2 * PATIENCE
+    assert MAX_OUTAGE < store.now < 2 * MAX_OUTAGE
     assert queue.store_error == "no space left"
     assert not queue.is_pending
 

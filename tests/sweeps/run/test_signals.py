@@ -11,10 +11,10 @@ import pytest
 
 from sweeps.run.signals import (
     InterruptedSweepError,
-    ended_at_once,
     is_interrupted,
-    let_workers_save,
-    saved_on_signal,
+    raise_on_signal,
+    save_on_signal,
+    save_workers,
 )
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
@@ -42,7 +42,7 @@ def test_tuner_that_is_told_to_end_comes_to_its_end_first(number: int, code: int
     before, said = handlers(), []
 
     def tuner() -> None:
-        with saved_on_signal(let_workers_save):
+        with save_on_signal(save_workers):
             said.append(is_interrupted())
             signal.raise_signal(number)
             said.append(is_interrupted())
@@ -52,13 +52,13 @@ def test_tuner_that_is_told_to_end_comes_to_its_end_first(number: int, code: int
     assert said == [False, True]
     assert ended.value.code == code
     assert handlers() == before
-    with saved_on_signal(let_workers_save):  # the next one is not told by that
+    with save_on_signal(save_workers):  # the next one is not told by that
         assert not is_interrupted()
 
 
 def test_tuner_that_is_told_twice_ends_at_once() -> None:
     def tuner() -> None:
-        with saved_on_signal(let_workers_save):
+        with save_on_signal(save_workers):
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGINT)
             pytest.fail("it went on")
@@ -73,7 +73,7 @@ def test_what_is_no_tuner_ends_at_once(number: int, code: int) -> None:
     before = handlers()
 
     def report() -> None:
-        with ended_at_once():
+        with raise_on_signal():
             signal.raise_signal(number)
             pytest.fail("it went on")
 
@@ -107,7 +107,7 @@ def test_worker_that_trains_is_told_and_waited_for(
     name: str, worker: Callable[..., None], here: Path
 ) -> None:
     worker(name)
-    let_workers_save(patience=600)
+    save_workers(timeout=600)
     assert (here / "saved").exists()
 
 
@@ -116,7 +116,7 @@ def test_process_that_trains_nothing_is_not_told(
     name: str, worker: Callable[..., None], here: Path
 ) -> None:
     worker(name)
-    let_workers_save(patience=600)
+    save_workers(timeout=600)
     assert not (here / "told").exists()
 
 
@@ -124,5 +124,5 @@ def test_worker_that_does_not_get_done_is_not_waited_for_for_good(
     worker: Callable[..., None], here: Path
 ) -> None:
     worker("ray::Worker.train", forever="or True")
-    let_workers_save(patience=0.1)
+    save_workers(timeout=0.1)
     assert not (here / "saved").exists()

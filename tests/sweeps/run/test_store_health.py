@@ -7,7 +7,7 @@ import pytest
 from lth_core.errors import StoreError
 from lth_core.store import Store
 from lth_core.store.files import MemoryFiles
-from sweeps.run.store_health import PATIENCE, PAUSE, StoreHealth, probe
+from sweeps.run.store_health import MAX_OUTAGE, PROBE_INTERVAL, StoreHealth, probe
 
 
 class Probe:
@@ -40,10 +40,10 @@ def test_open_breaker_is_probed_every_pause_and_closed_by_a_probe_that_succeeds(
     for _ in range(10):
         assert not health.is_closed()
     assert probed.calls == 1
-    probed.now += PAUSE
+    probed.now += PROBE_INTERVAL
     assert not health.is_closed()
     assert probed.calls == 2
-    probed.away, probed.now = False, probed.now + PAUSE
+    probed.away, probed.now = False, probed.now + PROBE_INTERVAL
     assert health.is_closed()
     assert health.is_closed()
     assert probed.calls == 3
@@ -56,14 +56,14 @@ def test_store_is_given_up_for_good_after_patience_counted_from_the_first_failur
     probed = Probe(monkeypatch)
     health = StoreHealth(probed)
     health.trip()
-    probed.now += PATIENCE
+    probed.now += MAX_OUTAGE
     health.trip()  # a later failure does not begin the count anew
     assert not health.is_closed()
     assert health.error == ""
-    probed.now += PAUSE
+    probed.now += PROBE_INTERVAL
     assert not health.is_closed()
     assert health.error == "no space left"
-    probed.away, probed.now = False, probed.now + PAUSE
+    probed.away, probed.now = False, probed.now + PROBE_INTERVAL
     assert not health.is_closed()
 
 
