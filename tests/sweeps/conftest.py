@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from tiny import Called, Lth, StudyFile, StudyOf, search, tiny_fields
 
 from lth_core import Trainer
@@ -42,6 +43,25 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setenv("LTH_CACHE", str(tmp_path / "cache"))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports draw each figure but render it to a few bytes: rendering takes a second a report."""
+
+    def savefig(figure: Figure, file: Any, **options: Any) -> None:
+        file.write(b"not rendered")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+SAVEFIG = Figure.savefig
+
+
+@pytest.fixture
+def rendered(unrendered: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports render their figures."""
+    monkeypatch.setattr(Figure, "savefig", SAVEFIG)
 
 
 @pytest.fixture

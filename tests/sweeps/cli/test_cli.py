@@ -155,6 +155,8 @@ def test_report_of_masks_that_are_lost_compares_none(lth: Lth, torn: Path) -> No
     assert {row["overlap_seeds"] for row in rows if row["branch"] == "ticket"} == {None}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("rendered")
 def test_report_is_written_where_asked_with_its_figures_beside_it(
     lth: Lth, swept: Path, tmp_path: Path
 ) -> None:
@@ -163,8 +165,9 @@ def test_report_is_written_where_asked_with_its_figures_beside_it(
     assert called.code == 0, called
     assert f"report: {target}" in called.out.replace("\n", "")
     assert "</html>" in target.read_text()
-    assert list((target.parent / "figures").glob("*.png"))
-    assert list((target.parent / "figures").glob("*.pdf"))
+    png, pdf = (target.parent / "figures" / f"accuracy.{kind}" for kind in ("png", "pdf"))
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert pdf.read_bytes().startswith(b"%PDF")
 
 
 def test_study_is_found_by_file_by_name_and_with_overrides(lth: Lth, swept: Path) -> None:
@@ -391,7 +394,7 @@ def test_study_folder_that_cannot_be_written_is_named(
     lth: Lth, here: Path, tiny_file: StudyFile
 ) -> None:
     (here / "lth-studies").write_text("in the way")
-    assert f"{here}/lth-studies" in complaint(lth("sweep", tiny_file()))
+    assert f"{here}/lth-studies" in complaint(lth("sweep", tiny_file(), "--serial"))
 
 
 def test_store_of_an_unknown_kind_is_refused_before_anything_runs(
