@@ -150,12 +150,12 @@ FAULTS = [
     Fault(
         "random mask counted globally",
         "lth_core/jobs/controls.py",
-        "            name: with_same_counts(mask, self.like.structure, partial(self.order, name))\n"
+        "            name: with_same_counts(mask, self.like.structure, partial(self.rank, name))\n"
         "            for name, mask in context.mask(self.like, job).items()",
         "            name: with_same_counts(\n"
         "                torch.rand(mask.shape) < (sum(int(m.sum()) for m in every.values())\n"
         "                / sum(m.numel() for m in every.values())),\n"
-        "                self.like.structure, partial(self.order, name))\n"
+        "                self.like.structure, partial(self.rank, name))\n"
         "            for every in [context.mask(self.like, job)]\n"
         "            for name, mask in every.items()",
         "tests/core/jobs/test_controls.py",
@@ -170,8 +170,8 @@ FAULTS = [
     Fault(
         "lr_rewind with the rewound weights",
         "lth_core/jobs/branches.py",
-        "return replace(job, start=before, mask=replace(job.mask, of=before))",
-        "return replace(job, mask=replace(job.mask, of=before))",
+        "return replace(job, start=previous, mask=replace(job.mask, of=previous))",
+        "return replace(job, mask=replace(job.mask, of=previous))",
         "tests/core/jobs/test_retrained.py",
     ),
     Fault(

@@ -1,8 +1,8 @@
 """Branches of a level: the ticket and its controls, each a job made from the ticket's.
 
-All branches of a level but `reinit` train for equally many steps, and all but `twin` on the same
-batches. Where training finds the ticket's mask, the controls have the final mask. Where the
-ticket's weights are not trained, the controls' are not either.
+All branches of a level but `reinit` train for the same number of steps, and all but `twin` on the
+same batches. Where training finds the ticket's mask, the controls have the final mask. Where the
+ticket's weights are not trained, those of the controls are not either.
 
 >>> from lth_core import ModelSpec, TicketSpec, TrainSpec, find_tickets
 >>> spec = TicketSpec(model=ModelSpec(widths=(20,)), train=TrainSpec(steps=20), levels=1,
@@ -35,78 +35,78 @@ from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate
 
 Branch = Callable[[Job, Job], Job]
-"""(the level's ticket job, the branch's job one level before or the dense run) -> its job."""
+"""(the ticket's job, the branch's job one level before or the dense run) -> the branch's job."""
 
 
-def ticket(job: Job, before: Job) -> Job:
+def ticket(job: Job, previous: Job) -> Job:
     """The ticket's mask on the weights of the rewind point (Frankle & Carbin 2019; Frankle et al.
     2020)."""
     return job
 
 
-def reinit(job: Job, before: Job) -> Job:
-    """The ticket's mask on freshly drawn weights, trained from the schedule's start, so for as many
-    steps as the ticket's weights in all (Frankle & Carbin 2019, section 2)."""
+def reinit(job: Job, previous: Job) -> Job:
+    """The ticket's mask on freshly drawn weights, trained from the schedule's start, so also for
+    the steps before the rewind point (Frankle & Carbin 2019, section 2)."""
     control = _control(job)
     first = control.first if control.first == control.last < job.last else 0
     return replace(control, start=Init(seed=job.seed, draw=("reinit", job.level)), first=first)
 
 
-def random_mask(job: Job, before: Job) -> Job:
+def random_mask(job: Job, previous: Job) -> Job:
     """The rewind point's weights under a random mask with the ticket's layer counts (Su et al.
     2020)."""
     control = _control(job)
     return replace(control, mask=RandomMask(like=control.mask, seed=job.seed))
 
 
-def shuffled_mask(job: Job, before: Job) -> Job:
+def shuffled_mask(job: Job, previous: Job) -> Job:
     """The rewind point's weights under the ticket's mask, permuted within each layer (Frankle et
     al. 2021)."""
     control = _control(job)
     return replace(control, mask=ShuffledMask(like=control.mask, seed=job.seed, level=job.level))
 
 
-def inverted_mask(job: Job, before: Job) -> Job:
-    """Weights of the rewind point that the ticket prunes, as many of each layer as it keeps, drawn
-    at random (Frankle et al. 2021 keep those of lowest score)."""
+def inverted_mask(job: Job, previous: Job) -> Job:
+    """Weights of the rewind point that the ticket prunes, drawn at random to the ticket's layer
+    counts (Frankle et al. 2021 keep those of lowest score)."""
     control = _control(job)
     return replace(control, mask=InvertedMask(like=control.mask, seed=job.seed))
 
 
-def constant_sign(job: Job, before: Job) -> Job:
+def constant_sign(job: Job, previous: Job) -> Job:
     """The ticket with each weight set to its sign times the layer's standard deviation (Zhou et al.
     2019)."""
     return replace(_control(job), start=ConstantSign(of=job.start))
 
 
-def reshuffled(job: Job, before: Job) -> Job:
+def reshuffled(job: Job, previous: Job) -> Job:
     """The ticket with its starting weights permuted within each layer (Zhou et al. 2019)."""
     return replace(_control(job), start=Reshuffled(of=job.start, seed=job.seed, level=job.level))
 
 
-def trained(job: Job, before: Job) -> Job:
+def trained(job: Job, previous: Job) -> Job:
     """The ticket's final mask on the rewind point's weights, trained; equal to the ticket unless
     its mask changes in training or is learned."""
     return replace(job, mask=_final_mask(job), finds=None)
 
 
-def lr_rewind(job: Job, before: Job) -> Job:
+def lr_rewind(job: Job, previous: Job) -> Job:
     """Trained weights, pruned and trained further with the learning rates from the rewind point
     on (Renda et al. 2020)."""
     assert isinstance(job.mask, Pruned)
-    return replace(job, start=before, mask=replace(job.mask, of=before))
+    return replace(job, start=previous, mask=replace(job.mask, of=previous))
 
 
-def finetune(job: Job, before: Job) -> Job:
+def finetune(job: Job, previous: Job) -> Job:
     """Trained weights, pruned and trained further at the last learning rate (Han et al. 2015)."""
     rate = learning_rate(job.train, steps_in(job.train.steps) - 1)
     train = replace(job.train, lr=rate, schedule="constant", milestones=(), warmup="0it")
-    return replace(lr_rewind(job, before), train=train)
+    return replace(lr_rewind(job, previous), train=train)
 
 
-def twin(job: Job, before: Job) -> Job:
+def twin(job: Job, previous: Job) -> Job:
     """A copy of the ticket's run with another data order, for instability analysis (Frankle et al.
-    2020); at level 0 of the dense run, from the rewind point on."""
+    2020); at level 0, a copy of the dense run from the rewind point on."""
     return replace(job, order=1)
 
 
@@ -115,7 +115,7 @@ def _final_mask(job: Job) -> MaskRecipe:
 
 
 def _control(job: Job) -> Job:
-    """The ticket's job with its final mask; it has no steps where the ticket trains no weights."""
+    """The ticket's job with its final mask; without steps where the ticket trains no weights."""
     learned = job.finds is not None and job.finds.when == "never"
     return replace(job, mask=_final_mask(job), finds=None, last=job.first if learned else job.last)
 
@@ -135,4 +135,4 @@ BRANCHES: dict[str, Branch] = {
 }
 
 RETRAINED = ("lr_rewind", "finetune")
-"""Branches that start from trained weights, and so need trained weights to prune."""
+"""Branches that start from trained weights, so they need a ticket pruned after training."""

@@ -15,10 +15,10 @@ from lth_core.seeds import generator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AsMany(MaskRecipe):
-    """Mask with as many units of each layer as another mask keeps, chosen in another order.
+class SameCounts(MaskRecipe):
+    """Mask that keeps as many units of each layer as ``like``, by another ranking.
 
-    The units are those of ``like``: weights, channels, or N weights of every M.
+    The units are those of ``like``: weights, channels, neurons, or N weights of every M.
     """
 
     like: MaskRecipe
@@ -26,59 +26,61 @@ class AsMany(MaskRecipe):
 
     def make(self, context: Context, job: Job) -> Mask:
         return {
-            name: with_same_counts(mask, self.like.structure, partial(self.order, name))
+            name: with_same_counts(mask, self.like.structure, partial(self.rank, name))
             for name, mask in context.mask(self.like, job).items()
         }
 
-    def order(self, name: str, kept: Tensor) -> Tensor:
-        """Ranks of a layer's units, shape (groups, units); the lowest are kept.
+    def rank(self, name: str, kept: Tensor) -> Tensor:
+        """Ranks of a layer's units, (groups, units) float64; the lowest are kept.
 
         Args:
+            name: name of the layer's parameter.
             kept: (groups, units) bool, True for units that ``like`` keeps.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RandomMask(AsMany):
+class RandomMask(SameCounts):
     """Mask with units drawn at random; masks of one seed are nested over levels."""
 
     kind = "RandomMask"
 
-    def order(self, name: str, kept: Tensor) -> Tensor:
+    def rank(self, name: str, kept: Tensor) -> Tensor:
         # One ranking for each layer and seed at all levels, so the masks are nested.
-        return _drawn(kept, generator(self.seed, "mask", "random", name))
+        return _random_ranks(kept, generator(self.seed, "mask", "random", name))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ShuffledMask(AsMany):
+class ShuffledMask(SameCounts):
     """Mask whose units are permuted within each layer, anew at each level."""
 
     kind = "ShuffledMask"
 
     level: int
 
-    def order(self, name: str, kept: Tensor) -> Tensor:
-        return _drawn(kept, generator(self.seed, "mask", "shuffled", self.level, name))
+    def rank(self, name: str, kept: Tensor) -> Tensor:
+        return _random_ranks(kept, generator(self.seed, "mask", "shuffled", self.level, name))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class InvertedMask(AsMany):
+class InvertedMask(SameCounts):
     """Mask of units that ``like`` prunes, drawn at random.
 
-    Where ``like`` keeps more than half of a layer, all its pruned units and some of the others.
+    Where ``like`` keeps more than half of a layer, these are too few, and some of the others join.
     """
 
     kind = "InvertedMask"
 
-    def order(self, name: str, kept: Tensor) -> Tensor:
-        return _drawn(kept, generator(self.seed, "mask", "inverted", name)) + kept * kept.numel()
+    def rank(self, name: str, kept: Tensor) -> Tensor:
+        ranks = _random_ranks(kept, generator(self.seed, "mask", "inverted", name))
+        return ranks + kept * kept.numel()
 
 
-def _drawn(kept: Tensor, stream: torch.Generator) -> Tensor:
-    """Distinct random rank of each unit, shape (groups, units) float64."""
-    places = torch.randperm(kept.numel(), generator=stream, dtype=torch.float64)
-    return places.view(kept.shape)
+def _random_ranks(kept: Tensor, stream: torch.Generator) -> Tensor:
+    """Distinct random rank of each unit, (groups, units) float64."""
+    ranks = torch.randperm(kept.numel(), generator=stream, dtype=torch.float64)
+    return ranks.view(kept.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

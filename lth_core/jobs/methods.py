@@ -1,7 +1,7 @@
 """Methods: the mask is found after, before, during or without training.
 
-A function for each gives the job of a level's ticket. Controls, records and verdicts use that job
-in one way for all methods.
+A function for each gives the job of a level's ticket. Controls, records and verdicts treat that
+job alike for all methods.
 
 >>> from lth_core import TrainSpec, find_tickets
 >>> for prune in (
@@ -32,44 +32,45 @@ from lth_core.spec import PruneAfter, PruneDuring, PruneNever, PruneSpec, Prunin
 from lth_core.spec.fields import steps_in
 
 Finder = Callable[[Job, Pruning, Job, Job], Job]
-"""(the level's unpruned job; pruning; the dense run; the ticket one level before) -> its job."""
+"""(the level's unpruned job, pruning, the dense run, the ticket one level before) -> the job of
+the level's ticket."""
 
 
-def after(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
+def after(job: Job, prune: Pruning, dense: Job, previous: Job) -> Job:
     """Train, prune the trained weights, rewind; level by level, or in one shot (Frankle & Carbin
     2019)."""
     assert isinstance(prune, PruneAfter)
     if prune.one_shot:
-        once = replace(compounded(prune, job.level), one_shot=False)
-        mask = Pruned(of=dense, prune=once, seed=job.seed)
+        total = replace(compounded(prune, job.level), one_shot=False)
+        mask = Pruned(of=dense, prune=total, seed=job.seed)
     else:
-        mask = Pruned(of=before, prune=at_level(prune, job.level), seed=job.seed)
+        mask = Pruned(of=previous, prune=at_level(prune, job.level), seed=job.seed)
     return replace(job, mask=mask)
 
 
-def before(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
+def before(job: Job, prune: Pruning, dense: Job, previous: Job) -> Job:
     """Prune the rewind point's weights, then train the survivors (Lee et al. 2019)."""
     prune = compounded(prune, job.level)
     return replace(job, mask=Pruned(of=job.start, prune=prune, seed=job.seed))
 
 
-def during(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
+def during(job: Job, prune: Pruning, dense: Job, previous: Job) -> Job:
     """Prune during training: from the dense network (Zhu & Gupta 2017), or from a random mask of
     the final density (Mocanu et al. 2018)."""
     assert isinstance(prune, PruneDuring)
     prune = compounded(prune, job.level)
     if prune.schedule == "constant":
-        sparse = PruneSpec(
+        first = PruneSpec(
             when="before", score="random", scope=prune.scope, fraction=prune.fraction,
             output_fraction=prune.output_fraction, layer_fractions=prune.layer_fractions,
             ignore=prune.ignore, structure=prune.structure,
         )  # fmt: skip
-        job = replace(job, mask=Pruned(of=job.start, prune=sparse, seed=job.seed))
+        job = replace(job, mask=Pruned(of=job.start, prune=first, seed=job.seed))
     return replace(job, finds=prune)
 
 
-def never(job: Job, prune: Pruning, dense: Job, before: Job) -> Job:
-    """Learn which of the rewind point's weights to keep, and train none (Zhou et al. 2019)."""
+def never(job: Job, prune: Pruning, dense: Job, previous: Job) -> Job:
+    """Learn which of the rewind point's weights to keep; train no weights (Zhou et al. 2019)."""
     assert isinstance(prune, PruneNever)
     return replace(job, finds=compounded(prune, job.level))
 

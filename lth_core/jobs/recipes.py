@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 
 class Context(Protocol):
-    """Networks, data, weights and masks that a recipe needs to be made."""
+    """Networks, data, weights and masks that recipes are made from."""
 
     def model(self, job: Job) -> nn.Module:
         """The job's network, for its structure."""
 
     def drawn(self, init: Init, job: Job) -> State:
-        """The weights and buffers of the job's network, freshly drawn."""
+        """Freshly drawn weights and buffers of the job's network."""
 
     def start(self, job: Job) -> State:
         """Weights and buffers that a job starts from, before its mask."""
@@ -55,7 +55,12 @@ class Context(Protocol):
     def prunable_network(
         self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
     ) -> PrunableNetwork:
-        """A state of the job's network, for a score."""
+        """The job's network with a state and a mask, for a score.
+
+        Args:
+            initial: weights at initialization.
+            prune: the pruning that the score is for.
+        """
 
     def network(self, job: Job, state: State) -> nn.Module:
         """The job's network with a state, on the device, in training mode."""
@@ -93,7 +98,7 @@ class Start(Recipe):
 
     @property
     def root(self) -> Start:
-        """The start at the beginning of the chain of trainings."""
+        """The start of the first training in the chain of trainings."""
         return self
 
     def make(self, context: Context, job: Job) -> State:
@@ -120,11 +125,11 @@ class MaskRecipe(Recipe):
     """Recipe of a mask."""
 
     like: MaskRecipe | None = None
-    """For a control: the mask that it imitates."""
+    """For a control: the mask that it is compared with."""
 
     @property
     def structure(self) -> str:
-        """The unit that is pruned as a whole: the structure of the spec that finds the mask."""
+        """Unit that is pruned as a whole, from the spec that finds the mask."""
         return "weights"
 
     def make(self, context: Context, job: Job) -> Mask:
@@ -144,7 +149,7 @@ class Full(MaskRecipe):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pruned(MaskRecipe):
-    """Mask of a network after pruning; weights that its earlier mask prunes stay pruned."""
+    """Mask of a network after pruning; weights that are already pruned stay so."""
 
     kind = "Pruned"
 
@@ -175,6 +180,7 @@ class FinalMask(MaskRecipe):
     kind = "Found"
 
     by: Job
+    """The training."""
 
     @property
     def structure(self) -> str:
@@ -201,11 +207,11 @@ class Job(Start):
     seed: int
     """Seed of the replicate: data order and augmentation."""
     level: int
-    """Number of prunings before the run; enters the data order."""
+    """Number of prunings before the run; part of the data order's name."""
     order: int = 0
-    """Number of the data order; 0, or 1 for a twin."""
+    """Number of the data order: 0, or 1 for a twin."""
     start: Start
-    """The origin of weights and buffers."""
+    """Weights and buffers before the first step."""
     mask: MaskRecipe
     """The mask at the first step."""
     finds: PruneDuring | PruneNever | None = None
@@ -226,7 +232,7 @@ class Job(Start):
 
     @property
     def run(self) -> str:
-        """Name of the run among the replicate's: each draws its own data order."""
+        """Name of the run's data order, among those of the replicate."""
         level = 0 if self.train.replay_order else self.level
         return f"{level}.{self.order}" if self.order else str(level)
 
@@ -242,7 +248,7 @@ class Measure(Recipe):
     """Numbers of finished trainings, stored under the recipe's digest."""
 
     columns: ClassVar[tuple[str, ...]]
-    """Record columns that the measure gives. A stored measure that lacks one is taken again."""
+    """Columns of the measure; a stored measure that lacks one is taken again."""
 
     def take(self, context: Context) -> dict[str, float | None]:
         """Numbers by column; None where a number is not defined."""
