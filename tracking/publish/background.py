@@ -24,34 +24,35 @@ from tracking.publish.runs import PublishedRun
 
 logger = logging.getLogger("lth")
 
-QUEUE = 64
-"""Most calls in the queue."""
-QUEUE_BYTES = 256 * 2**20
-"""Most bytes of tickets in the queue."""
+MOST_CALLS = 64
+"""Largest number of calls in the queue."""
+MOST_BYTES = 256 * 2**20
+"""Largest number of bytes of tickets in the queue."""
 RETRY_AFTER = 30.0
 """Seconds after a failure in which the server is not called."""
 
 
 @dataclass(slots=True)
 class _TrialState:
-    """State of a trial.
-
-    skipped: no more of its calls are queued; failed: none of its calls is carried out.
-    """
+    """State of a trial's publishing."""
 
     key: str
     published: PublishedRun | None = None
     skipped: bool = False
+    """Whether no more of its calls are queued."""
     failed: bool = False
+    """Whether its queued calls are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call to the publisher: from the run as last seen to the run after it; size in bytes."""
+    """A call to the publisher."""
 
     trial: _TrialState
-    act: Callable[[PublishedRun | None], PublishedRun]
+    make: Callable[[PublishedRun | None], PublishedRun]
+    """Function from the run as last answered to the run after the call."""
     size: int
+    """Bytes of its files."""
 
 
 class BackgroundPublisher:
@@ -64,11 +65,11 @@ class BackgroundPublisher:
 
     def __init__(self, publisher: Publisher, retry_after: float = RETRY_AFTER) -> None:
         self._publisher, self._retry_after = publisher, retry_after
-        self._queue: Queue[_Call] = Queue(QUEUE)
+        self._queue: Queue[_Call] = Queue(MOST_CALLS)
         self._trial = _TrialState("")
         self._not_before = 0.0
         self._warned = False
-        threading.Thread(target=self._work, name="lth-publish", daemon=True).start()
+        threading.Thread(target=self._run, name="lth-publish", daemon=True).start()
 
     def publish(
         self, run: TrialRun, level: LevelResult, records: Sequence[Mapping[str, Any]]
@@ -79,7 +80,7 @@ class BackgroundPublisher:
         """
         if level.level == 0:
             self._trial = _TrialState(run.key)
-        trial = self._of(run)
+        trial = self._state_of(run)
         if not self._is_skipped(trial):
             files = level_files(level)
             write = self._publisher.publish
@@ -89,13 +90,13 @@ class BackgroundPublisher:
             ))  # fmt: skip
 
     def finish(self, run: TrialRun, status: Status = "FINISHED", reason: str = "") -> None:
-        """Queue the end of a trial's run, after its levels; no run finishes with a level skipped.
+        """Queue the end of a trial's run, after its levels; a run with a skipped level stays open.
 
         Args:
-            reason: why it failed.
+            reason: reason of the failure.
         """
         # A failure is published even after a skipped level, because the store does not record it.
-        trial = self._of(run) if status == "FINISHED" else _TrialState(run.key)
+        trial = self._state_of(run) if status == "FINISHED" else _TrialState(run.key)
         if not self._is_skipped(trial):
             end = self._publisher.finish
             self._put(_Call(trial, lambda published: end(run, status, reason, published), 0))
@@ -107,7 +108,7 @@ class BackgroundPublisher:
                 lambda: not self._queue.unfinished_tasks, seconds
             )
 
-    def _of(self, run: TrialRun) -> _TrialState:
+    def _state_of(self, run: TrialRun) -> _TrialState:
         if self._trial.key != run.key:
             self._trial = _TrialState(run.key)
         return self._trial
@@ -121,29 +122,29 @@ class BackgroundPublisher:
 
     def _put(self, call: _Call) -> None:
         with self._queue.mutex:
-            waiting = sum(other.size for other in self._queue.queue)
+            queued = sum(other.size for other in self._queue.queue)
         try:
-            if waiting and waiting + call.size > QUEUE_BYTES:
+            if queued and queued + call.size > MOST_BYTES:
                 raise Full
             self._queue.put_nowait(call)
         except Full:
             call.trial.skipped = True
             self._warn(f"tracking.uri: {self._publisher.uri} is slower than training")
 
-    def _work(self) -> None:
+    def _run(self) -> None:
         while True:
             call = self._queue.get()
-            self._do(call)
+            self._carry_out(call)
             del call  # frees its ticket while the thread waits for the next call
             self._queue.task_done()
 
-    def _do(self, call: _Call) -> None:
+    def _carry_out(self, call: _Call) -> None:
         trial = call.trial
         trial.failed = trial.failed or self._is_paused()
         if trial.failed:
             return
         try:
-            trial.published = call.act(trial.published)
+            trial.published = call.make(trial.published)
         except TrackingError as error:
             self._fail(trial, str(error))
         # A server's answer may make MLflow's client raise anything. If that ended this thread,
@@ -152,18 +153,18 @@ class BackgroundPublisher:
             reason = f"tracking.uri: {self._publisher.uri} failed a call: {exception_text(error)}"
             self._fail(trial, without_secrets(reason))
 
-    def _fail(self, trial: _TrialState, why: str) -> None:
+    def _fail(self, trial: _TrialState, reason: str) -> None:
         trial.failed = True
         self._not_before = time.monotonic() + self._retry_after
-        self._warn(why)
+        self._warn(reason)
 
-    def _warn(self, why: str) -> None:
+    def _warn(self, reason: str) -> None:
         if not self._warned:
-            logger.warning("%s; `lth sync` publishes what is missing", why)
+            logger.warning("%s; `lth sync` publishes what is missing", reason)
         self._warned = True
 
 
 @lru_cache(maxsize=4)
 def background_of(publisher: Publisher) -> BackgroundPublisher:
-    """Background publisher of a publisher, one a process: a reused worker keeps its queue."""
+    """The process's one background publisher of a publisher: a reused worker keeps its queue."""
     return BackgroundPublisher(publisher)

@@ -1,4 +1,4 @@
-"""MLflow client, and checks of its address; errors come within seconds and hold no secrets."""
+"""MLflow client, and checks of its address. Calls fail within seconds; errors hold no secrets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RefusedError(TrackingError):
 
 @contextmanager
 def connect(uri: str) -> Iterator[MlflowClient]:
-    """Client whose every failure is a TrackingError, within seconds."""
+    """A client whose calls fail within seconds, with a TrackingError."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     for noisy in ("alembic", "urllib3.connectionpool"):
@@ -67,9 +67,9 @@ def _failures() -> tuple[type[Exception], ...]:
 
     s3 = (("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"),
           ("boto3.exceptions", "Boto3Error"))  # fmt: skip
-    used = [getattr(sys.modules[module], name) for module, name in s3 if module in sys.modules]
-    shapes = (ParseError, OverflowError, SystemError)
-    return (MlflowException, *shapes, RequestException, SQLAlchemyError, OSError, *used)
+    loaded = [getattr(sys.modules[module], name) for module, name in s3 if module in sys.modules]
+    malformed = (ParseError, OverflowError, SystemError)
+    return (MlflowException, *malformed, RequestException, SQLAlchemyError, OSError, *loaded)
 
 
 @lru_cache(maxsize=4)
@@ -116,7 +116,7 @@ def check_database(database: Path) -> None:
     address as the folder above.
 
     Raises:
-        TrackingError: it cannot.
+        TrackingError: MLflow cannot use it.
     """
     if {"%", "?"} & set(str(database)):
         rule = "must lie in no folder with '%' or '?' in its name"

@@ -1,6 +1,6 @@
 """Metrics, params, tags and files of levels, specs and verdicts.
 
-Equal arguments give equal entries, so that MLflow ignores those that it already has.
+Equal arguments give equal entries, and MLflow ignores those that it already has.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def level_files(level: LevelResult) -> dict[str, bytes]:
     ticket = level.ticket
     bits = {f"mask/{name}": masks.pack_bits(m) for name, m in ticket.mask.items()}
     shapes = {name: str(list(m.shape)) for name, m in ticket.mask.items()}
-    about = {"mask_digest": masks.digest(ticket.mask), **shapes}
+    metadata = {"mask_digest": masks.digest(ticket.mask), **shapes}
     return {
         "ticket.safetensors": ticket.to_bytes(),
-        "mask.safetensors": save(bits, metadata=about),
+        "mask.safetensors": save(bits, metadata=metadata),
     }
 
 
@@ -74,7 +74,7 @@ def params(spec: TicketSpec) -> Iterator[Param]:
         yield Param(f"version.{key}", value)
 
 
-def verdict_tags(found: Sequence[Verdict], mark: str) -> Iterator[RunTag]:
+def verdict_tags(verdicts: Sequence[Verdict], mark: str) -> Iterator[RunTag]:
     """Tags of a trial's verdicts, to filter runs by: the best one and each level's.
 
     Args:
@@ -82,9 +82,9 @@ def verdict_tags(found: Sequence[Verdict], mark: str) -> Iterator[RunTag]:
     """
     from mlflow.entities import RunTag
 
-    if found:
-        yield RunTag(names.VERDICT, best_word(found))
-    for verdict in found:
+    if verdicts:
+        yield RunTag(names.VERDICT, best_word(verdicts))
+    for verdict in verdicts:
         yield RunTag(f"{names.VERDICT}.{names.level_folder(verdict.level)}", verdict.verdict)
     yield RunTag(names.COMPARED, mark)
 
@@ -99,15 +99,15 @@ def overlap_metrics(records: Sequence[Mapping[str, Any]], stamp: int) -> Iterato
                 yield Metric(f"{record['branch']}/{name}", record[name], stamp, record["level"])
 
 
-def verdict_metrics(found: Sequence[Verdict], stamp: int) -> Iterator[Metric]:
+def verdict_metrics(verdicts: Sequence[Verdict], stamp: int) -> Iterator[Metric]:
     """Metrics of a trial's verdicts, with step = level.
 
     Args:
-        stamp: ms; must rise from one call to the next of a trial.
+        stamp: time in ms, later than that of the trial's previous call.
     """
     from mlflow.entities import Metric
 
-    for verdict in found:
+    for verdict in verdicts:
         for name, value in {
             "matching": float(verdict.matching),
             "winning": float(verdict.verdict == "winning"),
@@ -115,5 +115,5 @@ def verdict_metrics(found: Sequence[Verdict], stamp: int) -> Iterator[Metric]:
         }.items():
             if value is not None:
                 yield Metric(f"{names.VERDICT}/{name}", value, stamp, verdict.level)
-    if best := sparsest(found):
+    if best := sparsest(verdicts):
         yield Metric(f"{names.VERDICT}/sparsest_matching_density", best.density, stamp, best.level)

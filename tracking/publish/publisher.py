@@ -50,23 +50,21 @@ if TYPE_CHECKING:
 Status = Literal["FINISHED", "FAILED"]
 
 RETRIES = 2
-"""Retries of a call, for another publisher may write the same trial at the same time."""
+"""Retries of a refused call: another publisher may write the same trial at the same time."""
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
 class TrialRun:
-    """A trial as an MLflow run.
-
-    key: the spec's digest.
-    name: the run's name in MLflow.
-    fields: axis values, written as tags.
-    """
+    """A trial as an MLflow run."""
 
     key: str
+    """The spec's digest."""
     name: str
+    """The run's name in MLflow."""
     fields: Mapping[str, Any]
+    """Axis values, written as tags."""
     spec: TicketSpec
 
 
@@ -74,18 +72,18 @@ class TrialRun:
 class Publisher:
     """Publisher to one experiment; pickled to workers.
 
-    uri: an absolute ``sqlite:///...`` or a server's address.
-    experiment, study_run: MLflow's own ids.
-    commit: git commit of the folder the sweep was started in.
-
-    A method returns the trial's run as it is afterwards. Given to the next call as ``published``,
-    it saves a request; if the server then refuses, the run is requested again.
+    `publish` and `finish` return the trial's run after the call. Passed to the next call as
+    ``published``, it saves a request; if the server refuses that call, the run is requested again.
     """
 
     uri: str
+    """An absolute ``sqlite:///...`` or a server's address."""
     experiment: str
+    """MLflow's id of the experiment."""
     study_run: str
+    """MLflow's id of the study's own run."""
     commit: str
+    """Git commit of the folder in which the sweep was started."""
 
     def publish(
         self,
@@ -99,7 +97,7 @@ class Publisher:
 
         Args:
             published: the trial's run, if known.
-            files: of `level_files`, if made already.
+            files: the result of `level_files`, if known.
 
         Raises:
             TrackingError: the server cannot be reached or refuses, or an earlier level is missing.
@@ -125,21 +123,21 @@ class Publisher:
         """Set a trial's run to its outcome; a failed run may finish later, not the reverse.
 
         Args:
-            reason: why it failed.
+            reason: reason of the failure.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        why = without_secrets(reason)[:1000]
+        tag = without_secrets(reason)[:1000]
 
         def end(client: MlflowClient, published: PublishedRun) -> PublishedRun:
             known = published.status, published.tags.get(names.FAILURE)
-            if published.status == "FINISHED" or known == (status, why):
+            if published.status == "FINISHED" or known == (status, tag):
                 return published
             tags = {name: value for name, value in published.tags.items() if name != names.FAILURE}
             if status == "FAILED":
-                client.set_tag(published.id, names.FAILURE, why)
-                tags[names.FAILURE] = why
+                client.set_tag(published.id, names.FAILURE, tag)
+                tags[names.FAILURE] = tag
             elif names.FAILURE in published.tags:
                 client.delete_tag(published.id, names.FAILURE)
             client.set_terminated(published.id, status)
@@ -154,16 +152,16 @@ class Publisher:
             TrackingError: the server cannot be reached or refuses.
         """
         with connect(self.uri) as client:
-            found: dict[str, list[Run]] = defaultdict(list)
+            runs_of: dict[str, list[Run]] = defaultdict(list)
             for run in search_runs(client, self.experiment, f"tags.`{names.KEY}` != ''"):
-                found[run.data.tags.get(names.KEY, "")].append(run)
-            found.pop("", None)  # runs without a key, which a server may return against the query
-            return {key: published_run(keep_first(client, runs)) for key, runs in found.items()}
+                runs_of[run.data.tags.get(names.KEY, "")].append(run)
+            runs_of.pop("", None)  # runs without a key, which a server may return against the query
+            return {key: published_run(keep_first(client, runs)) for key, runs in runs_of.items()}
 
     def publish_compared(
         self,
         published: PublishedRun,
-        found: Sequence[Verdict],
+        verdicts: Sequence[Verdict],
         records: Sequence[Mapping[str, Any]],
     ) -> None:
         """Write comparisons of a trial with others: verdicts of its cell, overlaps of its tickets.
@@ -173,22 +171,21 @@ class Publisher:
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        verdicts = [[v.level, v.verdict, v.p_reinit, v.density] for v in found]
+        values = [[v.level, v.verdict, v.p_reinit, v.density] for v in verdicts]
         overlaps = [
             [metric.key, metric.step, metric.value] for metric in overlap_metrics(records, 0)
         ]
-        digest = sha256([verdicts, overlaps])
+        digest = sha256([values, overlaps])
         count, known = comparison_mark(published.tags)
-        if not (found or overlaps) or known == digest:
+        if not (verdicts or overlaps) or known == digest:
             return
-        # The count stands for a time: two publishers of equal comparisons write equal stamps.
-        at = count + 1
-        stamp = published.started + at
+        # The count serves as the time: two publishers of equal comparisons write equal stamps.
+        count += 1
+        stamp = published.started + count
         with connect(self.uri) as client:
-            metrics = [*verdict_metrics(found, stamp), *overlap_metrics(records, stamp)]
-            log_in_batches(
-                client, published.id, metrics, [], list(verdict_tags(found, f"{at} {digest}"))
-            )
+            metrics = [*verdict_metrics(verdicts, stamp), *overlap_metrics(records, stamp)]
+            tags = list(verdict_tags(verdicts, f"{count} {digest}"))
+            log_in_batches(client, published.id, metrics, [], tags)
 
     def publish_study(
         self,
@@ -220,17 +217,17 @@ class Publisher:
             if file:
                 self._adopt_trials(client)
                 client.log_artifact(self.study_run, str(file))
-                # Another process that writes the same report has hidden files in the folder.
+                # Hidden files belong to another process that is writing the same report.
                 for figure in sorted((file.parent / "figures").glob("[!.]*")):
                     client.log_artifact(self.study_run, str(figure), "figures")
                 # An older version stamped metrics with the time, before it finished the run.
-                at = 1 + (count or max(0, (run.info.end_time or 0) - run.info.start_time))
+                count = 1 + (count or max(0, (run.info.end_time or 0) - run.info.start_time))
                 changed = [
-                    Metric(names.metric(key), value, run.info.start_time + at, 0)
+                    Metric(names.metric(key), value, run.info.start_time + count, 0)
                     for key, value in metrics.items()
                     if run.data.metrics.get(names.metric(key)) != value
                 ]
-                all_tags = {**tags, names.COMPARED: f"{at} {digest}"}
+                all_tags = {**tags, names.COMPARED: f"{count} {digest}"}
                 log_in_batches(
                     client, self.study_run, changed, [], [RunTag(*tag) for tag in all_tags.items()]
                 )
@@ -246,17 +243,17 @@ class Publisher:
         self,
         run: TrialRun,
         published: PublishedRun | None,
-        act: Callable[[MlflowClient, PublishedRun], PublishedRun],
+        change: Callable[[MlflowClient, PublishedRun], PublishedRun],
         retries: int = RETRIES,
     ) -> PublishedRun:
-        """Act on the trial's run; where another publisher was faster, again on its new state."""
+        """Change the trial's run; where another publisher was faster, retry on its new state."""
         try:
             with connect(self.uri) as client:
-                return act(client, published or self._find_or_make(client, run))
+                return change(client, published or self._find_or_make(client, run))
         except RefusedError:
             if not retries:
                 raise
-            return self._update(run, None, act, retries - 1)
+            return self._update(run, None, change, retries - 1)
 
     def _find_or_make(self, client: MlflowClient, run: TrialRun) -> PublishedRun:
         tags = {

@@ -1,8 +1,8 @@
 """MLflow runs, found by a key in a tag and made where they are missing.
 
-MLflow cannot make a run only where there is none. So after making one a publisher searches again;
-of several runs with one key the first started is kept and the others are deleted. Every publisher
-that searches chooses the same one.
+MLflow has no call that makes a run only where there is none. So a publisher that has made one
+searches again. Where several runs have one key, it keeps the first started and deletes the others;
+every publisher chooses the same one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 MOST_ITEMS, MOST_PARAMS = 1000, 100
-"""MLflow's limits of one call: metrics, params and tags in all, and params alone."""
+"""MLflow's limits for one call: metrics, params and tags in all, and params alone."""
 PAGE = 1000
-"""Runs in one answer of a search."""
+"""Number of runs in one answer of a search."""
 
 _FORMATS = {
     names.LEVELS: re.compile(r"[0-9]{1,9}"),
@@ -43,7 +43,7 @@ class PublishedRun:
 
     @property
     def levels(self) -> int:
-        """Levels published, the dense run counted."""
+        """Number of levels published, the dense run included."""
         return int(self.tags.get(names.LEVELS, 0))
 
 
@@ -55,16 +55,16 @@ def find_or_make_experiment(client: MlflowClient, study: str, artifacts: str | N
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(study)
-    if found is None:
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
         try:
             return str(client.create_experiment(study, artifacts, names.EXPERIMENT_TAGS))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.get_experiment_by_name(study)  # another publisher was faster
-        assert found
-    return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(study)  # another publisher was faster
+        assert experiment
+    return str(experiment.experiment_id)
 
 
 def find_or_make_run(
@@ -72,13 +72,13 @@ def find_or_make_run(
 ) -> Run:
     """The one run whose tag has the value, made where it is missing."""
     query = f"tags.`{tag}` = '{value}'"
-    found = list(search_runs(client, experiment, query))
-    if not found:
+    runs = list(search_runs(client, experiment, query))
+    if not runs:
         client.create_run(experiment, tags={tag: value, **tags})
-        found = list(search_runs(client, experiment, query))
-    if not found:
+        runs = list(search_runs(client, experiment, query))
+    if not runs:
         raise TrackingError(f"tracking.uri: the run with {tag} {value} was made but is not found")
-    return keep_first(client, found)
+    return keep_first(client, runs)
 
 
 def search_runs(client: MlflowClient, experiment: str, query: str) -> Iterator[Run]:
@@ -93,18 +93,18 @@ def search_runs(client: MlflowClient, experiment: str, query: str) -> Iterator[R
 def keep_first(client: MlflowClient, runs: Sequence[Run]) -> Run:
     """Delete all but the first started of several runs with one key; returns that one.
 
-    Start times never change, so that all publishers keep the same run.
+    Start times never change, so all publishers keep the same run.
     """
-    first, *doubles = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
-    for double in doubles:
-        client.delete_run(double.info.run_id)
+    first, *duplicates = sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+    for duplicate in duplicates:
+        client.delete_run(duplicate.info.run_id)
     return first
 
 
 def published_run(run: Run) -> PublishedRun:
     """State of a trial's run in MLflow.
 
-    A count tag in a wrong format is ignored, so that what it counts is published again.
+    A tag of a count in a wrong format is ignored; what it counts is then published again.
     """
     info, data = run.info, run.data
     tags = {k: v for k, v in data.tags.items() if k not in _FORMATS or _FORMATS[k].fullmatch(v)}
@@ -115,7 +115,7 @@ def comparison_mark(tags: Mapping[str, str]) -> tuple[int, str]:
     """Number of times that comparisons were written to a run, and the digest of the last.
 
     Args:
-        tags: of `published_run`.
+        tags: the run's tags from `published_run`.
     """
     count, _, digest = tags.get(names.COMPARED, "").rpartition(" ")
     return int(count or 0), digest
@@ -124,10 +124,10 @@ def comparison_mark(tags: Mapping[str, str]) -> tuple[int, str]:
 def log_in_batches(
     client: MlflowClient, run_id: str, metrics: list[Any], params: list[Any], tags: list[Any]
 ) -> None:
-    """Write metrics, params and tags in one call or in several; tags last, for they say what is
-    written."""
-    # MLflow writes params, metrics and tags of a call in this order. Of several calls its client
-    # would send the tags with the first.
+    """Write metrics, params and tags in one call or in several; tags last, because they record what
+    was written."""
+    # MLflow writes params, metrics and tags of a call in this order. Its client splits a large call
+    # and would send the tags with the first part.
     if len(metrics) + len(params) + len(tags) > MOST_ITEMS or len(params) > MOST_PARAMS:
         client.log_batch(run_id, metrics, params)
         metrics, params = [], []

@@ -48,10 +48,10 @@ def serve_ui(uri: str | None, host: str, port: int, auth: bool | None = None) ->
     if not is_loopback(host):
         # Only these names are answered: a web page may make a user's browser send requests here
         # under a name of its own (DNS rebinding).
-        named = [f"{name}:{port}" for name in [*_names(host), "localhost", "127.0.0.1"]]
-        env.setdefault("MLFLOW_SERVER_ALLOWED_HOSTS", ",".join(named))
+        hosts = [f"{name}:{port}" for name in [*_names(host), "localhost", "127.0.0.1"]]
+        env.setdefault("MLFLOW_SERVER_ALLOWED_HOSTS", ",".join(hosts))
         env.setdefault(
-            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", ",".join(f"http://{name}" for name in named)
+            "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS", ",".join(f"http://{name}" for name in hosts)
         )
     sys.stdout.writelines(f"{line}\n" for line in notice(host, port, bool(auth)))
     sys.stdout.flush()
@@ -70,14 +70,14 @@ def ui_command(database: Path, host: str, port: int, auth: bool) -> list[str]:
 
 
 def notice(host: str, port: int, auth: bool) -> Iterator[str]:
-    """Lines that say at which address the UI is, who can reach it, and what they can do."""
+    """Lines on the UI's address, who can reach it, and what they can do."""
     ends = "Ctrl-C ends it"
     if is_loopback(host):
         yield f"http://{_bracketed(host)}:{port}  (on this machine only; {ends})"
     else:
         yield f"{' or '.join(f'http://{name}:{port}' for name in _names(host))}  ({ends})"
         if auth:
-            yield "Other machines can reach this. Who has a password can change and delete runs."
+            yield "Other machines can reach this. Users with a password can change and delete runs."
         else:
             yield "Other machines can reach this, and it asks for no password: everyone there"
             yield "can read, change and delete all runs and artifacts."
@@ -101,25 +101,25 @@ def auth_environment(folder: Path) -> dict[str, str]:
         raise TrackingError("--auth: needs `pip install 'mlflow[auth]'`")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    _private(folder / ".gitignore", "*\n")
-    users, given = folder / "users.db", folder / "password"
+    _write_private(folder / ".gitignore", "*\n")
+    users, password_file = folder / "users.db", folder / "password"
     password = os.environ.get("MLFLOW_AUTH_ADMIN_PASSWORD", "")
-    if not password and given.is_file():
-        password = given.read_text().strip()
+    if not password and password_file.is_file():
+        password = password_file.read_text().strip()
     if not users.is_file() and len(password) < SHORTEST_PASSWORD:
         raise TrackingError(
             "--auth: the first start needs a password for `admin`, of at least "
             f"{SHORTEST_PASSWORD} characters, in MLFLOW_AUTH_ADMIN_PASSWORD in the environment or "
-            f"in the file {given}, but got {'none' if not password else 'a shorter one'}"
+            f"in the file {password_file}, but got {'none' if not password else 'a shorter one'}"
         )
     settings, key = folder / "basic_auth.ini", folder / "session-key"
     address = f"sqlite:///{users}".replace("%", "%%")  # configparser's escape
-    _private(
+    _write_private(
         settings,
         f"[mlflow]\ndatabase_uri = {address}\nadmin_username = admin\ndefault_permission = READ\n",
     )
     if not key.is_file():
-        _private(key, secrets.token_hex(32))
+        _write_private(key, secrets.token_hex(32))
     return {
         "MLFLOW_AUTH_CONFIG_PATH": os.environ.get("MLFLOW_AUTH_CONFIG_PATH", str(settings)),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": os.environ.get(
@@ -151,9 +151,9 @@ def _database(uri: str | None) -> Path:
 def _check_free(host: str, port: int) -> None:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.socket(family) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((host, port))
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
     except (OSError, OverflowError) as error:
         raise TrackingError(f"--port: {host}:{port} cannot be listened on ({error})") from None
 
@@ -167,10 +167,10 @@ def _names(host: str) -> list[str]:
         return [host]
     name = socket.gethostname()
     try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(name, None)}
+        addresses = {str(info[4][0]) for info in socket.getaddrinfo(name, None)}
     except OSError:
-        found = set()
-    outside = sorted(address for address in found if not is_loopback(address))
+        addresses = set()
+    outside = sorted(address for address in addresses if not is_loopback(address))
     return [name, *map(_bracketed, outside)]
 
 
@@ -178,6 +178,6 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _private(path: Path, text: str) -> None:
+def _write_private(path: Path, text: str) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         file.write(text)

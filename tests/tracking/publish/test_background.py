@@ -12,7 +12,7 @@ import pytest
 from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
-from tracking.publish.background import QUEUE, BackgroundPublisher, background_of
+from tracking.publish.background import MOST_CALLS, BackgroundPublisher, background_of
 from tracking.publish.publisher import Publisher, TrialRun
 from tracking.publish.runs import PublishedRun
 
@@ -167,7 +167,7 @@ def test_full_queue_leaves_the_rest_of_the_trial_and_not_its_beginning(
     go_on = threading.Event()
     publisher = Recording(before=lambda: (go_on.wait(300), None)[1])
     work = background(publisher)
-    many = [replace(levels[0], level=number) for number in range(QUEUE + 9)]
+    many = [replace(levels[0], level=number) for number in range(MOST_CALLS + 9)]
     records, run = levels[0].records(), trial("a")
     for level in many:
         work.publish(run, level, records)
@@ -175,7 +175,9 @@ def test_full_queue_leaves_the_rest_of_the_trial_and_not_its_beginning(
     go_on.set()
     assert work.drain(60)
     written = [what for _, what in publisher.said]
-    assert written in (list(range(QUEUE)), list(range(QUEUE + 1))), "one may be in the thread"
+    assert written in (list(range(MOST_CALLS)), list(range(MOST_CALLS + 1))), (
+        "one may be in the thread"
+    )
     assert caplog.messages == [
         "tracking.uri: http://server is slower than training; `lth sync` publishes what is missing"
     ]
@@ -184,7 +186,7 @@ def test_full_queue_leaves_the_rest_of_the_trial_and_not_its_beginning(
 def test_large_tickets_do_not_pile_up(
     levels: list[LevelResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracking.publish.background.QUEUE_BYTES", 1)
+    monkeypatch.setattr("tracking.publish.background.MOST_BYTES", 1)
     go_on, begun = threading.Event(), threading.Event()
     publisher = Recording(before=lambda: (begun.set(), go_on.wait(300), None)[-1])
     work = background(publisher)
