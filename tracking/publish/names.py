@@ -31,7 +31,7 @@ LEVEL_METRICS = metrics("level")
 """Record fields that all branches of a level share, as metrics with step = level."""
 
 BRANCH_METRICS = metrics("branch")
-"""Record fields of each branch, as metrics `BRANCH/NAME` with step = level; no metric where None."""
+"""Record fields of each branch that are not None, as metrics `BRANCH/NAME` with step = level."""
 
 OVERLAPS = metrics("branch", study=True)
 """Record fields of tickets that depend on other trials, as metrics `ticket/NAME` with step = level.
