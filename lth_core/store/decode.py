@@ -42,74 +42,78 @@ _PLAIN = (bool, int, float, str, dict, list)
 
 
 @contextmanager
-def decoding(what: str, error: type[LthError] = CorruptEntryError) -> Iterator[None]:
+def decoding(name: str, error: type[LthError] = CorruptEntryError) -> Iterator[None]:
     """Turn an exception that malformed input raises into one error; an LthError stays as it is.
 
     Raises:
-        LthError: of the given class; its message begins with ``what``.
+        LthError: of the given class; its message begins with ``name``.
     """
     try:
         yield
     except LthError:
         raise
     except DECODE_ERRORS as cause:
-        raise error(f"{what}: cannot be read ({exception_text(cause)})") from None
+        raise error(f"{name}: cannot be read ({exception_text(cause)})") from None
 
 
 def read_entry(store: Store, kind: str, digest: str, read: Callable[[Entry], T]) -> T | None:
     """An entry, decoded by `read`; None where it is missing or, with a warning, corrupt."""
-    where = f"{kind}/{digest}"
+    name = f"{kind}/{digest}"
     try:
-        with decoding(where):
+        with decoding(name):
             entry = store.get(kind, digest)
             return read(entry) if entry else None
     except (CorruptEntryError, SpecError, TicketFileError) as error:
-        message = str(error) if str(error).startswith(where) else f"{where}: {error}"
+        message = str(error) if str(error).startswith(name) else f"{name}: {error}"
         logger.warning("store: %s; it counts as missing", message)
         return None
 
 
-def check(value: object, kind: Any, at: str = "it") -> None:
+def check(value: object, annotation: Any, path: str = "it") -> None:
     """Check a value from JSON against an annotation; a dataclass or typed dict is a mapping.
 
+    Args:
+        path: name of the value in errors.
+
     Raises:
-        TypeError: a type is wrong, or a number is too large. The message names the place.
+        TypeError: a type is wrong, or a number is too large.
     """
-    if kind in _PLAIN and is_a(value, kind) and (type(value) is not int or abs(value) <= LARGEST):
+    too_large = type(value) is int and abs(value) > LARGEST
+    if annotation in _PLAIN and is_a(value, annotation) and not too_large:
         return
-    origin, args = get_origin(kind), get_args(kind)
-    if kind is Any or (origin is UnionType and value is None):
+    origin, args = get_origin(annotation), get_args(annotation)
+    if annotation is Any or (origin is UnionType and value is None):
         return
     if origin is UnionType:  # a type, or null
-        check(value, args[0], at)
+        check(value, args[0], path)
     elif origin is dict:
-        check(value, dict, at)
-        for name, each in value.items():  # type: ignore[attr-defined]
+        check(value, dict, path)
+        for name, element in value.items():  # type: ignore[attr-defined]
             if args[1] is not Any:
-                check(each, args[1], f"{at}.{name}")
+                check(element, args[1], f"{path}.{name}")
     elif origin in (list, tuple):
-        check(value, list, at)
-        _check_each(value, args, at)  # type: ignore[arg-type]
-    elif is_dataclass(kind) or is_typeddict(kind):
-        check(value, dict, at)
-        for name, inner in _hints(kind).items():
-            check(value.get(name), inner, f"{at}.{name}")  # type: ignore[attr-defined]
+        check(value, list, path)
+        _check_elements(value, args, path)  # type: ignore[arg-type]
+    elif is_dataclass(annotation) or is_typeddict(annotation):
+        check(value, dict, path)
+        for name, field_annotation in _hints(annotation).items():
+            check(value.get(name), field_annotation, f"{path}.{name}")  # type: ignore[attr-defined]
     else:
-        raise TypeError(f"{at} must be {kind.__name__}, but got {value!r:.80}")
+        raise TypeError(f"{path} must be {annotation.__name__}, but got {value!r:.80}")
 
 
-def _check_each(values: list[Any], kinds: tuple[Any, ...], at: str) -> None:
-    if len(kinds) > 1 and kinds[1] is not ...:  # a tuple of fixed length
-        if len(values) != len(kinds):
-            raise TypeError(f"{at} must have {len(kinds)} values, but got {len(values)}")
-    elif kinds[0] is float and set(map(type, values)) == {float}:  # a long curve: checked at once
+def _check_elements(values: list[Any], annotations: tuple[Any, ...], path: str) -> None:
+    if len(annotations) > 1 and annotations[1] is not ...:  # a tuple of fixed length
+        if len(values) != len(annotations):
+            raise TypeError(f"{path} must have {len(annotations)} values, but got {len(values)}")
+    elif annotations[0] is float and set(map(type, values)) == {float}:  # fast for a long curve
         return
     else:
-        kinds = kinds[:1] * len(values)
-    for place, (value, kind) in enumerate(zip(values, kinds, strict=True)):
-        check(value, kind, f"{at}.{place}")
+        annotations = annotations[:1] * len(values)
+    for position, (value, annotation) in enumerate(zip(values, annotations, strict=True)):
+        check(value, annotation, f"{path}.{position}")
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)

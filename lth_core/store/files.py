@@ -1,6 +1,6 @@
-"""Storage of files under one protocol; the simplest is this process's memory.
+"""Storage of files: the protocol `Files`, and its simplest implementation, in memory.
 
-The others are a folder, local or NFS (folder), and S3 (s3).
+The others are a folder, local or NFS (folder.py), and S3 (s3.py).
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from typing import Protocol
 from lth_core.errors import StoreError
 
 FILE, LINK, DEVICE, UNREADABLE = "file", "symbolic link", "device", "unreadable folder"
-"""Kinds of directory entries."""
+"""Types of directory entries."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file: its path in the store, size in bytes, and time of the last write by the storage's
-    clock."""
+    """A file, as a storage lists it."""
 
     path: str
+    """In the store."""
     size: int
+    """In bytes."""
     modified: float
-    """Unix time."""
-    what: str = FILE
+    """Unix time of the last write, by the storage's clock."""
+    type: str = FILE
     """Anything but a regular file is never read, followed or deleted."""
 
 
@@ -50,7 +51,7 @@ class Files(Protocol):
         """Write the whole file or nothing, replacing an older file.
 
         Args:
-            durable: the file outlasts a power cut.
+            durable: whether the file survives a power cut.
         """
 
     def create(self, path: str, content: bytes) -> bool:
@@ -102,8 +103,8 @@ class MemoryFiles:
         self._content[inside(path)] = content, time.time()
 
     def create(self, path: str, content: bytes) -> bool:
-        mine = content, time.time()
-        return self._content.setdefault(inside(path), mine) is mine
+        new = content, time.time()
+        return self._content.setdefault(inside(path), new) is new
 
     def delete(self, path: str, *others: str) -> None:
         for each in (path, *others):
@@ -123,5 +124,5 @@ class MemoryFiles:
                 yield StoredFile(key, len(content), modified)
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
-        every = (self.read(path) for path in paths)
-        return [None if content is None else len(content) for content in every]
+        contents = (self.read(path) for path in paths)
+        return [None if content is None else len(content) for content in contents]

@@ -24,7 +24,7 @@ TRIES = 10
 PAUSE = 0.001
 """Longest pause in seconds before the second attempt; doubled before each further attempt."""
 
-BROKEN = (
+FILE_ERRORS = (
     errno.ELOOP, errno.EACCES, errno.EPERM, errno.EIO, errno.EISDIR, errno.ENXIO, errno.ENODEV,
     errno.ENODATA, errno.EBADMSG, errno.EUCLEAN,
 )  # fmt: skip
@@ -56,19 +56,19 @@ class FolderFiles:
     def write(self, path: str, content: bytes, *, durable: bool = True) -> None:
         target = self.root / inside(path)
 
-        def place() -> None:
+        def replace() -> None:
             try:
                 write_whole(target, content, durable=durable)
             except IsADirectoryError:
                 self._move_aside(target)
                 write_whole(target, content, durable=durable)
 
-        self._apply("write", path, place)
+        self._apply("write", path, replace)
 
     def create(self, path: str, content: bytes) -> bool:
         target = self.root / inside(path)
 
-        def place() -> bool:
+        def write_new() -> bool:
             try:
                 _write_content(target, "xb", content, durable=False)
             except FileExistsError:
@@ -80,7 +80,7 @@ class FolderFiles:
                 raise
             return True
 
-        return self._apply("write", path, place)
+        return self._apply("write", path, write_new)
 
     def delete(self, path: str, *others: str) -> None:
         def remove(target: Path) -> None:
@@ -121,8 +121,11 @@ class FolderFiles:
                     yield _stored_file(below, status)
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
-        stats = (self._if_present(path, os.lstat) for path in paths)
-        return [each.st_size if each and stat.S_ISREG(each.st_mode) else None for each in stats]
+        statuses = (self._if_present(path, os.lstat) for path in paths)
+        return [
+            status.st_size if status and stat.S_ISREG(status.st_mode) else None
+            for status in statuses
+        ]
 
     def _listed(self, path: str) -> list[os.DirEntry[str]]:
         """Entries of a folder; none where there is no folder.
@@ -142,8 +145,8 @@ class FolderFiles:
         except OSError as error:
             raise self._read_error("list", path, error) from None
 
-    def _if_present(self, path: str, look: Callable[[Path], T]) -> T | None:
-        """Result of ``look`` on a file; None where there is no file.
+    def _if_present(self, path: str, read: Callable[[Path], T]) -> T | None:
+        """Result of ``read`` on a file; None where there is no file.
 
         An NFS client may cache that a file is missing; listing the folder refreshes the cache.
         """
@@ -152,10 +155,10 @@ class FolderFiles:
             try:
                 if self._is_behind_a_link(target):
                     raise OSError(errno.ELOOP, "is behind a symbolic link")
-                return _retry(lambda: look(target))
+                return _retry(lambda: read(target))
             except (FileNotFoundError, NotADirectoryError):
-                beside = self._listed(path.rpartition("/")[0])
-                if all(entry.name != target.name for entry in beside):
+                siblings = self._listed(path.rpartition("/")[0])
+                if all(entry.name != target.name for entry in siblings):
                     return None
             except OSError as error:
                 raise self._read_error("read", path, error) from None
@@ -163,15 +166,15 @@ class FolderFiles:
 
     def _is_behind_a_link(self, target: Path) -> bool:
         """Whether a folder between the root and a file is a symbolic link."""
-        above = target.relative_to(self.root).parts[:-1]
-        folder, links = str(self.root), False
-        for part in above:
-            folder = f"{folder}/{part}"
-            links = links or os.path.islink(folder)
-        return links
+        folder = str(self.root)
+        for name in target.relative_to(self.root).parts[:-1]:
+            folder = f"{folder}/{name}"
+            if os.path.islink(folder):
+                return True
+        return False
 
     def _apply(self, verb: str, path: str, change: Callable[[], T]) -> T:
-        """Change a file of a folder, which is created first; again if it is deleted meanwhile."""
+        """Change a file, whose folder is created first, and again if it is deleted meanwhile."""
         folder = (self.root / path).parent
 
         def make_and_change() -> T:
@@ -213,9 +216,8 @@ class FolderFiles:
         Raises:
             StoreError: the marker is gone.
         """
-        if self._marker is None:
+        if (marker := self._marker) is None:
             return
-        marker = self._marker
         try:
             _retry(lambda: os.lstat(marker))
         except OSError as error:
@@ -227,7 +229,7 @@ class FolderFiles:
     def _read_error(self, verb: str, path: str, error: OSError) -> StoreError:
         """An error that names one file, or the whole store."""
         self._check_marker(verb, path)
-        if path and error.errno in BROKEN and os.access(self.root, os.R_OK | os.X_OK):
+        if path and error.errno in FILE_ERRORS and os.access(self.root, os.R_OK | os.X_OK):
             return UnreadableFileError(path, str(error.strerror))
         return self._store_error(verb, path, error)
 
@@ -242,7 +244,7 @@ def write_whole(target: Path, content: bytes, *, durable: bool = False) -> None:
     """Write a file whole or not at all; an existing file is replaced.
 
     Args:
-        durable: the file outlasts a power cut.
+        durable: whether the file survives a power cut.
 
     Raises:
         OSError: it cannot be written; no scratch file is left.
@@ -261,14 +263,14 @@ def write_whole(target: Path, content: bytes, *, durable: bool = False) -> None:
 
 def _content(path: Path) -> bytes:
     """A regular file's content. No link is followed, and a FIFO does not block."""
-    number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EISDIR, "is no regular file")
-        with os.fdopen(number, "rb", closefd=False) as file:
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read()
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def _stored_file(path: str, status: os.stat_result) -> StoredFile:
@@ -304,26 +306,30 @@ def _write_content(target: Path, mode: str, content: bytes, durable: bool) -> No
 def _sync_names(folder: Path) -> None:
     """Sync a folder's names: after a power cut, a synced file without a synced name is lost."""
     try:
-        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:  # another process has deleted it
         return
     try:
-        os.fsync(number)
+        os.fsync(descriptor)
     except OSError as error:
         if error.errno != errno.EINVAL:  # some file systems cannot sync folders
             raise
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
-def _retry(act: Callable[[], T], *passing: int) -> T:
-    """Result of `act`, retried after transient errors; by default, of a file replaced under NFS."""
-    for number in range(TRIES - 1):
+def _retry(act: Callable[[], T], *transient: int) -> T:
+    """Result of ``act``, retried after transient errors.
+
+    Args:
+        transient: numbers of these errors; by default ESTALE, of a file replaced under NFS.
+    """
+    for attempt in range(TRIES - 1):
         try:
             return act()
         except OSError as error:
-            if error.errno not in (passing or (errno.ESTALE,)):
+            if error.errno not in (transient or (errno.ESTALE,)):
                 raise
         # A random pause: two processes that collided would collide again after equal ones.
-        time.sleep(PAUSE * 2**number * os.urandom(1)[0] / 255)
+        time.sleep(PAUSE * 2**attempt * os.urandom(1)[0] / 255)
     return act()

@@ -17,9 +17,9 @@ STUDY = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}\.{DIGEST}"
 class Lifetime(Enum):
     """When `lth store gc` may delete an entry."""
 
-    REFERENCED = "no trial of a study leads back to the recipe of this digest"
-    TRAINING = "as for REFERENCED, and as soon as the training of this digest is stored"
-    STUDY = "the store has no study of this name"
+    REFERENCED = "when no trial of a study needs the recipe of this digest"
+    TRAINING = "as REFERENCED, and as soon as the training of this digest is stored"
+    STUDY = "when the store has no study of this name"
     ALWAYS = "never, unless its study is forgotten"
 
 
@@ -37,7 +37,7 @@ class Kind:
     masks: bool = False
     """Whether its entries have masks, in the shapes of a training's layers."""
     training: str = ""
-    """Field of an entry's JSON that names the training it is of; empty: its own digest does."""
+    """Field of an entry's JSON with the digest of its training; empty: the entry has the same."""
 
     @property
     def of_study(self) -> bool:
@@ -102,17 +102,17 @@ def content_of(path: str) -> str:
     return FILES.get(re.split(r"[.-]", path.rpartition("/")[2])[0], "other")
 
 
-def key_of(path: str) -> tuple[str, str] | None:
+def kind_and_key(path: str) -> tuple[str, str] | None:
     """Kind and key of the entry that a file belongs to; None where no store writes such a file.
 
     Args:
         path: ``kind/key/file``, from the root of the store.
 
-    >>> key_of("status/run1/entry.json"), key_of(f"points/{'0a' * 32}/notes.txt")
+    >>> kind_and_key("status/run1/entry.json"), kind_and_key(f"points/{'0a' * 32}/notes.txt")
     (None, None)
     """
     kind, _, rest = path.partition("/")
     key, _, name = rest.partition("/")
-    own_key = is_key(kind, key) or (kind in KINDS and is_scratch(key))
-    own_file = _FILE.fullmatch(name) is not None or is_scratch(name)
-    return (kind, key) if own_key and own_file else None
+    valid_key = is_key(kind, key) or (kind in KINDS and is_scratch(key))
+    valid_file = _FILE.fullmatch(name) is not None or is_scratch(name)
+    return (kind, key) if valid_key and valid_file else None

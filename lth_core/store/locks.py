@@ -4,7 +4,7 @@ A claim is a small file that its holder renews. It saves work and affects no res
 processes hold one (a store without exclusive creation, a holder that was stopped for a minute),
 both compute the same result under the same name. Clocks of different machines are never compared:
 a waiting process takes a claim over once it was not renewed for one lease by the waiter's own
-clock, or, on the holder's machine, as soon as the holder is dead.
+clock, or, on the holder's machine, as soon as the holder's process has ended.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lth_core.store.files import Files
 
 LEASE = 60.0
 """Seconds after which a claim that was not renewed may be taken over."""
-FIRST_LOOK, LONGEST_LOOK = 0.05, 2.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two reads of another process's claim: doubled each time, up to the longest."""
 SETTLING = 0.3
 """Seconds after which a claim that several processes may have written at once is read again."""
@@ -40,83 +40,85 @@ def claimed(
         True if the caller is to train the job; False if another process has finished it.
     """
     path = f"claims/{digest}/claim.json"
-    mine = {**myself(), "token": uuid.uuid4().hex, "beat": 0}
-    if not _taken(files, path, mine, done, lease):
+    claim = {**this_process(), "token": uuid.uuid4().hex, "beat": 0}
+    if not _acquire(files, path, claim, done, lease):
         yield False
         return
-    ended = threading.Event()
-    heart = threading.Thread(target=_renew, args=(files, path, mine, ended, lease / 6), daemon=True)
-    heart.start()
+    released = threading.Event()
+    renewal = threading.Thread(
+        target=_renew, args=(files, path, claim, released, lease / 6), daemon=True
+    )
+    renewal.start()
     try:
         yield True
     finally:
-        ended.set()
-        heart.join()
+        released.set()
+        renewal.join()
         with suppress(StoreError):  # the claim expires by itself
-            _let_go(files, path, mine)
+            _release(files, path, claim)
 
 
-def _taken(
-    files: Files, path: str, mine: dict[str, Any], done: Callable[[], bool], lease: float
+def _acquire(
+    files: Files, path: str, claim: dict[str, Any], done: Callable[[], bool], lease: float
 ) -> bool:
     """Whether the claim was acquired; False where the job was finished first."""
-    pause, seen, since = FIRST_LOOK, dict[str, Any](), time.monotonic()
-    while not _created(files, path, mine):
-        claim = holder(files, path)
-        if claim != seen:
-            seen, since = claim, time.monotonic()
-        expired = is_dead(claim) or time.monotonic() - since > lease
-        if expired and _taken_over(files, path, mine):
+    pause, last_seen, since = FIRST_PAUSE, dict[str, Any](), time.monotonic()
+    while not _create(files, path, claim):
+        other = read_claim(files, path)
+        if other != last_seen:
+            last_seen, since = other, time.monotonic()
+        expired = has_ended(other) or time.monotonic() - since > lease
+        if expired and _take_over(files, path, claim):
             break
         time.sleep(pause)
-        pause = min(2 * pause, LONGEST_LOOK)
+        pause = min(2 * pause, LONGEST_PAUSE)
         if done():
             return False
-    if done():  # between the caller's look at the store and this claim
-        _let_go(files, path, mine)
+    if done():  # finished after the caller read the store, and before this claim
+        _release(files, path, claim)
         return False
     return True
 
 
-def _created(files: Files, path: str, mine: dict[str, Any]) -> bool:
-    made = files.create(path, json.dumps(mine).encode())
-    return made and (files.exclusive or _settled(files, path, mine))
+def _create(files: Files, path: str, claim: dict[str, Any]) -> bool:
+    created = files.create(path, json.dumps(claim).encode())
+    return created and (files.exclusive or _is_last_writer(files, path, claim))
 
 
-def _taken_over(files: Files, path: str, mine: dict[str, Any]) -> bool:
+def _take_over(files: Files, path: str, claim: dict[str, Any]) -> bool:
     # Overwritten, not deleted and created: another process may have taken it over meanwhile.
-    files.write(path, json.dumps(mine).encode(), durable=False)
-    return _settled(files, path, mine)
+    files.write(path, json.dumps(claim).encode(), durable=False)
+    return _is_last_writer(files, path, claim)
 
 
-def _settled(files: Files, path: str, mine: dict[str, Any]) -> bool:
-    """Whether a claim that several processes may have written at once is mine: the last wins."""
+def _is_last_writer(files: Files, path: str, claim: dict[str, Any]) -> bool:
+    """Whether this claim was written last, where several processes may write one at once."""
     time.sleep(SETTLING)
-    return _holds(files, path, mine)
+    return _holds(files, path, claim)
 
 
-def _let_go(files: Files, path: str, mine: dict[str, Any]) -> None:
-    if _holds(files, path, mine):
+def _release(files: Files, path: str, claim: dict[str, Any]) -> None:
+    if _holds(files, path, claim):
         files.delete(path)
 
 
 def _renew(
-    files: Files, path: str, mine: dict[str, Any], ended: threading.Event, every: float
+    files: Files, path: str, claim: dict[str, Any], released: threading.Event, interval: float
 ) -> None:
     beat = 0
-    while not ended.wait(every):
+    while not released.wait(interval):
         beat += 1
         with suppress(StoreError):  # the store may be unreachable for a moment
-            if holder(files, path).get("token", mine["token"]) != mine["token"]:
+            if read_claim(files, path).get("token", claim["token"]) != claim["token"]:
                 return  # another process took the claim over
-            files.write(path, json.dumps({**mine, "beat": beat}).encode(), durable=False)
+            files.write(path, json.dumps({**claim, "beat": beat}).encode(), durable=False)
 
 
-def _holds(files: Files, path: str, mine: dict[str, Any]) -> bool:
-    return bool(holder(files, path).get("token") == mine["token"])
+def _holds(files: Files, path: str, claim: dict[str, Any]) -> bool:
+    return bool(read_claim(files, path).get("token") == claim["token"])
 
 
-def holder(files: Files, path: str) -> dict[str, Any]:
+def read_claim(files: Files, path: str) -> dict[str, Any]:
     """The JSON of a claim; empty where it is missing, torn or unreadable."""
     try:
         claim = json.loads(files.read(path) or b"{}")
@@ -125,16 +127,16 @@ def holder(files: Files, path: str) -> dict[str, Any]:
     return claim if isinstance(claim, dict) else {}
 
 
-def myself() -> dict[str, Any]:
-    """Identity of this process, by which others of its machine detect its end."""
-    return {"machine": _machine(), "process": os.getpid(), "born": _born(os.getpid())}
+def this_process() -> dict[str, Any]:
+    """Identity of this process, by which other processes of its machine detect its end."""
+    return {"machine": _machine(), "process": os.getpid(), "born": _start_time(os.getpid())}
 
 
-def is_dead(identity: dict[str, Any]) -> bool:
-    """Whether an identity from `myself` is of a process of this machine that has ended."""
+def has_ended(identity: dict[str, Any]) -> bool:
+    """Whether an identity from `this_process` is that of an ended process of this machine."""
     if identity.get("machine") != _machine() or not isinstance(identity.get("process"), int):
         return False
-    return _born(identity["process"]) != identity.get("born")
+    return _start_time(identity["process"]) != identity.get("born")
 
 
 def _machine() -> str:
@@ -143,10 +145,10 @@ def _machine() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        return uuid.uuid4().hex  # then no process is known to be dead
+        return uuid.uuid4().hex  # then no process is known to have ended
 
 
-def _born(process: int) -> str | None:
+def _start_time(process: int) -> str | None:
     """Start time of a process of this machine, in ticks since boot; None where there is none."""
     try:
         status = Path(f"/proc/{process}/stat").read_text()

@@ -10,10 +10,11 @@ from lth_core.errors import StoreError
 from lth_core.redaction import without_login
 from lth_core.store.files import StoredFile, inside
 
-ATTEMPTS, PATIENCE = 3, 3.0
+ATTEMPTS, TIMEOUT = 3, 3.0
 """Attempts at a request, and seconds that each may wait for a connection or an answer."""
 
 GONE = ("AWS Error NO_SUCH_KEY", "AWS Error RESOURCE_NOT_FOUND")
+"""Parts of the messages of errors that mean that an object does not exist."""
 
 ENVIRONMENT = (
     "AWS_ENDPOINT_URL_S3",
@@ -67,13 +68,13 @@ class ArrowFiles:
         return True
 
     def delete(self, path: str, *others: str) -> None:
-        folder, doomed = inside(path).rpartition("/")[0], {path, *others}
+        folder, unwanted = inside(path).rpartition("/")[0], {path, *others}
         try:
-            there = {file.path for file in self.files(folder)}
-            if there and there <= doomed:
+            existing = {file.path for file in self.files(folder)}
+            if existing and existing <= unwanted:
                 self._fs.delete_dir(self._at(folder))  # else an empty object would be left
             else:
-                for each in sorted(there & doomed):
+                for each in sorted(existing & unwanted):
                     self._fs.delete_file(self._at(each))
         except FileNotFoundError:  # another process has deleted it
             return
@@ -137,23 +138,23 @@ def s3_files(bucket: str, prefix: str) -> ArrowFiles:
     try:
         filesystem = S3FileSystem(
             endpoint_override=endpoint,
-            connect_timeout=PATIENCE,
-            request_timeout=PATIENCE,
+            connect_timeout=TIMEOUT,
+            request_timeout=TIMEOUT,
             retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
             allow_delayed_open=True,  # one request for a small file, not three
             background_writes=False,
         )
         if filesystem.get_file_info(bucket).type != FileType.NotFound:
             return ArrowFiles(filesystem, name.partition(" ")[0].removeprefix("s3://"), name)
-        there = [info.base_name for info in filesystem.get_file_info(FileSelector(""))]
+        buckets = [info.base_name for info in filesystem.get_file_info(FileSelector(""))]
     except (OSError, ValueError) as error:  # ValueError: pyarrow refuses the endpoint
-        given = [variable for variable in ENVIRONMENT if variable in os.environ]
+        variables = [name for name in ENVIRONMENT if name in os.environ]
         raise StoreError(
             f"store {name}: cannot be reached ({_short(error)}; given by the environment: "
-            f"{', '.join(given) or 'nothing'})"
+            f"{', '.join(variables) or 'nothing'})"
         ) from None
     raise StoreError(
-        f"store {name}: there is no bucket {bucket}; there are: {', '.join(there) or 'none'}"
+        f"store {name}: there is no bucket {bucket}; there are: {', '.join(buckets) or 'none'}"
     )
 
 

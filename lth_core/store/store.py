@@ -25,7 +25,7 @@ from lth_core.redaction import without_login
 from lth_core.spec import canonical_json
 from lth_core.store.files import FILE, Files, MemoryFiles, StoredFile, inside
 from lth_core.store.folder import FolderFiles
-from lth_core.store.kinds import KINDS, is_key, key_of
+from lth_core.store.kinds import KINDS, is_key, kind_and_key
 from lth_core.store.s3 import s3_files
 
 MANIFEST = "entry.json"
@@ -46,6 +46,7 @@ class Entry:
 
     meta: dict[str, Any]
     blobs: dict[str, dict[str, Any]]
+    """``file``, ``sha256`` and ``size`` (in bytes) of each blob, by name."""
     _files: Files
     _folder: str
 
@@ -112,10 +113,11 @@ class Store:
             before, content = content, _read(self.files, path)
         else:
             return None
-        listed = {f"{kind}/{digest}/{b['file']}": b["size"] for b in entry.blobs.values()}
-        for path, there in zip(listed, self.files.sizes(list(listed)), strict=True):
-            if there != listed[path]:
-                raise CorruptEntryError(f"{path}: must have {listed[path]} bytes")
+        expected = {f"{kind}/{digest}/{b['file']}": b["size"] for b in entry.blobs.values()}
+        for path, size in zip(expected, self.files.sizes(list(expected)), strict=True):
+            if size != expected[path]:
+                got = "no file" if size is None else size
+                raise CorruptEntryError(f"{path}: must have {expected[path]} bytes, but got {got}")
         return entry
 
     def _entry(self, kind: str, digest: str, content: bytes) -> Entry | None:
@@ -138,7 +140,7 @@ class Store:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         if name != folder:
-            raise CorruptEntryError(f"{folder}/{MANIFEST}: is that of {name}")
+            raise CorruptEntryError(f"{folder}/{MANIFEST}: belongs to {name}")
         return Entry(meta, blobs, self.files, folder)
 
     def delete(self, kind: str, digest: str) -> None:
@@ -156,7 +158,7 @@ class Store:
             return False
 
     def digests(self, kind: str) -> list[str]:
-        """Names of a kind's entries, sorted."""
+        """Keys of a kind's entries, sorted."""
         return sorted(name for name in self.files.folders(kind) if is_key(kind, name))
 
     def kinds(self) -> list[str]:
@@ -164,7 +166,7 @@ class Store:
         return sorted(kind for kind in self.files.folders("") if kind in KINDS)
 
     def own_files(self, path: str = "") -> Iterator[StoredFile]:
-        """Files below a kind or an entry, by default all, that a store can have written itself."""
+        """Files that a store can have written, below a kind or an entry; by default all."""
         return (file for file in self._files_below(path) if _is_own(file))
 
     def foreign_files(self) -> Iterator[StoredFile]:
@@ -172,12 +174,12 @@ class Store:
         return (file for file in self._files_below("") if not _is_own(file))
 
     def _files_below(self, path: str) -> Iterator[StoredFile]:
-        for each in [path] if path else KINDS:
-            yield from self.files.files(each)
+        for folder in [path] if path else KINDS:
+            yield from self.files.files(folder)
 
 
 def _is_own(file: StoredFile) -> bool:
-    return file.what == FILE and key_of(file.path) is not None
+    return file.type == FILE and kind_and_key(file.path) is not None
 
 
 def _read(files: Files, path: str) -> bytes | None:
@@ -280,8 +282,8 @@ def _check_kinds(root: Path) -> None:
     for folder in (root / kind for kind in KINDS):
         link = folder.is_symlink()
         if link or (folder.exists() and not folder.is_dir()):
-            what = "a symbolic link; `store` itself may be one" if link else "a file"
-            raise StoreError(f"store {root}: {folder.name} must be a folder, not {what}")
+            got = "a symbolic link; `store` itself may be one" if link else "a file"
+            raise StoreError(f"store {root}: {folder.name} must be a folder, not {got}")
 
 
 def _guarded(files: Files) -> Store:
@@ -326,9 +328,9 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        there = next(parent for parent in folder.parents if os.path.exists(parent))
+        existing = next(parent for parent in folder.parents if os.path.exists(parent))
         raise StoreError(
-            f"store: {folder} cannot be made ({error.strerror}); there is {there}"
+            f"store: {folder} cannot be made ({error.strerror}); there is {existing}"
         ) from None
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise StoreError(f"store: {folder} cannot be written to (no permission)")

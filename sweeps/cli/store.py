@@ -26,14 +26,14 @@ store_app = typer.Typer(no_args_is_help=True, help="Show, check and clean up res
 Where = Annotated[
     str,
     typer.Argument(
-        metavar="[STORE]", help="A folder, s3://BUCKET/PREFIX, or a study: its store.",
+        metavar="[STORE]", help="A folder, s3://BUCKET/PREFIX, or a study, for its store.",
         autocompletion=complete_study,
     ),
 ]  # fmt: skip
 HERE = "./lth-store"
 
 MOST_FOREIGN = 100
-"""Number of foreign files that `lth store verify` names."""
+"""Largest number of foreign files that `lth store verify` names."""
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -63,7 +63,8 @@ def store_verify(
     where: Where = HERE,
     as_json: AsJson = False,
     remove: Annotated[
-        bool, typer.Option("--remove", help="Delete faulty entries; the next sweep remakes them.")
+        bool,
+        typer.Option("--remove", help="Delete faulty entries; the next sweep makes them again."),
     ] = False,
     older: Annotated[
         str, typer.Option(help="With --remove: least age of deleted entries, as 30m or 1d.")
@@ -71,7 +72,7 @@ def store_verify(
 ) -> None:
     """Check every entry and blob.
 
-    Prints a line for each fault, and exits with 1 where there is one.
+    Prints a line for each fault, and exits with 1 if there is any.
     An entry that a sweep is writing may seem truncated; --remove leaves it.
     """
     store, since = find_store(where), _seconds(older)
@@ -129,10 +130,10 @@ def store_gc(
 
 
 def _print_foreign(store: stores.Store) -> None:
-    """Print the files that the store did not write; they are faults only if they block entries."""
+    """Print files that the store did not write; they are faults only if they block entries."""
     foreign = list(store.foreign_files())
     for file in foreign[:MOST_FOREIGN]:
-        out.print(f"{file.path}: {file.what} that is not the store's, left alone")
+        out.print(f"{file.path}: {file.type} that is not the store's, left alone")
     if (more := len(foreign) - MOST_FOREIGN) > 0:
         out.print(f"... and {more:,} more that are not the store's")
 

@@ -23,7 +23,7 @@ from rich.table import Column
 
 from lth_core.errors import StoreError
 from lth_core.store import Store
-from lth_core.store.locks import myself
+from lth_core.store.locks import this_process
 from sweeps.store.status import SILENT, Status, save_status
 
 SAVE_INTERVAL = 5.0
@@ -132,7 +132,7 @@ class SweepProgress:
         done = self._done_before + self._ended
         waiting = self._trials - done - failed - self._running
         return Status(
-            state=state, host=socket.gethostname(), process=os.getpid(), driver=myself(),
+            state=state, host=socket.gethostname(), process=os.getpid(), driver=this_process(),
             trials=self._trials, done=done, running=self._running,
             failed=failed, waiting=max(0, waiting), levels_done=self._levels, levels=self._total,
             levels_per_minute=pace, failures=list(self.failed.items()),

@@ -11,7 +11,7 @@ from lth_core.errors import CorruptEntryError, StoreError
 from lth_core.parallel import map_in_threads
 from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
 from lth_core.store.files import StoredFile
-from lth_core.store.kinds import KINDS, Lifetime, is_scratch, key_of
+from lth_core.store.kinds import KINDS, Lifetime, is_scratch, kind_and_key
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.store.references import Key, Needs, entries_of, find_needs, study_of
 
@@ -74,7 +74,7 @@ def by_entry(store: Store) -> FilesByEntry:
     """Files in the store's own format, by entry."""
     files_of: FilesByEntry = defaultdict(list)
     for file in store.own_files():
-        if key := key_of(file.path):
+        if key := kind_and_key(file.path):
             files_of[key].append(file)
     return dict(files_of)
 

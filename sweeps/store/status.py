@@ -11,7 +11,7 @@ from lth_core.errors import SpecError
 from lth_core.spec import sha256
 from lth_core.store import MANIFEST, Entry, Store, store_time
 from lth_core.store.decode import check, read_entry
-from lth_core.store.locks import is_dead
+from lth_core.store.locks import has_ended
 from sweeps.plan.estimate import duration
 from sweeps.studies.schema import Study
 
@@ -81,7 +81,7 @@ def load_status(store: Store, study: Study) -> dict[str, Any]:
         raise SpecError("STUDY", rule, study.name)
     driver = status.pop("driver")
     age = max(0.0, store_time(store) - written)
-    if status["state"] == "running" and (age > SILENT or is_dead(driver)):
+    if status["state"] == "running" and (age > SILENT or has_ended(driver)):
         status["state"] = "silent"
     if status["state"] != "running":
         status["minutes_left"] = None

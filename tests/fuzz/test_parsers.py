@@ -16,7 +16,7 @@ from searched import SPEC, as_json, dense, file_of, network, search, task
 from lth_core import load_ticket
 from lth_core.store import Store
 from lth_core.store.files import MemoryFiles
-from lth_core.store.locks import holder, is_dead
+from lth_core.store.locks import has_ended, read_claim
 from lth_core.train.archive import Archive
 from lth_core.train.checkpoint import load_checkpoint
 from lth_core.train.loop import Run
@@ -169,7 +169,7 @@ CLAIM = json.dumps({"machine": "x y", "process": 1, "born": "2", "token": "t", "
 def test_claims(said: bytes) -> None:
     files = MemoryFiles()
     files.create("claims/job/claim.json", said)
-    survives("claims", lambda: is_dead(holder(files, "claims/job/claim.json")))
+    survives("claims", lambda: has_ended(read_claim(files, "claims/job/claim.json")))
 
 
 def test_what_a_worker_is_given_is_what_was_given() -> None:

@@ -165,7 +165,7 @@ def test_verify_names_trainings_that_were_exchanged(mine: Path, lth: Lth) -> Non
     called = lth("store", "verify")
     assert called.code == 1
     for here, there in ((one.name, other.name), (other.name, one.name)):
-        assert f"trainings/{here}/entry.json: is that of trainings/{there}\n" in called.out
+        assert f"trainings/{here}/entry.json: belongs to trainings/{there}\n" in called.out
 
 
 def test_verify_finds_nothing_wrong_in_a_checkpoint_that_was_cut_off(mine: Path, lth: Lth) -> None:
