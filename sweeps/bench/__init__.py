@@ -1,1 +1,1 @@
-"""Benchmarks: figures with their limits."""
+"""Benchmarks: measured figures and their limits."""

@@ -1,6 +1,6 @@
-"""Benchmarks: figures of one run, their limits, and the ratios of both.
+"""Benchmarks: measured figures, their limits, and the ratios of both.
 
-They are no part of the tests: machines are shared, so only ratios can be compared.
+They are not part of the tests: machines are shared, so figures vary from run to run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeps.bench.plan import MIB, SECONDS, bench_plan
+from sweeps.bench.plan import MIB as PLAN_MIB
+from sweeps.bench.plan import SECONDS as PLAN_SECONDS
+from sweeps.bench.plan import bench_plan
 from sweeps.bench.report import MIB as REPORT_MIB
 from sweeps.bench.report import SECONDS as REPORT_SECONDS
 from sweeps.bench.report import bench_report
@@ -55,73 +57,73 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """Measured figure divided by its limit; within it below 1."""
+        """Measured figure divided by its limit; below 1 the figure is within it."""
         return self.measured / self.at_most
 
     def to_json(self) -> Row:
         return {**asdict(self), "ratio": self.ratio}
 
     def __str__(self) -> str:
-        of = f"{self.measured:.3g} of {self.at_most:g}"
-        return f"{self.benchmark:6} {of:18} ratio {self.ratio:.2f}  {self.figure}"
+        value = f"{self.measured:.3g} of {self.at_most:g}"
+        return f"{self.benchmark:6} {value:18} ratio {self.ratio:.2f}  {self.figure}"
 
 
 def plan() -> Iterator[Measured]:
     """Cost of listing, filtering and estimating 100,000 trials in another process."""
-    took = bench_plan()
-    yield Measured("plan", f"seconds for {took.trials:,} trials", took.seconds, SECONDS)
-    yield Measured("plan", "MiB at most", took.peak_mib, MIB)
+    cost = bench_plan()
+    yield Measured("plan", f"seconds for {cost.trials:,} trials", cost.seconds, PLAN_SECONDS)
+    yield Measured("plan", "MiB at most", cost.peak_mib, PLAN_MIB)
 
 
 def report() -> Iterator[Measured]:
     """Cost of the report of 5,000 records, with curves and masks, in another process."""
-    took = bench_report()
-    yield Measured("report", f"seconds for {took.records:,} records", took.seconds, REPORT_SECONDS)
-    yield Measured("report", "MiB at most", took.peak_mib, REPORT_MIB)
+    cost = bench_report()
+    yield Measured("report", f"seconds for {cost.records:,} records", cost.seconds, REPORT_SECONDS)
+    yield Measured("report", "MiB at most", cost.peak_mib, REPORT_MIB)
 
 
 def start() -> Iterator[Measured]:
-    """Start-up times of commands that import no torch, a plan and a report, in `import torch`s."""
-    took = bench_start()
-    for name, ratio in took.ratios().items():
-        figure = f"times of import torch ({took.torch:.2f} s): lth {name}"
+    """Start-up times of light commands, a plan and a report, as multiples of `import torch`."""
+    cost = bench_start()
+    for name, ratio in cost.ratios().items():
+        figure = f"times of import torch ({cost.torch:.2f} s): lth {name}"
         yield Measured("start", figure, ratio, COMMANDS[name][1])
 
 
 def sweep(trials: int = TRIALS) -> Iterator[Measured]:
     """Cost of a sweep of 300 trials of five short trainings each, tracked and reported.
 
-    The figures are the time outside training, and the driver's growth with each finished trial. A
-    second sweep has 2,000 trials of one step each.
+    The figures are the time outside training, and the growth of the driver's memory with each
+    finished trial. A second sweep has 2,000 trials of one step each.
 
     Raises:
         LaunchError: the sweep fails.
     """
     cpus = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
-        begun = time.perf_counter()
-        seen = sweep_watched(folder, {**SWEEP, "axes": {"seed": list(range(trials))}})
-        wall = time.perf_counter() - begun
+        started = time.perf_counter()
+        observations = sweep_watched(folder, {**SWEEP, "axes": {"seed": list(range(trials))}})
+        wall = time.perf_counter() - started
         with lth(folder, "report", "bench", "--json"):
             pass
         rows = [json.loads(line) for line in (Path(folder) / "out").read_text().splitlines()]
-    each = {row["training_digest"]: row["train_seconds"] for row in rows}
-    trained = sum(each.values())
+    seconds = {row["training_digest"]: row["train_seconds"] for row in rows}
+    trained = sum(seconds.values())
     outside = 1 - trained / (wall * cpus)
     yield Measured("sweep", f"share of {wall:.0f} s on {cpus} CPUs outside training", outside, 0.1)
-    lost = (wall * cpus - trained) / trials
-    per_trial = trained / trials
-    yield Measured("sweep", f"seconds outside training, a trial of {per_trial:.2f} s", lost, 0.3)
-    if (kept := growth(seen, trials)) is not None:
+    outside_each = (wall * cpus - trained) / trials
+    figure = f"seconds outside training, a trial of {trained / trials:.2f} s"
+    yield Measured("sweep", figure, outside_each, 0.3)
+    if (kib := growth(observations, trials)) is not None:
         yield Measured(
-            "sweep", "KiB more of the driver's memory with each finished trial", kept, KIB
+            "sweep", "KiB more of the driver's memory with each finished trial", kib, KIB
         )
     short = bench_short()
-    which = f"with each of {short.trials:,} trials of one step"
-    yield Measured("sweep", f"CPU seconds {which}", short.cpu_seconds, CPU_SECONDS)
+    each = f"with each of {short.trials:,} trials of one step"
+    yield Measured("sweep", f"CPU seconds {each}", short.cpu_seconds, CPU_SECONDS)
     if short.kib is not None:
-        yield Measured("sweep", f"KiB more of the driver's memory {which}", short.kib, SHORT_KIB)
-    yield Measured("sweep", f"files in the store {which}", short.files, FILES)
+        yield Measured("sweep", f"KiB more of the driver's memory {each}", short.kib, SHORT_KIB)
+    yield Measured("sweep", f"files in the store {each}", short.files, FILES)
 
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {

@@ -1,4 +1,4 @@
-"""Benchmark of `lth plan`: a hundred thousand trials are listed, filtered and estimated."""
+"""Benchmark of `lth plan`: list, filter and estimate a hundred thousand trials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGE: dict[str, Any] = {
     },
     "tracking": {"uri": None},
 }  # fmt: skip
-"""A study of 100,000 trials on the digits; JSON is YAML."""
+"""Study of 100,000 trials on the digits."""
 SECONDS, MIB = 10, 1024
 """Limits of time and memory."""
 
@@ -39,12 +39,12 @@ finally:
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
     sys.stderr.write(f"{time.process_time()} {int(peak) / 1024}")
 """
-"""The command line, which prints CPU seconds and its peak memory in MiB at its end."""
+"""Program: the command line, which at its end prints its CPU seconds and peak memory in MiB."""
 
 
 @dataclass(frozen=True)
 class PlanBench:
-    """Seconds and memory of one `lth plan --list` in its own process, imports included."""
+    """Cost of one `lth plan --list` in a process of its own, imports included."""
 
     trials: int
     """Number of listed lines."""
@@ -63,13 +63,13 @@ def bench_plan(study: Mapping[str, Any] = LARGE, where: Sequence[str] = ()) -> P
     """List, filter and estimate a study.
 
     Args:
-        where: conditions; by default the study's first axis has one of all its values.
+        where: conditions; by default one that names all values of the study's first axis.
     """
     field, values = next(iter(study["axes"].items()))
     conditions = where or [f"{field}={','.join(map(str, values))}"]
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         file = Path(folder) / "study.yaml"
-        file.write_text(json.dumps({**study, "store": f"{folder}/store"}))
+        file.write_text(json.dumps({**study, "store": f"{folder}/store"}))  # JSON is YAML
         options = [option for condition in conditions for option in ("--where", condition)]
         start = time.perf_counter()
         done = subprocess.run(

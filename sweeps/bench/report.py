@@ -1,4 +1,4 @@
-"""Benchmark of `lth report`: thousands of records, whose trainings are drawn at random."""
+"""Benchmark of `lth report`: thousands of records of trainings with random results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SECONDS, MIB = 30, 1536
 """Limits of a report of 5,000 records."""
 
 SHAPES = {"hidden1": (300, 64), "hidden2": (100, 300), "output": (10, 100)}
-"""Weights of the network's layers."""
+"""Shapes of the layers' weights."""
 EVALUATIONS = 100
 """Number of points of each training's curves."""
 
@@ -83,15 +83,16 @@ def bench_report(fields: dict[str, Any] = MANY) -> ReportBench:
 
 
 def fill(study: Study, store: Store) -> int:
-    """Store records, curves and masks of all trials as a sweep does; the number of records."""
-    draw, made, count = np.random.default_rng(0), dict[str, Training](), 0
+    """Store records, curves and masks of all trials, as a sweep does; returns the record count."""
+    draw, trainings, count = np.random.default_rng(0), dict[str, Training](), 0
     for trial in make_plan(study).trials:
         rows = []
         for level, jobs in enumerate(levels(trial.spec)):
             for branch, job in jobs.items():
-                if job.digest not in made:
-                    made[job.digest] = _store_training(store, job, level, branch, draw)
-                rows.append(_row(study, trial, level, branch, Result(job, made[job.digest], True)))
+                if job.digest not in trainings:
+                    trainings[job.digest] = _store_training(store, job, level, branch, draw)
+                result = Result(job, trainings[job.digest], True)
+                rows.append(_row(study, trial, level, branch, result))
         save_records(store, study.name, study.digest(), trial, rows)
         count += len(rows)
     return count
@@ -108,7 +109,7 @@ def _row(study: Study, trial: Trial, level: int, branch: str, result: Result) ->
 def _store_training(
     store: Store, job: Job, level: int, branch: str, draw: np.random.Generator
 ) -> Training:
-    """Store a training whose mask and accuracies are drawn."""
+    """Store a training with a random mask and random accuracies."""
     bits = {
         f"mask/{name}.weight": np.packbits(draw.random(shape) < 0.8**level, bitorder="little")
         for name, shape in SHAPES.items()
@@ -119,8 +120,8 @@ def _store_training(
         for name, shape in SHAPES.items()
     }
     steps = range(100, 100 * EVALUATIONS + 1, 100)
-    loss, best = draw.random(EVALUATIONS), 0.97 - 0.002 * level * (1 + (branch == "reinit"))
-    accuracy = (best - 0.5 / np.arange(1, EVALUATIONS + 1) + 0.005 * loss).tolist()
+    loss, limit = draw.random(EVALUATIONS), 0.97 - 0.002 * level * (1 + (branch == "reinit"))
+    accuracy = (limit - 0.5 / np.arange(1, EVALUATIONS + 1) + 0.005 * loss).tolist()
     training = Training(
         curves=Curves(list(steps), loss.tolist(), loss.tolist(), accuracy, accuracy),
         layers=layers, parameters=60_000, mask_digest=job.digest, ticket_digest=job.digest,

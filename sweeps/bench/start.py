@@ -15,11 +15,11 @@ from sweeps.bench.report import fill
 from sweeps.studies.find import find_study
 
 ROUNDS = 5
-"""Runs of each command; the fastest counts, as other work on the machine only slows a run down."""
+"""Runs of each command; the fastest counts, because other work on the machine only slows runs."""
 
 LIGHT, PLAN, REPORT = 0.25, 1.35, 3.0
-"""Limits, where `import torch` takes 2 s: 0.5 s for what imports no torch, 0.7 s for a plan beyond
-the import, 6 s for a report."""
+"""Limits in multiples of `import torch`. If that takes 2 s, they are 0.5 s for commands that import
+no torch, 2.7 s for a plan and 6 s for a report."""
 
 TORCH = ["-c", "import torch"]
 COMPLETION = "completion of a study's name"
@@ -41,7 +41,7 @@ COMPLETE = {"_LTH_COMPLETE": "complete_bash", "COMP_WORDS": "lth plan dig", "COM
 
 @dataclass(frozen=True)
 class StartBench:
-    """Wall times of processes, in seconds, each the least of several runs."""
+    """Wall times of processes in seconds, each the least of several runs."""
 
     torch: float
     """Time of `import torch`."""
@@ -54,7 +54,7 @@ class StartBench:
 
 def bench_start(names: Mapping[str, object] = COMMANDS, rounds: int = ROUNDS) -> StartBench:
     """Times of commands and of `import torch`, with the digits study's records in the store."""
-    torch, best = float("inf"), dict.fromkeys(names, float("inf"))
+    torch, commands = float("inf"), dict.fromkeys(names, float("inf"))
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         study = find_study("digits")
         fill(study, open_store(os.path.join(folder, study.store)))
@@ -63,8 +63,9 @@ def bench_start(names: Mapping[str, object] = COMMANDS, rounds: int = ROUNDS) ->
             for name in names:
                 environment = COMPLETE if name == COMPLETION else {}
                 command = ["-m", "sweeps.cli", *COMMANDS[name][0]]
-                best[name] = min(best[name], _seconds(command, folder, environment))
-    return StartBench(torch, best)
+                seconds = _seconds(command, folder, environment)
+                commands[name] = min(commands[name], seconds)
+    return StartBench(torch, commands)
 
 
 def _seconds(

@@ -1,4 +1,4 @@
-"""Benchmark of `lth sweep` in another process: time, the driver's memory, stored files."""
+"""Benchmark of `lth sweep` in another process: time, the driver's memory, files in the store."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from lth_core.store.decode import read_entry
 from sweeps.store.records import TRIALS
 from sweeps.store.status import STATUS, status_key
 
-EVERY = 0.5
+OBSERVE_INTERVAL = 0.5
 """Seconds between two observations."""
 EARLY, LATE = (0.2, 0.4), (0.8, 1.0)
-"""Shares of the trials, [from, to), in which the driver's memory is compared: before them it
-imports and starts workers, after them it makes the report."""
+"""Shares of the trials, [from, to), between which the driver's memory is compared. Before the first
+the driver imports and starts workers; after the second it makes the report."""
 
 SHORT: dict[str, Any] = {
     "name": "bench",
@@ -42,28 +42,30 @@ SHORT: dict[str, Any] = {
 """Study of trials with one training of one step."""
 SHORT_TRIALS = 2000
 CPU_SECONDS, SHORT_KIB, FILES = 0.2, 100, 6
-"""Limits for each trial: seconds of all CPUs, the driver's growth, files in the store."""
+"""Limits for each trial: CPU seconds, growth of the driver in KiB, files in the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShortBench:
-    """Cost of each trial of one step, from a whole sweep, Ray's start and the report included."""
+    """Cost of a sweep, Ray's start and the report included, divided by its number of trials."""
 
     trials: int
     cpu_seconds: float
-    """Duration of the sweep in seconds, times CPUs."""
+    """Duration of the sweep in seconds, times its CPUs, divided by the trials."""
     kib: float | None
-    """Growth of the driver's memory; None where the sweep was too short to be observed."""
+    """Growth of the driver's memory in KiB; None if the sweep was too short to be observed."""
     files: float
     """Number of files in the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Observation: number of trials that have ended, and the driver's memory in MiB."""
+    """State of a sweep at one moment."""
 
     done: int
+    """Number of trials that have ended."""
     mib: float
+    """Memory of the driver."""
 
 
 def bench_short(trials: int = SHORT_TRIALS) -> ShortBench:
@@ -74,22 +76,23 @@ def bench_short(trials: int = SHORT_TRIALS) -> ShortBench:
     """
     cpus = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         study, store = {**SHORT, "axes": {"seed": list(range(trials))}}, _store(folder)
-        # The sweep saves its own count every few seconds only.
-        seen = sweep_watched(folder, study, lambda: len(store.digests(TRIALS)))
-        wall = time.perf_counter() - begun
+        # The sweep itself saves its count only every few seconds.
+        observations = sweep_watched(folder, study, lambda: len(store.digests(TRIALS)))
+        wall = time.perf_counter() - started
         files = sum(1 for _ in store.files.files(""))
-    return ShortBench(trials, wall * cpus / trials, growth(seen, trials), files / trials)
+    kib = growth(observations, trials)
+    return ShortBench(trials, wall * cpus / trials, kib, files / trials)
 
 
 def sweep_watched(
     folder: str, study: Mapping[str, Any], done: Callable[[], int] | None = None
 ) -> list[Observation]:
-    """Sweep a study in a folder.
+    """Sweep a study in a folder, in another process; returns the observations of that process.
 
     Args:
-        done: function to the number of trials that have ended; by default from the saved status.
+        done: gives the number of trials that have ended; by default from the saved status.
 
     Raises:
         LaunchError: the sweep fails.
@@ -106,7 +109,7 @@ def _store(folder: str) -> Store:
 
 @contextmanager
 def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`lth` as another process in a folder; its output goes to the file `out` there.
+    """Run `lth` in another process and a folder, with its output in the folder's file `out`.
 
     Raises:
         LaunchError: the command fails.
@@ -114,28 +117,28 @@ def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "sweeps.cli", *arguments]
     printed, errors = Path(folder) / "out", Path(folder) / "err"
     with printed.open("w") as out, errors.open("w") as err:
-        called = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, text=True)
-        with called:
-            yield called
-    if called.returncode:
-        why = errors.read_text().strip()[-500:]
-        raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {why}")
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, text=True)
+        with process:
+            yield process
+    if process.returncode:
+        reason = errors.read_text().strip()[-500:]
+        raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {reason}")
 
 
 def watch(driver: subprocess.Popen[str], done: Callable[[], int]) -> list[Observation]:
     """Observations of a process until it ends."""
-    seen = list[Observation]()
+    observations = list[Observation]()
     while driver.poll() is None:
         with suppress(OSError, TypeError):  # the process has ended
-            seen.append(Observation(done(), resident(driver.pid)))
-        time.sleep(EVERY)
-    return seen
+            observations.append(Observation(done(), resident_mib(driver.pid)))
+        time.sleep(OBSERVE_INTERVAL)
+    return observations
 
 
-def resident(process: int) -> float:
+def resident_mib(process: int) -> float:
     """Resident memory of a process in MiB."""
     line = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
-    return int(line[1]) / 1024  # type: ignore[index]  # a process that has ended has none
+    return int(line[1]) / 1024  # type: ignore[index]  # None if the process has ended
 
 
 def trials_done(store: Store, study: str) -> int:
@@ -143,22 +146,23 @@ def trials_done(store: Store, study: str) -> int:
     return read_entry(store, STATUS, status_key(study), lambda entry: int(entry.meta["done"])) or 0
 
 
-def growth(seen: Sequence[Observation], trials: int) -> float | None:
+def growth(observations: Sequence[Observation], trials: int) -> float | None:
     """Growth of the driver in KiB with each finished trial; None for too few observations.
 
-    >>> seen = [Observation(2, 100), Observation(3, 101), Observation(8, 106)]
-    >>> growth([*seen, Observation(10, 300)], 10) / 1024
+    >>> steady = [Observation(2, 100), Observation(3, 101), Observation(8, 106)]
+    >>> growth([*steady, Observation(10, 300)], 10) / 1024
     1.0
     """
-    (few, before), (many, after) = (_mean(seen, trials, share) for share in (EARLY, LATE))
+    (few, before), (many, after) = (_mean(observations, trials, part) for part in (EARLY, LATE))
     return 1024 * (after - before) / (many - few) if many > few else None
 
 
 def _mean(
-    seen: Sequence[Observation], trials: int, share: tuple[float, float]
+    observations: Sequence[Observation], trials: int, part: tuple[float, float]
 ) -> tuple[float, float]:
-    least, most = share
-    within = [each for each in seen if least * trials <= each.done < most * trials]
+    """Mean number of ended trials and mean MiB, over the observations of a part of the sweep."""
+    start, end = part
+    within = [each for each in observations if start * trials <= each.done < end * trials]
     if not within:
         return float("nan"), float("nan")
     return fmean(each.done for each in within), fmean(each.mib for each in within)

@@ -2,7 +2,7 @@
 
 
 def run() -> None:
-    """Run `lth`; its entry point."""
+    """Entry point of `lth`."""
     from sweeps.cli.main import run
 
     run()

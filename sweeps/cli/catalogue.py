@@ -1,4 +1,4 @@
-"""`lth studies`, `lth list`, `lth schema`: the known studies, names and fields."""
+"""`lth studies`, `lth list`, `lth schema`: preset studies, and the names and fields of studies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KIND]", help=f"{', '.join(KINDS)}; all if none.",
+            metavar="[KIND]", help=f"{', '.join(KINDS)}; by default all.",
             autocompletion=_complete_kind,
         ),
     ] = None,
@@ -53,8 +53,8 @@ def list_(
         raise SpecError("kind", "is not known", kind, KINDS)
     for name in KINDS if kind is None else [kind]:
         table = Table(name, "", box=None)
-        for entry, about in KINDS[name]().items():
-            table.add_row(entry, about)
+        for entry, description in KINDS[name]().items():
+            table.add_row(entry, description)
         out.print(table)
 
 

@@ -20,7 +20,7 @@ from sweeps.studies.names import study_names
 
 
 def complete_study(incomplete: str) -> list[str]:
-    """Names of studies that begin with a text, for the shell, which completes files by itself."""
+    """Names of studies that begin with a text; the shell itself completes files."""
     return [name for name in study_names() if name.startswith(incomplete)]
 
 
@@ -37,7 +37,7 @@ Overrides = Annotated[
 ]
 
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, changes of the writing direction, and unpaired surrogates."""
+"""Control characters, characters that change the writing direction, and unpaired surrogates."""
 
 
 class PlainConsole(Console):

@@ -15,7 +15,7 @@ class LazyModule(ModuleType):
     """A stand-in for a module, which is imported when one of its names is read."""
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):  # the import machinery reads some
+        if name.startswith("__"):  # read by the import machinery
             raise AttributeError(name)
         self.withdraw()
         return getattr(import_module(self.__name__), name)
@@ -54,7 +54,7 @@ def lazy_imports() -> Iterator[None]:
     """Defer the imports of its body, each ``from package import module``, to the module's first
     use. Type checkers, editors and import-linter see ordinary imports.
 
-    importlib.util.LazyLoader does not serve: it leaves its unloaded modules in sys.modules, where
+    importlib.util.LazyLoader cannot be used: it leaves its unloaded modules in sys.modules, where
     `inspect`, which pydantic uses, reads an attribute of every module and so loads them all.
     """
     finder = _LazyFinder()

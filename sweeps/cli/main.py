@@ -1,5 +1,7 @@
-"""The command line, `lth`. Exit codes: 0 done; 1 trials failed or figures differ; 2 bad input;
-130 stopped by Ctrl-C, 143 by SIGTERM.
+"""The command line, `lth`.
+
+Exit codes: 0 done; 1 trials failed, or checks found differences or faults; 2 bad input; 130 stopped
+by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ app.add_typer(bench_app)
 
 
 def _print_version(given: bool) -> None:
-    """Print the versions of `lth`, Python and torch; torch's without importing it."""
+    """Print the versions of `lth`, Python and torch, without importing torch."""
     if given:
         lth, torch = version("lottery-ticket-sweeps"), version("torch")
         out.print(f"lth {lth}, Python {platform.python_version()}, torch {torch}")
@@ -57,8 +59,8 @@ def lth(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
-    sys.path.insert(0, os.getcwd())  # so that package.module:factory finds the user's modules
+    """Run the command line; an LthError is one line on stderr and exit code 2."""
+    sys.path.insert(0, os.getcwd())  # makes a study's package.module:function importable
     logging.basicConfig(level=logging.WARNING, format="lth: %(message)s")
     try:
         app(prog_name="lth")

@@ -59,14 +59,14 @@ def report(
 def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Compare a finished study with published figures.
 
-    The figures are in the study's file. Exits with 1 where any disagrees.
+    The figures are in the study's file. Exits with 1 if any of them disagrees.
     """
-    # From the present file: the figures may have been added after the sweep.
+    # The figures may have been added to the file after the sweep.
     reference = find.find_study(study, overrides or []).reference
     chosen = find.find_study(study, overrides or [], swept=True)
     reference = reference or chosen.reference
     if reference is None:
-        rule = "must be given in the study's file for anything to be verified"
+        rule = "must be given in the study's file for `lth verify`"
         raise SpecError("reference", rule, None, find.presets_with_reference())
     plan = plans.make_plan(chosen)
     records, _ = study_results.study_records(plan)
@@ -85,7 +85,7 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
 def sync(study: StudyArgument) -> None:
     """Publish the results of a study that MLflow lacks.
 
-    Exits with 1 where the store has lost some of them.
+    Exits with 1 if the store has lost some of them.
     """
     plan = plans.make_plan(find.find_study(study, [], swept=True))
     published, lost = syncs.sync(plan)

@@ -1,4 +1,4 @@
-"""`lth sweep`, `lth rewind`, `lth status`: run a study, and show its progress."""
+"""`lth sweep`, `lth rewind`, `lth status`: run a study and show its progress."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def sweep(
 
 @contextmanager
 def _stoppable(command: str, screen: PlainConsole) -> Iterator[None]:
-    """Name the command that resumes after Ctrl-C or SIGTERM, and exit with 130 or 143."""
+    """After Ctrl-C or SIGTERM, print the command that resumes, and exit with 130 or 143."""
     try:
         yield
     except KeyboardInterrupt as stopped:
@@ -80,7 +80,7 @@ def _print_outcome(outcome: launch.SweepOutcome, screen: PlainConsole) -> None:
 
 
 def _report(plan: plans.Plan, outcome: launch.SweepOutcome) -> None:
-    """Print a sweep's outcome and write its report; exit with 1 where trials failed."""
+    """Print a sweep's outcome and write its report; exit with 1 if trials failed."""
     _print_outcome(outcome, out)
     try:
         report = study_report.finish(plan, out)

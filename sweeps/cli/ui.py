@@ -27,7 +27,7 @@ def ui(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen on; others than the default are open to other machines."
+            help="Address to listen on; any other than the default is open to other machines."
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,

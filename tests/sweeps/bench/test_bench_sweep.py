@@ -24,7 +24,7 @@ def test_sweep_too_short_to_be_seen_has_no_growth() -> None:
 
 
 def test_process_is_looked_at_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_sweep, "EVERY", 0.01)
+    monkeypatch.setattr(bench_sweep, "OBSERVE_INTERVAL", 0.01)
     command = [sys.executable, "-c", "print(flush=True); input()"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, text=True, **pipes) as driver:
