@@ -17,35 +17,35 @@ _MODULE = re.compile(r"\w+(\.\w+)*")
 
 
 def load_factory(field: str, name: str) -> Callable[..., Any]:
-    """The callable that a name points to. A study file can cause no more than its import and call;
-    any error in it but an LthError becomes a SpecError.
+    """The callable of a name. A study file can cause no more than its import and call.
 
     Raises:
-        SpecError: no such module, no such name in it, or not callable.
+        SpecError: the module cannot be imported, or has no callable of that name. A call raises it
+            too, in place of any error but an LthError.
     """
     module_name, _, attribute = name.partition(":")
     if not _MODULE.fullmatch(module_name):  # a leading dot would be a relative import
         raise SpecError(field, "must be package.module:factory", name)
-    with blamed(field, "cannot be imported", name):
+    with errors_as_spec_errors(field, "cannot be imported", name):
         module = importlib.import_module(module_name)
         factory = getattr(module, attribute, None)
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         raise SpecError(field, f"is not a callable of {module_name}", name, known)
 
-    def call(*given: Any) -> Any:
-        with blamed(field, "fails when it is called", name):
-            return factory(*given)
+    def call(*arguments: Any) -> Any:
+        with errors_as_spec_errors(field, "fails when it is called", name):
+            return factory(*arguments)
 
     return call
 
 
 @contextmanager
-def blamed(field: str, rule: str, name: str) -> Iterator[None]:
-    """Report any exception in the block as an error of a field's value.
+def errors_as_spec_errors(field: str, rule: str, name: str) -> Iterator[None]:
+    """Turn an exception in the block into a SpecError of a field; an LthError stays as it is.
 
     Raises:
-        SpecError: an exception was raised; it is named, and is the cause.
+        SpecError: it names the exception, and has it as its cause.
     """
     try:
         yield

@@ -9,19 +9,20 @@ from torch import nn
 
 from lth_core.errors import SpecError
 from lth_core.models.conv import conv
-from lth_core.models.dropout import own_dropout, restart_dropout
+from lth_core.models.dropout import replace_dropout, restart_dropout
 from lth_core.models.init import initialize
 from lth_core.models.lenet import lenet_5
 from lth_core.models.mlp import lenet_300_100, mlp, mlp_constant
 from lth_core.models.resnet import resnet
 from lth_core.models.vgg import vgg
 from lth_core.models.vision import mobilenet_v2, vision_resnet
-from lth_core.plugins import blamed, load_factory, source_fingerprint
+from lth_core.plugins import errors_as_spec_errors, load_factory, source_fingerprint
 from lth_core.spec import ModelSpec
 
 __all__ = ["MODELS", "Builder", "build", "fingerprint", "restart_dropout"]
 
 Builder = Callable[[ModelSpec, tuple[int, ...], int], nn.Module]
+"""(spec, shape of one example, number of classes) -> network."""
 
 MODELS: dict[str, tuple[Builder, str]] = {
     "mlp": (mlp, "fully connected, any widths and depth (Rumelhart et al. 1986)"),
@@ -77,31 +78,31 @@ def build(
     """A network on the CPU, its weights drawn from ``generator``.
 
     Args:
-        shape: one example's, such as (3, 32, 32).
-        classes: outputs.
+        shape: shape of one example, such as (3, 32, 32).
+        classes: number of outputs.
 
     Raises:
         SpecError: the name is not known, the network does not fit the examples or the memory, or
             a user's factory fails or returns something else.
     """
     builder = _builder(spec)
-    # torch's layers draw from the global generator when they are created. So that generator gets
-    # the state of ours, and its own back afterwards; draws of a user's factory are seeded too.
+    # torch's layers, and a user's factory, draw from the global generator when they are created.
+    # So it has the state of ``generator`` meanwhile; fork_rng restores its own state afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(generator.get_state())
-        with blamed("model.name", f"cannot be built for shape {shape}", spec.name):
+        with errors_as_spec_errors("model.name", f"cannot be built for shape {shape}", spec.name):
             model = builder(spec, shape, classes)
         generator.set_state(torch.random.get_rng_state())
     if not isinstance(model, nn.Module):
         rule = f"must return a torch.nn.Module, not {type(model).__name__}"
         raise SpecError("model.name", rule, spec.name)
-    own_dropout(model)
+    replace_dropout(model)
     initialize(model, spec.init, generator)
     return model
 
 
 def fingerprint(spec: ModelSpec) -> str:
-    """Digest of the source, for a model whose name does not determine it; else empty.
+    """Digest of the source of a user's own model; empty for a built-in one.
 
     Raises:
         SpecError: the name is not known.

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from torch import nn
 
 from lth_core.errors import SpecError
-from lth_core.models.scale import images, refuse, scaled
+from lth_core.models.scale import check_images, check_unused, scaled
 from lth_core.spec import ModelSpec
 
 
 def conv(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
-    """The builder of Conv-``layers``; ``spec.depth`` overrides the count."""
+    """Builder of Conv-N with N = ``layers``; ``spec.depth`` overrides it."""
 
     def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
         return _conv(spec.depth or layers, spec, shape, classes)
@@ -21,12 +21,10 @@ def conv(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
 
 
 def _conv(depth: int, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Pairs of 3x3 convolutions (64, 128, 256 ... channels), each pair max-pooled; 256-256.
-
-    Dropout after the two hidden linear layers.
-    """
-    refuse(spec, "stem")
-    images(spec, shape, 2 ** (depth // 2))
+    """Pairs of 3x3 convolutions (64, 128, 256 ... channels), each followed by max-pooling, then two
+    hidden linear layers of 256 units, each followed by dropout."""
+    check_unused(spec, "stem")
+    check_images(spec, shape, 2 ** (depth // 2))
     if depth % 2:
         raise SpecError("model.depth", "must be even: convolutions come in pairs", depth)
     channels, side = shape[0], list(shape[1:])

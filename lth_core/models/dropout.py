@@ -10,26 +10,26 @@ from lth_core.seeds import generator
 
 
 class Dropout(nn.Module):
-    """``torch.nn.Dropout`` whose draws are a function of (seed, run, place, step).
+    """``torch.nn.Dropout`` whose draws are a function of (seed, run, name, step).
 
-    Draws are made on the CPU, so that every device drops the same units. The module counts its own
-    calls in training mode, one a step; ``restart_dropout`` sets the run that they belong to.
+    Draws are made on the CPU, so that every device drops the same units. Each call in training mode
+    is one step; ``restart_dropout`` sets seed, run and step.
 
     Args:
         p: share of entries set to 0 in training, in [0, 1); the others are divided by 1 - p.
-        place: the module's name in its network, so that no two layers share draws.
+        name: the module's name in its network, so that no two layers share draws.
     """
 
-    def __init__(self, p: float, place: str) -> None:
+    def __init__(self, p: float, name: str) -> None:
         super().__init__()
-        self.p, self.place = p, place
+        self.p, self.name = p, name
         self.seed, self.run, self.step = 0, "0", 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """x with dropped entries, in its shape, which may be any."""
+        """x of any shape, with dropped entries, in the same shape."""
         if not self.training or not self.p:
             return x
-        stream = generator(self.seed, "dropout", self.run, self.place, self.step)
+        stream = generator(self.seed, "dropout", self.run, self.name, self.step)
         self.step += 1
         kept = torch.rand(x.shape, generator=stream) >= self.p
         return x * kept.to(x.device, x.dtype) / (1 - self.p)
@@ -38,11 +38,11 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
-def own_dropout(model: nn.Module) -> None:
-    """Replace every ``torch.nn.Dropout``, which draws globally, by ``Dropout``.
+def replace_dropout(model: nn.Module) -> None:
+    """Replace every ``torch.nn.Dropout``, which draws from the global generator, by ``Dropout``.
 
     Raises:
-        SpecError: there is another kind of dropout, whose draws cannot be seeded.
+        SpecError: the model has another kind of dropout, whose draws cannot be seeded.
     """
     for name, module in list(model.named_modules()):
         if type(module) is nn.Dropout:
@@ -54,7 +54,7 @@ def own_dropout(model: nn.Module) -> None:
 
 
 def restart_dropout(model: nn.Module, seed: int, run: str, step: int) -> None:
-    """Begin a run: dropout draws for (seed, run) from ``step`` on."""
+    """Set every ``Dropout`` to draw for a run from ``step`` on."""
     for module in model.modules():
         if isinstance(module, Dropout):
             module.seed, module.run, module.step = seed, run, step

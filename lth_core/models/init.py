@@ -14,10 +14,9 @@ from lth_core.spec import Initialization
 
 
 def _signed_constant(weight: Tensor, generator: torch.Generator) -> Tensor:
-    """sqrt(2/fan in) with random signs, in place (Ramanujan et al. 2020, section 4.1).
+    """The weight (out, in, ...), set in place to sqrt(2/fan in) with random signs.
 
-    Args:
-        weight: (out, in, ...).
+    Ramanujan et al. 2020, section 4.1.
     """
     signs = torch.randint(0, 2, weight.shape, generator=generator) * 2 - 1
     with torch.no_grad():
@@ -37,8 +36,8 @@ def initialize(model: nn.Module, init: Initialization, generator: torch.Generato
     """Draw linear and convolution weights in the model's order; set their biases to 0.
 
     kaiming: fan in, gain of ReLU (He et al. 2015); xavier: Glorot & Bengio 2010, gain 1;
-    signed_constant: kaiming's deviation with a random sign. Batch norm stays as it was built.
-    ``as_built`` changes nothing.
+    signed_constant: kaiming's standard deviation with a random sign; as_built: no change. Batch
+    norm stays as it was built.
     """
     if init == "as_built":
         return

@@ -20,7 +20,7 @@ class Layer:
     kept: int
     """Weights that the mask keeps."""
     positions: int
-    """Places of the output at which each weight is multiplied once, per example."""
+    """Positions of the output for one example; each weight is multiplied once at each."""
 
     @property
     def weights(self) -> int:
@@ -48,12 +48,12 @@ def prunable_layers(model: nn.Module) -> dict[str, PrunableLayer]:
     }
 
 
-def layers_of(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], int]]:
-    """(weight shape, positions) of every prunable layer, in the model's order.
+def shapes_and_positions(
+    model: nn.Module, shape: tuple[int, ...]
+) -> dict[str, tuple[tuple[int, ...], int]]:
+    """Weight shape and `Layer.positions` of every prunable layer, by name in the model's order.
 
-    Positions are the places of the layer's output for one example. Each kept weight is multiplied
-    once at each position, so a layer's forward FLOPs are 2 x kept x positions (padding counted as
-    input).
+    Padding counts as input, so a layer's forward FLOPs are 2 x kept x positions.
 
     Args:
         shape: shape of one example, such as (3, 32, 32).

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from torch import nn
 
-from lth_core.models.scale import images, refuse, scaled
+from lth_core.models.scale import check_images, check_unused, scaled
 from lth_core.spec import ModelSpec
 
 SMALLEST = 16
-"""Pixels a side of which two unpadded 5x5 convolutions, each pooled by 2, leave one."""
+"""Least pixels a side: two unpadded 5x5 convolutions, each pooled by 2, leave one of 16."""
 
 
 def lenet_5(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """20 and 50 channels of 5x5, each max-pooled, then 500 units: 431,080 parameters on MNIST.
+    """Two 5x5 convolutions (20 and 50 channels), each followed by max-pooling, then 500 units.
 
-    Only the 500 units are rectified (Caffe, examples/mnist/lenet_train_test.prototxt).
+    It has 431,080 parameters on MNIST. Only the 500 units have a ReLU (Caffe,
+    examples/mnist/lenet_train_test.prototxt).
     """
-    refuse(spec, "depth", "stem")
-    images(spec, shape, SMALLEST)
+    check_unused(spec, "depth", "stem")
+    check_images(spec, shape, SMALLEST)
     first, second, hidden = (scaled(width, spec.width) for width in (20, 50, 500))
     height, width = (((pixels - 4) // 2 - 4) // 2 for pixels in shape[1:])
     layers: dict[str, nn.Module] = {

@@ -1,4 +1,4 @@
-"""Fully connected networks; LeNet-300-100 is the two-hidden-layer one (LeCun et al. 1998)."""
+"""Fully connected networks, among them LeNet-300-100 (LeCun et al. 1998)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lth_core.models.scale import refuse, scaled
+from lth_core.models.scale import check_unused, scaled
 from lth_core.spec import ModelSpec
 
 
 class WithConstant(nn.Linear):
-    """A linear layer whose bias is the weight of one more input, the constant 1.
+    """A linear layer whose biases are weights of one more input, the constant 1.
 
-    So biases are scored and pruned with the other weights; the weight is (outputs, inputs + 1).
+    Biases are then scored and pruned with the other weights. The weight is (outputs, inputs + 1).
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -38,8 +38,8 @@ def mlp(
     classes: int,
     linear: Callable[[int, int], nn.Linear] = nn.Linear,
 ) -> nn.Module:
-    """ReLU layers of ``widths`` units, dropout after each; ``depth`` repeats a single width."""
-    refuse(spec, "stem")
+    """Hidden layers of ``widths`` units with ReLU and dropout; ``depth`` repeats a single width."""
+    check_unused(spec, "stem")
     widths = spec.widths * spec.depth if spec.depth else spec.widths
     sizes = [prod(shape), *(scaled(width, spec.width) for width in widths)]
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
@@ -60,6 +60,6 @@ def mlp_constant(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Mo
 
 
 def lenet_300_100(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """The paper's fully connected network: 266,610 parameters on MNIST."""
-    refuse(spec, "depth")
+    """LeNet-300-100: two hidden layers, 266,610 parameters on MNIST."""
+    check_unused(spec, "depth")
     return mlp(replace(spec, widths=(300, 100)), shape, classes)

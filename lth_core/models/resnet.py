@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lth_core.errors import SpecError
-from lth_core.models.scale import images, refuse, scaled
+from lth_core.models.scale import check_images, check_unused, scaled
 from lth_core.spec import ModelSpec
 
 
@@ -33,7 +33,13 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 3x3 stem, three stages of ``blocks`` blocks (width, 2 width, 4 width), mean, linear."""
+    """A 3x3 stem, three stages of blocks (width, 2 width, 4 width channels), mean, linear.
+
+    Args:
+        channels: channels of an image.
+        width: channels of the stem and the first stage.
+        blocks: blocks of each stage.
+    """
 
     def __init__(self, channels: int, width: int, blocks: int, classes: int) -> None:
         super().__init__()
@@ -50,21 +56,21 @@ class ResNet(nn.Module):
         self.output = nn.Linear(inputs, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (b, classes) of images (b, channels, height, width)."""
+        """Logits (b, classes) from images (b, channels, height, width)."""
         hidden = self.stages(self.norm(self.stem(x)).relu())
         logits: Tensor = self.output(hidden.mean((2, 3)))
         return logits
 
 
 def resnet(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
-    """The builder of ResNet-``layers``; ``spec.depth`` overrides the count."""
+    """Builder of ResNet-N with N = ``layers``; ``spec.depth`` overrides it."""
 
     def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-        refuse(spec, "stem", "dropout")
+        check_unused(spec, "stem", "dropout")
         depth = spec.depth or layers
         if depth < 8 or (depth - 2) % 6:
             raise SpecError("model.depth", "must be 6n+2, at least 8", depth)
-        images(spec, shape)
+        check_images(spec, shape)
         return ResNet(shape[0], scaled(16, spec.width), (depth - 2) // 6, classes)
 
     return build

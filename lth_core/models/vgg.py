@@ -7,25 +7,25 @@ from collections.abc import Callable
 from torch import nn
 
 from lth_core.errors import SpecError
-from lth_core.models.scale import images, refuse, scaled
+from lth_core.models.scale import check_images, check_unused, scaled
 from lth_core.spec import ModelSpec
 
 WIDTHS = (64, 128, 256, 512, 512)
 """Channels of the five groups of 3x3 convolutions."""
 
 GROUPS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-"""Convolutions in each group, by the layers in the name (Simonyan & Zisserman 2015, table 1)."""
+"""Convolutions of each group, by the number in the name (Simonyan & Zisserman 2015, table 1)."""
 
 
 def vgg(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
-    """The builder of VGG-``layers``; ``spec.depth`` overrides the count."""
+    """Builder of VGG-N with N = ``layers``; ``spec.depth`` overrides it."""
 
     def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-        refuse(spec, "stem")
+        check_unused(spec, "stem")
         depth = spec.depth or layers
         if depth not in GROUPS:
             raise SpecError("model.depth", "is not the depth of a VGG", depth, map(str, GROUPS))
-        images(spec, shape, 2 ** (len(WIDTHS) - 1))
+        check_images(spec, shape, 2 ** (len(WIDTHS) - 1))
         return _vgg(GROUPS[depth], spec, shape[0], classes)
 
     return build

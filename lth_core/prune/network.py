@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_core.masks import Mask, State, masked, ones
-from lth_core.models.dropout import Dropout, own_dropout
+from lth_core.models.dropout import Dropout, replace_dropout
 from lth_core.spec import PruneAfter, Pruning
 
 Scores = dict[str, Tensor]
@@ -95,7 +95,7 @@ def from_model(
     weights = {n: p.detach().clone() for n, p in model.named_parameters() if n in mask}
 
     def copy() -> nn.Module:
-        own_dropout(copied := deepcopy(model))
+        replace_dropout(copied := deepcopy(model))
         return copied.train()
 
     return PrunableNetwork(

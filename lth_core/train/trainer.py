@@ -16,7 +16,7 @@ from lth_core import masks, models, ticket
 from lth_core.errors import PreemptedError, StoreError
 from lth_core.jobs.recipes import Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
-from lth_core.models.layers import Layer, layers_of
+from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.spec import PruneNever, TicketSpec, TrainSpec, describe, sha256
 from lth_core.store import Store
 from lth_core.store.locks import claimed
@@ -165,7 +165,7 @@ class Trainer(Builder):
         outcome = self._run(job, start)
         mask, state = outcome.mask, outcome.state
         final = cached(self._finals, job.digest, lambda: (state, mask))
-        counts = layers_of(self.model(job), self.data(job).shape)
+        counts = shapes_and_positions(self.model(job), self.data(job).shape)
         training = Training(
             curves=outcome.curves,
             layers={

@@ -8,7 +8,7 @@ from toys import jobs_of, same, textbook
 from lth_core import TicketSpec, Trainer, data, models
 from lth_core.errors import SpecError
 from lth_core.masks import masked
-from lth_core.models.dropout import Dropout, own_dropout, restart_dropout
+from lth_core.models.dropout import Dropout, replace_dropout, restart_dropout
 from lth_core.spec import ModelSpec
 
 COLOUR = (3, 32, 32)
@@ -45,8 +45,8 @@ def test_gradient_passes_only_what_is_kept() -> None:
 
 
 def test_draws_are_of_seed_run_place_and_step_and_of_nothing_global() -> None:
-    def first(seed: int = 0, run: str = "0", step: int = 0, place: str = "a") -> torch.Tensor:
-        net = nn.Sequential(Dropout(0.5, place))
+    def first(seed: int = 0, run: str = "0", step: int = 0, name: str = "a") -> torch.Tensor:
+        net = nn.Sequential(Dropout(0.5, name))
         restart_dropout(net, seed, run, step)
         return net.train()(torch.ones(2, 64))
 
@@ -54,7 +54,7 @@ def test_draws_are_of_seed_run_place_and_step_and_of_nothing_global() -> None:
     one = first()
     torch.rand(3)
     assert torch.equal(one, first())
-    others = [first(seed=1), first(run="1"), first(run="0.1"), first(step=1), first(place="b")]
+    others = [first(seed=1), first(run="1"), first(run="0.1"), first(step=1), first(name="b")]
     assert not any(torch.equal(one, other) for other in others)
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(before)
@@ -119,7 +119,7 @@ def test_dropout_that_no_seed_decides_is_refused(kind: type[nn.Module]) -> None:
     with pytest.raises(
         SpecError, match=rf"must have no dropout but torch\.nn\.Dropout.*1: {kind.__name__}"
     ):
-        own_dropout(net)
+        replace_dropout(net)
 
 
 @pytest.mark.parametrize("name", ["resnet-20", "resnet-18", "resnet-50"])

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, batch_norm, conv2d, linear, max_pool
 from torch.testing import assert_close
 
 from lth_core import models
-from lth_core.models.layers import layers_of
+from lth_core.models.layers import shapes_and_positions
 from lth_core.spec import ModelSpec
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
@@ -155,6 +155,6 @@ def test_cifar_stem_is_torchvisions_network_but_halves_images_less_often(name: s
 )
 def test_multiply_adds_are_the_published_ones(name: str, published: float) -> None:
     """Li et al. 2017, table 1: a VGG-16 with one more linear layer, shortcuts of no parameters."""
-    layers = layers_of(build(name, COLOUR), COLOUR).values()
+    layers = shapes_and_positions(build(name, COLOUR), COLOUR).values()
     ours = sum(prod(weight) * positions for weight, positions in layers)
     assert ours == pytest.approx(published, rel=0.01)

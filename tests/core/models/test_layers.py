@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lth_core import models
-from lth_core.models.layers import layers_of
+from lth_core.models.layers import shapes_and_positions
 from lth_core.spec import ModelSpec
 
 
@@ -30,14 +30,14 @@ def counted(model: nn.Module, shape: tuple[int, ...]) -> int:
 )
 def test_dense_flops_are_those_torch_counts(spec: ModelSpec, shape: tuple[int, ...]) -> None:
     model = models.build(spec, shape, 10, torch.Generator())
-    layers = layers_of(model, shape)
+    layers = shapes_and_positions(model, shape)
     flops = sum(2 * prod(weight) * positions for weight, positions in layers.values())
     assert flops == counted(model, shape)
 
 
 def test_positions_are_the_outputs_places() -> None:
     model = models.build(ModelSpec(name="resnet-20"), (3, 16, 16), 10, torch.Generator())
-    layers = layers_of(model, (3, 16, 16))
+    layers = shapes_and_positions(model, (3, 16, 16))
     assert layers["stem"] == ((16, 3, 3, 3), 256)
     assert layers["stages.2_1.conv1"] == ((32, 16, 3, 3), 64)
     assert layers["stages.3_1.shortcut.conv"] == ((64, 32, 1, 1), 16)
@@ -49,7 +49,7 @@ def test_measuring_leaves_the_model_as_it_was() -> None:
         ModelSpec(name="toys:batch_norm_net"), (1, 8, 8), 10, torch.Generator()
     ).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    layers_of(model, (1, 8, 8))
+    shapes_and_positions(model, (1, 8, 8))
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
