@@ -22,7 +22,7 @@ class Response:
 
     @property
     def slack(self) -> float:
-        """The tolerance, as a number."""
+        """The tolerance as a number: where None is given, derived from the dense runs."""
         return slack(summarize(self.dense), self.tolerance)
 
     @property
@@ -37,10 +37,10 @@ class Response:
         pair = (self.ticket, floor) if self.matching else (floor, self.ticket)
         return 1 - p_greater(*pair)
 
-    def falls_to(self, later: Response) -> bool:
-        """Whether a later point is worse, significantly and by more than the tolerance."""
-        drop = fmean(self.ticket) - fmean(later.ticket)
-        return drop > self.slack and p_greater(self.ticket, later.ticket) < SIGNIFICANT
+    def exceeds(self, other: Response) -> bool:
+        """Whether another point is worse, significantly and by more than the tolerance."""
+        gap = fmean(self.ticket) - fmean(other.ticket)
+        return gap > self.slack and p_greater(self.ticket, other.ticket) < SIGNIFICANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +49,18 @@ class Finding:
 
     earliest: the first evaluated point that matches, or None.
     below: the last evaluated point before it, which does not match, or None.
-    ask: points to evaluate next; empty where the answer is final.
+    next_points: points to evaluate next; empty where the finding is final.
     monotone: whether accuracy does not fall, beyond noise, before the first match.
     """
 
     earliest: int | None
     below: int | None
-    ask: tuple[int, ...]
+    next_points: tuple[int, ...]
     monotone: bool
 
 
 def earliest_matching(
-    known: Mapping[int, Response], points: Sequence[int], grid: Sequence[int]
+    responses: Mapping[int, Response], points: Sequence[int], grid: Sequence[int]
 ) -> Finding:
     """Bisect ``points`` for the first that matches.
 
@@ -70,29 +70,29 @@ def earliest_matching(
     ``grid`` is evaluated.
 
     Args:
-        known: responses of the evaluated points.
-        points: all candidate points, rising.
+        responses: by evaluated point.
+        points: all candidate points, in rising order.
         grid: points to evaluate where bisection is not possible.
 
     >>> yes, no = Response((0.9, 0.9), (0.9, 0.9)), Response((0.5, 0.5), (0.9, 0.9))
     >>> earliest_matching({0: no, 20: yes}, [0, 10, 20, 30], [])
-    Finding(earliest=20, below=0, ask=(10,), monotone=True)
+    Finding(earliest=20, below=0, next_points=(10,), monotone=True)
     """
-    seen = sorted(known)
-    earliest = next((point for point in seen if known[point].matching), None)
-    before = [point for point in seen if earliest is None or point < earliest]
+    evaluated = sorted(responses)
+    earliest = next((point for point in evaluated if responses[point].matching), None)
+    before = [point for point in evaluated if earliest is None or point < earliest]
     below = before[-1] if before else None
     # Accuracy after a matching point gives no information on the points before it.
     monotone = not any(
-        known[early].falls_to(known[late])
+        responses[early].exceeds(responses[late])
         for number, late in enumerate(before)
         for early in before[:number]
     )
     if not monotone:
-        ask = tuple(point for point in grid if point not in known)
+        chosen = grid
     else:
         last = points[-1] if earliest is None else earliest
-        answers = [p for p in points if (below is None or below < p) and p <= last]
-        middle = answers[max(len(answers) // 2 - 1, 0) :][:1]
-        ask = tuple(point for point in middle if point not in known)
-    return Finding(earliest, below, ask, monotone)
+        candidates = [p for p in points if (below is None or below < p) and p <= last]
+        chosen = candidates[max(len(candidates) // 2 - 1, 0) :][:1]
+    next_points = tuple(point for point in chosen if point not in responses)
+    return Finding(earliest, below, next_points, monotone)

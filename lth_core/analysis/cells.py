@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def branches(self) -> list[str]:
-        """Names of the recorded branches: dense, ticket, the known controls, then others."""
+        """Names of the recorded branches: dense and the known ones in their order, then others."""
         known = ["dense", *BRANCHES]
         names = {record["branch"] for record in self.records}
         return [n for n in known if n in names] + sorted(names - set(known))
@@ -94,7 +94,7 @@ def methods(records: Sequence[Record]) -> list[str]:
 
 
 def free_axes(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
-    """Axes that the method does not determine: several values in one, not the seed."""
+    """Axes, without the seed, that the method does not determine: one method has several values."""
     by_method = group_by(records, lambda record: record["method"])
     return [
         axis
@@ -105,9 +105,9 @@ def free_axes(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
 
 
 def cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
-    """The study's cells, numbers in rising order and names in alphabetical order.
+    """The study's cells, methods in the records' order.
 
-    Where a study has several methods, they come in the records' order.
+    Within a method, numbers are in rising order and names in alphabetical order.
 
     Args:
         records: as `lth_core.results.record`, with every axis by its dotted name.
@@ -121,11 +121,11 @@ def cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
     ]
     order = methods(records)
 
-    def place(cell: Cell) -> tuple[int, list[Any]]:
+    def sort_key(cell: Cell) -> tuple[int, list[Any]]:
         first = min(order.index(name) for name in methods(cell.records))
-        return first, [_natural(value) for value in cell.values.values()]
+        return first, [_natural_order(value) for value in cell.values.values()]
 
-    return sorted(grouped, key=place)
+    return sorted(grouped, key=sort_key)
 
 
 def open_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
@@ -139,16 +139,16 @@ def _label(rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | N
     Args:
         free: axes that no method determines, in a study of several methods.
     """
-    start: list[str] = []
+    method: list[str] = []
     if free is not None and len(methods(rows)) == 1:
-        start, names = [rows[0]["method"]], free
-    return ", ".join([*start, *(f"{name}={shown(rows[0].get(name))}" for name in names)])
+        method, names = [rows[0]["method"]], free
+    return ", ".join([*method, *(f"{name}={shown(rows[0].get(name))}" for name in names)])
 
 
-def spread(items: Sequence[T], most: int) -> list[T]:
-    """At most ``most`` of the items, evenly spaced, including the first and the last."""
-    most, last = min(most, len(items)), len(items) - 1
-    return [items[round(i * last / max(most - 1, 1))] for i in range(most)]
+def evenly_spaced(items: Sequence[T], limit: int) -> list[T]:
+    """At most ``limit`` of the items, evenly spaced, including the first and the last."""
+    count, last = min(limit, len(items)), len(items) - 1
+    return [items[round(i * last / max(count - 1, 1))] for i in range(count)]
 
 
 def shown(value: object) -> str:
@@ -156,7 +156,7 @@ def shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _natural(value: object) -> list[tuple[int, float, str]]:
+def _natural_order(value: object) -> list[tuple[int, float, str]]:
     """A sort key that puts 500it before 2000it, and 1e-05 before 0.1."""
     if isinstance(value, (int, float)):
         return [(0, float(value), "")]

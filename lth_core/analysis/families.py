@@ -11,7 +11,7 @@ from lth_core.analysis.cells import Cell, Point, shown
 from lth_core.analysis.groups import distinct, group_by, key_of
 from lth_core.columns import Record
 
-RETRAINED = ("finetune", "lr_rewind", "trained")
+RETRAININGS = ("finetune", "lr_rewind", "trained")
 """Branches that are variants beside `ticket`: other retrainings of the method's mask."""
 FAMILIES = {
     "before": "Before training",
@@ -28,7 +28,7 @@ class Variant:
 
     method: str
     branch: str
-    """`ticket`, or one of `RETRAINED`."""
+    """`ticket`, or one of `RETRAININGS`."""
     when: str
     """The time of pruning: a key of `FAMILIES`."""
 
@@ -45,7 +45,7 @@ class Variant:
 
 def variants(records: Sequence[Record]) -> list[Variant]:
     """The recorded variants by family, each method before its retrainings."""
-    branches = ("ticket", *RETRAINED)
+    branches = ("ticket", *RETRAININGS)
     recorded = {
         Variant(record["method"], record["branch"], record["when"]): None
         for record in records
@@ -53,17 +53,17 @@ def variants(records: Sequence[Record]) -> list[Variant]:
     }
     methods, order = list(dict.fromkeys(variant.method for variant in recorded)), list(FAMILIES)
 
-    def place(variant: Variant) -> tuple[int, int, int]:
+    def sort_key(variant: Variant) -> tuple[int, int, int]:
         family = order.index(variant.when) if variant.when in FAMILIES else len(order)
         return family, methods.index(variant.method), branches.index(variant.branch)
 
-    return sorted(recorded, key=place)
+    return sorted(recorded, key=sort_key)
 
 
-def families(some: Sequence[Variant]) -> dict[str, list[Variant]]:
-    """Ways by the name of their family."""
+def by_family(variants: Sequence[Variant]) -> dict[str, list[Variant]]:
+    """Variants by the name of their family."""
     grouped: dict[str, list[Variant]] = {}
-    for variant in some:
+    for variant in variants:
         grouped.setdefault(FAMILIES.get(variant.when, variant.when), []).append(variant)
     return grouped
 
@@ -95,30 +95,39 @@ def named_by_form(records: Sequence[Record], axes: Sequence[str]) -> list[dict[s
     return named
 
 
-def _name_forms(records: Sequence[dict[str, Any]], axis: str, called: Callable[[Any], str]) -> None:
+def _name_forms(
+    records: Sequence[dict[str, Any]], axis: str, form_name: Callable[[Any], str]
+) -> None:
+    """Add forms to the methods' names, in place."""
     forms = {
         rows[0]["method"]: distinct(row.get(axis) for row in rows)
         for rows in group_by(records, lambda record: record["method"]).values()
     }
-    if len({frozenset(own) for own in forms.values()}) < 2:
+    if len({frozenset(values) for values in forms.values()}) < 2:
         return
-    methods_with = Counter(form for own in forms.values() for form in own)
+    methods_with = Counter(form for values in forms.values() for form in values)
     names = {
-        (method, form): _name(method, form, own, methods_with, called)
-        for method, own in forms.items()
-        for form in own
+        (method, form): _name(method, form, values, methods_with, form_name)
+        for method, values in forms.items()
+        for form in values
     }
     for record in records:
         record["method"] = names[record["method"], key_of(record.get(axis))]
 
 
 def _name(
-    method: str, form: str, own: Mapping[str, Any], methods_with: Counter[str],
-    called: Callable[[Any], str],
+    method: str, form: str, values: Mapping[str, Any], methods_with: Counter[str],
+    form_name: Callable[[Any], str],
 ) -> str:  # fmt: skip
-    usual = max(own, key=lambda each: methods_with[each])
-    if len(own) == 1 or form == usual:
+    """The method's name with a form; without it where the form is the most frequent one.
+
+    Args:
+        form: key of one of ``values``, the axis values of the method.
+        methods_with: number of methods with each form.
+    """
+    usual = max(values, key=lambda key: methods_with[key])
+    if len(values) == 1 or form == usual:
         return method
-    name = called(own[form])
-    alike = [each for each in own if each != usual and called(own[each]) == name]
-    return f"{method} {name if len(alike) == 1 else shown(own[form])}"
+    name = form_name(values[form])
+    same_name = [key for key in values if key != usual and form_name(values[key]) == name]
+    return f"{method} {name if len(same_name) == 1 else shown(values[form])}"

@@ -41,7 +41,7 @@ PREDICTORS = (
 """The step itself comes first: a predictor that only rises with the step ranks no better."""
 
 BySeed = Mapping[int, Mapping[int, float]]
-"""A number by seed and rewind step."""
+"""A column's values by seed and rewind step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +81,23 @@ def predictor_correlations(cell: Cell) -> list[Correlation]:
         windows = {seed: window(accuracy, seed) for seed in accuracy}
         sizes = [len(steps) for steps in windows.values()]
         for predictor in PREDICTORS:
-            at = level if predictor.of_level else 0
-            if known := _by_seed(points, predictor.branch, at, predictor.key):
-                both = _over_seeds(known, accuracy, windows), _over_seeds(known, accuracy)
-                correlations.append(Correlation(predictor, level, *both, (min(sizes), max(sizes))))
-    measured = any(each.predictor != PREDICTORS[0] for each in correlations)
+            recorded_at = level if predictor.of_level else 0
+            if values := _by_seed(points, predictor.branch, recorded_at, predictor.key):
+                to_best = _over_seeds(values, accuracy, windows)
+                over_all, extent = _over_seeds(values, accuracy), (min(sizes), max(sizes))
+                correlations.append(Correlation(predictor, level, to_best, over_all, extent))
+    measured = any(correlation.predictor != PREDICTORS[0] for correlation in correlations)
     return correlations if measured else []
 
 
 def window(accuracy: BySeed, seed: int) -> set[int]:
     """The rewind steps up to the one with the best mean over the other seeds, at least three."""
     others = [other for other in accuracy if other != seed] or [seed]
-    steps = sorted({step for known in accuracy.values() for step in known})
+    steps = sorted({step for by_step in accuracy.values() for step in by_step})
     means = {
-        step: fmean(known)
+        step: fmean(values)
         for step in steps
-        if (known := [accuracy[o][step] for o in others if step in accuracy[o]])
+        if (values := [accuracy[o][step] for o in others if step in accuracy[o]])
     }
     best = max(means, key=lambda step: means[step])  # the earliest of equals
     return set(steps[: max(steps.index(best) + 1, FEWEST_POINTS)])
@@ -116,17 +117,17 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def _over_seeds(
-    known: BySeed, accuracy: BySeed, windows: Mapping[int, set[int]] | None = None
+    predictor: BySeed, accuracy: BySeed, windows: Mapping[int, set[int]] | None = None
 ) -> Summary | None:
     """Summary of each seed's rank correlation with accuracy, over its window or all points."""
-    ranks = []
-    for seed, reached in accuracy.items():
-        own = known.get(seed, {})
-        inside = own.keys() & reached.keys()
-        steps = sorted(inside if windows is None else inside & windows[seed])
-        rank = rank_correlation([own[step] for step in steps], [reached[step] for step in steps])
-        ranks += [] if rank is None else [rank]
-    return summarize(ranks) if ranks else None
+    correlations = []
+    for seed, y in accuracy.items():
+        x = predictor.get(seed, {})
+        common = x.keys() & y.keys()
+        steps = sorted(common if windows is None else common & windows[seed])
+        correlation = rank_correlation([x[step] for step in steps], [y[step] for step in steps])
+        correlations += [] if correlation is None else [correlation]
+    return summarize(correlations) if correlations else None
 
 
 def _by_seed(points: Sequence[RewindPoint], branch: str, level: int, key: str) -> BySeed:

@@ -33,8 +33,8 @@ class RewindPoint:
     """Records of this rewind point alone."""
 
 
-def settled_methods(records: Sequence[Record], axes: Sequence[str]) -> list[Record]:
-    """The records, `imp-rewind` and `imp` as one method where the study is about rewinding.
+def merge_rewound_methods(records: Sequence[Record], axes: Sequence[str]) -> list[Record]:
+    """The records, with `imp-rewind` renamed `imp` where the study is about rewinding.
 
     A method's name contains `-rewind` where it rewinds beyond initialization. Where every method
     has the same rewind points, these are an axis, not methods. A study that compares `imp-rewind`
@@ -47,26 +47,26 @@ def settled_methods(records: Sequence[Record], axes: Sequence[str]) -> list[Reco
         return list(records)
     points = [
         distinct(record.get(REWIND) for record in rows).keys()
-        for rows in group_by(records, _base).values()
+        for rows in group_by(records, _base_name).values()
     ]
     if not points or len(points[0]) < 2 or any(keys != points[0] for keys in points):
         return list(records)
-    bases = {record["method"]: _base(record) for record in records}
-    return [_renamed(record, bases) for record in records]
+    base_names = {record["method"]: _base_name(record) for record in records}
+    return [_renamed(record, base_names) for record in records]
 
 
-def _base(record: Record) -> str:
+def _base_name(record: Record) -> str:
     """The method's name without the `-rewind` that `jobs.methods.method` adds."""
     name: str = record["method"]
     return name.replace("-rewind", "", 1) if record["when"] == "after" else name
 
 
-def _renamed(record: Record, bases: dict[str, str]) -> Record:
+def _renamed(record: Record, base_names: dict[str, str]) -> Record:
     """The record with base names for its method and for the methods of its overlaps."""
-    changed: dict[str, Any] = {"method": bases[record["method"]]}
+    changed: dict[str, Any] = {"method": base_names[record["method"]]}
     for key in ("overlap_methods", "overlap_methods_chance"):
-        if others := record.get(key):
-            changed[key] = {bases.get(name, name): share for name, share in others.items()}
+        if overlaps := record.get(key):
+            changed[key] = {base_names.get(name, name): share for name, share in overlaps.items()}
     return {**record, **changed}
 
 
@@ -74,7 +74,7 @@ def rewind_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
     """The cells of all axes but the rewind point; none where no method has several such points.
 
     Args:
-        records: the output of `settled_methods`.
+        records: the output of `merge_rewound_methods`.
     """
     known = [record for record in records if record.get("rewind_step") is not None]
     if REWIND not in free_axes(known, axes):
@@ -93,15 +93,15 @@ def rewind_points(cell: Cell) -> list[RewindPoint]:
     ]
 
 
-def along(
+def rewind_series(
     points: Sequence[RewindPoint], branch: str, level: int, key: str, scale: float = 1
 ) -> dict[str, Summary]:
     """A column of a branch at one level, summarized over seeds, by names of rewind points."""
     return {
-        point.name: at.value
+        point.name: measured.value
         for point in points
-        for at in point.cell.series(branch, key, scale)
-        if at.level == level
+        for measured in point.cell.series(branch, key, scale)
+        if measured.level == level
     }
 
 
@@ -111,17 +111,15 @@ def level_density(cell: Cell, level: int) -> float:
     return fmean(record["density"] for record in tickets)
 
 
-def axes_that_matter(
-    records: Sequence[Record], axes: Sequence[str], keys: Sequence[str]
-) -> list[str]:
+def varying_axes(records: Sequence[Record], axes: Sequence[str], keys: Sequence[str]) -> list[str]:
     """The axes, without the rewind point where the given columns are equal at all rewind points.
 
-    Numbers of the dense run and of one-shot masks do not depend on the rewind point, so a panel for
-    each rewind point would repeat the same.
+    Numbers of the dense run and of one-shot masks do not depend on the rewind point, so panels for
+    several rewind points would be equal.
     """
     others = [axis for axis in axes if axis != REWIND]
     if len(others) == len(axes):
         return others
-    places = group_by(records, values_of(["seed", "method", "branch", "level", *others]))
-    alike = all(len(group_by(rows, values_of(keys))) == 1 for rows in places.values())
-    return others if alike else list(axes)
+    groups = group_by(records, values_of(["seed", "method", "branch", "level", *others]))
+    equal = all(len(group_by(rows, values_of(keys))) == 1 for rows in groups.values())
+    return others if equal else list(axes)

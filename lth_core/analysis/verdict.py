@@ -119,17 +119,17 @@ WORDS = ("winning", "matching", "not matching", "too few replicates")
 """Words of a verdict, the best first."""
 
 
-def best_word(some: Iterable[Verdict]) -> str:
+def best_word(verdicts: Iterable[Verdict]) -> str:
     """Word of the best verdict; `none` where there are no verdicts."""
-    words = {verdict.verdict for verdict in some}
+    words = {verdict.verdict for verdict in verdicts}
     return next((word for word in WORDS if word in words), "none")
 
 
 def sparsest(
-    some: Iterable[Verdict], of: Sequence[str] = ("matching", "winning")
+    verdicts: Iterable[Verdict], words: Sequence[str] = ("matching", "winning")
 ) -> Verdict | None:
-    """The verdict of lowest density among those with one of the words ``of``."""
-    return min((v for v in some if v.verdict in of), key=lambda v: v.density, default=None)
+    """The verdict of lowest density among those with one of the words."""
+    return min((v for v in verdicts if v.verdict in words), key=lambda v: v.density, default=None)
 
 
 def _cell_verdicts(

@@ -23,7 +23,7 @@ from lth_core.train.precision import arithmetic
 EXAMPLES = 1000
 """Random training examples on which loss, gradient and curvature are computed."""
 POWER_STEPS = 50
-"""Most steps of power iteration; it stops once the eigenvalue changes by less than 0.1%."""
+"""Largest number of power iterations; they end once the eigenvalue changes by at most 0.1%."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +53,7 @@ class AtRewind(Measure):
         data = context.data(self.dense)
         stream = generator(self.dense.seed, "predictors", self.step)
         index = torch.randperm(len(data.train), generator=stream)[: self.examples]
-        some = data.train.at(index.to(data.train.y.device))
+        examples = data.train.at(index.to(data.train.y.device))
         model = context.network(self.dense, start)
         for layer in model.modules():
             if isinstance(layer, Dropout):
@@ -61,7 +61,7 @@ class AtRewind(Measure):
         parameters = [p for p in model.parameters() if p.requires_grad]
 
         def loss() -> Tensor:
-            return cross_entropy(model(data.normalize(some.x)), some.y)
+            return cross_entropy(model(data.normalize(examples.x)), examples.y)
 
         # In fp32 whatever the training's precision: a second derivative in bf16 is noise.
         with arithmetic("fp32", data.train.x.device):
@@ -69,7 +69,7 @@ class AtRewind(Measure):
             return {
                 **rewind_distances(start, end, mask),
                 "rewind_loss": value.item(),
-                "rewind_gradient_norm": _length(torch.autograd.grad(value, parameters)),
+                "rewind_gradient_norm": _norm(torch.autograd.grad(value, parameters)),
                 "rewind_curvature": top_eigenvalue(loss, parameters, stream),
             }
 
@@ -104,12 +104,12 @@ def rewind_distances(start: State, end: State, mask: Mask) -> dict[str, float | 
         start, end: (out, in, ...) float each, by parameter name.
         mask: names the parameters; pruned weights count too.
     """
-    one, two = (torch.cat([state[name].reshape(-1).double() for name in mask])
-                for state in (start, end))  # fmt: skip
+    first, last = (torch.cat([state[name].reshape(-1).double() for name in mask])
+                   for state in (start, end))  # fmt: skip
     return {
-        "rewind_distance": float((two - one).norm()),
-        "rewind_cosine": float(one @ two / (one.norm() * two.norm())),
-        "rewind_sign_agreement": float((one.sign() == two.sign()).double().mean()),
+        "rewind_distance": float((last - first).norm()),
+        "rewind_cosine": float(first @ last / (first.norm() * last.norm())),
+        "rewind_sign_agreement": float((first.sign() == last.sign()).double().mean()),
     }
 
 
@@ -120,6 +120,7 @@ def top_eigenvalue(
 
     Args:
         loss: computes the loss, (), differentiable twice almost everywhere.
+        parameters: of any shapes.
         draws: draws the first vector.
     """
     gradient = torch.autograd.grad(loss(), parameters, create_graph=True)
@@ -128,23 +129,23 @@ def top_eigenvalue(
     ]
     eigenvalue = 0.0
     for _ in range(POWER_STEPS):
-        length = _length(vector)
-        if length == 0:
+        norm = _norm(vector)
+        if norm == 0:
             return 0.0
-        vector = [v / length for v in vector]
+        vector = [v / norm for v in vector]
         # As a sum, not as grad_outputs: for those torch imports its compiler, some 5 s.
-        along = torch.stack([(g * v).sum() for g, v in zip(gradient, vector, strict=True)]).sum()
-        product = torch.autograd.grad(along, parameters, retain_graph=True)
-        last, eigenvalue = eigenvalue, _inner(vector, product)
+        slope = torch.stack([(g * v).sum() for g, v in zip(gradient, vector, strict=True)]).sum()
+        product = torch.autograd.grad(slope, parameters, retain_graph=True)
+        previous, eigenvalue = eigenvalue, _inner(vector, product)
         vector = product
-        if abs(eigenvalue - last) <= 1e-3 * abs(eigenvalue):
+        if abs(eigenvalue - previous) <= 1e-3 * abs(eigenvalue):
             break
     return eigenvalue
 
 
-def _inner(one: Sequence[Tensor], two: Sequence[Tensor]) -> float:
-    return float(sum((a.double() * b.double()).sum() for a, b in zip(one, two, strict=True)))
+def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
+    return float(sum((x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)))
 
 
-def _length(vector: Sequence[Tensor]) -> float:
+def _norm(vector: Sequence[Tensor]) -> float:
     return sqrt(_inner(vector, vector))

@@ -21,14 +21,14 @@ from lth_core.train.precision import arithmetic
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 STATISTICS_BATCH = 500
-"""Training examples in each batch of batch norm's statistics, at least."""
+"""Least number of training examples in each batch for batch norm's statistics."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Barrier(Measure):
     """Rise of the error on the line between the final weights of two runs, in [-1, 1].
 
-    `test_barrier` and `train_barrier` are those of test and training examples.
+    `test_barrier` is that of the test error, `train_barrier` that of the training error.
     """
 
     kind = "Barrier"
@@ -43,7 +43,7 @@ class Barrier(Measure):
         ends = context.final(self.one)[0], context.final(self.other)[0]
         model = context.network(self.one, ends[0])
         with arithmetic(self.one.train.precision, data.train.x.device):
-            test, train = path(model, data, *ends, self.stability)
+            test, train = path_errors(model, data, *ends, self.stability)
         return {"test_barrier": barrier(test), "train_barrier": barrier(train)}
 
 
@@ -58,7 +58,7 @@ def barrier(errors: Sequence[float]) -> float:
     return max(errors) - (errors[0] + errors[-1]) / 2
 
 
-def path(
+def path_errors(
     model: nn.Module, data: Dataset, one: State, other: State, spec: StabilitySpec
 ) -> tuple[list[float], list[float]]:
     """(test errors, training errors), in [0, 1], at evenly spaced points from one state to another.
@@ -69,7 +69,7 @@ def path(
     """
     test, train = list[float](), list[float]()
     for i in range(spec.points):
-        model.load_state_dict(between(one, other, i / (spec.points - 1)))
+        model.load_state_dict(interpolate(one, other, i / (spec.points - 1)))
         if spec.renormalize:
             estimate_statistics(model, data)
         test.append(1 - evaluate(model, data, data.test)[1])
@@ -77,7 +77,7 @@ def path(
     return test, train
 
 
-def between(one: State, other: State, share: float) -> State:
+def interpolate(one: State, other: State, share: float) -> State:
     """(1 - share) one + share other, in their shapes; integer buffers are those of the nearer."""
     return {
         name: torch.lerp(value, other[name], share)

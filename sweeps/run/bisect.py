@@ -70,10 +70,10 @@ class BisectedCell:
     def next_points(self) -> list[int]:
         """Points to probe next, for any level."""
         if not self.responses:
-            return list(earliest_matching({}, self.points, self.grid).ask)
+            return list(earliest_matching({}, self.points, self.grid).next_points)
         findings = self.findings()
         self.not_monotone |= {level for level, f in findings.items() if not f.monotone}
-        return sorted({point for f in findings.values() for point in f.ask})
+        return sorted({point for f in findings.values() for point in f.next_points})
 
     def bracket(self) -> list[int]:
         """Points that bisection may still probe, while the responses are monotone."""
@@ -132,7 +132,8 @@ class Bisection:
                 )
                 yield Answer(
                     cell=cell.fields, level=level, density=cell.densities[level],
-                    earliest=finding.earliest, below=finding.below, finished=not finding.ask,
+                    earliest=finding.earliest, below=finding.below,
+                    finished=not finding.next_points,
                     monotone=finding.monotone and level not in cell.not_monotone,
                     confidence=confidence, confidence_below=confidence_below, steps=cell.steps,
                     probes=len(responses), points=len(cell.points),

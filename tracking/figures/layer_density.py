@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Cell, cells
-from lth_core.analysis.rewinds import axes_that_matter
+from lth_core.analysis.rewinds import varying_axes
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf
 from tracking.figures.drawing.panels import (
@@ -32,7 +32,7 @@ MOST_NAMED_LAYERS = 10
 
 def layer_density(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure:
     """Mean density (%) of each layer of the tickets against density (%), both logarithmic."""
-    axes = axes_that_matter(records, axes, ["density", "layer_density"])
+    axes = varying_axes(records, axes, ["density", "layer_density"])
     figure, drawn = panels(cells(records, axes), REMAINING, "Weights remaining in the layer (%)")
     names = _layers(records)
     depth = Normalize(0, len(names) - 1)

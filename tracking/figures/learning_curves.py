@@ -8,7 +8,7 @@ from statistics import fmean
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import cells, spread
+from lth_core.analysis.cells import cells, evenly_spaced
 from lth_core.columns import Record
 from lth_core.parallel import map_in_threads
 from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf
@@ -33,7 +33,7 @@ def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: Curv
     lines = [
         (panel, rows)
         for panel, cell in drawn
-        for rows in spread(dense_and_tickets(cell), MOST_CURVES)
+        for rows in evenly_spaced(dense_and_tickets(cell), MOST_CURVES)
     ]
     percents = [100 * fmean(row["density"] for row in rows) for _, rows in lines]
     low = min([50.0, *filter(None, percents)])

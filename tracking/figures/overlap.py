@@ -16,7 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from lth_core.analysis.cells import cells, methods
 from lth_core.analysis.families import Variant, variants
-from lth_core.analysis.rewinds import axes_that_matter
+from lth_core.analysis.rewinds import varying_axes
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line
 from tracking.figures.drawing.panels import (
@@ -57,7 +57,7 @@ def overlap(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) ->
 
 
 def _between_seeds(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
-    axes = axes_that_matter(tickets, axes, ["density", *LINES])
+    axes = varying_axes(tickets, axes, ["density", *LINES])
     figure, drawn = panels(cells(tickets, axes), REMAINING, OVERLAP)
     handles, densities = dict[str, Any](), list[float]()
     for panel, cell in drawn:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.rewinds import along, rewind_cells, rewind_points
+from lth_core.analysis.rewinds import rewind_cells, rewind_points, rewind_series
 from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import ACCURACY, CurvesOf, draw_dense, shown_branches
@@ -33,7 +33,7 @@ def rewind(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> 
             handles["dense"] = draw_dense(panel, dense)
             shown.append(dense[0].value)
         for branch in reversed(shown_branches(cell)):
-            values = along(rewind_points(cell), branch, level, "final_test_accuracy", 100)
+            values = rewind_series(rewind_points(cell), branch, level, "final_test_accuracy", 100)
             if values:
                 width = branch_width(branch)
                 handles[branch] = draw_along(

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.rewinds import along, rewind_points
+from lth_core.analysis.rewinds import rewind_points, rewind_series
 from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import CurvesOf
@@ -39,7 +39,7 @@ def rewind_travel(
     handles, shown = dict[str, Any](), list[Summary]()
     for panel, cell in drawn:
         for level, (name, *style) in styles.items():
-            if values := along(rewind_points(cell), "ticket", level, "travel"):
+            if values := rewind_series(rewind_points(cell), "ticket", level, "travel"):
                 handles[name] = draw_along(panel, positions, values, *style)
                 shown += values.values()
     drawn[0][0].set_ylim(*limits_above_zero(shown, [0]))

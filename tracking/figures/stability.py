@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.rewinds import STABLE_BELOW, along, rewind_points
+from lth_core.analysis.rewinds import STABLE_BELOW, rewind_points, rewind_series
 from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import CurvesOf
@@ -48,7 +48,7 @@ def stability(
     for panel, cell in drawn:
         line = panel.axhline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         for level, (name, *style) in {0: ("dense", DENSE, "X"), **styles}.items():
-            if values := along(rewind_points(cell), "twin", level, "test_barrier", 100):
+            if values := rewind_series(rewind_points(cell), "twin", level, "test_barrier", 100):
                 handles[name] = draw_along(panel, positions, values, *style)
                 shown += values.values()
     drawn[0][0].set_ylim(*limits_above_zero(shown, [0, threshold]))

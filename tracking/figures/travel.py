@@ -10,7 +10,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from lth_core.analysis.cells import cells, methods, open_cells
 from lth_core.analysis.families import variants
-from lth_core.analysis.rewinds import axes_that_matter
+from lth_core.analysis.rewinds import varying_axes
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line, draw_variants, grouped
 from tracking.figures.drawing.panels import (
@@ -50,7 +50,7 @@ def travel(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> 
 
 
 def _sides(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
-    axes = axes_that_matter(tickets, axes, ["density", *SIDES])
+    axes = varying_axes(tickets, axes, ["density", *SIDES])
     figure, drawn = panels(cells(tickets, axes), REMAINING, DENSE_TRAVEL)
     handles: dict[str, Any] = {}
     reached, bounds = [0.0], list[tuple[float, float]]()

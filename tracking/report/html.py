@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import cells, methods
-from lth_core.analysis.rewinds import STABLE_BELOW, settled_methods
+from lth_core.analysis.rewinds import STABLE_BELOW, merge_rewound_methods
 from lth_core.analysis.verdict import FEWEST
 from lth_core.columns import Record
 from lth_core.store import make_folder
@@ -52,7 +52,7 @@ def headlines(
         tolerance: accuracy below dense, as a fraction, that still matches; None: the default of
             `lth_core.analysis.verdict`.
     """
-    records = settled_methods(records, axes)
+    records = merge_rewound_methods(records, axes)
     return [section.headline for section in sections(records, axes, tolerance)]
 
 
@@ -102,7 +102,7 @@ def drawn_figures(
     stable_below: float = STABLE_BELOW,
 ) -> list[DrawnFigure]:
     """The figures that the records have the data for; arguments as in `write_report`."""
-    records, drawn = settled_methods(records, axes), []
+    records, drawn = merge_rewound_methods(records, axes), []
     for name, chart in figures(stable_below, tolerance).items() if records else ():
         if figure := chart.draw(records, axes, curves):
             drawn.append(DrawnFigure(name, chart.title, chart.caption, *_rendered(figure)))
@@ -120,7 +120,7 @@ def page(
     incomplete: str = "",
 ) -> str:
     """The report's HTML with the figures in it; other arguments as in `write_report`."""
-    records = settled_methods(records, axes)
+    records = merge_rewound_methods(records, axes)
     template = _templates().get_template("report.html.jinja")
     return template.render(
         study=study,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from lth_core.analysis.cells import Cell, Point, methods, open_cells
-from lth_core.analysis.families import Variant, families, variants
+from lth_core.analysis.families import Variant, by_family, variants
 from lth_core.analysis.verdict import verdicts
 from lth_core.columns import Record
 from tracking.text import MOST_COLUMNS, accuracy_text, density_text
@@ -111,7 +111,7 @@ def _table(
         densities=[density_text(fmean(column)) for column in shown],
         groups={
             family: {variant.name: rows[variant] for variant in group}
-            for family, group in families(list(series)).items()
+            for family, group in by_family(list(series)).items()
         },
     )
 

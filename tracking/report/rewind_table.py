@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lth_core.analysis.cells import Cell, spread
+from lth_core.analysis.cells import Cell, evenly_spaced
 from lth_core.analysis.prediction import predictor_correlations
 from lth_core.analysis.rewinds import (
     MOST_LEVELS,
@@ -102,7 +102,7 @@ def rewind_tables(
     """One table a cell of the other axes; none where a study has only one rewind point.
 
     Args:
-        records: the output of `settled_methods`.
+        records: the output of `merge_rewound_methods`.
         axes, tolerance: as in `tracking.report.html.headlines`.
         stable_below: barrier, as a fraction, below which training is stable.
         most: largest number of densities; where there are more, evenly spaced ones are shown.
@@ -117,7 +117,7 @@ def predictor_tables(records: Sequence[Record], axes: Sequence[str]) -> list[Pre
 
 def _table(cell: Cell, tolerance: float | None, stable_below: float, most: int) -> RewindTable:
     points, levels = rewind_points(cell), list(cell.levels("ticket"))
-    shown = spread(levels, most)
+    shown = evenly_spaced(levels, most)
     rows = [_row(point, shown, tolerance, stable_below) for point in points]
     densities = [density_text(level_density(cell, level)) for level in shown]
     dense = cell.series("dense", "final_test_accuracy")
@@ -206,7 +206,7 @@ def _predictors(cell: Cell) -> PredictorTable | None:
     correlations = predictor_correlations(cell)
     if not correlations:
         return None
-    levels = spread(list(cell.levels("ticket")), MOST_LEVELS)
+    levels = evenly_spaced(list(cell.levels("ticket")), MOST_LEVELS)
     by_name = {(each.predictor.name, each.level): each for each in correlations}
     windows = {each.level: each.windows for each in correlations}
     return PredictorTable(

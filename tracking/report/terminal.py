@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from lth_core.analysis.rewinds import STABLE_BELOW, settled_methods
+from lth_core.analysis.rewinds import STABLE_BELOW, merge_rewound_methods
 from lth_core.columns import Record
 from tracking.report.method_table import Mark, MethodTable, method_tables
 from tracking.report.rewind_table import RewindMark, RewindTable, rewind_tables
@@ -38,7 +38,7 @@ def verdict_table(
     A study of several rewind points or methods has a table of their accuracy at a few densities
     instead, and one line a cell.
     """
-    records = settled_methods(records, axes)
+    records = merge_rewound_methods(records, axes)
     cell_sections = sections(records, axes, tolerance)
     headlines = [section.headline for section in cell_sections]
     if points := rewind_tables(records, axes, tolerance, stable_below, TERMINAL_COLUMNS):

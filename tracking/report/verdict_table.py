@@ -100,7 +100,7 @@ def _finding(cell: Cell, cell_verdicts: Sequence[Verdict]) -> str:
     seeds = counted(max(verdict.accuracy["ticket"].n for verdict in cell_verdicts))
     if all(verdict.verdict == TOO_FEW for verdict in cell_verdicts):
         return f"too few replicates ({seeds}; a verdict takes {FEWEST})"
-    best, winner = sparsest(cell_verdicts), sparsest(cell_verdicts, of=["winning"])
+    best, winner = sparsest(cell_verdicts), sparsest(cell_verdicts, words=["winning"])
     if best is None:
         last = min(verdict.density for verdict in cell_verdicts)
         return f"no matching ticket down to {density_text(last)} density ({seeds})"

@@ -29,10 +29,10 @@ def bisect(
 ) -> tuple[Finding, dict[int, Response], int]:
     """Ask until nothing is left to ask: what was found, all that is known then, rounds of asking."""
     seen, rounds = dict(known or {}), 0
-    while (finding := earliest_matching(seen, points, grid)).ask:
-        assert not set(finding.ask) & set(seen)
-        assert len(set(finding.ask)) == len(finding.ask)
-        seen |= {point: answer(point) for point in finding.ask}
+    while (finding := earliest_matching(seen, points, grid)).next_points:
+        assert not set(finding.next_points) & set(seen)
+        assert len(set(finding.next_points)) == len(finding.next_points)
+        seen |= {point: answer(point) for point in finding.next_points}
         rounds += 1
         assert rounds <= len(points) + 1
     return finding, seen, rounds
@@ -86,7 +86,7 @@ def test_every_threshold_of_few_points_takes_as_many_looks_as_promised() -> None
 def test_points_of_other_searches_narrow_it_down() -> None:
     points = [0, 10, 20, 30, 40]
     assert earliest_matching({15: NO, 35: YES}, points, []) == Finding(35, 15, (20,), True)
-    assert earliest_matching({15: NO, 20: NO, 35: YES}, points, []).ask == (30,)
+    assert earliest_matching({15: NO, 20: NO, 35: YES}, points, []).next_points == (30,)
     assert earliest_matching({12: NO, 18: YES}, points, []) == Finding(18, 12, (), True)
 
 

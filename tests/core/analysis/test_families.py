@@ -2,7 +2,7 @@ import pytest
 from hand_made import WAYS, record, taxonomy
 
 from lth_core.analysis.cells import cells, free_axes, methods
-from lth_core.analysis.families import Variant, families, variants
+from lth_core.analysis.families import Variant, by_family, variants
 
 SCORES = ["seed", "prune.score"]
 
@@ -25,7 +25,7 @@ def test_a_family_that_is_not_known_comes_last_under_its_own_name():
     known, unknown = Variant("imp", "ticket", "after"), Variant("x", "ticket", "at noon")
     records = [record(0, "ticket", 1, 0.9, method=w.method, when=w.when) for w in (unknown, known)]
     assert variants(records) == [known, unknown]
-    assert families([known, unknown]) == {"After training": [known], "at noon": [unknown]}
+    assert by_family([known, unknown]) == {"After training": [known], "at noon": [unknown]}
 
 
 def test_an_axis_that_is_one_value_within_each_method_is_not_free():

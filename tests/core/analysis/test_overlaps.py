@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lth_core import masks
-from lth_core.analysis.overlaps import PackedMask, packed_mask, shared, with_overlaps
+from lth_core.analysis.overlaps import PackedMask, overlap_and_chance, packed_mask, with_overlaps
 from lth_core.masks import chance_overlap
 
 Record = dict[str, Any]
@@ -53,7 +53,7 @@ def test_overlap_of_bits_is_that_of_masks(layers: list[Any]) -> None:
         for _ in range(2)
     )  # fmt: skip
     counts = [(int(one[n].sum()), int(other[n].sum()), one[n].numel()) for n in one]
-    assert shared(packed(one), packed(other)) == pytest.approx(
+    assert overlap_and_chance(packed(one), packed(other)) == pytest.approx(
         (masks.overlap(one, other), chance_overlap(counts))
     )
 
@@ -63,7 +63,7 @@ def test_overlap_of_bits_is_that_of_masks(layers: list[Any]) -> None:
 )
 def test_masks_of_different_networks_are_not_compared(changed: dict[str, int]) -> None:
     other = {name: torch.ones(size, dtype=torch.bool) for name, size in changed.items()}
-    assert shared(keeping(1), packed(other)) is None
+    assert overlap_and_chance(keeping(1), packed(other)) is None
 
 
 def test_overlap_with_seeds_is_the_mean_over_the_others_of_the_cell_and_level() -> None:
@@ -149,5 +149,5 @@ def test_each_mask_is_read_once() -> None:
 
 
 def test_bits_of_no_layers_are_compared_too() -> None:
-    assert shared(packed_mask({}), packed_mask({})) == (1.0, 1.0)
+    assert overlap_and_chance(packed_mask({}), packed_mask({})) == (1.0, 1.0)
     assert packed_mask({}).bits.dtype == np.uint8

@@ -5,13 +5,13 @@ from hand_made import record, rewound
 from scipy.stats import t
 
 from lth_core.analysis.prediction import predictor_correlations, rank_correlation, window
-from lth_core.analysis.rewinds import rewind_cells, settled_methods
+from lth_core.analysis.rewinds import merge_rewound_methods, rewind_cells
 
 AXES = ["rewind", "seed"]
 
 
 def told(records, name, level=1):
-    (cell,) = rewind_cells(settled_methods(records, AXES), AXES)
+    (cell,) = rewind_cells(merge_rewound_methods(records, AXES), AXES)
     (found,) = [
         f for f in predictor_correlations(cell) if (f.predictor.name, f.level) == (name, level)
     ]
@@ -106,5 +106,5 @@ def test_predictors_are_taken_from_where_they_are():
 def test_the_step_itself_is_no_finding_where_nothing_else_is_known():
     records = [{k: v for k, v in r.items() if not k.startswith("rewind_") or k == "rewind_step"}
                for r in rewound() if r["branch"] != "twin"]  # fmt: skip
-    (cell,) = rewind_cells(settled_methods(records, AXES), AXES)
+    (cell,) = rewind_cells(merge_rewound_methods(records, AXES), AXES)
     assert predictor_correlations(cell) == []

@@ -146,7 +146,7 @@ def test_cells_are_the_axes_without_the_seed() -> None:
     ]  # fmt: skip
     assert sparsest(found) == found[1]
     assert sparsest(found[2:]) is None
-    assert sparsest(found, of=("winning",)) is None
+    assert sparsest(found, words=("winning",)) is None
 
 
 def test_only_seeds_that_have_both_dense_and_ticket_are_compared() -> None:

@@ -13,7 +13,13 @@ from lth_core import DataSpec, ModelSpec, TicketSpec, Trainer, TrainSpec, data, 
 from lth_core.data import Dataset, Split
 from lth_core.jobs.recipes import Job
 from lth_core.masks import State
-from lth_core.measures.stability import Barrier, barrier, between, estimate_statistics, path
+from lth_core.measures.stability import (
+    Barrier,
+    barrier,
+    estimate_statistics,
+    interpolate,
+    path_errors,
+)
 from lth_core.models.dropout import Dropout
 from lth_core.results import LevelResult
 from lth_core.spec import StabilitySpec
@@ -41,7 +47,7 @@ def ends(level: LevelResult) -> tuple[Job, State, State]:
 def follow(level: LevelResult, one: State, other: State, spec: StabilitySpec) -> list[list[float]]:
     job = level.results["dense"].job
     model = level.trainer.network(job, one)
-    return [*path(model, level.trainer.data(job), one, other, spec)]
+    return [*path_errors(model, level.trainer.data(job), one, other, spec)]
 
 
 # From one state to another
@@ -51,7 +57,7 @@ def test_between_is_linear_in_floats_and_takes_counts_from_the_nearer_end() -> N
     one = {"w": torch.tensor([0.0, 4.0]), "steps": torch.tensor(10), "on": torch.tensor([True])}
     two = {"w": torch.tensor([8.0, 2.0]), "steps": torch.tensor(20), "on": torch.tensor([False])}
     for share, w in [(0.0, [0, 4]), (0.25, [2, 3.5]), (0.5, [4, 3]), (0.75, [6, 2.5]), (1, [8, 2])]:
-        found = between(one, two, share)
+        found = interpolate(one, two, share)
         assert found["w"].tolist() == w
         assert int(found["steps"]) == (10 if share < 0.5 else 20)
         assert bool(found["on"]) == (share < 0.5)
@@ -60,9 +66,9 @@ def test_between_is_linear_in_floats_and_takes_counts_from_the_nearer_end() -> N
 
 def test_both_ends_are_the_states_themselves(twins: LevelResult) -> None:
     _, one, other = ends(twins)
-    assert same(between(one, other, 0.0), one)
-    assert same(between(one, other, 1.0), other)
-    assert all(torch.equal(between(one, one, share)[name], one[name]) for name in one
+    assert same(interpolate(one, other, 0.0), one)
+    assert same(interpolate(one, other, 1.0), other)
+    assert all(torch.equal(interpolate(one, one, share)[name], one[name]) for name in one
                for share in (0.1, 0.7))  # fmt: skip
 
 
@@ -172,7 +178,7 @@ def test_convex_loss_has_no_barrier() -> None:
     dataset, model = level.trainer.data(job), level.trainer.network(job, one)
     losses = []
     for step in range(9):
-        model.load_state_dict(between(one, other, step / 8))
+        model.load_state_dict(interpolate(one, other, step / 8))
         losses.append(evaluate(model, dataset, dataset.train)[0])
     assert not same(one, other)
     assert all(loss <= losses[0] + (losses[-1] - losses[0]) * step / 8 + 1e-6
@@ -276,7 +282,7 @@ def test_renormalized_path_forgets_the_statistics_that_its_ends_carry(
     assert follow(level, spoiled, other, anew) == follow(level, one, other, anew)
     assert follow(level, spoiled, other, FIVE) != follow(level, one, other, FIVE)
     # A single part of the training examples, estimated at the middle by hand.
-    model = trainer.network(level.results["dense"].job, between(one, other, 0.5))
+    model = trainer.network(level.results["dense"].job, interpolate(one, other, 0.5))
     dataset = data.load(level.spec.data, CPU)
     estimate_statistics(model, dataset)
     assert follow(level, one, other, anew)[0][2] == 1 - evaluate(model, dataset, dataset.test)[1]

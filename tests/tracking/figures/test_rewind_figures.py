@@ -5,7 +5,7 @@ from hand_made import curves, record, rewound
 from matplotlib.colors import to_hex
 from scipy.stats import t
 
-from lth_core.analysis.rewinds import settled_methods
+from lth_core.analysis.rewinds import merge_rewound_methods
 from tracking.figures import FIGURES, figures
 from tracking.figures.drawing.rewind_axis import MOST_TICKS
 from tracking.figures.drawing.styles import DENSE, STYLES
@@ -19,7 +19,7 @@ OF_REWINDING = ("rewind", "stability", "predictors", "rewind_travel")
 
 
 def settled(records=None, axes=AXES):
-    return settled_methods(rewound() if records is None else records, axes)
+    return merge_rewound_methods(rewound() if records is None else records, axes)
 
 
 def line(panel, color):

@@ -1,14 +1,14 @@
 import pytest
 from hand_made import rewound, study
 
-from lth_core.analysis.rewinds import settled_methods
+from lth_core.analysis.rewinds import merge_rewound_methods
 from tracking.report.rewind_table import BarrierText, predictor_tables, rewind_tables
 
 AXES = ["rewind", "seed"]
 
 
 def table(records, **more):
-    (found,) = rewind_tables(settled_methods(records, AXES), AXES, 0.0, **more)
+    (found,) = rewind_tables(merge_rewound_methods(records, AXES), AXES, 0.0, **more)
     return found
 
 
@@ -59,7 +59,7 @@ def test_of_many_densities_some_have_columns():
 
 
 def test_predictors_are_rows_with_two_correlations_a_density():
-    (found,) = predictor_tables(settled_methods(rewound(), AXES), AXES)
+    (found,) = predictor_tables(merge_rewound_methods(rewound(), AXES), AXES)
     assert found.densities == ["50%", "25%"]
     assert found.windows == ["4", "4"]
     # All points: distances rank 5 4 3 2 1, accuracies 2 3 4 5 1: 1 - 6 * 40 / 120.
@@ -73,6 +73,6 @@ def test_intervals_need_seeds_and_say_nothing_beyond_1(seeds):
     for r in records:
         if r["branch"] == "dense" and r["seed"] == 1:
             r["rewind_distance"] *= -1
-    (found,) = predictor_tables(settled_methods(records, AXES), AXES)
+    (found,) = predictor_tables(merge_rewound_methods(records, AXES), AXES)
     said = found.rows["distance to the end"][0][0]
     assert said == ("\N{MINUS SIGN}1.00" if seeds == 1 else "+0.00±>1")

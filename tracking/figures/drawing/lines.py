@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Cell, Point
-from lth_core.analysis.families import Variant, families
+from lth_core.analysis.families import Variant, by_family
 from lth_core.analysis.verdict import Summary
 from lth_core.train.training import Curves
 from tracking.figures.drawing.panels import Panel, density_scale, legend
@@ -119,5 +119,5 @@ def grouped(handles: Mapping[Variant, Any]) -> dict[str, dict[str, Any]]:
     """Lines by the names of family and method, for the legend."""
     return {
         family: {variant.name: handles[variant] for variant in group}
-        for family, group in families(list(handles)).items()
+        for family, group in by_family(list(handles)).items()
     }

@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from lth_core.analysis.cells import Cell, spread
+from lth_core.analysis.cells import Cell, evenly_spaced
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density
 from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
@@ -44,7 +44,7 @@ def by_level(cells: Sequence[Cell]) -> list[tuple[int, Cell]]:
     most = max(3, min(MOST_LEVELS, MOST_PANELS // max(len(cells), 1)))
     levels = []
     for cell in cells:
-        for level in spread(list(cell.levels("ticket")), most):
+        for level in evenly_spaced(list(cell.levels("ticket")), most):
             rows = [record for record in cell.records if record["level"] in (0, level)]
             words = [cell.label] * bool(cell.label) + [
                 f"{density_text(level_density(cell, level))} of the weights"

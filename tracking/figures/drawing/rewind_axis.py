@@ -9,7 +9,7 @@ from math import ceil
 from statistics import fmean
 from typing import Any
 
-from lth_core.analysis.cells import Cell, spread
+from lth_core.analysis.cells import Cell, evenly_spaced
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density, rewind_cells, rewind_points
 from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
@@ -34,7 +34,7 @@ def cells_with(records: Sequence[Record], axes: Sequence[str], branch: str, key:
 def level_styles(cells: Sequence[Cell]) -> dict[int, tuple[str, Any, str]]:
     """Density in words, colour and marker of each level shown: the sparser, the paler."""
     whole = replace(cells[0], records=[record for cell in cells for record in cell.records])
-    levels = spread(list(whole.levels("ticket")), MOST_LEVELS)
+    levels = evenly_spaced(list(whole.levels("ticket")), MOST_LEVELS)
     return {
         level: (
             f"{density_text(level_density(whole, level))} of the weights",
