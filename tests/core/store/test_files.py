@@ -16,7 +16,7 @@ from places import Nfs
 from servers import BUCKET, S3Server, s3_on_loopback
 
 from lth_core.errors import StoreError
-from lth_core.store import Store, open_store
+from lth_core.store import Store, folder, open_store, s3
 from lth_core.store.files import Files, MemoryFiles
 from lth_core.store.folder import TRIES, FolderFiles
 from lth_core.store.s3 import s3_files
@@ -375,29 +375,34 @@ def test_bucket_that_pyarrow_takes_for_nonsense_is_an_error_of_the_store(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("speaks", [False, True])
+@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.usefixtures("s3")
 def test_endpoint_that_does_not_answer_is_an_error_in_time(
-    s3: str, monkeypatch: pytest.MonkeyPatch, speaks: bool
+    listens: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody listens; or somebody who takes the call and says nothing."""
-    place = socket.create_server(("127.0.0.1", 0))
-    address = f"http://127.0.0.1:{place.getsockname()[1]}"
-    if not speaks:
-        place.close()
+    """Without a listener, and with one that accepts the connection and never answers."""
+    waits = s3.ATTEMPTS * s3.TIMEOUT
+    assert waits < 15
+    monkeypatch.setattr(s3, "TIMEOUT", 0.2)
+    server = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{server.getsockname()[1]}"
+    if not listens:
+        server.close()
     monkeypatch.setenv("AWS_ENDPOINT_URL", address)
     started = time.monotonic()
-    with pytest.raises(StoreError) as said:
+    with pytest.raises(StoreError) as refused:
         open_store("s3://bucket/p")
-    assert time.monotonic() - started < 30
-    assert f"s3://bucket/p at {address}: cannot be reached" in str(said.value)
-    assert "AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_DEFAULT_REGION" in str(said.value)
-    place.close()
+    assert time.monotonic() - started < waits
+    assert f"s3://bucket/p at {address}: cannot be reached" in str(refused.value)
+    assert "AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_DEFAULT_REGION" in str(refused.value)
+    server.close()
 
 
 @pytest.mark.slow
 def test_store_whose_endpoint_falls_silent_is_an_error_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(s3, "ATTEMPTS", 2)
     with s3_on_loopback(tmp_path) as server:
         for name, value in server.variables.items():
             monkeypatch.setenv(name, value)
@@ -424,9 +429,10 @@ def test_denied_access_is_an_error_that_says_so(
         assert time.monotonic() - started < 30
 
 
-def test_error_that_passes_is_tried_again_and_one_that_stays_is_told(
+def test_error_that_passes_is_retried_and_one_that_stays_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(folder, "PAUSE", 1e-5)
     mine, real, calls = FolderFiles(tmp_path), os.open, [0]
     mine.write("a/x", b"content")
 
