@@ -13,8 +13,9 @@ from lth_core.spec import DataSpec, ModelSpec, TicketSpec, TrainSpec, spec_json
 from lth_core.spec.fields import Checks
 from lth_core.train.timings import SpeedFactors
 
-Kind = tuple[Hashable, ...]
-"""Fields of a spec but its data, network, learning rate and seed."""
+Signature = tuple[Hashable, ...]
+"""Values of a spec's fields without data, network, learning rate and seed. Trials of one signature
+have equal numbers of trainings and steps."""
 
 _NAMES = [f.name for f in fields(TicketSpec) if f.name not in ("data", "model", "train", "seed")]
 _VALUES = attrgetter(*_NAMES)
@@ -26,93 +27,97 @@ class Counts:
 
     trials: int = 0
     trainings: int = 0
-    """Summed over the trials."""
+    """Trainings of all trials; one that several trials share counts for each."""
     steps: int = 0
     unique_trainings: int = 0
-    """Each counted once."""
+    """Trainings of all trials; each counts once."""
     unique_steps: int = 0
-    made: Counter[str] = field(default_factory=Counter)
-    """Numbers of distinct trainings of each branch, and of ticket masks; `used`: of their users."""
+    distinct: Counter[str] = field(default_factory=Counter)
+    """Numbers of distinct trainings by branch, and of distinct ticket masks as `mask`."""
     used: Counter[str] = field(default_factory=Counter)
+    """As `distinct`, but each counts once for every level of a trial that uses it."""
     work: Counter[SpeedFactors] = field(default_factory=Counter)
     """Numbers of unique steps, by everything that decides the time of a step."""
-    sizes: dict[Kind, tuple[int, int]] = field(default_factory=dict)
-    """Numbers of trainings and steps of one trial, by its kind."""
+    sizes: dict[Signature, tuple[int, int]] = field(default_factory=dict)
+    """Numbers of trainings and steps of one trial, by its signature."""
 
     def add(self, other: Counts, alike: Counter[tuple[DataSpec, ModelSpec]]) -> None:
-        """Add the counts of sets of trials that differ from ``other`` in data and network alone.
+        """Add the counts of sets of trials, all equal to ``other`` except for data and network.
 
         Args:
-            alike: number of such sets by data and network.
+            alike: number of sets by data and network.
         """
         times = alike.total()
         for name in ("trials", "trainings", "steps", "unique_trainings", "unique_steps"):
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for name in other.used:
-            self.made[name] += times * other.made[name]
+            self.distinct[name] += times * other.distinct[name]
             self.used[name] += times * other.used[name]
         for pace, steps in other.work.items():
-            for (data, model), many in alike.items():
-                self.work[pace._replace(data=data, model=model)] += many * steps
+            for (data, model), sets in alike.items():
+                self.work[pace._replace(data=data, model=model)] += sets * steps
         self.sizes |= other.sizes
 
 
-def kind_of(spec: TicketSpec) -> Kind:
-    """The fields of a spec but its data, network, learning rate and seed."""
+def signature(spec: TicketSpec) -> Signature:
+    """The signature of a spec's trial."""
     rest = (spec_json(v) if isinstance(v, Checks) else v for v in _VALUES(spec))
-    return _but_rate(spec.train), *rest
+    return _without_rate(spec.train), *rest
 
 
 @lru_cache(maxsize=1024)
-def _but_rate(train: TrainSpec) -> str:
+def _without_rate(train: TrainSpec) -> str:
     return spec_json(replace(train, lr=1.0))
 
 
-def apart(spec: TicketSpec) -> Hashable:
-    """Key of the trials that may share trainings: every job names its data, network, training and
-    seed, or a parent that does."""
+def sharing_key(spec: TicketSpec) -> Hashable:
+    """A key that is equal for trials that may share trainings.
+
+    Every job contains its data, network, training and seed, or its parent does.
+    """
     return spec_json(spec.data), spec_json(spec.model), spec_json(spec.train), spec.seed
 
 
 def count(specs: Iterable[TicketSpec]) -> Counts:
     """Counts over trials.
 
-    Trials of one seed, rate, dataset and network (see `apart`) form a set. How the trials of a set
-    share trainings does not depend on these four values, because recipes contain them unchanged. So
-    of the sets that differ in these values alone, one is walked.
+    Trials of one seed, learning rate, dataset and network (see `sharing_key`) form a set. How the
+    trials of a set share trainings does not depend on these four values, because recipes contain
+    them unchanged. So one set is walked for all sets that differ only in these values.
 
     Args:
         specs: the resolved specs, each once.
     """
     sets: dict[Hashable, list[TicketSpec]] = defaultdict(list)
     for spec in specs:
-        sets[apart(spec)].append(spec)
-    alike: dict[tuple[Kind, ...], Counter[tuple[DataSpec, ModelSpec]]] = defaultdict(Counter)
-    first: dict[tuple[Kind, ...], list[TicketSpec]] = {}
-    for together in sets.values():
-        kind = tuple(map(kind_of, together))
-        first.setdefault(kind, together)
-        alike[kind][together[0].data, together[0].model] += 1
+        sets[sharing_key(spec)].append(spec)
+    alike: dict[tuple[Signature, ...], Counter[tuple[DataSpec, ModelSpec]]] = defaultdict(Counter)
+    examples: dict[tuple[Signature, ...], list[TicketSpec]] = {}
+    for members in sets.values():
+        signatures = tuple(map(signature, members))
+        examples.setdefault(signatures, members)
+        alike[signatures][members[0].data, members[0].model] += 1
     counts = Counts()
-    for kind, together in first.items():
-        counts.add(_walked(together), alike[kind])
+    for signatures, members in examples.items():
+        counts.add(_walk(members), alike[signatures])
     return counts
 
 
 def work_left(specs: Iterable[TicketSpec], stored: Collection[str]) -> Counter[SpeedFactors]:
     """Numbers of unique steps of trainings that are not stored; walks every job of every trial."""
-    return _walked(specs, stored).work
+    return _walk(specs, stored).work
 
 
-def _walked(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Counts:
+def _walk(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Counts:
+    """Counts over every job of every trial; stored trainings are not among the unique ones."""
     counts, seen = Counts(), set(stored)
-    made: dict[str, set[str]] = defaultdict(set)
+    digests: dict[str, set[str]] = defaultdict(set)
     for spec in specs:
         before = counts.trainings, counts.steps
         for branches in levels(spec):
             for branch, job in branches.items():
                 steps = job.last - job.first
-                made[branch].add(job.digest)
+                digests[branch].add(job.digest)
                 counts.used[branch] += 1
                 counts.steps += steps
                 if job.digest not in seen:
@@ -121,10 +126,10 @@ def _walked(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Counts
                     counts.unique_steps += steps
                     counts.work[SpeedFactors(job.data, job.model, job.train, job.finds)] += steps
             if ticket := branches.get("ticket"):
-                made["mask"].add(ticket.digest if ticket.finds else ticket.mask.digest)
+                digests["mask"].add(ticket.digest if ticket.finds else ticket.mask.digest)
                 counts.used["mask"] += 1
             counts.trainings += len(branches)
         counts.trials += 1
-        counts.sizes[kind_of(spec)] = (counts.trainings - before[0], counts.steps - before[1])
-    counts.made.update({name: len(digests) for name, digests in made.items()})
+        counts.sizes[signature(spec)] = (counts.trainings - before[0], counts.steps - before[1])
+    counts.distinct.update({name: len(known) for name, known in digests.items()})
     return counts

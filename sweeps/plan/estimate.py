@@ -18,9 +18,9 @@ from sweeps.plan.plan import Plan, samples_of
 from sweeps.studies.schema import Resources
 
 MOST_LOOKED_UP = 100_000
-"""Largest number of trainings for which the store is searched for finished ones."""
+"""Largest number of planned trainings with which the store is searched for finished ones."""
 MOST_NAMED = 5
-"""Number of networks without a known speed that the sentence lists."""
+"""Largest number of networks without a known speed that the sentence lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,11 @@ class Estimate:
     seconds: float
     """Seconds of the steps with a known speed, ``at_once`` trials at a time."""
     at_once: int
+    """Number of concurrent trials."""
     unknown: dict[str, int] = field(default_factory=dict)
     """Numbers of steps of networks without a known speed, by network."""
-    trouble: str = ""
-    """Why the store could not be read; empty where it was."""
+    store_error: str = ""
+    """Error of reading the store, or empty."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON object; ``seconds`` is None where no speed is known."""
@@ -49,16 +50,15 @@ class Estimate:
         if self.left and not self.steps:
             return "left: nothing"
         start = f"left: {self.steps:,} steps" if self.left else "time"
-        if self.trouble:
-            return f"time: not known; {self.trouble}"
-        missing = sum(self.unknown.values())
-        named = [*list(self.unknown)[:MOST_NAMED], *["..."] * (len(self.unknown) > MOST_NAMED)]
-        if missing == self.steps:
-            return f"{start}: not known; never trained here: {', '.join(named)}"
-        about = f"{start}: about {duration(self.seconds)}, {self.at_once} at a time"
-        if not missing:
-            return about
-        return f"{about}, and {missing:,} steps of what was never trained here: {', '.join(named)}"
+        if self.store_error:
+            return f"time: not known; {self.store_error}"
+        unknown_steps = sum(self.unknown.values())
+        listed = [*list(self.unknown)[:MOST_NAMED], *["..."] * (len(self.unknown) > MOST_NAMED)]
+        untrained = f"never trained here: {', '.join(listed)}"
+        if unknown_steps == self.steps:
+            return f"{start}: not known; {untrained}"
+        known = f"{start}: about {duration(self.seconds)}, {self.at_once} at a time"
+        return f"{known}, and {unknown_steps:,} steps {untrained}" if unknown_steps else known
 
 
 def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
@@ -68,8 +68,9 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
         at_once: number of concurrent trials; None: as many as this machine runs.
     """
     resources, search = plan.study.resources, plan.study.search.algorithm
-    side_by_side = min(at_once or _room(resources), plan.counts.trials * samples_of(plan.study))
-    device, left, trouble = "cuda" if resources.gpu else "cpu", False, ""
+    trials = plan.counts.trials * samples_of(plan.study)
+    at_once = min(at_once or _local_concurrency(resources), trials)
+    device, left, store_error = "cuda" if resources.gpu else "cpu", False, ""
     work, speeds = plan.counts.work, dict[SpeedFactors, float | None]()
     try:
         store = open_store(plan.study.store, make=False)
@@ -80,17 +81,17 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
             left, work = True, work_left((trial.spec for trial in plan.trials), stored)
         speeds = _speeds(work, store, device)
     except StoreError as error:
-        trouble = str(error)
+        store_error = str(error)
     seconds, unknown = 0.0, Counter[str]()
-    for pace, steps in work.items():
-        known = speeds.get(pace)
-        if known is None:
-            unknown[_network(pace)] += steps * samples_of(plan.study)
+    for factors, steps in work.items():
+        step_seconds = speeds.get(factors)
+        if step_seconds is None:
+            unknown[_network(factors)] += steps * samples_of(plan.study)
         else:
-            seconds += known * steps * samples_of(plan.study)
+            seconds += step_seconds * steps * samples_of(plan.study)
     return Estimate(
-        left=left, steps=work.total() * samples_of(plan.study), seconds=seconds / side_by_side,
-        at_once=side_by_side, unknown=dict(unknown), trouble=trouble,
+        left=left, steps=work.total() * samples_of(plan.study), seconds=seconds / at_once,
+        at_once=at_once, unknown=dict(unknown), store_error=store_error,
     )  # fmt: skip
 
 
@@ -111,29 +112,30 @@ def duration(seconds: float) -> str:
 def _speeds(
     work: Counter[SpeedFactors], store: Store, device: str
 ) -> dict[SpeedFactors, float | None]:
-    known: dict[str, float | None] = {}
-    for pace in work:
-        key = speed_key(pace, device)
-        if key not in known:
-            known[key] = seconds_per_step(store, pace, device)
-    return {pace: known[speed_key(pace, device)] for pace in work}
+    """Seconds a step; None where no training has measured it."""
+    by_key: dict[str, float | None] = {}
+    for factors in work:
+        key = speed_key(factors, device)
+        if key not in by_key:
+            by_key[key] = seconds_per_step(store, factors, device)
+    return {factors: by_key[speed_key(factors, device)] for factors in work}
 
 
-def _room(resources: Resources) -> int:
+def _local_concurrency(resources: Resources) -> int:
     """Number of trials that this machine runs side by side; at least one."""
-    room = len(os.sched_getaffinity(0)) / resources.cpu
+    trials = len(os.sched_getaffinity(0)) / resources.cpu
     if resources.gpu:
-        room = min(room, torch.cuda.device_count() / resources.gpu)
-    return max(1, int(room))
+        trials = min(trials, torch.cuda.device_count() / resources.gpu)
+    return max(1, int(trials))
 
 
-def _network(pace: SpeedFactors) -> str:
+def _network(factors: SpeedFactors) -> str:
     """Network and dataset in words: ``mlp 300-100 (width 0.5) on digits``."""
-    model, default = pace.model, ModelSpec()
+    model, default = factors.model, ModelSpec()
     name = model.name
     if model.name == "mlp":
         name += " " + "-".join(map(str, model.widths))
     sized = [f"{part} {getattr(model, part):g}" for part in ("width", "depth")
              if getattr(model, part) != getattr(default, part)]  # fmt: skip
     return " ".join([*([name] if not sized else [name, f"({', '.join(sized)})"]),
-                     f"on {pace.data.name}"])  # fmt: skip
+                     f"on {factors.data.name}"])  # fmt: skip

@@ -16,7 +16,7 @@ from lth_core.lottery import levels
 from lth_core.resolve import Pins
 from lth_core.spec import TicketSpec, canonical_json, describe
 from lth_core.train import Trainer
-from sweeps.plan.counting import Counts, apart, count, kind_of
+from sweeps.plan.counting import Counts, count, sharing_key, signature
 from sweeps.studies.axes import (
     Fields,
     SpecReader,
@@ -73,12 +73,12 @@ class Plan:
         return count(trial.spec for trial in self.trials)
 
     def sharing(self) -> dict[str, tuple[int, int]]:
-        """(distinct, used) numbers of trainings by branch, and of the tickets' masks.
+        """(distinct, used) numbers of trainings by branch, and of ticket masks.
 
         Masks for different data, networks or trainings count as different. A mask that training
         finds counts as its training.
         """
-        return {name: (self.counts.made[name], used) for name, used in self.counts.used.items()}
+        return {name: (self.counts.distinct[name], used) for name, used in self.counts.used.items()}
 
     def cost(self) -> dict[str, int]:
         """Numbers of trials, trainings and steps: summed over trials, and each counted once."""
@@ -94,7 +94,7 @@ class Plan:
         """Row of each trial: id, axis values, levels, trainings and steps, shared ones included."""
         sizes = self.counts.sizes
         for trial in self.trials:
-            trainings, steps = sizes[kind_of(trial.spec)]
+            trainings, steps = sizes[signature(trial.spec)]
             yield {"trial": trial.id, **trial.fields, "levels": trial.spec.levels,
                    "trainings": trainings, "steps": steps}  # fmt: skip
 
@@ -121,21 +121,21 @@ class Plan:
         """Trainings that several trials need, by digest, with the rewind points of all of them."""
         sets: dict[Hashable, list[Trial]] = defaultdict(list)
         for trial in self.trials:
-            sets[apart(trial.spec)].append(trial)
+            sets[sharing_key(trial.spec)].append(trial)
         shared: dict[str, Job] = {}
-        for together in sets.values():
-            met: dict[str, Job] = {}
-            for job in (job for trial in together for job in trial.jobs()):
-                before = met.setdefault(job.digest, job)
-                if before is not job:
-                    keep = tuple(sorted({*before.keep, *job.keep}))
-                    met[job.digest] = replace(before, keep=keep) if keep != before.keep else before
-                    shared[job.digest] = met[job.digest]
+        for members in sets.values():
+            jobs: dict[str, Job] = {}
+            for job in (job for trial in members for job in trial.jobs()):
+                known = jobs.setdefault(job.digest, job)
+                if known is not job:
+                    keep = tuple(sorted({*known.keep, *job.keep}))
+                    jobs[job.digest] = replace(known, keep=keep) if keep != known.keep else known
+                    shared[job.digest] = jobs[job.digest]
         return shared
 
 
 def make_plan(study: Study, pins: Pins | None = None) -> Plan:
-    """The trials of a grid or random study; of an optuna study, the cells of one sample.
+    """The plan of all trials; for an optuna study, of the cells of one sample.
 
     Args:
         pins: pins that `resolve` takes.
@@ -163,12 +163,12 @@ def is_stored(trial: Trial, trainer: Trainer) -> bool:
 
 
 def samples_of(study: Study) -> int:
-    """Number of times that the plan runs: of an optuna study, at most once for each sample."""
+    """Number of times that the plan runs: once, or at most once a sample in an optuna study."""
     return study.search.trials if study.search.algorithm == "optuna" else 1
 
 
 def summary(plan: Plan) -> dict[str, Any]:
-    """Cost of the whole search: of an optuna study, an upper bound over its samples."""
+    """Cost of the whole search; for an optuna study an upper bound."""
     return {name: number * samples_of(plan.study) for name, number in plan.cost().items()}
 
 

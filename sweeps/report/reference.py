@@ -19,7 +19,7 @@ from sweeps.studies.schema import Reference, ReferenceRow
 from tracking.text import MISSING, density_text
 
 STYLES = {"agrees": "green", "differs": "bold red", "not run": "yellow"}
-NEAR = 1.05
+SAME_DENSITY = 1.05
 """Largest factor between a published and a measured density that count as equal."""
 
 
@@ -31,7 +31,7 @@ class Check:
     density: float | None = None
     """Achieved density at the nearest level; None where no matching trial was swept."""
     measured: Summary | None = None
-    """Mean over seeds and its interval; None unless the density is within a factor of `NEAR`."""
+    """Mean over seeds and its interval; None unless the density is within `SAME_DENSITY`."""
     planned: int | None = None
     """Number of replicates planned; None where the records lack it."""
     outcome: str
@@ -45,8 +45,8 @@ class Check:
     @property
     def replicates(self) -> str:
         """Number of replicates in the mean: `3`, or `2 of 3` where more were planned."""
-        there = self.measured.n if self.measured else 0
-        return f"{there} of {self.planned}" if self.is_short else str(there)
+        measured = self.measured.n if self.measured else 0
+        return f"{measured} of {self.planned}" if self.is_short else str(measured)
 
     @property
     def is_short(self) -> bool:
@@ -54,7 +54,7 @@ class Check:
         return bool(self.measured and self.planned and self.measured.n < self.planned)
 
     @property
-    def why(self) -> str:
+    def explanation(self) -> str:
         """The outcome; for `not run`, with the reason."""
         if self.outcome != "not run":
             return self.outcome
@@ -90,7 +90,7 @@ def verify(records: Sequence[Record], axes: Sequence[str], reference: Reference)
     """The outcome of each row, from the mean final test accuracy over seeds at the nearest density.
 
     Raises:
-        SpecError: a row fits several cells of the study at once.
+        SpecError: a row matches several cells of the study.
     """
     return [
         _check(records, axes, row, reference.within, f"reference.rows.{number}")
@@ -100,17 +100,17 @@ def verify(records: Sequence[Record], axes: Sequence[str], reference: Reference)
 
 def conclusion(checks: Sequence[Check]) -> str:
     """A sentence on the rows that do not agree, and on means over fewer replicates than planned."""
-    named = [f"{_named(c)} {c.why}" for c in checks if c.outcome != "agrees"]
-    short = [f"{_named(c)} on {c.replicates}" for c in checks if c.is_short]
+    failed = [f"{_label(c)} {c.explanation}" for c in checks if c.outcome != "agrees"]
+    short = [f"{_label(c)} on {c.replicates}" for c in checks if c.is_short]
     text = "All agree"
-    if named:
-        text = f"{len(named)} of {len(checks)} do not agree: {'; '.join(named)}"
+    if failed:
+        text = f"{len(failed)} of {len(checks)} do not agree: {'; '.join(failed)}"
     if short:
         text += f". Means are over fewer replicates than planned: {'; '.join(short)}"
     return f"{text}."
 
 
-def _named(check: Check) -> str:
+def _label(check: Check) -> str:
     return f"{check.name} at {density_text(check.row.density)}"
 
 
@@ -132,7 +132,7 @@ def check_table(checks: Sequence[Check]) -> Table:
             if measured
             else MISSING,
             MISSING if difference is None else f"{difference:+.2f}",
-            Text(check.why, style=STYLES[check.outcome]),
+            Text(check.explanation, style=STYLES[check.outcome]),
         )
     return table
 
@@ -150,14 +150,14 @@ def _check(
     if len(cells) > 1:
         rule = "must name one cell of the study, by values of its axes"
         raise SpecError(f"{path}.where", rule, row.where, sorted(cells))
-    nearest = min(groups, key=lambda group: _far(group[1], row), default=None)
+    nearest = min(groups, key=lambda group: _distance(group[1], row), default=None)
     if nearest is None:
         return Check(row=row, outcome="not run")
     rows, density = nearest[1], _density(nearest[1])
-    if _far(rows, row) > log(NEAR):
+    if _distance(rows, row) > log(SAME_DENSITY):
         return Check(row=row, density=density, outcome="not run")
     measured = summarize([100 * record["final_test_accuracy"] for record in rows])
-    # Accuracies in binary: 92.26 - 91.26 is a little over 1.
+    # In binary fractions 92.26 - 91.26 is slightly more than 1.
     agrees = abs(measured.mean - row.accuracy) <= within + 1e-9
     outcome = "agrees" if agrees else "differs"
     planned = max(
@@ -185,6 +185,6 @@ def _density(rows: Sequence[Record]) -> float:
     return fmean(row["density"] for row in rows)
 
 
-def _far(rows: Sequence[Record], row: ReferenceRow) -> float:
+def _distance(rows: Sequence[Record], row: ReferenceRow) -> float:
     """Distance of the mean density from the row's, as the absolute difference of logarithms."""
     return abs(log(_density(rows) / row.density))

@@ -32,7 +32,7 @@ def write_html(plan: Plan, results: StudyResults, file: Path) -> Path:
 
 
 def trainings_text(records: Sequence[Record]) -> str:
-    """Numbers of records whose training the last sweep ran, and whose came from the store.
+    """Number of records whose training the last sweep ran, of all, and the number from the store.
 
     >>> trainings_text([{"reused": False}, {"reused": True}, {"reused": True}])
     '1 of 3, 2 from the store'
@@ -44,7 +44,7 @@ def trainings_text(records: Sequence[Record]) -> str:
 def _about(plan: Plan, results: StudyResults) -> dict[str, str]:
     """Conditions of the study's run by name, for its report."""
     study, records = plan.study, results.records
-    there = len({record["trial"] for record in records})
+    trials = len({record["trial"] for record in records})
     return {
         "study": study.name,
         "command": " ".join(["lth", *sys.argv[1:]]),
@@ -52,7 +52,7 @@ def _about(plan: Plan, results: StudyResults) -> dict[str, str]:
         "model": study.base.model.name,
         "training": f"{study.base.train.optimizer}, lr {study.base.train.lr:g}, batch "
         f"{study.base.train.batch_size}, {study.base.train.steps}",
-        "trials": str(there) if there == results.trials else f"{there} of {results.trials}",
+        "trials": str(trials) if trials == results.trials else f"{trials} of {results.trials}",
         "seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
         "trainings planned": str(summary(plan)["trainings_unique"]),
         "trainings run in the last sweep": trainings_text(records),

@@ -15,19 +15,19 @@ from sweeps.report.study_results import study_results
 from sweeps.report.sync import open_study_publisher, publish_missing, publish_study
 from tracking.report.terminal import verdict_table
 
-PATIENCE = 120.0
+PUBLISH_LIMIT = 120.0
 """Seconds after which a report stops publishing; `lth sync` has no limit."""
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenReport:
     """The report's file, and notes for the user."""
 
     path: Path
     notes: list[str]
 
 
-def finish(plan: Plan, console: Console, output: Path | None = None) -> Written:
+def finish(plan: Plan, console: Console, output: Path | None = None) -> WrittenReport:
     """Print the verdicts, write the report, and publish it to the study's run in MLflow."""
     study, results = plan.study, study_results(plan)
     if results.incomplete:
@@ -38,9 +38,9 @@ def finish(plan: Plan, console: Console, output: Path | None = None) -> Written:
     if study.tracking.uri and output is None:
         try:
             publisher = open_study_publisher(study)
-            _, lost = publish_missing(plan, publisher, results.records, PATIENCE)
-            notes += [lost] if lost else []
+            _, failures = publish_missing(plan, publisher, results.records, PUBLISH_LIMIT)
+            notes += [failures] if failures else []
             publish_study(study, publisher, results, lambda: path)
         except (TrackingError, StoreError) as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
-    return Written(path, notes)
+    return WrittenReport(path, notes)

@@ -75,7 +75,7 @@ def publish_missing(
     A trial with lost store entries is skipped; the others are published.
 
     Args:
-        compared: the study's records with their overlaps, where they are computed already.
+        compared: the study's records with their overlaps, if known.
         seconds: time after which no further level is published.
 
     Returns:
@@ -83,12 +83,12 @@ def publish_missing(
         empty text.
 
     Raises:
-        TrackingError: the server cannot be reached, refuses a request, or the time is over.
+        TrackingError: the server cannot be reached or refuses a request, or the time is over.
     """
     study = plan.study
     publisher, store = publisher or open_study_publisher(study), existing_store(study.store)
     trainer, records = Trainer(store, frozen=True), list[Record]()
-    runs, lost = publisher.runs(), dict[str, StoreError]()
+    runs, failures = publisher.runs(), dict[str, StoreError]()
     check_time = _deadline(publisher.uri, seconds)
     for trial in study_trials(plan, store):
         rows = load_records(store, study.name, [trial])
@@ -98,7 +98,7 @@ def publish_missing(
         try:
             _publish_trial(study, trial, rows, trainer, publisher, runs, check_time)
         except StoreError as error:
-            lost[trial.id] = error
+            failures[trial.id] = error
     axes, rows_of = plan.axes, defaultdict[str, list[Record]](list)
     records = named_by_form(records, axes)
     for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
@@ -107,7 +107,7 @@ def publish_missing(
     for key in verdicts_of.keys() & runs.keys():
         check_time()
         publisher.publish_compared(runs[key], verdicts_of[key], rows_of[key])
-    return len(verdicts_of), _unpublished(lost) if lost else ""
+    return len(verdicts_of), _failures_text(failures) if failures else ""
 
 
 def _publish_trial(
@@ -115,29 +115,29 @@ def _publish_trial(
     runs: dict[str, PublishedRun], check_time: Callable[[], None],
 ) -> None:  # fmt: skip
     """Publish the levels that a trial's run lacks, and finish the run where the trial is done."""
-    done, run = len({record["level"] for record in rows}), trial_run(trial)
-    first = runs[run.key].levels if run.key in runs else 0
-    for level in islice(find_tickets(trial.spec, trainer), done) if first < done else ():
-        if level.level >= first:
+    stored, run = len({record["level"] for record in rows}), trial_run(trial)
+    published = runs[run.key].levels if run.key in runs else 0
+    for level in islice(find_tickets(trial.spec, trainer), stored) if published < stored else ():
+        if level.level >= published:
             check_time()
             records, files = level_records(trial, study.name, level), level_files(level)
             runs[run.key] = publisher.publish(run, level, records, runs.get(run.key), files)
-    if done == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance):
+    if stored == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance):
         runs[run.key] = publisher.finish(run, published=runs[run.key])
 
 
-def _unpublished(lost: Mapping[str, StoreError]) -> str:
-    trial, error = next(iter(lost.items()))
-    others = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+def _failures_text(failures: Mapping[str, StoreError]) -> str:
+    trial, error = next(iter(failures.items()))
+    others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
     return f"trial {trial}{others} could not be published: {error}"
 
 
 def _deadline(uri: str, seconds: float) -> Callable[[], None]:
     """Function that raises a TrackingError once the time is over."""
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
 
     def check() -> None:
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise TrackingError(f"tracking.uri: {uri} took more than {seconds:.0f} s")
 
     return check

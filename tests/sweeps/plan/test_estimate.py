@@ -64,7 +64,7 @@ def test_networks_that_were_never_trained_are_named_and_not_guessed_at(tiny: Stu
         "unknown": {"mlp 16 (width 0.5) on digits": 400},
     }  # fmt: skip
     assert half.sentence() == (
-        "time: about 3 min, 1 at a time, and 400 steps of what was never trained here: "
+        "time: about 3 min, 1 at a time, and 400 steps never trained here: "
         "mlp 16 (width 0.5) on digits"
     )
 

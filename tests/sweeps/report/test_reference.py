@@ -68,7 +68,7 @@ def test_a_density_too_far_away_is_not_compared(density: float, outcome: str) ->
 )  # fmt: skip
 def test_what_was_not_swept_is_not_run(row: Record) -> None:
     check = checked(tickets("snip", 0.1, 0.92, rewind="0it"), **row)
-    assert (check.outcome, check.why) == ("not run", "not run: not swept")
+    assert (check.outcome, check.explanation) == ("not run", "not run: not swept")
 
 
 def test_a_branch_is_compared_with_its_own_records() -> None:
