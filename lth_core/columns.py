@@ -1,7 +1,7 @@
 """Columns of a record: meaning, unit and use of each.
 
 A record has the numbers of one branch at one level; `lth report --json` prints it. A new column is
-a row here and a number of `lth_core.results.record` or of a measure (`lth_core.measures`).
+a row here, and a number in `lth_core.results.record` or in a measure (`lth_core.measures`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Record = dict[str, Any]
-"""Values of one branch at one level, by column; those of the study's axes by their dotted names."""
+"""Values of one branch at one level, by column, and those of the study's axes, by dotted field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """The meaning of one value of a record."""
+    """Meaning and use of one value of a record."""
 
     type: Literal["string", "integer", "number", "boolean", "object"] = "number"
     """JSON type; a column that some records lack may also be null."""
@@ -28,10 +28,11 @@ class Column:
     """Direction in which a search optimizes the column; None: it is no objective."""
     metric: bool = False
     """Whether MLflow gets it: per level as ``NAME``, per branch as ``BRANCH/NAME``."""
-    known: Literal["always", "measured", "study"] = "always"
-    """always: every record has it. measured: a measure gives it, for some branches. study: `sweeps`
-    adds it from other finished trials of the study."""
+    source: Literal["training", "measure", "study"] = "training"
+    """training: every record has it. measure: records of some branches have it. study: `sweeps`
+    adds it from the study's finished trials."""
     about: str
+    """Meaning in a few words."""
 
 
 def _column(about: str, **fields: Any) -> Column:
@@ -39,16 +40,16 @@ def _column(about: str, **fields: Any) -> Column:
 
 
 def _measured(about: str, **fields: Any) -> Column:
-    return Column(about=about, known="measured", metric=True, **fields)
+    return Column(about=about, source="measure", metric=True, **fields)
 
 
 def _compared(about: str) -> Column:
-    return Column(about=about, known="study", metric=True)
+    return Column(about=about, source="study", metric=True)
 
 
 COLUMNS: dict[str, Column] = {
-    "study": _column("the study's name", type="string", known="study"),
-    "trial": _column("start of the trial's digest", type="string", known="study"),
+    "study": _column("the study's name", type="string", source="study"),
+    "trial": _column("start of the trial's digest", type="string", source="study"),
     "seed": _column("the replicate", type="integer"),
     "method": _column("short name of the way it prunes", type="string"),
     "when": _column("when it prunes: after, before, during, never", type="string"),
@@ -94,9 +95,9 @@ COLUMNS: dict[str, Column] = {
         "layers without a kept weight", type="integer", per="level", metric=True
     ),
     "layer_density": _column("share of the weights kept, by layer", type="object"),
-    "mask_overlap": _measured("Jaccard overlap with the mask that the branch imitates"),
+    "mask_overlap": _measured("Jaccard overlap with the mask that the branch is compared with"),
     "mask_overlap_chance": _measured(
-        "overlap to expect of random masks with the same layer counts"
+        "expected overlap of random masks with the same layer counts"
     ),
     "travel": _measured("mean distance of the kept weights from start to end"),
     "travel_inside": _measured("mean distance in the dense run of the weights that the mask keeps"),
@@ -133,16 +134,18 @@ COLUMNS: dict[str, Column] = {
     "overlap_level": _compared("Jaccard overlap with the mask one level before"),
     "overlap_level_chance": _compared("that overlap for random masks"),
     "overlap_methods": _column(
-        "Jaccard overlap with each other method's mask", type="object", known="study"
+        "Jaccard overlap with each other method's mask", type="object", source="study"
     ),
     "overlap_methods_chance": _column(
-        "those overlaps for random masks", type="object", known="study"
+        "those overlaps for random masks", type="object", source="study"
     ),
-    "verdict": _column("verdict on the ticket's cell and level", type="string", known="study"),
+    "verdict": _column("verdict on the ticket's cell and level", type="string", source="study"),
     "replicates": _column(
-        "replicates that are stored for the cell and level", type="integer", known="study"
+        "replicates that are stored for the cell and level", type="integer", source="study"
     ),
-    "replicates_planned": _column("replicates that the study plans", type="integer", known="study"),
+    "replicates_planned": _column(
+        "replicates that the study plans", type="integer", source="study"
+    ),
 }  # fmt: skip
 """Columns by name, in a record's order."""
 
@@ -154,21 +157,21 @@ def metrics(per: Literal["level", "branch"], *, study: bool = False) -> tuple[st
     """Names of the columns that MLflow gets for each level, or for each branch.
 
     Args:
-        study: whether to give the columns that depend on the study's other trials, or the others.
+        study: True for columns whose source is the study, False for the others.
     """
     return tuple(
         name
         for name, column in COLUMNS.items()
-        if column.metric and column.per == per and (column.known == "study") == study
+        if column.metric and column.per == per and (column.source == "study") == study
     )
 
 
 def in_order(record: Record) -> Record:
-    """The record with its columns in the order of `COLUMNS`; others are last."""
+    """The record with its columns in the order of `COLUMNS`, then its other values."""
     return {name: record[name] for name in [*COLUMNS, *record] if name in record}
 
 
-def described() -> Iterator[tuple[str, str]]:
+def descriptions() -> Iterator[tuple[str, str]]:
     """(name, meaning and unit) of each column."""
     for name, column in COLUMNS.items():
         yield name, f"{column.about} ({column.unit})" if column.unit else column.about
@@ -178,9 +181,9 @@ def record_schema() -> dict[str, Any]:
     """JSON Schema of a line of `lth report --json`; the study's axes are further properties."""
 
     def schema_of(column: Column) -> dict[str, Any]:
-        described = {"description": column.about} | ({"unit": column.unit} if column.unit else {})
-        kind = column.type if column.known == "always" else [column.type, "null"]
-        return {"type": kind, **described}
+        types = column.type if column.source == "training" else [column.type, "null"]
+        unit = {"unit": column.unit} if column.unit else {}
+        return {"type": types, "description": column.about, **unit}
 
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -188,5 +191,5 @@ def record_schema() -> dict[str, Any]:
         "description": "One branch of one trial at one level",
         "type": "object",
         "properties": {name: schema_of(column) for name, column in COLUMNS.items()},
-        "required": [name for name, column in COLUMNS.items() if column.known == "always"],
+        "required": [name for name, column in COLUMNS.items() if column.source == "training"],
     }

@@ -1,13 +1,13 @@
-"""The algorithm: iterative magnitude pruning with rewinding and controls, and its rivals.
+"""The algorithm: iterative magnitude pruning with rewinding and controls, and other methods.
 
 Train the dense network; prune the trained weights; rewind the survivors; train them and the
 controls; repeat (Frankle & Carbin 2019; rewinding to a step k: Frankle et al. 2020). Other methods
-(`jobs/methods.py`) differ in one line: the job of the level's ticket.
+(`jobs/methods.py`) differ only in the job of the level's ticket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lth_core.jobs.branches import BRANCHES, twin
@@ -18,15 +18,12 @@ from lth_core.results import LevelResult
 from lth_core.spec import PruneAfter, TicketSpec
 from lth_core.spec.fields import steps_in
 from lth_core.train import Trainer
-from lth_core.train.training import Result
-
-Train = Callable[[Sequence[Job]], list[Result]]
 
 
 def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job]]:
-    """Jobs of each level, by branch: level 0 is the dense run, then `spec.levels` more.
+    """Jobs of each level by branch: the dense run at level 0, then `spec.levels` more levels.
 
-    Nothing is trained here, so a plan uses the same iteration.
+    Nothing is trained here: a plan iterates over the same jobs.
 
     Args:
         spec: a resolved spec.
@@ -40,13 +37,13 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
     )  # fmt: skip
     rewound = replace(dense, start=dense.at(rewind), first=rewind, keep=(), dense=dense)
     yield {"dense": dense} | ({"twin": twin(rewound, dense)} if "twin" in spec.branches else {})
-    find, before = WHEN[spec.prune.when], dict.fromkeys(spec.branches, dense)
+    find, previous = WHEN[spec.prune.when], dict.fromkeys(spec.branches, dense)
     for level in range(1, spec.levels + 1):
-        ticket = find(replace(rewound, level=level), spec.prune, dense, before["ticket"])
-        jobs = {branch: BRANCHES[branch](ticket, before[branch]) for branch in spec.branches}
+        ticket = find(replace(rewound, level=level), spec.prune, dense, previous["ticket"])
+        jobs = {branch: BRANCHES[branch](ticket, previous[branch]) for branch in spec.branches}
         yield jobs
         if not (isinstance(spec.prune, PruneAfter) and spec.prune.one_shot):
-            before = jobs
+            previous = jobs
 
 
 def find_tickets(
@@ -55,13 +52,14 @@ def find_tickets(
     """Search for tickets, one level at a time; stop iterating to stop searching.
 
     Args:
-        spec: what to search for.
-        train: jobs -> results; by default a new `Trainer` with a store in memory.
+        spec: the search, resolved or not.
+        train: by default a new `Trainer` with a store in memory.
         keep: further steps of the dense run to keep as rewind points, for other searches.
 
     Raises:
-        SpecError: before anything is trained.
-        DivergedError: a loss stopped being finite.
+        SpecError: a field is wrong; raised before anything is trained.
+        DataError: data are missing or broken.
+        DivergedError: a loss is not finite.
     """
     spec, train = resolve(spec), train or Trainer()
     for level, jobs in enumerate(levels(spec, keep)):

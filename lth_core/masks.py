@@ -23,7 +23,7 @@ def parameter_of(layer: str) -> str:
 
 
 def layer_of(parameter: str) -> str:
-    """Name of the layer a prunable parameter belongs to."""
+    """Name of a prunable parameter's layer."""
     return parameter.removesuffix("weight").removesuffix(".")
 
 
@@ -51,7 +51,7 @@ def density(mask: Mask) -> float:
 
 
 def counts(a: Mask, b: Mask) -> list[tuple[int, int, int]]:
-    """(kept by a, kept by b, weights) of each layer."""
+    """Numbers of weights (kept by a, kept by b, in all) of each layer."""
     return [(int(a[name].sum()), int(b[name].sum()), a[name].numel()) for name in a]
 
 
@@ -65,13 +65,13 @@ def overlap(a: Mask, b: Mask) -> float:
 def chance_overlap(layers: Iterable[tuple[int, int, int]]) -> float:
     """Approximate expected Jaccard overlap of two random masks with given layer counts.
 
-    It is the number of weights expected in both over the number expected in either; 1 where neither
+    It is the expected number of weights in both over the expected number in either; 1 where neither
     keeps any. Measured overlaps are compared with it, because masks of equal density overlap by
-    chance. Where only a few weights are kept the mean overlap is higher: 0.1, not 0.053, for two
-    masks that each keep one weight of ten.
+    chance. Where few weights are kept the true expectation is higher: 0.1, not 0.053, for two masks
+    that each keep one weight of ten.
 
     Args:
-        layers: (kept by the one, kept by the other, weights) of each layer.
+        layers: as from `counts`.
 
     >>> chance_overlap([(50, 50, 100)])  # 25 of 75
     0.3333333333333333
@@ -107,7 +107,14 @@ def pack_bits(mask: Tensor) -> Tensor:
 
 
 def unpack_bits(bits: Tensor, shape: Iterable[int]) -> Tensor:
-    """A bool mask of the given shape from its packed bits, (n/8 rounded up,) uint8."""
+    """Mask of a shape from its bits.
+
+    Args:
+        bits: (n/8 rounded up,) uint8, as from `pack_bits`.
+
+    Returns:
+        bool tensor of the shape.
+    """
     size = torch.Size(shape)
     flat = np.unpackbits(bits.numpy(), count=size.numel(), bitorder="little")
     return torch.from_numpy(flat.astype(bool)).view(size)
@@ -115,8 +122,8 @@ def unpack_bits(bits: Tensor, shape: Iterable[int]) -> Tensor:
 
 def digest(mask: Mask) -> str:
     """sha256 of names, shapes and bits: equal masks have equal digests, whatever their origin."""
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     for name in sorted(mask):
-        digest.update(f"{name}{tuple(mask[name].shape)}".encode())
-        digest.update(pack_bits(mask[name]).numpy().data)
-    return digest.hexdigest()
+        hashed.update(f"{name}{tuple(mask[name].shape)}".encode())
+        hashed.update(pack_bits(mask[name]).numpy().data)
+    return hashed.hexdigest()

@@ -1,4 +1,4 @@
-"""Reading from a remote store in threads: what takes time there is waiting."""
+"""Calls in threads: reads from a remote store mostly wait."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-AT_ONCE = 16
-"""Threads of a call."""
+MOST_THREADS = 16
+"""Largest number of threads of `map_in_threads`."""
 
 K = TypeVar("K")
 T = TypeVar("T")
 
 
 def map_in_threads(function: Callable[[K], T], items: Iterable[K]) -> Iterator[T]:
-    """A function's results for the items, in their order; 16 calls run at a time.
+    """Results of a function for items, in their order; up to 16 calls run at a time.
 
     >>> list(map_in_threads(abs, [-3, 1]))
     [3, 1]
@@ -23,5 +23,5 @@ def map_in_threads(function: Callable[[K], T], items: Iterable[K]) -> Iterator[T
     if len(every) < 2:  # one needs no thread
         yield from map(function, every)
         return
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(MOST_THREADS) as threads:
         yield from threads.map(function, every)

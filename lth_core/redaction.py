@@ -1,4 +1,4 @@
-"""Redaction: passwords and secrets are taken out of texts that are printed or stored."""
+"""Redaction of passwords and other secrets in texts that are printed, stored or published."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ _NAME = re.compile(r"SECRET|PASSWORD|TOKEN|ACCESS_KEY|API_KEY|CREDENTIAL")
 _LOGIN = re.compile(
     r"""(?<=//) (?: [^/\s'"]+ | [^/\s'":@[]{0,200} : (?!\d{0,5}/) [^\s'"@]{1,200} ) (?=@)""", re.X
 )
-"""Name and password in an address; a password may have a slash in it, but host:80/a@b has none."""
-
+"""Name and password in an address. A password may contain a slash, but host:80/a@b has none."""
 
 _QUERY = re.compile(
     r"""(?<=[?&;#]) ([\w.-]{0,60} (?:secret|pass|pw|token|key|cred|auth|sig) [\w.-]{0,60}=)
     (?: [^\s&'"] | ['"](?=\w) )+""", re.X | re.I
 )  # fmt: skip
-"""A parameter of an address that is named like a secret; a quote inside of it is part of it."""
+"""Parameter of an address that is named like a secret; its value may contain a quote."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def without_secrets(text: str) -> str:
-    """The text with ``***`` for passwords and secret parameters in addresses, and for the values of
-    environment variables named like secrets.
+    """The text with ``***`` in place of passwords and secret parameters in addresses, and of values
+    of environment variables that are named like secrets.
 
     >>> without_secrets("https://bob:pw@host/a@b?x=1&token=pw failed")
     'https://***@host/a@b?x=1&token=*** failed'
@@ -36,14 +35,14 @@ def without_secrets(text: str) -> str:
 
 
 def without_login(address: str) -> str:
-    """The address with ``***`` for all up to its last ``@``, or from its first ``?`` or ``#`` on.
-    Where it has both, a password may contain either, and only the scheme is left.
+    """The address with ``***`` in place of all up to its last ``@``, or after its first ``?`` or
+    ``#``. Where it has both, a password may contain either, and only the scheme is left.
 
     >>> without_login("s3://key:se/cret@bucket/p"), without_login("s3://bucket/p?token=x")
     ('s3://***@bucket/p', 's3://bucket/p?***')
     """
-    found = _SCHEME.match(address)
-    scheme = found[0] if found else ""
+    match = _SCHEME.match(address)
+    scheme = match[0] if match else ""
     query, login = re.search("[?#]", address), "@" in address
     if query and login:
         return f"{scheme}***"

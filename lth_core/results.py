@@ -1,4 +1,4 @@
-"""Levels of a search, and a flat record of each of their branches."""
+"""Results of a search's levels, and a flat record of each branch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LevelResult:
         return self.ticket_of(self.branch)
 
     def ticket_of(self, branch: str) -> Ticket:
-        """Mask and starting weights of any branch."""
+        """Mask and starting weights of a branch."""
         return self.trainer.ticket(self.spec, self.level, branch, self.results[branch].job)
 
     @property
@@ -81,9 +81,9 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
     """
     job = jobs[branch]
     if branch == "twin":
-        of = jobs.get("ticket") or jobs["dense"]
-        yield Barrier(one=of, other=job, stability=spec.stability)
-    # A branch with a pruning of its own is compared with its level's ticket.
+        original = jobs.get("ticket") or jobs["dense"]
+        yield Barrier(one=original, other=job, stability=spec.stability)
+    # A retrained branch prunes its own weights; its mask is compared with the ticket's.
     like = jobs["ticket"].mask if branch in RETRAINED else job.mask.like
     yield MaskAndTravel(job=job, like=like, dense=job.dense)
     if spec.predictors and branch == "dense":
@@ -98,12 +98,12 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
 
 
 def record(spec: TicketSpec, level: int, branch: str, result: Result) -> Record:
-    """The numbers of one branch at one level; accuracies in [0, 1], FLOPs forward per example."""
+    """Record of one branch at one level, without its measures."""
     training, curves = result.training, result.training.curves
     early = curves.early_stop
     layers = training.layers
     shapes = {name: layer.shape for name, layer in layers.items()}
-    counted = {name for layer_names, _ in groups(shapes, spec.prune) for name in layer_names}
+    counted = {name for names, _ in groups(shapes, spec.prune) for name in names}
     kept = sum(layers[name].kept for name in counted)
     prunable = sum(layers[name].weights for name in counted)
     return {

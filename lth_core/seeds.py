@@ -1,7 +1,7 @@
-"""Independent streams of randomness from one replicate seed.
+"""Independent random streams from the seed of a replicate.
 
 Every draw in lth_core names its purpose (``"init"``, ``"order"``, ``"mask"``, ...), so no two
-purposes share numbers and a new purpose never shifts another. No global seed is read or set.
+purposes share numbers, and a new purpose changes no other. No global seed is read or set.
 """
 
 from __future__ import annotations

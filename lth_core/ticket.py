@@ -1,8 +1,8 @@
 """The ticket: a mask and the weights to start from, in memory and as one safetensors file.
 
-The file holds, for each masked parameter NAME, ``mask/NAME`` (uint8: the mask's C-order bits,
-little end first) and ``kept/NAME`` (1-D: the starting values of the survivors, in C order); for
-every other parameter and buffer ``dense/NAME``; the rest is in the header.
+The file holds ``mask/NAME`` (uint8: the mask's C-order bits, little end first) and ``kept/NAME``
+(1-D: the starting values of the survivors, in C order) of each masked parameter, and ``dense/NAME``
+of every other parameter and buffer; the rest is in the header.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from lth_core.ticket_limits import (
 
 FORMAT = "lth-ticket/1"
 MOST_REASON = 300
-"""Most characters of a reason: a header may hold a value of megabytes."""
+"""Most characters of a reason in an error: a header may hold a value of megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,9 @@ class Ticket:
     """A subnetwork ready to train.
 
     mask: (out, in, ...) bool by parameter name; True = kept.
-    start: all weights and buffers to start from; pruned weights are exactly 0.
+    start: all weights and buffers to start from, by name; pruned weights are exactly 0.
     example_shape: shape of one example, such as (1, 28, 28).
-    classes: outputs of the network.
+    classes: number of outputs of the network.
     """
 
     spec: TicketSpec
@@ -83,15 +83,15 @@ class Ticket:
     @property
     def density(self) -> float:
         """Share of the prunable weights kept, in [0, 1]; ignored layers are not counted."""
-        division = groups(shapes_of(self.mask), self.spec.prune)
-        names = [masks.parameter_of(layer) for layers, _ in division for layer in layers]
+        compared = groups(shapes_of(self.mask), self.spec.prune)
+        names = [masks.parameter_of(layer) for layers, _ in compared for layer in layers]
         return masks.density({name: self.mask[name] for name in names})
 
     def model(self) -> nn.Module:
         """The network in training mode, with the starting weights. Apply ``mask`` after each step.
 
         Raises:
-            TicketFileError: the network that the spec names has other parameters.
+            TicketFileError: the network of the spec has other parameters.
             SpecError: the network cannot be built.
         """
         unused = generator(0, "ticket")
@@ -140,7 +140,11 @@ class Ticket:
         return content
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the ticket file, whole or not at all."""
+        """Write the ticket file, whole or not at all.
+
+        Raises:
+            TicketFileError: as `to_bytes`, or the file cannot be written.
+        """
         target = Path(path)
         try:
             write_whole(target, self.to_bytes())
@@ -208,23 +212,23 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
 
 
 def spec_from(described: Mapping[str, Any]) -> TicketSpec:
-    """A spec from its description by ``describe``, of this version or an older one."""
+    """A spec from the output of ``describe``, of this version or an older one."""
     parts: dict[str, Callable[..., Any]] = {
         "data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneSpec,
         "stability": StabilitySpec,
     }  # fmt: skip
     values = with_implied(TicketSpec, described)
-    given = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-    values |= {name: parts[name](**value) for name, value in given.items()}
+    described_parts = {name: part for name, part in values.items() if isinstance(part, Mapping)}
+    values |= {name: parts[name](**part) for name, part in described_parts.items()}
     return TicketSpec(**values)
 
 
 def pack(state: State, mask: Mask) -> dict[str, Tensor]:
-    """A masked state as tensors of a file.
+    """Tensors of a file from a masked state.
 
     Returns:
-        By key: ``mask/NAME`` (n/8 rounded up,) uint8, ``kept/NAME`` (survivors,), and
-        ``dense/NAME`` in the shape of the unmasked parameter or buffer.
+        ``mask/NAME`` (n/8 rounded up,) uint8, ``kept/NAME`` (survivors,), and ``dense/NAME`` in the
+        shape of the parameter or buffer.
     """
     packed = {}
     for name, value in state.items():
@@ -244,7 +248,7 @@ def unpack(tensors: State, shapes: Mapping[str, list[int]]) -> tuple[State, Mask
         shapes: shape of each mask, by parameter name.
 
     Raises:
-        TicketFileError: bits, values and shapes do not fit each other.
+        TicketFileError: bits, values and shapes do not match.
     """
     state, mask, used = {}, {}, set()
     for name, shape in shapes.items():

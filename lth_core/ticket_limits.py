@@ -21,17 +21,17 @@ from lth_core.spec import PruneBase
 from lth_core.spec.fields import LARGEST
 
 MOST_HEADER = 4 * 2**20
-"""Bytes of a file's header: it describes about 30,000 tensors, and ResNet-1202 has 8,400."""
+"""Most bytes of a file's header: enough for about 30,000 tensors; ResNet-1202 has 8,400."""
 
 MOST_DIMENSIONS = 8
-"""Dimensions of a weight or of an example."""
+"""Most dimensions of a weight or of an example."""
 
 MOST_MATCHES, LONGEST_PATTERN = 1_000_000, 1_000
-"""Most names and patterns in ``prune`` times layers, and most characters of one. Each pattern is
-matched with each layer."""
+"""Most patterns in ``prune`` times layers, as each pattern is matched with each layer; and most
+characters of a pattern."""
 
 WEIGHT_BYTES = 6
-"""Bytes of memory for each weight while it is read: 4, and its mask as a byte, twice."""
+"""Bytes of memory for each weight while it is read: 4, and 2 for two copies of its mask."""
 
 
 def check_file(path: str | os.PathLike[str]) -> None:
@@ -57,7 +57,8 @@ def check_header(length: int, size: int) -> None:
 def check_memory(tensors: State) -> None:
     """Check that the masked weights fit in memory.
 
-    A sparse file takes no space on the disk, and a ticket takes up to 48 times its file's size.
+    A sparse file takes no space on the disk, and a ticket takes up to 48 times its file's size in
+    memory.
 
     Args:
         tensors: ``mask/NAME`` (n/8 rounded up,) uint8, among others.
@@ -75,13 +76,13 @@ def check_finite(start: State, mask: Mask) -> None:
         if value.is_floating_point() or value.is_complex():
             finite = torch.isfinite(value)
             if not finite.all():
-                wrong = f"{int((~finite).sum()):,} that are NaN or infinite"
-                kind = "kept" if name in mask else "dense"
-                raise TicketFileError(f"{kind}/{name}: must hold finite values, but got {wrong}")
+                got = f"{int((~finite).sum()):,} that are NaN or infinite"
+                part = "kept" if name in mask else "dense"
+                raise TicketFileError(f"{part}/{name}: must hold finite values, but got {got}")
 
 
 def check_patterns(spec: PruneBase, layers: int) -> None:
-    """Check the number and length of the patterns that are matched with every layer."""
+    """Check the number and length of the patterns of layers."""
     patterns = [*spec.layer_fractions, *spec.ignore]
     if any(len(pattern) > LONGEST_PATTERN for pattern in patterns):
         raise TicketFileError(f"prune: a layer's name must be at most {LONGEST_PATTERN} characters")
@@ -103,11 +104,15 @@ def check_sizes(name: str, sizes: object) -> None:
 
 @contextmanager
 def no_larger_than(model: str, start: State) -> Iterator[None]:
-    """Stop building a built-in network once it is much larger than the weights of a ticket.
+    """Stop the block from building a built-in network much larger than the weights of a ticket.
 
     The spec in a small file may name a network that does not fit in memory. Some builders create a
-    layer twice and use the second, so a network may be 4 times as large. A user's own factory is
-    not limited.
+    layer twice and use the second, so the limit is 4 times the ticket's size. A user's own factory
+    is not limited.
+
+    Args:
+        model: name of the network.
+        start: weights and buffers of the ticket.
 
     Raises:
         TicketFileError: the network is larger.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import lth_core
-from lth_core.columns import described
+from lth_core.columns import descriptions
 from lth_core.spec import TicketSpec
 
 FILLED_IN = ("data.fingerprint", "model.fingerprint")
@@ -67,7 +67,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "schedules": lambda: table("lth_core.prune.schedules", "SCHEDULES"),
     "branches": lambda: table("lth_core.jobs.branches", "BRANCHES"),
     "fields": _fields,
-    "columns": lambda: dict(described()),
+    "columns": lambda: dict(descriptions()),
 }
 """Kind -> the function that lists it: name -> description."""
 

@@ -11,7 +11,7 @@ from lth_core.columns import (
     COLUMNS,
     OBJECTIVES,
     Record,
-    described,
+    descriptions,
     in_order,
     metrics,
     record_schema,
@@ -34,8 +34,8 @@ def rows(levels: list[LevelResult]) -> list[Record]:
     return [row for level in levels for row in level.records()]
 
 
-def known(when: str) -> set[str]:
-    return {name for name, column in COLUMNS.items() if column.known == when}
+def columns_of(source: str) -> set[str]:
+    return {name for name, column in COLUMNS.items() if column.source == source}
 
 
 def measures(kind: type[Measure] = Measure) -> Iterator[type[Measure]]:
@@ -45,26 +45,26 @@ def measures(kind: type[Measure] = Measure) -> Iterator[type[Measure]]:
         yield from measures(each)
 
 
-def test_every_record_has_the_columns_that_are_always_known(rows: list[Record]) -> None:
-    assert all(known("always") <= row.keys() for row in rows)
+def test_every_record_has_the_columns_of_its_training(rows: list[Record]) -> None:
+    assert all(columns_of("training") <= row.keys() for row in rows)
 
 
 def test_records_have_no_column_but_those_of_the_table(rows: list[Record]) -> None:
-    assert set().union(*rows) == known("always") | known("measured")
+    assert set().union(*rows) == columns_of("training") | columns_of("measure")
 
 
 def test_values_are_of_the_type_that_the_table_states(rows: list[Record]) -> None:
     for row in rows:
         for name, value in row.items():
             column = COLUMNS[name]
-            may_be_none = column.known == "measured" and value is None
+            may_be_none = column.source == "measure" and value is None
             assert may_be_none or isinstance(value, TYPES[column.type]), name
 
 
 def test_measured_columns_are_those_that_measures_give() -> None:
     given = [name for measure in measures() for name in measure.columns]
     assert len(given) == len(set(given))
-    assert set(given) == known("measured")
+    assert set(given) == columns_of("measure")
 
 
 def test_records_are_in_the_tables_order_and_other_columns_come_last(rows: list[Record]) -> None:
@@ -77,7 +77,7 @@ def test_records_are_in_the_tables_order_and_other_columns_come_last(rows: list[
 def test_objectives_are_numbers_that_every_record_has() -> None:
     assert OBJECTIVES["final_test_accuracy"] == "max"
     assert OBJECTIVES["weights_kept"] == OBJECTIVES["early_stop_validation_loss"] == "min"
-    assert OBJECTIVES.keys() <= known("always")
+    assert OBJECTIVES.keys() <= columns_of("training")
     assert all(COLUMNS[name].type in ("integer", "number") for name in OBJECTIVES)
 
 
@@ -91,7 +91,7 @@ def test_metrics_are_numbers_and_each_is_published_once() -> None:
 
 
 def test_description_states_the_unit() -> None:
-    about = dict(described())
+    about = dict(descriptions())
     assert about.keys() == COLUMNS.keys()
     assert about["train_seconds"] == "duration of the training (s)"
 
@@ -99,7 +99,7 @@ def test_description_states_the_unit() -> None:
 def test_schema_requires_what_every_record_has(rows: list[Record]) -> None:
     schema = record_schema()
     assert schema["properties"].keys() == COLUMNS.keys()
-    assert set(schema["required"]) == known("always")
+    assert set(schema["required"]) == columns_of("training")
     assert schema["properties"]["density"]["type"] == "number"
     assert schema["properties"]["test_barrier"]["type"] == ["number", "null"]
     for row in rows:

@@ -3,7 +3,7 @@
 import threading
 import time
 
-from lth_core.parallel import AT_ONCE, map_in_threads
+from lth_core.parallel import MOST_THREADS, map_in_threads
 
 
 def test_results_come_in_the_order_of_the_items_whoever_is_done_first() -> None:
@@ -15,8 +15,9 @@ def test_results_come_in_the_order_of_the_items_whoever_is_done_first() -> None:
 
 
 def test_sixteen_calls_run_at_a_time() -> None:
-    everyone_is_here = threading.Barrier(AT_ONCE, timeout=30)
-    assert len(list(map_in_threads(lambda _: everyone_is_here.wait(), range(AT_ONCE)))) == AT_ONCE
+    everyone_is_here = threading.Barrier(MOST_THREADS, timeout=30)
+    calls = range(MOST_THREADS)
+    assert len(list(map_in_threads(lambda _: everyone_is_here.wait(), calls))) == MOST_THREADS
 
 
 def test_single_item_is_read_in_the_calling_thread() -> None:
