@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from lth_core.errors import LthError, SpecError, exception_text
+from lth_core.source_code import factory_digest
 
 _MODULE = re.compile(r"\w+(\.\w+)*")
 
@@ -23,6 +22,17 @@ def load_factory(field: str, name: str) -> Callable[..., Any]:
         SpecError: the module cannot be imported, or has no callable of that name. A call raises it
             too, in place of any error but an LthError.
     """
+    factory, _ = _find(field, name)
+
+    def call(*arguments: Any) -> Any:
+        with errors_as_spec_errors(field, "fails when it is called", name):
+            return factory(*arguments)
+
+    return call
+
+
+def _find(field: str, name: str) -> tuple[Callable[..., Any], ModuleType]:
+    """The callable of a name, and the module that was imported for it."""
     module_name, _, attribute = name.partition(":")
     if not _MODULE.fullmatch(module_name):  # a leading dot would be a relative import
         raise SpecError(field, "must be package.module:factory", name)
@@ -32,12 +42,7 @@ def load_factory(field: str, name: str) -> Callable[..., Any]:
     if not callable(factory):
         known = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
         raise SpecError(field, f"is not a callable of {module_name}", name, known)
-
-    def call(*arguments: Any) -> Any:
-        with errors_as_spec_errors(field, "fails when it is called", name):
-            return factory(*arguments)
-
-    return call
+    return factory, module
 
 
 @contextmanager
@@ -57,7 +62,17 @@ def errors_as_spec_errors(field: str, rule: str, name: str) -> Iterator[None]:
 
 
 def source_fingerprint(field: str, name: str) -> str:
-    """sha256 of the source file of a factory's module, so that edited code is another result."""
-    load_factory(field, name)
-    path = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    """sha256 of a factory's code with all of the user's code that it imports.
+
+    So edited code is another result. A function without a file, as in a notebook, is known by its
+    bytecode and what that uses.
+
+    Raises:
+        SpecError: as `load_factory`; a file was edited after its import; the content of a value
+            that a function without a file uses is not known.
+    """
+    factory, module = _find(field, name)
+    try:
+        return factory_digest(factory, module)
+    except (TypeError, ValueError) as error:
+        raise SpecError(field, f"must have code whose content is known ({error})", name) from None

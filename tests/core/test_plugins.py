@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,16 +41,28 @@ def test_name_that_leads_nowhere_is_refused_by_its_field(
     assert refused.value.field == "model.name"
 
 
-def test_edited_source_has_another_fingerprint(
+def test_edited_source_has_another_fingerprint_in_the_next_process_and_none_in_this_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    source = tmp_path / "edited_net.py"
-    source.write_text("def net(): ...\n")
+    source, part = tmp_path / "edited_net.py", tmp_path / "edited_part.py"
+    source.write_text("from edited_part import *\ndef net(): ...\n")
+    part.write_text("x = 1\n")
     before = source_fingerprint("model.name", "edited_net:net")
     assert source_fingerprint("model.name", "edited_net:net") == before
-    source.write_text("def net(): pass\n")
-    assert source_fingerprint("model.name", "edited_net:net") != before
+    part.write_text("x = 10\n")
+    with pytest.raises(
+        SpecError, match=r"edited_part.py was edited .* restart the process"
+    ) as refused:
+        source_fingerprint("model.name", "edited_net:net")
+    assert (refused.value.field, refused.value.got) == ("model.name", "edited_net:net")
+    for name in ("edited_net", "edited_part"):
+        del sys.modules[name]
+    assert source_fingerprint("model.name", "edited_net:net") not in (before, "")
+
+
+def test_factory_of_an_installed_package_has_a_fingerprint() -> None:
+    assert len(source_fingerprint("model.name", "torchvision.models:resnet18")) == 64
 
 
 @pytest.mark.parametrize(

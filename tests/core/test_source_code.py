@@ -1,0 +1,195 @@
+"""What decides a result is in its digest: a user's code, however deep, and as it runs."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from lth_core.source_code import function_digest, module_digest, user_sources
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of modules on Python's path; what is imported from it is forgotten again."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+def written(folder: Path, **sources: str) -> None:
+    for name, source in sources.items():
+        path = folder / (name.replace("__dot__", "/") + ".py")
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(source)
+
+
+def loaded(name: str) -> ModuleType:
+    for known in [m for m in sys.modules if m.split(".")[0] in ("net", "parts", "plain", "lazy")]:
+        del sys.modules[known]
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
+
+
+NET = "from parts import blocks\nWIDTH = 3\ndef make():\n    return blocks.block(WIDTH)\n"
+TREE = {
+    "net": NET,
+    "parts__dot____init__": "",
+    "parts__dot__blocks": "from .deep import layer\ndef block(n):\n    return [layer] * n\n",
+    "parts__dot__deep": "layer = 1\n",
+    "lazy": "import torch\ndef make():\n    import plain\n    return plain\n",
+    "plain": "import numpy.linalg\nx = 1\n",
+}
+
+
+def test_sources_are_those_of_the_module_and_of_all_that_it_imports(folder: Path) -> None:
+    written(folder, **TREE)
+    assert set(user_sources(loaded("net"))) == {"net", "parts", "parts.blocks", "parts.deep"}
+    assert set(user_sources(loaded("lazy"))) == {"lazy", "plain"}
+    assert set(user_sources(loaded("plain"))) == {"plain"}
+
+
+@pytest.mark.parametrize("edited", ["net", "parts__dot____init__", "parts__dot__blocks",
+                                    "parts__dot__deep"])  # fmt: skip
+def test_an_edit_of_any_of_them_is_another_digest(folder: Path, edited: str) -> None:
+    written(folder, **TREE)
+    before = module_digest(loaded("net"))
+    assert module_digest(loaded("net")) == before
+    written(folder, **{edited: TREE[edited] + "# edited\n"})
+    assert module_digest(loaded("net")) != before
+
+
+@pytest.mark.parametrize("imports", [
+    "import importlib\nother = importlib.import_module('plain')\n",
+    "try:\n    import plain\nexcept ImportError:\n    pass\n",
+    "class A:\n    def f(self):\n        from plain import x\n",
+    "if False:\n    from plain import *\n",
+])  # fmt: skip
+def test_an_import_counts_wherever_it_stands(folder: Path, imports: str) -> None:
+    written(folder, net=imports, plain="x = 1\n")
+    before = module_digest(loaded("net"))
+    written(folder, plain="x = 2\n")
+    assert module_digest(loaded("net")) != before
+
+
+def test_modules_that_import_each_other_end(folder: Path) -> None:
+    written(folder, net="import plain\n", plain="import net\n")
+    assert set(user_sources(loaded("net"))) == {"net", "plain"}
+
+
+@pytest.mark.parametrize("edit", [
+    ("return [layer] * n", "return [layer] * (n + 1)"),
+    ("return [layer] * n", "return [layer] * n + [0]"),
+    ("n):", "n, m=2):"),
+])  # fmt: skip
+def test_code_that_was_edited_after_its_import_is_refused(
+    folder: Path, edit: tuple[str, str]
+) -> None:
+    written(folder, **TREE)
+    module, path = loaded("net"), folder / "parts/blocks.py"
+    path.write_text(path.read_text().replace(*edit))
+    with pytest.raises(ValueError, match=r"parts/blocks.py was edited after .*: restart"):
+        module_digest(module)
+
+
+def test_code_that_was_edited_after_its_digest_was_taken_is_refused(folder: Path) -> None:
+    written(folder, **TREE)
+    module = loaded("net")
+    module_digest(module)
+    (folder / "parts/deep.py").write_text("layer = 1  # a comment\n")
+    with pytest.raises(ValueError, match=r"parts/deep.py was edited"):
+        module_digest(module)
+    (folder / "parts/deep.py").write_text("layer = 1\n")
+    module_digest(module)
+
+
+def test_a_constant_that_was_edited_or_set_is_refused(folder: Path) -> None:
+    written(folder, **TREE)
+    module = loaded("net")
+    (folder / "net.py").write_text(NET.replace("WIDTH = 3", "WIDTH = 4"))
+    with pytest.raises(ValueError, match=r"net.py was edited"):
+        module_digest(module)
+
+
+def test_counters_and_caches_of_a_module_are_no_edits(folder: Path) -> None:
+    source = "CALLS = 0\nCACHE = {}\ndef f():\n    global CALLS\n    CALLS += 1\n    CACHE[1] = 2\n"
+    written(folder, net=source)
+    module = loaded("net")
+    module.f()
+    module_digest(module)
+
+
+def test_a_module_that_was_loaded_again_is_the_files(folder: Path) -> None:
+    written(folder, net="x = 1\n")
+    module = loaded("net")
+    before = module_digest(module)
+    (folder / "net.py").write_text("x = 22\n")
+    importlib.reload(module)
+    assert module_digest(module) != before
+
+
+# Functions of no file
+
+CELL = """
+import functools, torch
+from torch import nn
+WIDTH = {width}
+def helper(n):
+    return nn.Linear(n, {out})
+class Net(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.layer = helper(n)
+    def forward(self, x):
+        return {forward}
+def outer(k):
+    def make(spec, shape, classes):
+        return Net(WIDTH + k)
+    return make
+net = outer({k})
+UNUSED = {unused}
+from lth_core.source_code import function_digest
+print(function_digest(net))
+"""
+AS_IT_IS = {"width": 3, "out": 4, "forward": "self.layer(x)", "k": 5, "unused": 0}
+
+
+def digest_of(**changes: object) -> str:
+    cell = CELL.format(**{**AS_IT_IS, **changes})
+    called = subprocess.run(
+        [sys.executable, "-c", cell], capture_output=True, text=True, check=True
+    )
+    return called.stdout.strip()
+
+
+@pytest.mark.slow
+def test_function_of_no_file_is_known_by_what_it_uses() -> None:
+    before = digest_of()
+    assert len(before) == 64
+    assert digest_of(unused="object()") == before
+    for changes in ({"width": 4}, {"out": 5}, {"forward": "self.layer(-x)"}, {"k": 6}):
+        assert digest_of(**changes) != before, changes
+
+
+def test_function_that_uses_a_value_of_unknown_content_is_refused() -> None:
+    scope = {"__name__": "__main__", "stream": sys.stdin.__class__.__new__(sys.stdin.__class__)}
+    exec("def net(): return stream", scope)
+    with pytest.raises(TypeError, match=r"^stream is a .*, whose content is not known"):
+        function_digest(scope["net"])
+
+
+def test_tensors_and_collections_count_by_content() -> None:
+    def digest(source: str) -> str:
+        scope: dict[str, object] = {"__name__": "__main__"}
+        exec(f"import torch\nvalue = {source}\ndef net(): return value", scope)
+        return function_digest(scope["net"])
+
+    for one, other in (("torch.zeros(2)", "torch.ones(2)"), ("{1, 2}", "{1, 3}"), ("[1]", "(1,)"),
+                       ("{'a': 1}", "{'a': 2}"), ("torch.float32", "torch.float64"),
+                       ("torch.relu", "torch.sigmoid"), ("1", "True")):  # fmt: skip
+        assert digest(one) == digest(one)
+        assert digest(one) != digest(other), (one, other)
