@@ -55,7 +55,7 @@ def check_autoscaler(resources: Resources) -> None:
     from ray.util.placement_group import placement_group, remove_placement_group
 
     group = placement_group([_needs(resources)])
-    requested, seen = _scaling().cluster_resource_state.cluster_resource_state_version, 0
+    before, seen = _scaling().cluster_resource_state.cluster_resource_state_version, 0
     deadline = time.monotonic() + AUTOSCALER_TIMEOUT
     try:
         while time.monotonic() < deadline:
@@ -63,7 +63,7 @@ def check_autoscaler(resources: Resources) -> None:
                 return
             state = _scaling().autoscaling_state
             seen = state.last_seen_cluster_resource_state_version
-            if seen > requested:
+            if seen > before:
                 if all(
                     group.id.hex() not in g.details for g in state.infeasible_gang_resource_requests
                 ):

@@ -190,7 +190,7 @@ def find_rewinds(
         address, stack, serial: as in `launch`.
 
     Raises:
-        SpecError: the study cannot be bisected: it is no grid, has too few seeds, ...
+        SpecError: the study cannot be bisected: its search is not grid, it has too few seeds, ...
         InterruptedSweepError: on Ctrl-C or SIGTERM.
     """
     study, outcome = plan.study, SweepOutcome()
@@ -231,14 +231,9 @@ def _probe(
     levels_each = first[0][1].spec.levels + 1
     queue = open_queue([item(*each) for each in first], search.trainer, following)
     progress = SweepProgress(
-        study.name,
-        search.trainer.store,
-        console,
-        most_trials,
-        0,
-        expected * levels_each,
+        study.name, search.trainer.store, console, most_trials, 0, expected * levels_each,
         backend.live,
-    )
+    )  # fmt: skip
     with progress:
         run_queue(backend, queue, progress)
     outcome.failures += progress.failed.items()
