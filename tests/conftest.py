@@ -1,25 +1,34 @@
 """One thread, and property tests that draw the same examples every time."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import settings
 from servers import s3, s3_server  # noqa: F401  fixtures of all tests
 from servers_mlflow import at_scale, faulty, server  # noqa: F401
 
 HERE = Path(__file__).parent
 
-# Two trials on two threads beat one on two; and sums are then added in one order on every machine.
-torch.set_num_threads(1)
-
-settings.register_profile(
-    "repeatable", deadline=None, derandomize=True, database=None, max_examples=60
-)
-settings.load_profile("repeatable")
-
 LONG = ("cluster", "faults", "fuzz")
 """Folders of tests that CI runs beside `make test`: minutes each."""
+
+
+def pytest_collectstart() -> None:
+    _set_up()
+
+
+@cache
+def _set_up() -> None:
+    """In processes that collect tests: that of pytest-xdist which starts them waits for no torch."""
+    import torch
+    from hypothesis import settings
+
+    # Two trials on two threads beat one on two; and sums are then added in one order on every machine.
+    torch.set_num_threads(1)
+    settings.register_profile(
+        "repeatable", deadline=None, derandomize=True, database=None, max_examples=60
+    )
+    settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

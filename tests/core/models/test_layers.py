@@ -5,7 +5,6 @@ from math import prod
 import pytest
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lth_core import models
 from lth_core.models.layers import shapes_and_positions
@@ -14,6 +13,8 @@ from lth_core.spec import ModelSpec
 
 def counted(model: nn.Module, shape: tuple[int, ...]) -> int:
     """torch's own count, 2 a multiply-add."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(torch.zeros(1, *shape))
     return counter.get_total_flops()
