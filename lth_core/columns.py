@@ -27,7 +27,7 @@ class Column:
     better: Literal["max", "min"] | None = None
     """Direction in which a search optimizes the column; None: it is no objective."""
     metric: bool = False
-    """Whether MLflow gets it: per level as ``NAME``, per branch as ``BRANCH/NAME``."""
+    """Whether it is a metric in MLflow: ``NAME`` per level, ``BRANCH/NAME`` per branch."""
     source: Literal["training", "measure", "study"] = "training"
     """training: every record has it. measure: records of some branches have it. study: `sweeps`
     adds it from the study's finished trials."""
@@ -154,7 +154,7 @@ OBJECTIVES = {name: column.better for name, column in COLUMNS.items() if column.
 
 
 def metrics(per: Literal["level", "branch"], *, study: bool = False) -> tuple[str, ...]:
-    """Names of the columns that MLflow gets for each level, or for each branch.
+    """Names of the columns that are metrics of each level, or of each branch.
 
     Args:
         study: True for columns whose source is the study, False for the others.

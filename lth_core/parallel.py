@@ -19,9 +19,9 @@ def map_in_threads(function: Callable[[K], T], items: Iterable[K]) -> Iterator[T
     >>> list(map_in_threads(abs, [-3, 1]))
     [3, 1]
     """
-    every = list(items)
-    if len(every) < 2:  # one needs no thread
-        yield from map(function, every)
+    listed = list(items)
+    if len(listed) < 2:  # one call needs no thread
+        yield from map(function, listed)
         return
     with ThreadPoolExecutor(MOST_THREADS) as threads:
-        yield from threads.map(function, every)
+        yield from threads.map(function, listed)

@@ -171,7 +171,7 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
         reason = shorten(str(error), MOST_REASON, placeholder=" ...")
         raise TicketFileError(f"{path}: {reason}") from None
     except MemoryError:
-        raise TicketFileError(f"{path}: its weights need more memory than there is") from None
+        raise TicketFileError(f"{path}: its weights do not fit in memory") from None
     except (OSError, *DECODE_ERRORS) as error:
         raise TicketFileError(
             f"{path}: is not a whole safetensors file ({exception_text(error)})"

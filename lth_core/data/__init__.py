@@ -1,4 +1,4 @@
-"""Datasets by name: tensors that live on the device."""
+"""Datasets by name."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ KNOWN = (*DATASETS, "folder:PATH", "package.module:factory")
 
 @lru_cache(maxsize=4)
 def load(spec: DataSpec, device: torch.device) -> Dataset:
-    """The dataset that a spec names, split, on the device; cached for the process's next trial.
+    """The spec's dataset, split, on the device; cached for the process's next trial.
 
     Raises:
         SpecError: the name is not known, or validation leaves no training examples.
@@ -92,7 +92,7 @@ def outline(spec: DataSpec) -> Outline:
         available, shape, classes = len(raw.train), raw.shape, raw.classes
     train, _ = split_sizes(spec, available)
     if train < 1:
-        rule = f"must leave training examples of the {available * spec.fraction:g} there are"
+        rule = f"must leave at least one of {available * spec.fraction:g} examples for training"
         raise SpecError("data.validation", rule, spec.validation)
     if spec.augment != "none" and len(shape) != 3:
         raise SpecError("data.augment", f"needs images, not examples of shape {shape}",
@@ -101,7 +101,7 @@ def outline(spec: DataSpec) -> Outline:
 
 
 def fingerprint(spec: DataSpec) -> str:
-    """Digest of the content, for data whose name does not determine it; else empty.
+    """Digest of the content; empty for a named dataset.
 
     Raises:
         SpecError: the name is not known.
@@ -133,7 +133,7 @@ def _raw(spec: DataSpec) -> Dataset:
 
 @lru_cache(maxsize=1)
 def _read(spec: DataSpec, listing: str) -> Dataset:
-    """The raw data, cached until others are read or a folder's listing changes."""
+    """Raw dataset; the last one is cached, until its folder's listing changes."""
     if spec.name in DATASETS:
         return _read_named(spec)
     if spec.name == "folder":
@@ -148,9 +148,10 @@ def _read(spec: DataSpec, listing: str) -> Dataset:
 
 
 def _read_named(spec: DataSpec) -> Dataset:
-    read, *sizes, _, _ = DATASETS[spec.name]
-    dataset = read(spec)
-    if (got := [len(dataset.train), len(dataset.test)]) != sizes:
-        raise DataError(f"data.root: {spec.name} must have {sizes} training and test examples, "
+    named = DATASETS[spec.name]
+    dataset = named.read(spec)
+    expected, got = (named.train, named.test), (len(dataset.train), len(dataset.test))
+    if got != expected:
+        raise DataError(f"data.root: {spec.name} must have {expected} training and test examples, "
                         f"but got {got}")  # fmt: skip
     return dataset

@@ -1,4 +1,4 @@
-"""A dataset as tensors that live on the device."""
+"""A dataset as tensors on the device."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Examples for training, for choosing (validation) and for reporting (test).
+    """Examples for training, for early stopping (validation) and for reporting (test).
 
     mean, std: (channels, 1, 1) or broadcastable to one example, in the units of the raw x.
     """

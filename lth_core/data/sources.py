@@ -94,8 +94,9 @@ def _torchvision(
     except (RuntimeError, OSError, EOFError, ValueError) as error:
         if spec.download:
             raise DataError(f"data.name: {spec.name} could not be downloaded: {error}") from None
+        reason, _, _ = str(error).partition("\n")
         raise DataError(
             f"data.root: {spec.name} must lie in {folder.absolute()} in torchvision's layout, "
-            f"but it was not found or could not be read there ({str(error).splitlines()[0]}); "
+            f"but it was not found or could not be read there ({reason}); "
             "name its folder with data.root=FOLDER, or add --download to fetch it"
         ) from None

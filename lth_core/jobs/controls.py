@@ -67,7 +67,7 @@ class ShuffledMask(SameCounts):
 class InvertedMask(SameCounts):
     """Mask of units that ``like`` prunes, drawn at random.
 
-    Where ``like`` keeps more than half of a layer, these are too few, and some of the others join.
+    Where ``like`` keeps more than half of a layer, they are too few, so others are drawn as well.
     """
 
     kind = "InvertedMask"

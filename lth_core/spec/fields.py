@@ -24,7 +24,7 @@ LARGEST = 2**63 - 1
 LONGEST = 10**12
 """Longest duration, in steps or epochs."""
 
-_PLAIN: dict[str, tuple[type, str]] = {
+_TYPES: dict[str, tuple[type, str]] = {
     "bool": (bool, "must be true or false"),
     "int": (int, "must be a whole number"),
     "float": (float, "must be a finite number"),
@@ -32,14 +32,14 @@ _PLAIN: dict[str, tuple[type, str]] = {
     "tuple": (tuple, "must be a list"),
     "dict": (dict, "must be a mapping"),
 }
-"""Type of each plain annotation, and the rule that an error gives."""
+"""Type of each annotation, and the rule that an error gives."""
 
 _ACCEPTED: dict[type, type] = {float: int, tuple: list, list: tuple}
-"""Second type whose values count as values of a plain type."""
+"""Second type whose values count as values of a type."""
 
 
 def is_a(value: object, kind: type) -> bool:
-    """Whether a value is of a plain type; booleans are not numbers, and numbers are finite.
+    """Whether a value is of a type; booleans are not numbers, and numbers are finite.
 
     >>> is_a(1, float), is_a([], tuple), is_a(1.0, int), is_a(True, int), is_a(float("nan"), float)
     (True, True, False, False, False)
@@ -84,23 +84,23 @@ def _normalized(name: str, annotation: str, value: object) -> object:
     """
     if value is None and annotation.endswith(" | None"):
         return None
-    plain = _plain(annotation)
+    base = _base(annotation)
     if isinstance(value, list):
         value = tuple(value)
     elif isinstance(value, Real) and not isinstance(value, bool):
         with suppress(OverflowError):  # too large for a float; is_a refuses it
-            if plain == "float":
+            if base == "float":
                 value = float(value) + 0.0  # -0.0 becomes 0.0
-            elif plain == "int" and float(value).is_integer():
+            elif base == "int" and float(value).is_integer():
                 value = int(value)  # type: ignore[call-overload]
-    if plain in _PLAIN:
-        expected, rule = _PLAIN[plain]
+    if base in _TYPES:
+        expected, rule = _TYPES[base]
         if not is_a(value, expected):
             raise SpecError(name, rule, value)
     return value
 
 
-def _plain(annotation: str) -> str:
+def _base(annotation: str) -> str:
     """The annotation without its parameters and ``| None``."""
     return annotation.removesuffix(" | None").partition("[")[0]
 
@@ -111,8 +111,8 @@ def _annotations(spec: type) -> tuple[tuple[str, str, type | None], ...]:
     rows = []
     for f in dataclasses.fields(spec):
         annotation = str(f.type)
-        plain, _ = _PLAIN.get(_plain(annotation), (None, ""))
-        rows.append((f.name, annotation, None if plain is float else plain))  # it may be infinite
+        exact, _ = _TYPES.get(_base(annotation), (None, ""))
+        rows.append((f.name, annotation, None if exact is float else exact))  # it may be infinite
     return tuple(rows)
 
 
@@ -128,9 +128,9 @@ class Checks:
 
     def _normalize(self) -> None:
         """Convert every field to its normal form."""
-        for name, annotation, plain in _annotations(type(self)):  # type: ignore[arg-type]
+        for name, annotation, exact in _annotations(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
-            if type(value) is not plain:  # spares time: a plan makes a hundred thousand specs
+            if type(value) is not exact:  # spares time: a plan makes a hundred thousand specs
                 self._set(name, _normalized(name, annotation, value))
 
     def _number(self, name: str, low: float, high: float | None = None) -> None:

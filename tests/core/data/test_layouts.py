@@ -142,7 +142,7 @@ def test_dataset_of_another_size_is_refused(
     name: str, tmp_path: Path, load: Callable[..., Dataset]
 ) -> None:
     WRITE[name](tmp_path)
-    with pytest.raises(DataError, match=rf"{name} must have \[20, 11\] training and"):
+    with pytest.raises(DataError, match=rf"{name} must have \(20, 11\) training and"):
         load(name, test=TEST + 1)
 
 
