@@ -58,5 +58,5 @@ def ticket_ls(
 @ticket_app.command("show")
 def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")]) -> None:
     """Check a ticket file and show its contents."""
-    for name, value in tickets.about(file).items():
+    for name, value in tickets.describe_ticket(file).items():
         out.print(f"{name:14} {value}", soft_wrap=True, markup=False)

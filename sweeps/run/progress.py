@@ -24,7 +24,7 @@ from rich.table import Column
 from lth_core.errors import StoreError
 from lth_core.store import Store
 from lth_core.store.locks import this_process
-from sweeps.store.status import SILENT, Status, save_status
+from sweeps.store.status import SILENT_AFTER, Status, save_status
 
 SAVE_INTERVAL = 5.0
 """Least seconds between two saves of the status."""
@@ -121,7 +121,7 @@ class SweepProgress:
             save_status(self._store, self._study, self._status(state))
         now = time.monotonic()
         pause = max(SAVE_INTERVAL, SAVE_PAUSE_RATIO * (now - self._saved))
-        self._due = now + min(pause, SILENT / 2)
+        self._due = now + min(pause, SILENT_AFTER / 2)
 
     def _status(self, state: str) -> Status:
         failed = len(self.failed)

@@ -1,4 +1,4 @@
-"""Garbage collection: entries that no study needs any more are deleted."""
+"""Garbage collection: delete the entries that no study needs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lth_core.store.kinds import KINDS, Lifetime, is_scratch, kind_and_key
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.store.references import Key, Needs, entries_of, find_needs, study_of
 
-LOOK_AGAIN = 1.0
-"""Least seconds between two searches for new studies while entries are deleted; a search that takes
-longer is repeated after as long."""
+SEARCH_INTERVAL = 1.0
+"""Seconds of deletion after which new studies are searched for, or the duration of the last search
+where that is longer."""
 
 FilesByEntry = dict[Key, list[StoredFile]]
 """All files of a store by entry."""
@@ -30,19 +30,19 @@ class Garbage:
     key: Key
     files: tuple[StoredFile, ...]
     whole: bool
-    """Whether they are all files of the entry."""
+    """Whether these are all files of the entry."""
 
 
 def collect(
-    store: Store, older: float, forget: str | None = None, *, dry_run: bool = False
+    store: Store, min_age: float, forget: str | None = None, *, dry_run: bool = False
 ) -> list[Garbage]:
     """Delete the files that no study of the store needs, and return them.
 
     Args:
-        older: least age of deleted files in seconds, by the store's clock. Younger files may belong
-            to a sweep that has just begun.
+        min_age: least age of deleted files in seconds, by the store's clock. Younger files may
+            belong to a sweep that has just begun.
         forget: a study to delete first, with its trials.
-        dry_run: return the files, and write nothing.
+        dry_run: return the files, but delete nothing.
 
     Raises:
         SpecError: there is no such study.
@@ -50,9 +50,9 @@ def collect(
     """
     forgotten = entries_of(store, forget) if forget else []
     now = store_time(store) if dry_run else store_clock(store)
-    limit, files_of = now - older, by_entry(store)
+    limit, files_of = now - min_age, by_entry(store)
     # Read after the listing, so that studies added since then count.
-    described = _study_keys(store)
+    known = _study_keys(store)
     needs = _needs(store, without=forgotten)
     dropped = [Garbage(key, tuple(files_of.get(key, ())), whole=True) for key in forgotten]
     if not dry_run:
@@ -63,11 +63,12 @@ def collect(
     if dry_run:
         return dropped + unneeded
 
-    def again(left: Iterable[Garbage]) -> Iterator[Garbage]:
-        part = {garbage.key: files_of[garbage.key] for garbage in left}
+    def still_unneeded(listed: Iterable[Garbage]) -> Iterator[Garbage]:
+        part = {garbage.key: files_of[garbage.key] for garbage in listed}
         return _garbage(part, _needs(store), entries, limit)
 
-    return dropped + list(_removed(store, unneeded, described - {*forgotten}, again, limit))
+    known -= {*forgotten}
+    return dropped + list(_delete_all(store, unneeded, known, still_unneeded, limit))
 
 
 def by_entry(store: Store) -> FilesByEntry:
@@ -80,7 +81,7 @@ def by_entry(store: Store) -> FilesByEntry:
 
 
 def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
-    """Entries of the keys that are not corrupt; several are read at a time."""
+    """Entries that are not corrupt, by key; several are read at a time."""
 
     def read(key: Key) -> Entry | None:
         try:
@@ -88,16 +89,16 @@ def read_entries(store: Store, keys: Iterable[Key]) -> dict[Key, Entry]:
         except CorruptEntryError:
             return None
 
-    every = list(keys)
-    entries = zip(every, map_in_threads(read, every), strict=True)
+    listed = list(keys)
+    entries = zip(listed, map_in_threads(read, listed), strict=True)
     return {key: entry for key, entry in entries if entry}
 
 
 def needed_by(key: Key, entry: Entry | None, digests: Collection[str]) -> bool:
-    """Whether a study that needs these digests needs an entry, such as a point of its training."""
+    """Whether an entry is among these needs, by its own digest or that of its training."""
     kind, digest = key
-    of = entry.meta.get(KINDS[kind].training) if entry else None
-    return digest in digests or (isinstance(of, str) and of in digests)
+    training = entry.meta.get(KINDS[kind].training) if entry else None
+    return digest in digests or (isinstance(training, str) and training in digests)
 
 
 def _garbage(
@@ -107,29 +108,29 @@ def _garbage(
     needed = needs.all()
     for key, files in files_of.items():
         kind, digest = KINDS[key[0]], key[1]
-        over = kind.lifetime is Lifetime.TRAINING and ("trainings", digest) in entries
-        lost = kind.of_recipe and not needed_by(key, entries.get(key), needed)
+        finished = kind.lifetime is Lifetime.TRAINING and ("trainings", digest) in entries
+        unneeded = kind.of_recipe and not needed_by(key, entries.get(key), needed)
         orphaned = kind.lifetime is Lifetime.STUDY and study_of(digest) not in needs.digests
-        if over or lost or orphaned or is_scratch(digest):
+        if finished or unneeded or orphaned or is_scratch(digest):
             if all(file.modified <= limit for file in files):
                 yield Garbage(key, tuple(files), whole=True)
             continue
-        unnamed = _unnamed(key, files, entries.get(key))
-        old = tuple(file for file in unnamed if file.modified <= limit)
+        leftover = _leftover_files(key, files, entries.get(key))
+        old = tuple(file for file in leftover if file.modified <= limit)
         if old:
             yield Garbage(key, old, whole=len(old) == len(files))
 
 
-def _unnamed(key: Key, files: list[StoredFile], entry: Entry | None) -> Iterator[StoredFile]:
+def _leftover_files(key: Key, files: list[StoredFile], entry: Entry | None) -> Iterator[StoredFile]:
     """Files of an unfinished write, and blobs that the entry does not name."""
     kind = KINDS[key[0]]
-    there = any(file.path.endswith(f"/{MANIFEST}") for file in files)
+    has_manifest = any(file.path.endswith(f"/{MANIFEST}") for file in files)
     for file in files:
         name = file.path.rpartition("/")[2]
         if entry:
             if name not in {MANIFEST, *(blob["file"] for blob in entry.blobs.values())}:
                 yield file
-        elif is_scratch(name) or (kind.of_recipe and kind.entries and not there):
+        elif is_scratch(name) or (kind.of_recipe and kind.entries and not has_manifest):
             yield file
 
 
@@ -146,36 +147,36 @@ def _needs(store: Store, without: Collection[Key] = ()) -> Needs:
     """
     needs = find_needs(store, without)
     if needs.unread:
-        raise StoreError(_unread(needs))
+        raise StoreError(_unread_text(needs))
     return needs
 
 
-def _removed(
-    store: Store, listed: Iterable[Garbage], described: set[Key],
-    again: Callable[[Iterable[Garbage]], Iterable[Garbage]], limit: float,
+def _delete_all(
+    store: Store, listed: Iterable[Garbage], known: set[Key],
+    still_unneeded: Callable[[Iterable[Garbage]], Iterable[Garbage]], limit: float,
 ) -> Iterator[Garbage]:  # fmt: skip
-    """Delete garbage, but none that a study needs which was added since the listing.
+    """Delete garbage, except what studies added since the listing need; yields the deleted part.
 
     Args:
-        described: keys of studies and trials at the time of the listing.
-        again: function from garbage to the part of it that still is garbage.
+        known: keys of studies and trials at the time of the listing.
+        still_unneeded: function from garbage to the part of it that no study needs now.
     """
-    left = deque(listed)
-    while left:
-        begun, now = time.monotonic(), _study_keys(store)
-        if not now <= described:
-            described, left = now, deque(again(left))
-        searched = time.monotonic()
-        while left:
-            garbage = left.popleft()
-            if _remove(store, garbage, limit):
+    remaining = deque(listed)
+    while remaining:
+        search_start, now_known = time.monotonic(), _study_keys(store)
+        if not now_known <= known:
+            known, remaining = now_known, deque(still_unneeded(remaining))
+        search_end = time.monotonic()
+        while remaining:
+            garbage = remaining.popleft()
+            if _delete(store, garbage, limit):
                 yield garbage
-            if time.monotonic() - searched > max(LOOK_AGAIN, searched - begun):
+            if time.monotonic() - search_end > max(SEARCH_INTERVAL, search_end - search_start):
                 break
 
 
-def _remove(store: Store, garbage: Garbage, limit: float) -> bool:
-    """Delete garbage, unless it was written again since the listing; whether it was deleted."""
+def _delete(store: Store, garbage: Garbage, limit: float) -> bool:
+    """Delete garbage, unless it was written again since the listing; True if it was deleted."""
     kind, digest = garbage.key
     if any(file.modified > limit for file in store.own_files(f"{kind}/{digest}")):
         return False
@@ -186,12 +187,12 @@ def _remove(store: Store, garbage: Garbage, limit: float) -> bool:
     return True
 
 
-def _unread(needs: Needs) -> str:
-    (kind, key), why = next(iter(needs.unread.items()))
+def _unread_text(needs: Needs) -> str:
+    (kind, key), error = next(iter(needs.unread.items()))
     others = len(needs.unread) - 1
     and_others = f", and {others} more" if others else ""
-    by = study_of(key) if kind == TRIALS else key
+    forget = study_of(key) if kind == TRIALS else key
     return (
-        f"store: {kind}/{key} cannot be read ({why}){and_others}, so what {study_of(key)} needs "
-        f"is not known; sweep it again, or give it up with --forget {by}"
+        f"store: {kind}/{key} cannot be read ({error}){and_others}, so the needs of "
+        f"{study_of(key)} are not known; sweep it again, or delete it with --forget {forget}"
     )

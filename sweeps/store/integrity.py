@@ -32,22 +32,24 @@ def find_faults(store: Store) -> Iterator[Fault]:
     Raises:
         StoreError: the store cannot be read.
     """
-    every = [
-        (kind, d) for kind in store.kinds() if KINDS[kind].entries for d in store.digests(kind)
+    keys = [
+        (kind, digest)
+        for kind in store.kinds()
+        if KINDS[kind].entries
+        for digest in store.digests(kind)
     ]
-    faults = map_in_threads(lambda each: fault_of(store, *each), every)
-    for each, first in zip(every, faults, strict=True):
+    faults = map_in_threads(lambda key: fault_of(store, *key), keys)
+    for key, fault in zip(keys, faults, strict=True):
         # Entries are read ahead, and a sweep may have written this one since.
-        if first and (now := fault_of(store, *each)):
-            yield now
+        if fault and (current := fault_of(store, *key)):
+            yield current
 
 
 def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
     """The fault of an entry, or None.
 
-    An entry that was deleted has no fault, such as the checkpoint of a finished training. Nor has a
-    checkpoint whose writing was interrupted: the training begins anew, and `lth store gc` deletes
-    the files.
+    A deleted entry has no fault, such as the checkpoint of a finished training. Nor has a checkpoint
+    with an interrupted write: the training starts again, and `lth store gc` deletes the files.
     """
     try:
         entry = store.get(kind, digest)
@@ -78,9 +80,9 @@ def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
 
 def _training(store: Store, kind: str, digest: str, entry: Entry) -> Training | None:
     """Training of an entry with masks, whose layers have the masks' shapes."""
-    of = entry.meta.get(KINDS[kind].training) if KINDS[kind].training else digest
-    about = store.get("trainings", of) if KINDS[kind].masks and of else None
+    key = entry.meta.get(KINDS[kind].training) if KINDS[kind].training else digest
+    training = store.get("trainings", key) if KINDS[kind].masks and key else None
     try:
-        return Training.from_json(about.meta) if about else None
+        return Training.from_json(training.meta) if training else None
     except CorruptEntryError as error:
-        raise CorruptEntryError(f"trainings/{of}: {error}") from None
+        raise CorruptEntryError(f"trainings/{key}: {error}") from None

@@ -58,35 +58,35 @@ class _Trial(TypedDict):
 
 
 def register(store: Store, study: Study) -> None:
-    """Store a study that is swept into a store, so that `lth store gc` leaves the entries it needs.
+    """Store a study's description, so that `lth store gc` keeps the entries that the study needs.
 
     Raises:
         SpecError: a name in the study cannot be imported, or its code fails.
         DataError: data are absent or damaged.
     """
-    about = {
+    description = {
         "schema": SCHEMA,
         "study": study.model_dump(mode="json"),
         # JSON in a store has sorted keys. Order matters in two places: samples are drawn in the
-        # order of the space, and of two axes that set one field the later one counts.
+        # order of the space, and the later of two axes that set one field overrides the other.
         "order": {"axes": list(study.axes), "search.space": list(study.search.space)},
         "pins": pins_to_json(study_pins(study)),
     }
-    store.put(STUDIES, f"{study.name}.{study.digest()}", about)
+    store.put(STUDIES, f"{study.name}.{study.digest()}", description)
 
 
 def save_records(
     store: Store, study: str, study_digest: str, trial: Trial, records: list[Record]
 ) -> None:
     """Store a trial's records so far, in place of its earlier ones."""
-    about = {
+    content = {
         "study": study,
         "study_digest": study_digest,
         "fields": trial.fields,
         "spec": spec_values(trial.spec),
         "records": records,
     }
-    store.put(TRIALS, record_key(study, trial), about)
+    store.put(TRIALS, record_key(study, trial), content)
 
 
 def record_key(study: str, trial: Trial) -> str:
@@ -97,15 +97,15 @@ def record_key(study: str, trial: Trial) -> str:
 def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
     """Records of trials, in the order of the trials; a trial may have none."""
     keys = (record_key(study, trial) for trial in trials)
-    entries = map_in_threads(partial(_about, store), keys)
-    return [row for about in entries if about for row in about["records"]]
+    entries = map_in_threads(partial(_read_trial, store), keys)
+    return [row for content in entries if content for row in content["records"]]
 
 
 def every_trial(store: Store) -> Iterator[dict[str, Any]]:
-    """Stored records of each trial of any study."""
+    """The stored content of each trial of any study: spec, axis values, records."""
     for key in store.digests(TRIALS):
-        if about := _about(store, key):
-            yield about
+        if content := _read_trial(store, key):
+            yield content
 
 
 def searched_trials(store: Store, study: Study) -> list[Trial]:
@@ -113,10 +113,10 @@ def searched_trials(store: Store, study: Study) -> list[Trial]:
     digest = study.digest()
 
     def read(entry: Entry) -> Trial | None:
-        about = _checked_meta(entry)
-        if about["study_digest"] != digest:
+        content = _checked_meta(entry)
+        if content["study_digest"] != digest:
             return None
-        return Trial(about["fields"], parse_stored_spec(about["spec"]))
+        return Trial(content["fields"], parse_stored_spec(content["spec"]))
 
     trials = (read_entry(store, TRIALS, key, read) for key in store.digests(TRIALS))
     return [trial for trial in trials if trial]
@@ -125,7 +125,7 @@ def searched_trials(store: Store, study: Study) -> list[Trial]:
 def with_verdicts(
     records: list[Record], axes: list[str], tolerance: float | None
 ) -> tuple[list[Record], list[Verdict]]:
-    """The records, those of tickets with their cell's verdict; and the verdicts."""
+    """The records, with the verdict of their cell on tickets, and all verdicts."""
     cell_verdicts = verdicts(records, axes, tolerance)
     words = {key_of([v.level, *v.cell.values()]): v.verdict for v in cell_verdicts}
     place = values_of(["level", *(axis for axis in axes if axis != "seed")])
@@ -158,12 +158,12 @@ def _mask(entry: Entry) -> PackedMask | None:
         name = key.removeprefix("mask/")
         weights = layers[layer_of(name)].weights
         if bits.dtype != np.uint8 or bits.shape != (-(-weights // 8),):
-            raise ValueError(f"{key} must be a bit for each of {weights} weights")
+            raise ValueError(f"{key} must have one bit for each of {weights} weights")
         parameters[name] = bits, weights
     return packed_mask(parameters)
 
 
-def _about(store: Store, key: str) -> dict[str, Any] | None:
+def _read_trial(store: Store, key: str) -> dict[str, Any] | None:
     return read_entry(store, TRIALS, key, _checked_meta)
 
 

@@ -1,8 +1,8 @@
 """References from studies to stored results: every recipe that their trials depend on.
 
-A store has an entry for each study that was swept into it, and for each trial with records: of a
-search, of `lth rewind`, of a study whose axes have changed since. No module that they name is
-imported, and no data are read.
+A store has an entry for each study that was swept into it, and one for each trial with records. The
+trials include those of searches, of `lth rewind`, and of studies whose axes have changed since. No
+module that an entry names is imported, and no data are read.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ def find_needs(store: Store, without: Collection[Key] = ()) -> Needs:
         without: entries of studies and trials to ignore.
     """
     needs, planned = Needs(), set[str]()
-    for kind, trials_of in ((STUDIES, _planned), (TRIALS, _recorded)):
+    for kind, trials_of in ((STUDIES, _planned_trials), (TRIALS, _recorded_trials)):
         keys = [
             key for key in store.digests(kind) if (kind, key) not in without and key not in planned
         ]
-        for key, about in zip(keys, _read(store, kind, keys), strict=True):
+        for key, content in zip(keys, _read(store, kind, keys), strict=True):
             try:
                 with decoding(f"{kind}/{key}"):
-                    trials = trials_of(about)
+                    trials = trials_of(content)
                     needed = recipes(trials)
             except LthError as error:
                 needs.unread[kind, key] = str(error)
@@ -81,9 +81,9 @@ def entries_of(store: Store, study: str) -> list[Key]:
     """
     entries = [(STUDIES, key) for key in store.digests(STUDIES) if study in (key, study_of(key))]
     keys = store.digests(TRIALS)
-    for key, about in zip(keys, _read(store, TRIALS, keys), strict=True):
-        swept_as = "" if isinstance(about, LthError) else about.get("study_digest")
-        if study in (study_of(key), f"{study_of(key)}.{swept_as}"):
+    for key, content in zip(keys, _read(store, TRIALS, keys), strict=True):
+        digest = "" if isinstance(content, LthError) else content.get("study_digest")
+        if study in (study_of(key), f"{study_of(key)}.{digest}"):
             entries.append((TRIALS, key))
     if not entries:
         known = {study_of(key) for kind in (STUDIES, TRIALS) for key in store.digests(kind)}
@@ -96,8 +96,8 @@ def recipes(trials: Iterable[Trial]) -> set[str]:
     digests = set[str]()
     for trial in trials:
         # Level by level: a digest computes its parents', and thousands at once exceed the stack.
-        for yielded in _yielded(trial):
-            todo = [yielded]
+        for level_recipe in _level_recipes(trial):
+            todo = [level_recipe]
             while todo:
                 recipe = todo.pop()
                 if recipe.digest not in digests:
@@ -107,39 +107,40 @@ def recipes(trials: Iterable[Trial]) -> set[str]:
     return digests
 
 
-def _yielded(trial: Trial) -> Iterator[Recipe]:
+def _level_recipes(trial: Trial) -> Iterator[Recipe]:
+    """Trainings and measures of a trial, level by level."""
     for branches in levels(trial.spec):
         yield from branches.values()
         for branch in branches:
             yield from measures(trial.spec, branch, branches)
 
 
-def _planned(about: dict[str, Any] | LthError) -> Iterable[Trial]:
-    if isinstance(about, LthError):
-        raise about
-    if about["schema"] != SCHEMA:
-        raise SpecError("schema", "is another version's", about["schema"], [str(SCHEMA)])
-    check(about["study"], dict, "study")
-    order = about.get("order", {})
+def _planned_trials(content: dict[str, Any] | LthError) -> Iterable[Trial]:
+    if isinstance(content, LthError):
+        raise content
+    if content["schema"] != SCHEMA:
+        raise SpecError("schema", "is another version's", content["schema"], [str(SCHEMA)])
+    check(content["study"], dict, "study")
+    order = content.get("order", {})
     check(order, dict[str, list[str]], "order")
     for path, names in order.items():
-        values = get_field(about["study"], path, "study")
-        set_field(about["study"], path, {name: values[name] for name in [*names, *values]})
-    # Older entries have no pins; of those, studies without code of the user's need none.
-    pins = pins_from_json(about["pins"]) if "pins" in about else Pins()
-    return make_plan(parse_study(about["study"]), pins).trials
+        values = get_field(content["study"], path, "study")
+        set_field(content["study"], path, {name: values[name] for name in [*names, *values]})
+    # Older entries have no pins; a study needs pins only where it names the user's own code.
+    pins = pins_from_json(content["pins"]) if "pins" in content else Pins()
+    return make_plan(parse_study(content["study"]), pins).trials
 
 
-def _recorded(about: dict[str, Any] | LthError) -> Iterable[Trial]:
-    if isinstance(about, LthError):
-        raise about
-    check(about["fields"], dict, "fields")
-    check(about["spec"], dict, "spec")
-    return [Trial(about["fields"], parse_stored_spec(about["spec"]))]
+def _recorded_trials(content: dict[str, Any] | LthError) -> Iterable[Trial]:
+    if isinstance(content, LthError):
+        raise content
+    check(content["fields"], dict, "fields")
+    check(content["spec"], dict, "spec")
+    return [Trial(content["fields"], parse_stored_spec(content["spec"]))]
 
 
 def _read(store: Store, kind: str, keys: list[str]) -> Iterator[dict[str, Any] | LthError]:
-    """JSON of each entry, or the error of reading it; several are read at a time."""
+    """Content of each entry, or the error of reading it; several are read at a time."""
 
     def read(key: str) -> dict[str, Any] | LthError:
         try:

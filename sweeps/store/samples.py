@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def journal(study: Study) -> Path:
-    """File of a search's samples; another space or base has another file."""
+    """File of a search's samples; a search with another space or base has another file."""
     return study.folder() / f"optuna-{study.digest()[:12]}.journal"
 
 
@@ -30,9 +30,9 @@ def journal_storage(study: Study) -> optuna.storages.BaseStorage:
 
 
 def completed_samples(study: Study) -> list[Fields] | None:
-    """Samples of the space that have a value; None where this machine has no journal.
+    """Finished samples of the space; None where this machine has no journal.
 
-    The journal is not changed: a sweep may be running.
+    The journal is not changed, because a sweep may be running.
     """
     if not journal(study).is_file():
         return None
@@ -45,7 +45,7 @@ def completed_samples(study: Study) -> list[Fields] | None:
 
 
 def sample_trials(study: Study, samples: Sequence[Fields]) -> list[Trial]:
-    """Trials of samples: one for each sample and cell of the axes."""
+    """Trials of samples, one for each sample and cell of the axes."""
     reader = SpecReader(base_values(study))
     points = [{**sample, **cell} for sample in samples for cell in cells(study)]
     return [Trial(fields, reader.spec(fields)) for fields in points]

@@ -17,38 +17,38 @@ from sweeps.studies.schema import Study
 
 STATUS = "status"
 """Kind of store entry."""
-SILENT = 60.0
+SILENT_AFTER = 60.0
 """Seconds without a new status after which a running sweep counts as killed."""
 STATES = ("running", "finished", "stopped")
-MOST = 100
+MOST_FAILURES = 100
 """Largest number of failures that a status lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """State and counts of a sweep.
-
-    state: running, finished, or stopped (by an error, by Ctrl-C).
-    host, process: of the driver.
-    levels, levels_done: numbers of levels of this sweep, without earlier sweeps.
-    levels_per_minute: mean over the last ten minutes at most.
-    failures: (trial, reason) of each failed trial.
-    driver: identity of its process, for readers on the same machine.
-    """
+    """State and counts of a sweep."""
 
     state: str
+    """`running`, `finished`, or `stopped` (by an error, by Ctrl-C)."""
     host: str
+    """Name of the driver's machine."""
     process: int
+    """Id of the driver's process."""
     trials: int
     done: int
     running: int
     failed: int
     waiting: int
     levels_done: int
+    """Number of finished levels of this sweep, without earlier sweeps."""
     levels: int
+    """Number of levels of this sweep, without earlier sweeps."""
     levels_per_minute: float
+    """Mean over the last ten minutes at most."""
     failures: list[tuple[str, str]] = field(default_factory=list)
+    """Trial and reason of each failure."""
     driver: dict[str, Any] = field(default_factory=dict)
+    """Identity of the driver's process, for readers on the same machine."""
 
 
 def status_key(study: str) -> str:
@@ -62,7 +62,7 @@ def save_status(store: Store, study: str, status: Status) -> None:
     Raises:
         StoreError: no space left, no permission, ...
     """
-    entry = asdict(status) | {"failures": [list(each) for each in status.failures[:MOST]]}
+    entry = asdict(status) | {"failures": [list(each) for each in status.failures[:MOST_FAILURES]]}
     store.put(STATUS, status_key(study), entry)
 
 
@@ -81,7 +81,7 @@ def load_status(store: Store, study: Study) -> dict[str, Any]:
         raise SpecError("STUDY", rule, study.name)
     driver = status.pop("driver")
     age = max(0.0, store_time(store) - written)
-    if status["state"] == "running" and (age > SILENT or has_ended(driver)):
+    if status["state"] == "running" and (age > SILENT_AFTER or has_ended(driver)):
         status["state"] = "silent"
     if status["state"] != "running":
         status["minutes_left"] = None
@@ -89,7 +89,7 @@ def load_status(store: Store, study: Study) -> dict[str, Any]:
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
-    """The fields of a status, and the minutes left at its pace."""
+    """Fields of a stored status, and the minutes left at its pace."""
     check(entry.meta, Status)
     status = {f.name: entry.meta[f.name] for f in fields(Status)}
     if status["state"] not in STATES:
@@ -102,16 +102,16 @@ def _fields(entry: Entry) -> dict[str, Any]:
 
 
 def lines(status: dict[str, Any]) -> Iterator[str]:
-    """The lines of a status for a terminal."""
+    """Lines of a status for a terminal."""
     ago = f"{status['heard_seconds_ago']:.0f} s ago"
-    about = {
+    state = {
         "running": f"running on {status['host']}, process {status['process']}; last status {ago}",
         "finished": f"finished {_ago(status)}",
         "stopped": f"stopped {_ago(status)}; `lth sweep {status['study']}` resumes it",
         "silent": f"was killed or cut off: {status['host']}, process {status['process']}; last "
         f"status {_ago(status)}; `lth sweep {status['study']}` resumes it",
     }[status["state"]]
-    yield f"{status['study']}: {about}"
+    yield f"{status['study']}: {state}"
     counts = [f"{status[name]} {name}" for name in ("done", "running", "failed", "waiting")]
     yield f"trials   {status['trials']}: {', '.join(counts)}"
     pace = f"{status['levels_per_minute']:.3g} a minute"

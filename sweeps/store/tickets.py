@@ -15,8 +15,8 @@ from lth_core.train import Trainer
 from sweeps.store.records import every_trial
 from sweeps.studies.reader import parse_stored_spec
 
-SHORTEST = 6
-"""Least number of characters of a digest."""
+SHORTEST_DIGEST = 6
+"""Least number of characters of a digest on the command line."""
 
 
 def export(store: str, digest: str, output: Path) -> Ticket:
@@ -24,21 +24,21 @@ def export(store: str, digest: str, output: Path) -> Ticket:
 
     Raises:
         SpecError: no ticket, or more than one, has the digest.
-        StoreError: the store has lost the training of the ticket.
+        StoreError: the store lacks the training of the ticket.
     """
-    if len(digest) < SHORTEST:
-        raise SpecError("DIGEST", f"must have at least {SHORTEST} characters", digest)
+    if len(digest) < SHORTEST_DIGEST:
+        raise SpecError("DIGEST", f"must have at least {SHORTEST_DIGEST} characters", digest)
     opened = existing_store(store, "--store")
-    hits = {
-        record["ticket_digest"]: (about["spec"], record["level"], record["branch"])
-        for about in every_trial(opened)
-        for record in about["records"]
+    matches = {
+        record["ticket_digest"]: (trial["spec"], record["level"], record["branch"])
+        for trial in every_trial(opened)
+        for record in trial["records"]
         if record["ticket_digest"].startswith(digest)
     }
-    if len(hits) != 1:
+    if len(matches) != 1:
         rule = f"must be the digest of one ticket in {store}, listed by `lth ticket ls`"
-        raise SpecError("DIGEST", rule, digest, sorted(hits))
-    ((values, level, branch),) = hits.values()
+        raise SpecError("DIGEST", rule, digest, sorted(matches))
+    ((values, level, branch),) = matches.values()
     spec, trainer = resolve(parse_stored_spec(values)), Trainer(opened, frozen=True)
     job = list(levels(spec))[level][branch]
     ticket = trainer.ticket(spec, level, branch, job)
@@ -50,14 +50,14 @@ def listing(store: str) -> list[dict[str, Any]]:
     """Records of the tickets in the store, each ticket once."""
     records = {
         record["ticket_digest"]: record
-        for about in every_trial(existing_store(store, "--store"))
-        for record in about["records"]
+        for trial in every_trial(existing_store(store, "--store"))
+        for record in trial["records"]
     }
     return list(records.values())
 
 
-def about(path: Path) -> dict[str, str]:
-    """Header and counts of a ticket file, which is checked.
+def describe_ticket(path: Path) -> dict[str, str]:
+    """Header and counts of a ticket file, after a check of the whole file.
 
     Raises:
         TicketFileError: the file is damaged.

@@ -33,12 +33,13 @@ class Usage:
 def usage(store: Store, needs: Needs) -> list[Usage]:
     """Usage by kind, by study and by content, each the largest first.
 
-    Every file counts once in each; a file that studies share counts for all of them.
+    Every file counts once in each grouping; a file that studies share counts for all of them.
     """
     files_of, rows = by_entry(store), dict[tuple[str, str], Usage]()
     needed = needs.all()
-    of_others = [key for key in files_of if KINDS[key[0]].training and key[1] not in needed]
-    entries = read_entries(store, of_others)
+    # Entries that studies may need through the training that the entry names.
+    indirect = [key for key in files_of if KINDS[key[0]].training and key[1] not in needed]
+    entries = read_entries(store, indirect)
 
     def add(by: str, name: str, size: int, shared: int = 0) -> None:
         row = rows.setdefault((by, name), Usage(by, name))
@@ -47,15 +48,15 @@ def usage(store: Store, needs: Needs) -> list[Usage]:
         row.shared_bytes += shared
 
     for key, files in files_of.items():
-        size, owners = sum(each.size for each in files), _owners(key, entries.get(key), needs)
+        size, owners = sum(file.size for file in files), _owners(key, entries.get(key), needs)
         add("kind", key[0], size)
         for name in owners or [NO_STUDY]:
             add("study", name, size, size if len(owners) > 1 else 0)
-        parts = Counter[str]()
-        for each in files:
-            parts[content_of(each.path)] += each.size
-        for content, part in parts.items():
-            add("content", content, part)
+        sizes = Counter[str]()
+        for file in files:
+            sizes[content_of(file.path)] += file.size
+        for content, size in sizes.items():
+            add("content", content, size)
     order = ("kind", "study", "content")
     return sorted(rows.values(), key=lambda row: (order.index(row.by), -row.bytes, row.name))
 

@@ -231,7 +231,7 @@ def test_study_that_cannot_be_read_stops_gc(mine: Path, lth: Lth) -> None:
     open_store(str(mine)).put("studies", OLD, {"schema": 1, "study": {}})
     called = lth("store", "gc", "--older", "0s")
     assert called.code == 2
-    assert f"give it up with --forget {OLD}" in called.err
+    assert f"delete it with --forget {OLD}" in called.err
     assert lth("store", "gc", "--older", "0s", "--forget", OLD).code == 0
     assert lth("store", "verify").code == 0
 

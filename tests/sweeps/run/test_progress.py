@@ -10,7 +10,7 @@ from lth_core.errors import StoreError
 from lth_core.store import Store
 from lth_core.store.files import MemoryFiles
 from sweeps.run.progress import SweepProgress
-from sweeps.store.status import SILENT
+from sweeps.store.status import SILENT_AFTER
 
 ROUND = 0.5
 """Seconds that one round of Tune's loop takes."""
@@ -50,4 +50,4 @@ def test_slow_store_holds_up_the_sweep_for_a_small_share_of_the_time_and_is_writ
     taken = files.now - begun
     assert (taken - rounds * ROUND) / taken <= share + 0.02
     gaps = [after - before for before, after in zip(files.written, files.written[1:], strict=False)]
-    assert max(gaps[:-1]) <= SILENT + ROUND
+    assert max(gaps[:-1]) <= SILENT_AFTER + ROUND

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import StudyOf, context_of, search, tiny_fields
 
 from lth_core import Trainer, find_tickets
@@ -108,7 +106,12 @@ def test_studies_share(tmp_path: Path) -> None:
     assert len(entries(everything())) < alone - 10
 
 
-@given(st.sets(st.sampled_from(sorted(SHARING))))
+EACH = [{name} for name in sorted(SHARING)]
+
+
+@pytest.mark.parametrize(
+    "live", [set(), *EACH, *(SHARING.keys() - one for one in EACH), {*SHARING}], ids=sorted
+)
 def test_collecting_leaves_what_live_studies_need_and_nothing_else(live: set[str]) -> None:
     store = copy_of(everything())
     dead = sorted(SHARING.keys() - live)
@@ -319,7 +322,7 @@ def test_entry_that_is_written_again_meanwhile_stays() -> None:
     assert store.files.read(f"trainings/{NOBODYS}/entry.json") == b"new"
 
 
-@pytest.mark.parametrize(("step", "lost"), [("read_entries", 0), ("_remove", 1)])
+@pytest.mark.parametrize(("step", "lost"), [("read_entries", 0), ("_delete", 1)])
 def test_study_that_comes_while_it_collects_finds_what_it_reuses(
     step: str, lost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +339,7 @@ def test_study_that_comes_while_it_collects_finds_what_it_reuses(
         return real(*arguments)
 
     monkeypatch.setattr(housekeeping, step, comes)
-    monkeypatch.setattr(housekeeping, "LOOK_AGAIN", 0)
+    monkeypatch.setattr(housekeeping, "SEARCH_INTERVAL", 0)
     went = {garbage.key for garbage in collect(store, 0)}
     assert entries(store) == (whole - went) | {("studies", store.digests("studies")[0])}
     needed = {key for key in kept_for({"rewound"}) if key[0] not in ("studies", "trials")}
@@ -391,7 +394,7 @@ def test_study_of_another_schema_is_named_and_nothing_is_removed() -> None:
     with pytest.raises(
         StoreError,
         match=r"studies/old\.[01]* cannot be read \(schema: is another version's, but got 1; known: .*"
-        r"so what old needs is not known; sweep it again, or give it up with --forget old\.[01]*",
+        r"so the needs of old are not known; sweep it again, or delete it with --forget old\.[01]*",
     ):
         collect(store, 0)
     assert entries(store) == before

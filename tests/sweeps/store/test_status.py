@@ -10,7 +10,14 @@ from tiny import Lth, StudyOf
 from lth_core.errors import SpecError
 from lth_core.store import Store, open_store
 from lth_core.store.folder import FolderFiles
-from sweeps.store.status import MOST, SILENT, Status, load_status, save_status, status_key
+from sweeps.store.status import (
+    MOST_FAILURES,
+    SILENT_AFTER,
+    Status,
+    load_status,
+    save_status,
+    status_key,
+)
 from sweeps.studies.find import remember
 from sweeps.studies.schema import Study
 
@@ -49,10 +56,10 @@ def test_a_running_sweep_tells_trials_pace_end_and_errors(study: Study, lth: Lth
 
 
 def test_failures_that_are_not_kept_are_counted(study: Study, lth: Lth) -> None:
-    failures = [(f"trial-{number}", "no such layer") for number in range(MOST + 23)]
+    failures = [(f"trial-{number}", "no such layer") for number in range(MOST_FAILURES + 23)]
     said(study, failed=len(failures), failures=failures)
     *_, last, more = lth("status", "tiny").out.splitlines()
-    assert last == f"failed   trial-{MOST - 1}: no such layer"
+    assert last == f"failed   trial-{MOST_FAILURES - 1}: no such layer"
     assert more == "... 23 more failed"
 
 
@@ -62,13 +69,13 @@ def test_json_says_the_same(study: Study, lth: Lth) -> None:
     assert (row["study"], row["state"], row["waiting"], row["minutes_left"]) == (
         "tiny", "running", 77, 16.0,
     )  # fmt: skip
-    assert 0 <= row["heard_seconds_ago"] < SILENT
+    assert 0 <= row["heard_seconds_ago"] < SILENT_AFTER
 
 
 def test_a_sweep_that_has_gone_silent_is_told_dead(study: Study, lth: Lth) -> None:
     store = said(study)
     entry = Path(study.store) / f"status/{KEY}/entry.json"
-    then = entry.stat().st_mtime - 2 * SILENT
+    then = entry.stat().st_mtime - 2 * SILENT_AFTER
     os.utime(entry, (then, then))
     assert load_status(store, study)["state"] == "silent"
     out = lth("status", "tiny").out
