@@ -52,7 +52,8 @@ def mnist_5k(spec: DataSpec) -> Dataset:
 
 
 def mnist1d(spec: DataSpec) -> Dataset:
-    """MNIST-1D, 4,000 + 1,000 drawn digits of 40 features (Greydanus & Kobak 2024); no download."""
+    """MNIST-1D, 4,000 + 1,000 synthetic digits of 40 features (Greydanus & Kobak 2024); nothing to
+    download."""
     try:
         from mnist1d import data, utils
     except ImportError:

@@ -207,7 +207,7 @@ class Job(Start):
     seed: int
     """Seed of the replicate: data order and augmentation."""
     level: int
-    """Number of prunings before the run; part of the data order's name."""
+    """Number of prunings before the run."""
     order: int = 0
     """Number of the data order: 0, or 1 for a twin."""
     start: Start
@@ -232,7 +232,7 @@ class Job(Start):
 
     @property
     def run(self) -> str:
-        """Name of the run's data order, among those of the replicate."""
+        """Name of the run within its replicate; data order and augmentation are drawn for it."""
         level = 0 if self.train.replay_order else self.level
         return f"{level}.{self.order}" if self.order else str(level)
 

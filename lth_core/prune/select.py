@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
@@ -15,7 +16,9 @@ from lth_core.prune.scores import ROUNDS, scores_of
 from lth_core.prune.structure import highest_n_of_m, mask_of_units, unit_means
 from lth_core.prune.top_k import lowest
 from lth_core.spec import PruneBefore, PruneDuring, Pruning
-from lth_core.spec.prune import TEMPERATURE, PruneBase, S
+from lth_core.spec.prune import TEMPERATURE, PruneBase
+
+S = TypeVar("S", bound=PruneBase)
 
 Quotas = list[tuple[list[str], int]]
 """Parameters whose units compete with each other, and the number of units that they keep."""

@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 from lth_core.errors import SpecError
 from lth_core.spec.fields import STRICT, Checks, steps_in
@@ -25,8 +25,6 @@ FRACTION, SWAP, TEMPERATURE = 0.2, 0.3, 200.0
 """Defaults. Another value is an error in a spec that does not use the field."""
 LEARNED = ("edge-popup", "supermask")
 """Scores that are learned, in place of weights."""
-
-S = TypeVar("S", bound="PruneBase")
 
 
 def pattern_of(structure: str) -> tuple[int, int] | None:
@@ -148,7 +146,7 @@ class PruneAfter(PruneBase):
 
     when: Literal["after"] = "after"
     """after: trained weights are scored, level after level. before: the weights of the rewind point
-    are scored, and each level finds its mask anew, at the density that as many prunings leave.
+    are scored, and each level finds its mask anew, at the level's density.
     during: the mask changes while the weights train. never: a mask is learned over weights that do
     not train."""
     one_shot: bool = False
@@ -162,8 +160,8 @@ class PruneAfter(PruneBase):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PruneBefore(PruneBase):
-    """The weights of the rewind point are scored; each level finds its mask anew, at the density
-    that as many prunings leave."""
+    """The weights of the rewind point are scored; each level finds its mask anew, at the level's
+    density."""
 
     when: Literal["before"] = "before"
     """The weights of the rewind point are scored, and each level finds its mask anew."""
