@@ -48,8 +48,8 @@ def find_faults(store: Store) -> Iterator[Fault]:
 def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
     """The fault of an entry, or None.
 
-    A deleted entry has no fault, such as the checkpoint of a finished training. Nor has a checkpoint
-    with an interrupted write: the training starts again, and `lth store gc` deletes the files.
+    A deleted entry has no fault, such as the checkpoint of a finished training. An interrupted
+    write of a checkpoint is none: the training starts again, and `lth store gc` deletes the files.
     """
     try:
         entry = store.get(kind, digest)
