@@ -161,12 +161,12 @@ def _verdict(
     accuracy, early_stop = summaries("final_test_accuracy"), summaries("early_stop_step")
     dense, ticket = accuracy["dense"], accuracy["ticket"]
     allowed = slack(dense, tolerance)
-    within = max(values("ticket", "steps")) <= min(values("dense", "steps"))
-    matching = within and ticket.mean >= dense.mean - allowed
-    both = [s for s in seeds if s in branches.get("reinit", {})]
+    no_more_steps = max(values("ticket", "steps")) <= min(values("dense", "steps"))
+    matching = no_more_steps and ticket.mean >= dense.mean - allowed
+    pairs = [s for s in seeds if s in branches.get("reinit", {})]
     p = None
-    if len(both) > 1:
-        p = p_greater(*(values(b, "final_test_accuracy", both) for b in ("ticket", "reinit")))
+    if len(pairs) > 1:
+        p = p_greater(*(values(b, "final_test_accuracy", pairs) for b in ("ticket", "reinit")))
     if len(seeds) < FEWEST:
         word = "too few replicates"
     elif not matching:

@@ -55,11 +55,11 @@ def groups(shapes: Shapes, spec: PruneBase) -> Groups:
     pruned = [layer for layer in structured if layer not in ignored]
     if not pruned:
         raise SpecError("prune.ignore", "must leave a layer to prune", spec.ignore, layers)
-    shared = [layer for layer in pruned if layer not in own_fractions]
+    competing = [layer for layer in pruned if layer not in own_fractions]
     alone = [([layer], own_fractions[layer]) for layer in pruned if layer in own_fractions]
     if spec.scope == "layerwise":
-        return [([layer], spec.fraction) for layer in shared] + alone
-    return [(shared, spec.fraction), *alone] if shared else alone
+        return [([layer], spec.fraction) for layer in competing] + alone
+    return [(competing, spec.fraction), *alone] if competing else alone
 
 
 def erk(shapes: Shapes, sizes: Sequence[int], total: int, structure: str = "weights") -> list[int]:

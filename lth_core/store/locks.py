@@ -36,6 +36,10 @@ def claimed(
 ) -> Iterator[bool]:
     """Acquire a job's claim for the duration of a block; wait while another process has it.
 
+    Args:
+        done: whether the job is finished.
+        lease: seconds after which a claim that was not renewed expires.
+
     Yields:
         True if the caller is to train the job; False if another process has finished it.
     """

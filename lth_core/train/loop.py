@@ -125,7 +125,7 @@ class Run:
         self._losses.append(loss.detach())
         self.done = step + 1
         if self.done % steps_in(spec.evaluate_every) == 0 or self.done == self.task.last:
-            masking.settle()
+            masking.apply_mask()
             train_loss = torch.stack(self._losses).mean().item()
             record_evaluation(self.curves, self.done, train_loss, model, data)
             self._losses.clear()

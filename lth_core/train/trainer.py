@@ -91,7 +91,7 @@ class Trainer(Builder):
         if missing := self._missing_points(job, job.keep):
             outcome = self._run(job, points=missing)
             self._archive.put_points(job, outcome.points, outcome.mask)
-            self._drop_checkpoint(job)
+            self._delete_checkpoint(job)
         return Result(job, training, reused=True)
 
     def known(self, job: Job) -> bool:
@@ -182,7 +182,7 @@ class Trainer(Builder):
         )  # fmt: skip
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
-        self._drop_checkpoint(job)
+        self._delete_checkpoint(job)
         self._archive.put_speed(job, training.seconds, self.device)
         return training, final
 
@@ -230,7 +230,7 @@ class Trainer(Builder):
                 )
         return run.outcome()
 
-    def _drop_checkpoint(self, job: Job) -> None:
+    def _delete_checkpoint(self, job: Job) -> None:
         if job.digest in self._interrupted:
             delete_checkpoint(self.store, job)
 

@@ -1,8 +1,8 @@
 """Masks in training: fixed, changed while the weights train, or learned over frozen weights.
 
 At every step the loop calls `before_forward`, `before_step` (after the backward pass) and
-`after_step`; before an evaluation it calls `settle`. The forward and backward passes use no masks:
-pruned weights are 0 in the network.
+`after_step`; before an evaluation it calls `apply_mask`. The forward and backward passes use no
+masks: pruned weights are 0 in the network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Masking(Protocol):
     def after_step(self) -> None:
         """Set the pruned weights to 0 after the optimizer's step."""
 
-    def settle(self) -> None:
+    def apply_mask(self) -> None:
         """Apply the current mask to the network for evaluation."""
 
     def tensors(self) -> dict[str, Tensor]:
@@ -52,9 +52,9 @@ class Fixed:
 
     def __init__(self, model: nn.Module, mask: Mask) -> None:
         self.model = model
-        self.set(mask)
+        self.set_mask(mask)
 
-    def set(self, mask: Mask) -> None:
+    def set_mask(self, mask: Mask) -> None:
         """Use another mask from now on.
 
         Args:
@@ -76,7 +76,7 @@ class Fixed:
         if self._weights:
             torch._foreach_mul_(self._weights, self._masks)
 
-    def settle(self) -> None:
+    def apply_mask(self) -> None:
         return
 
     def tensors(self) -> dict[str, Tensor]:

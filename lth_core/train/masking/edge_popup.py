@@ -13,10 +13,10 @@ from lth_core.train.masking.learned import Learned
 
 
 class EdgePopup(Learned):
-    """Learned for each frozen weight; the highest stay (Ramanujan et al. 2020).
+    """A learned score for each frozen weight; the highest stay (Ramanujan et al. 2020).
 
     Scores are ranked by absolute value, as in the authors' code (the paper calls scores positive).
-    The loss is computed under the mask of the largest, and differentiated in the absolute values as
+    The loss is computed under the mask of the highest, and differentiated in the absolute values as
     if they multiplied the weights (straight-through). During training, scores equal to the
     threshold are all pruned; in the final mask a draw decides among them.
 
@@ -42,9 +42,9 @@ class EdgePopup(Learned):
     def step_mask(self, step: int) -> Mask:
         mask: Mask = {}
         for names, keep in self.quotas:
-            flat = self.flat(names)
+            flat = self.flat_ranking(names)
             chosen = torch.ones_like(flat, dtype=torch.bool)
             if keep < len(flat):
                 chosen = flat > kth_lowest(flat, len(flat) - keep)
-            mask |= self.unflat(names, chosen)
+            mask |= self.split_by_layer(names, chosen)
         return mask

@@ -68,7 +68,7 @@ class GMP(Fixed):
             pruned: (out, in, ...) bool each, by parameter name.
             progress: in [0, 1], 1 at the last change.
         """
-        self.set(pruned)
+        self.set_mask(pruned)
         self.after_step()
         return True
 
@@ -76,7 +76,7 @@ class GMP(Fixed):
         return dict(self.mask)
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        self.set({name: tensors[name] for name in self.mask})
+        self.set_mask({name: tensors[name] for name in self.mask})
 
     def prunable_network(self, mask: Mask) -> PrunableNetwork:
         """The current network, for a score.

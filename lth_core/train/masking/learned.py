@@ -43,7 +43,7 @@ class Learned(ABC):
             for name, w in self.weights.items()
             if any(name in names for names, _ in self.quotas)
         }
-        self.settle()
+        self.apply_mask()
 
     @abstractmethod
     def initial_scores(self, weight: Tensor, draws: torch.Generator) -> Tensor:
@@ -65,7 +65,7 @@ class Learned(ABC):
         return self.scores.values()
 
     def before_forward(self, step: int) -> None:
-        self._use(self.step_mask(step))
+        self._apply(self.step_mask(step))
 
     def before_step(self, step: int, optimizer: Optimizer) -> bool:
         """Set the gradients of the scores from those of weight x mask."""
@@ -80,13 +80,13 @@ class Learned(ABC):
     def after_step(self) -> None:
         return
 
-    def settle(self) -> None:
+    def apply_mask(self) -> None:
         """Apply the mask that keeps exactly the requested number of highest-scored weights."""
         scores = {name: self.ranking(score.detach()).cpu() for name, score in self.scores.items()}
-        everything = {name: torch.ones_like(m) for name, m in self.mask.items()}
+        full = {name: torch.ones_like(m) for name, m in self.mask.items()}
         draws = generator(self.seed, "mask", "ties")
-        self.mask = keep_highest(scores, everything, self.quotas, "weights", draws)
-        self._use({name: self.mask[name].to(self.frozen[name].device) for name in self.scores})
+        self.mask = keep_highest(scores, full, self.quotas, "weights", draws)
+        self._apply({name: self.mask[name].to(self.frozen[name].device) for name in self.scores})
 
     def tensors(self) -> dict[str, Tensor]:
         scores = {f"score/{name}": score for name, score in self.scores.items()}
@@ -99,17 +99,17 @@ class Learned(ABC):
                 score.copy_(tensors[f"score/{name}"])
         self.mask = {name: tensors[f"mask/{name}"] for name in self.mask}
 
-    def flat(self, names: Sequence[str]) -> Tensor:
+    def flat_ranking(self, names: Sequence[str]) -> Tensor:
         """Ranking values of competing layers, (n,) float."""
         return torch.cat([self.ranking(self.scores[name].detach()).reshape(-1) for name in names])
 
-    def unflat(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
+    def split_by_layer(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
         """Values (n,) of competing layers by layer, each (out, in, ...)."""
         sizes = [self.scores[name].numel() for name in names]
         parts = zip(names, flat.split(sizes), strict=True)
         return {name: part.view(self.scores[name].shape) for name, part in parts}
 
-    def _use(self, mask: Mask) -> None:
+    def _apply(self, mask: Mask) -> None:
         with torch.no_grad():
             for name in self.scores:
                 self.weights[name].copy_(self.frozen[name] * mask[name])

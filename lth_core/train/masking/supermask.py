@@ -36,7 +36,7 @@ class Supermask(Learned):
         return torch.zeros_like(weight)
 
     def step_mask(self, step: int) -> Mask:
-        self._probabilities = self._summing_to_keep()
+        self._probabilities = self._probabilities_by_quota()
         draws = generator(self.seed, "mask", "tried", self.level, step)
         return {
             name: torch.rand(p.shape, generator=draws).to(p.device) < p
@@ -56,11 +56,11 @@ class Supermask(Learned):
         super().restore(tensors)
         self._thresholds = tensors["thresholds"].tolist()
 
-    def _summing_to_keep(self) -> dict[str, Tensor]:
+    def _probabilities_by_quota(self) -> dict[str, Tensor]:
         """sigmoid(score - t), where t makes each group's sum equal its quota (Newton's method)."""
         probabilities: dict[str, Tensor] = {}
         for i, (names, keep) in enumerate(self.quotas):
-            flat = self.flat(names)
+            flat = self.flat_ranking(names)
             for _ in range(50):
                 p = torch.sigmoid(flat - self._thresholds[i])
                 excess, slope = float(p.sum()) - keep, float((p * (1 - p)).sum())
@@ -68,5 +68,5 @@ class Supermask(Learned):
                     break
                 # Steps of at most 1: far from the root the slope is misleading.
                 self._thresholds[i] += max(-1.0, min(1.0, excess / slope))
-            probabilities |= self.unflat(names, p)
+            probabilities |= self.split_by_layer(names, p)
         return probabilities

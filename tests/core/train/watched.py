@@ -64,8 +64,8 @@ class Watch:
         self.masks.append({name: m.clone() for name, m in self.mask.items()})
         self.after.append(state_of(self.model))
 
-    def settle(self) -> None:
-        self.masking.settle()
+    def apply_mask(self) -> None:
+        self.masking.apply_mask()
         self.masks[-1] = {name: m.clone() for name, m in self.mask.items()}
         self.after[-1] = state_of(self.model)
 
