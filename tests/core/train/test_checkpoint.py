@@ -15,10 +15,10 @@ from lth_core.resolve import resolve
 from lth_core.store import Store
 from lth_core.train.checkpoint import checkpoint_step, load_checkpoint, moment_fits
 
-STEPS = 24
+STEPS = 16
 MLP, CONV = ModelSpec(widths=(8,), dropout=0.3), ModelSpec(name="toys:batch_norm_net")
 SGD = {"optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
-DURING = {"when": "during", "begin": "4it", "end": "20it", "every": "4it"}
+DURING = {"when": "during", "begin": "4it", "end": "12it", "every": "4it"}
 CASES: dict[str, dict[str, Any]] = {
     "adam, dropout": {"model": MLP},
     "nesterov, cosine": {"train": {**SGD, "schedule": "cosine", "warmup": "5it"}},
@@ -86,8 +86,14 @@ def undisturbed(name: str) -> tuple[list[dict[str, Any]], dict[tuple[str, str], 
     return UNDISTURBED[name]
 
 
-@pytest.mark.parametrize("name", CASES)
-@settings(max_examples=8)
+QUICK = ("adam, dropout", "conv, batch norm, augmented", "rigl", "edge-popup")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES],
+)
+@settings(max_examples=3)
 @given(steps=st.lists(st.integers(0, STEPS), min_size=1, max_size=6))
 @example(steps=[0] * 2 * STEPS)
 def test_interrupted_search_comes_out_the_same_to_the_bit(name: str, steps: list[int]) -> None:
