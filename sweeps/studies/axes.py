@@ -38,11 +38,11 @@ def cells(study: Study) -> list[Fields]:
     Raises:
         SpecError: an axis names no field, or there are too many combinations.
     """
-    return list(_combinations(_columns(study)))
+    return list(_combinations(_points_by_axis(study)))
 
 
 def variants(study: Study, prefix: str) -> Iterator[Fields]:
-    """Every combination of values of a field, or of the fields of a part, in a study's trials.
+    """Every combination of values that a study's trials have for a field or for a part's fields.
 
     Args:
         prefix: ``model.name``, or ``data`` for all of its fields.
@@ -50,36 +50,32 @@ def variants(study: Study, prefix: str) -> Iterator[Fields]:
     Raises:
         SpecError: as `cells` and `samples`.
     """
-    columns = _columns(study)
+    sources = _points_by_axis(study)
     if study.search.algorithm == "random":
-        columns.insert(0, list(samples(study)))
-    own = (
-        [{f: v for f, v in point.items() if f"{f}.".startswith(f"{prefix}.")} for point in column]
-        for column in columns
+        sources.insert(0, list(samples(study)))
+    within = (
+        [{f: v for f, v in point.items() if f"{f}.".startswith(f"{prefix}.")} for point in points]
+        for points in sources
     )
-    return _combinations([list(distinct(column).values()) for column in own])
+    return _combinations([list(distinct(points).values()) for points in within])
 
 
-def _columns(study: Study) -> list[list[Fields]]:
+def _points_by_axis(study: Study) -> list[list[Fields]]:
     base = base_values(study)
     return [_points(f"axes.{name}", name, axis, base) for name, axis in study.axes.items()]
 
 
-def _combinations(columns: list[list[Fields]]) -> Iterator[Fields]:
-    if (size := prod(map(len, columns))) > MOST_CELLS:
+def _combinations(points_by_axis: list[list[Fields]]) -> Iterator[Fields]:
+    if (size := prod(map(len, points_by_axis))) > MOST_CELLS:
         raise SpecError("axes", f"must have at most {MOST_CELLS:,} combinations", size)
-    for combination in product(*columns):
+    for combination in product(*points_by_axis):
         yield {field: value for point in combination for field, value in point.items()}
 
 
 def axis_fields(study: Study) -> list[str]:
     """Dotted fields that differ between a study's trials, in the study's order."""
-    named = [
-        field
-        for name, axis in study.axes.items()
-        for field in (_points(f"axes.{name}", name, axis, base_values(study)) or [{}])[0]
-    ]
-    return list(dict.fromkeys([*named, *study.search.space]))
+    fields = [field for points in _points_by_axis(study) for field in points[0]]
+    return list(dict.fromkeys([*fields, *study.search.space]))
 
 
 def spec_of(base: Mapping[str, Any], fields: Fields, pins: Pins | None = None) -> TicketSpec:
@@ -95,8 +91,8 @@ def spec_of(base: Mapping[str, Any], fields: Fields, pins: Pins | None = None) -
     try:
         return resolve(parse_spec(values), pins)
     except SpecError as error:
-        by = [field for field in fields if error.field.startswith(field)]
-        raise error.under("axes" if by else "base") from None
+        by_axis = any(error.field.startswith(field) for field in fields)
+        raise error.under("axes" if by_axis else "base") from None
 
 
 class SpecReader:
@@ -127,19 +123,19 @@ class SpecReader:
             return spec_of(self._base, fields, self._pins)  # its error names the axis
 
     def _resolved(self, fields: Fields) -> TicketSpec:
-        own: dict[str, Fields] = {part: {} for part in SPEC_PARTS}
+        changes_of: dict[str, Fields] = {part: {} for part in SPEC_PARTS}
         values: dict[str, Any] = {}
         for field, value in fields.items():
             part, _, rest = field.partition(".")
-            if part in own and rest:
-                own[part][rest] = value
+            if part in changes_of and rest:
+                changes_of[part][rest] = value
             else:
                 values[field] = value
-        parts = {part: self.part(part, changes) for part, changes in own.items()}
+        parts = {part: self.part(part, changes) for part, changes in changes_of.items()}
         return resolve(parse_spec({**self._base, **parts, **values}), self._pins)
 
     def part(self, part: str, changes: Fields) -> object:
-        """A part of the base spec with some of its own fields set, not resolved.
+        """A part of the base spec with some of its fields set, not resolved.
 
         Raises:
             SpecError: a value does not fit its field.
@@ -159,7 +155,7 @@ def base_values(study: Study) -> dict[str, Any]:
 
 
 def samples(study: Study) -> Iterator[Fields]:
-    """Samples of the space for random search; each call gives equal ones."""
+    """Samples of the space for random search; each call yields equal ones."""
     stream = random.Random(study.search.seed)
     check_space(study)
     for _ in range(study.search.trials):
@@ -177,7 +173,7 @@ def check_space(study: Study) -> None:
         raise SpecError("search.space", rule, {}, spec_fields())
     for name, axis in study.search.space.items():
         _check_field(f"search.space.{name}", name)
-        if not isinstance(axis, Range) and not axis:  # of a range, low at least is one
+        if not isinstance(axis, Range) and not axis:  # a range always has a value: low
             raise SpecError(f"search.space.{name}", "must have a value", axis)
 
 
@@ -192,21 +188,21 @@ def _draw(axis: Axis, stream: random.Random) -> Any:
 
 
 def _points(path: str, name: str, axis: Axis, base: Mapping[str, Any]) -> list[Fields]:
-    """Fields that each value of an axis sets; a field that a value omits is as in the base."""
+    """Fields that each value of an axis sets, at least one; omitted fields are as in the base."""
     try:
         values: list[Any] = axis.values() if isinstance(axis, Range) else axis
     except SpecError as error:
         raise SpecError(path, error.rule, error.got) from None
     if not values:
         raise SpecError(path, "must have at least one value", values)
-    together = [value for value in values if isinstance(value, dict)]
-    if together and name not in spec_fields():
-        if len(together) < len(values):
-            raise SpecError(path, "must have mappings of fields alone", values)
-        fields = list(dict.fromkeys(field for value in together for field in value))
+    mappings = [value for value in values if isinstance(value, dict)]
+    if mappings and name not in spec_fields():
+        if len(mappings) < len(values):
+            raise SpecError(path, "must have only mappings of fields", values)
+        fields = list(dict.fromkeys(field for value in mappings for field in value))
         for field in fields:
             _check_field(path, field)
-        return [{f: v[f] if f in v else get_field(base, f, path) for f in fields} for v in together]
+        return [{f: v[f] if f in v else get_field(base, f, path) for f in fields} for v in mappings]
     _check_field(path, name)
     return [{name: value} for value in values]
 
@@ -214,8 +210,7 @@ def _points(path: str, name: str, axis: Axis, base: Mapping[str, Any]) -> list[F
 def _check_field(path: str, field: str) -> None:
     known = spec_fields()
     parents = {name.rpartition(".")[0] for name in known}
-    # layer_fractions is a mapping: its entries are fields too.
-    # A key in a file may be a number.
+    # layer_fractions is a mapping: its entries are fields too. A key in a file may be a number.
     if field not in known and not str(field).startswith("prune.layer_fractions."):
         hint = [n for n in known if field in n.split(".")] if field not in parents else []
         raise SpecError(path, "is not a field of the spec", field, hint or known)

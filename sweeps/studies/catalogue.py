@@ -20,9 +20,7 @@ from lth_core.spec import TicketSpec
 FILLED_IN = ("data.fingerprint", "model.fingerprint")
 """Fields that `lth_core.resolve` sets, never a study file."""
 
-OWN_SCORE = (
-    "your own: a function from lth_core.prune.PrunableNetwork to a tensor of scores by parameter "
-)
+OWN_SCORE = "your own: a function from lth_core.prune.PrunableNetwork to scores by parameter name"
 OWN_DATA = "your own: a function from DataSpec to lth_core.data.Dataset"
 OWN_MODEL = "your own: a function of (ModelSpec, shape, classes)"
 
@@ -40,7 +38,7 @@ def _models() -> dict[str, str]:
 def _scores() -> dict[str, str]:
     learned = table("lth_core.train.masking.registry", "LEARN")
     shipped = table("lth_core.prune.scores", "SCORES")
-    return {**shipped, **learned, "package.module:function": f"{OWN_SCORE}name"}
+    return {**shipped, **learned, "package.module:function": OWN_SCORE}
 
 
 def _fields() -> dict[str, str]:
@@ -51,8 +49,8 @@ def _fields() -> dict[str, str]:
         if not parts:
             rows[name] = text
         for part in parts:
-            for field, about in _attribute_docs(part).items():
-                rows.setdefault(f"{name}.{field}", about)
+            for field, description in _attribute_docs(part).items():
+                rows.setdefault(f"{name}.{field}", description)
     return {name: text for name, text in rows.items() if name not in FILLED_IN}
 
 
@@ -69,7 +67,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "fields": _fields,
     "columns": lambda: dict(descriptions()),
 }
-"""Kind -> the function that lists it: name -> description."""
+"""Functions from nothing to descriptions by name, by kind."""
 
 
 def table(module: str, name: str) -> dict[str, str]:
@@ -81,10 +79,10 @@ def table(module: str, name: str) -> dict[str, str]:
     display = _definition(module, name)
     assert isinstance(display, ast.Dict), f"{module}.{name} must be written as a dict display"
     rows = zip(display.keys, display.values, strict=True)
-    return {ast.literal_eval(key): _about(module, value) for key, value in rows if key}
+    return {ast.literal_eval(key): _description(module, value) for key, value in rows if key}
 
 
-def _about(module: str, value: ast.AST) -> str:
+def _description(module: str, value: ast.AST) -> str:
     for node in ast.walk(value):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return node.value
@@ -96,7 +94,7 @@ def _about(module: str, value: ast.AST) -> str:
 
 def _definition(module: str, name: str) -> ast.AST:
     """The function, class or assigned value of a name, through the imports of its module."""
-    first, _, attribute = name.partition(".")
+    head, _, attribute = name.partition(".")
     for node in _tree(module).body:
         match node:
             case ast.FunctionDef() | ast.ClassDef() if node.name == name:
@@ -109,17 +107,17 @@ def _definition(module: str, name: str) -> ast.AST:
                 return value
             case ast.ImportFrom(module=str(source), names=names):
                 for alias in names:
-                    if (alias.asname or alias.name) == first and attribute:
+                    if (alias.asname or alias.name) == head and attribute:
                         return _definition(f"{source}.{alias.name}", attribute)
-                    if (alias.asname or alias.name) == first:
+                    if (alias.asname or alias.name) == head:
                         return _definition(source, alias.name)
     raise LookupError(f"{module} does not define {name}")
 
 
 @cache
 def _tree(module: str) -> ast.Module:
-    place = Path(lth_core.__file__).parents[1].joinpath(*module.split("."))
-    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    path = Path(lth_core.__file__).parents[1].joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return ast.parse(file.read_text())
 
 

@@ -17,9 +17,10 @@ from sweeps.studies.schema import Study
 
 
 def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False) -> Study:
-    """The study of a file, of the name of a study swept from this folder, or of a preset.
+    """A study from a file, from its last sweep in this folder, or from a preset.
 
     Args:
+        name: path of the file, or name of the study.
         swept: prefer the study as it was last swept, unless there are overrides.
 
     Raises:

@@ -1,6 +1,6 @@
 """Names of studies: the presets beside this file, and the studies swept from this folder.
 
-The imports are few, for shell completion.
+Shell completion imports this module, so it imports little.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Pins of a study, stored with it.
 
-By them `lth store gc` knows the results of the study as it was swept. It imports no code and reads
-no data that the study names, which may have changed since.
+From them `lth store gc` computes the digests of the study as it was swept. It neither imports the
+code nor reads the data that the study names, because these may have changed since.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def study_pins(study: Study) -> Pins:
 
     Raises:
         SpecError: a name cannot be imported, or its code fails.
-        DataError: data are absent or broken.
+        DataError: data are absent or damaged.
     """
     base = study.base
     reader, datasets = SpecReader(base_values(study)), list[DataSpec]()
     for fields in variants(study, "data"):
         if str(fields.get("data.name", base.data.name)) not in DATASETS:
-            own = {name.removeprefix("data."): value for name, value in fields.items()}
-            datasets.append(cast(DataSpec, reader.part("data", own)))
+            changes = {name.removeprefix("data."): value for name, value in fields.items()}
+            datasets.append(cast(DataSpec, reader.part("data", changes)))
     networks = (f.get("model.name", base.model.name) for f in variants(study, "model.name"))
     criteria = (f.get("prune.score", base.prune.score) for f in variants(study, "prune.score"))
     return find_pins(datasets, map(str, networks), map(str, criteria))
@@ -65,7 +65,7 @@ def pins_from_json(values: Any) -> Pins:
     """
     check(values, _Pins, "pins")
     data = {
-        cast(DataSpec, parse_part("data", each["spec"])): (each["fingerprint"], each["examples"])
-        for each in values["data"]
+        cast(DataSpec, parse_part("data", row["spec"])): (row["fingerprint"], row["examples"])
+        for row in values["data"]
     }
     return Pins(data, values["sources"])

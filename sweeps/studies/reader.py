@@ -20,7 +20,6 @@ from sweeps.studies.yaml_loader import load_yaml, read_yaml
 _NOT_WRITTEN = re.compile(r"list\[.*\]|function-after\[.*Range\]|\[key\]")
 """Parts of a path that pydantic adds for the members of a union; a user did not write them."""
 
-
 SPEC_PARTS: dict[str, Any] = {
     name: kind
     for name, kind in get_type_hints(TicketSpec).items()
@@ -82,8 +81,8 @@ def parse_part(part: str, values: Mapping[str, Any]) -> object:
         SpecError: the first wrong field, named within the part.
     """
     if part == "prune":
-        own = fields_of_when(values)
-        return _checked(_prune_adapter(own["when"]), own)
+        fields = fields_of_when(values)
+        return _checked(_prune_adapter(fields["when"]), fields)
     return _checked(_part_adapter(part), dict(values))
 
 
@@ -102,8 +101,8 @@ def _with_prune(values: Mapping[str, Any], path: str) -> dict[str, Any]:
 def spec_values(spec: TicketSpec) -> dict[str, Any]:
     """A spec as plain values for ``parse_spec``.
 
-    They include root and download. They include the defaults of all fields of `prune`, so that
-    another ``when`` can be set.
+    They include root and download, and the defaults of all fields of `prune`, so that another
+    ``when`` can be set.
     """
     values: dict[str, Any] = _spec_adapter().dump_python(spec, mode="json")
     values["prune"] = {**PRUNE_DEFAULTS, **values["prune"]}
@@ -115,7 +114,7 @@ def spec_fields() -> tuple[str, ...]:
     """Every dotted field of a spec."""
     values = spec_values(TicketSpec())
     for part in ("data", "model"):
-        del values[part]["fingerprint"]  # filled in, not set
+        del values[part]["fingerprint"]  # `resolve` sets it
     return tuple(_dotted("", values))
 
 
@@ -169,7 +168,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     value = load_yaml(field, text, "must have a YAML value", text)
     axes, base = (content.setdefault(part, {}) for part in ("axes", "base"))
     if not isinstance(axes, dict) or not isinstance(base, dict):
-        return  # the study's own error is the one to show
+        return  # `parse_study` reports it
     head, _, rest = field.partition(".")
     if head == "axes" and rest:
         axes[rest] = value
@@ -178,7 +177,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     elif head in Study.model_fields:
         set_field(content, field, value)
     else:
-        # With one value the field is no axis any more, nor part of an axis of mappings.
+        # A field with one value is no axis, and no part of an axis of mappings.
         axes.pop(field, None)
         for name, values in axes.items():
             if isinstance(values, list) and name not in spec_fields():
@@ -187,6 +186,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 def _without(field: str, point: Any) -> Any:
+    """A value of an axis; a mapping loses the field."""
     return {k: v for k, v in point.items() if k != field} if isinstance(point, dict) else point
 
 
@@ -217,7 +217,7 @@ def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError
     errors = error.errors(include_url=False)
     first = errors[0]
     if first["type"] == "list_type" and isinstance(first["input"], dict) and len(errors) > 1:
-        first = errors[1]  # a mapping where a list or a range may be was meant as a range
+        first = errors[1]  # where a list or a range may stand, a mapping was meant as a range
     parts = [str(part) for part in first["loc"] if not _NOT_WRITTEN.fullmatch(str(part))]
     path = ".".join(parts)
     inner = first.get("ctx", {}).get("error")
@@ -234,13 +234,13 @@ def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError
 
 def _siblings(adapter: TypeAdapter[Any], parts: list[str]) -> list[str]:
     """Names of the known fields beside a path's field."""
-    schema = adapter.json_schema()
-    where = schema
+    root = adapter.json_schema()
+    schema = root
     for part in ["", *parts[:-1]]:
         # The schema of the values of a mapping with free names, or of a list.
-        inside = where.get("additionalProperties") or where.get("items") or {}
-        where = where.get("properties", {}).get(part, inside if part else where)
-        for reference in (where, *where.get("allOf", ()), *where.get("anyOf", ())):
+        inner = schema.get("additionalProperties") or schema.get("items") or {}
+        schema = schema.get("properties", {}).get(part, inner if part else schema)
+        for reference in (schema, *schema.get("allOf", ()), *schema.get("anyOf", ())):
             if "$ref" in reference:
-                where = schema["$defs"][reference["$ref"].rpartition("/")[2]]
-    return list(where.get("properties", {}))
+                schema = root["$defs"][reference["$ref"].rpartition("/")[2]]
+    return list(schema.get("properties", {}))

@@ -1,4 +1,4 @@
-"""Study file as checked values: its fields, their ranges and their meanings."""
+"""Schema of the study file: fields, ranges, meanings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tracking.publish.client import address_fault
 MOST_VALUES = 100_000
 """Largest number of values of a range: more is a mistake, and would fill the memory."""
 
-_ENDING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class _Part(BaseModel):
@@ -56,7 +56,9 @@ class Range(_Part):
         if self.log and self.low <= 0:
             raise SpecError("low", "must be above 0 on a logarithmic scale", self.low)
         if not isfinite(self.high / self.low if self.log else self.high - self.low):
-            raise SpecError("high", f"must not be so far from low, {self.low:g}", self.high)
+            raise SpecError(
+                "high", f"must be at a finite distance from low, {self.low:g}", self.high
+            )
         if self.step and (self.high - self.low) / self.step > MOST_VALUES:
             raise SpecError("step", f"must give at most {MOST_VALUES} values", self.step)
         return self
@@ -109,7 +111,7 @@ class Search(_Part):
 
     @field_validator("objective", mode="before")
     @classmethod
-    def _directed(cls, value: Any) -> Any:
+    def _with_directions(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value
         if isinstance(names, list):
             value = {str(name): OBJECTIVES.get(str(name), "max") for name in names}
@@ -135,12 +137,12 @@ class Resources(_Part):
 
     @field_validator("gpu_type")
     @classmethod
-    def _of_a_gpu(cls, kind: str | None, info: ValidationInfo) -> str | None:
-        if kind is not None and not _ENDING.fullmatch(kind):
-            raise SpecError("", "must be letters, digits, '.', '_' or '-'", kind)
-        if kind is not None and not info.data.get("gpu"):
-            raise SpecError("", "needs resources.gpu above 0", kind)
-        return kind
+    def _valid_gpu_type(cls, gpu_type: str | None, info: ValidationInfo) -> str | None:
+        if gpu_type is not None and not _NAME.fullmatch(gpu_type):
+            raise SpecError("", "must be letters, digits, '.', '_' or '-'", gpu_type)
+        if gpu_type is not None and not info.data.get("gpu"):
+            raise SpecError("", "needs resources.gpu above 0", gpu_type)
+        return gpu_type
 
 
 class Stop(_Part):
@@ -159,7 +161,7 @@ class Tracking(_Part):
 
     @field_validator("uri")
     @classmethod
-    def _address(cls, uri: str | None) -> str | None:
+    def _valid_address(cls, uri: str | None) -> str | None:
         if uri and (fault := address_fault(uri)):
             raise SpecError("", fault, without_login(uri))
         return uri
@@ -209,29 +211,29 @@ class Study(_Part):
     """Checkpoint interval in minutes; an interrupted training resumes from its checkpoint. On
     SIGTERM a training stores one at once."""
     tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Loss of accuracy, as a share, with which a ticket still matches the dense run; null: one
-    standard deviation of the dense run, at least 0.001."""
+    """Largest loss of accuracy, as a fraction, with which a ticket still matches the dense run;
+    null: one standard deviation of the dense run, at least 0.001."""
     stable_below: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Error barrier between a run and its twin, as a share, below which training is stable."""
+    """Error barrier between a run and its twin, as a fraction, below which training is stable."""
     reference: Reference | None = None
     """Published figures for `lth verify`; they do not change the trainings."""
 
     @field_validator("name")
     @classmethod
-    def _safe_name(cls, name: str) -> str:
-        if not _ENDING.fullmatch(name):
+    def _valid_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
             raise SpecError("", "must be letters, digits, '.', '_' or '-', at most 100", name)
         return name
 
     @field_validator("store")
     @classmethod
-    def _place(cls, store: str) -> str:
+    def _valid_store(cls, store: str) -> str:
         check_place(store, field="")
         return store
 
     @field_validator("search", mode="before")
     @classmethod
-    def _short_search(cls, value: Any) -> Any:
+    def _expanded_search(cls, value: Any) -> Any:
         return {"algorithm": value} if isinstance(value, str) else value
 
     def folder(self) -> Path:
@@ -239,7 +241,7 @@ class Study(_Part):
         return Path("lth-studies").absolute() / self.name
 
     def digest(self) -> str:
-        """sha256 of everything that decides the trials but their number, which may be extended."""
+        """sha256 of everything that decides the trials; their number may be raised."""
         parts = {"axes": self.axes, "search": self.search}
         dumped = TypeAdapter(dict[str, Any]).dump_python(parts, mode="json")
         del dumped["search"]["trials"]
@@ -249,7 +251,7 @@ class Study(_Part):
 def study_schema() -> dict[str, Any]:
     """JSON Schema of the study file, for editors."""
     schema = Study.model_json_schema()
-    # Of a dataclass's fields, pydantic describes its own alone.
+    # Pydantic describes only a dataclass's own fields, not its base's.
     shared = TypeAdapter(PruneBase).json_schema()["properties"]
     for kind in PRUNING.values():
         schema["$defs"][kind.__name__]["properties"] |= shared

@@ -42,13 +42,13 @@ def read_yaml(path: Path) -> Any:
 
 
 def _read(path: Path) -> str:
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):  # a pipe would block, and a device has no end
-        raise OSError("is no regular file")
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would block, and a device has no end
+        raise OSError("is not a regular file")
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        got = max(about.st_size, len(content))
+        got = max(status.st_size, len(content))
         raise SpecError(str(path), f"must have at most {MOST_BYTES:,} bytes", got)
     return content.decode("utf-8")
 
@@ -76,7 +76,7 @@ def load_yaml(field: str, text: str, rule: str, got: str | None = None) -> Any:
 
 @dataclass(slots=True)
 class _Size:
-    """Size of a node; that of a list or mapping grows as it is read."""
+    """Size of a node; the size of a list or mapping grows while it is read."""
 
     nodes: int = 0
     characters: int = 0
@@ -84,10 +84,10 @@ class _Size:
 
 
 class _Loader(yaml.SafeLoader):
-    """Loader of safe YAML with the numbers of YAML 1.2: 2e-4 is one, 2:4 is none (in 1.1: 124).
+    """Loader of safe YAML with the numbers of YAML 1.2: 2e-4 is a number, 2:4 (1.1: 124) is text.
 
-    A mapping has each key once. Text has no character that a path or a terminal cannot show. The
-    limits are checked on the parser's events, before any node is made.
+    A mapping must have each key once. Text must have no character that a path or a terminal cannot
+    show. The limits are checked on the parser's events, before any node is made.
 
     Args:
         field: the field that errors name.
@@ -96,7 +96,7 @@ class _Loader(yaml.SafeLoader):
     def __init__(self, field: str, text: str) -> None:
         super().__init__(text)
         self._field = field
-        self._around = [_Size()]
+        self._enclosing = [_Size()]
         """Sizes of the document, and of the lists and mappings around the next event."""
         self._anchored: dict[str | None, _Size] = {}
 
@@ -104,29 +104,29 @@ class _Loader(yaml.SafeLoader):
         event = super().get_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             size = self._anchored.get(event.anchor, _Size())  # the parser refuses an unknown one
-            if any(size is each for each in self._around):
-                raise yaml.YAMLError("an alias must not stand inside what it stands for")
+            if any(size is each for each in self._enclosing):
+                raise yaml.YAMLError("an alias must not be inside the value that it refers to")
             self._add(size)
         elif isinstance(event, yaml.NodeEvent):
             size = _Size(1, len(event.value)) if isinstance(event, yaml.ScalarEvent) else _Size(1)
             self._anchored[event.anchor] = size
             self._add(size)
             if isinstance(event, yaml.CollectionStartEvent):
-                self._around.append(size)
+                self._enclosing.append(size)
         elif isinstance(event, yaml.CollectionEndEvent):
-            self._around.pop()
+            self._enclosing.pop()
         return event
 
     def _add(self, size: _Size) -> None:
-        for outwards, each in enumerate(reversed(self._around), start=1):
-            each.nodes += size.nodes
-            each.characters += size.characters
-            each.depth = max(each.depth, size.depth + outwards)
-        whole = self._around[0]
+        for distance, outer in enumerate(reversed(self._enclosing), start=1):
+            outer.nodes += size.nodes
+            outer.characters += size.characters
+            outer.depth = max(outer.depth, size.depth + distance)
+        document = self._enclosing[0]
         for rule, most, got in (
-            ("have at most {:,} values", MOST_NODES, whole.nodes),
-            ("have at most {:,} characters in its values", MOST_CHARACTERS, whole.characters),
-            ("nest at most {:,} values in each other", MOST_DEPTH, whole.depth),
+            ("have at most {:,} values", MOST_NODES, document.nodes),
+            ("have at most {:,} characters in its values", MOST_CHARACTERS, document.characters),
+            ("nest at most {:,} values in each other", MOST_DEPTH, document.depth),
         ):
             if got > most:
                 raise SpecError(self._field, f"must {rule.format(most)}", got)
@@ -135,7 +135,7 @@ class _Loader(yaml.SafeLoader):
         value = super().construct_scalar(node)
         if _UNFIT.search(str(value)):
             raise yaml.constructor.ConstructorError(
-                None, None, "found NUL or half a character", node.start_mark
+                None, None, "found NUL or half of a surrogate pair", node.start_mark
             )
         return value
 

@@ -71,7 +71,7 @@ def test_what_a_bundled_value_leaves_out_is_as_in_the_base() -> None:
 
 
 def test_bundled_values_are_mappings_of_fields_that_the_base_has() -> None:
-    with pytest.raises(SpecError, match=r"^axes\.both: must have mappings of fields alone"):
+    with pytest.raises(SpecError, match=r"^axes\.both: must have only mappings of fields"):
         cells(study({"both": [{"seed": 1}, 3]}))
     with pytest.raises(SpecError, match=r"^axes\.both: must set prune\.layer_fractions\.fc1 in"):
         cells(study({"both": [{"prune.layer_fractions.fc1": 0.1}, {"seed": 1}]}))

@@ -131,9 +131,9 @@ WRONG = [
     ("search: {algorithm: optuna, space: {seed: []}}", "search.space.seed", "must have a value", []),
     # what no file needs, and a number or a name can break
     ("axes: {seed: {low: -1e308, high: 1e308, count: 3}}", "axes.seed.high",
-     "must not be so far from low, -1e+308", 1e308),
+     "must be at a finite distance from low, -1e+308", 1e308),
     ("axes: {train.lr: {low: 1e-308, high: 1e308, count: 3, log: true}}", "axes.train.lr.high",
-     "must not be so far from low", 1e308),
+     "must be at a finite distance from low", 1e308),
     ("axes: {seed: {low: 0, high: 1, step: .inf}}", "axes.seed.step", "must be a finite", inf),
     ("axes: {train.lr: [.inf]}", "axes.train.lr.0", "must be text, finite numbers", inf),
     ("axes: {seed: [0, {1: 2, a: 3}]}", "axes.seed.1", "must be text, finite", {1: 2, "a": 3}),
