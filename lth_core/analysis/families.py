@@ -107,7 +107,7 @@ def _name_forms(
         return
     methods_with = Counter(form for values in forms.values() for form in values)
     names = {
-        (method, form): _name(method, form, values, methods_with, form_name)
+        (method, form): _name_with_form(method, form, values, methods_with, form_name)
         for method, values in forms.items()
         for form in values
     }
@@ -115,7 +115,7 @@ def _name_forms(
         record["method"] = names[record["method"], key_of(record.get(axis))]
 
 
-def _name(
+def _name_with_form(
     method: str, form: str, values: Mapping[str, Any], methods_with: Counter[str],
     form_name: Callable[[Any], str],
 ) -> str:  # fmt: skip

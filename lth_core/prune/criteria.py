@@ -1,8 +1,9 @@
 """Scores of single weights: magnitude, a random draw, and the mask criteria of "Deconstructing
 lottery tickets" (Zhou et al. 2019).
 
-A criterion compares a weight's final value with its initial one. It depends on that weight alone,
-or on its rank in its layer. So a layer of one survivor, or of none, is scored as any other.
+A criterion compares a weight's final value w with its initial value w0. It depends on that weight
+alone, or on its rank in its layer. So a layer of one survivor, or of none, is scored as any other.
+Weights and scores of a layer are (out, in, ...) float.
 """
 
 from __future__ import annotations

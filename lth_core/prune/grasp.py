@@ -16,7 +16,7 @@ def grasp(network: PrunableNetwork) -> Scores:
     gradient of the loss in the surviving weights. Logits are divided by `prune.temperature`, as in
     the authors' code; batch norm uses `prune.statistics`. Scores have either sign. In a network
     without gradient, such as one with an empty layer, all scores are 0 and a seeded draw decides.
-    The last weight of a layer may be pruned.
+    The last weight of a layer may be pruned. Scores are (out, in, ...) float32 of each layer.
 
     >>> from lth_core.prune.network import from_model
     >>> layer = torch.nn.Linear(1, 2, bias=False)

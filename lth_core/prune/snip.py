@@ -14,7 +14,7 @@ def snip(network: PrunableNetwork) -> Scores:
     The loss is differentiated in the mask, not in the weight; at the mask that is |w dL/dw|. Batch
     norm uses `prune.statistics`. A weight of 0 scores 0, and so do all weights of a network with an
     empty layer. Ties are broken by a seeded draw. The last weight of a layer may be pruned: very
-    sparse masks have layers without survivors.
+    sparse masks have layers without survivors. Scores are (out, in, ...) float32 of each layer.
 
     >>> from lth_core.prune.network import from_model
     >>> layer = torch.nn.Linear(2, 2, bias=False)

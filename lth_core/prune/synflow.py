@@ -19,7 +19,7 @@ def synflow(network: PrunableNetwork) -> Scores:
     overflow single precision. In a chain of layers (without skip connections or constant inputs)
     every layer's scores have the same sum, because flow is conserved in each unit. In a network
     with an empty layer all scores are 0, and a seeded draw decides. The only weight of a layer
-    scores the whole sum.
+    scores the whole sum. Scores are (out, in, ...) float64 of each layer.
 
     >>> from lth_core.prune.network import from_model
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))

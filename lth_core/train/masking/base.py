@@ -38,7 +38,7 @@ class Masking(Protocol):
         """Apply the current mask to the network for evaluation."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """State of the masking for a checkpoint, beside the network's and the optimizer's."""
+        """State for a checkpoint: masks and scores, in the shapes of their weights."""
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Load the state from the output of `tensors`."""
