@@ -15,7 +15,7 @@ from lth_core.columns import record_schema
 from lth_core.errors import SpecError
 from sweeps.cli.console import out, write_text
 from sweeps.cli.lazy import lazy_imports
-from sweeps.studies.catalogue import KINDS
+from sweeps.studies.catalogue import CATALOGUE
 from sweeps.studies.names import presets
 
 with lazy_imports():
@@ -25,7 +25,7 @@ catalogue_app = typer.Typer()
 
 
 def _complete_kind(incomplete: str) -> list[str]:
-    return [kind for kind in KINDS if kind.startswith(incomplete)]
+    return [kind for kind in CATALOGUE if kind.startswith(incomplete)]
 
 
 @catalogue_app.command()
@@ -43,17 +43,17 @@ def list_(
     kind: Annotated[
         str | None,
         typer.Argument(
-            metavar="[KIND]", help=f"{', '.join(KINDS)}; by default all.",
+            metavar="[KIND]", help=f"{', '.join(CATALOGUE)}; by default all.",
             autocompletion=_complete_kind,
         ),
     ] = None,
 ) -> None:  # fmt: skip
     """List the models, scores, fields, ... that a study can name."""
-    if kind is not None and kind not in KINDS:
-        raise SpecError("kind", "is not known", kind, KINDS)
-    for name in KINDS if kind is None else [kind]:
+    if kind is not None and kind not in CATALOGUE:
+        raise SpecError("kind", "is not known", kind, CATALOGUE)
+    for name in CATALOGUE if kind is None else [kind]:
         table = Table(name, "", box=None)
-        for entry, description in KINDS[name]().items():
+        for entry, description in CATALOGUE[name]().items():
             table.add_row(entry, description)
         out.print(table)
 

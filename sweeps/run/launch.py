@@ -33,7 +33,7 @@ from sweeps.run.worker import config_trials, trial_config
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.store.samples import completed_samples, sample_trials
 from sweeps.studies.axes import base_values, cells, spec_of
-from sweeps.studies.find import remember
+from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish.publisher import Publisher, open_publisher
 
@@ -73,7 +73,7 @@ def launch(
     backend = None
     if missing or adaptive:
         backend = open_backend(study, context, address, serial, stack)
-    remember(study)  # only after the backend is open: a refused study is not the last swept one
+    save_swept(study)  # only after the backend is open: a refused study is not the last swept one
     if backend and adaptive:
         trials = _search(study, backend, trainer.store, console, outcome)
         check_records(study, trials, trainer.store, outcome)

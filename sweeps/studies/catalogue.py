@@ -54,7 +54,7 @@ def _fields() -> dict[str, str]:
     return {name: text for name, text in rows.items() if name not in FILLED_IN}
 
 
-KINDS: dict[str, Callable[[], dict[str, str]]] = {
+CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
     "datasets": _datasets,
     "models": _models,
     "when": lambda: table("lth_core.jobs.methods", "WHEN"),
@@ -67,7 +67,7 @@ KINDS: dict[str, Callable[[], dict[str, str]]] = {
     "fields": _fields,
     "columns": lambda: dict(descriptions()),
 }
-"""Functions from nothing to descriptions by name, by kind."""
+"""The function that lists each kind: descriptions by name."""
 
 
 def table(module: str, name: str) -> dict[str, str]:

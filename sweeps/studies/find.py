@@ -11,7 +11,7 @@ import yaml
 from lth_core.errors import SpecError
 from lth_core.store import make_folder
 from lth_core.store.folder import FolderFiles
-from sweeps.studies.names import FILE, presets, remembered
+from sweeps.studies.names import FILE, last_swept, presets
 from sweeps.studies.reader import read_study
 from sweeps.studies.schema import Study
 
@@ -26,7 +26,7 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
     Raises:
         SpecError: there is no such study, or a field of it is wrong.
     """
-    path, last, known = Path(name), remembered(name), presets()
+    path, last, known = Path(name), last_swept(name), presets()
     if not os.path.isfile(path):  # False also where the name is too long for a file
         if last and (swept or name not in known):
             path = last
@@ -35,7 +35,7 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
         else:
             raise SpecError("STUDY", "is neither a file nor a known study", name, known)
     study = read_study(path, overrides)
-    last = remembered(study.name)
+    last = last_swept(study.name)
     return read_study(last) if swept and last and not overrides else study
 
 
@@ -44,7 +44,7 @@ def presets_with_reference() -> list[str]:
     return [name for name, path in presets().items() if read_study(path).reference]
 
 
-def remember(study: Study) -> None:
+def save_swept(study: Study) -> None:
     """Store the study, with its overrides, in its folder, where later commands read it.
 
     Raises:

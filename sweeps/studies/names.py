@@ -19,7 +19,7 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.yaml"))}
 
 
-def remembered(name: str) -> Path | None:
+def last_swept(name: str) -> Path | None:
     """File of a study as it was last swept from this folder; None where it was not."""
     path = Path(STUDIES).absolute() / name / FILE
     return path if os.path.isfile(path) else None

@@ -13,7 +13,7 @@ from tiny import Called, Lth, StudyFile, StudyOf, search, tiny_fields
 from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.store.records import register
-from sweeps.studies.find import remember
+from sweeps.studies.find import save_swept
 from sweeps.studies.reader import parse_study
 
 
@@ -95,7 +95,7 @@ def swept_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
         register(store, study)
         for _ in search(study, Trainer(store)):
             pass
-        remember(study)
+        save_swept(study)
     return folder
 
 

@@ -21,8 +21,8 @@ from lth_core.jobs.branches import BRANCHES
 from lth_core.store import open_store
 from sweeps.run.launch import SweepOutcome
 from sweeps.run.signals import InterruptedSweepError
-from sweeps.studies.catalogue import KINDS
-from sweeps.studies.find import find_study, remember
+from sweeps.studies.catalogue import CATALOGUE
+from sweeps.studies.find import find_study, save_swept
 from sweeps.studies.names import presets
 from sweeps.studies.reader import parse_study, read_study
 from sweeps.studies.schema import Study
@@ -244,10 +244,10 @@ def test_list_names_what_a_study_file_can_name(lth: Lth) -> None:
 
 
 def test_everything_listed_is_explained() -> None:
-    for kind, entries in KINDS.items():
+    for kind, entries in CATALOGUE.items():
         assert [name for name, about in entries().items() if not about] == [], kind
     # The end of its description, on its second line.
-    assert KINDS["branches"]()["reinit"].endswith("(Frankle & Carbin 2019, section 2).")
+    assert CATALOGUE["branches"]()["reinit"].endswith("(Frankle & Carbin 2019, section 2).")
 
 
 def test_studies_lists_the_presets_with_what_they_ask(lth: Lth) -> None:
@@ -437,7 +437,7 @@ def test_sweep_that_a_cluster_refused_is_not_remembered(
         raise LaunchError("resources.gpu: no node has as many")
 
     file = tiny_file()
-    remember(read_study(file))
+    save_swept(read_study(file))
     monkeypatch.setattr("sweeps.run.backend.joined", refuses)
     assert "no node has as many" in complaint(lth("sweep", file, "store=./other"))
     assert find_study("tiny", swept=True).store == "./lth-store"

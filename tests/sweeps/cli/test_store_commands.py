@@ -21,7 +21,7 @@ from lth_core.store import open_store
 from sweeps.store.records import register
 from sweeps.store.references import find_needs
 from sweeps.store.usage import NO_STUDY, usage
-from sweeps.studies.find import find_study, remember
+from sweeps.studies.find import find_study, save_swept
 from sweeps.studies.names import presets
 from sweeps.studies.reader import parse_study
 
@@ -244,7 +244,7 @@ def test_a_store_in_s3_is_swept_verified_counted_and_collected(
 ) -> None:
     study = tiny({"axes.seed": [0], "base.levels": 1, "store": s3})
     register(open_store(s3), study)
-    remember(study)
+    save_swept(study)
     for _ in search(study, Trainer(open_store(s3))):
         pass
     report = rows(lth("report", "tiny", "--json"))

@@ -13,7 +13,7 @@ from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.report.sync import sync
-from sweeps.studies.find import remember
+from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish import names
 
@@ -35,7 +35,7 @@ def swept_to(tiny: StudyOf) -> Callable[[str, str], Study]:
         study = tiny(changes)
         for _ in search(study, Trainer(open_store(study.store))):
             pass
-        remember(study)
+        save_swept(study)
         return study
 
     return sweep

@@ -12,7 +12,7 @@ from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.run.launch import SweepOutcome, make_context
 from sweeps.run.trial import run_trial
-from sweeps.studies.find import remember
+from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish.background import background_of
 from tracking.publish.publisher import Publisher, open_publisher
@@ -39,7 +39,7 @@ def held(publisher: Publisher) -> dict[str, tuple[str, int, list[str]]]:
 
 
 def swept_without_tracking(study: Study) -> list[Record]:
-    remember(study)
+    save_swept(study)
     found = search(study, Trainer(open_store(study.store)))
     return [row for _, rows in found for row in rows]
 
@@ -74,7 +74,7 @@ def test_trial_whose_server_goes_away_trains_on_and_sync_brings_what_is_missing(
     assert background_of(gone).drain(120)
     assert [folders for _, _, folders in held(publisher).values()] == [["level_00"]]
 
-    remember(study)
+    save_swept(study)
     called = lth("sync", "tiny")
     assert (called.code, called.out) == (0, "tiny: 1 trials are in MLflow\n")
     ((status, metrics, folders),) = held(publisher).values()
@@ -97,7 +97,7 @@ def test_sync_publishes_from_the_store_what_was_swept_without_tracking(
 
 
 def test_sync_says_when_the_server_is_away(tiny: StudyOf, lth: Lth) -> None:
-    remember(tiny({"tracking.uri": AWAY}))
+    save_swept(tiny({"tracking.uri": AWAY}))
     called = lth("sync", "tiny")
     assert called.code == 2
     assert called.err.startswith(f"lth: tracking.uri: {AWAY} does not answer as MLflow should")

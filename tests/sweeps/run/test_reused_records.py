@@ -9,7 +9,7 @@ from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.store.records import load_records
-from sweeps.studies.find import remember
+from sweeps.studies.find import save_swept
 from tracking.publish.publisher import open_publisher
 
 
@@ -54,7 +54,7 @@ def test_trial_of_which_something_was_altered_holds_up_none_of_the_others(
     store, trials = open_store(study.store), make_plan(study).trials
     for _ in search(study, Trainer(store)):
         pass
-    remember(study)
+    save_swept(study)
     (_, ticket, *_) = trials[0].jobs()
     (blob,) = Path(study.store).glob(f"trainings/{ticket.digest}/state-*")
     content = bytearray(blob.read_bytes())

@@ -12,7 +12,7 @@ from lth_core.store import Store, open_store
 from sweeps.plan.plan import make_plan
 from sweeps.run.trial import run_trial
 from sweeps.store.records import load_records, record_key, with_verdicts
-from sweeps.studies.find import remember
+from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 
 CONTRACT = {
@@ -112,7 +112,7 @@ def test_trial_is_known_to_its_store_before_it_has_trained_anything(
     """And one that has no records yet is in nobody's way."""
     study = tiny({"axes.seed": [0]})
     (trial,), trainer = make_plan(study).trials, Trainer(open_store(study.store))
-    remember(study)
+    save_swept(study)
     trainer.ending.set()
     with pytest.raises(PreemptedError):
         list(run_trial(trial, context_of(study), trainer))

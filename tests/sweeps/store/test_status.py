@@ -18,7 +18,7 @@ from sweeps.store.status import (
     save_status,
     status_key,
 )
-from sweeps.studies.find import remember
+from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 
 KEY = status_key("tiny")
@@ -27,7 +27,7 @@ KEY = status_key("tiny")
 @pytest.fixture
 def study(tiny: StudyOf) -> Study:
     study = tiny()
-    remember(study)
+    save_swept(study)
     return study
 
 

@@ -13,7 +13,7 @@ from lth_core.jobs.methods import WHEN
 from lth_core.models import MODELS
 from lth_core.prune import SCHEDULES, SCOPES, SCORES, STRUCTURES
 from lth_core.train.masking.registry import GROW, LEARN
-from sweeps.studies.catalogue import KINDS, table
+from sweeps.studies.catalogue import CATALOGUE, table
 from sweeps.studies.reader import spec_fields
 from sweeps.studies.schema import study_schema
 
@@ -33,7 +33,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
 
 @pytest.mark.parametrize("kind", TABLES)
 def test_names_listed_are_those_of_the_table_in_its_order(kind: str) -> None:
-    assert list(KINDS[kind]()) == list(TABLES[kind])
+    assert list(CATALOGUE[kind]()) == list(TABLES[kind])
 
 
 def described(row: object) -> str:
@@ -48,7 +48,7 @@ def described(row: object) -> str:
 
 @pytest.mark.parametrize("kind", [kind for kind in TABLES if kind != "columns"])
 def test_descriptions_listed_are_those_of_the_table(kind: str) -> None:
-    listed = KINDS[kind]()
+    listed = CATALOGUE[kind]()
     rows = {name: row for name, row in TABLES[kind].items() if row is not None}
     assert {name: listed[name] for name in rows} == {
         name: described(row) for name, row in rows.items()
@@ -67,7 +67,7 @@ PARTS = {
 
 
 def test_fields_are_those_of_a_spec_described_as_in_the_json_schema() -> None:
-    listed, definitions = KINDS["fields"](), study_schema()["$defs"]
+    listed, definitions = CATALOGUE["fields"](), study_schema()["$defs"]
     assert set(listed) == set(spec_fields())
     for field, text in listed.items():
         part, _, name = field.rpartition(".")
@@ -80,7 +80,7 @@ def test_fields_are_those_of_a_spec_described_as_in_the_json_schema() -> None:
 
 
 def test_kinds_of_tables_are_all_but_the_fields() -> None:
-    assert set(KINDS) == {*TABLES, "fields"}
+    assert set(CATALOGUE) == {*TABLES, "fields"}
 
 
 def test_table_that_a_module_does_not_define_is_named() -> None:

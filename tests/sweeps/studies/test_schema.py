@@ -12,7 +12,7 @@ from tiny import StudyOf, tiny_fields
 from lth_core.errors import SpecError
 from lth_core.spec import TicketSpec
 from sweeps.plan.plan import make_plan
-from sweeps.studies.find import find_study, presets, remember
+from sweeps.studies.find import find_study, presets, save_swept
 from sweeps.studies.reader import (
     parse_spec,
     parse_study,
@@ -372,7 +372,7 @@ def test_remembered_study_is_the_study(tiny: StudyOf) -> None:
             "stop": {"below_matching_for": 2},
         }
     )
-    remember(study)
+    save_swept(study)
     again = find_study("tiny", swept=True)
     assert again == study
     assert again.digest() == study.digest()
