@@ -1,7 +1,8 @@
 """Independent random streams from the seed of a replicate.
 
 Every draw in lth_core names its purpose (``"init"``, ``"order"``, ``"mask"``, ...), so no two
-purposes share numbers, and a new purpose changes no other. No global seed is read or set.
+purposes share numbers, and a new purpose changes no other. Nothing draws from a global generator;
+what a user's network or factory draws from one is seeded (`lth_core.models.draws`).
 """
 
 from __future__ import annotations

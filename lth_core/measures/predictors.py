@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from lth_core.jobs.recipes import Context, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State, chance_overlap, counts, overlap
-from lth_core.models.dropout import Dropout
+from lth_core.models.dropout import dropout_off
 from lth_core.seeds import generator
 from lth_core.train.precision import arithmetic
 
@@ -55,9 +55,7 @@ class AtRewind(Measure):
         index = torch.randperm(len(data.train), generator=stream)[: self.examples]
         examples = data.train.at(index.to(data.train.y.device))
         model = context.network(self.dense, start)
-        for layer in model.modules():
-            if isinstance(layer, Dropout):
-                layer.eval()
+        dropout_off(model)
         parameters = [p for p in model.parameters() if p.requires_grad]
 
         def loss() -> Tensor:

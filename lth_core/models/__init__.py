@@ -9,7 +9,8 @@ from torch import nn
 
 from lth_core.errors import SpecError
 from lth_core.models.conv import conv
-from lth_core.models.dropout import replace_dropout, restart_dropout
+from lth_core.models.draws import seeded_draws
+from lth_core.models.dropout import replace_dropout
 from lth_core.models.init import initialize
 from lth_core.models.lenet import lenet_5
 from lth_core.models.mlp import lenet_300_100, mlp, mlp_constant
@@ -19,7 +20,7 @@ from lth_core.models.vision import mobilenet_v2, vision_resnet
 from lth_core.plugins import errors_as_spec_errors, load_factory, source_fingerprint
 from lth_core.spec import ModelSpec
 
-__all__ = ["MODELS", "Builder", "build", "fingerprint", "restart_dropout"]
+__all__ = ["MODELS", "Builder", "build", "fingerprint", "may_draw"]
 
 Builder = Callable[[ModelSpec, tuple[int, ...], int], nn.Module]
 """(spec, shape of one example, number of classes) -> network."""
@@ -86,9 +87,8 @@ def build(
             a user's factory fails or returns something else.
     """
     builder = _builder(spec)
-    # torch's layers, and a user's factory, draw from the global generator when they are created.
-    # So it has the state of ``generator`` meanwhile; fork_rng restores its own state afterwards.
-    with torch.random.fork_rng(devices=[]):
+    # torch's layers, and a user's factory, draw from the global generators when they are created.
+    with seeded_draws(generator.initial_seed()):
         torch.random.set_rng_state(generator.get_state())
         with errors_as_spec_errors("model.name", f"cannot be built for shape {shape}", spec.name):
             model = builder(spec, shape, classes)
@@ -99,6 +99,11 @@ def build(
     replace_dropout(model)
     initialize(model, spec.init, generator)
     return model
+
+
+def may_draw(spec: ModelSpec) -> bool:
+    """Whether a network may draw from the global generators when it is called."""
+    return spec.name not in MODELS
 
 
 def fingerprint(spec: ModelSpec) -> str:

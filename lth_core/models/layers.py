@@ -8,6 +8,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from lth_core.models.draws import seeded_draws
+
 PrunableLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
@@ -73,7 +75,7 @@ def shapes_and_positions(
     ]
     training = model.training
     try:
-        with torch.no_grad():
+        with torch.no_grad(), seeded_draws(0):
             model.eval()(torch.zeros(1, *shape))
     finally:
         model.train(training)

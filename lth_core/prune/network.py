@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_core.masks import Mask, State, masked, ones
-from lth_core.models.dropout import Dropout, replace_dropout
+from lth_core.models.dropout import dropout_off, replace_dropout
 from lth_core.spec import PruneAfter, Pruning
 
 Scores = dict[str, Tensor]
@@ -47,9 +47,7 @@ class PrunableNetwork:
         dropout is always off.
         """
         model = self.copy().train(self.spec.statistics == "batch")
-        for layer in model.modules():
-            if isinstance(layer, Dropout):  # scores are those of the whole network
-                layer.eval()
+        dropout_off(model)  # scores are those of the whole network
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in self.mask:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lth_core.errors import DivergedError, SpecError
+from lth_core.models.draws import seeded_draws
 from lth_core.plugins import load_factory, source_fingerprint
 from lth_core.prune import synflow
 from lth_core.prune.criteria import (
@@ -28,6 +29,7 @@ from lth_core.prune.criteria import (
 from lth_core.prune.grasp import grasp
 from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.snip import snip
+from lth_core.seeds import derive
 from lth_core.spec import PruneBase
 from lth_core.spec.prune import LEARNED
 
@@ -66,7 +68,8 @@ def scores_of(network: PrunableNetwork, name: str) -> Scores:
         DivergedError: a score is NaN.
     """
     score = SCORES.get(name) or load_factory("prune.score", name)
-    scores, checked = score(network), {}
+    with seeded_draws(derive(network.seed, "mask", "draws")):
+        scores, checked = score(network), {}
     for parameter, mask in network.mask.items():
         values = scores.get(parameter) if isinstance(scores, dict) else None
         fits = isinstance(values, Tensor) and values.shape == mask.shape

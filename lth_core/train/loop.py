@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
@@ -14,7 +15,9 @@ from lth_core.data import Dataset, Split
 from lth_core.data.augment import augment
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
-from lth_core.models import restart_dropout
+from lth_core.models.draws import seeded_draws
+from lth_core.models.dropout import Dropout
+from lth_core.seeds import derive
 from lth_core.spec import TrainSpec
 from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate
@@ -43,6 +46,7 @@ class Task:
     masking: keeps or changes the mask.
     first, last: steps done at the start and at the end of the run.
     keep: steps after which the state is copied.
+    draws: whether the model may draw from the global generators.
     """
 
     model: nn.Module
@@ -53,6 +57,7 @@ class Task:
     first: int
     last: int
     keep: Sequence[int] = ()
+    draws: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class Run:
         self.points: dict[int, State] = {}
         """States at the kept steps so far."""
         self._losses: list[Tensor] = []
+        self._dropout = [m for m in task.model.modules() if isinstance(m, Dropout)]
         self._earlier_seconds, self._started = 0.0, time.perf_counter()
 
     def __iter__(self) -> Iterator[int]:
@@ -97,13 +103,22 @@ class Run:
             for step, index, draw in task.order.batches(self.done, task.last, device):
                 if step in task.keep:
                     self.points[step] = state_of(task.model)
-                self._step(step, index, draw, step_and_clear)
+                with self._seeded(step):
+                    self._step(step, index, draw, step_and_clear)
                 yield self.done
             if task.first == task.last:
-                train_loss, _ = evaluate(task.model, data, data.train)
-                record_evaluation(self.curves, task.last, train_loss, task.model, data)
+                with self._seeded(task.last):
+                    train_loss, _ = evaluate(task.model, data, data.train)
+                    record_evaluation(self.curves, task.last, train_loss, task.model, data)
         if task.last in task.keep:
             self.points[task.last] = state_of(task.model)
+
+    def _seeded(self, step: int) -> AbstractContextManager[None]:
+        """Seed all that the model draws in a step from the replicate, the run and the step."""
+        seed, run = self.task.order.seed, self.task.order.run
+        for layer in self._dropout:
+            layer.begin_step(seed, run, step)
+        return seeded_draws(derive(seed, "draws", run, step)) if self.task.draws else nullcontext()
 
     def _step(
         self, step: int, index: Tensor, draw: Tensor, step_and_clear: Callable[[bool], None]
@@ -174,7 +189,6 @@ class Run:
         restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
         task.masking.restore(checkpoint.part("masking"))
         self._losses = list(checkpoint.tensors["losses"].to(device).unbind())
-        restart_dropout(task.model, task.order.seed, task.order.run, checkpoint.step)
         self.curves, self.done = checkpoint.curves, checkpoint.step
         self._earlier_seconds = checkpoint.seconds
 

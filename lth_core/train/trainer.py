@@ -16,6 +16,7 @@ from lth_core import masks, models, ticket
 from lth_core.errors import PreemptedError, StoreError
 from lth_core.jobs.recipes import Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
+from lth_core.models.draws import seeded_draws
 from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.spec import PruneNever, TicketSpec, TrainSpec, describe, sha256
 from lth_core.store import Store
@@ -142,9 +143,11 @@ class Trainer(Builder):
         entry = self._archive.entry("measures", measure.digest)
         numbers = entry.meta if entry else {}
         if not numbers.keys() >= set(measure.columns):
+            with seeded_draws(int(measure.digest[:15], 16)):
+                values = measure.take(self)
             numbers = {
                 name: None if value is None or not isfinite(value) else value
-                for name, value in measure.take(self).items()
+                for name, value in values.items()
             }
             self.store.put("measures", measure.digest, numbers)
         return {name: numbers[name] for name in measure.columns}
@@ -197,12 +200,12 @@ class Trainer(Builder):
             examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
             run=job.run, augment=job.data.augment,
         )  # fmt: skip
-        models.restart_dropout(model, order.seed, order.run, job.first)
         return self._train_task(
             job,
             Task(model=model, masking=self._masking(job, model, mask, start), data=dataset,
                  spec=_train_spec(job), order=order, first=job.first,
-                 last=max(points, default=job.last), keep=points or job.keep)
+                 last=max(points, default=job.last), keep=points or job.keep,
+                 draws=models.may_draw(job.model)),
         )  # fmt: skip
 
     def _train_task(self, job: Job, task: Task) -> Outcome:

@@ -14,6 +14,7 @@ from lth_core.data.dataset import raw
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.masks import Mask, State
+from lth_core.models.dropout import Dropout
 from lth_core.resolve import resolve
 from lth_core.spec import DataSpec, ModelSpec, TicketSpec
 from lth_core.spec.learning_rate import learning_rate
@@ -118,6 +119,9 @@ def textbook(
         x: Tensor = dataset.train.x[index]
         x = augment(x, drawn) if job.data.augment != "none" else x
         optimizer.zero_grad()
+        for layer in model.modules():
+            if isinstance(layer, Dropout):
+                layer.begin_step(job.seed, run, step)
         cross_entropy(model(dataset.normalize(x)), dataset.train.y[index]).backward()
         change(step, model, mask)
         optimizer.step()

@@ -8,7 +8,7 @@ from toys import jobs_of, same, textbook
 from lth_core import TicketSpec, Trainer, data, models
 from lth_core.errors import SpecError
 from lth_core.masks import masked
-from lth_core.models.dropout import Dropout, replace_dropout, restart_dropout
+from lth_core.models.dropout import Dropout
 from lth_core.spec import ModelSpec
 
 COLOUR = (3, 32, 32)
@@ -46,9 +46,9 @@ def test_gradient_passes_only_what_is_kept() -> None:
 
 def test_draws_are_of_seed_run_place_and_step_and_of_nothing_global() -> None:
     def first(seed: int = 0, run: str = "0", step: int = 0, name: str = "a") -> torch.Tensor:
-        net = nn.Sequential(Dropout(0.5, name))
-        restart_dropout(net, seed, run, step)
-        return net.train()(torch.ones(2, 64))
+        layer = Dropout(0.5, name)
+        layer.begin_step(seed, run, step)
+        return layer(torch.ones(2, 64))
 
     before = torch.random.get_rng_state()
     one = first()
@@ -62,19 +62,18 @@ def test_draws_are_of_seed_run_place_and_step_and_of_nothing_global() -> None:
         assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_run_that_begins_later_drops_what_the_whole_run_drops_there() -> None:
-    whole, later = (nn.Sequential(Dropout(0.5, "a")) for _ in range(2))
-    restart_dropout(whole, 3, "2", 0)
-    restart_dropout(later, 3, "2", 4)
-    steps = drawn(whole[0], 6)  # type: ignore[arg-type]
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(steps[4:], drawn(later[0], 2), strict=True)  # type: ignore[arg-type]
-    )
-    assert not torch.equal(steps[0], steps[1])
+def test_calls_in_one_step_draw_apart_and_come_again_in_that_step() -> None:
+    layer = Dropout(0.5, "a")
+    layer.begin_step(3, "2", 4)
+    first, second = drawn(layer, 2)
+    assert not torch.equal(first, second)
+    layer.begin_step(3, "2", 5)
+    assert not torch.equal(drawn(layer, 1)[0], first)
+    layer.begin_step(3, "2", 4)
+    assert all(map(torch.equal, drawn(layer, 2), (first, second)))
 
 
-def test_evaluation_takes_no_step() -> None:
+def test_evaluation_draws_nothing() -> None:
     one, other = Dropout(0.5, "a"), Dropout(0.5, "a")
     one(torch.ones(2, 64))
     other(torch.ones(2, 64))
@@ -113,15 +112,6 @@ def test_users_dropout_draws_nothing_global_either() -> None:
     assert not any(type(module) is nn.Dropout for module in net.modules())
 
 
-@pytest.mark.parametrize("kind", [nn.Dropout2d, nn.AlphaDropout])
-def test_dropout_that_no_seed_decides_is_refused(kind: type[nn.Module]) -> None:
-    net = nn.Sequential(nn.Linear(2, 2), kind())
-    with pytest.raises(
-        SpecError, match=rf"must have no dropout but torch\.nn\.Dropout.*1: {kind.__name__}"
-    ):
-        replace_dropout(net)
-
-
 @pytest.mark.parametrize("name", ["resnet-20", "resnet-18", "resnet-50"])
 def test_network_without_dropout_refuses_it(name: str) -> None:
     with pytest.raises(SpecError, match=r"^model\.dropout: does not apply to resnet-.*got 0\.5"):
@@ -142,7 +132,6 @@ def test_ticket_with_dropout_agrees_with_the_textbook(replay: bool, small: Ticke
     dataset = data.load(job.data, torch.device("cpu"))
     model = models.build(job.model, dataset.shape, 10, torch.Generator()).train()
     model.load_state_dict(masked(trainer.start(job), mask))
-    restart_dropout(model, job.seed, 0 if replay else job.level, job.first)
     for name, value in textbook(job, model, mask, dataset).items():
         torch.testing.assert_close(ended[name], value, rtol=1e-3, atol=1e-4)
 
