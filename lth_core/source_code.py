@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 OURS = {"lth_core", "sweeps", "tracking"}
-"""Packages whose code is known by `SCHEMA`, also where they are installed as editable."""
+"""Packages whose code enters digests only as `SCHEMA`, even in an editable installation."""
 _INSTALLED = {
     Path(sysconfig.get_path(name)).resolve()
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -31,16 +31,16 @@ _FOLDERS_OF_PACKAGES = {"site-packages", "dist-packages"}
 def factory_digest(factory: Callable[..., Any], module: ModuleType) -> str:
     """sha256 of a factory's code: of its module with all that it imports, or of the function.
 
-    Of an installed package, the module that is named counts alone.
+    In an installed package, only the named module counts.
 
     Raises:
         ValueError: a file was edited after this process imported it.
         TypeError: without a file, the code uses a value whose content is not known.
     """
-    if _file(module.__name__) and _is_of_file(factory, module):
+    if _user_file(module.__name__) and _is_of_file(factory, module):
         return module_digest(module)
     file = getattr(module, "__file__", None)
-    if file and module.__name__ != "__main__":  # an installed package's
+    if file and module.__name__ != "__main__":  # a module of an installed package
         return _sha256(Path(file).read_bytes())
     return function_digest(factory)
 
@@ -71,17 +71,17 @@ def module_digest(module: ModuleType) -> str:
 def user_sources(module: ModuleType) -> dict[str, Path]:
     """File of a module and of each module that it imports, however deep, by the module's name."""
     sources = dict[str, Path]()
-    left = [module.__name__]
-    while left:
-        name = left.pop()
-        path = _file(name)
+    pending = [module.__name__]
+    while pending:
+        name = pending.pop()
+        path = _user_file(name)
         if name in sources or path is None:
             continue
         sources[name] = path
         package = name if path.stem == "__init__" else name.rpartition(".")[0]
         for imported in _imported_names(path.read_bytes(), package):
             parts = imported.split(".")
-            left += [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+            pending += [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
     return sources
 
 
@@ -110,12 +110,12 @@ def _imported_names(source: bytes, package: str) -> tuple[str, ...]:
     return tuple(name for name in names if name and not name.startswith("."))
 
 
-def _file(name: str) -> Path | None:
+def _user_file(name: str) -> Path | None:
     """File of a user's module; None for modules of Python and of installed packages."""
     top = name.partition(".")[0]
     if top in OURS or top in sys.stdlib_module_names or top in sys.builtin_module_names:
         return None
-    if name != top and not _is_users(top):
+    if name != top and not _is_user_package(top):
         return None
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
@@ -129,7 +129,7 @@ def _file(name: str) -> Path | None:
     return path if path and path.is_file() and not _is_installed(path) else None
 
 
-def _is_users(package: str) -> bool:
+def _is_user_package(package: str) -> bool:
     """Whether a package lies outside of the folders of installed packages."""
     try:
         spec = importlib.util.find_spec(package)
@@ -163,19 +163,19 @@ def _refuse_edited(module: ModuleType, path: Path) -> None:
         ValueError: it runs other code.
     """
     content, spec = path.read_bytes(), module.__spec__
-    known = _imported.get(module.__name__)
-    if known is None or known[0] is not spec:  # a reload makes a new spec
-        same = _is_as_in(module, content)
-        known = (spec, _sha256(content)) if same else (spec, "")
-        _imported[module.__name__] = known
-    if known[1] != _sha256(content):
+    recorded = _imported.get(module.__name__)
+    if recorded is None or recorded[0] is not spec:  # a reload makes a new spec
+        same = _matches(module, content)
+        recorded = (spec, _sha256(content)) if same else (spec, "")
+        _imported[module.__name__] = recorded
+    if recorded[1] != _sha256(content):
         raise ValueError(
             f"{path} was edited after this process imported it, and the code in memory is not the "
             "file's: restart the process"
         )
 
 
-def _is_as_in(module: ModuleType, source: bytes) -> bool:
+def _matches(module: ModuleType, source: bytes) -> bool:
     """Whether a module's functions and constants are those of a source."""
     if type(module.__loader__) is not SourceFileLoader:  # the code was transformed on import
         return True
@@ -265,8 +265,8 @@ def _parts(value: Any, name: str, seen: dict[int, tuple[int, object]]) -> Iterat
 
     Args:
         name: where the value is, for errors.
-        seen: number of each value that was met before, by `id`; held here, so that no other value
-            gets its id.
+        seen: number of each earlier value and the value itself, by `id`; the reference keeps the id
+            from being reused.
     """
     if isinstance(value, (type(None), bool, int, float, complex, str, bytes, type(...), torch.dtype,
                           torch.device, np.dtype, np.generic)):  # fmt: skip
@@ -289,7 +289,7 @@ def _parts(value: Any, name: str, seen: dict[int, tuple[int, object]]) -> Iterat
 
 
 def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """What a value consists of, each part with its name."""
+    """Parts of a value, each with its name."""
     module = sys.modules.get(str(getattr(value, "__module__", None)))
     if isinstance(value, (list, tuple)):
         yield from ((str(i), part) for i, part in enumerate(value))
@@ -302,7 +302,7 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, np.ndarray) and value.dtype != object:
         yield "array", f"{value.dtype} {value.shape}".encode() + value.tobytes()
     elif isinstance(value, ModuleType):
-        yield value.__name__, module_digest(value) if _file(value.__name__) else ""
+        yield value.__name__, module_digest(value) if _user_file(value.__name__) else ""
     elif isinstance(value, CodeType):
         yield "code", value.co_code
         yield "names", (value.co_name, value.co_names, value.co_varnames, value.co_flags)
@@ -318,7 +318,7 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     elif (
         isinstance(value, type | FunctionType)
         and module is not None
-        and _file(module.__name__)
+        and _user_file(module.__name__)
         and _is_of_file(value, module)
     ):
         yield f"{value.__module__}.{value.__qualname__}", module_digest(module)
@@ -331,7 +331,7 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from ((each, value.__globals__[each]) for each in used)
     elif isinstance(value, type):
         yield "bases", value.__bases__
-        yield from ((key, part) for key, part in vars(value).items() if key not in _OF_CLASSES)
+        yield from ((key, part) for key, part in vars(value).items() if key not in _IGNORED)
     else:
         raise TypeError(
             f"{name or 'the function'} is a {type(value).__name__}, whose content is not known: "
@@ -339,11 +339,11 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         )
 
 
-_OF_CLASSES = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__",
+_IGNORED = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__",
                "__static_attributes__", "__abstractmethods__", "_abc_impl", "__annotations__",
                "__annotate_func__", "__annotations_cache__", "__parameters__", "__orig_bases__",
                "__dataclass_fields__", "__dataclass_params__", "__match_args__"}  # fmt: skip
-"""Attributes of classes that do not decide what they do."""
+"""Attributes of a class without effect on its behaviour."""
 
 
 def _closure(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -369,7 +369,7 @@ def _is_of_file(value: object, module: ModuleType) -> bool:
     """Whether a value of a module comes from the module's file, and was not typed in later."""
     if not isinstance(value, FunctionType) or value.__module__ != module.__name__:
         return True
-    return Path(value.__code__.co_filename).resolve() == _file(module.__name__)
+    return Path(value.__code__.co_filename).resolve() == _user_file(module.__name__)
 
 
 def _is_known(value: object, module: ModuleType | None) -> bool:
