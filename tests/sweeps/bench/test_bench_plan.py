@@ -3,6 +3,7 @@ import pytest
 from sweeps.bench.plan import LARGE, MIB, bench_plan
 
 
+@pytest.mark.slow
 def test_benchmark_lists_every_trial_of_its_study_and_says_what_that_took() -> None:
     axes = {**LARGE["axes"], "train.lr": [0.1], "rewind": ["0it"], "model.width": [1]}
     found = bench_plan({**LARGE, "axes": axes})
@@ -12,7 +13,7 @@ def test_benchmark_lists_every_trial_of_its_study_and_says_what_that_took() -> N
     assert found.within == (found.seconds < 10 and found.peak_mib < MIB)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_hundred_thousand_trials_are_listed_filtered_and_estimated_within_a_gibibyte() -> None:
     found = bench_plan()
     assert found.trials == 100_000

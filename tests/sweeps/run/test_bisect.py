@@ -16,6 +16,7 @@ CHANGES = {
     "base.train.evaluate_every": "5it",
     "base.prune.fraction": 0.2,
     "base.branches": ["ticket", "reinit", "twin"],
+    "base.stability.points": 3,
     "tolerance": 0.05,
 }
 POINTS = list(range(0, 40, 5))
@@ -118,6 +119,7 @@ def test_what_cannot_be_bisected_is_refused(
     assert called.err.startswith(f"lth: {message}")
 
 
+@pytest.mark.slow
 def test_probes_are_run_and_each_is_asked_for_once(tiny_file: StudyFile, lth: Lth) -> None:
     path = tiny_file(CHANGES)
     called = lth("rewind", path, "--json", "--serial")

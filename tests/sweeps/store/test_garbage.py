@@ -110,7 +110,9 @@ EACH = [{name} for name in sorted(SHARING)]
 
 
 @pytest.mark.parametrize(
-    "live", [set(), *EACH, *(SHARING.keys() - one for one in EACH), {*SHARING}], ids=sorted
+    "live",
+    [set(), *EACH, *(SHARING.keys() - one for one in EACH), {*SHARING}],
+    ids=lambda live: ",".join(sorted(live)),
 )
 def test_collecting_leaves_what_live_studies_need_and_nothing_else(live: set[str]) -> None:
     store = copy_of(everything())

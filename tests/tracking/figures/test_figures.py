@@ -199,9 +199,9 @@ def test_an_unknown_branch_gets_a_style_of_its_own_and_a_place_in_the_legend():
     ids=["nothing", "dense alone", "one seed", "no reinit", "hostile name", "no dense",
          "many methods", "many methods once", "no tickets", "hostile method", "no weights left"],
 )  # fmt: skip
-def test_figures_draw_what_there_is(name, records, tmp_path):
+def test_figures_draw_what_there_is(name, records):
     if figure := FIGURES[name].draw(records, ["seed", "model.name"], curves):
-        figure.savefig(tmp_path / "figure.png")
+        figure.draw_without_rendering()
 
 
 def drawn(records):

@@ -49,10 +49,10 @@ def test_studies_of_one_rewind_point_have_none_of_these(name):
      rewound(**{"model.name": "a$b$\\frac_c"})],
     ids=["one seed", "no ticket", "no dense", "a dense run missing", "no weights", "hostile name"],
 )  # fmt: skip
-def test_they_draw_what_there_is(name, records, tmp_path):
+def test_they_draw_what_there_is(name, records):
     axes = [*AXES, "model.name"]
     if figure := FIGURES[name].draw(settled(records, axes), axes, curves):
-        figure.savefig(tmp_path / "figure.png")
+        figure.draw_without_rendering()
 
 
 def test_accuracy_is_drawn_branch_by_branch_against_rewind_points_a_panel_a_density():
@@ -129,9 +129,9 @@ def test_without_twins_there_is_no_stability_to_draw():
     assert stability(settled(records), AXES, curves) is None
 
 
-def test_the_legend_of_a_single_panel_fits_into_the_figure(tmp_path):
+def test_the_legend_of_a_single_panel_fits_into_the_figure():
     figure = stability(settled(), AXES, curves)
-    figure.savefig(tmp_path / "figure.png")
+    figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
