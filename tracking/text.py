@@ -5,7 +5,7 @@ from __future__ import annotations
 from lth_core.analysis.verdict import Summary
 
 MOST_COLUMNS = 8
-"""Most densities of a table in the HTML report."""
+"""Largest number of densities in a table of the HTML report."""
 MISSING = "\N{EN DASH}"
 """Shown in place of a missing number."""
 

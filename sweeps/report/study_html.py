@@ -1,4 +1,4 @@
-"""HTML report of a study, with the conditions of its run."""
+"""HTML report of a study, with its provenance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_html(plan: Plan, results: StudyResults, file: Path) -> Path:
         results.axes,
         lambda digest: load_curves(store, digest),
         study.tolerance,
-        _about(plan, results),
+        _provenance(plan, results),
         study.stable_below,
         results.incomplete,
     )
@@ -41,8 +41,8 @@ def trainings_text(records: Sequence[Record]) -> str:
     return f"{len(records) - reused} of {len(records)}, {reused} from the store"
 
 
-def _about(plan: Plan, results: StudyResults) -> dict[str, str]:
-    """Conditions of the study's run by name, for its report."""
+def _provenance(plan: Plan, results: StudyResults) -> dict[str, str]:
+    """How the study was run, by name, for its report."""
     study, records = plan.study, results.records
     trials = len({record["trial"] for record in records})
     return {

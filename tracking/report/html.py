@@ -63,7 +63,7 @@ def write_report(
     axes: Sequence[str],
     curves: CurvesOf,
     tolerance: float | None,
-    about: Mapping[str, str],
+    provenance: Mapping[str, str],
     stable_below: float = STABLE_BELOW,
     incomplete: str = "",
 ) -> Path:
@@ -74,7 +74,7 @@ def write_report(
         study: the study's name.
         records, axes, tolerance: as in `headlines`.
         curves: from a record's `training_digest` to its learning curves.
-        about: how the study was run, by name: versions, machine, command, ...
+        provenance: how the study was run, by name: versions, machine, command, ...
         stable_below: barrier, in error as a fraction, below which training is stable.
         incomplete: sentences that say which records are missing; empty where none are.
 
@@ -86,7 +86,7 @@ def write_report(
     """
     files = FolderFiles(make_folder(file.parent))
     drawn = drawn_figures(records, axes, curves, tolerance, stable_below)
-    text = page(study, records, axes, drawn, tolerance, about, stable_below, incomplete)
+    text = page(study, records, axes, drawn, tolerance, provenance, stable_below, incomplete)
     for figure in drawn:
         files.write(f"figures/{figure.name}.png", figure.png)
         files.write(f"figures/{figure.name}.pdf", figure.pdf)
@@ -115,7 +115,7 @@ def page(
     axes: Sequence[str],
     drawn: Sequence[DrawnFigure],
     tolerance: float | None,
-    about: Mapping[str, str],
+    provenance: Mapping[str, str],
     stable_below: float = STABLE_BELOW,
     incomplete: str = "",
 ) -> str:
@@ -132,7 +132,7 @@ def page(
         predictors=predictor_tables(records, axes),
         stable_below=f"{100 * stable_below:g}",
         figures=drawn,
-        about=about,
+        provenance=provenance,
         fewest=FEWEST,
     )
 

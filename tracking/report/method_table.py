@@ -12,7 +12,7 @@ from lth_core.analysis.verdict import verdicts
 from lth_core.columns import Record
 from tracking.text import MOST_COLUMNS, accuracy_text, density_text
 
-SAME = 1.06
+COLUMN_FACTOR = 1.06
 """Densities within this factor share a column: rounding by layer differs between methods."""
 
 
@@ -75,7 +75,7 @@ def columns(lines: Sequence[Sequence[float]], most: int) -> list[list[float]]:
     """
     every: list[list[float]] = []
     for density in sorted((d for line in lines for d in line), reverse=True):
-        if every and every[-1][0] <= density * SAME:
+        if every and every[-1][0] <= density * COLUMN_FACTOR:
             every[-1].append(density)
         else:
             every.append([density])

@@ -15,9 +15,9 @@ from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, Row, Section, sec
 from tracking.text import MISSING
 
 MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
-"""Rows of a cell and of all cells in the table of verdicts; the HTML has every level."""
+"""Largest numbers of rows of a cell and of all cells; the HTML report has every level."""
 TERMINAL_COLUMNS, MOST_TABLES = 5, 4
-"""Densities of a table of methods, and number of those tables; the HTML has them all."""
+"""Largest numbers of densities in a table and of tables; the HTML report has more."""
 WORD_STYLES = {"winning": "bold green", "matching": "cyan", TOO_FEW: "yellow"}
 BRIEF = {TOO_FEW: "too few", "not matching": "no match"}
 SIGNS = {"winning": "\N{BLACK CIRCLE}", "matching": "\N{WHITE CIRCLE}"}

@@ -33,11 +33,11 @@ def cells_with(records: Sequence[Record], axes: Sequence[str], branch: str, key:
 
 def level_styles(cells: Sequence[Cell]) -> dict[int, tuple[str, Any, str]]:
     """Density in words, colour and marker of each level shown: the sparser, the paler."""
-    whole = replace(cells[0], records=[record for cell in cells for record in cell.records])
-    levels = evenly_spaced(list(whole.levels("ticket")), MOST_LEVELS)
+    merged = replace(cells[0], records=[record for cell in cells for record in cell.records])
+    levels = evenly_spaced(list(merged.levels("ticket")), MOST_LEVELS)
     return {
         level: (
-            f"{density_text(level_density(whole, level))} of the weights",
+            f"{density_text(level_density(merged, level))} of the weights",
             SHADES(0.95 - 0.75 * i / max(len(levels) - 1, 1)),
             LEVEL_MARKERS[i],
         )
