@@ -340,9 +340,9 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 _IGNORED = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__",
-               "__static_attributes__", "__abstractmethods__", "_abc_impl", "__annotations__",
-               "__annotate_func__", "__annotations_cache__", "__parameters__", "__orig_bases__",
-               "__dataclass_fields__", "__dataclass_params__", "__match_args__"}  # fmt: skip
+            "__static_attributes__", "__abstractmethods__", "_abc_impl", "__annotations__",
+            "__annotate_func__", "__annotations_cache__", "__parameters__", "__orig_bases__",
+            "__dataclass_fields__", "__dataclass_params__", "__match_args__"}  # fmt: skip
 """Attributes of a class without effect on its behaviour."""
 
 

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,9 +45,7 @@ def test_resolving_by_pins_gives_what_importing_gives() -> None:
 def test_resolving_by_pins_refuses_what_has_none_and_does_not_import_it(field: str) -> None:
     part, _, name = field.partition(".")
     spec = replace(TicketSpec(), **{part: replace(getattr(PINNED, part), **{name: "nowhere:it"})})
-    with pytest.raises(
-        SpecError, match="must have a stored fingerprint"
-    ) as found:
+    with pytest.raises(SpecError, match="must have a stored fingerprint") as found:
         resolve(spec, Pins({PINNED.data: ("0", 9)}, {PINNED.model.name: "0"}))
     assert (found.value.field, found.value.got) == (field, "nowhere:it")
 
@@ -162,10 +161,12 @@ def test_source_of_an_own_score_enters_the_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # stale if edited within a second
     source, spec = tmp_path / "resolved_score.py", PruneSpec(score="resolved_score:score")
     digests = []
     for body in ("network.weights", "network.initial"):
         source.write_text(f"def score(network): return {body}\n")
+        monkeypatch.delitem(sys.modules, "resolved_score", raising=False)  # as in a new process
         digests.append(resolve(TicketSpec(prune=spec)).digest())
     assert len(set(digests)) == 2
 
