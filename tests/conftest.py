@@ -35,6 +35,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE) and item.path.relative_to(HERE).parts[0] in LONG:
             item.add_marker(pytest.mark.long)
+        if "s3_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)  # the server starts for two seconds in each worker
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -15,7 +15,7 @@ from lth_core.store import make_folder, open_store
 from lth_core.store.files import Files, MemoryFiles
 from lth_core.store.folder import FolderFiles
 
-PLACES = ["memory", "folder", "nfs", "s3"]
+PLACES = ["memory", "folder", "nfs", pytest.param("s3", marks=pytest.mark.slow)]
 
 
 class Nfs:

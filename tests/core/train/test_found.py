@@ -1,7 +1,10 @@
 """Masks that a run finds are remembered like its weights."""
 
 import logging
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +44,25 @@ class Idle(Trainer):
         raise AssertionError("trained again")
 
 
+Stored = Callable[[str], tuple[Path, list[LevelResult]]]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """A way's search, trained once: its store, which tests that write copy, and its levels."""
+
+    @cache
+    def stored(way: str) -> tuple[Path, list[LevelResult]]:
+        folder = tmp_path_factory.mktemp("stored")
+        return folder, list(find_tickets(search(way), Trainer(open_store(str(folder)))))
+
+    return stored
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_search_resumed_from_the_store_trains_nothing_again(way: str, tmp_path: Path) -> None:
-    first = list(find_tickets(search(way), Trainer(open_store(str(tmp_path)))))
-    again = list(find_tickets(search(way), Idle(open_store(str(tmp_path)))))
+def test_search_resumed_from_the_store_trains_nothing_again(way: str, stored: Stored) -> None:
+    folder, first = stored(way)
+    again = list(find_tickets(search(way), Idle(open_store(str(folder)))))
     assert all(result.reused for level in again for result in level.results.values())
     assert numbers(again) == numbers(first)
     for one, two in zip(first, again, strict=True):
@@ -54,21 +72,24 @@ def test_search_resumed_from_the_store_trains_nothing_again(way: str, tmp_path: 
 
 
 @pytest.mark.parametrize("way", ["rigl", "edge-popup"])
-def test_search_stopped_between_levels_goes_on_where_it_was(way: str, tmp_path: Path) -> None:
+def test_search_stopped_between_levels_resumes_there(
+    way: str, stored: Stored, tmp_path: Path
+) -> None:
     spec, store = search(way), str(tmp_path)
     list(find_tickets(replace(spec, levels=1), Trainer(open_store(store))))
     found = list(find_tickets(spec, Trainer(open_store(store))))
     reused = [all(r.reused for r in level.results.values()) for level in found]
     assert reused == [True, True, False]
-    assert numbers(found) == numbers(list(find_tickets(spec)))
+    assert numbers(found) == numbers(stored(way)[1])
 
 
 @pytest.mark.parametrize("way", ["rigl", "edge-popup"])
-def test_further_control_finds_the_mask_in_the_store(way: str, tmp_path: Path) -> None:
-    spec, store = search(way), str(tmp_path)
-    list(find_tickets(spec, Trainer(open_store(store))))
-    more = replace(spec, branches=("ticket", "reinit"))
-    levels = list(find_tickets(more, Trainer(open_store(store))))
+def test_further_control_finds_the_mask_in_the_store(
+    way: str, stored: Stored, tmp_path: Path
+) -> None:
+    shutil.copytree(stored(way)[0], tmp_path, dirs_exist_ok=True)
+    more = replace(search(way), branches=("ticket", "reinit"))
+    levels = list(find_tickets(more, Trainer(open_store(str(tmp_path)))))
     for level in levels[1:]:
         assert [result.reused for result in level.results.values()] == [True, False]
         own = level.trainer.final(level.results["reinit"].job)[1]
@@ -79,10 +100,10 @@ def test_further_control_finds_the_mask_in_the_store(way: str, tmp_path: Path) -
     ("way", "damage"), [("rigl", "cut"), ("edge-popup", "altered"), ("rigl", "gone")]
 )
 def test_corrupt_mask_is_reported_and_found_again(
-    way: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    way: str, damage: str, stored: Stored, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spec = search(way)
-    first = list(find_tickets(spec, Trainer(open_store(str(tmp_path)))))
+    spec, (folder, first) = search(way), stored(way)
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     job = first[1].results["ticket"].job
     (file,) = (tmp_path / "trainings" / job.digest).glob("mask*")
     if damage == "gone":
@@ -100,9 +121,11 @@ def test_corrupt_mask_is_reported_and_found_again(
     assert same(Idle(open_store(str(tmp_path))).mask_of(job), mask)
 
 
-def test_frozen_trainer_reads_what_was_found_and_never_trains(tmp_path: Path) -> None:
-    spec = search("rigl")
-    first = list(find_tickets(spec, Trainer(open_store(str(tmp_path)))))
+def test_frozen_trainer_reads_what_was_found_and_never_trains(
+    stored: Stored, tmp_path: Path
+) -> None:
+    spec, (folder, first) = search("rigl"), stored("rigl")
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     frozen = Trainer(open_store(str(tmp_path)), frozen=True)
     levels = list(find_tickets(spec, frozen))
     assert numbers(levels) == numbers(first)
@@ -117,11 +140,11 @@ def test_frozen_trainer_reads_what_was_found_and_never_trains(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("way", ["rigl", "gmp", "edge-popup"])
-def test_state_read_back_is_the_state_under_the_mask_found(way: str, tmp_path: Path) -> None:
-    trainer = Trainer(open_store(str(tmp_path)))
-    job = list(find_tickets(search(way), trainer))[1].results["ticket"].job
-    state, mask = trainer.final(job)
-    read, mask_read = Idle(open_store(str(tmp_path))).final(job)
+def test_state_read_back_is_the_state_under_the_mask_found(way: str, stored: Stored) -> None:
+    folder, levels = stored(way)
+    job = levels[1].results["ticket"].job
+    state, mask = levels[1].trainer.final(job)
+    read, mask_read = Idle(open_store(str(folder))).final(job)
     assert same(mask, mask_read)
     assert same(read, masked(state, mask))
     assert same(read, state)

@@ -239,7 +239,9 @@ def test_supermask_keeps_its_likeliest_weights(drawn: tuple[Job, Watch]) -> None
 
 
 @pytest.mark.parametrize(("score", "lr"), [("edge-popup", 1.0), ("supermask", 20.0)])
-@pytest.mark.parametrize("init", ["kaiming_normal", "signed_constant"])
+@pytest.mark.parametrize(
+    "init", ["kaiming_normal", pytest.param("signed_constant", marks=pytest.mark.slow)]
+)
 def test_untrained_network_holds_a_subnetwork_that_tells_digits_apart(
     score: str, lr: float, init: Any, trainer: Trainer
 ) -> None:
