@@ -1,4 +1,4 @@
-"""Seeded draws: what networks, factories and scores draw from the global generators."""
+"""Seeding of the global generators, for networks, factories and scores that draw from them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ import torch
 def seeded_draws(seed: int) -> Iterator[None]:
     """Seed the global generators of torch, numpy and Python in the block, then restore them.
 
-    Torch's are those of the CPU and of the accelerator in use. So code that draws from them gives
-    the same numbers for the same seed, and no other code's draws change.
+    Torch's are those of the CPU and of the accelerator in use. Code in the block draws the same
+    numbers for the same seed, and the draws of other code do not change.
 
     Args:
-        seed: 63 bits, as `lth_core.seeds.derive` gives.
+        seed: 63 bits, as from `lth_core.seeds.derive`.
     """
     accelerators: list[Any] = [torch.cuda] if torch.cuda.is_initialized() else []
     accelerators += [torch.mps] if torch.backends.mps.is_available() else []
-    cpu, python, arrays = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    others = [module.get_rng_state() for module in accelerators]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    cpu_state = torch.get_rng_state()
+    accelerator_states = [module.get_rng_state() for module in accelerators]
     try:
         torch.default_generator.manual_seed(seed)
         for module in accelerators:
@@ -33,8 +34,8 @@ def seeded_draws(seed: int) -> Iterator[None]:
         np.random.seed(seed % 2**32)
         yield
     finally:
-        torch.set_rng_state(cpu)
-        for module, state in zip(accelerators, others, strict=True):
+        torch.set_rng_state(cpu_state)
+        for module, state in zip(accelerators, accelerator_states, strict=True):
             module.set_rng_state(state)
-        random.setstate(python)
-        np.random.set_state(arrays)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

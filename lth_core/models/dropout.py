@@ -25,7 +25,7 @@ class Dropout(nn.Module):
         self.begin_step(0, "0", 0)
 
     def begin_step(self, seed: int, run: str, step: int) -> None:
-        """Set what the next call draws for."""
+        """Set the seed, run and step of the next draws."""
         self._step = (seed, "dropout", run, self.name, step)
         self._calls = 0
 
