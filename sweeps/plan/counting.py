@@ -53,9 +53,9 @@ class Counts:
         for name in other.used:
             self.distinct[name] += times * other.distinct[name]
             self.used[name] += times * other.used[name]
-        for pace, steps in other.work.items():
+        for factors, steps in other.work.items():
             for (data, model), sets in alike.items():
-                self.work[pace._replace(data=data, model=model)] += sets * steps
+                self.work[factors._replace(data=data, model=model)] += sets * steps
         self.sizes |= other.sizes
 
 

@@ -68,8 +68,8 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
         at_once: number of concurrent trials; None: as many as this machine runs.
     """
     resources, search = plan.study.resources, plan.study.search.algorithm
-    trials = plan.counts.trials * samples_of(plan.study)
-    at_once = min(at_once or _local_concurrency(resources), trials)
+    samples = samples_of(plan.study)
+    at_once = min(at_once or _local_concurrency(resources), plan.counts.trials * samples)
     device, left, store_error = "cuda" if resources.gpu else "cpu", False, ""
     work, speeds = plan.counts.work, dict[SpeedFactors, float | None]()
     try:
@@ -86,12 +86,12 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
     for factors, steps in work.items():
         step_seconds = speeds.get(factors)
         if step_seconds is None:
-            unknown[_network(factors)] += steps * samples_of(plan.study)
+            unknown[_network(factors)] += steps * samples
         else:
-            seconds += step_seconds * steps * samples_of(plan.study)
+            seconds += step_seconds * steps * samples
     return Estimate(
-        left=left, steps=work.total() * samples_of(plan.study), seconds=seconds / at_once,
-        at_once=at_once, unknown=dict(unknown), store_error=store_error,
+        left=left, steps=work.total() * samples, seconds=seconds / at_once, at_once=at_once,
+        unknown=dict(unknown), store_error=store_error,
     )  # fmt: skip
 
 

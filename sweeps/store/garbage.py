@@ -160,6 +160,7 @@ def _delete_all(
     Args:
         known: keys of studies and trials at the time of the listing.
         still_unneeded: function from garbage to the part of it that no study needs now.
+        limit: latest time of modification at which a file is old enough.
     """
     remaining = deque(listed)
     while remaining:

@@ -52,7 +52,7 @@ class _Call:
     make: Callable[[PublishedRun | None], PublishedRun]
     """Function from the run as last answered to the run after the call."""
     size: int
-    """Bytes of its files."""
+    """Number of bytes of its files."""
 
 
 class BackgroundPublisher:
