@@ -120,13 +120,13 @@ class MlflowServer:
 
 def wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until a server answers; it must not end before that."""
-    for _ in range(600):
+    for _ in range(3000):
         try:
             urllib.request.urlopen(f"{uri}/health", timeout=5).close()
             return
         except OSError:
             assert process.poll() is None, log.read_text()
-            time.sleep(0.5)
+            time.sleep(0.1)
     raise AssertionError(log.read_text())
 
 
@@ -145,15 +145,15 @@ def mlflow_server(
 class FaultyServer(ThreadingHTTPServer):
     """Stands before a server and does to its answers what ``mood`` says.
 
-    well: hands all on; slow: after 5 s; broken: 500, and nothing was done; lost: 500, although it
-    was done; down: ends the connection without an answer. While ``answers`` is not set, it keeps
-    whoever asks waiting, in any mood.
+    well: hands all on; slow: after `delay` seconds; broken: 500, and nothing was done; lost: 500,
+    although it was done; down: ends the connection without an answer. While ``answers`` is not set,
+    it keeps whoever asks waiting, in any mood.
     """
 
     daemon_threads = True
 
-    def __init__(self, behind: str) -> None:
-        self.behind, self.mood, self.asked = behind, "well", 0
+    def __init__(self, behind: str, delay: float = 5) -> None:
+        self.behind, self.delay, self.mood, self.asked = behind, delay, "well", 0
         self.answers = threading.Event()
         self.answers.set()
         self._then: tuple[int, str] | None = None
@@ -183,7 +183,7 @@ class _Faulty(BaseHTTPRequestHandler):
         if mood == "down":
             return
         if mood == "slow":
-            time.sleep(5)
+            time.sleep(faulty.delay)
         status, content = 500, b'{"error_code": "INTERNAL_ERROR", "message": "broken"}'
         if mood != "broken":
             said, content_behind = self.ask(body)

@@ -41,6 +41,14 @@ def publisher(request: pytest.FixtureRequest, tmp_path: Path) -> Publisher:
     return open_publisher(request.getfixturevalue(request.param), tmp_path.name, "about it")
 
 
+@pytest.fixture(scope="module", params=["database", "server"])
+def published(request: pytest.FixtureRequest, levels: list[LevelResult]) -> Publisher:
+    """A study with the trial published. To be read from, not written to."""
+    publisher = open_publisher(request.getfixturevalue(request.param), "published", "about it")
+    publish(publisher, levels)
+    return publisher
+
+
 def trial_of(levels: list[LevelResult]) -> TrialRun:
     spec = levels[0].spec
     return TrialRun(key=spec.digest(), name="seed=3", fields={"seed": 3}, spec=spec)
@@ -76,15 +84,14 @@ def everything(publisher: Publisher) -> dict[str, object]:
 
 @mlflow
 def test_a_trial_becomes_a_run_below_its_study(
-    publisher: Publisher, levels: list[LevelResult]
+    published: Publisher, levels: list[LevelResult]
 ) -> None:
     from mlflow import MlflowClient
 
-    publish(publisher, levels)
-    client = MlflowClient(publisher.uri)
-    study = client.get_run(publisher.study_run)
+    client = MlflowClient(published.uri)
+    study = client.get_run(published.study_run)
     (run,) = client.search_runs(
-        [publisher.experiment], f"tags.`{names.KEY}` = '{digest_of(levels)}'"
+        [published.experiment], f"tags.`{names.KEY}` = '{digest_of(levels)}'"
     )
     assert run.data.tags[names.PARENT] == study.info.run_id
     assert run.data.tags[names.RUN_NAME] == "seed=3"
@@ -104,10 +111,9 @@ def digest_of(levels: list[LevelResult]) -> str:
 
 @mlflow
 def test_metrics_have_the_level_and_curves_the_iteration_as_step(
-    publisher: Publisher, levels: list[LevelResult]
+    published: Publisher, levels: list[LevelResult]
 ) -> None:
-    publish(publisher, levels)
-    ((_, _, histories, _),) = [v for v in everything(publisher).values() if v[1]]
+    ((_, _, histories, _),) = [v for v in everything(published).values() if v[1]]
     records = [record for level in levels for record in level.records()]
     tickets = {r["level"]: r for r in records if r["branch"] in ("dense", "ticket")}
     assert [(s, v) for s, _, v in histories["density"]] == [
@@ -139,14 +145,13 @@ def test_what_was_not_measured_is_no_metric(levels: list[LevelResult]) -> None:
 
 @mlflow
 def test_each_level_keeps_its_mask_and_a_ticket_that_loads(
-    publisher: Publisher, levels: list[LevelResult], tmp_path: Path
+    published: Publisher, levels: list[LevelResult], tmp_path: Path
 ) -> None:
     from mlflow import MlflowClient
     from safetensors.numpy import load_file
 
-    publish(publisher, levels)
-    client = MlflowClient(publisher.uri)
-    (run,) = client.search_runs([publisher.experiment], f"tags.`{names.KEY}` != ''")
+    client = MlflowClient(published.uri)
+    (run,) = client.search_runs([published.experiment], f"tags.`{names.KEY}` != ''")
     for level in levels:
         folder = client.download_artifacts(
             run.info.run_id, f"level_{level.level:02d}", str(tmp_path)
