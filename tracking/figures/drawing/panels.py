@@ -22,7 +22,7 @@ from lth_core.analysis.cells import Cell, evenly_spaced
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density
 from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
-from tracking.text import density_text
+from tracking.text import count, density_text
 
 Panel: TypeAlias = Axes
 """Panel here, because the axes of this project are a study's."""
@@ -88,7 +88,7 @@ def dense_and_tickets(cell: Cell) -> list[list[Record]]:
 
 def _style_panel(panel: Panel, cell: Cell, letters: int) -> None:
     """Set title, grid and frame; a line of the title has at most ``letters`` characters."""
-    seeds = f"{cell.seeds} seed{'s' * (cell.seeds != 1)}"
+    seeds = count(cell.seeds, "seed")
     lines = wrap(f"{cell.label}, {seeds}" if cell.label else seeds, letters)
     if len(lines) > 3:
         lines = [*wrap(cell.label, letters, max_lines=2, placeholder=" ..."), seeds]
