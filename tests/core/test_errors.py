@@ -52,9 +52,9 @@ def test_no_error_says_a_secret_of_the_environment_or_an_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MY_SECRET_KEY", "hunter22")
-    said = "no hunter22 at http://me:pw12@host"
+    text = "no hunter22 at http://me:pw12@host"
     wrong = SpecError("uri", "must be an address", {"in": ["http://me:pw12@host", "hunter22"]})
-    for error in (LthError(said), StoreError(said), wrong, wrong.under("tracking")):
+    for error in (LthError(text), StoreError(text), wrong, wrong.under("tracking")):
         for each in (error, copy.copy(error)):
             assert "***" in str(each)
             assert "hunter22" not in str(each)
@@ -69,7 +69,7 @@ def test_secret_is_hidden_before_a_long_text_is_cut(monkeypatch: pytest.MonkeyPa
 
 def test_huge_value_is_cut_and_no_half_of_a_secret_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_SECRET_KEY", "hunter22")
-    said = str(SpecError("seed", "must be a number", "x" * 295 + "hunter22" + "y" * 10**6))
-    assert said.endswith("... (1,000,300 characters)")
-    assert len(said) < 400
-    assert "hun" not in said
+    message = str(SpecError("seed", "must be a number", "x" * 295 + "hunter22" + "y" * 10**6))
+    assert message.endswith("... (1,000,300 characters)")
+    assert len(message) < 400
+    assert "hun" not in message

@@ -1,4 +1,4 @@
-"""Calls in threads: as many at a time as said, results in the items' order."""
+"""Calls in threads: at most sixteen at a time, results in the items' order."""
 
 import threading
 import time

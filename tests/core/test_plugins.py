@@ -16,7 +16,7 @@ def test_factory_is_the_callable_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("nowhere:net", "cannot be imported"),
         ("toys.deeper:net", "cannot be imported"),
@@ -31,12 +31,12 @@ def test_factory_is_the_callable_named() -> None:
     ],
 )
 def test_name_that_leads_nowhere_is_refused_by_its_field(
-    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "breaks_on_import.py").write_text("{}['no such place']")
     (tmp_path / "exits_on_import.py").write_text("raise SystemExit(3)")
-    with pytest.raises(SpecError, match=said) as refused:
+    with pytest.raises(SpecError, match=message) as refused:
         load_factory("model.name", name)
     assert refused.value.field == "model.name"
 
@@ -66,15 +66,15 @@ def test_factory_of_an_installed_package_has_a_fingerprint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("sys:exit", "SystemExit|TypeError"), ("os:system", "TypeError")]
+    ("name", "message"), [("sys:exit", "SystemExit|TypeError"), ("os:system", "TypeError")]
 )
 def test_what_goes_wrong_in_a_factory_is_told_with_field_factory_and_exception(
-    name: str, said: str
+    name: str, message: str
 ) -> None:
-    with pytest.raises(SpecError, match=said) as refused:
+    with pytest.raises(SpecError, match=message) as refused:
         data.outline(DataSpec(name=name))
     assert (refused.value.field, refused.value.got) == ("data.name", name)
-    with pytest.raises(SpecError, match=said) as refused:
+    with pytest.raises(SpecError, match=message) as refused:
         models.build(ModelSpec(name=name), (1, 8, 8), 10, generator(0, "x"))
     assert (refused.value.field, refused.value.got) == ("model.name", name)
     assert refused.value.__cause__ is not None, "whoever wrote the factory sees where it went wrong"

@@ -145,8 +145,8 @@ def test_rounds_and_schedule_left_open_are_filled_in(
 
 
 def test_what_is_left_open_and_what_it_means_are_one_result() -> None:
-    open_, said = (PruneSpec(when="before", score="synflow", rounds=n) for n in (None, 100))
-    assert resolve(TicketSpec(prune=open_)).digest() == resolve(TicketSpec(prune=said)).digest()
+    default, given = (PruneSpec(when="before", score="synflow", rounds=n) for n in (None, 100))
+    assert resolve(TicketSpec(prune=default)).digest() == resolve(TicketSpec(prune=given)).digest()
 
 
 def test_changes_during_training_are_resolved_to_steps() -> None:

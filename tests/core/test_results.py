@@ -22,17 +22,17 @@ def test_early_stop_is_the_first_lowest_validation_loss_and_nothing_else(
         test_accuracy=[0.99, 0.8, 0.85, 0.9],
     )
     result = search[1].results["ticket"]
-    told = record(
+    row = record(
         search[1].spec,
         1,
         "ticket",
         replace(result, training=replace(result.training, curves=curves)),
     )
     assert curves.early_stop == 1
-    assert told["early_stop_step"] == 20
-    assert told["early_stop_validation_loss"] == 0.3
-    assert told["early_stop_test_accuracy"] == 0.8
-    assert told["final_test_accuracy"] == 0.9
+    assert row["early_stop_step"] == 20
+    assert row["early_stop_validation_loss"] == 0.3
+    assert row["early_stop_test_accuracy"] == 0.8
+    assert row["final_test_accuracy"] == 0.9
 
 
 def test_records_tell_what_the_masks_and_curves_hold(search: list[LevelResult]) -> None:
@@ -87,7 +87,7 @@ def test_overlap_of_a_branch_that_finds_its_own_mask_is_with_the_levels_ticket_t
         for row in level.records()
         if row["branch"] == branch and (job := level.results[branch].job)
     ]
-    assert all(said == expected for said, expected in shared)
+    assert all(got == expected for got, expected in shared)
     assert shared[0][0] == 1 > shared[1][0] > 0
     row = second.records()[1]
     assert 0 < row["mask_overlap_chance"] < row["mask_overlap"]
@@ -133,8 +133,8 @@ def test_records_are_json_and_trainings_come_back_from_it(search: list[LevelResu
     for level in search:
         json.dumps(level.records(), allow_nan=False)
         for result in level.results.values():
-            said = json.loads(json.dumps(result.training.to_json()))
-            assert Training.from_json(said) == result.training
+            content = json.loads(json.dumps(result.training.to_json()))
+            assert Training.from_json(content) == result.training
 
 
 def test_level_prints_as_one_line(search: list[LevelResult]) -> None:

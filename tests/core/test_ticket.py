@@ -75,12 +75,12 @@ def test_file_holds_bits_survivors_and_the_rest_as_promised(
 
 
 def test_header_says_what_the_ticket_is(file: Path, ticket: Ticket) -> None:
-    said = header(file)
-    assert said["format"] == "lth-ticket/1"
-    assert (said["level"], said["branch"], said["rewind_step"]) == ("2", "ticket", "7")
-    assert (said["example_shape"], said["classes"]) == ("[1,8,8]", "10")
-    assert float(said["density"]) == ticket.density
-    assert said["spec_digest"] == ticket.spec.digest()
+    fields = header(file)
+    assert fields["format"] == "lth-ticket/1"
+    assert (fields["level"], fields["branch"], fields["rewind_step"]) == ("2", "ticket", "7")
+    assert (fields["example_shape"], fields["classes"]) == ("[1,8,8]", "10")
+    assert float(fields["density"]) == ticket.density
+    assert fields["spec_digest"] == ticket.spec.digest()
 
 
 def test_ticket_read_back_is_the_ticket_written(file: Path, ticket: Ticket) -> None:
@@ -136,9 +136,9 @@ def rewrite(
     change: Callable[[dict[str, torch.Tensor], dict[str, str]], None],
 ) -> Callable[[Path], None]:
     def damage(file: Path) -> None:
-        tensors, said = load(file.read_bytes()), header(file)
-        change(tensors, said)
-        file.write_bytes(save(tensors, metadata=said))
+        tensors, fields = load(file.read_bytes()), header(file)
+        change(tensors, fields)
+        file.write_bytes(save(tensors, metadata=fields))
 
     return damage
 
@@ -272,12 +272,12 @@ def test_packed_state_comes_back(sizes: dict[str, tuple[int, int]], drawn: st.Da
     assert not kept_all or digest(mask, other) != digest(mask, start)
 
 
-@pytest.mark.parametrize("said", ["[1e999]", "[]", "[0]", "[8.0]", "8"])
-def test_example_shape_of_another_hand_is_none(said: str, file: Path) -> None:
+@pytest.mark.parametrize("shape", ["[1e999]", "[]", "[0]", "[8.0]", "8"])
+def test_example_shape_of_another_hand_is_none(shape: str, file: Path) -> None:
     """Its header's digest is right."""
 
     def forge(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
-        header["example_shape"] = said
+        header["example_shape"] = shape
         del header["header_digest"]
         header["header_digest"] = sha256(header)
 

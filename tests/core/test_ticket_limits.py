@@ -30,7 +30,7 @@ def ticket(search: list[LevelResult]) -> Ticket:
     return search[2].ticket
 
 
-def forge(file: Path, ticket: Ticket, **said: str) -> Path:
+def forge(file: Path, ticket: Ticket, **fields: str) -> Path:
     """A file of the ticket with other fields in its header, and the digests that belong to them."""
     header = {
         "format": "lth-ticket/1",
@@ -45,7 +45,7 @@ def forge(file: Path, ticket: Ticket, **said: str) -> Path:
         "rewind_step": str(ticket.rewind_step),
         "example_shape": canonical_json(list(ticket.example_shape)),
         "classes": str(ticket.classes),
-        **said,
+        **fields,
     }
     header["header_digest"] = sha256(header)
     file.write_bytes(save(pack(ticket.start, ticket.mask), metadata=header))
@@ -55,11 +55,11 @@ def forge(file: Path, ticket: Ticket, **said: str) -> Path:
 def complaint(file: Path) -> str:
     with pytest.raises(TicketFileError) as refused:
         load_ticket(file)
-    said = str(refused.value)
-    assert said.startswith(f"{file}: ")
-    assert "\n" not in said
-    assert len(said) < 500 + len(str(file))
-    return said.removeprefix(f"{file}: ")
+    message = str(refused.value)
+    assert message.startswith(f"{file}: ")
+    assert "\n" not in message
+    assert len(message) < 500 + len(str(file))
+    return message.removeprefix(f"{file}: ")
 
 
 def test_forged_file_is_read_where_nothing_is_wrong_with_it(ticket: Ticket, tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_values_that_are_not_finite_are_neither_read_nor_written(
 def test_a_header_larger_than_any_networks_is_refused_unread(tmp_path: Path) -> None:
     """Zeros in place of its JSON: whoever reads it says something else of it."""
     file = tmp_path / "t"
-    for length, said in {
+    for length, message in {
         MOST_HEADER: "is not a whole safetensors file",
         MOST_HEADER + 1: "its header must be at most 4,194,304 bytes, but got 4,194,305",
     }.items():
         file.write_bytes(length.to_bytes(8, "little"))
         os.truncate(file, 8 + length)
-        assert complaint(file).startswith(said)
+        assert complaint(file).startswith(message)
         os.truncate(file, 7 + length)
         assert f"must hold its header of {length:,} bytes, but got {7 + length:,}" in complaint(
             file
@@ -168,7 +168,7 @@ def named(ticket: Ticket, patterns: list[str]) -> Ticket:
 
 
 @pytest.mark.parametrize(
-    ("field", "said"),
+    ("field", "value"),
     [
         ("example_shape", canonical_json([10**17] * 100_000)),
         ("example_shape", canonical_json([1] * 9)),
@@ -184,22 +184,25 @@ def named(ticket: Ticket, patterns: list[str]) -> Ticket:
     ],
 )
 def test_sizes_beyond_any_networks_are_refused_in_one_short_line(
-    field: str, said: str, ticket: Ticket, tmp_path: Path
+    field: str, value: str, ticket: Ticket, tmp_path: Path
 ) -> None:
-    refused = complaint(forge(tmp_path / "t", ticket, **{field: said}))
+    refused = complaint(forge(tmp_path / "t", ticket, **{field: value}))
     assert field.removesuffix("s") in refused or "fc1.weight" in refused or "header" in refused
 
 
 def test_patterns_that_take_minutes_to_match_are_refused(ticket: Ticket, tmp_path: Path) -> None:
     spec = replace(ticket.spec, prune=PruneSpec(layer_fractions={"?*" * 501: 0.5}))
-    said = canonical_json(describe(spec))
-    refused = complaint(forge(tmp_path / "t", ticket, spec=said, spec_digest=spec.digest()))
+    content = canonical_json(describe(spec))
+    refused = complaint(forge(tmp_path / "t", ticket, spec=content, spec_digest=spec.digest()))
     assert refused == "prune: a layer's name must be at most 1000 characters"
     many = {f"{'*' * (number % 900)}{number}": 0.5 for number in range(5_000)}
     spec = replace(ticket.spec, prune=PruneSpec(layer_fractions=many))
-    said, shapes = canonical_json(describe(spec)), canonical_json({str(n): [1] for n in range(201)})
+    content, shapes = (
+        canonical_json(describe(spec)),
+        canonical_json({str(n): [1] for n in range(201)}),
+    )
     refused = complaint(
-        forge(tmp_path / "t", ticket, spec=said, spec_digest=spec.digest(), shapes=shapes)
+        forge(tmp_path / "t", ticket, spec=content, spec_digest=spec.digest(), shapes=shapes)
     )
     assert refused.endswith("must be at most 1,000,000, but got 5,000 x 201")
 
@@ -211,9 +214,9 @@ def test_masks_of_more_weights_than_memory_holds_are_refused_before_they_are_unp
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 45
     file = forge(tmp_path / "t", ticket, shapes=canonical_json({"hole": [8 * size]}))
     with safe_open(file, framework="pt") as opened:
-        said = opened.metadata()
+        metadata = opened.metadata()
     layout = {
-        "__metadata__": said,
+        "__metadata__": metadata,
         "mask/hole": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]},
         "kept/hole": {"dtype": "F32", "shape": [0], "data_offsets": [size, size]},
     }

@@ -80,7 +80,7 @@ def not_a_dataset(spec: DataSpec) -> int:
 
 
 def colours(spec: DataSpec) -> Dataset:
-    """50 seeded 3x8x8 images of 3 classes, the class told by the brightest channel."""
+    """50 seeded 3x8x8 images of 3 classes: that of the brightest channel."""
     stream = torch.Generator().manual_seed(5)
     y = torch.randint(0, 3, (70,), generator=stream)
     x = torch.randint(0, 128, (70, 3, 8, 8), generator=stream, dtype=torch.uint8)

@@ -183,8 +183,8 @@ def test_slack_is_what_is_given_or_a_dense_deviation() -> None:
     assert Response((0.5, 0.5), (0.90, 0.92), tolerance=0.0).slack == 0.0
     for dense in [(0.9,), (0.90, 0.92), (0.90, 0.9001)]:
         for tolerance in (None, 0.0, 0.02):
-            said = Response(dense, dense, tolerance)
-            assert said.slack == slack(summarize(dense), tolerance)
+            answer = Response(dense, dense, tolerance)
+            assert answer.slack == slack(summarize(dense), tolerance)
 
 
 def test_mean_matches_down_to_the_tolerance_itself() -> None:
@@ -207,10 +207,10 @@ def test_confidence_is_that_of_the_paired_test_for_what_it_seems_to_be(sign: int
     """Differences to what still matches of 0.1, 0.2, 0.3: t is their mean over 0.1 / sqrt(3)."""
     dense = (0.40, 0.55, 0.60)
     ticket = tuple(d - 0.05 + sign * x for d, x in zip(dense, (0.1, 0.2, 0.3), strict=True))
-    said = Response(ticket, dense, tolerance=0.05)
-    assert said.matching == (sign > 0)
-    assert said.confidence == pytest.approx(student(2 * sqrt(3)), abs=1e-6)
-    assert said.confidence == pytest.approx(0.96291, abs=1e-5)
+    answer = Response(ticket, dense, tolerance=0.05)
+    assert answer.matching == (sign > 0)
+    assert answer.confidence == pytest.approx(student(2 * sqrt(3)), abs=1e-6)
+    assert answer.confidence == pytest.approx(0.96291, abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from lth_core.analysis.cells import free_axes, methods
 from lth_core.analysis.families import named_by_form
 
 
-def rows(*told: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    return [record(0, "ticket", 1, 0.9, **{"method": name, **axes}) for name, axes in told]
+def rows(*forms: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [record(0, "ticket", 1, 0.9, **{"method": name, **axes}) for name, axes in forms]
 
 
-def scoped(*told: tuple[str, str]) -> list[dict[str, Any]]:
-    return rows(*((name, {"prune.scope": scope}) for name, scope in told))
+def scoped(*forms: tuple[str, str]) -> list[dict[str, Any]]:
+    return rows(*((name, {"prune.scope": scope}) for name, scope in forms))
 
 
 def test_form_that_one_method_alone_has_is_in_its_name_and_sets_no_cells_apart() -> None:

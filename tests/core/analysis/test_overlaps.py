@@ -29,7 +29,7 @@ def keeping(*kept: int, size: int = 10) -> PackedMask:
 
 
 def ticket(trial: str, mask: PackedMask | None, **more: Any) -> Record:
-    said: Record = {
+    row: Record = {
         "trial": trial,
         "branch": "ticket",
         "level": 1,
@@ -37,7 +37,7 @@ def ticket(trial: str, mask: PackedMask | None, **more: Any) -> Record:
         "method": "imp",
         **more,
     }
-    return {**said, "training_digest": f"{trial}-{said['level']}", "mask": mask}
+    return {**row, "training_digest": f"{trial}-{row['level']}", "mask": mask}
 
 
 def overlapped(records: list[Record], axes: list[str] | None = None) -> list[Record]:

@@ -11,7 +11,7 @@ T_QUANTILE = 4.302652729911275
 """At 0.975, with 2 degrees of freedom; `scipy.stats` takes a second to import."""
 
 
-def told(records, name, level=1):
+def correlation_of(records, name, level=1):
     (cell,) = rewind_cells(merge_rewound_methods(records, AXES), AXES)
     (found,) = [
         f for f in predictor_correlations(cell) if (f.predictor.name, f.level) == (name, level)
@@ -44,7 +44,7 @@ def test_few_points_or_a_side_that_never_changes_have_no_correlation(x, y):
 
 def test_seeds_have_a_correlation_each_and_an_interval_over_them():
     up, mixed = [1, 2, 3, 4, 5], [2, 1, 4, 3, 5]
-    value = told(made([up, up, up], [up, mixed, up]), "loss").over_all
+    value = correlation_of(made([up, up, up], [up, mixed, up]), "loss").over_all
     # 1, 0.8, 1: their deviation is 0.2 / sqrt(3).
     assert value.n == 3
     assert value.mean == pytest.approx(2.8 / 3)
@@ -54,7 +54,7 @@ def test_seeds_have_a_correlation_each_and_an_interval_over_them():
 
 def test_up_to_the_best_point_late_points_without_steps_to_train_do_not_count():
     rises, falls_late = [1, 2, 3, 4, 5, 6], [0.6, 0.7, 0.8, 0.9, 0.2, 0.1]
-    found = told(made([falls_late] * 3, [rises] * 3), "loss")
+    found = correlation_of(made([falls_late] * 3, [rises] * 3), "loss")
     assert found.to_best.mean == 1
     # Ranks of accuracy 3 4 5 6 2 1 against 1 to 6: differences 2 2 2 2 3 5.
     assert found.over_all.mean == pytest.approx(1 - 6 * (4 * 4 + 9 + 25) / (6 * 35))
@@ -71,7 +71,7 @@ def test_the_best_point_is_chosen_on_the_other_seeds():
 
 def test_a_best_point_before_the_third_leaves_three_points():
     falls = [0.9, 0.8, 0.7, 0.6]
-    found = told(made([falls] * 2, [[1, 3, 2, 4]] * 2), "loss")
+    found = correlation_of(made([falls] * 2, [[1, 3, 2, 4]] * 2), "loss")
     assert found.windows == (3, 3)
     assert found.to_best.mean == pytest.approx(-0.5)
 
@@ -82,26 +82,26 @@ def test_the_earliest_of_equally_good_points_ends_the_window():
 
 def test_seeds_without_a_correlation_are_left_out_and_none_is_none():
     up = [1, 2, 3, 4]
-    assert told(made([up, up], [up, [7] * 4]), "loss").over_all.n == 1
-    silent = told(made([up, up], [[7] * 4] * 2), "loss")
+    assert correlation_of(made([up, up], [up, [7] * 4]), "loss").over_all.n == 1
+    silent = correlation_of(made([up, up], [[7] * 4] * 2), "loss")
     assert (silent.to_best, silent.over_all) == (None, None)
 
 
 def test_points_without_the_predictor_do_not_count():
     records = made([[1, 2, 3, 4]], [[4, 3, 2, 9]])
     records = [{**r, "rewind_loss": None} if r["rewind_step"] == 30 else r for r in records]
-    assert told(records, "loss").over_all.mean == -1
+    assert correlation_of(records, "loss").over_all.mean == -1
 
 
 def test_predictors_are_taken_from_where_they_are():
     records = rewound()
-    assert told(records, "the step itself").to_best.mean == 1
-    assert told(records, "distance to the end").to_best.mean == -1
-    assert told(records, "dense barrier, test").to_best.mean == -1
-    assert told(records, "mask overlap", level=2).to_best.mean == 1
-    assert told(records, "dense barrier, test", level=2).windows == (4, 4)
+    assert correlation_of(records, "the step itself").to_best.mean == 1
+    assert correlation_of(records, "distance to the end").to_best.mean == -1
+    assert correlation_of(records, "dense barrier, test").to_best.mean == -1
+    assert correlation_of(records, "mask overlap", level=2).to_best.mean == 1
+    assert correlation_of(records, "dense barrier, test", level=2).windows == (4, 4)
     # Level 2 from 0 to 100%: accuracies rank 2 3 4 5 1, steps 1 2 3 4 5.
-    assert told(records, "the step itself", level=2).over_all.mean == pytest.approx(0)
+    assert correlation_of(records, "the step itself", level=2).over_all.mean == pytest.approx(0)
 
 
 def test_the_step_itself_is_no_finding_where_nothing_else_is_known():

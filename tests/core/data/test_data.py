@@ -135,7 +135,7 @@ def test_content_decides_the_fingerprint() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "error", "said"),
+    ("fields", "error", "message"),
     [
         (
             {"name": "mnst"},
@@ -153,9 +153,9 @@ def test_content_decides_the_fingerprint() -> None:
     ],
 )
 def test_data_that_cannot_be_had_are_refused_with_what_is_known(
-    fields: dict[str, str], error: type[Exception], said: str
+    fields: dict[str, str], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         load(**fields)
 
 

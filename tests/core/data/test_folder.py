@@ -75,8 +75,8 @@ def test_search_on_a_folder_has_one_digest_wherever_the_folder_lies(folder: Path
 
     here = search(folder)
     there = search(folder.rename(folder.with_name("animals")))
-    for said in ("spec_digest", "training_digest", "final_test_accuracy"):
-        assert here[0][said] == there[0][said]
+    for column in ("spec_digest", "training_digest", "final_test_accuracy"):
+        assert here[0][column] == there[0][column]
 
 
 def test_decoded_images_are_cached_and_a_torn_cache_is_made_again(

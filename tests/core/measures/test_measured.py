@@ -30,12 +30,12 @@ def searched(small: TicketSpec) -> list[LevelResult]:
 def test_records_of_dense_run_and_tickets_hold_the_predictors(
     searched: list[LevelResult], small: TicketSpec
 ) -> None:
-    said = {}
+    columns = {}
     for level in searched:
         for row in level.records():
-            said[level.level, row["branch"]] = {n for n in row if n.startswith("rewind_")}
+            columns[level.level, row["branch"]] = {n for n in row if n.startswith("rewind_")}
             assert json.loads(json.dumps(row, allow_nan=False)) == row
-    assert said == {
+    assert columns == {
         (0, "dense"): {"rewind_step"} | AT_REWIND,
         (0, "twin"): {"rewind_step"},
         (1, "ticket"): {"rewind_step"} | OF_MASKS,

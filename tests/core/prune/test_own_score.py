@@ -26,10 +26,12 @@ def test_the_example_in_the_docs_finds_tickets_from_a_study(
 ) -> None:
     (tmp_path / "mine.py").write_text(example())
     monkeypatch.syspath_prepend(str(tmp_path))
-    (said,) = re.findall(r"```yaml\nprune: \{score: (\S+), fraction: (\S+)\}", DOCS.read_text())
+    ((score, fraction),) = re.findall(
+        r"```yaml\nprune: \{score: (\S+), fraction: (\S+)\}", DOCS.read_text()
+    )
     spec = TicketSpec(
         data=DataSpec(name="digits"), model=ModelSpec(widths=(20,)), train=TrainSpec(steps=20),
-        prune=PruneSpec(score=said[0], fraction=float(said[1])), levels=2, branches=("ticket",),
+        prune=PruneSpec(score=score, fraction=float(fraction)), levels=2, branches=("ticket",),
     )  # fmt: skip
     found = list(find_tickets(spec))
     assert found[-1].records()[0]["density"] == pytest.approx(0.64, abs=1e-3)

@@ -65,7 +65,7 @@ def test_weight_that_is_nan_is_divergence_for_every_score_that_looks(score: str)
 
 
 @pytest.mark.parametrize(
-    ("spec", "field", "said"),
+    ("spec", "field", "message"),
     [
         (PruneSpec(score="magnitud"), "prune.score", "known: magnitude.*package.module:function"),
         (PruneSpec(score="nowhere:score"), "prune.score", "cannot be imported"),
@@ -76,9 +76,9 @@ def test_weight_that_is_nan_is_divergence_for_every_score_that_looks(score: str)
     ],
 )
 def test_unknown_score_is_refused_with_what_is_known(
-    spec: PruneSpec, field: str, said: str
+    spec: PruneSpec, field: str, message: str
 ) -> None:
-    with pytest.raises(SpecError, match=said) as refused:
+    with pytest.raises(SpecError, match=message) as refused:
         fingerprint(spec)
     assert refused.value.field == field
 

@@ -74,11 +74,11 @@ REFUSED: list[tuple[dict[str, object], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("fields", "field", "said"), REFUSED)
+@pytest.mark.parametrize(("fields", "field", "message"), REFUSED)
 def test_fields_that_do_not_go_together_are_refused_by_field_and_rule(
-    fields: dict[str, object], field: str, said: str
+    fields: dict[str, object], field: str, message: str
 ) -> None:
-    with pytest.raises(SpecError, match=f"^{field}: .*{said}") as refused:
+    with pytest.raises(SpecError, match=f"^{field}: .*{message}") as refused:
         PruneSpec(**fields)  # type: ignore[arg-type]
     assert refused.value.field == field
     if field in fields:

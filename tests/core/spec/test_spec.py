@@ -246,9 +246,9 @@ def test_bad_entries_are_refused_by_the_field_that_holds_them() -> None:
 
 def test_spec_error_says_rule_value_and_what_is_known_and_survives_pickling() -> None:
     error = SpecError("scope", "is not known", "local", ["global", "layerwise"]).under("prune")
-    said = "prune.scope: is not known, but got 'local'; known: global, layerwise"
+    message = "prune.scope: is not known, but got 'local'; known: global, layerwise"
     copy = pickle.loads(pickle.dumps(error))
-    assert str(error) == str(copy) == said
+    assert str(error) == str(copy) == message
     assert (copy.field, copy.got, copy.known) == ("prune.scope", "local", ("global", "layerwise"))
     assert isinstance(error, ValueError)
     assert isinstance(error, LthError)

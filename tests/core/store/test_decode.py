@@ -20,11 +20,11 @@ class Outer:
     name: str
     share: float | None
     inner: dict[str, Inner]
-    said: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 SOUND: dict[str, Any] = {
-    "name": "a", "share": 1, "inner": {"x": {"sizes": [1, 2], "pair": ["b", 3]}}, "said": {"y": []}
+    "name": "a", "share": 1, "inner": {"x": {"sizes": [1, 2], "pair": ["b", 3]}}, "notes": {"y": []}
 }  # fmt: skip
 
 
@@ -57,8 +57,8 @@ def test_what_is_not_is_told_by_its_place(change: dict[str, Any], place: str) ->
     "error", [KeyError("a"), TypeError(), OverflowError(), RecursionError(), NotImplementedError()]
 )
 def test_whatever_reading_trips_over_is_one_error_and_ours_stay(error: Exception) -> None:
-    told = rf"^x: cannot be read \({type(error).__name__}"
-    with pytest.raises(TicketFileError, match=told), decoding("x", TicketFileError):
+    message = rf"^x: cannot be read \({type(error).__name__}"
+    with pytest.raises(TicketFileError, match=message), decoding("x", TicketFileError):
         raise error
     with pytest.raises(StoreError, match=r"^gone$"), decoding("x"):
         raise StoreError("gone")

@@ -333,13 +333,13 @@ def test_folder_of_another_user_is_an_error(tmp_path: Path) -> None:
     for parent in theirs.parents:
         if parent.stat().st_uid == os.getuid() and parent != Path("/"):
             parent.chmod(parent.stat().st_mode | 0o011)
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, str(theirs)], capture_output=True, text=True, timeout=300
     )
-    assert said.stdout.splitlines() == [
+    assert process.stdout.splitlines() == [
         f"store: {theirs} cannot be written to (no permission)",
         f"store {theirs}: cannot write k/d/entry.json (Permission denied)",
-    ], said.stderr
+    ], process.stderr
     assert list(theirs.iterdir()) == []
 
 

@@ -118,15 +118,15 @@ def test_blob_outside_its_entry_is_not_read(files: Files) -> None:
     store.put(K, E, {}, BLOBS)
     (name,) = (b["file"] for b in store.get(K, E).blobs.values() if b["size"])  # type: ignore[union-attr]
     store.put(K, D, {}, {"state.safetensors": BLOBS["state.safetensors"]})
-    said = json.loads(files.read(f"{K}/{D}/entry.json") or b"")["entry"]
-    said["blobs"]["state.safetensors"]["file"] = f"../{E}/{name}"
-    files.write(f"{K}/{D}/entry.json", manifest_of(said))
+    entry_json = json.loads(files.read(f"{K}/{D}/entry.json") or b"")["entry"]
+    entry_json["blobs"]["state.safetensors"]["file"] = f"../{E}/{name}"
+    files.write(f"{K}/{D}/entry.json", manifest_of(entry_json))
     with pytest.raises(CorruptEntryError, match="is torn or altered"):
         store.get(K, D)
 
 
-def manifest_of(said: object) -> bytes:
-    entry = canonical_json(said)
+def manifest_of(content: object) -> bytes:
+    entry = canonical_json(content)
     check = hashlib.sha256(entry.encode()).hexdigest()
     return f'{{"entry":{entry},"sha256":"{check}"}}'.encode()
 
@@ -279,8 +279,8 @@ def test_writers_in_several_processes_leave_an_entry_sound(
         for n in range(3)
     ]
     for writer in writers:
-        _, said = writer.communicate(timeout=120)
-        assert writer.returncode == 0, said.decode()
+        _, errors = writer.communicate(timeout=120)
+        assert writer.returncode == 0, errors.decode()
     entry = open_store(where).get(K, D)
     assert entry is not None
     assert entry.blob("state.safetensors") == b"x" * entry.meta["n"]
@@ -338,9 +338,9 @@ def test_entry_json_says_everything_and_is_written_last(tmp_path: Path) -> None:
     files = Watched(tmp_path)
     Store(files).put(K, D, META, BLOBS)
     assert files.written[-1] == f"{K}/{D}/entry.json"
-    said = json.loads((tmp_path / f"{K}/{D}/entry.json").read_bytes())["entry"]
-    assert said["meta"] == META
-    assert {f"{K}/{D}/{listed['file']}" for listed in said["blobs"].values()} == set(
+    content = json.loads((tmp_path / f"{K}/{D}/entry.json").read_bytes())["entry"]
+    assert content["meta"] == META
+    assert {f"{K}/{D}/{listed['file']}" for listed in content["blobs"].values()} == set(
         files.written[:-1]
     )
 
@@ -383,10 +383,12 @@ def test_writing_leaves_no_scratch_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["gs://x", "s3://", "s3:///p", "file:///tmp/s"])
 def test_places_of_another_kind_are_refused_with_those_that_are_known(where: str) -> None:
-    said = f"store: must be a folder or in S3, but got '{where}'; known: FOLDER, s3://BUCKET/PREFIX"
+    message = (
+        f"store: must be a folder or in S3, but got '{where}'; known: FOLDER, s3://BUCKET/PREFIX"
+    )
     with pytest.raises(SpecError) as error:
         open_store(where)
-    assert str(error.value) == said
+    assert str(error.value) == message
 
 
 KEYS = ["s3://KEY:hunter22@bucket/p", "s3://KEY:hunt/er22@bucket/p", "s3://KEY:hunter22/bucket",
@@ -436,7 +438,7 @@ def test_open_store_is_a_folder_or_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content",
     [
         {"meta": [], "blobs": {}},
         {"meta": {}, "blobs": []},
@@ -446,7 +448,9 @@ def test_open_store_is_a_folder_or_memory(tmp_path: Path) -> None:
         {"meta": {}},
     ],
 )
-def test_entry_of_another_hand_is_corrupt_whatever_its_checksum(said: object, files: Files) -> None:
-    files.write(f"{K}/{D}/entry.json", manifest_of(said))
+def test_entry_of_another_hand_is_corrupt_whatever_its_checksum(
+    content: object, files: Files
+) -> None:
+    files.write(f"{K}/{D}/entry.json", manifest_of(content))
     with pytest.raises(CorruptEntryError, match="is torn or altered"):
         Store(files).get(K, D)

@@ -1,4 +1,4 @@
-"""What a store has of another hand or version counts as missing, and is told."""
+"""Stored entries of another program or version count as missing, with a warning."""
 
 from typing import Any
 
@@ -89,13 +89,13 @@ def test_state_of_another_network_is_none(change: str) -> None:
     assert Archive(store).state(job, trainer.model(job)) is None
 
 
-@pytest.mark.parametrize("said", [{"a": "x"}, {"a": [1.0]}, {"a": 10**400}, {"a": True}])
+@pytest.mark.parametrize("content", [{"a": "x"}, {"a": [1.0]}, {"a": 10**400}, {"a": True}])
 def test_measure_of_another_hand_is_none(
-    said: dict[str, Any], caplog: pytest.LogCaptureFixture
+    content: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store()
     store.put("measures", "sound", {"a": 1.0, "b": None, "c": 1})
-    store.put("measures", "other", said)
+    store.put("measures", "other", content)
     kept = Archive(store)
     assert kept.entry("measures", "sound") is not None
     assert kept.entry("measures", "other") is None

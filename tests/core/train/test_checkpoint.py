@@ -132,7 +132,7 @@ def test_checkpoint_that_is_harmed_is_left_aside_and_told(caplog: pytest.LogCapt
 
 
 def interrupted() -> tuple[Store, Job]:
-    """A search that was told to end after its first step."""
+    """The store and the dense job of a search that was interrupted after its first step."""
     trainer = Trainer(Store(), "cpu")
     trainer.ending.set()
     spec = spec_of(CASES["adam, dropout"])

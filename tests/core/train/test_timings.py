@@ -56,13 +56,13 @@ def test_torn_speed_is_no_speed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content",
     [{}, {"seconds_per_step": "fast"}, {"seconds_per_step": -1.0}, {"seconds_per_step": 9**999}],
 )
 def test_speed_of_another_hand_is_no_speed_and_is_told(
-    said: dict[str, object], caplog: pytest.LogCaptureFixture
+    content: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store()
-    store.put(KIND, speed_key(JOB, "cpu"), said)
+    store.put(KIND, speed_key(JOB, "cpu"), content)
     assert seconds_per_step(store, JOB, "cpu") is None
     assert f"{KIND}/{speed_key(JOB, 'cpu')}: cannot be read" in caplog.text

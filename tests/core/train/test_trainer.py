@@ -141,10 +141,10 @@ def undisturbed(job: Job) -> dict[str, Any]:
     """What the store has of a job, but for its time, when nothing comes in between."""
     store = Store()
     Trainer(store)([job])
-    return told(store)
+    return content_of(store)
 
 
-def told(store: Store) -> dict[str, Any]:
+def content_of(store: Store) -> dict[str, Any]:
     entries = {(kind, digest): store.get(kind, digest)
                for kind in ("trainings", "points") for digest in store.digests(kind)}  # fmt: skip
     return {
@@ -163,7 +163,7 @@ def preempted(store: Store, job: Job, steps: int) -> None:
 def test_run_is_gone_on_with_from_a_checkpoint_behind_a_rewind_point_only_if_that_is_kept(
     at: int, tiny: TicketSpec
 ) -> None:
-    """One trainer was told to end at a step; another, who rewinds to step 10, goes on."""
+    """One trainer is interrupted at a step; another, which rewinds to step 10, resumes."""
     store = Store()
     later = Counting(store)
     preempted(store, dense_of(tiny), at - 1)
@@ -182,7 +182,7 @@ def test_run_is_gone_on_with_from_a_checkpoint_behind_a_rewind_point_only_if_tha
     assert not result.reused
     assert later.runs == [job.digest]
     assert later.known(job)
-    assert told(store) == undisturbed(job)
+    assert content_of(store) == undisturbed(job)
     assert not store.digests("checkpoints")
 
 
@@ -200,7 +200,7 @@ def test_lost_rewind_points_are_made_under_a_claim_and_only_once(tiny: TicketSpe
         list(pool.map(ask, trainers))
     assert trainers[0].runs + trainers[1].runs == [job.digest]
     assert trainers[0].claims | trainers[1].claims == {job.digest}
-    assert told(store) == undisturbed(job)
+    assert content_of(store) == undisturbed(job)
 
 
 def test_making_lost_rewind_points_can_be_interrupted_and_leaves_nothing_behind(
@@ -212,7 +212,7 @@ def test_making_lost_rewind_points_can_be_interrupted_and_leaves_nothing_behind(
         preempted(store, job, steps)
     trainer = Counting(store)
     assert trainer([job])[0].reused
-    assert told(store) == undisturbed(job)
+    assert content_of(store) == undisturbed(job)
     assert not store.digests("checkpoints")
 
 
@@ -227,7 +227,7 @@ def test_training_of_which_another_version_says_too_little_is_made_again(tiny: T
     assert not trainer.known(job)
     assert not trainer([job])[0].reused
     assert trainer.known(job)
-    assert told(store) == undisturbed(job)
+    assert content_of(store) == undisturbed(job)
 
 
 def test_trainer_that_may_not_train_says_how_to_get_what_is_lost(tiny: TicketSpec) -> None:
