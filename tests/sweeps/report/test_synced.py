@@ -20,19 +20,20 @@ from tracking.publish import names
 pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
 
 
-@pytest.fixture
-def database(here: Path) -> str:
-    """The address of an SQLite file; absolute, for MLflow remembers where a relative one led."""
-    return f"sqlite:///{here}/mlflow.db"
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of an SQLite file, in which each test has a study of its own."""
+    return f"sqlite:///{tmp_path_factory.mktemp('database')}/mlflow.db"
 
 
 @pytest.fixture
-def swept_to(tiny: StudyOf) -> Callable[[str, str], Study]:
-    """Sweep the tiny study, three seeds of a level, with nothing published."""
+def swept_to(tiny: StudyOf, here: Path) -> Callable[[str], Study]:
+    """Sweep the tiny study, three seeds of a level, under a new name, with nothing published."""
 
-    def sweep(uri: str, name: str) -> Study:
-        changes = {"name": name, "axes.seed": [0, 1, 2], "base.levels": 1, "tracking.uri": uri}
-        study = tiny(changes)
+    def sweep(uri: str) -> Study:
+        study = tiny({
+            "name": here.parent.name, "axes.seed": [0, 1, 2], "base.levels": 1, "tracking.uri": uri
+        })  # fmt: skip
         for _ in search(study, Trainer(open_store(study.store))):
             pass
         save_swept(study)
@@ -96,12 +97,12 @@ def is_whole(run: dict[str, Any]) -> bool:
 
 
 def test_sync_after_an_outage_finishes_the_studys_run_once(
-    faulty: FaultyServer, swept_to: Callable[..., Study], lth: Lth, here: Path
+    faulty: FaultyServer, swept_to: Callable[..., Study], lth: Lth
 ) -> None:
     """The server is gone while the sweep ends, after the study's run was made."""
     from tracking.publish.publisher import open_publisher
 
-    study = swept_to(faulty.uri, here.parent.name)
+    study = swept_to(faulty.uri)
     open_publisher(faulty.uri, study.name, "")
     faulty.mood = "down"
     called = lth("report", study.name)
@@ -120,11 +121,11 @@ def test_sync_after_an_outage_finishes_the_studys_run_once(
 def test_sync_after_a_report_that_was_published_changes_nothing(
     database: str, swept_to: Callable[..., Study], lth: Lth
 ) -> None:
-    study = swept_to(database, "tiny")
-    assert lth("report", "tiny").code == 0
+    study = swept_to(database)
+    assert lth("report", study.name).code == 0
     reported = study_runs(database, study.name)
     assert is_whole(reported[0])
-    assert lth("sync", "tiny").code == 0
+    assert lth("sync", study.name).code == 0
     assert study_runs(database, study.name) == reported
 
 
@@ -133,21 +134,21 @@ def test_sync_makes_a_studys_run_that_was_deleted_again_with_its_trials_below_it
 ) -> None:
     from mlflow import MlflowClient
 
-    study = swept_to(database, "tiny")
+    study = swept_to(database)
     sync(make_plan(study))
-    (first,) = study_runs(database, "tiny")
+    (first,) = study_runs(database, study.name)
     MlflowClient(database).delete_run(first["id"])
     sync(make_plan(study))
-    (second,) = study_runs(database, "tiny")
+    (second,) = study_runs(database, study.name)
     assert second["id"] != first["id"]
     assert is_whole(second)
-    assert parents(database, "tiny") == {second["id"]}
+    assert parents(database, study.name) == {second["id"]}
 
 
 def test_sync_called_twice_at_once_leaves_one_whole_run(
-    server: str, swept_to: Callable[..., Study], here: Path
+    server: str, swept_to: Callable[..., Study]
 ) -> None:
-    study, failures = swept_to(server, here.parent.name), list[Exception]()
+    study, failures = swept_to(server), list[Exception]()
     at_once = threading.Barrier(2)
 
     def call() -> None:

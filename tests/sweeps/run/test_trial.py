@@ -81,6 +81,7 @@ def test_second_run_reuses_everything_and_says_so(tiny: StudyOf) -> None:
 
 def test_two_stores_agree_to_the_bit(tiny: StudyOf, tmp_path: Path) -> None:
     changes = {
+        "axes.seed": [0],
         "axes.rewind": ["0it", "7it"],
         "base.branches": ["ticket", "reinit", "random_mask", "shuffled_mask"],
     }

@@ -30,9 +30,15 @@ def verdict(level: int, word: str, p: float | None = 0.01) -> Verdict:
     return replace(found, verdict=word, p_reinit=p, matching=word != "not matching")
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('database')}/mlflow.db"
+
+
 @pytest.fixture
-def publisher(tmp_path: Path) -> Publisher:
-    return open_publisher(f"sqlite:///{tmp_path}/mlflow.db", "study", "about it")
+def publisher(database: str, tmp_path: Path) -> Publisher:
+    """A study of its own in the SQLite file that these tests share."""
+    return open_publisher(database, tmp_path.name, "about it")
 
 
 def judge(
