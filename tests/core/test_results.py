@@ -142,6 +142,7 @@ def test_level_prints_as_one_line(search: list[LevelResult]) -> None:
     assert [part.split()[0] for part in str(search[1]).split("  ")[-4:]] == list(search[1].results)
 
 
+@pytest.mark.slow
 def test_search_learns() -> None:
     """Small as it is, the net tells digits apart, so that what is compared is no noise."""
     level = next(find_tickets(TicketSpec(levels=0)))

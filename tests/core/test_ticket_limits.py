@@ -151,6 +151,7 @@ def test_a_header_larger_than_any_networks_is_refused_unread(tmp_path: Path) -> 
         )
 
 
+@pytest.mark.slow
 def test_ticket_that_load_ticket_would_not_read_is_not_written(
     ticket: Ticket, tmp_path: Path
 ) -> None:
@@ -190,6 +191,7 @@ def test_sizes_beyond_any_networks_are_refused_in_one_short_line(
     assert field.removesuffix("s") in refused or "fc1.weight" in refused or "header" in refused
 
 
+@pytest.mark.slow
 def test_patterns_that_take_minutes_to_match_are_refused(ticket: Ticket, tmp_path: Path) -> None:
     spec = replace(ticket.spec, prune=PruneSpec(layer_fractions={"?*" * 501: 0.5}))
     content = canonical_json(describe(spec))
@@ -233,6 +235,7 @@ def most_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+@pytest.mark.slow
 def test_network_that_is_much_larger_than_its_ticket_is_not_built(
     ticket: Ticket, tmp_path: Path
 ) -> None:
@@ -265,7 +268,10 @@ def test_network_that_is_much_larger_than_its_ticket_is_not_built(
     assert int(mebibytes) < 500
 
 
-@pytest.mark.parametrize("name", ["mlp-constant", "vgg-11", "resnet-18", "mobilenet-v2"])
+@pytest.mark.parametrize(
+    "name",
+    ["mlp-constant", "vgg-11", pytest.param("resnet-18", marks=pytest.mark.slow), "mobilenet-v2"],
+)
 def test_networks_that_make_a_layer_twice_are_built_for_their_tickets(name: str) -> None:
     spec, shape = ModelSpec(name=name), (3, 32, 32)
     start = dict(models.build(spec, shape, 10, generator(0, "x")).state_dict())

@@ -27,13 +27,14 @@ def global_generators() -> tuple[object, ...]:
 
 @pytest.fixture(scope="module")
 def mnist1d() -> Dataset:
-    """Made once; the generators that the package seeds are as they were."""
+    """Made once, in a second; the generators that the package seeds are as they were."""
     before = global_generators()
     made = load("mnist1d")
     assert global_generators() == before
     return made
 
 
+@pytest.mark.slow
 def test_mnist1d_is_the_published_one(mnist1d: Dataset) -> None:
     """4,000 and 1,000 examples of 40 features; numbers from mnist1d 0.0.2 with its defaults."""
     test = mnist1d.test
@@ -47,6 +48,7 @@ def test_mnist1d_is_the_published_one(mnist1d: Dataset) -> None:
     assert torch.bincount(every).tolist() == [500] * 10
 
 
+@pytest.mark.slow
 def test_mnist1d_comes_normalized(mnist1d: Dataset) -> None:
     every = torch.cat([mnist1d.train.x, mnist1d.validation.x, mnist1d.test.x])
     x = mnist1d.normalize(every)
@@ -54,6 +56,7 @@ def test_mnist1d_comes_normalized(mnist1d: Dataset) -> None:
     assert x.std().item() == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_mnist1d_has_no_images_to_augment_or_convolve(mnist1d: Dataset) -> None:
     with pytest.raises(SpecError, match=r"^data\.augment: needs images.*\(40,\)"):
         data.outline(DataSpec(name="mnist1d", augment="flip"))
@@ -61,6 +64,7 @@ def test_mnist1d_has_no_images_to_augment_or_convolve(mnist1d: Dataset) -> None:
         models.build(ModelSpec(name="conv-2"), mnist1d.shape, 10, torch.Generator())
 
 
+@pytest.mark.slow
 def test_mlp_learns_mnist1d(mnist1d: Dataset) -> None:
     """A fifth of what it can, in 60 steps; chance is 10%."""
     spec = TicketSpec(

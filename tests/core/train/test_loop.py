@@ -90,8 +90,17 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("net", NETS, ids=["mlp", "conv"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("variant", "net"),
+    [
+        pytest.param(variant, net, id=f"{variant}-{name}", marks=marks)
+        for variant in VARIANTS
+        for net, name, marks in [
+            (NETS[0], "mlp", ()),
+            (NETS[1], "conv", () if variant in ("nesterov", "augmented") else pytest.mark.slow),
+        ]
+    ],
+)
 def test_ticket_agrees_with_the_textbook(
     variant: str, net: ModelSpec, small: TicketSpec, trainer: Callable[..., object]
 ) -> None:
