@@ -13,7 +13,7 @@ def of_the_copy(network: PrunableNetwork) -> Scores:
 
 
 def attached(network: PrunableNetwork) -> Scores:
-    """The same, with a gradient that nobody asked for."""
+    """Magnitude again, with an unneeded gradient."""
     parameters = dict(network.model().named_parameters())
     return {name: parameters[name].abs() for name in network.mask}
 

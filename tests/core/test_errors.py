@@ -1,4 +1,4 @@
-"""What errors say: no secrets, whoever makes them and wherever they are shown."""
+"""Texts of errors hold no secrets, wherever they are raised and shown."""
 
 import copy
 

@@ -6,7 +6,7 @@ import time
 from lth_core.parallel import MOST_THREADS, map_in_threads
 
 
-def test_results_come_in_the_order_of_the_items_whoever_is_done_first() -> None:
+def test_results_come_in_the_order_of_the_items_whichever_is_done_first() -> None:
     def late(number: int) -> int:
         time.sleep(0.02 if number == 0 else 0)
         return -number

@@ -77,7 +77,9 @@ def test_what_goes_wrong_in_a_factory_is_told_with_field_factory_and_exception(
     with pytest.raises(SpecError, match=message) as refused:
         models.build(ModelSpec(name=name), (1, 8, 8), 10, generator(0, "x"))
     assert (refused.value.field, refused.value.got) == ("model.name", name)
-    assert refused.value.__cause__ is not None, "whoever wrote the factory sees where it went wrong"
+    assert refused.value.__cause__ is not None, (
+        "the traceback shows the factory's author where it failed"
+    )
 
 
 def test_what_a_factory_returns_must_be_data() -> None:

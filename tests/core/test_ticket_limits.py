@@ -1,4 +1,4 @@
-"""A small file makes little work and takes little memory, whoever wrote it."""
+"""A small file makes little work and takes little memory, whatever program wrote it."""
 
 import multiprocessing
 import os
@@ -126,17 +126,17 @@ def test_values_that_are_not_finite_are_neither_read_nor_written(
         )
     else:
         start[name][1] = value
-    ill, kind = replace(ticket, start=start), "kept" if name in ticket.mask else "dense"
+    damaged, kind = replace(ticket, start=start), "kept" if name in ticket.mask else "dense"
     rule = f"{kind}/{name}: must hold finite values, but got 1 that are NaN or infinite"
-    assert complaint(forge(tmp_path / "t", ill)) == rule
+    assert complaint(forge(tmp_path / "t", damaged)) == rule
     with pytest.raises(TicketFileError) as refused:
-        ill.save(tmp_path / "other")
+        damaged.save(tmp_path / "other")
     assert str(refused.value) == rule
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
 def test_a_header_larger_than_any_networks_is_refused_unread(tmp_path: Path) -> None:
-    """Zeros in place of its JSON: whoever reads it says something else of it."""
+    """Zeros in place of its JSON: a reader of the header would raise another error."""
     file = tmp_path / "t"
     for length, message in {
         MOST_HEADER: "is not a whole safetensors file",

@@ -1,4 +1,4 @@
-"""The earliest rewind point that matches: what is asked for, and what is made of the answers."""
+"""The earliest rewind point that matches: which points to train next, and the conclusion."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, log2, sqrt
@@ -90,7 +90,7 @@ def test_points_of_other_searches_narrow_it_down() -> None:
     assert earliest_matching({12: NO, 18: YES}, points, []) == Finding(18, 12, (), True)
 
 
-def test_nothing_known_is_asked_in_the_middle_and_none_matching_is_found_out() -> None:
+def test_search_starts_in_the_middle_and_ends_where_no_point_matches() -> None:
     assert earliest_matching({}, [0, 10, 20, 30], []) == Finding(None, None, (10,), True)
     finding, seen, _ = bisect(lambda point: NO, [0, 10, 20, 30])
     assert finding == Finding(None, 30, (), True)
@@ -163,7 +163,7 @@ def test_fall_within_noise_is_none(known: dict[int, Response]) -> None:
 
 
 @given(st.lists(st.sampled_from([0.5, 0.7, 0.885, 0.9, 0.95]), min_size=1, max_size=20))
-def test_any_curve_comes_to_an_end_with_the_first_of_what_was_seen(curve: list[float]) -> None:
+def test_search_of_any_curve_ends_with_the_first_matching_point_it_saw(curve: list[float]) -> None:
     points = list(range(len(curve)))
     finding, seen, _ = bisect(lambda point: response(curve[point]), points, points[::3])
     matching = [point for point in seen if seen[point].matching]
@@ -203,7 +203,7 @@ def student(t: float) -> float:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_confidence_is_that_of_the_paired_test_for_what_it_seems_to_be(sign: int) -> None:
+def test_confidence_is_that_of_the_paired_test_in_the_direction_of_the_mean(sign: int) -> None:
     """Differences to what still matches of 0.1, 0.2, 0.3: t is their mean over 0.1 / sqrt(3)."""
     dense = (0.40, 0.55, 0.60)
     ticket = tuple(d - 0.05 + sign * x for d, x in zip(dense, (0.1, 0.2, 0.3), strict=True))
@@ -223,7 +223,7 @@ def test_confidence_is_that_of_the_paired_test_for_what_it_seems_to_be(sign: int
         ((0.5,) * 3, 0.0),  # at what still matches, and so as likely above it as below
     ],
 )
-def test_equal_differences_are_as_sure_as_so_many_coins(
+def test_equal_differences_have_the_confidence_of_as_many_coins(
     ticket: tuple[float, ...], confidence: float
 ) -> None:
     assert Response(ticket, (0.75,) * len(ticket), tolerance=0.25).confidence == confidence

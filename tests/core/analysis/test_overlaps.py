@@ -111,7 +111,7 @@ def test_overlap_with_methods_is_at_the_same_seed_level_and_free_axes() -> None:
     assert by_trial["snip-1-2"]["overlap_methods"] == {"imp": 0}
 
 
-def test_a_mask_that_is_lost_compares_with_nothing_and_stops_nobody() -> None:
+def test_lost_mask_is_left_out_and_the_others_are_compared() -> None:
     records = [
         ticket("a", keeping(0), seed=0), ticket("b", None, seed=1), ticket("c", keeping(0), seed=2),
         ticket("d", None, seed=0, method="snip"),

@@ -92,8 +92,8 @@ def test_constant_sign_is_the_sign_times_the_layers_deviation(
         assert torch.equal(start[name].sign(), point[name].sign())
     assert all(torch.equal(start[name], point[name]) for name in point if name not in mask(job))
     assert digest(mask(job)) == digest(mask(jobs[2]["ticket"]))
-    begun = masked(start, mask(job))["fc1.weight"].abs().unique()
-    assert (len(begun), float(begun[0])) == (2, 0.0)
+    sizes = masked(start, mask(job))["fc1.weight"].abs().unique()
+    assert (len(sizes), float(sizes[0])) == (2, 0.0)
 
 
 def test_reshuffled_weights_are_the_tickets_in_another_order(

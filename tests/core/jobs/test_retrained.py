@@ -58,13 +58,13 @@ def test_mask_is_that_of_the_weights_it_goes_on_from(
 ) -> None:
     for level in (1, 2):
         job = found[level].results[branch].job
-        begun, (_, outer) = trainer.start(job), trainer.final(job.start)  # type: ignore[arg-type]
+        start, (_, outer) = trainer.start(job), trainer.final(job.start)  # type: ignore[arg-type]
         mask = trainer.mask(job.mask, job)
         assert nested(mask, outer)
         for name, m in mask.items():
             gone = outer[name] & ~m
-            assert begun[name][gone].abs().max() <= begun[name][m].abs().min()
-        assert same(found[level].ticket_of(branch).start, masked(begun, mask))
+            assert start[name][gone].abs().max() <= start[name][m].abs().min()
+        assert same(found[level].ticket_of(branch).start, masked(start, mask))
     ticket, own = found[1].ticket, found[1].ticket_of(branch)
     assert all(torch.equal(own.mask[name], m) for name, m in ticket.mask.items())
     assert not torch.equal(own.start["fc1.weight"], ticket.start["fc1.weight"])

@@ -194,7 +194,7 @@ def test_convex_loss_has_no_barrier() -> None:
 
 
 def images(n: int, shape: tuple[int, ...] = (2, 3, 3)) -> Dataset:
-    """Examples to train on, so many; pixels of two channels unlike each other."""
+    """n training examples, with two channels of unlike pixels."""
     stream = torch.Generator().manual_seed(n)
     x = torch.randint(0, 100, (n, *shape), generator=stream, dtype=torch.uint8)
     x[:, 0] += 100

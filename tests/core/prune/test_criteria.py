@@ -152,7 +152,7 @@ def test_random_scores_compare_across_layers_under_a_global_rank() -> None:
     mask = pruned(wide_and_narrow(), score="random", scope="global", fraction=0.6)
     assert sum(counts(mask)) == 12800 - round(0.6 * 12800)
     for m in mask.values():
-        # Four standard deviations of a share among so many weights.
+        # Four standard deviations of a share among that number of weights.
         assert float(m.float().mean()) == pytest.approx(0.4, abs=4 * (0.24 / m.numel()) ** 0.5)
 
 

@@ -137,19 +137,19 @@ def test_each_round_scores_what_the_round_before_left(seen: list[Mask]) -> None:
         assert all(not weights[name][~mask[name]].any() for name in mask)
 
 
-@pytest.mark.parametrize("haunt", [-9e9, 9e9, float("nan")])
+@pytest.mark.parametrize("value", [-9e9, 9e9, float("nan")])
 @pytest.mark.parametrize("structure", ["weights", "neurons"])
-def test_what_a_score_says_of_dead_weights_is_never_looked_at(
-    haunt: float, structure: str, monkeypatch: pytest.MonkeyPatch
+def test_scores_of_dead_weights_are_ignored(
+    value: float, structure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def haunted(network: PrunableNetwork) -> Scores:
-        return {n: w.abs().where(network.mask[n], haunt) for n, w in network.weights.items()}
+    def dead_weights_scored(network: PrunableNetwork) -> Scores:
+        return {n: w.abs().where(network.mask[n], value) for n, w in network.weights.items()}
 
-    monkeypatch.setitem(SCORES, "haunted", haunted)
+    monkeypatch.setitem(SCORES, "dead_weights_scored", dead_weights_scored)
     start = sparse(MODEL, 0.6)
     fields = {"scope": "global", "structure": structure, "fraction": 0.4}
     expected = pruned(network(start), score="magnitude", **fields)
-    assert digest(pruned(network(start), score="haunted", **fields)) == digest(expected)
+    assert digest(pruned(network(start), score="dead_weights_scored", **fields)) == digest(expected)
     assert nested(expected, start)
 
 

@@ -103,9 +103,11 @@ def test_ties_are_drawn_by_the_generator() -> None:
 def test_scores_of_dead_weights_never_enter_a_threshold(scope: str, dead: float) -> None:
     state = drawn(3)
     mask = pruned(state, full(), scope=scope, fraction=0.5)
-    haunted = {name: torch.where(mask[name], value, dead) for name, value in state.items()}
+    with_dead_values = {name: torch.where(mask[name], value, dead) for name, value in state.items()}
     clean = pruned(state, mask, scope=scope, fraction=0.4)
-    assert masks.digest(pruned(haunted, mask, scope=scope, fraction=0.4)) == masks.digest(clean)
+    assert masks.digest(pruned(with_dead_values, mask, scope=scope, fraction=0.4)) == masks.digest(
+        clean
+    )
     assert masks.nested(clean, mask)
 
 

@@ -36,7 +36,7 @@ def test_proportion_gives_exactly_the_total_and_to_none_above_its_most(
 
 
 @given(problems())
-def test_whoever_is_below_its_most_has_its_proportion_to_a_whole_number(
+def test_layer_below_its_limit_has_its_proportion_rounded(
     problem: tuple[list[float], list[int], int],
 ) -> None:
     """One scale fits all: count = scale x share, rounded up or down, or the most there is."""

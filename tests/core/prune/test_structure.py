@@ -120,7 +120,7 @@ def test_network_without_such_units_is_refused() -> None:
 
 
 def rows(values: Tensor, of: int) -> list[Tensor]:
-    """Groups of so many along the inputs, position by position, the last one as it is."""
+    """Groups of a given size along the inputs, position by position; the last may be smaller."""
     along = values.movedim(1, -1).reshape(-1, values.shape[1])
     return [group for row in along for group in row.split(of)]
 

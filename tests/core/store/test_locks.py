@@ -94,9 +94,9 @@ def test_a_killed_holder_of_this_machine_is_followed_at_once(process: Process) -
     assert line_of(second) == "ready"
     first.kill()
     first.wait()
-    begun = time.monotonic()
+    started = time.monotonic()
     assert line_of(second) == "mine"
-    assert time.monotonic() - begun < 30, "half a lease"
+    assert time.monotonic() - started < 30, "half a lease"
     assert second.wait(120) == 0
 
 

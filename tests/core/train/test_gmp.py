@@ -41,7 +41,7 @@ def gmp(train: TrainSpec = ADAM, **prune: object) -> TicketSpec:
 
 
 def keeps(weights: int, step: int, fraction: float) -> int:
-    """How many of so many weights the cubic schedule keeps at a change (Zhu & Gupta 2017)."""
+    """Number of weights that the cubic schedule keeps at a change (Zhu & Gupta 2017)."""
     sparsity = fraction * (1 - (1 - (step - 4) / 17) ** 3)
     return weights - round(sparsity * weights)
 

@@ -92,9 +92,9 @@ def test_every_layer_keeps_its_count_at_every_step(
 
 def test_layers_keep_their_counts_where_all_compete_too(trainer: Trainer) -> None:
     job = job_of("gradient", scope="global")
-    begun = counts(trainer.mask(job.mask, job))
-    assert sum(begun.values()) == 544
-    assert [counts(mask) for mask in watch(job).masks] == [begun] * 20
+    at_first = counts(trainer.mask(job.mask, job))
+    assert sum(at_first.values()) == 544
+    assert [counts(mask) for mask in watch(job).masks] == [at_first] * 20
 
 
 def test_mask_to_begin_with_is_drawn(trainer: Trainer) -> None:

@@ -94,7 +94,7 @@ def test_training_never_overwrites_what_it_started_from(
         assert same(trainer.final(dense.at(7))[0], before)
 
 
-def test_rewind_point_of_a_known_run_is_made_up_for_without_it(tiny: TicketSpec) -> None:
+def test_missing_rewind_point_of_a_stored_run_is_trained_again(tiny: TicketSpec) -> None:
     trainer, later = Trainer(), replace(tiny, rewind=12, levels=1)
     list(find_tickets(tiny, trainer))
     job = jobs_of(later)[0]["dense"]
@@ -160,7 +160,7 @@ def preempted(store: Store, job: Job, steps: int) -> None:
 
 
 @pytest.mark.parametrize("at", [5, 10, 31])
-def test_run_is_gone_on_with_from_a_checkpoint_behind_a_rewind_point_only_if_that_is_kept(
+def test_run_resumes_behind_a_rewind_point_only_if_that_is_stored(
     at: int, tiny: TicketSpec
 ) -> None:
     """One trainer is interrupted at a step; another, which rewinds to step 10, resumes."""
@@ -171,9 +171,9 @@ def test_run_is_gone_on_with_from_a_checkpoint_behind_a_rewind_point_only_if_tha
     taken = list[int]()
     later_restore = Run.restore
 
-    def restore(run: Run, begun: Checkpoint) -> None:
-        taken.append(begun.step)
-        later_restore(run, begun)
+    def restore(run: Run, checkpoint: Checkpoint) -> None:
+        taken.append(checkpoint.step)
+        later_restore(run, checkpoint)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "restore", restore)
@@ -216,7 +216,7 @@ def test_making_lost_rewind_points_can_be_interrupted_and_leaves_nothing_behind(
     assert not store.digests("checkpoints")
 
 
-def test_training_of_which_another_version_says_too_little_is_made_again(tiny: TicketSpec) -> None:
+def test_training_that_another_version_stored_without_a_field_is_repeated(tiny: TicketSpec) -> None:
     store, job = Store(), dense_of(tiny, 5)
     Trainer(store)([job])
     entry = store.get("trainings", job.digest)
