@@ -9,22 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lth_core.models.layers import prunable_layers
+from lth_core.models.layers import layer_of, parameter_of, prunable_layers
+
+__all__ = [
+    "Mask", "State", "chance_overlap", "counts", "density", "digest", "kept", "layer_of", "masked",
+    "nested", "ones", "overlap", "pack_bits", "parameter_of", "total", "unpack_bits",
+]  # fmt: skip
 
 Mask = dict[str, Tensor]
 """(out, in, ...) bool of each prunable parameter, by name; True = kept."""
 State = dict[str, Tensor]
 """Weights and buffers of a network, each in its own shape, by name."""
-
-
-def parameter_of(layer: str) -> str:
-    """Name of a layer's prunable parameter."""
-    return f"{layer}.weight" if layer else "weight"
-
-
-def layer_of(parameter: str) -> str:
-    """Name of a prunable parameter's layer."""
-    return parameter.removesuffix("weight").removesuffix(".")
 
 
 def ones(model: nn.Module) -> Mask:

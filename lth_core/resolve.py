@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+import torch
+from torch import nn
+
 from lth_core import data, models
 from lth_core.data import DATASETS, Outline
-from lth_core.errors import SpecError
+from lth_core.errors import DivergedError, SpecError
 from lth_core.jobs.branches import BRANCHES, RETRAINED
-from lth_core.models.layers import prunable_layers
-from lth_core.plugins import source_fingerprint
+from lth_core.models.check import check_draws, check_last_batch, check_network
+from lth_core.models.layers import layers_without_units, prunable_layers
+from lth_core.plugins import errors_as_spec_errors, source_fingerprint
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
+from lth_core.prune.network import from_model
 from lth_core.seeds import generator
 from lth_core.spec import (
     DataSpec,
@@ -123,7 +128,9 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
         fingerprint = scores.fingerprint(spec.prune)
         pinned_data, (examples, shape, classes) = _pin_data(spec.data)
         pinned_model, _ = _pin_model(spec.model, shape, classes)
+        _check_network(spec.model, shape, classes)
         _check_layers(spec.model, shape, classes, spec.prune)
+        _check_scores(spec.model, shape, classes, spec.prune)
     else:
         fingerprint = pins.of_score(spec.prune)
         pinned_data, examples = pins.of_data(spec.data)
@@ -131,6 +138,8 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     steps_per_epoch = -(-examples // spec.train.batch_size)
     train = _train_in_steps(spec.train, steps_per_epoch)
     steps = steps_in(train.steps)
+    if pins is None and steps >= steps_per_epoch:
+        _check_last_batch(spec.model, shape, classes, examples, spec.train.batch_size)
     if "finetune" in spec.branches and not learning_rate(train, steps - 1) > 0:
         rule = "must not end training at rate 0: branch finetune trains at the last rate"
         raise SpecError("train.gamma", rule, train.gamma)
@@ -197,9 +206,56 @@ def _pin_model(
 
 @lru_cache(maxsize=1024)
 def _check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: PruneBase) -> None:
-    """Check that every pattern names a layer."""
+    """Check that every pattern names a layer, and that the pruned layers have such units."""
     _, shapes = _pin_model(spec, shape, classes)
-    groups(shapes, prune)
+    pruned = {layer for layers, _ in groups(shapes, prune) for layer in layers}
+    if prune.structure != "weights" and spec.name not in models.MODELS:
+        model = models.build(spec, shape, classes, generator(0, "structure"))
+        without = [n for n in layers_without_units(model) if n in pruned]
+        if without:
+            rule = f"must be weights, or prune.ignore must name {', '.join(without)}: units are of "
+            rule += "linear layers and convolutions"
+            raise SpecError("prune.structure", rule, prune.structure)
+
+
+@lru_cache(maxsize=256)
+def _check_network(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
+    """Check that a user's network trains, and that its weights depend on the seed."""
+    if spec.name not in models.MODELS:
+
+        def build(seed: int) -> nn.Module:
+            return models.build(spec, shape, classes, generator(seed, "structure"))
+
+        check_network(build, spec.name, shape, classes)
+        if spec.init == "as_built":
+            check_draws(build, spec.name)
+
+
+@lru_cache(maxsize=256)
+def _check_scores(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: Pruning) -> None:
+    """Check that the scores can be taken of a user's network: some need second derivatives."""
+    names = {prune.score, prune.scope.removeprefix("like:")} - {"magnitude"}
+    names &= {name for name in names if name in scores.SCORES or ":" in name}
+    if spec.name in models.MODELS or not names:
+        return
+    model = models.build(spec, shape, classes, generator(0, "structure"))
+    x = torch.randn(2, *shape, generator=generator(0, "examples"))
+    network = from_model(model, x, torch.arange(2) % classes, spec=prune)
+    for name in sorted(names):
+        with (
+            suppress(DivergedError),
+            errors_as_spec_errors("prune.score", f"cannot be taken of {spec.name}", name),
+        ):
+            scores.scores_of(network, name)
+
+
+@lru_cache(maxsize=256)
+def _check_last_batch(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, examples: int, batch_size: int
+) -> None:
+    if examples % batch_size == 1 or batch_size == 1:
+        model = models.build(spec, shape, classes, generator(0, "structure"))
+        check_last_batch(model, spec.name, shape, examples, batch_size)
 
 
 @lru_cache(maxsize=1024)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from lth_core import masks, models
 from lth_core.errors import SpecError, TicketFileError, exception_text
 from lth_core.masks import Mask, State
+from lth_core.models.layers import load_state
 from lth_core.prune import groups, shapes_of
 from lth_core.seeds import generator
 from lth_core.spec import (
@@ -98,7 +99,7 @@ class Ticket:
         with no_larger_than(self.spec.model.name, self.start):
             model = models.build(self.spec.model, self.example_shape, self.classes, unused)
         try:
-            model.load_state_dict(self.start)
+            load_state(model, self.start)
         except RuntimeError as error:
             raise TicketFileError(
                 f"the ticket does not fit {self.spec.model.name}: {exception_text(error)}"

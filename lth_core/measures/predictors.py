@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from lth_core.jobs.recipes import Context, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State, chance_overlap, counts, overlap
+from lth_core.models.derivatives import twice_differentiable
 from lth_core.models.dropout import dropout_off
 from lth_core.seeds import generator
 from lth_core.train.precision import arithmetic
@@ -62,7 +63,7 @@ class AtRewind(Measure):
             return cross_entropy(model(data.normalize(examples.x)), examples.y)
 
         # In fp32 whatever the training's precision: a second derivative in bf16 is noise.
-        with arithmetic("fp32", data.train.x.device):
+        with arithmetic("fp32", data.train.x.device), twice_differentiable(model):
             value = loss()
             return {
                 **rewind_distances(start, end, mask),

@@ -15,6 +15,7 @@ from torch import nn
 from lth_core.data import Dataset
 from lth_core.jobs.recipes import Context, Job, Measure
 from lth_core.masks import State
+from lth_core.models.layers import load_state
 from lth_core.spec import StabilitySpec
 from lth_core.train.loop import evaluate
 from lth_core.train.precision import arithmetic
@@ -69,7 +70,7 @@ def path_errors(
     """
     test, train = list[float](), list[float]()
     for i in range(spec.points):
-        model.load_state_dict(interpolate(one, other, i / (spec.points - 1)))
+        load_state(model, interpolate(one, other, i / (spec.points - 1)))
         if spec.renormalize:
             estimate_statistics(model, data)
         test.append(1 - evaluate(model, data, data.test)[1])

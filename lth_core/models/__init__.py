@@ -8,15 +8,19 @@ import torch
 from torch import nn
 
 from lth_core.errors import SpecError
+from lth_core.models.check import check_weights
 from lth_core.models.conv import conv
 from lth_core.models.draws import seeded_draws
 from lth_core.models.dropout import replace_dropout
 from lth_core.models.init import initialize
+from lth_core.models.layers import find_output
 from lth_core.models.lenet import lenet_5
+from lth_core.models.lstm import lstm
 from lth_core.models.mlp import lenet_300_100, mlp, mlp_constant
 from lth_core.models.resnet import resnet
 from lth_core.models.vgg import vgg
 from lth_core.models.vision import mobilenet_v2, vision_resnet
+from lth_core.models.vit import vit_tiny
 from lth_core.plugins import errors_as_spec_errors, load_factory, source_fingerprint
 from lth_core.spec import ModelSpec
 
@@ -69,6 +73,16 @@ MODELS: dict[str, tuple[Builder, str]] = {
         mobilenet_v2,
         "torchvision's, 3.50M parameters for ImageNet (Sandler et al. 2018)",
     ),
+    "vit-tiny": (
+        vit_tiny,
+        "vision transformer, patches of 4, 4 blocks of 64, 142K parameters on CIFAR-10 "
+        "(after Dosovitskiy et al. 2021)",
+    ),
+    "lstm": (
+        lstm,
+        "LSTM over an image's rows, 64 units, 19.6K parameters on digits "
+        "(Hochreiter & Schmidhuber 1997)",
+    ),
 }
 """Builder of each network, and its description for `lth list models`, by name."""
 
@@ -97,6 +111,10 @@ def build(
         rule = f"must return a torch.nn.Module, not {type(model).__name__}"
         raise SpecError("model.name", rule, spec.name)
     replace_dropout(model)
+    if spec.name not in MODELS:  # of ours, all layers take part and the output is declared last
+        check_weights(model, spec.name)
+        with errors_as_spec_errors("model.name", f"cannot be run on shape {shape}", spec.name):
+            find_output(model, shape)
     initialize(model, spec.init, generator)
     return model
 

@@ -37,11 +37,12 @@ def initialize(model: nn.Module, init: Initialization, generator: torch.Generato
 
     kaiming: fan in, gain of ReLU (He et al. 2015); xavier: Glorot & Bengio 2010, gain 1;
     signed_constant: kaiming's standard deviation with a random sign; as_built: no change. Batch
-    norm stays as it was built.
+    norm and all other layers stay as they were built.
     """
     if init == "as_built":
         return
-    for layer in prunable_layers(model).values():
-        _DRAW[init](layer.weight, generator=generator)
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+    for module, weight in prunable_layers(model).values():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            _DRAW[init](weight, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

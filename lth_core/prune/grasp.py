@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
+from lth_core.models.derivatives import twice_differentiable
 from lth_core.prune.network import PrunableNetwork, Scores
 
 
@@ -31,13 +32,14 @@ def grasp(network: PrunableNetwork) -> Scores:
     parameters = dict(model.named_parameters())
     weights = [parameters[name] for name in network.mask]
     alive = [network.mask[name].to(w.device) for name, w in zip(network.mask, weights, strict=True)]
-    loss = cross_entropy(model(x) / network.spec.temperature, y)
-    gradients = torch.autograd.grad(loss, weights, create_graph=True)
-    # d(g.stop(g))/dw = H g over the survivors: the gradient of a pruned weight does not count.
-    flow = torch.stack(
-        [(g * (g * a).detach()).sum() for g, a in zip(gradients, alive, strict=True)]
-    ).sum()
-    products = torch.autograd.grad(flow, weights)
+    with twice_differentiable(model):
+        loss = cross_entropy(model(x) / network.spec.temperature, y)
+        gradients = torch.autograd.grad(loss, weights, create_graph=True)
+        # d(g.stop(g))/dw = H g over the survivors: the gradient of a pruned weight does not count.
+        flow = torch.stack(
+            [(g * (g * a).detach()).sum() for g, a in zip(gradients, alive, strict=True)]
+        ).sum()
+        products = torch.autograd.grad(flow, weights)
     return {
         name: (w.detach() * p).cpu()
         for name, w, p in zip(network.mask, weights, products, strict=True)

@@ -37,8 +37,8 @@ class ModelSpec(Checks):
     multiples of 8, as published); not for resnet-18 and resnet-50."""
     depth: int | None = None
     """mlp, mlp-constant: hidden layers, each as wide as the one entry of widths; conv-*:
-    convolutions; resnet-8 ... resnet-110: layers, 6n+2; vgg-*: layers, 11, 13, 16 or 19; the
-    others have one depth. None: the depth in the name."""
+    convolutions; resnet-8 ... resnet-110: layers, 6n+2; vgg-*: layers, 11, 13, 16 or 19;
+    vit-tiny: blocks; lstm: layers; the others have one depth. None: the depth in the name."""
     stem: Stem = "cifar"
     """First layers of resnet-18, resnet-50 and mobilenet-v2: as published (`imagenet`), or for
     images of about 32 pixels a side (`cifar`)."""

@@ -17,6 +17,7 @@ from lth_core import masks, ticket
 from lth_core.errors import CorruptEntryError, TicketFileError
 from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask, State
+from lth_core.models.layers import state_of
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, decoding
 from lth_core.train.checkpoint import shapes_and_types
@@ -54,7 +55,7 @@ def from_blobs(entry: Entry, model: nn.Module) -> tuple[State, Mask]:
     with decoding("state"):
         tensors = {**load(entry.blob(MASK)), **load(entry.blob(STATE))}
         state, mask = ticket.unpack(tensors, shapes)
-    if shapes_and_types(state) != shapes_and_types(model.state_dict()):
+    if shapes_and_types(state) != shapes_and_types(state_of(model)):
         raise CorruptEntryError("state: its weights and buffers are another network's")
     return state, mask
 

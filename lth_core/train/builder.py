@@ -12,6 +12,7 @@ from lth_core import data, masks, models
 from lth_core.data import Dataset
 from lth_core.jobs.recipes import Init, Job
 from lth_core.masks import Mask, State
+from lth_core.models.layers import load_state, state_of
 from lth_core.prune.network import Batch, PrunableNetwork
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec, Pruning
@@ -38,7 +39,7 @@ class Builder:
             state: weights and buffers, in the network's shapes.
         """
         model = copy.deepcopy(self.model(job))
-        model.load_state_dict(state)
+        load_state(model, state)
         model.to(self.device).train()
         if len(self.data(job).shape) == 3:
             model.to(memory_format=torch.channels_last)
@@ -48,7 +49,7 @@ class Builder:
         """Initial weights and buffers of the job's network, in its shapes."""
         dataset, draw = self.data(job), generator(init.seed, *init.draw)
         model = models.build(job.model, dataset.shape, dataset.classes, draw)
-        return {name: value.clone() for name, value in model.state_dict().items()}
+        return {name: value.clone() for name, value in state_of(model).items()}
 
     def prunable_network(
         self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning

@@ -15,6 +15,7 @@ from lth_core.data import Dataset, Split
 from lth_core.data.augment import augment
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
+from lth_core.models import layers
 from lth_core.models.draws import seeded_draws
 from lth_core.models.dropout import Dropout
 from lth_core.seeds import derive
@@ -153,7 +154,7 @@ class Run:
     def checkpoint(self) -> Checkpoint:
         """The state of the run between two steps."""
         parts = {
-            "model": self.task.model.state_dict(),
+            "model": layers.state_of(self.task.model),
             "optimizer": optimizer_tensors(self.optimizer),
             "masking": self.task.masking.tensors(),
         }
@@ -185,7 +186,7 @@ class Run:
         Rewind points before the checkpoint are not in it.
         """
         task, device = self.task, self.task.data.train.x.device
-        task.model.load_state_dict(checkpoint.part("model"))
+        layers.load_state(task.model, checkpoint.part("model"))
         restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
         task.masking.restore(checkpoint.part("masking"))
         self._losses = list(checkpoint.tensors["losses"].to(device).unbind())
@@ -250,4 +251,4 @@ def evaluate(model: nn.Module, data: Dataset, split: Split) -> tuple[float, floa
 
 def state_of(model: nn.Module) -> State:
     """Copies of all weights and buffers, on the CPU, in the model's shapes."""
-    return cpu_copies(model.state_dict())
+    return cpu_copies(layers.state_of(model))

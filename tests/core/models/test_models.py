@@ -159,7 +159,7 @@ def test_weights_have_the_distribution_named(
         assert weight.mean().item() == pytest.approx(0, abs=0.05 * expected)
         bound = sqrt(3) * expected
         assert (weight.abs().max().item() <= bound * 1.0001) == uniform
-        assert not layer.bias.detach().any()
+        assert not layer.module.bias.detach().any()
 
 
 def test_signed_constant_has_one_magnitude_and_even_signs() -> None:
@@ -171,7 +171,7 @@ def test_signed_constant_has_one_magnitude_and_even_signs() -> None:
         assert torch.equal(weight.abs(), torch.full_like(weight, sqrt(2 / fan_in)))
         positive = (weight > 0).float().mean().item()
         assert positive == pytest.approx(0.5, abs=4 * 0.5 / sqrt(weight.numel()))
-        assert not layer.bias.detach().any()
+        assert not layer.module.bias.detach().any()
     norm = model.get_submodule("norm1")
     assert bool((norm.weight == 1).all())  # type: ignore[union-attr]
 
@@ -185,7 +185,7 @@ def test_as_built_keeps_what_the_factory_drew() -> None:
     built = prunable_layers(build(widths=(20,), init="as_built", seed=4)).values()
     for layer, drawn in zip(built, own_draw(), strict=True):
         assert torch.equal(layer.weight, drawn.weight)
-        assert torch.equal(layer.bias, drawn.bias)
+        assert torch.equal(layer.module.bias, drawn.bias)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +228,6 @@ def test_a_constant_input_takes_the_place_of_biases() -> None:
         for name, layer in prunable_layers(plain).items():
             whole = prunable_layers(model)[name].weight
             layer.weight.copy_(whole[:, :-1])
-            layer.bias.copy_(whole[:, -1])
+            layer.module.bias.copy_(whole[:, -1])
     x = torch.randn(3, *DIGIT)
     torch.testing.assert_close(model(x), plain(x))

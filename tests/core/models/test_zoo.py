@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lth_core import models
-from lth_core.models.layers import prunable_layers
+from lth_core.models.layers import parameter_of, prunable_layers
 from lth_core.spec import ModelSpec
 
 pytestmark = pytest.mark.slow
@@ -38,6 +38,13 @@ def count(model: nn.Module) -> int:
         ("resnet-18", COLOUR, 11_173_962),
         ("resnet-50", COLOUR, 23_520_842),
         ("mobilenet-v2", COLOUR, 2_236_682),
+        # Patches, positions, blocks (norms, attention, two linear layers), norm, output.
+        (
+            "vit-tiny",
+            COLOUR,
+            64 * 49 + 64 * 64 + 4 * (256 + 192 * 65 + 64 * 65 + 128 * 65 + 64 * 129) + 128 + 650,
+        ),
+        ("lstm", (1, 8, 8), 4 * 64 * (8 + 64 + 2) + 650),
     ],
 )
 def test_network_has_its_known_parameters(
@@ -125,7 +132,7 @@ def test_every_network_trains_one_step_and_ends_in_its_output(name: str) -> None
     optimizer.step()
     assert bool(loss.isfinite())
     for layer in prunable_layers(model):
-        name_of = f"{layer}.weight"
+        name_of = parameter_of(layer)
         assert not torch.equal(before[name_of], dict(model.named_parameters())[name_of]), layer
     assert list(prunable_layers(model).values())[-1].weight.shape[0] == 7
 

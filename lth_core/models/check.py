@@ -1,0 +1,150 @@
+"""Checks of a network before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+
+from lth_core.errors import SpecError, exception_text
+from lth_core.models.draws import seeded_draws
+from lth_core.models.layers import prunable_layers
+
+FIELD = "model.name"
+
+
+def check_network(
+    build: Callable[[int], nn.Module], name: str, shape: tuple[int, ...], classes: int
+) -> None:
+    """Check that a user's network can be drawn, trained and pruned here.
+
+    It is run forward and backward twice, on two examples.
+
+    Args:
+        build: from a seed to a network whose weights are drawn with it.
+        shape: shape of one example.
+
+    Raises:
+        SpecError: it names the layer and what does not fit.
+    """
+    model = build(0)
+    copied = _copied(model, name)
+    y = torch.arange(2) % classes
+    with seeded_draws(0):
+        x = torch.randn(2, *shape)
+        for _ in range(2):
+            try:
+                logits = copied.train()(x)
+                _check_logits(logits, name, classes)
+                cross_entropy(logits, y).backward()
+            except SpecError:
+                raise
+            except Exception as error:  # a user's network may raise anything
+                rule = f"must train on a batch of shape {(2, *shape)}, but fails"
+                raise SpecError(FIELD, f"{rule} ({exception_text(error)})", name) from error
+    if not prunable_layers(model):
+        kinds = "no linear, convolution, attention or recurrent layer takes part in its output"
+        raise SpecError(FIELD, f"must have a weight to prune: {kinds}", name)
+
+
+def check_weights(model: nn.Module, name: str) -> None:
+    """Check that a user's network has weights that can be drawn, masked and trained here.
+
+    Raises:
+        SpecError: it names the layer and what does not fit.
+    """
+    for rule in _weight_faults(model):
+        raise SpecError(FIELD, rule, name)
+
+
+def _weight_faults(model: nn.Module) -> Iterator[str]:
+    """Rules that the network's modules and weights break, with the layer's name."""
+    for path, module in model.named_modules():
+        layer = path or "the network itself"
+        if isinstance(module, torch.jit.ScriptModule):
+            yield f"must have no scripted modules: {layer} cannot be changed or copied as others"
+        if _is_lazy(module):
+            yield f"must have no lazy modules: give {layer} its sizes"
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear | nn.Bilinear) and (
+            "weight" not in module._parameters
+        ):
+            yield (
+                f"must have weights that are trained themselves: the weight of {layer} is computed "
+                "from others (weight norm, spectral norm or torch.nn.utils.prune)"
+            )
+        if isinstance(module, nn.MultiheadAttention | nn.RNNBase) and getattr(
+            module, "parametrizations", None
+        ):
+            yield f"must have weights that are trained themselves: {layer} is parametrized"
+    for path, parameter in model.named_parameters():
+        if parameter.dtype != torch.float32:
+            yield f"must have float32 weights (see train.precision): {path} is {parameter.dtype}"
+
+
+def check_draws(build: Callable[[int], nn.Module], name: str) -> None:
+    """Check that two seeds give a network other weights, where it draws them itself.
+
+    Raises:
+        SpecError: all prunable weights are the same.
+    """
+    one, other = (prunable_layers(build(seed)) for seed in (0, 1))
+    if all(torch.equal(one[layer].weight, other[layer].weight) for layer in one):
+        rule = (
+            "must draw its weights from torch's, numpy's or Python's generator: two seeds give the "
+            "same ones (it may seed a generator itself, or return one network twice); otherwise "
+            "set model.init"
+        )
+        raise SpecError(FIELD, rule, name)
+
+
+def check_last_batch(
+    model: nn.Module, name: str, shape: tuple[int, ...], examples: int, batch_size: int
+) -> None:
+    """Check that a network with batch norm can train on the last batch of an epoch.
+
+    Raises:
+        SpecError: that batch has one example, and the network cannot train on one.
+    """
+    try:
+        with torch.no_grad(), seeded_draws(0):
+            copy.deepcopy(model).train()(torch.randn(1, *shape))
+    except ValueError as error:
+        norms = [n for n, module in model.named_modules() if isinstance(module, _BatchNorm)]
+        layer = f"; its batch norm: {', '.join(norms[:3])}" if norms else ""
+        rule = (
+            f"must leave no last batch of one of {examples} training examples, on which {name} "
+            f"cannot train ({exception_text(error)}{layer})"
+        )
+        raise SpecError("train.batch_size", rule, batch_size) from None
+
+
+def _is_lazy(module: nn.Module) -> bool:
+    """Whether a module has parameters or buffers without a shape yet."""
+    own = [*module._parameters.values(), *module._buffers.values()]
+    return any(tensor is not None and is_lazy(tensor) for tensor in own)
+
+
+def _copied(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # a user's network may raise anything
+        rule = (
+            f"must be a network that copy.deepcopy copies, but it fails ({exception_text(error)})"
+        )
+        raise SpecError(FIELD, rule, name) from error
+
+
+def _check_logits(logits: object, name: str, classes: int) -> None:
+    if not isinstance(logits, Tensor):
+        rule = f"must return a tensor of logits, (n, {classes}), not a {type(logits).__name__}"
+        raise SpecError(FIELD, rule, name)
+    if logits.shape != (2, classes):
+        rule = f"must return logits of shape (n, {classes}), one for each class of the data, not "
+        raise SpecError(FIELD, f"{rule}{('n', *logits.shape[1:])}".replace("'", ""), name)
+    if logits.dtype != torch.float32:
+        raise SpecError(FIELD, f"must return float32 logits, not {logits.dtype}", name)
