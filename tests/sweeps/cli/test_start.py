@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,77 +15,101 @@ from tiny import Lth
 HEAVY = ("torch", "ray", "mlflow", "optuna", "scipy", "matplotlib", "sklearn", "pyarrow")
 
 CHILD = """
-import json, sys
-sys.argv = ["lth", *sys.argv[1:]]
+import io, json, os, sys
+from contextlib import redirect_stdout
 import sweeps.cli.main
-try:
-    sweeps.cli.main.main()
-except SystemExit as ended:
-    assert not ended.code, ended.code
-finally:
+
+answers = []
+for arguments, environment in json.loads(sys.argv[1]):
+    sys.argv = ["lth", *arguments]
+    os.environ.update(environment)
+    with redirect_stdout(io.StringIO()) as printed:
+        try:
+            sweeps.cli.main.main()
+        except SystemExit as ended:
+            assert not ended.code, (arguments, environment, ended.code)
     loaded = {name.partition(".")[0] for name in sys.modules}
-    sys.stderr.write(json.dumps(sorted(loaded)))
+    answers.append([printed.getvalue(), sorted(loaded)])
+print(json.dumps(answers))
 """
 
+COMMANDS = {
+    ("--help",): "Run or resume a study",
+    ("plan", "--help"): "--at-once",
+    ("--version",): version("torch"),
+    ("studies",): "lenet-mnist",
+    ("list",): "prune.fraction",
+    ("schema",): "$defs",
+}
+"""Command -> a text that it prints."""
+COMPLETIONS = {
+    "lth st": {"status", "studies", "store"},
+    "lth plan dig": {"digits"},
+    "lth store du dig": {"digits"},
+    "lth list sco": {"scopes", "scores"},
+    "lth plan digits --wh": {"--where"},
+}
+"""Typed words -> their completions in bash."""
 
-def run(*arguments: str, **environment: str) -> tuple[str, set[str]]:
-    """What a command prints in a process of its own, and the packages it imports."""
+
+@dataclass(frozen=True)
+class Answer:
+    """Text that a command printed, and all packages that its process had imported by then."""
+
+    printed: str
+    loaded: set[str]
+
+
+def ask(*questions: tuple[tuple[str, ...], dict[str, str]]) -> list[Answer]:
+    """Run commands, given as arguments and environment, one after another in a new process."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, check=True,
-        env={**os.environ, "COLUMNS": "120", **environment},
+        [sys.executable, "-c", CHILD, json.dumps(questions)], capture_output=True, text=True,
+        check=True, env={**os.environ, "COLUMNS": "120"},
     )  # fmt: skip
-    return done.stdout, set(json.loads(done.stderr))
+    return [Answer(printed, set(loaded)) for printed, loaded in json.loads(done.stdout)]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "shown"),
-    [
-        (["--help"], "Run or resume a study"),
-        (["plan", "--help"], "--at-once"),
-        (["--version"], version("torch")),
-        (["studies"], "lenet-mnist"),
-        (["list"], "prune.fraction"),
-        (["schema"], "$defs"),
-    ],
-)
-def test_command_imports_no_torch(arguments: list[str], shown: str) -> None:
-    printed, loaded = run(*arguments)
-    assert shown in printed
-    assert loaded & set(HEAVY) == set()
+def completion(words: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    return (), {"_LTH_COMPLETE": "complete_bash", **variables}
 
 
-def test_help_imports_no_pydantic() -> None:
-    _, loaded = run("--help")
-    assert "pydantic" not in loaded
+@pytest.fixture(scope="module")
+def answers() -> dict[object, Answer]:
+    """Answers to all commands, then to all completions, of one process."""
+    questions = [*((command, {}) for command in COMMANDS), *map(completion, COMPLETIONS)]
+    return dict(zip([*COMMANDS, *COMPLETIONS], ask(*questions), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("words", "completed"),
-    [("lth st", {"status", "studies", "store"}), ("lth plan dig", {"digits"}),
-     ("lth store du dig", {"digits"}), ("lth list sco", {"scopes", "scores"}),
-     ("lth plan digits --wh", {"--where"})],
-)  # fmt: skip
-def test_completion_imports_no_torch(words: str, completed: set[str]) -> None:
-    printed, loaded = run(
-        _LTH_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))
-    )
-    assert set(printed.split()) == completed
-    assert loaded & set(HEAVY) == set()
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_command_imports_no_torch(command: tuple[str, ...], answers: dict[object, Answer]) -> None:
+    assert COMMANDS[command] in answers[command].printed
+    assert answers[command].loaded & set(HEAVY) == set()
+
+
+def test_help_imports_no_pydantic(answers: dict[object, Answer]) -> None:
+    assert "pydantic" not in answers[("--help",)].loaded
+
+
+@pytest.mark.parametrize("words", COMPLETIONS)
+def test_completion_imports_no_torch(words: str, answers: dict[object, Answer]) -> None:
+    assert set(answers[words].printed.split()) == COMPLETIONS[words]
+    assert answers[words].loaded & set(HEAVY) == set()
 
 
 def test_studies_that_were_swept_here_are_completed(lth: Lth, here: Path) -> None:
     folder = here / "lth-studies" / "digits-of-mine"
     folder.mkdir(parents=True)
     (folder / "study.yaml").write_text("name: digits-of-mine\n")
-    printed, _ = run(_LTH_COMPLETE="complete_bash", COMP_WORDS="lth report dig", COMP_CWORD="2")
-    assert printed.split() == ["digits", "digits-of-mine"]
+    (answer,) = ask(completion("lth report dig"))
+    assert answer.printed.split() == ["digits", "digits-of-mine"]
 
 
 def test_completion_is_installed_for_a_shell(tmp_path: Path) -> None:
     # The shell is named: a process without one among its parents, as in CI, has none to detect.
     named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "HOME": str(tmp_path)}
-    printed, _ = run("--install-completion", "bash", **named)
-    assert "bash completion installed" in printed
+    (answer,) = ask((("--install-completion", "bash"), named))
+    assert "bash completion installed" in answer.printed
     (script,) = (tmp_path / ".bash_completions").iterdir()
     assert "_LTH_COMPLETE=complete_bash" in script.read_text()
 

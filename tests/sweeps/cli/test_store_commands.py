@@ -239,6 +239,7 @@ def test_study_that_cannot_be_read_stops_gc(mine: Path, lth: Lth) -> None:
 # In S3, and the registry
 
 
+@pytest.mark.slow
 def test_a_store_in_s3_is_swept_verified_counted_and_collected(
     s3: str, tiny: StudyOf, here: Path, lth: Lth
 ) -> None:
@@ -353,6 +354,7 @@ def test_store_of_an_older_version_without_a_marker_is_known_by_its_entries(
     assert list(mine.glob("trainings/*")) == []
 
 
+@pytest.mark.slow
 def test_prefix_in_s3_that_is_no_store_is_refused_and_what_is_not_the_stores_stays(
     s3: str, lth: Lth
 ) -> None:
@@ -435,6 +437,7 @@ def spoil_with_a_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spoil", [spoil_with_a_loop, spoil_with_a_folder, spoil_with_a_fifo])
 @pytest.mark.parametrize("name", ["entry.json", "mask-*.safetensors", "state-*.safetensors"])
 def test_file_that_cannot_be_read_is_named_and_made_again(
