@@ -51,8 +51,8 @@ FAULTS = [
     Fault(
         "batch norm's buffers not rewound",
         "lth_core/train/loop.py",
-        "return cpu_copies(model.state_dict())",
-        "return cpu_copies(model.state_dict()) | {\n"
+        "return cpu_copies(layers.state_of(model))",
+        "return cpu_copies(layers.state_of(model)) | {\n"
         "        name: torch.zeros_like(value) for name, value in model.named_buffers()\n    }",
         "tests/core/train/test_loop.py",
     ),
@@ -101,8 +101,8 @@ FAULTS = [
     Fault(
         "validation images in training",
         "lth_core/data/dataset.py",
-        "examples = raw.train.at(order[validation : validation + train].sort().values)",
-        "examples = raw.train.at(order[: validation + train].sort().values)",
+        "examples = raw.train.at(order[first : first + train].sort().values)",
+        "examples = raw.train.at(order[: first + train].sort().values)",
         "tests/core/data/test_data.py",
     ),
     Fault(
@@ -143,8 +143,8 @@ FAULTS = [
     Fault(
         "FLOPs of a strided convolution as of stride 1",
         "lth_core/models/layers.py",
-        "positions[name] += output.numel() // channels",
-        "positions[name] += (inputs[0][0, 0].numel() if output.dim() == 4 else output.numel() // channels)",
+        "yield module.weight, output.numel() // module.weight.shape[0]",
+        "yield module.weight, arguments[0][0, 0].numel() if output.dim() == 4 else output.shape[-1]",
         "tests/core/models/test_layers.py",
     ),
     Fault(

@@ -9,18 +9,18 @@ from torch import nn
 
 from lth_core.errors import SpecError
 from lth_core.models.check import check_weights
-from lth_core.models.conv import conv
 from lth_core.models.draws import seeded_draws
 from lth_core.models.dropout import replace_dropout
 from lth_core.models.init import initialize
 from lth_core.models.layers import find_output
-from lth_core.models.lenet import lenet_5
-from lth_core.models.lstm import lstm
-from lth_core.models.mlp import lenet_300_100, mlp, mlp_constant
-from lth_core.models.resnet import resnet
-from lth_core.models.vgg import vgg
-from lth_core.models.vision import mobilenet_v2, vision_resnet
-from lth_core.models.vit import vit_tiny
+from lth_core.models.networks.conv import conv
+from lth_core.models.networks.lenet import lenet_5
+from lth_core.models.networks.lstm import lstm
+from lth_core.models.networks.mlp import lenet_300_100, mlp, mlp_constant
+from lth_core.models.networks.resnet import resnet
+from lth_core.models.networks.vgg import vgg
+from lth_core.models.networks.vision import mobilenet_v2, vision_resnet
+from lth_core.models.networks.vit import vit_tiny
 from lth_core.plugins import errors_as_spec_errors, load_factory, source_fingerprint
 from lth_core.spec import ModelSpec
 
