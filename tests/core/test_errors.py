@@ -48,7 +48,7 @@ def test_refused_address_is_shown_up_to_its_parameters() -> None:
     assert without_login("u:p?w://@h") == "***"
 
 
-def test_no_error_says_a_secret_of_the_environment_or_an_address(
+def test_no_error_shows_a_secret_of_the_environment_or_an_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MY_SECRET_KEY", "hunter22")

@@ -166,7 +166,7 @@ def test_diverging_search_stops_with_an_error_that_says_so(small: TicketSpec) ->
         list(find_tickets(replace(small, train=train)))
 
 
-def test_search_goes_on_only_while_it_is_iterated(small: TicketSpec) -> None:
+def test_search_trains_only_while_it_is_iterated(small: TicketSpec) -> None:
     trainer = Trainer()
     next(find_tickets(small, trainer))
     known: list[Job] = [

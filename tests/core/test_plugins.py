@@ -68,9 +68,7 @@ def test_factory_of_an_installed_package_has_a_fingerprint() -> None:
 @pytest.mark.parametrize(
     ("name", "message"), [("sys:exit", "SystemExit|TypeError"), ("os:system", "TypeError")]
 )
-def test_what_goes_wrong_in_a_factory_is_told_with_field_factory_and_exception(
-    name: str, message: str
-) -> None:
+def test_failure_in_a_factory_names_field_factory_and_exception(name: str, message: str) -> None:
     with pytest.raises(SpecError, match=message) as refused:
         data.outline(DataSpec(name=name))
     assert (refused.value.field, refused.value.got) == ("data.name", name)

@@ -35,7 +35,7 @@ def test_early_stop_is_the_first_lowest_validation_loss_and_nothing_else(
     assert row["final_test_accuracy"] == 0.9
 
 
-def test_records_tell_what_the_masks_and_curves_hold(search: list[LevelResult]) -> None:
+def test_records_hold_the_numbers_of_masks_and_curves(search: list[LevelResult]) -> None:
     for level in search:
         for row in level.records():
             result = level.results[row["branch"]]
@@ -106,7 +106,9 @@ def test_ignored_layer_stays_dense_and_out_of_the_count(
     assert row["flops"] == 2 * (640 + 160)
 
 
-def test_records_tell_how_far_weights_went(search: list[LevelResult], trainer: Trainer) -> None:
+def test_records_hold_how_far_weights_travelled(
+    search: list[LevelResult], trainer: Trainer
+) -> None:
     dense = search[0].results["dense"].job
     whole = trainer.start(dense), trainer.final(dense)[0]
     for level in search:

@@ -74,7 +74,7 @@ def test_file_holds_bits_survivors_and_the_rest_as_promised(
         assert np.array_equal(tensors[f"dense/{name}"], normed_ticket.start[name].numpy())
 
 
-def test_header_says_what_the_ticket_is(file: Path, ticket: Ticket) -> None:
+def test_header_describes_the_ticket(file: Path, ticket: Ticket) -> None:
     fields = header(file)
     assert fields["format"] == "lth-ticket/1"
     assert (fields["level"], fields["branch"], fields["rewind_step"]) == ("2", "ticket", "7")
@@ -273,7 +273,7 @@ def test_packed_state_comes_back(sizes: dict[str, tuple[int, int]], drawn: st.Da
 
 
 @pytest.mark.parametrize("shape", ["[1e999]", "[]", "[0]", "[8.0]", "8"])
-def test_example_shape_of_another_hand_is_none(shape: str, file: Path) -> None:
+def test_example_shape_of_another_program_is_refused(shape: str, file: Path) -> None:
     """Its header's digest is right."""
 
     def forge(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:

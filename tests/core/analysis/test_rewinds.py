@@ -98,7 +98,7 @@ def test_of_many_levels_some_are_panels_the_first_and_the_last_among_them():
     assert levels[0][1].label == "80% of the weights"
 
 
-def test_what_hangs_on_no_rewind_point_needs_no_panel_for_each():
+def test_columns_that_no_rewind_point_changes_need_no_panel_for_each():
     tickets = [r for r in rewound() if r["branch"] == "ticket"]
     assert varying_axes(tickets, [*AXES, "a"], ["travel_inside"]) == ["seed", "a"]
     assert varying_axes(tickets, AXES, ["travel_inside", "travel"]) == AXES

@@ -34,7 +34,7 @@ def chain(jobs: list[dict[str, Job]], branch: str) -> list[Job]:
 
 
 @pytest.mark.parametrize("branch", RETRAINED)
-def test_each_level_goes_on_from_the_branchs_own_weights_before(
+def test_each_level_continues_from_the_branchs_own_weights_before(
     branch: str, spec: TicketSpec
 ) -> None:
     for before, job in pairwise(chain(jobs_of(spec), branch)):
@@ -43,7 +43,7 @@ def test_each_level_goes_on_from_the_branchs_own_weights_before(
 
 
 @pytest.mark.parametrize("branch", RETRAINED)
-def test_one_shot_always_goes_on_from_the_dense_weights(branch: str, spec: TicketSpec) -> None:
+def test_one_shot_always_continues_from_the_dense_weights(branch: str, spec: TicketSpec) -> None:
     jobs = jobs_of(replace(spec, prune=replace(spec.prune, one_shot=True)))
     for level in (1, 2):
         job, dense = jobs[level][branch], jobs[0]["dense"]
@@ -53,7 +53,7 @@ def test_one_shot_always_goes_on_from_the_dense_weights(branch: str, spec: Ticke
 
 
 @pytest.mark.parametrize("branch", RETRAINED)
-def test_mask_is_that_of_the_weights_it_goes_on_from(
+def test_mask_is_that_of_the_weights_training_continues_from(
     branch: str, found: list[LevelResult], trainer: Trainer
 ) -> None:
     for level in (1, 2):

@@ -76,7 +76,7 @@ def test_before_the_last_milestone_they_are_not(
     assert not same(by_rate[0], tuned[0])
 
 
-def test_before_the_end_the_ticket_is_not_what_goes_on_from_trained_weights(
+def test_before_the_end_the_ticket_differs_from_retrained_weights(
     stepped: TicketSpec, trainer: Trainer
 ) -> None:
     found = level(replace(stepped, rewind=39), trainer)

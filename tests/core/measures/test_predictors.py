@@ -164,7 +164,7 @@ def test_step_0_is_the_initialization_and_the_last_step_the_end(
     assert first["rewind_cosine"] < 0.99  # type: ignore[operator]
 
 
-def test_values_come_of_seed_and_step_and_of_nothing_global(
+def test_predictors_depend_on_seed_and_step_and_on_nothing_global(
     small: TicketSpec, trainer: Trainer
 ) -> None:
     fewer = [at(small, step, examples=40) for step in (5, 7)]

@@ -41,7 +41,7 @@ def alive(mask: Mask) -> dict[str, int]:
     st.sampled_from(sorted(UNITS)), st.sampled_from(SCOPES), st.floats(0, 0.999),
     st.floats(0, 0.999), st.integers(1, 3),
 )  # fmt: skip
-def test_units_go_whole_exactly_so_many_and_in_no_other_layer(
+def test_exactly_k_whole_units_are_pruned_and_in_no_other_layer(
     structure: str, scope: str, first: float, second: float, rounds: int
 ) -> None:
     state, mask, left = weights(), None, UNITS[structure]

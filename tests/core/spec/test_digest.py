@@ -83,7 +83,7 @@ def test_what_a_spec_keeps_of_itself_goes_into_no_other() -> None:
         assert spec_json(again) == spec_json(spec)
 
 
-def test_equal_specs_hash_alike_and_say_the_same() -> None:
+def test_equal_specs_have_equal_hashes_and_texts() -> None:
     pairs = [
         (TrainSpec(weight_decay=-0.0), TrainSpec(weight_decay=0)),
         (PruneSpec(layer_fractions={"b": 0.1, "a": 0.2}),

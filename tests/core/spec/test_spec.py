@@ -244,7 +244,7 @@ def test_bad_entries_are_refused_by_the_field_that_holds_them() -> None:
         ModelSpec(widths=(20, 10), depth=3)
 
 
-def test_spec_error_says_rule_value_and_what_is_known_and_survives_pickling() -> None:
+def test_spec_error_names_rule_value_and_known_values_and_survives_pickling() -> None:
     error = SpecError("scope", "is not known", "local", ["global", "layerwise"]).under("prune")
     message = "prune.scope: is not known, but got 'local'; known: global, layerwise"
     copy = pickle.loads(pickle.dumps(error))

@@ -48,7 +48,7 @@ def test_what_is_of_the_kind_passes() -> None:
         ({"inner": {"x": {"sizes": []}}}, "it.inner.x.pair must be list, but got None"),
     ],
 )
-def test_what_is_not_is_told_by_its_place(change: dict[str, Any], place: str) -> None:
+def test_value_of_another_type_is_named_by_its_place(change: dict[str, Any], place: str) -> None:
     with pytest.raises(TypeError, match=f"^{place}"):
         check({**SOUND, **change}, Outer)
 
@@ -64,7 +64,9 @@ def test_whatever_reading_trips_over_is_one_error_and_ours_stay(error: Exception
         raise StoreError("gone")
 
 
-def test_entry_that_is_not_understood_is_missing_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_entry_that_cannot_be_decoded_is_missing_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = Store()
     store.put("k", "d", {"a": 1})
     assert read_entry(store, "k", "none", lambda entry: 1) is None

@@ -186,7 +186,7 @@ def test_what_is_durable_is_synced_with_the_name_it_ends_up_under(
 
 
 @pytest.mark.parametrize(("number", "passes"), [(errno.EINVAL, True), (errno.EIO, False)])
-def test_file_system_that_syncs_no_folders_is_written_to_and_a_broken_one_is_told(
+def test_file_system_that_syncs_no_folders_is_written_to_and_a_broken_one_is_an_error(
     number: int, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.fsync
@@ -298,7 +298,7 @@ def test_full_disk_is_an_error_and_leaves_what_was_there(small_disk: Path) -> No
 # Places that cannot be had
 
 
-def test_folder_that_cannot_be_made_says_what_there_is(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_made_is_an_error_that_names_what_exists(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     there = tmp_path / "file"
     with pytest.raises(

@@ -148,7 +148,7 @@ def test_entries_that_were_exchanged_are_not_taken_for_each_other(
     assert not Store(files).has(kind, digest)
 
 
-def test_entry_of_an_older_version_which_did_not_say_its_name_is_read(files: Files) -> None:
+def test_entry_of_an_older_version_without_its_name_is_read(files: Files) -> None:
     files.write(f"{K}/{D}/entry.json", manifest_of({"meta": META, "blobs": {}}))
     entry = Store(files).get(K, D)
     assert entry is not None
@@ -325,7 +325,7 @@ def tiny_spec(**changes: object) -> TicketSpec:
     return replace(spec, **changes)  # type: ignore[arg-type]
 
 
-def test_entry_json_says_everything_and_is_written_last(tmp_path: Path) -> None:
+def test_entry_json_lists_everything_and_is_written_last(tmp_path: Path) -> None:
     class Watched(FolderFiles):
         def __init__(self, root: Path) -> None:
             super().__init__(root)
@@ -448,7 +448,7 @@ def test_open_store_is_a_folder_or_memory(tmp_path: Path) -> None:
         {"meta": {}},
     ],
 )
-def test_entry_of_another_hand_is_corrupt_whatever_its_checksum(
+def test_entry_of_another_program_is_corrupt_whatever_its_checksum(
     content: object, files: Files
 ) -> None:
     files.write(f"{K}/{D}/entry.json", manifest_of(content))

@@ -37,7 +37,7 @@ WRONG: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", WRONG)
-def test_training_of_another_hand_is_none(
+def test_training_of_another_program_counts_as_missing(
     change: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     store, _, job = trained()
@@ -90,7 +90,7 @@ def test_state_of_another_network_is_none(change: str) -> None:
 
 
 @pytest.mark.parametrize("content", [{"a": "x"}, {"a": [1.0]}, {"a": 10**400}, {"a": True}])
-def test_measure_of_another_hand_is_none(
+def test_measure_of_another_program_counts_as_missing(
     content: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store()

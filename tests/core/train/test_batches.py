@@ -28,7 +28,7 @@ def test_every_epoch_sees_each_example_once_incl_the_smaller_last_batch(n: int, 
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
-def test_order_goes_on_from_any_step_as_if_never_interrupted(first: int, length: int) -> None:
+def test_order_continues_from_any_step_as_if_never_interrupted(first: int, length: int) -> None:
     order = Order(examples=25, batch_size=4, seed=3, run="1", augment="crop_flip")
     whole = list(order.batches(0, first + length, CPU))[first:]
     for (step, index, drawn), (s, i, d) in zip(

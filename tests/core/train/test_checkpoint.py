@@ -115,7 +115,7 @@ def test_interrupted_search_comes_out_the_same_to_the_bit(name: str, steps: list
     assert not store.digests("checkpoints")
 
 
-def test_checkpoint_that_is_harmed_is_left_aside_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_checkpoint_is_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     name, store = "adam, dropout", Store()
     trainer = Trainer(store, "cpu")
     trainer.ending.set()
@@ -148,7 +148,7 @@ def interrupted() -> tuple[Store, Job]:
         {"curves": {"step": [3], "train_loss": []}}, {"seconds": "long"}, {"more": 1, "step": True},
     ],
 )  # fmt: skip
-def test_checkpoint_of_another_hand_is_none_and_told(
+def test_checkpoint_of_another_program_is_ignored_with_a_warning(
     change: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     store, job = interrupted()

@@ -63,7 +63,7 @@ def test_pruned_weights_come_alive_without_the_mask(net: ModelSpec) -> None:
         assert (state[name][~kept] != 0).float().mean() > 0.5
 
 
-def test_forward_knows_nothing_of_the_mask() -> None:
+def test_forward_applies_no_mask() -> None:
     task = make(ADAM, last=1)
     torch.nn.init.constant_(task.model.get_submodule("fc1").weight, 0.1)  # type: ignore[arg-type]
     ((_, index, _),) = task.order.batches(0, 1, torch.device("cpu"))

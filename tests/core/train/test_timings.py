@@ -59,7 +59,7 @@ def test_torn_speed_is_no_speed(tmp_path: Path) -> None:
     "content",
     [{}, {"seconds_per_step": "fast"}, {"seconds_per_step": -1.0}, {"seconds_per_step": 9**999}],
 )
-def test_speed_of_another_hand_is_no_speed_and_is_told(
+def test_speed_of_another_program_is_ignored_with_a_warning(
     content: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store()

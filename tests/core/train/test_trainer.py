@@ -230,7 +230,7 @@ def test_training_that_another_version_stored_without_a_field_is_repeated(tiny: 
     assert content_of(store) == undisturbed(job)
 
 
-def test_trainer_that_may_not_train_says_how_to_get_what_is_lost(tiny: TicketSpec) -> None:
+def test_frozen_trainer_names_the_commands_that_restore_a_lost_training(tiny: TicketSpec) -> None:
     for kept in ((), (5,)):
         store, job = Store(), dense_of(tiny, 5)
         if kept:
