@@ -80,7 +80,7 @@ MODELS: dict[str, tuple[Builder, str]] = {
     ),
     "lstm": (
         lstm,
-        "LSTM over an image's rows, 64 units, 19.6K parameters on digits "
+        "LSTM over the rows, 64 units, 19.6K parameters on images of 8 x 8 "
         "(Hochreiter & Schmidhuber 1997)",
     ),
 }

@@ -17,6 +17,7 @@ from sweeps.cli.lazy import lazy_imports
 with lazy_imports():
     from sweeps.plan import estimate as estimates
     from sweeps.plan import plan as plans
+    from sweeps.plan import sizes
     from sweeps.studies import find, reader
 
 plan_app = typer.Typer()
@@ -50,7 +51,9 @@ def plan(
     elif as_json:
         sharing = {name: {"made": m, "used": u} for name, (m, u) in planned.sharing().items()}
         time = estimates.estimate(planned, at_once).to_json()
-        print_json([{**plans.summary(planned), "sharing": sharing, "time": time}])
+        networks = [size.to_json() for size in sizes.network_sizes(planned)]
+        print_json([{**plans.summary(planned), "sharing": sharing, "networks": networks,
+                     "time": time}])  # fmt: skip
     else:
         if listed:
             print_rows(planned, limit)
@@ -103,5 +106,6 @@ def plan_text(plan: plans.Plan, at_once: int | None = None) -> Text:
     shared = [f"{name} {made} for {used}" for name, (made, used) in plan.sharing().items()
               if made < used]  # fmt: skip
     lines = [f"shared: {', '.join(shared)}"] if shared else []
+    lines += sizes.size_lines(plan)
     rest = "\n".join([cost_text, *lines, estimates.estimate(plan, at_once).sentence()])
     return Text.assemble((plan.study.name, "bold"), rest)

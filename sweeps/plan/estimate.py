@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from lth_core.errors import StoreError
-from lth_core.spec import ModelSpec
 from lth_core.store import Store, open_store
 from lth_core.train.timings import SpeedFactors, seconds_per_step, speed_key
 from sweeps.plan.counting import work_left
 from sweeps.plan.plan import Plan, samples_of
+from sweeps.plan.sizes import network_text
 from sweeps.studies.schema import Resources
 
 MOST_LOOKED_UP = 100_000
@@ -86,7 +86,7 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
     for factors, steps in work.items():
         step_seconds = speeds.get(factors)
         if step_seconds is None:
-            unknown[_network(factors)] += steps * samples
+            unknown[network_text(factors.model, factors.data)] += steps * samples
         else:
             seconds += step_seconds * steps * samples
     return Estimate(
@@ -127,15 +127,3 @@ def _local_concurrency(resources: Resources) -> int:
     if resources.gpu:
         trials = min(trials, torch.cuda.device_count() / resources.gpu)
     return max(1, int(trials))
-
-
-def _network(factors: SpeedFactors) -> str:
-    """Network and dataset in words: ``mlp 300-100 (width 0.5) on digits``."""
-    model, default = factors.model, ModelSpec()
-    name = model.name
-    if model.name == "mlp":
-        name += " " + "-".join(map(str, model.widths))
-    sized = [f"{part} {getattr(model, part):g}" for part in ("width", "depth")
-             if getattr(model, part) != getattr(default, part)]  # fmt: skip
-    return " ".join([*([name] if not sized else [name, f"({', '.join(sized)})"]),
-                     f"on {factors.data.name}"])  # fmt: skip

@@ -34,6 +34,7 @@ PLAN = {
     "steps_naive",
     "steps_unique",
     "sharing",
+    "networks",
     "time",
 }
 
@@ -43,7 +44,7 @@ def left_in(folder: Path) -> list[str]:
 
 
 def complaint(called: Called) -> str:
-    """What a refused command says: one line on stderr, exit code 2."""
+    """The error of a refused command: one line on stderr, exit code 2."""
     assert called.code == 2, called
     assert called.err.startswith("lth: ")
     assert called.err.count("\n") == 1
@@ -63,6 +64,8 @@ def test_plan_as_json_is_one_object_with_its_keys(lth: Lth, tiny_file: StudyFile
             "dense": {"made": 2, "used": 2}, "ticket": {"made": 4, "used": 4},
             "reinit": {"made": 4, "used": 4}, "mask": {"made": 4, "used": 4},
         },
+        "networks": [{"network": "mlp 16 on digits", "parameters": 1210, "prunable": 1184,
+                      "others": {"biases and norms": 26}}],
         "time": {"left": False, "steps": 400, "seconds": None, "at_once": min(2, len(os.sched_getaffinity(0))),
                  "unknown": {"mlp 16 on digits": 400}},
     }  # fmt: skip
@@ -73,6 +76,7 @@ def test_plan_says_what_sharing_saves(lth: Lth, tiny_file: StudyFile) -> None:
     assert said == (
         "tiny: 4 trials, 18 trainings (20 without sharing), 720 steps (10.0% saved)\n"
         "shared: dense 2 for 4\n"
+        "mlp 16 on digits: 1,184 of 1,210 parameters are prunable (not: biases and norms 26)\n"
         "time: not known; never trained here: mlp 16 on digits\n"
     )
 
@@ -362,7 +366,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], lth: Lth) -> None:
     assert "Traceback" not in called.err
 
 
-def test_absent_mnist_is_told_at_once_with_the_folder_and_the_flag(
+def test_absent_mnist_is_refused_at_once_with_the_folder_and_the_flag(
     lth: Lth, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for slow in ("ray", "mlflow", "torchvision.datasets"):
@@ -374,7 +378,7 @@ def test_absent_mnist_is_told_at_once_with_the_folder_and_the_flag(
     assert left_in(here) == []
 
 
-def test_absent_image_folder_is_told_with_its_path(lth: Lth, here: Path) -> None:
+def test_absent_image_folder_is_refused_with_its_path(lth: Lth, here: Path) -> None:
     said = complaint(lth("sweep", "digits", "data.name=folder:pictures"))
     assert str(here / "pictures" / "train") in said
     assert left_in(here) == []
@@ -407,7 +411,7 @@ def test_store_of_an_unknown_kind_is_refused_before_anything_runs(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999"])
-def test_cluster_that_is_not_there_is_told_within_seconds(
+def test_absent_cluster_is_an_error_within_seconds(
     address: str, lth: Lth, tiny_file: StudyFile
 ) -> None:
     said = complaint(lth("sweep", tiny_file(), "--address", address))
@@ -418,7 +422,7 @@ def never(*arguments: object) -> None:
     raise AssertionError("it was called")
 
 
-def test_cluster_that_is_not_there_is_told_before_mlflow_and_the_store_are_asked(
+def test_absent_cluster_is_an_error_before_mlflow_and_the_store_are_opened(
     lth: Lth, tiny_file: StudyFile, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeps.run.launch.make_context", never)
@@ -450,7 +454,7 @@ def test_sweep_that_a_cluster_refused_is_not_remembered(
     (KeyboardInterrupt(), 130), (InterruptedSweepError(signal.SIGINT), 130),
     (InterruptedSweepError(signal.SIGTERM), 143),
 ])  # fmt: skip
-def test_command_that_is_stopped_says_what_goes_on_with_it(
+def test_stopped_command_prints_the_command_that_resumes_it(
     command: str, launches: str, told: KeyboardInterrupt, code: int, lth: Lth,
     tiny_file: StudyFile, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -481,7 +485,7 @@ def test_sweep_of_which_every_trial_failed_says_why_and_exits_with_1(
     monkeypatch.setattr("sweeps.run.launch.launch", lambda *arguments: ended)
     called = lth("sweep", tiny_file())
     assert called.code == 1
-    assert called.out.splitlines()[2:] == [
+    assert called.out.splitlines()[3:] == [
         "a note [bold]",
         "failed abc123: the loss [/] is not finite",
     ]
@@ -531,7 +535,7 @@ def test_ticket_that_cannot_be_written_leaves_nothing(
     assert left_in(tmp_path) == before
 
 
-def test_report_that_cannot_be_written_is_told(lth: Lth, swept: Path, tmp_path: Path) -> None:
+def test_report_that_cannot_be_written_is_an_error(lth: Lth, swept: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     assert str(tmp_path / "file") in complaint(
         lth("report", "tiny", "-o", tmp_path / "file" / "r.html")
@@ -557,7 +561,7 @@ def test_torn_record_counts_as_missing_in_the_report(lth: Lth, torn: Path) -> No
     assert len(lth("report", "tiny", "--json").out.splitlines()) == 2 * 5
 
 
-def test_ticket_whose_parent_is_lost_is_told_and_not_trained(
+def test_ticket_whose_parent_is_lost_is_an_error_and_not_trained(
     lth: Lth, torn: Path, tmp_path: Path
 ) -> None:
     digest = record_of(torn, lth, level=2, branch="ticket")["ticket_digest"]
