@@ -36,7 +36,7 @@ class S3Server:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a client's environment must say."""
+        """Environment variables of a client."""
         return {
             "AWS_ENDPOINT_URL": self.address,
             "AWS_ACCESS_KEY_ID": "tests",
@@ -76,7 +76,7 @@ def s3_on_loopback(folder: Path, **environment: str) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """One for all tests; each takes a prefix of its own."""
+    """The S3 of all tests of a process; each test takes a prefix of its own."""
     with s3_on_loopback(tmp_path_factory.mktemp("s3")) as server:
         yield server
 

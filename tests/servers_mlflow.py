@@ -27,7 +27,7 @@ from tracking.publish import names
 
 PORTS, WORKERS = range(20_000, 32_000), 16
 """Linux gives a connection a higher port, Ray a worker a lower one: a server that was killed finds
-its own free when it starts again. Each of so many pytest workers has ports apart."""
+its own free when it starts again. Each of up to `WORKERS` pytest workers has ports of its own."""
 
 
 def own_ports() -> Iterator[int]:
@@ -41,7 +41,7 @@ _ports = own_ports()
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on, and that nobody else is given."""
+    """A free port of loopback, given once."""
     for port in _ports:
         with socket.socket() as tried, suppress(OSError):
             tried.bind(("127.0.0.1", port))
@@ -143,33 +143,33 @@ def mlflow_server(
 
 
 class FaultyServer(ThreadingHTTPServer):
-    """Stands before a server and does to its answers what ``mood`` says.
+    """A proxy before a server, with a fault.
 
-    well: hands all on; slow: after `delay` seconds; broken: 500, and nothing was done; lost: 500,
-    although it was done; down: ends the connection without an answer. While ``answers`` is not set,
-    it keeps whoever asks waiting, in any mood.
+    none: it forwards all calls; slow: it answers after `delay` seconds; broken: it answers 500 and
+    forwards nothing; lost: it forwards the call and answers 500; down: it ends the connection
+    without an answer. While `answers` is not set, all callers wait, whatever the fault.
     """
 
     daemon_threads = True
 
     def __init__(self, behind: str, delay: float = 5) -> None:
-        self.behind, self.delay, self.mood, self.asked = behind, delay, "well", 0
+        self.behind, self.delay, self.fault, self.asked = behind, delay, "none", 0
         self.answers = threading.Event()
         self.answers.set()
         self._then: tuple[int, str] | None = None
         super().__init__(("127.0.0.1", 0), _Faulty)
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
 
-    def fail_after(self, calls: int, mood: str) -> None:
-        """Answer so many more calls before the mood changes."""
-        self._then = (self.asked + calls, mood)
+    def fail_after(self, calls: int, fault: str) -> None:
+        """Have the fault from the call on that comes after `calls` more."""
+        self._then = (self.asked + calls, fault)
 
     def count(self) -> str:
-        """Another call: the mood in which it is answered."""
+        """Count a call; the fault with which it is answered."""
         if self._then and self.asked == self._then[0]:
-            self.mood, self._then = self._then[1], None
+            self.fault, self._then = self._then[1], None
         self.asked += 1
-        return self.mood
+        return self.fault
 
 
 class _Faulty(BaseHTTPRequestHandler):
@@ -177,17 +177,17 @@ class _Faulty(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         faulty = self.server
-        mood = faulty.count()
+        fault = faulty.count()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         faulty.answers.wait()
-        if mood == "down":
+        if fault == "down":
             return
-        if mood == "slow":
+        if fault == "slow":
             time.sleep(faulty.delay)
         status, content = 500, b'{"error_code": "INTERNAL_ERROR", "message": "broken"}'
-        if mood != "broken":
+        if fault != "broken":
             said, content_behind = self.ask(body)
-            status, content = (status, content) if mood == "lost" else (said, content_behind)
+            status, content = (status, content) if fault == "lost" else (said, content_behind)
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Content-Type", "application/json")
@@ -213,7 +213,7 @@ class _Faulty(BaseHTTPRequestHandler):
 
 
 def contents(uri: str, experiment: str) -> dict[str, tuple[Any, ...]]:
-    """All that an experiment holds of trials, by key: status, params, metric histories, files."""
+    """Status, params, metric histories and files of an experiment's trials, by key."""
     from mlflow import MlflowClient
 
     client, found = MlflowClient(uri), {}
@@ -246,7 +246,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def faulty(server: str) -> Iterator[FaultyServer]:
-    """That server, with something before it that fails when told to."""
+    """A proxy before that server which fails when a test sets its fault."""
     with FaultyServer(server) as before:
         thread = threading.Thread(target=before.serve_forever, daemon=True)
         thread.start()

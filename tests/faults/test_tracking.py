@@ -14,7 +14,7 @@ from swept import Swept, wait_for
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow]
 
-MOODS = {
+FAULTS = {
     "down": "MLflow down at the start",
     "broken": "MLflow answers 500",
     "slow": "MLflow slow, 5 s a call",
@@ -28,11 +28,11 @@ LONG = {
 
 @pytest.fixture
 def faulty_servers(server: str) -> Iterator[dict[str, FaultyServer]]:
-    """One real server, with a proxy of each mood before it."""
+    """One real server, with a proxy of each fault before it."""
     with ExitStack() as stack:
-        made = {mood: stack.enter_context(FaultyServer(server)) for mood in MOODS}
-        for mood, each in made.items():
-            each.mood = mood
+        made = {fault: stack.enter_context(FaultyServer(server)) for fault in FAULTS}
+        for fault, each in made.items():
+            each.fault = fault
             threading.Thread(target=each.serve_forever, daemon=True).start()
             stack.callback(each.shutdown)
         yield made
@@ -56,12 +56,12 @@ def test_no_sweep_waits_for_mlflow_and_sync_brings_everything_once(
     """Four sweeps at once, each with a server of its own; the broken one fails in the middle, and
     the slow one answers no call between the first step of its sweep and the last."""
     address = clusters(LONG, LONG).address
-    faulty_servers["broken"].mood = "well"
+    faulty_servers["broken"].fault = "none"
     faulty_servers["broken"].fail_after(20, "broken")
     swept = {
-        mood: study(address, name=mood, tracking={"uri": uri}, resources={"cpu": 0.5})
-        for mood, uri in {
-            **{mood: proxy.uri for mood, proxy in faulty_servers.items()}, "killed": mortal_server.uri,
+        fault: study(address, name=fault, tracking={"uri": uri}, resources={"cpu": 0.5})
+        for fault, uri in {
+            **{fault: proxy.uri for fault, proxy in faulty_servers.items()}, "killed": mortal_server.uri,
         }.items()
     }  # fmt: skip
     slow, gate = faulty_servers["slow"], swept["slow"].folder / "gate"
@@ -70,7 +70,7 @@ def test_no_sweep_waits_for_mlflow_and_sync_brings_everything_once(
     wait_for(swept["slow"].steps, swept["slow"].log)
     asked = slow.asked
     slow.answers.clear()
-    drivers |= {mood: each.start() for mood, each in swept.items() if mood != "slow"}
+    drivers |= {fault: each.start() for fault, each in swept.items() if fault != "slow"}
     gate.unlink()
     wait_for(lambda: swept["killed"].finished() >= 5, swept["killed"].log)
     mortal_server.kill()
@@ -80,17 +80,17 @@ def test_no_sweep_waits_for_mlflow_and_sync_brings_everything_once(
     for each in swept.values():
         trained(each)
     for proxy in faulty_servers.values():
-        proxy.mood = "well"
-    assert {mood: swept[mood].wait(driver) for mood, driver in drivers.items()} == dict.fromkeys(
+        proxy.fault = "none"
+    assert {fault: swept[fault].wait(driver) for fault, driver in drivers.items()} == dict.fromkeys(
         swept, 0
     )
     assert "`lth sync down` publishes it" in swept["down"].log()
     assert "`lth sync killed` publishes what is missing" in swept["killed"].log()
     mortal_server.start()
-    for mood, each in swept.items():
-        assert each.lth("sync", mood) == f"{mood}: 4 trials are in MLflow\n"
-        unharmed({**MOODS, "killed": "MLflow killed in the middle"}[mood], each, steps_again=0)
-    held = {mood: published(each) for mood, each in swept.items()}
+    for fault, each in swept.items():
+        assert each.lth("sync", fault) == f"{fault}: 4 trials are in MLflow\n"
+        unharmed({**FAULTS, "killed": "MLflow killed in the middle"}[fault], each, steps_again=0)
+    held = {fault: published(each) for fault, each in swept.items()}
     assert all(each == held["killed"] for each in held.values())
     assert len(held["killed"]) == 4
     for status, _, histories, _ in held["killed"].values():

@@ -16,7 +16,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Called:
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -54,7 +54,7 @@ def tiny_fields(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 
 def context_of(study: Study) -> SweepContext:
-    """What the trials of a study without tracking share."""
+    """The context that the trials of a study without tracking share."""
     return SweepContext(
         study=study.name, study_digest=study.digest(), store=study.store, stop=study.stop,
         tolerance=study.tolerance, cpu=1, checkpoint_every=300, tracking=None,

@@ -124,7 +124,7 @@ def test_only_some_of_many_known_values_are_listed(lth: Lth, tiny_file: StudyFil
     assert called.err.endswith("17, 18, 19, ...\n")
 
 
-def test_time_is_of_the_part_and_for_as_many_at_once_as_asked(
+def test_time_is_of_the_listed_trials_at_the_given_concurrency(
     lth: Lth, tiny_file: StudyFile, tiny: StudyOf, here: Path
 ) -> None:
     path, plan = tiny_file(), make_plan(tiny())

@@ -184,7 +184,7 @@ def test_error_about_a_name_of_two_lines_is_one_line(here: Path, lth: Lth) -> No
     assert called.err.count("\n") == 1
 
 
-def test_what_is_shown_of_an_error_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_errors_have_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in PLANTED.items():
         monkeypatch.setenv(name, value)
     said = "; ".join(["https://bob:pw@host/a@b failed", *PLANTED.values()])

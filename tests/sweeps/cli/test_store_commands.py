@@ -35,7 +35,7 @@ def rows(called: Called) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def mine(swept_once: Path, here: Path) -> Path:
-    """A copy of the swept folder's store as this folder's, to be harmed."""
+    """A copy of the swept folder's store in this folder, to be changed."""
     shutil.copytree(swept_once / "lth-store", here / "lth-store")
     shutil.copytree(swept_once / "lth-studies", here / "lth-studies")
     return here / "lth-store"
@@ -60,7 +60,7 @@ def test_du_adds_up_to_what_is_on_the_disk(mine: Path, lth: Lth) -> None:
     assert (kinds["trainings"], kinds["trials"], kinds["studies"]) == (15, 3, 1)
 
 
-def test_du_tells_what_studies_share_and_what_is_nobodys(tiny: StudyOf) -> None:
+def test_du_counts_bytes_that_studies_share_and_bytes_of_no_study(tiny: StudyOf) -> None:
     from lth_core.store import Store
 
     store = Store()
@@ -215,7 +215,7 @@ def test_gc_says_what_goes_by_kind(mine: Path, lth: Lth) -> None:
         (["verify", "gs://b/p"], "store: must be a folder or in S3, but got 'gs://b/p'"),
     ],
 )  # fmt: skip
-def test_what_is_asked_wrongly_is_one_line_and_changes_nothing(
+def test_wrong_arguments_are_one_line_on_stderr_and_change_nothing(
     arguments: list[str], said: str, mine: Path, here: Path, lth: Lth
 ) -> None:
     (here / "empty").mkdir()
@@ -375,7 +375,7 @@ def test_prefix_in_s3_that_is_no_store_is_refused_and_what_is_not_the_stores_sta
 def test_links_are_not_followed_but_named(
     command: tuple[str, ...], mine: Path, here: Path, lth: Lth
 ) -> None:
-    """Of a kind, of an entry, in a sound entry, in one that goes, and a loop."""
+    """Links in place of a kind, of an entry and of a blob, inside entries, and a loop."""
     outside = here / "outside"
     store = open_store(str(mine))
     for number in range(4):

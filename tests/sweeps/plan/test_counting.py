@@ -85,7 +85,7 @@ quick = settings(
 
 @quick
 @given(studies())
-def test_costs_are_those_of_all_jobs_told_apart_by_digest(study: Study) -> None:
+def test_costs_are_those_of_jobs_with_distinct_digests(study: Study) -> None:
     plan = make_plan(study)
     jobs = every_job(plan)
     unique = {job.digest: job.last - job.first for job in jobs}
@@ -100,7 +100,7 @@ def test_costs_are_those_of_all_jobs_told_apart_by_digest(study: Study) -> None:
 
 @quick
 @given(studies())
-def test_sharing_is_that_of_all_branches_told_apart_by_digest(study: Study) -> None:
+def test_sharing_counts_branches_with_distinct_digests(study: Study) -> None:
     plan = make_plan(study)
     found: dict[str, list[Hashable]] = {}
     for trial in plan.trials:
@@ -133,7 +133,7 @@ def test_shared_trainings_are_those_that_are_met_twice(study: Study) -> None:
 
 @quick
 @given(studies())
-def test_work_is_the_steps_of_all_jobs_told_apart_by_digest(study: Study) -> None:
+def test_work_is_the_steps_of_jobs_with_distinct_digests(study: Study) -> None:
     plan = make_plan(study)
     unique = {job.digest: job for job in every_job(plan)}
     expected: Counter[str] = Counter()

@@ -18,7 +18,7 @@ WIDTHS = {"axes.model.width": [0.5, 1]}
 
 
 def trained(plan: Plan, *trials: int, seconds: float = 0.5, device: str = "cpu") -> None:
-    """As if the dense runs of these trials had been trained, so long a step."""
+    """Store the speed of the dense runs of these trials: seconds a step."""
     store = open_store(plan.study.store)
     for number in trials:
         store_speed(store, next(plan.trials[number].jobs()), seconds, device)
@@ -77,7 +77,7 @@ def test_speed_on_one_kind_of_device_says_nothing_of_another(tiny: StudyOf) -> N
     assert not estimate(plan).unknown
 
 
-def test_what_the_store_has_is_not_left(tiny: StudyOf) -> None:
+def test_stored_trainings_are_no_remaining_work(tiny: StudyOf) -> None:
     plan = make_plan(tiny())
     trainer = Trainer(open_store(plan.study.store))
     trainer(list(plan.trials[0].jobs())[:3])
@@ -90,7 +90,7 @@ def test_what_the_store_has_is_not_left(tiny: StudyOf) -> None:
     assert estimate(plan).sentence() == "left: nothing"
 
 
-def test_of_a_large_plan_it_is_not_looked_up_what_is_left(
+def test_remaining_work_of_a_large_plan_is_not_looked_up(
     tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sweeps.plan.estimate.MOST_LOOKED_UP", 9)

@@ -43,7 +43,7 @@ def swept_to(tiny: StudyOf, here: Path) -> Callable[[str], Study]:
 
 
 def study_runs(uri: str, study: str) -> list[dict[str, Any]]:
-    """All that MLflow has of the study's own live runs."""
+    """Content of the study's own runs that are not deleted."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
@@ -104,10 +104,10 @@ def test_sync_after_an_outage_finishes_the_studys_run_once(
 
     study = swept_to(faulty.uri)
     open_publisher(faulty.uri, study.name, "")
-    faulty.mood = "down"
+    faulty.fault = "down"
     called = lth("report", study.name)
     assert f"`lth sync {study.name}` publishes what is missing" in called.out
-    faulty.mood = "well"
+    faulty.fault = "none"
     (run,) = study_runs(faulty.uri, study.name)
     assert (run["status"], run["metrics"], run["files"]) == ("RUNNING", {}, set())
     for _ in range(2):

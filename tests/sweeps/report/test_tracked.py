@@ -24,7 +24,7 @@ HERE = "sqlite:///mlflow.db"
 
 
 def held(publisher: Publisher) -> dict[str, tuple[str, int, list[str]]]:
-    """Of each trial's run: status, metric values in all, folders of artifacts."""
+    """Status, number of metric values, and folders of artifacts of each trial's run, by its name."""
     from mlflow import MlflowClient
 
     client = MlflowClient(publisher.uri)

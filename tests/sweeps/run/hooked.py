@@ -47,7 +47,7 @@ def debugged(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module
 
 
 def interrupted(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """As by Ctrl-C."""
+    """A network that is interrupted once, as by Ctrl-C."""
     return _net(
         shape, classes, lambda: os.kill(os.getpid(), signal.SIGINT) if once("interrupted") else None
     )

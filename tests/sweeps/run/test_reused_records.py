@@ -13,7 +13,7 @@ from sweeps.studies.find import save_swept
 from tracking.publish.publisher import open_publisher
 
 
-def test_what_another_study_trained_is_told_as_this_ones_own(
+def test_trainings_of_another_study_become_records_of_this_one(
     tiny: StudyOf, tiny_file: StudyFile, lth: Lth
 ) -> None:
     study = tiny()
@@ -27,7 +27,7 @@ def test_what_another_study_trained_is_told_as_this_ones_own(
     assert timeless([{**row, "study": "tiny"} for row in told]) == timeless(trained)
 
 
-def test_records_that_are_whole_are_not_made_again(
+def test_complete_records_are_not_computed_again(
     tiny: StudyOf, tiny_file: StudyFile, lth: Lth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = tiny()
@@ -47,7 +47,7 @@ def test_records_that_are_whole_are_not_made_again(
 
 
 @pytest.mark.mlflow
-def test_trial_of_which_something_was_altered_holds_up_none_of_the_others(
+def test_trial_with_an_altered_file_does_not_stop_the_publishing_of_others(
     tiny: StudyOf, lth: Lth
 ) -> None:
     study = tiny({"axes.seed": [0, 1, 2], "tracking.uri": "sqlite:///mlflow.db"})

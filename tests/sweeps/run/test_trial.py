@@ -110,7 +110,7 @@ def test_trial_cut_off_has_its_finished_levels_in_the_store(tiny: StudyOf) -> No
 def test_trial_is_known_to_its_store_before_it_has_trained_anything(
     tiny: StudyOf, lth: Lth
 ) -> None:
-    """And one that has no records yet is in nobody's way."""
+    """Commands handle a trial without records."""
     study = tiny({"axes.seed": [0]})
     (trial,), trainer = make_plan(study).trials, Trainer(open_store(study.store))
     save_swept(study)

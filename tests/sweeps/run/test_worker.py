@@ -17,7 +17,7 @@ Told = Callable[[Exception], list[dict[str, Any]]]
 
 @pytest.fixture
 def told(tiny: StudyOf, monkeypatch: pytest.MonkeyPatch) -> Told:
-    """What is reported of a trial in which something is raised."""
+    """The report of a trial that raises an error."""
     study = tiny({"axes.seed": [0]})
     (trial,) = make_plan(study).trials
 

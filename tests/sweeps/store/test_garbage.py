@@ -62,14 +62,14 @@ def copy_of(store: Store) -> Store:
 
 
 def entries(store: Store) -> set[tuple[str, str]]:
-    """All but the speeds, which are of no study."""
+    """Keys of all entries but speeds, which belong to no study."""
     kinds = [kind for kind in store.kinds() if kind != "speeds"]
     return {(kind, digest) for kind in kinds for digest in store.digests(kind)}
 
 
 @cache
 def swept(name: str) -> set[tuple[str, str]]:
-    """All entries that a study alone leaves in an empty store."""
+    """Keys of the entries that a study alone leaves in an empty store."""
     store = Store()
     sweep(store, study_of(name))
     return entries(store)
@@ -85,7 +85,7 @@ def everything() -> Store:
 
 
 def kept_for(names: set[str]) -> set[tuple[str, str]]:
-    """What studies need, and further rewind points of the trainings among it."""
+    """Keys that studies need, and further rewind points of their trainings."""
     needed = set[tuple[str, str]]().union(*(swept(name) for name in names))
     store = everything()
     points = ((digest, store.get("points", digest)) for digest in store.digests("points"))
@@ -147,7 +147,7 @@ def test_dry_run_says_what_would_go_and_removes_nothing() -> None:
 
 
 def test_probes_and_samples_that_no_plan_has_are_needed_by_their_records() -> None:
-    """As `lth rewind` and an optuna search leave them: trials of a study, not in its axes."""
+    """`lth rewind` and optuna searches leave trials that are not in the study's axes."""
     store, probed = Store(), study_of("twins")
     for _ in search(probed, Trainer(store)):
         pass
@@ -328,7 +328,7 @@ def test_entry_that_is_written_again_meanwhile_stays() -> None:
 def test_study_that_comes_while_it_collects_finds_what_it_reuses(
     step: str, lost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look at what is needed and the removal; or once the removal has begun."""
+    """It comes before the removal, or once the removal has begun."""
     store, real = copy_of(everything()), getattr(housekeeping, step)
     for name in SHARING:
         for key in entries_of(store, name):

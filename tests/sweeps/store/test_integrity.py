@@ -212,7 +212,7 @@ class Meanwhile(MemoryFiles):
         return content
 
 
-def test_what_is_written_or_deleted_while_it_is_looked_at_is_no_fault() -> None:
+def test_entry_written_or_deleted_during_the_check_is_no_fault() -> None:
     files = Meanwhile()
     store, manifest = Store(files), "measures/{}/entry.json"
     begun, over, torn = D, E, "f" * 64

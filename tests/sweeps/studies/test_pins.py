@@ -69,14 +69,14 @@ def evil(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget_imports() -> None:
-    """As in a process that has just begun."""
+    """Forget the module and what was resolved from it, as in a new process."""
     sys.modules.pop("evil", None)
     for cached in (_pin_data, _pin_model):
         cached.cache_clear()
 
 
 def planned(study: Study) -> set[str]:
-    """What a study needs, by importing all that it names."""
+    """Digests that a study needs, from the code that it names."""
     return recipes(make_plan(study).trials)
 
 

@@ -25,7 +25,7 @@ from sweeps.studies.schema import Study, study_schema
 
 
 def error_of(text: str | bytes, *overrides: str) -> SpecError:
-    """What reading and planning a study file complains of."""
+    """The error of reading and planning a study file."""
     path = Path("study.yaml")
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SpecError) as caught:
@@ -67,7 +67,7 @@ UNKNOWN = [
 
 
 @pytest.mark.parametrize(("text", "field", "got", "known"), UNKNOWN)
-def test_unknown_name_is_told_with_the_known_ones(
+def test_unknown_name_is_refused_with_the_known_names(
     text: str, field: str, got: Any, known: str
 ) -> None:
     error = error_of("name: x\n" + text)
@@ -165,7 +165,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "field", "rule", "got"), WRONG)
-def test_wrong_value_is_told_with_path_rule_and_what_was_got(
+def test_wrong_value_is_refused_with_path_rule_and_value(
     text: str, field: str, rule: str, got: Any
 ) -> None:
     error = error_of("name: x\n" + text)

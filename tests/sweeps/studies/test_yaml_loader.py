@@ -76,7 +76,7 @@ def test_file_past_a_limit_is_refused_with_the_limit_and_what_was_got(
 
 
 def nodes_made(text: str, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How many nodes are composed of a text before it is refused."""
+    """Number of nodes composed before a text is refused."""
     made = 0
     for name in ("compose_scalar_node", "compose_sequence_node", "compose_mapping_node"):
         real: Callable[..., Any] = getattr(_Loader, name)

@@ -149,7 +149,7 @@ def test_a_twin_is_no_branch_to_look_at_but_has_a_style():
 
 
 @pytest.mark.parametrize("name", ["travel", "overlap", "layer_density"])
-def test_what_hangs_on_no_rewind_point_has_one_panel_for_all(name):
+def test_figures_that_ignore_rewind_points_have_one_panel(name):
     records = [{**r, "method": "one-shot", "overlap_seeds": 0.5, "overlap_seeds_chance": 0.1}
                for r in rewound()]  # fmt: skip
     assert len(FIGURES[name].draw(records, ["rewind", "seed"], curves).axes) == 1
@@ -199,7 +199,7 @@ def test_an_unknown_branch_gets_a_style_of_its_own_and_a_place_in_the_legend():
     ids=["nothing", "dense alone", "one seed", "no reinit", "hostile name", "no dense",
          "many methods", "many methods once", "no tickets", "hostile method", "no weights left"],
 )  # fmt: skip
-def test_figures_draw_what_there_is(name, records):
+def test_figures_of_partial_records_can_be_drawn(name, records):
     if figure := FIGURES[name].draw(records, ["seed", "model.name"], curves):
         figure.draw_without_rendering()
 
@@ -208,7 +208,7 @@ def drawn(records):
     return {n for n, chart in FIGURES.items() if chart.draw(records, ["seed"], curves)}
 
 
-def test_figures_of_what_a_study_has_not_are_not_drawn():
+def test_figures_without_data_are_not_drawn():
     assert drawn(taxonomy(levels=2)) == set(FIGURES) - {"width"} - OF_REWINDING
     bare = [{**r, "travel_inside": None, "travel_outside": None} for r in study()]
     assert set(FIGURES) - drawn(bare) == {"methods", "travel", "overlap", "width"} | OF_REWINDING

@@ -8,7 +8,7 @@ SCORES = ["seed", "prune.score"]
 
 
 def compared(records):
-    """Of one method, each ticket with an overlap of 0.6 and a chance level of 0.2."""
+    """Records of one method, each ticket with an overlap of 0.6 and a chance level of 0.2."""
     more = {"overlap_seeds": 0.6, "overlap_seeds_chance": 0.2}
     return [{**r, **more} if r["branch"] == "ticket" else r for r in records]
 

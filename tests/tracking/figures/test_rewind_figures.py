@@ -49,7 +49,7 @@ def test_studies_of_one_rewind_point_have_none_of_these(name):
      rewound(**{"model.name": "a$b$\\frac_c"})],
     ids=["one seed", "no ticket", "no dense", "a dense run missing", "no weights", "hostile name"],
 )  # fmt: skip
-def test_they_draw_what_there_is(name, records):
+def test_rewind_figures_of_partial_records_can_be_drawn(name, records):
     axes = [*AXES, "model.name"]
     if figure := FIGURES[name].draw(settled(records, axes), axes, curves):
         figure.draw_without_rendering()
@@ -148,7 +148,7 @@ def test_travel_is_a_line_a_density():
 
 
 def row(panel, name, color):
-    """What is drawn of a predictor in one colour: means, and ends of intervals."""
+    """Means and ends of intervals that are drawn in one colour."""
     place = [tick.get_text() for tick in panel.get_yticklabels()].index(name)
     found = [
         x for x in panel.lines if x.get_color() == color and abs(x.get_ydata()[0] - place) < 0.4

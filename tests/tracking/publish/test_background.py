@@ -199,7 +199,7 @@ def test_large_tickets_do_not_pile_up(
     assert publisher.said == [("a", 0), ("a", 1)]
 
 
-def test_what_was_written_is_not_kept(levels: list[LevelResult]) -> None:
+def test_published_levels_are_not_kept_in_memory(levels: list[LevelResult]) -> None:
     work, run = background(Recording()), trial("a")
     work.publish(run, levels[0], levels[0].records())
     assert work.drain(60)

@@ -36,7 +36,7 @@ def publisher(faulty: FaultyServer, tmp_path: Path) -> Publisher:
 def undisturbed(
     server: str, levels: list[LevelResult], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[object, ...]:
-    """What a trial is in MLflow when nothing goes wrong."""
+    """Content of a trial's run where the server had no fault."""
     publisher = open_publisher(server, tmp_path_factory.mktemp("undisturbed").name, "about it")
     everything(publisher, levels)
     return contents(server, publisher.experiment)["a"]
@@ -55,12 +55,12 @@ def everything(publisher: Publisher, levels: list[LevelResult]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mood", "calls"),
+    ("fault", "calls"),
     [("down", 0), ("broken", 2), ("lost", 2), ("lost", 5), ("lost", 7), ("down", 8), ("lost", 14)],
     ids=lambda said: str(said),
 )
-def test_fault_after_so_many_calls_is_made_good_by_the_next_sync(
-    mood: str,
+def test_next_sync_repairs_a_fault_that_comes_after_some_calls(
+    fault: str,
     calls: int,
     faulty: FaultyServer,
     server: str,
@@ -69,20 +69,20 @@ def test_fault_after_so_many_calls_is_made_good_by_the_next_sync(
     undisturbed: tuple[object, ...],
 ) -> None:
     """`lost`: the server does what it is asked, and each answer is lost, a new run's too."""
-    faulty.fail_after(calls, mood)
+    faulty.fail_after(calls, fault)
     begun = time.monotonic()
     with pytest.raises(TrackingError, match="does not answer as MLflow should"):
         everything(publisher, levels)
     assert time.monotonic() - begun < 60
-    faulty.mood = "well"
+    faulty.fault = "none"
     for _ in range(2):
         everything(publisher, levels)
     assert contents(server, publisher.experiment) == {"a": undisturbed}
 
 
-@pytest.mark.parametrize("mood", ["slow", "down", "broken", "lost"])
+@pytest.mark.parametrize("fault", ["slow", "down", "broken", "lost"])
 def test_training_does_not_wait_and_nothing_is_lost_or_published_twice(
-    mood: str,
+    fault: str,
     faulty: FaultyServer,
     server: str,
     publisher: Publisher,
@@ -94,15 +94,15 @@ def test_training_does_not_wait_and_nothing_is_lost_or_published_twice(
     work = BackgroundPublisher(publisher)
     work.publish(trial(), levels[0], levels[0].records())
     assert work.drain(PATIENCE)
-    faulty.mood, faulty.delay = mood, 1
+    faulty.fault, faulty.delay = fault, 1
     faulty.answers.clear()
     for level in levels[1:]:
         work.publish(trial(), level, level.records())
     work.finish(trial())
     assert not work.drain(0.1), "all was handed in while the server kept the first call waiting"
     faulty.answers.set()
-    assert work.drain(0.2 if mood == "slow" else PATIENCE) == (mood != "slow")
-    faulty.mood = "well"
+    assert work.drain(0.2 if fault == "slow" else PATIENCE) == (fault != "slow")
+    faulty.fault = "none"
     assert work.drain(PATIENCE)
     everything(publisher, levels)
     assert contents(server, publisher.experiment) == {"a": undisturbed}
@@ -112,7 +112,7 @@ def test_no_other_trial_calls_an_unreachable_server_for_a_while(
     faulty: FaultyServer, publisher: Publisher, levels: list[LevelResult]
 ) -> None:
     work = BackgroundPublisher(publisher, retry_after=600)
-    faulty.mood = "down"
+    faulty.fault = "down"
     for key in ("a", "b", "c"):
         work.publish(trial(key), levels[0], levels[0].records())
         assert work.drain(PATIENCE)
@@ -164,7 +164,7 @@ def test_run_that_was_deleted_under_a_publisher_is_found_or_made_again(
     assert contents(server, publisher.experiment) == {"a": undisturbed}
 
 
-def test_doubles_that_a_kill_left_become_one(
+def test_duplicate_runs_that_a_kill_left_become_one(
     publisher: Publisher, levels: list[LevelResult], undisturbed: tuple[object, ...], server: str
 ) -> None:
     from mlflow import MlflowClient

@@ -61,7 +61,7 @@ def publish(publisher: Publisher, levels: list[LevelResult]) -> None:
 
 
 def everything(publisher: Publisher) -> dict[str, object]:
-    """All that an experiment holds of trials: tags, parameters, metric histories, artifacts."""
+    """Status, params, metric histories and artifacts of each of a study's runs, by run id."""
     from mlflow import MlflowClient
 
     client = MlflowClient(publisher.uri)
@@ -307,7 +307,7 @@ def test_studys_run_that_was_cut_off_anywhere_is_made_whole_by_the_next(
 def test_metrics_of_a_study_that_an_older_version_finished_are_replaced(
     publisher: Publisher, tmp_path: Path
 ) -> None:
-    """It stamped them with the time; the latest stamp is what MLflow shows."""
+    """The older version stamped metrics with the time, and MLflow shows the latest stamp."""
     from mlflow import MlflowClient
 
     client = MlflowClient(publisher.uri)

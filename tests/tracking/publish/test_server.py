@@ -70,7 +70,7 @@ def basic(user: str, password: str) -> str:
 
 
 def other_address() -> str:
-    """Of this machine, not loopback: from where it would send to the address of an example."""
+    """An address of this machine beside loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
         try:
             asked.connect(("192.0.2.1", 9))  # sends nothing

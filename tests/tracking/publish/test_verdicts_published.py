@@ -19,7 +19,7 @@ ACCURACY = {"dense": 0.96, "ticket": 0.97, "reinit": 0.9}
 
 
 def verdict(level: int, word: str, p: float | None = 0.01) -> Verdict:
-    """One made from three hand-made seeds, reading as asked."""
+    """A verdict with this word and p, made from three hand-made seeds."""
     rows = [
         {"seed": seed, "level": at, "branch": branch, "density": 0.8**level, "steps": 10,
          "early_stop_step": 5, "final_test_accuracy": ACCURACY[branch]}

@@ -159,7 +159,7 @@ def test_the_report_flags_layer_collapse():
 
 
 @pytest.mark.slow
-def test_a_figure_that_a_study_has_not_is_not_in_its_report(written):
+def test_figures_without_data_are_not_in_the_report(written):
     text = (written / "report.html").read_text("utf-8")
     for name, chart in FIGURES.items():
         assert (written / "figures" / f"{name}.png").exists() == (name not in ABSENT)
@@ -272,7 +272,7 @@ def test_the_report_says_how_it_was_run():
 
 
 @pytest.mark.parametrize("records", [[], study(levels=0), study(seeds=1)], ids=len)
-def test_the_report_shows_what_there_is(records, unrendered):
+def test_the_report_of_partial_records_can_be_rendered(records, unrendered):
     drawn = drawn_figures(records, AXES, curves, None)
     assert "hand-made" in rendered(records, drawn=drawn)
 
