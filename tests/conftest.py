@@ -1,5 +1,6 @@
 """One thread, and property tests that draw the same examples every time."""
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,8 @@ HERE = Path(__file__).parent
 
 LONG = ("cluster", "faults", "fuzz")
 """Folders of tests that CI runs beside `make test`: minutes each."""
+NOT_LONG = re.compile(r"not \([^)]*\blong\b[^)]*\)")
+"""Expressions of `pytest -m` that leave these tests out."""
 
 
 def pytest_collectstart() -> None:
@@ -31,9 +34,18 @@ def _set_up() -> None:
     settings.load_profile("repeatable")
 
 
+def _is_long(path: Path) -> bool:
+    return any(path.is_relative_to(HERE / folder) for folder in LONG)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no long tests where they are left out anyway: that takes a second."""
+    return (_is_long(collection_path) and bool(NOT_LONG.search(config.option.markexpr))) or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(HERE) and item.path.relative_to(HERE).parts[0] in LONG:
+        if _is_long(item.path):
             item.add_marker(pytest.mark.long)
         if "s3_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)  # the server starts for two seconds in each worker
