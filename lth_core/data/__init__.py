@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import torch
 
+from lth_core.data.check import check_dataset
 from lth_core.data.dataset import Dataset, Split, split, split_sizes
 from lth_core.data.dataset import fingerprint as content_fingerprint
-from lth_core.data.folder import folder, listing_digest
+from lth_core.data.folder import content_digest, folder
 from lth_core.data.packaged import digits, mnist1d, mnist_5k
 from lth_core.data.sources import cifar10, cifar100, fashion_mnist, mnist, svhn
 from lth_core.errors import DataError, SpecError
@@ -63,14 +64,21 @@ KNOWN = (*DATASETS, "folder:PATH", "package.module:factory")
 """Names of datasets, as an error lists them."""
 
 
-@lru_cache(maxsize=4)
 def load(spec: DataSpec, device: torch.device) -> Dataset:
     """The spec's dataset, split, on the device; cached for the process's next trial.
+
+    A folder or a user's dataset without a fingerprint is not cached, because it may change.
 
     Raises:
         SpecError: the name is not known, or validation leaves no training examples.
         DataError: the data are missing or broken.
     """
+    pinned = spec.name in DATASETS or spec.fingerprint
+    return _load(spec, device) if pinned else _load.__wrapped__(spec, device)
+
+
+@lru_cache(maxsize=4)
+def _load(spec: DataSpec, device: torch.device) -> Dataset:
     outline(spec)
     if spec.fingerprint and spec.fingerprint != (current := fingerprint(spec)):
         raise DataError(f"data.name: {spec.name} must have fingerprint {spec.fingerprint}, as in "
@@ -85,18 +93,22 @@ def outline(spec: DataSpec) -> Outline:
         SpecError: validation leaves no training examples.
         DataError: data that must be read are missing or broken.
     """
+    own_validation = 0
     if spec.name in DATASETS:
         _, available, _, shape, classes = DATASETS[spec.name]
     else:
         raw = _raw(spec)
         available, shape, classes = len(raw.train), raw.shape, raw.classes
-    train, _ = split_sizes(spec, available)
+        own_validation = len(raw.validation)
+    train, _ = split_sizes(spec, available, own_validation)
     if train < 1:
         rule = f"must leave at least one of {available * spec.fraction:g} examples for training"
         raise SpecError("data.validation", rule, spec.validation)
     if spec.augment != "none" and len(shape) != 3:
         raise SpecError("data.augment", f"needs images, not examples of shape {shape}",
                         spec.augment)  # fmt: skip
+    if spec.alpha != "black" and absolute(spec).name != "folder":
+        raise SpecError("data.alpha", "applies to folder:PATH alone", spec.alpha)
     return train, shape, classes
 
 
@@ -128,23 +140,19 @@ def absolute(spec: DataSpec) -> DataSpec:
 
 def _raw(spec: DataSpec) -> Dataset:
     spec = absolute(spec)
-    return _read(spec, listing_digest(spec) if spec.name == "folder" else "")
+    return _read(spec, content_digest(spec) if spec.name == "folder" else "")
 
 
 @lru_cache(maxsize=1)
-def _read(spec: DataSpec, listing: str) -> Dataset:
-    """Raw dataset; the last one is cached, until its folder's listing changes."""
+def _read(spec: DataSpec, content: str) -> Dataset:
+    """Raw dataset; the last one is cached, until its folder's content changes."""
     if spec.name in DATASETS:
         return _read_named(spec)
     if spec.name == "folder":
-        return folder(spec)
+        return folder(spec, content)
     if ":" not in spec.name:
         raise SpecError("data.name", "is not a known dataset", spec.name, KNOWN)
-    dataset = load_factory("data.name", spec.name)(spec)
-    if not isinstance(dataset, Dataset):
-        raise DataError(f"data.name: {spec.name} must return lth_core.data.Dataset, but got "
-                        f"{type(dataset).__name__}")  # fmt: skip
-    return dataset
+    return check_dataset(load_factory("data.name", spec.name)(spec), spec.name)
 
 
 def _read_named(spec: DataSpec) -> Dataset:

@@ -46,6 +46,8 @@ class Split:
 class Dataset:
     """Examples for training, for early stopping (validation) and for reporting (test).
 
+    A raw dataset's validation part is empty, or is the dataset's own.
+
     mean, std: (channels, 1, 1) or broadcastable to one example, in the units of the raw x.
     """
 
@@ -76,13 +78,21 @@ class Dataset:
         return (x.float() - self.mean) / self.std
 
 
-def raw(train: Split, test: Split, mean: Tensor, std: Tensor, classes: int) -> Dataset:
-    """A dataset before its validation part is split off.
+def raw(
+    train: Split,
+    test: Split,
+    mean: Tensor,
+    std: Tensor,
+    classes: int,
+    validation: Split | None = None,
+) -> Dataset:
+    """A dataset before the spec's split.
 
     Args:
         mean, std: as in `Dataset`.
+        validation: the dataset's own; without it, it is split off the training examples.
     """
-    return Dataset(train, train.at(torch.arange(0)), test, mean, std, classes)
+    return Dataset(train, validation or train.at(torch.arange(0)), test, mean, std, classes)
 
 
 def example_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,16 +119,31 @@ def example_mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def fingerprint(dataset: Dataset) -> str:
     """Digest of a raw dataset: its examples, classes, mean and deviation."""
+    parts = [dataset.train, dataset.test]
+    if len(dataset.validation):  # older digests of data without it stay
+        parts.append(dataset.validation)
+    examples = [tensor for part in parts for tensor in (part.x, part.y)]
+    return tensors_digest(*examples, dataset.mean, dataset.std)
+
+
+def tensors_digest(*tensors: Tensor) -> str:
+    """sha256 of the types, shapes and values of tensors of any shape, on the CPU."""
     digest = hashlib.sha256()
-    for tensor in (dataset.train.x, dataset.train.y, dataset.test.x, dataset.test.y,
-                   dataset.mean, dataset.std):  # fmt: skip
+    for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()
 
 
-def split_sizes(spec: DataSpec, available: int) -> tuple[int, int]:
-    """Numbers of (training, validation) examples out of ``available`` training examples."""
+def split_sizes(spec: DataSpec, available: int, own_validation: int = 0) -> tuple[int, int]:
+    """Numbers of (training, validation) examples.
+
+    Args:
+        available: number of the dataset's training examples.
+        own_validation: number of examples in its own validation part, used whole; 0 without one.
+    """
+    if own_validation:
+        return max(1, round(spec.fraction * available)), own_validation
     used = max(2, round(spec.fraction * available))
     if spec.validation >= 1:
         validation = int(spec.validation)
@@ -130,21 +155,25 @@ def split_sizes(spec: DataSpec, available: int) -> tuple[int, int]:
 def split(raw: Dataset, spec: DataSpec) -> Dataset:
     """The raw dataset with its training examples subsampled, split and, for a share, mislabelled.
 
-    All three are drawn by ``split_seed``; validation and test keep their true labels.
+    All three are drawn by ``split_seed``; validation and test keep their true labels. Nothing is
+    split off where the dataset has its own validation part.
 
     Raises:
         SpecError: the spec has label noise, but there is only one class.
     """
-    train, validation = split_sizes(spec, len(raw.train))
+    own = len(raw.validation)
+    train, validation = split_sizes(spec, len(raw.train), own)
     order = torch.randperm(len(raw.train), generator=generator(spec.split_seed, "split"))
-    examples = raw.train.at(order[validation : validation + train].sort().values)
+    first = 0 if own else validation
+    examples = raw.train.at(order[first : first + train].sort().values)
     if spec.label_noise:
         if raw.classes < 2:
             raise SpecError("data.label_noise", "needs two classes or more", spec.label_noise)
         stream = generator(spec.split_seed, "label_noise")
         y = mislabelled(examples.y, spec.label_noise, raw.classes, stream)
         examples = replace(examples, y=y)
-    return replace(raw, validation=raw.train.at(order[:validation]), train=examples)
+    held_out = raw.validation if own else raw.train.at(order[:validation])
+    return replace(raw, validation=held_out, train=examples)
 
 
 def mislabelled(y: Tensor, share: float, classes: int, stream: torch.Generator) -> Tensor:

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from lth_core.errors import SpecError
-from lth_core.spec.digest import NOT_DECIDING
+from lth_core.spec.digest import NOT_DECIDING, added_later
 from lth_core.spec.fields import STRICT, Checks
 
 Augment = Literal["none", "flip", "crop", "crop_flip"]
+Alpha = Literal["black", "white"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,17 +20,21 @@ class DataSpec(Checks):
     __pydantic_config__ = STRICT
 
     name: str = "digits"
-    """A dataset of `lth list datasets`, `folder:PATH` (train/CLASS/*, test/CLASS/*), or
-    `package.module:factory`."""
+    """A dataset of `lth list datasets`, `folder:PATH` (train/CLASS/*, test/CLASS/* and, if there,
+    validation/CLASS/*), or `package.module:factory`."""
     root: str = field(default="~/data", metadata=NOT_DECIDING)
     """Folder of downloaded datasets. Not part of the digest."""
     download: bool = field(default=False, metadata=NOT_DECIDING)
     """Whether an absent dataset may be downloaded into root. Not part of the digest."""
     validation: float = 0.1
     """Training examples set aside to choose the early-stop step: a count if 1 or more, else a share
-    of the training set, above 0."""
+    of the training set, above 0. It does not apply to data that have their own validation part:
+    that part is used whole."""
     fraction: float = 1.0
     """Share of the training examples to use, in (0, 1]; drawn before the validation split."""
+    # Older code dropped alpha, which mostly gave black: transparent pixels are often stored as 0.
+    alpha: Alpha = field(default="black", metadata=added_later(implied="black"))
+    """Colour behind the transparent pixels of images in a folder."""
     augment: Augment = "none"
     """Augmentation, drawn for each example and epoch: horizontal flip, random crop after padding by
     4 pixels, both, or none."""
@@ -44,6 +49,7 @@ class DataSpec(Checks):
     def __post_init__(self) -> None:
         self._normalize()
         self._one_of("augment", Augment)
+        self._one_of("alpha", Alpha)
         self._number("split_seed", 0)
         self._share("label_noise", self.label_noise)
         if not isinstance(self.fraction, float) or not 0 < self.fraction <= 1:

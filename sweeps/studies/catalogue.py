@@ -27,7 +27,9 @@ OWN_MODEL = "your own: a function of (ModelSpec, shape, classes)"
 
 def _datasets() -> dict[str, str]:
     named = table("lth_core.data", "DATASETS")
-    folder = "images in PATH/train/CLASS/* and PATH/test/CLASS/*"
+    folder = (
+        "images in PATH/train/CLASS/*, PATH/test/CLASS/* and, if there, PATH/validation/CLASS/*"
+    )
     return {**named, "folder:PATH": folder, "package.module:factory": OWN_DATA}
 
 

@@ -143,9 +143,10 @@ def test_added_field_with_another_value_is_another_spec_and_another_training() -
 def test_stored_spec_without_an_added_field_has_the_implied_value_not_the_default() -> None:
     stored = {"levels": 2, "data": {"name": "digits"}}
     assert with_implied(LaterSpec, stored) == {
-        "levels": 2, "data": {"name": "digits", "blur": 0.0}
+        "levels": 2, "data": {"name": "digits", "alpha": "black", "blur": 0.0}
     }  # fmt: skip
-    assert with_implied(LaterSpec, {"data": {"blur": 2.0}}) == {"data": {"blur": 2.0}}
+    blurred = {"data": {"alpha": "white", "blur": 2.0}}
+    assert with_implied(LaterSpec, blurred) == blurred
 
 
 def test_stored_pruning_is_completed_by_its_own_when() -> None:

@@ -36,6 +36,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "data.name": ("mnist", {}),
     "data.validation": (100, {}),
     "data.fraction": (0.5, {}),
+    "data.alpha": ("white", {}),
     "data.augment": ("crop", {}),
     "data.split_seed": (1, {}),
     "data.label_noise": (0.2, {}),
