@@ -1,35 +1,45 @@
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Three processes on two cores: tests that start servers or Ray mostly wait. A file's tests stay in
+# one process, which makes what they share once; the order is tests/conftest.py's, slow ones first.
+PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+FITS := (3, 11) <= sys.version_info[:2] <= (3, 14)
 
-.PHONY: setup demo test long fast check format lock clean
+.PHONY: setup python demo test long fast check format lock clean
 
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' \
-		|| { echo "needs Python 3.11 or 3.12: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv \
-		|| { echo "needs Python's venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	@test -x $(BIN)/python || { $(PYTHON) -c 'import sys; sys.exit(not $(FITS))' \
+		&& $(PYTHON) -m venv $(VENV); } 2> /dev/null || $(MAKE) --no-print-directory python
 	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
+# Where python3 is older or newer, or has no venv module: uv finds another Python, or downloads one.
+python:
+	@rm -rf $(VENV)
+	@uv=$$(command -v uv) || { $(PYTHON) -m pip install --quiet --target $(VENV)-uv uv 2> /dev/null \
+		&& uv=$(VENV)-uv/bin/uv; } \
+		|| { echo "needs Python 3.11 to 3.14 with venv (Debian: apt install python3-venv), or uv" >&2; exit 1; }; \
+		echo "$(PYTHON) is not Python 3.11 to 3.14 with venv: uv brings one"; \
+		$$uv venv --quiet --seed --python '>=3.11,<3.15' $(VENV); rm -rf $(VENV)-uv
+
 demo: setup
 	$(BIN)/lth sweep sweeps/studies/digits.yaml
 
 test: setup
-	$(BIN)/pytest -n 2 -m "not (ray or long or gpu)"
-	$(BIN)/pytest -m "ray and not (long or gpu)"
+	$(PYTEST) -m "not (long or gpu)"
 
 # Tests with a real cluster, real kills, and 10,000 inputs for each parser.
 long: setup
-	$(BIN)/pytest -n 2 -m "long and not (ray or gpu)"
-	$(BIN)/pytest -m "long and ray and not gpu"
+	$(PYTEST) -m "long and not gpu"
 
 fast: setup
-	$(BIN)/pytest -n 2 -m "not (ray or slow or mlflow or data or long or gpu)"
+	$(PYTEST) -n 2 -m "not (ray or slow or mlflow or data or long or gpu)"
 
 check: setup
 	$(BIN)/ruff format --check .
@@ -47,4 +57,4 @@ lock: setup
 		pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -25,3 +26,10 @@ def map_in_threads(function: Callable[[K], T], items: Iterable[K]) -> Iterator[T
         return
     with ThreadPoolExecutor(MOST_THREADS) as threads:
         yield from threads.map(function, listed)
+
+
+def usable_cpus() -> int:
+    """Number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

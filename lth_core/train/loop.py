@@ -239,7 +239,8 @@ def record_evaluation(
 def evaluate(model: nn.Module, data: Dataset, split: Split) -> tuple[float, float]:
     """Mean cross-entropy and accuracy in [0, 1] over all of a split, in evaluation mode."""
     model.eval()
-    loss = torch.zeros((), device=split.y.device, dtype=torch.float64)
+    precise = torch.float32 if split.y.device.type == "mps" else torch.float64  # mps has no float64
+    loss = torch.zeros((), device=split.y.device, dtype=precise)
     correct = torch.zeros((), device=split.y.device, dtype=torch.int64)
     for x, y in zip(split.x.split(EVALUATION_BATCH), split.y.split(EVALUATION_BATCH), strict=True):
         logits = model(data.normalize(x)).float()

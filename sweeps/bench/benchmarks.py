@@ -6,7 +6,6 @@ They are not part of the tests: machines are shared, so figures vary from run to
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lth_core.parallel import usable_cpus
 from sweeps.bench.plan import MIB as PLAN_MIB
 from sweeps.bench.plan import SECONDS as PLAN_SECONDS
 from sweeps.bench.plan import bench_plan
@@ -99,7 +99,7 @@ def sweep(trials: int = TRIALS) -> Iterator[Measured]:
     Raises:
         LaunchError: the sweep fails.
     """
-    cpus = len(os.sched_getaffinity(0))
+    cpus = usable_cpus()
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         started = time.perf_counter()
         observations = sweep_watched(folder, {**SWEEP, "axes": {"seed": list(range(trials))}})

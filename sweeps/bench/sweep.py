@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import yaml
 
 from lth_core.errors import LaunchError
+from lth_core.parallel import usable_cpus
 from lth_core.store import Store, open_store
 from lth_core.store.decode import read_entry
 from sweeps.store.records import TRIALS
@@ -74,7 +74,7 @@ def bench_short(trials: int = SHORT_TRIALS) -> ShortBench:
     Raises:
         LaunchError: the sweep fails.
     """
-    cpus = len(os.sched_getaffinity(0))
+    cpus = usable_cpus()
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         started = time.perf_counter()
         study, store = {**SHORT, "axes": {"seed": list(range(trials))}}, _store(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from lth_core.errors import StoreError
+from lth_core.parallel import usable_cpus
 from lth_core.store import Store, open_store
 from lth_core.train.timings import SpeedFactors, seconds_per_step, speed_key
 from sweeps.plan.counting import work_left
@@ -123,7 +123,7 @@ def _speeds(
 
 def _local_concurrency(resources: Resources) -> int:
     """Number of trials that this machine runs side by side; at least one."""
-    trials = len(os.sched_getaffinity(0)) / resources.cpu
+    trials = usable_cpus() / resources.cpu
     if resources.gpu:
         trials = min(trials, torch.cuda.device_count() / resources.gpu)
     return max(1, int(trials))

@@ -5,7 +5,6 @@ For debugging: a `breakpoint()` in a user's network stops here. The records equa
 
 from __future__ import annotations
 
-import os
 import time
 from bdb import BdbQuit
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from lth_core.errors import PreemptedError
+from lth_core.parallel import usable_cpus
 from lth_core.redaction import without_secrets
 from lth_core.store import existing_store
 from lth_core.train import Trainer
@@ -42,7 +42,7 @@ class SerialBackend:
     live = False  # a bar redraws from a thread, over a debugger's prompt
 
     def __init__(self, study: Study, context: SweepContext) -> None:
-        machine = {"CPU": len(os.sched_getaffinity(0)), "GPU": torch.cuda.device_count()}
+        machine = {"CPU": usable_cpus(), "GPU": torch.cuda.device_count()}
         check_fits(study.resources, [machine], "this machine")
         self._study, self._context = study, context
         use_threads(context.cpu)
