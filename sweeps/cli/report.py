@@ -50,7 +50,7 @@ def report(
         print_json(results.records)
         return
     written = study_report.finish(plan, out, output)
-    for note in written.notes:
+    for note in [*written.notes, *written.unpublished]:
         out.print(note)
     out.print(f"report: {written.path}")
 
@@ -85,11 +85,12 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
 def sync(study: StudyArgument) -> None:
     """Publish the results of a study that MLflow lacks.
 
-    Exits with 1 if the store has lost some of them.
+    Exits with 1 if the store has lost some of them, or MLflow refuses them.
     """
     plan = plans.make_plan(find.find_study(study, [], swept=True))
-    published, lost = syncs.sync(plan)
-    out.print(f"{plan.study.name}: {published} trials are in MLflow")
-    if lost:
-        print_failure(out, lost)
+    published = syncs.sync(plan)
+    out.print(f"{plan.study.name}: {published.trials} trials are in MLflow")
+    for line in published.failure_lines():
+        print_failure(out, line)
+    if published.failures:
         raise typer.Exit(1)

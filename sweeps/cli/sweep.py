@@ -80,7 +80,10 @@ def _print_outcome(outcome: launch.SweepOutcome, screen: PlainConsole) -> None:
 
 
 def _report(plan: plans.Plan, outcome: launch.SweepOutcome) -> None:
-    """Print a sweep's outcome and write its report; exit with 1 if trials failed."""
+    """Print a sweep's outcome and write its report.
+
+    Exit with 1 if trials failed, or could not be published.
+    """
     _print_outcome(outcome, out)
     try:
         report = study_report.finish(plan, out)
@@ -90,11 +93,15 @@ def _report(plan: plans.Plan, outcome: launch.SweepOutcome) -> None:
         raise typer.Exit(1) from None
     for note in report.notes:
         out.print(note)
+    for line in report.unpublished:
+        print_failure(out, line)
+    if report.unpublished:
+        out.print(f"`lth sync {plan.study.name}` publishes what is missing")
     out.print(f"report: {report.path}")
     if plan.study.tracking.uri:
         lth = "lth" if shutil.which("lth") else sys.argv[0]
         out.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {plan.study.name}")
-    if outcome.failures:
+    if outcome.failures or report.unpublished:
         raise typer.Exit(1)
 
 

@@ -25,6 +25,8 @@ class WrittenReport:
 
     path: Path
     notes: list[str]
+    unpublished: list[str]
+    """Lines on the trials that could not be published."""
 
 
 def finish(plan: Plan, console: Console, output: Path | None = None) -> WrittenReport:
@@ -34,13 +36,13 @@ def finish(plan: Plan, console: Console, output: Path | None = None) -> WrittenR
         console.print(Text(results.incomplete, style="yellow"), soft_wrap=True)
     console.print(verdict_table(results.records, results.axes, study.tolerance, study.stable_below))
     path = write_html(plan, results, output or study.folder() / "report.html")
-    notes = list[str]()
+    notes, unpublished = list[str](), list[str]()
     if study.tracking.uri and output is None:
         try:
             publisher = open_study_publisher(study)
-            _, failures = publish_missing(plan, publisher, results.records, PUBLISH_LIMIT)
-            notes += [failures] if failures else []
+            published = publish_missing(plan, publisher, results.records, PUBLISH_LIMIT)
+            unpublished = published.failure_lines()
             publish_study(study, publisher, results, lambda: path)
         except (TrackingError, StoreError) as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
-    return WrittenReport(path, notes)
+    return WrittenReport(path, notes, unpublished)

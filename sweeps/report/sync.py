@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,16 +28,33 @@ from sweeps.store.published import level_records, trial_run
 from sweeps.store.records import load_mask, load_records
 from sweeps.studies.schema import Study
 from tracking.publish import names
+from tracking.publish.client import RefusedError
 from tracking.publish.payload import level_files
 from tracking.publish.publisher import Publisher, open_publisher
 from tracking.publish.runs import PublishedRun
 
+MOST_SHOWN = 10
+"""Largest number of unpublished trials that are listed one by one."""
 
-def sync(plan: Plan) -> tuple[int, str]:
+
+@dataclass(frozen=True)
+class Published:
+    """Outcome of publishing a study."""
+
+    trials: int
+    """Number of trials in MLflow."""
+    failures: dict[str, str]
+    """Reason for each trial that could not be published, by the trial's id."""
+
+    def failure_lines(self) -> list[str]:
+        """A line for each trial that could not be published, up to a number of trials."""
+        lines = [f"trial {trial} could not be published: {r}" for trial, r in self.failures.items()]
+        left = len(lines) - MOST_SHOWN
+        return [*lines[:MOST_SHOWN], *([f"{left} more trials could not"] if left > 0 else [])]
+
+
+def sync(plan: Plan) -> Published:
     """Publish the levels of a study that MLflow lacks, and the study's own run.
-
-    Returns:
-        The result of `publish_missing`.
 
     Raises:
         SpecError: the store has no records of the study.
@@ -69,26 +87,22 @@ def publish_missing(
     publisher: Publisher | None = None,
     compared: Sequence[Record] = (),
     seconds: float = float("inf"),
-) -> tuple[int, str]:
+) -> Published:
     """Publish every finished level, overlap and verdict that MLflow lacks.
 
-    A trial with lost store entries is skipped; the others are published.
+    A trial with lost store entries, or that MLflow refuses, is skipped; the others are published.
 
     Args:
         compared: the study's records with their overlaps, if known.
         seconds: time after which no further level is published.
 
-    Returns:
-        Number of trials in MLflow, and a sentence on the trials that could not be published, or an
-        empty text.
-
     Raises:
-        TrackingError: the server cannot be reached or refuses a request, or the time is over.
+        TrackingError: the server cannot be reached, refuses to list runs, or the time is over.
     """
     study = plan.study
     publisher, store = publisher or open_study_publisher(study), existing_store(study.store)
     trainer, records = Trainer(store, frozen=True), list[Record]()
-    runs, failures = publisher.runs(), dict[str, StoreError]()
+    runs, failures = publisher.runs(), dict[str, str]()
     check_time = _deadline(publisher.uri, seconds)
     for trial in study_trials(plan, store):
         rows = load_records(store, study.name, [trial])
@@ -97,17 +111,21 @@ def publish_missing(
         records += rows
         try:
             _publish_trial(study, trial, rows, trainer, publisher, runs, check_time)
-        except StoreError as error:
-            failures[trial.id] = error
+        except (StoreError, RefusedError) as error:
+            failures[trial.id] = str(error)
     axes, rows_of = plan.axes, defaultdict[str, list[Record]](list)
     records = named_by_form(records, axes)
     for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
         rows_of[row["spec_digest"]].append(row)
     verdicts_of = _by_trial(records, axes, verdicts(records, axes, study.tolerance))
-    for key in verdicts_of.keys() & runs.keys():
+    published = verdicts_of.keys() & runs.keys()
+    for key in published:
         check_time()
-        publisher.publish_compared(runs[key], verdicts_of[key], rows_of[key])
-    return len(verdicts_of), _failures_text(failures) if failures else ""
+        try:
+            publisher.publish_compared(runs[key], verdicts_of[key], rows_of[key])
+        except RefusedError as error:
+            failures.setdefault(rows_of[key][0]["trial"], str(error))
+    return Published(len(published), failures)
 
 
 def _publish_trial(
@@ -124,12 +142,6 @@ def _publish_trial(
             runs[run.key] = publisher.publish(run, level, records, runs.get(run.key), files)
     if stored == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance):
         runs[run.key] = publisher.finish(run, published=runs[run.key])
-
-
-def _failures_text(failures: Mapping[str, StoreError]) -> str:
-    trial, error = next(iter(failures.items()))
-    others = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-    return f"trial {trial}{others} could not be published: {error}"
 
 
 def _deadline(uri: str, seconds: float) -> Callable[[], None]:

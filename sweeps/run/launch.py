@@ -36,6 +36,7 @@ from sweeps.studies.axes import base_values, cells, spec_of
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish.publisher import Publisher, open_publisher
+from tracking.publish.runs import DeletedExperimentError
 
 
 @dataclass
@@ -114,6 +115,8 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
     if study.tracking.uri:
         try:
             publisher = open_publisher(study.tracking.uri, study.name, f"Study {study.name}")
+        except DeletedExperimentError:
+            raise
         except TrackingError as error:
             if not study.tracking.uri.startswith("http"):
                 raise

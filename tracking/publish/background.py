@@ -1,7 +1,8 @@
 """Publishing off the training path: a worker queues its levels and continues to train.
 
 One thread of the process publishes them in order. Where the server fails, or is slower than
-training, the rest of that trial is skipped here; `lth sync` publishes it from the store.
+training, the rest of that trial is skipped here; `lth sync` publishes it from the store. A trial
+that the server refuses holds up no other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from lth_core.errors import TrackingError, exception_text
 from lth_core.redaction import without_secrets
 from lth_core.results import LevelResult
+from tracking.publish.client import RefusedError
 from tracking.publish.payload import level_files
 from tracking.publish.publisher import Publisher, Status, TrialRun
 from tracking.publish.runs import PublishedRun
@@ -68,7 +70,7 @@ class BackgroundPublisher:
         self._queue: Queue[_Call] = Queue(MOST_CALLS)
         self._trial = _TrialState("")
         self._not_before = 0.0
-        self._warned = False
+        self._warned = set[type[Exception]]()
         threading.Thread(target=self._run, name="lth-publish", daemon=True).start()
 
     def publish(
@@ -145,6 +147,9 @@ class BackgroundPublisher:
             return
         try:
             trial.published = call.make(trial.published)
+        except RefusedError as error:
+            trial.failed = True
+            self._warn(str(error), RefusedError)
         except TrackingError as error:
             self._fail(trial, str(error))
         # A server's answer may make MLflow's client raise anything. If that ended this thread,
@@ -158,10 +163,11 @@ class BackgroundPublisher:
         self._not_before = time.monotonic() + self._retry_after
         self._warn(reason)
 
-    def _warn(self, reason: str) -> None:
-        if not self._warned:
+    def _warn(self, reason: str, kind: type[Exception] = TrackingError) -> None:
+        """Log the first failure of a kind."""
+        if kind not in self._warned:
             logger.warning("%s; `lth sync` publishes what is missing", reason)
-        self._warned = True
+        self._warned.add(kind)
 
 
 @lru_cache(maxsize=4)

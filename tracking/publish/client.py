@@ -32,7 +32,11 @@ a server that takes 5 s a call does not."""
 
 
 class RefusedError(TrackingError):
-    """The server refuses a call: another publisher was faster, or a run was deleted."""
+    """The server refuses a call because of its content or of the run's state.
+
+    It may take other calls: another publisher was faster, a run was deleted, or a value is not
+    valid.
+    """
 
 
 @contextmanager
@@ -46,14 +50,22 @@ def connect(uri: str) -> Iterator[MlflowClient]:
         yield _client(uri)
     except _failures() as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        refused = getattr(error, "error_code", "") in _REFUSALS
-        kind = RefusedError if refused else TrackingError
+        if _is_refusal(error):
+            raise RefusedError(f"tracking.uri: {uri} refuses a call: {reason}") from None
         message = f"tracking.uri: {uri} does not answer as MLflow should: {reason}"
-        raise kind(message) from None
+        raise TrackingError(message) from None
 
 
 _REFUSALS = ("BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "RESOURCE_DOES_NOT_EXIST",
              "RESOURCE_ALREADY_EXISTS")  # fmt: skip
+_REFUSED_FILES = (400, 413, 422)
+"""HTTP's codes for a file that is refused, such as one that is too large for a proxy."""
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server refuses this call, and may take others."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return getattr(error, "error_code", "") in _REFUSALS or status in _REFUSED_FILES
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from lth_core.columns import metrics
+from lth_core.spec import sha256
 
 KEY = "lth.spec_digest"
 """Tag of a trial's run: the spec's digest, by which a publisher finds the run."""
@@ -41,11 +44,42 @@ CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_accuracy
 """Learning curves, as metrics `level_NN/BRANCH/NAME` with step = iteration."""
 
 
+LONGEST = 250
+"""Largest number of characters of a metric's, param's or tag's name."""
+LONGEST_PARAM, LONGEST_TAG = 6000, 8000
+"""Largest number of characters of a param's and of a tag's value."""
+
+# MLflow accepts a colon too, but not from a server on Windows.
+_ACCEPTED = re.compile(r"[\w.\-/ ]+")
+_DIGITS = 16
+_DIGEST = re.compile(rf"-[0-9a-f]{{{_DIGITS}}}$")
+"""End of a name that replaces another."""
+
+
 def level_folder(level: int) -> str:
     """Folder of a level's artifacts, and prefix of its curves."""
     return f"level_{level:02d}"
 
 
-def metric(name: str) -> str:
-    """Metric name in which characters that MLflow refuses are replaced by `_`."""
-    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in name)
+def entry_name(name: str) -> str:
+    """Name under which MLflow takes a metric, param or tag.
+
+    A name that MLflow refuses is replaced by a readable one that ends with a digest of it, so that
+    no two names get the same one.
+    """
+    if _is_accepted(name) and not _DIGEST.search(name):
+        return name
+    digest = f"-{sha256(name)[:_DIGITS]}"
+    parts = ("".join(c if _ACCEPTED.fullmatch(c) else "_" for c in p) for p in name.split("/"))
+    readable = "/".join(part if part.strip(".") else "_" for part in parts)
+    return re.sub(r"^\.\.", "_", readable)[: LONGEST - len(digest)] + digest
+
+
+def _is_accepted(name: str) -> bool:
+    """Whether MLflow takes a name as it is: it must be a normalized relative path."""
+    return (
+        len(name) <= LONGEST
+        and bool(_ACCEPTED.fullmatch(name))
+        and not name.startswith("..")
+        and all(part not in ("", ".", "..") for part in name.split("/"))
+    )

@@ -40,7 +40,7 @@ def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> I
             for step, value in zip(curves.step, getattr(curves, name), strict=True):
                 yield Metric(key, float(value), stamps[branch], step)
     for layer, density in shared["layer_density"].items():
-        key = names.metric(f"layer_density/{layer}")
+        key = names.entry_name(f"layer_density/{layer}")
         yield Metric(key, float(density), stamps[level.branch], level.level)
 
 
@@ -68,7 +68,7 @@ def params(spec: TicketSpec) -> Iterator[Param]:
                 yield f"{prefix}{name}", str(value)
 
     for key, value in flat("", describe(spec)):
-        yield Param(names.metric(key), value)
+        yield Param(names.entry_name(key), value[: names.LONGEST_PARAM])
     yield Param("spec_digest", spec.digest())
     for key, value in versions().items():
         yield Param(f"version.{key}", value)

@@ -108,7 +108,7 @@ class Publisher:
                 return published
             if level.level > published.levels:
                 rule = f"level {level.level} cannot be published before level {published.levels}"
-                raise TrackingError(f"tracking.uri: {self.uri}: {run.name}: {rule}")
+                raise RefusedError(f"tracking.uri: {self.uri}: {run.name}: {rule}")
             return self._write(client, run, level, records, published, files or level_files(level))
 
         return self._update(run, published, write)
@@ -223,9 +223,9 @@ class Publisher:
                 # An older version stamped metrics with the time, before it finished the run.
                 count = 1 + (count or max(0, (run.info.end_time or 0) - run.info.start_time))
                 changed = [
-                    Metric(names.metric(key), value, run.info.start_time + count, 0)
+                    Metric(names.entry_name(key), value, run.info.start_time + count, 0)
                     for key, value in metrics.items()
-                    if run.data.metrics.get(names.metric(key)) != value
+                    if run.data.metrics.get(names.entry_name(key)) != value
                 ]
                 all_tags = {**tags, names.COMPARED: f"{count} {digest}"}
                 log_in_batches(
@@ -260,7 +260,10 @@ class Publisher:
             names.PARENT: self.study_run,
             names.RUN_NAME: run.name[:250],
             names.COMMIT: self.commit,
-            **{f"axis.{field}": str(value) for field, value in run.fields.items()},
+            **{
+                names.entry_name(f"axis.{field}"): str(value)[: names.LONGEST_TAG]
+                for field, value in run.fields.items()
+            },
         }
         return published_run(find_or_make_run(client, self.experiment, names.KEY, run.key, tags))
 
@@ -299,6 +302,7 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
         study: letters, digits, `.`, `_`, `-`; beside an SQLite file it is a folder's name too.
 
     Raises:
+        DeletedExperimentError: the study's experiment was deleted.
         TrackingError: the server cannot be reached, the address is of another kind or holds a
             password, or the name has other characters.
     """

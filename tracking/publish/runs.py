@@ -8,6 +8,7 @@ every publisher chooses the same one.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,11 +48,18 @@ class PublishedRun:
         return int(self.tags.get(names.LEVELS, 0))
 
 
+class DeletedExperimentError(TrackingError):
+    """The study's experiment was deleted in MLflow, which then refuses runs in it."""
+
+
 def find_or_make_experiment(client: MlflowClient, study: str, artifacts: str | None) -> str:
     """Id of a study's experiment, made where it is missing.
 
     Args:
         artifacts: folder of its artifacts; None: the server's choice.
+
+    Raises:
+        DeletedExperimentError: it was deleted.
     """
     from mlflow.exceptions import MlflowException
 
@@ -64,6 +72,12 @@ def find_or_make_experiment(client: MlflowClient, study: str, artifacts: str | N
                 raise
         experiment = client.get_experiment_by_name(study)  # another publisher was faster
         assert experiment
+    if experiment.lifecycle_stage == "deleted":
+        command = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        raise DeletedExperimentError(
+            f"tracking.uri: the experiment {study} was deleted; "
+            f"`MLFLOW_TRACKING_URI={shlex.quote(client.tracking_uri)} {command}` restores it"
+        )
     return str(experiment.experiment_id)
 
 

@@ -1,11 +1,16 @@
 """Tracking beside a sweep: a server that is away costs a note, and `lth sync` brings the rest."""
 
+import logging
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny import Lth, Record, StudyOf, context_of, search
+from tiny import Lth, Record, StudyFile, StudyOf, context_of, search
 
 from lth_core import Trainer
 from lth_core.store import open_store
@@ -14,6 +19,7 @@ from sweeps.run.launch import SweepOutcome, make_context
 from sweeps.run.trial import run_trial
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
+from tracking.publish import payload
 from tracking.publish.background import background_of
 from tracking.publish.publisher import Publisher, open_publisher
 
@@ -110,3 +116,106 @@ def test_report_is_made_although_the_server_is_away(tiny: StudyOf, lth: Lth, her
     assert called.code == 0
     assert "`lth sync tiny` publishes what is missing" in called.out
     assert (here / "lth-studies" / "tiny" / "report.html").is_file()
+
+
+@pytest.fixture
+def refused_seed(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """MLflow refuses the trials of seed 0: they have a param with a name that it takes from nobody."""
+    params = payload.params
+
+    def with_a_bad_name(spec: Any) -> Iterator[Any]:
+        from mlflow.entities import Param
+
+        yield from params(spec)
+        if spec.seed == 0:
+            yield Param("a//b", "")
+
+    monkeypatch.setattr("tracking.publish.publisher.params", with_a_bad_name)
+    return monkeypatch
+
+
+def test_trial_that_mlflow_refuses_holds_up_no_other_and_fails_the_sweep(
+    tiny_file: StudyFile, lth: Lth, refused_seed: pytest.MonkeyPatch
+) -> None:
+    file = tiny_file({"axes.seed": [0, 1, 2], "base.levels": 1, "tracking.uri": HERE})
+    called = lth("sweep", "--serial", file)
+    assert called.code == 1, called
+    reasons = [line for line in called.out.splitlines() if "could not be published" in line]
+    assert len(reasons) == 1, called.out
+    assert reasons[0].startswith("failed trial ")
+    assert "a//b" in reasons[0]
+    assert "`lth sync tiny` publishes what is missing" in called.out
+    assert "report: " in called.out
+    publisher = open_publisher(HERE, "tiny", "a study")
+    finished = {name for name, (status, _, _) in held(publisher).items() if status == "FINISHED"}
+    assert finished == {"imp seed=1", "imp seed=2"}
+
+    called = lth("sync", "tiny")
+    assert (called.code, called.out.count("could not be published")) == (1, 1)
+    called = lth("report", "tiny")
+    assert (called.code, called.out.count("could not be published")) == (0, 1)
+    refused_seed.undo()
+
+
+def test_refusal_makes_other_trials_wait_for_nothing(
+    tiny: StudyOf, refused_seed: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next trial is published at once, where a server that is down is left alone for a while."""
+    study = tiny({"base.levels": 1, "tracking.uri": HERE})
+    publisher = open_publisher(HERE, "tiny", "a study")
+    trainer = Trainer(open_store(study.store))
+    with caplog.at_level(logging.WARNING):
+        for trial in make_plan(study).trials:
+            list(run_trial(trial, replace(context_of(study), tracking=publisher), trainer))
+            assert background_of(publisher).drain(120)
+    assert held(publisher)["imp seed=1"][0] == "FINISHED"
+    (warning,) = caplog.messages
+    assert "refuses a call" in warning
+
+
+@pytest.mark.parametrize("uri", [HERE, pytest.param("server", marks=pytest.mark.slow)])
+def test_deleted_experiment_is_refused_with_the_command_that_restores_it(
+    uri: str, tiny_file: StudyFile, lth: Lth, here: Path, request: pytest.FixtureRequest
+) -> None:
+    from mlflow import MlflowClient
+
+    uri = request.getfixturevalue(uri) if uri == "server" else f"sqlite:///{here}/mlflow.db"
+    name = here.parent.name
+    publisher = open_publisher(uri, name, "a study")
+    MlflowClient(uri).delete_experiment(publisher.experiment)
+    called = lth("sweep", "--serial", tiny_file({"name": name, "tracking.uri": uri}))
+    assert called.code == 2
+    assert called.err == (
+        f"lth: tracking.uri: the experiment {name} was deleted; `MLFLOW_TRACKING_URI={uri} "
+        f"mlflow experiments restore --experiment-id {publisher.experiment}` restores it\n"
+    )
+    assert not list((here / "lth-store").glob("trainings/*"))
+    command = called.err.split("`")[1].replace("mlflow ", f"{sys.executable} -m mlflow ")
+    subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+    assert open_publisher(uri, name, "a study") == publisher
+
+
+ODD_LAYERS = """
+from torch import nn
+
+def net(spec, shape, classes):
+    sizes, layers = [64, 8, 8, classes], nn.Sequential(nn.Flatten())
+    for name, n, m in zip(["a//b", "/" + "x" * 300, "a:b"], sizes, sizes[1:]):
+        layers.add_module(name, nn.Linear(n, m))
+    return layers
+"""
+
+
+def test_layers_with_names_that_mlflow_refuses_are_published(
+    tiny_file: StudyFile, lth: Lth, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "odd_layers.py").write_text(ODD_LAYERS)
+    monkeypatch.delitem(sys.modules, "odd_layers", raising=False)
+    changes = {
+        "axes.seed": [0], "base.levels": 1, "tracking.uri": HERE,
+        "base.model": {"name": "odd_layers:net"},
+    }  # fmt: skip
+    called = lth("sweep", "--serial", tiny_file(changes))
+    assert called.code == 0, called
+    (run,) = held(open_publisher(HERE, "tiny", "a study")).values()
+    assert (run[0], run[2]) == ("FINISHED", ["level_00", "level_01"])
