@@ -7,6 +7,9 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 FITS := (3, 11) <= sys.version_info[:2] <= (3, 14)
 
+# Where the environment forbids bytecode, each of hundreds of processes would compile the project.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup python demo test long fast check format lock clean
 
 setup: $(READY)

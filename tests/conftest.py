@@ -1,6 +1,7 @@
 """One thread, and property tests that draw the same examples every time."""
 
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -49,6 +50,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long)
         if "s3_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)  # the server starts for two seconds in each worker
+    # The files that take longest first, so that no process is left with one of them at the end.
+    slow = Counter(item.path for item in items if item.get_closest_marker("ray"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
