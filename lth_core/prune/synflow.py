@@ -18,10 +18,10 @@ def synflow(network: PrunableNetwork) -> Scores:
     is all ones. The network is in evaluation mode and double precision, because deep networks
     overflow single precision. In a chain of layers (without skip connections or constant inputs)
     every layer's scores have the same sum, because flow is conserved in each unit. In a network
-    with an empty layer all scores are 0, and a seeded draw decides. Layer norm subtracts a mean, so
-    behind it flow has either sign and is not conserved; it passes what differs between features, and
-    nothing where all are equal. The only weight of a layer
-    scores the whole sum. Scores are (out, in, ...) float64 of each layer.
+    with an empty layer all scores are 0, and a seeded draw decides. The only weight of a layer
+    scores the whole sum. Layer norm subtracts a mean: behind it, flow has either sign and is not
+    conserved; features that differ pass, equal ones do not. Scores are (out, in, ...) float64 of
+    each layer.
 
     >>> from lth_core.prune.network import from_model
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
