@@ -118,11 +118,20 @@ def replace_in_place(image: Path) -> None:
 
 
 def test_file_replaced_in_place_is_noticed_at_once(folder: Path) -> None:
-    """Within a tick of the clock ctime stays too, so young files are read again."""
     for image in sorted(folder.rglob("*.png")):
         before = fingerprint(folder)
         replace_in_place(image)
         assert fingerprint(folder) != before
+
+
+def test_listing_of_young_files_is_not_cached(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for age, listings in ((3600.0, 0), (0.0, 1)):
+        monkeypatch.setattr(module, "SETTLED", age)
+        time.sleep(0.05)
+        fingerprint(folder)
+        assert len(list((tmp_path / "cache").glob("*.json"))) == listings
 
 
 def test_file_replaced_in_place_is_noticed_by_its_time_of_change(
@@ -289,11 +298,15 @@ def test_float_images_among_others_are_of_their_range(folder: Path) -> None:
     assert torch.equal(after.mean, before.mean)
 
 
-def test_alpha_is_composited_on_the_fields_colour(folder: Path) -> None:
+def test_alpha_is_composited_on_the_fields_colour(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLED", 0)  # so that listings are cached
     transparent = np.zeros((6, 5, 4), np.uint8)
     transparent[0] = 200, 100, 50, 255
     for image in folder.rglob("*.png"):
         Image.fromarray(transparent).save(image)
+    time.sleep(0.05)
     black, white = (
         data.load(DataSpec(name=f"folder:{folder}", validation=2, alpha=alpha), torch.device("cpu"))
         for alpha in ("black", "white")

@@ -1,7 +1,9 @@
 """Checks and conversions of a user's dataset."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from lth_core.resolve import resolve
 from lth_core.spec import DataSpec
 
 NAME = "mine:data"
+PAGE = Path(__file__).parents[3] / "docs" / "own-code.md"
 
 
 def good() -> Dataset:
@@ -253,6 +256,15 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], DataSpec]
 
     yield name
     data._read.cache_clear()
+
+
+def test_example_of_the_docs_is_read() -> None:
+    _, _, section = PAGE.read_text().partition("## Data\n")
+    (code,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    dataset = checked(names["data"](DataSpec()))
+    assert [len(p) for p in (dataset.train, dataset.validation, dataset.test)] == [50, 10, 20]
 
 
 def test_rules_are_checked_at_plan(given: Callable[..., DataSpec]) -> None:

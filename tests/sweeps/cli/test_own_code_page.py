@@ -13,10 +13,8 @@ PAGE = Path(__file__).parents[3] / "docs" / "own-code.md"
 
 
 @pytest.mark.slow
-def test_the_pages_network_is_planned_and_swept(
-    lth: Lth, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    code, study = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+def test_the_pages_network_is_planned_and_swept(lth: Lth, here: Path) -> None:
+    code, study, _ = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     (here / "mine.py").write_text(code)
     fields = yaml.safe_load(study)
     fields["base"] |= {"data": {"fraction": 0.1}, "branches": ["ticket", "reinit"]}
@@ -29,4 +27,4 @@ def test_the_pages_network_is_planned_and_swept(
     rows = [json.loads(line) for line in lth("report", "mine", "--json").out.splitlines()]
     assert len(rows) == 2 * 3 * (1 + 2 + 2)
     assert {*rows[0]["layer_density"]} == {"rows.weight_ih_l0", "rows.weight_hh_l0", "output"}
-    monkeypatch.delitem(sys.modules, "mine")
+    del sys.modules["mine"]  # other tests have a file of that name
