@@ -18,6 +18,7 @@ from lth_core.data.packaged import digits, mnist1d, mnist_5k
 from lth_core.data.sources import cifar10, cifar100, fashion_mnist, mnist, svhn
 from lth_core.errors import DataError, SpecError
 from lth_core.plugins import load_factory
+from lth_core.seeds import derive, seeded_draws
 from lth_core.spec import DataSpec
 
 __all__ = [
@@ -152,7 +153,9 @@ def _read(spec: DataSpec, content: str) -> Dataset:
         return folder(spec, content)
     if ":" not in spec.name:
         raise SpecError("data.name", "is not a known dataset", spec.name, KNOWN)
-    return check_dataset(load_factory("data.name", spec.name)(spec), spec.name)
+    factory = load_factory("data.name", spec.name)
+    with seeded_draws(derive(0, "data")):  # whatever it draws is the same in every process
+        return check_dataset(factory(spec), spec.name)
 
 
 def _read_named(spec: DataSpec) -> Dataset:

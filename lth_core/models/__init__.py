@@ -9,7 +9,6 @@ from torch import nn
 
 from lth_core.errors import SpecError
 from lth_core.models.check import check_weights
-from lth_core.models.draws import seeded_draws
 from lth_core.models.dropout import replace_dropout
 from lth_core.models.init import initialize
 from lth_core.models.layers import find_output
@@ -22,6 +21,7 @@ from lth_core.models.networks.vgg import vgg
 from lth_core.models.networks.vision import mobilenet_v2, vision_resnet
 from lth_core.models.networks.vit import vit_tiny
 from lth_core.plugins import errors_as_spec_errors, load_factory, source_fingerprint
+from lth_core.seeds import seeded_draws
 from lth_core.spec import ModelSpec
 
 __all__ = ["MODELS", "Builder", "build", "fingerprint", "may_draw"]

@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from lth_core.errors import SpecError, exception_text
-from lth_core.models.draws import seeded_draws
 from lth_core.models.layers import prunable_layers
+from lth_core.seeds import seeded_draws
 
 FIELD = "model.name"
 

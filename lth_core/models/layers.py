@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.rnn import PackedSequence
 
-from lth_core.models.draws import seeded_draws
+from lth_core.seeds import seeded_draws
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

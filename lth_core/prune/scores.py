@@ -7,7 +7,6 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lth_core.errors import DivergedError, SpecError
-from lth_core.models.draws import seeded_draws
 from lth_core.plugins import load_factory, source_fingerprint
 from lth_core.prune import synflow
 from lth_core.prune.criteria import (
@@ -29,7 +28,7 @@ from lth_core.prune.criteria import (
 from lth_core.prune.grasp import grasp
 from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.snip import snip
-from lth_core.seeds import derive
+from lth_core.seeds import derive, seeded_draws
 from lth_core.spec import PruneBase
 from lth_core.spec.prune import LEARNED
 

@@ -16,9 +16,8 @@ from lth_core.data.augment import augment
 from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
 from lth_core.models import layers
-from lth_core.models.draws import seeded_draws
 from lth_core.models.dropout import Dropout
-from lth_core.seeds import derive
+from lth_core.seeds import derive, seeded_draws
 from lth_core.spec import TrainSpec
 from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate

@@ -16,8 +16,8 @@ from lth_core import masks, models, ticket
 from lth_core.errors import PreemptedError, StoreError
 from lth_core.jobs.recipes import Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
-from lth_core.models.draws import seeded_draws
 from lth_core.models.layers import Layer, shapes_and_positions
+from lth_core.seeds import seeded_draws
 from lth_core.spec import PruneNever, TicketSpec, TrainSpec, describe, sha256
 from lth_core.store import Store
 from lth_core.store.locks import claimed

@@ -1,5 +1,6 @@
 """Checks and conversions of a user's dataset."""
 
+import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -271,6 +272,27 @@ def test_rules_are_checked_at_plan(given: Callable[..., DataSpec]) -> None:
     spec = given(changed("train", x=with_value(float("nan"))))
     with pytest.raises(DataError, match=r"^data\.name: toys:given: train\.x must be finite"):
         resolve(TicketSpec(data=spec))
+
+
+def test_whatever_a_factory_draws_is_the_same_in_every_process(
+    given: Callable[..., DataSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(spec: DataSpec) -> Dataset:
+        x = torch.randn(24, 5) + random.random()
+        y = np.random.randint(0, 3, 24)
+        return raw(Split(x, y), Split(x, y), torch.zeros(1), torch.ones(1), 3)  # type: ignore[arg-type]
+
+    spec = given(None)
+    monkeypatch.setattr(toys, "given", drawn)
+    prints = set[str]()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        data._read.cache_clear()
+        prints.add(data.fingerprint(spec))
+        assert torch.initial_seed() == seed
+    assert len(prints) == 1
 
 
 def test_own_validation_part_is_used_whole(given: Callable[..., DataSpec]) -> None:

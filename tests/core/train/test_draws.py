@@ -12,8 +12,7 @@ from toys import jobs_of, same
 
 from lth_core import ModelSpec, TicketSpec, Trainer, models
 from lth_core.errors import PreemptedError
-from lth_core.models.draws import seeded_draws
-from lth_core.seeds import generator
+from lth_core.seeds import generator, seeded_draws
 
 
 @pytest.fixture(autouse=True)
