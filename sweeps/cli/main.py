@@ -25,6 +25,7 @@ from sweeps.cli.store import store_app
 from sweeps.cli.sweep import sweep_app
 from sweeps.cli.ticket import ticket_app
 from sweeps.cli.ui import ui_app
+from sweeps.studies.user_modules import search_last
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(plan_app)
@@ -60,7 +61,7 @@ def lth(
 
 def main() -> None:
     """Run the command line; an LthError is one line on stderr and exit code 2."""
-    sys.path.insert(0, os.getcwd())  # makes a study's package.module:function importable
+    search_last(os.getcwd())  # a study names functions as package.module:function
     logging.basicConfig(level=logging.WARNING, format="lth: %(message)s")
     try:
         app(prog_name="lth")

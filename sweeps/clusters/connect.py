@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from sweeps.clusters.capacity import (
     fits,
     node_resources,
 )
-from sweeps.clusters.ray_folders import check_ray_folders, check_scratch
+from sweeps.clusters.ray_folders import check_ray_folders, check_scratch, short_ray_folder
 from sweeps.clusters.shared_folder import check_shared
 from sweeps.studies.schema import Resources
 
@@ -71,6 +71,17 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 """
 
 
+class _NoFolders(list[str]):
+    """A list that stays empty.
+
+    Ray 2.60 adds the driver's folders to it, and its workers search them first: a `random.py` or
+    `sweeps.py` of the user's would be imported by Ray and by us. Our workers search them last.
+    """
+
+    def extend(self, folders: Iterable[str]) -> None:
+        """Add nothing."""
+
+
 @contextmanager
 def joined(address: str | None, resources: Resources, store: str) -> Iterator[int]:
     """Start Ray on this machine or join a cluster; afterwards shut it down or leave it.
@@ -88,27 +99,28 @@ def joined(address: str | None, resources: Resources, store: str) -> Iterator[in
         check_ray_folders(TOKEN)
     else:
         check_cluster(address)
-    os.environ.update(QUIET)
-    import ray
-    from ray.tune.execution import class_cache
+    with short_ray_folder() if address is None else nullcontext():
+        os.environ.update(QUIET)
+        import ray
+        from ray.tune.execution import class_cache
 
-    # Ray logs the variables that Tune copies to workers; each node has its own secrets.
-    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
-    had_token = os.path.exists(TOKEN)
-    if address is None:
-        protect_token(TOKEN)
-    start_ray(address)
-    try:
+        # Ray logs the variables that Tune copies to workers; each node has its own secrets.
+        class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
+        had_token = os.path.exists(TOKEN)
         if address is None:
-            warn_of_open_ports(had_token)
-            check_fits(resources, node_resources(), "this machine")
-        elif not fits(resources, node_resources()):
-            check_autoscaler(resources)
-        if address:
-            check_shared(store)
-        yield max(concurrency(resources), LEAST_REQUESTED if address else 1)
-    finally:
-        ray.shutdown()
+            protect_token(TOKEN)
+        start_ray(address)
+        try:
+            if address is None:
+                warn_of_open_ports(had_token)
+                check_fits(resources, node_resources(), "this machine")
+            elif not fits(resources, node_resources()):
+                check_autoscaler(resources)
+            if address:
+                check_shared(store)
+            yield max(concurrency(resources), LEAST_REQUESTED if address else 1)
+        finally:
+            ray.shutdown()
 
 
 def protect_token(token: Path) -> None:
@@ -130,8 +142,11 @@ def start_ray(address: str | None) -> None:
         LaunchError: Ray does not start, or the cluster cannot be joined.
     """
     import ray
+    from ray.job_config import JobConfig
 
     options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    options["job_config"] = JobConfig()
+    options["job_config"]._py_driver_sys_path = _NoFolders()
     try:
         # "local" starts a new Ray, where None would join one that runs here.
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
@@ -175,7 +190,7 @@ def check_cluster(address: str) -> None:
     env = os.environ | QUIET | FAIL_FAST
     try:
         subprocess.run(
-            [sys.executable, "-c", _JOIN, address], env=env, timeout=JOIN_TIMEOUT, check=True,
+            [sys.executable, "-P", "-c", _JOIN, address], env=env, timeout=JOIN_TIMEOUT, check=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""Checks of the folders that Ray writes to on this machine, before it starts.
+"""Checks of the folders that Ray writes to on this machine, before it starts, and a short path.
 
 If one of them cannot be written, Ray 2.60 raises exceptions of many kinds, some after 30 s.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lth_core.errors import LaunchError
@@ -23,6 +25,9 @@ SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 
 LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
 """The operating system's limit of a socket's path, in bytes."""
+
+SHORT = Path("/tmp")
+"""Folder of links to folders whose paths are too long for Ray's sockets."""
 
 
 def check_scratch() -> None:
@@ -45,16 +50,9 @@ def check_ray_folders(token: Path) -> None:
         token: the file of Ray's token, which Ray makes if it is missing.
 
     Raises:
-        LaunchError: a folder cannot be written, has too little space, or too long a path.
+        LaunchError: a folder cannot be written, or has too little space.
     """
-    variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "")
-    folder = Path(os.environ.get(variable, "/tmp")).absolute()
-    longest = LONGEST_SOCKET - len(f"/{SOCKET}")
-    if (length := len(os.fsencode(folder))) > longest:
-        rule = f"must name a folder whose path has at most {longest} bytes, for Ray's sockets in it"
-        raise LaunchError(
-            f"{variable}: {rule}, but got {folder} ({length} bytes); RAY_TMPDIR=/tmp is short"
-        )
+    variable, folder = _ray_folder()
     _check_writable(variable or "RAY_TMPDIR", folder / "ray", FREE_BYTES, "Ray's sockets and logs")
     if sys.platform == "linux":
         shared = Path("/dev/shm")
@@ -68,6 +66,48 @@ def check_ray_folders(token: Path) -> None:
         if not token.is_absolute():
             raise _unusable("HOME", "Ray's token", TOKEN_SIZE, "no home folder")
         _check_writable("HOME", token.parent, TOKEN_SIZE, "Ray's token")
+
+
+@contextmanager
+def short_ray_folder() -> Iterator[None]:
+    """Give Ray a short path to its folder while the block runs, if its sockets need one.
+
+    The path is a link that only this user can reach. What Ray writes stays in the folder that
+    RAY_TMPDIR or TMPDIR names.
+
+    Raises:
+        LaunchError: the link cannot be made.
+    """
+    variable, folder = _ray_folder()
+    longest = LONGEST_SOCKET - len(f"/{SOCKET}")
+    if (length := len(os.fsencode(folder))) <= longest:
+        yield
+        return
+    try:
+        private = tempfile.TemporaryDirectory(prefix="lth-", dir=SHORT)
+    except OSError as error:
+        rule = f"must name a folder whose path has at most {longest} bytes, for Ray's sockets in it"
+        reason = f"{length} bytes, and no short link can be made in {SHORT}: {error.strerror}"
+        raise LaunchError(f"{variable}: {rule}, but got {folder} ({reason})") from None
+    before = os.environ.get("RAY_TMPDIR")
+    with private as link_folder:
+        link = Path(link_folder) / "tmp"
+        link.symlink_to(folder)
+        os.environ["RAY_TMPDIR"] = str(link)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["RAY_TMPDIR"]
+            else:
+                os.environ["RAY_TMPDIR"] = before
+
+
+def _ray_folder() -> tuple[str, Path]:
+    """Folder in which Ray makes its own, and the environment variable that names it, if any."""
+    variables = ("RAY_TMPDIR", "TMPDIR") if sys.platform == "linux" else ("RAY_TMPDIR",)
+    variable = next((name for name in variables if name in os.environ), "")
+    return variable, Path(os.environ.get(variable, "/tmp")).absolute()
 
 
 def _check_writable(name: str, folder: Path, size: int, purpose: str) -> None:

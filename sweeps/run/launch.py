@@ -132,6 +132,7 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
         cpu=study.resources.cpu,
         checkpoint_every=60 * study.checkpoint_minutes,
         tracking=publisher,
+        folder=str(Path.cwd()),
     )
 
 

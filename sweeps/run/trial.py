@@ -41,6 +41,8 @@ class SweepContext:
     checkpoint_every: float
     """Checkpoint interval in seconds."""
     tracking: Publisher | None
+    folder: str = ""
+    """Folder in which workers look for the user's modules; empty: none."""
 
 
 def run_trial(

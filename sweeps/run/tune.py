@@ -34,6 +34,7 @@ from sweeps.run.trial import SweepContext, drain_publishing, make_trainer, use_t
 from sweeps.run.worker import item_name, reports
 from sweeps.store.samples import journal_storage
 from sweeps.studies.schema import Study
+from sweeps.studies.user_modules import search_last
 
 LEAST_ROUND, ROUND_EACH = 1000, 50
 """Number of items that one Tuner runs: at least, and for each concurrent trial."""
@@ -144,6 +145,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any], context: SweepContext, searched: Study | None) -> None:
         self._context, self._searched = context, searched
         use_threads(context.cpu)
+        if context.folder:
+            search_last(context.folder)
         self._trainer = make_trainer(context.store, context.checkpoint_every)
         self._reports: Iterator[dict[str, Any]] | None = None
         self._ray_handler = signal.signal(signal.SIGTERM, self._on_sigterm)

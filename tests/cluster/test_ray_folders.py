@@ -15,7 +15,13 @@ from typing import Any
 import pytest
 
 from lth_core.errors import LaunchError
-from sweeps.clusters.ray_folders import LONGEST_SOCKET, SOCKET, check_ray_folders, check_scratch
+from sweeps.clusters.ray_folders import (
+    LONGEST_SOCKET,
+    SOCKET,
+    check_ray_folders,
+    check_scratch,
+    short_ray_folder,
+)
 
 MOST = LONGEST_SOCKET - len(f"/{SOCKET}")
 
@@ -50,16 +56,40 @@ def test_folders_that_can_be_written_are_left_as_they_were(short: Path) -> None:
 
 
 @pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
-def test_a_folder_too_long_for_rays_sockets_is_refused_by_the_variable_that_names_it(
+def test_ray_reaches_a_folder_too_long_for_its_sockets_by_a_short_link_of_this_users(
     variable: str, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = short / ("x" * (MOST - len(f"{short}/")))
     monkeypatch.setenv(variable, str(fits))
+    before = dict(os.environ)
     check_ray_folders(fits)
+    with short_ray_folder():
+        assert dict(os.environ) == before
     monkeypatch.setenv(variable, f"{fits}x")
-    assert complaint() == (
-        f"{variable}: must name a folder whose path has at most {MOST} bytes, for Ray's sockets in "
-        f"it, but got {fits}x ({MOST + 1} bytes); RAY_TMPDIR=/tmp is short"
+    before = dict(os.environ)
+    check_ray_folders(fits)
+    with short_ray_folder():
+        link = Path(os.environ["RAY_TMPDIR"])
+        assert len(str(link)) < MOST
+        assert link.resolve() == Path(f"{fits}x")
+        assert link.parent.stat().st_mode & 0o777 == 0o700
+    assert dict(os.environ) == before
+    assert not link.parent.exists()
+    assert Path(f"{fits}x/ray").is_dir()
+
+
+def test_a_long_folder_without_a_place_for_the_link_is_named(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = short / ("x" * MOST)
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr("sweeps.clusters.ray_folders.SHORT", short / "absent")
+    with pytest.raises(LaunchError) as refused, short_ray_folder():
+        pass
+    assert str(refused.value) == (
+        f"TMPDIR: must name a folder whose path has at most {MOST} bytes, for Ray's sockets in it, "
+        f"but got {long} ({len(str(long))} bytes, and no short link can be made in "
+        f"{short}/absent: No such file or directory)"
     )
 
 
