@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sweeps.store.samples import journal_storage
+from sweeps.store.samples import journal_storage, quiet_optuna
 from sweeps.studies.axes import check_space
 from sweeps.studies.schema import Range, Study
 
@@ -16,7 +16,7 @@ def open_study(study: Study) -> optuna.Study:
     """Optuna study of a search; trials that a killed sweep left running are marked as failed."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    quiet_optuna()
     search = optuna.create_study(
         storage=journal_storage(study),
         study_name=study.name,
@@ -52,6 +52,7 @@ def sampler(study: Study, search: optuna.Study) -> optuna.samplers.TPESampler:
 def distributions(study: Study) -> dict[str, optuna.distributions.BaseDistribution]:
     """Optuna's distribution of each field of the space."""
     check_space(study)
+    quiet_optuna()
     return {name: _distribution(axis) for name, axis in study.search.space.items()}
 
 

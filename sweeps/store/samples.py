@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,15 @@ def journal_storage(study: Study) -> optuna.storages.BaseStorage:
     return JournalStorage(JournalFileBackend(str(path)))
 
 
+def quiet_optuna() -> None:
+    """Silence Optuna's log and warnings: they are on its own classes, which a user never sees."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"optuna(\.|$)")
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
 def completed_samples(study: Study) -> list[Fields] | None:
     """Finished samples of the space; None where this machine has no journal.
 
@@ -38,7 +48,7 @@ def completed_samples(study: Study) -> list[Fields] | None:
         return None
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    quiet_optuna()
     search = optuna.load_study(study_name=study.name, storage=journal_storage(study))
     states = (optuna.trial.TrialState.COMPLETE,)
     return [trial.params for trial in search.get_trials(deepcopy=False, states=states)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -19,6 +20,9 @@ from sweeps.studies.yaml_loader import load_yaml, read_yaml
 
 _NOT_WRITTEN = re.compile(r"list\[.*\]|function-after\[.*Range\]|\[key\]")
 """Parts of a path that pydantic adds for the members of a union; a user did not write them."""
+
+LONGEST_SHOWN = 80
+"""Largest number of characters of a value that an error shows as it should be written."""
 
 SPEC_PARTS: dict[str, Any] = {
     name: kind
@@ -49,6 +53,10 @@ def parse_study(content: Mapping[str, Any]) -> Study:
         SpecError: the first wrong field.
     """
     values = dict(content)
+    search = values.get("search")
+    _check_dotted("axes", values.get("axes"))
+    _check_dotted("search.space", search.get("space") if isinstance(search, Mapping) else None)
+    _check_nested(values.get("base"))
     if isinstance(base := values.get("base"), dict):
         values["base"] = _with_prune(base, "base.prune")
     study: Study = _checked(TypeAdapter(Study), values)
@@ -84,6 +92,49 @@ def parse_part(part: str, values: Mapping[str, Any]) -> object:
         fields = fields_of_when(values)
         return _checked(_prune_adapter(fields["when"]), fields)
     return _checked(_part_adapter(part), dict(values))
+
+
+def _check_dotted(path: str, axes: Any) -> None:
+    """Check that axes name fields with dots, where a mapping is a range.
+
+    Raises:
+        SpecError: a mapping of fields has the name of a part of a spec; says what to write.
+    """
+    for name, value in axes.items() if isinstance(axes, Mapping) else ():
+        if fields := dict(_nested(name, value)) if isinstance(value, Mapping) else {}:
+            written = ", ".join(
+                f"`{field}: {_flow(inner if isinstance(inner, (list, Mapping)) else [inner])}`"
+                for field, inner in fields.items()
+            )
+            raise SpecError(f"{path}.{name}", f"must be written with dots: {written}", value)
+
+
+def _check_nested(base: Any) -> None:
+    """Check that a base spec nests its fields.
+
+    Raises:
+        SpecError: a field's name has dots; says what to write.
+    """
+    for name, value in base.items() if isinstance(base, Mapping) else ():
+        part, _, field = str(name).partition(".")
+        if name in spec_fields() and field:
+            written = f"`{part}: {{{field}: {_flow(value)}}}`"
+            raise SpecError(f"base.{name}", f"must be written without a dot: {written}", value)
+
+
+def _nested(name: Any, value: Any) -> Iterator[tuple[str, Any]]:
+    """Dotted fields and values of a mapping for a part of a spec; none for other names."""
+    inside = [field for field in spec_fields() if field.startswith(f"{name}.")]
+    if (inside or name == "prune.layer_fractions") and isinstance(value, Mapping):
+        for field, inner in value.items():
+            dotted = f"{name}.{field}"
+            yield from list(_nested(dotted, inner)) or [(dotted, inner)]
+
+
+def _flow(value: Any) -> str:
+    """A value in YAML's flow style, or `...` for a long one."""
+    text = json.dumps(value, default=str, skipkeys=True)
+    return text if len(text) <= LONGEST_SHOWN else "..."
 
 
 def _with_prune(values: Mapping[str, Any], path: str) -> dict[str, Any]:

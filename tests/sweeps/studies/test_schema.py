@@ -1,4 +1,5 @@
 import json
+from datetime import date
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,21 @@ WRONG = [
     ("search: {algorithm: random, space: {train.lr: {low: 0, high: 1, log: true}}}",
      "search.space.train.lr.low", "must be above 0 on a logarithmic scale", 0),
     ("search: {algorithm: optuna, space: {seed: []}}", "search.space.seed", "must have a value", []),
+    # nested where dots are needed, and the reverse
+    ("axes: {train: {lr: [0.1, 0.2]}}", "axes.train",
+     "must be written with dots: `train.lr: [0.1, 0.2]`", {"lr": [0.1, 0.2]}),
+    ("axes: {train: {lr: {low: 0.1, high: 1}, steps: 9it}}", "axes.train",
+     'must be written with dots: `train.lr: {"low": 0.1, "high": 1}`, `train.steps: ["9it"]`',
+     {"lr": {"low": 0.1, "high": 1}, "steps": "9it"}),
+    ("axes: {prune: {layer_fractions: {fc1: [0.1]}}}", "axes.prune",
+     "must be written with dots: `prune.layer_fractions.fc1: [0.1]`", {"layer_fractions": {"fc1": [0.1]}}),
+    ("search: {algorithm: random, space: {train: {lr: [0.1]}}}", "search.space.train",
+     "must be written with dots: `train.lr: [0.1]`", {"lr": [0.1]}),
+    (f"axes: {{train: {{lr: {[0.125] * 20}, 2001-01-01: 1}}}}", "axes.train",
+     "must be written with dots: `train.lr: ...`, `train.2001-01-01: [1]`",
+     {"lr": [0.125] * 20, date(2001, 1, 1): 1}),
+    ("axes: {train: {}}", "axes.train.low", "must be given", None),
+    ("base: {train.lr: 0.1}", "base.train.lr", "must be written without a dot: `train: {lr: 0.1}`", 0.1),
     # what no file needs, and a number or a name can break
     ("axes: {seed: {low: -1e308, high: 1e308, count: 3}}", "axes.seed.high",
      "must be at a finite distance from low, -1e+308", 1e308),
