@@ -67,11 +67,11 @@ def folder(spec: DataSpec, content: str) -> Dataset:
     """
     root = Path(spec.root)
     files = _files(root)
-    classes = sorted({image.label for image in files["train"]})
-    for part, images in files.items():
-        unknown = {image.label for image in images} - set(classes)
-        if unknown:
-            raise DataError(f"{root / part}: has classes that train/ lacks: {sorted(unknown)}")
+    labels = {image.label for image in files["train"]}
+    classes = sorted(labels)
+    for image in _all(files):
+        if image.label not in labels:
+            raise DataError(f"{image.path}: is of class {image.label!r}, which train/ lacks")
     tensors = _cached(content)
     if tensors is None:
         content, tensors = _decoded(spec, files, classes)

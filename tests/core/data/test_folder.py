@@ -391,7 +391,7 @@ def test_broken_folders_are_refused_naming_the_file(folder: Path) -> None:
         fingerprint(folder)
     broken.write_bytes(sound)
     picture(folder / "test" / "bird" / "a.png", 0)
-    with pytest.raises(DataError, match=r"classes that train/ lacks: \['bird'\]"):
+    with pytest.raises(DataError, match=r"bird/a.png: is of class 'bird', which train/ lacks"):
         fingerprint(folder)
 
 
@@ -474,8 +474,8 @@ def two_validations(folder: Path) -> Path:
 
 
 def unknown_validation_class(folder: Path) -> Path:
-    picture(folder / "validation" / "bird" / "z.png", 0)
-    return folder / "validation"
+    picture(folder / "val" / "bird" / "z.png", 0)
+    return folder / "val" / "bird" / "z.png"
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ def unknown_validation_class(folder: Path) -> Path:
         (truncated, "is not a readable image"),
         (bomb, "is not a readable image .*decompression bomb"),
         (two_validations, "must have one folder of validation images, but has validation, val"),
-        (unknown_validation_class, r"has classes that train/ lacks: \['bird'\]"),
+        (unknown_validation_class, "is of class 'bird', which train/ lacks"),
     ],
 )
 def test_folder_with_an_odd_file_gets_one_line_at_plan(
