@@ -22,6 +22,10 @@ AUTH_FOLDER = "mlflow-auth"
 SHORTEST_PASSWORD = 12
 """Fewest characters of a password; MLflow's rule."""
 
+NO_FOLDER = "--app-dir /"
+"""Option by which uvicorn, and PYTHONSAFEPATH by which Python imports nothing from the current
+folder: a user's `random.py` or `flask.py` there would otherwise be imported by MLflow."""
+
 
 def serve_ui(uri: str | None, host: str, port: int, auth: bool | None = None) -> None:
     """Replace this process by the server, until Ctrl-C.
@@ -45,6 +49,7 @@ def serve_ui(uri: str | None, host: str, port: int, auth: bool | None = None) ->
     env |= auth_environment(database.parent / AUTH_FOLDER) if auth else {}
     # MLflow's job runner takes 1.5 GB and 15 s, and the UI does not need it.
     env.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    env.setdefault("PYTHONSAFEPATH", "1")
     if not is_loopback(host):
         # Only these names are answered: a web page may make a user's browser send requests here
         # under a name of its own (DNS rebinding).
@@ -64,7 +69,7 @@ def ui_command(database: Path, host: str, port: int, auth: bool) -> list[str]:
     return [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",
         "--default-artifact-root", str(database.parent / "mlartifacts"),
-        "--host", host, "--port", str(port), "--workers", "1",
+        "--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts", NO_FOLDER,
         *(["--app-name", "basic-auth"] if auth else []),
     ]  # fmt: skip
 

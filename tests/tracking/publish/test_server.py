@@ -48,8 +48,9 @@ class Ui:
 
 @pytest.fixture(scope="module")
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
-    """`lth ui --auth` beside a new database."""
+    """`lth ui --auth` beside a new database, and a file of a user's with the name of a package."""
     folder, port = tmp_path_factory.mktemp("ui"), free_port()
+    (folder / "flask.py").write_text("raise SystemExit('imported')")
     open_publisher(f"sqlite:///{folder}/mlflow.db", "a-study", "about it")
     command = [sys.executable, "-m", "sweeps.cli", "ui", "--auth", "--port", str(port)]
     env = {**os.environ, "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
