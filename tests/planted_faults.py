@@ -163,8 +163,8 @@ FAULTS = [
     Fault(
         "barrier in training mode",
         "lth_core/train/loop.py",
-        "    model.eval()\n    loss = torch.zeros",
-        "    model.train()\n    loss = torch.zeros",
+        "    model.eval()\n    precise",
+        "    model.train()\n    precise",
         "tests/core/train/test_splits.py",
     ),
     Fault(

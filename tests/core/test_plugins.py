@@ -45,6 +45,7 @@ def test_edited_source_has_another_fingerprint_in_the_next_process_and_none_in_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits in a second
     source, part = tmp_path / "edited_net.py", tmp_path / "edited_part.py"
     source.write_text("from edited_part import *\ndef net(): ...\n")
     part.write_text("x = 1\n")

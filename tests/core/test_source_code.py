@@ -15,6 +15,8 @@ from lth_core.source_code import function_digest, module_digest, user_sources
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of modules on Python's path; what is imported from it is forgotten again."""
     monkeypatch.syspath_prepend(tmp_path)
+    # Bytecode is known by the source's size and second: two edits in a second may look like one.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:

@@ -89,6 +89,7 @@ def test_only_scores_whose_name_does_not_say_what_they_do_have_a_fingerprint(
     assert {fingerprint(PruneSpec(score=score, scope="like:snip")) for score in SCORES} == {""}
     assert fingerprint(PruneSpec(when="never", score="edge-popup")) == ""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits in a second
     source = tmp_path / "edited_score.py"
     source.write_text("def score(network): return network.weights\n")
     before = fingerprint(PruneSpec(score="edited_score:score"))
