@@ -1,5 +1,6 @@
 """One thread, and property tests that draw the same examples every time."""
 
+import os
 import re
 from collections import Counter
 from functools import cache
@@ -10,6 +11,9 @@ from servers import s3, s3_server  # noqa: F401  fixtures of all tests
 from servers_mlflow import at_scale, faulty, server  # noqa: F401
 
 HERE = Path(__file__).parent
+
+# Read when MLflow is imported; some tests import it before the project does.
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
 LONG = ("cluster", "faults", "fuzz")
 """Folders of tests that CI runs beside `make test`: minutes each."""
