@@ -11,6 +11,7 @@ import os
 import platform
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -61,14 +62,24 @@ def lth(
 
 def main() -> None:
     """Run the command line; an LthError is one line on stderr and exit code 2."""
-    search_last(os.getcwd())  # a study names functions as package.module:function
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack dashes and borders
     logging.basicConfig(level=logging.WARNING, format="lth: %(message)s")
     try:
+        search_last(_current_folder())  # a study names functions as package.module:function
         app(prog_name="lth")
     except LthError as error:
         message = " ".join(str(error).splitlines())  # a name may contain a line break
         PlainConsole(stderr=True).print(f"lth: {message}")
         sys.exit(2)
+
+
+def _current_folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise LthError("the current folder was deleted; change to another") from None
 
 
 def run() -> None:

@@ -136,7 +136,7 @@ class Publisher:
                 return published
             tags = {name: value for name, value in published.tags.items() if name != names.FAILURE}
             if status == "FAILED":
-                client.set_tag(published.id, names.FAILURE, tag)
+                client.set_tag(published.id, names.FAILURE, tag, synchronous=True)
                 tags[names.FAILURE] = tag
             elif names.FAILURE in published.tags:
                 client.delete_tag(published.id, names.FAILURE)
@@ -237,7 +237,7 @@ class Publisher:
         """Make the study's run the parent of trials whose parent was deleted."""
         orphans = f"tags.`{names.KEY}` != '' and tags.`{names.PARENT}` != '{self.study_run}'"
         for run in list(search_runs(client, self.experiment, orphans)):
-            client.set_tag(run.info.run_id, names.PARENT, self.study_run)
+            client.set_tag(run.info.run_id, names.PARENT, self.study_run, synchronous=True)
 
     def _update(
         self,

@@ -141,8 +141,9 @@ def log_in_batches(
     """Write metrics, params and tags in one call or in several; tags last, because they record what
     was written."""
     # MLflow writes params, metrics and tags of a call in this order. Its client splits a large call
-    # and would send the tags with the first part.
+    # and would send the tags with the first part. A user's MLFLOW_ENABLE_ASYNC_LOGGING would send
+    # them in any order, and raise no error here.
     if len(metrics) + len(params) + len(tags) > MOST_ITEMS or len(params) > MOST_PARAMS:
-        client.log_batch(run_id, metrics, params)
+        client.log_batch(run_id, metrics, params, synchronous=True)
         metrics, params = [], []
-    client.log_batch(run_id, metrics, params, tags)
+    client.log_batch(run_id, metrics, params, tags, synchronous=True)

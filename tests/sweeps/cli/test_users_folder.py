@@ -1,12 +1,15 @@
-"""Files in a user's folder with names of ours, of Python's or of Ray's are in nobody's way."""
+"""A user's folder and terminal: files with names of ours, a deleted folder, a small character set."""
 
 import os
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
-from tiny import StudyFile
+from tiny import Lth, StudyFile
+
+from sweeps.cli.console import out
 
 SHADOWS = (
     "lth_core",
@@ -50,7 +53,7 @@ def study(here: Path, tiny_file: StudyFile) -> Path:
     })  # fmt: skip
 
 
-def lth(*arguments: object, **env: str) -> str:
+def run(*arguments: object, **env: str) -> str:
     """Output of a command in a process of its own, which must succeed."""
     called = subprocess.run(
         [*LTH, *map(str, arguments)], env=os.environ | env, capture_output=True, text=True
@@ -60,13 +63,13 @@ def lth(*arguments: object, **env: str) -> str:
 
 
 def test_files_with_our_names_are_not_imported_by_a_plan(study: Path) -> None:
-    assert "own_net:net" in lth("plan", study)
+    assert "own_net:net" in run("plan", study)
 
 
 @pytest.mark.mlflow
 @pytest.mark.slow
 def test_files_with_our_names_are_not_imported_by_a_serial_sweep(study: Path) -> None:
-    assert "report: " in lth("sweep", study, "--serial")
+    assert "report: " in run("sweep", study, "--serial")
 
 
 @pytest.mark.ray
@@ -78,7 +81,30 @@ def test_rays_workers_import_no_files_with_our_names_and_take_a_long_folder(
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     long = tmp_path / ("x" * 120)
     long.mkdir()
-    assert "report: " in lth("sweep", study, TMPDIR=str(long))
+    assert "report: " in run("sweep", study, TMPDIR=str(long))
     assert list(long.glob("ray/session_*/logs"))
     links = [link for link in Path("/tmp").glob("lth-*/tmp") if link.is_symlink()]
     assert long not in [link.resolve() for link in links]
+
+
+def test_a_folder_that_was_deleted_is_named_in_one_line(
+    lth: Lth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "deleted"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    called = lth("plan", "study.yaml")
+    assert called.code == 2
+    assert called.err == "lth: the current folder was deleted; change to another\n"
+
+
+def test_a_terminal_without_dashes_shows_the_rest(
+    lth: Lth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(screen, encoding="ascii"))
+    lth("--version")
+    out.print("p \N{EN DASH} n")
+    sys.stdout.flush()
+    assert screen.getvalue().endswith(b"p ? n\n")

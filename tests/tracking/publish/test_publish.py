@@ -185,6 +185,22 @@ def _name(publisher: Publisher) -> str:
 
 
 @mlflow
+def test_a_refused_level_raises_although_the_user_has_mlflow_log_in_the_background(
+    database: str, tmp_path: Path, levels: list[LevelResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.entities import Param
+
+    publisher = open_publisher(database, tmp_path.name, "about it")
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
+    with monkeypatch.context() as patch:
+        patch.setattr("tracking.publish.publisher.params", lambda spec: [Param("a//b", "")])
+        with pytest.raises(TrackingError, match=r"refuses a call: .*a//b"):
+            publisher.publish(trial_of(levels), levels[0], levels[0].records())
+    publish(publisher, levels)
+    assert publisher.runs()[digest_of(levels)].levels == 3
+
+
+@mlflow
 def test_an_unreachable_server_is_an_error_within_seconds() -> None:
     started = time.monotonic()
     with pytest.raises(TrackingError, match=r"tracking.uri: http://127.0.0.1:9 does not answer"):
