@@ -66,6 +66,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack dashes and borders
     logging.basicConfig(level=logging.WARNING, format="lth: %(message)s")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where its caches and settings lie
     try:
         search_last(_current_folder())  # a study names functions as package.module:function
         app(prog_name="lth")

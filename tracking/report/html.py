@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib import rc_context
+from matplotlib import rc_context, rcdefaults
 from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import cells, methods
@@ -103,9 +103,11 @@ def drawn_figures(
 ) -> list[DrawnFigure]:
     """The figures that the records have the data for; arguments as in `write_report`."""
     records, drawn = merge_rewound_methods(records, axes), []
-    for name, chart in figures(stable_below, tolerance).items() if records else ():
-        if figure := chart.draw(records, axes, curves):
-            drawn.append(DrawnFigure(name, chart.title, chart.caption, *_rendered(figure)))
+    with rc_context():
+        rcdefaults()  # a user's matplotlibrc, in the current folder too, is not for these figures
+        for name, chart in figures(stable_below, tolerance).items() if records else ():
+            if figure := chart.draw(records, axes, curves):
+                drawn.append(DrawnFigure(name, chart.title, chart.caption, *_rendered(figure)))
     return drawn
 
 

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 from hand_made import curves, rewound, study, taxonomy
+from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
 
 from tracking.figures import FIGURES
@@ -41,6 +42,18 @@ def written(tmp_path_factory):
 def unrendered(monkeypatch):
     """Figures are drawn and rendered to nothing: rendering takes a second a study."""
     monkeypatch.setattr(Figure, "savefig", lambda *arguments, **options: None)
+
+
+def test_figures_are_drawn_alike_whatever_a_users_matplotlibrc_says(written, monkeypatch):
+    """LaTeX, which `text.usetex` needs, may be missing."""
+    monkeypatch.setattr(
+        "tracking.report.html.figures", lambda *_: {"accuracy": FIGURES["accuracy"]}
+    )
+    own = {"text.usetex": True, "figure.figsize": (1, 1), "lines.linewidth": 30, "axes.grid": True}
+    with rc_context(own):
+        (figure,) = drawn_figures(study(**FRACTION), AXES, curves, None)
+        assert rcParams["text.usetex"]
+    assert figure.png == (written / "figures" / "accuracy.png").read_bytes()
 
 
 def test_a_headline_names_the_sparsest_matching_ticket_and_its_win():
