@@ -11,7 +11,7 @@ from lth_core.spec import ModelSpec
 PATCH, HEADS, BLOCKS = 4, 4, 4
 
 
-class Block(nn.Module):
+class EncoderBlock(nn.Module):
     """Attention and two linear layers, each after layer norm and added to its input.
 
     Args:
@@ -51,7 +51,7 @@ class VisionTransformer(nn.Module):
         tokens = (height // PATCH) * (columns // PATCH)
         self.patches = nn.Conv2d(channels, width, PATCH, stride=PATCH)
         self.positions = nn.Parameter(0.02 * torch.randn(1, tokens, width))
-        self.blocks = nn.Sequential(*(Block(width, dropout) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(EncoderBlock(width, dropout) for _ in range(blocks)))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, classes)
 
