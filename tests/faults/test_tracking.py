@@ -84,7 +84,7 @@ def test_no_sweep_waits_for_mlflow_and_sync_brings_everything_once(
     assert {fault: swept[fault].wait(driver) for fault, driver in drivers.items()} == dict.fromkeys(
         swept, 0
     )
-    assert "`lth sync down` publishes it" in swept["down"].log()
+    assert "`lth sync down` publishes the results" in swept["down"].log()
     assert "`lth sync killed` publishes what is missing" in swept["killed"].log()
     mortal_server.start()
     for fault, each in swept.items():
