@@ -19,7 +19,7 @@ PATIENCE = 480
 
 class Noted(nn.Sequential):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if "default_worker" in sys.argv[0] and NOTES.is_dir():
+        if self.training and len(x) > 2 and "default_worker" in sys.argv[0] and NOTES.is_dir():
             note()
         return super().forward(x)
 

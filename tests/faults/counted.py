@@ -29,8 +29,12 @@ class Counted(nn.Sequential):
 
     name = ""
 
+    def takes_a_step(self, x: Tensor) -> bool:
+        """Whether a step trains it: a plan tries every network on two examples."""
+        return self.training and torch.is_grad_enabled() and len(x) > 2
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and torch.is_grad_enabled() and JOURNAL.exists():
+        if self.takes_a_step(x) and JOURNAL.exists():
             self.name = self.name or uuid.uuid4().hex
             said = hashlib.blake2b(digest_size=8)
             for value in (x, *self.state_dict().values()):
@@ -47,7 +51,7 @@ class Dying(Counted):
     """Ends its process at its first step, as a fault in a library's C++ does."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and torch.is_grad_enabled():
+        if self.takes_a_step(x):
             with DEATHS.open("a") as deaths:
                 deaths.write(f"{os.getpid()}\n")
             os._exit(139)
@@ -58,7 +62,7 @@ class Raising(Counted):
     """Has a fault of its own, which tells a password."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and torch.is_grad_enabled():
+        if self.takes_a_step(x):
             with TRIES.open("a") as tries:
                 tries.write(f"{os.getpid()}\n")
             raise RuntimeError("no such layer\nat https://bob:hunter22@host/x")
