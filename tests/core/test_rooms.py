@@ -11,7 +11,7 @@ import lth_core
 
 CORE = Path(lth_core.__file__).parent
 SOURCES = sorted(CORE.rglob("*.py"))
-SEEDS_GLOBALLY = CORE / "models" / "draws.py"
+SEEDS_GLOBALLY = CORE / "seeds.py"
 """The one file that seeds global generators, around a user's code, and restores them."""
 
 
