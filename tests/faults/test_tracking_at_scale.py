@@ -127,12 +127,12 @@ def test_sync_after_a_server_was_killed_in_the_middle_brings_all_of_it_once(
     expected = published(undisturbed, at_scale)
     log_batch, calls = MlflowClient.log_batch, count(1)
 
-    def log_batch_while_it_is_killed(*call: Any) -> None:
+    def log_batch_while_it_is_killed(*call: Any, **options: Any) -> None:
         killer = threading.Thread(target=at_scale.kill)
         if next(calls) == 2:
             killer.start()
         try:
-            log_batch(*call)
+            log_batch(*call, **options)
         finally:
             if killer.ident:
                 killer.join()

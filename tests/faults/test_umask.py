@@ -19,11 +19,14 @@ def modes(folder: Path) -> dict[str, int]:
     """Who may do what with each file and folder below, but for Ray's folders.
 
     Ray lets everybody into its folders, whatever the umask; the files in them are as it says.
+    Python's bytecode has its source's mode.
     """
     return {
         str(path.relative_to(folder)): path.lstat().st_mode
         for path in folder.rglob("*")
-        if not path.is_symlink() and not (path.is_dir() and "ray" in path.relative_to(folder).parts)
+        if not path.is_symlink()
+        and path.suffix != ".pyc"
+        and not (path.is_dir() and "ray" in path.relative_to(folder).parts)
     }
 
 

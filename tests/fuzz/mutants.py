@@ -1,6 +1,7 @@
 """Inputs that are almost right: what was valid, with pieces cut, doubled, swapped and altered."""
 
 import copy
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from lth_core.errors import LthError
 
-INPUTS = 10_000
+INPUTS = int(os.environ.get("LTH_FUZZ_INPUTS", 10_000))
 """Of each parser, at least."""
 GIVEN: Counter[str] = Counter()
 REFUSED: Counter[str] = Counter()
