@@ -14,7 +14,12 @@ from lth_core import data, models
 from lth_core.data import DATASETS, Outline
 from lth_core.errors import DivergedError, SpecError
 from lth_core.jobs.branches import BRANCHES, RETRAINED
-from lth_core.models.check import check_draws, check_last_batch, check_network
+from lth_core.models.check import (
+    check_draws,
+    check_last_batch,
+    check_network,
+    check_second_derivatives,
+)
 from lth_core.models.layers import layers_without_units, prunable_layers
 from lth_core.plugins import errors_as_spec_errors, source_fingerprint
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
@@ -130,7 +135,7 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
         pinned_model, _ = _pin_model(spec.model, shape, classes)
         _check_network(spec.model, shape, classes)
         _check_layers(spec.model, shape, classes, spec.prune)
-        _check_scores(spec.model, shape, classes, spec.prune)
+        _check_scores(spec.model, shape, classes, spec.prune, spec.predictors)
     else:
         fingerprint = pins.of_score(spec.prune)
         pinned_data, examples = pins.of_data(spec.data)
@@ -232,20 +237,24 @@ def _check_network(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Non
 
 
 @lru_cache(maxsize=256)
-def _check_scores(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: Pruning) -> None:
-    """Check that the scores can be taken of a user's network: some need second derivatives."""
+def _check_scores(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: Pruning, predictors: bool
+) -> None:
+    """Check that scores and predictors can be taken of a user's network."""
     names = {prune.score, prune.scope.removeprefix("like:")} - {"magnitude"}
-    names &= {name for name in names if name in scores.SCORES or ":" in name}
-    if spec.name in models.MODELS or not names:
+    taken = [name for name in sorted(names) if name in scores.SCORES or ":" in name]
+    if spec.name in models.MODELS or not (taken or predictors):
         return
     model = models.build(spec, shape, classes, generator(0, "structure"))
+    if "grasp" in taken:
+        check_second_derivatives(model, "prune.score", "grasp", shape, classes)
+    if predictors:
+        check_second_derivatives(model, "predictors", "true", shape, classes)
     x = torch.randn(2, *shape, generator=generator(0, "examples"))
     network = from_model(model, x, torch.arange(2) % classes, spec=prune)
-    for name in sorted(names):
-        with (
-            suppress(DivergedError),
-            errors_as_spec_errors("prune.score", f"cannot be taken of {spec.name}", name),
-        ):
+    rule = f"must be a score that can be taken of {spec.name}"
+    for name in taken:
+        with suppress(DivergedError), errors_as_spec_errors("prune.score", rule, name):
             scores.scores_of(network, name)
 
 

@@ -290,7 +290,6 @@ def _parts(value: Any, name: str, seen: dict[int, tuple[int, object]]) -> Iterat
 
 def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Parts of a value, each with its name."""
-    module = sys.modules.get(str(getattr(value, "__module__", None)))
     if isinstance(value, (list, tuple)):
         yield from ((str(i), part) for i, part in enumerate(value))
     elif isinstance(value, dict):
@@ -301,12 +300,6 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield "tensor", value.detach().cpu().numpy()
     elif isinstance(value, np.ndarray) and value.dtype != object:
         yield "array", f"{value.dtype} {value.shape}".encode() + value.tobytes()
-    elif isinstance(value, ModuleType):
-        yield value.__name__, module_digest(value) if _user_file(value.__name__) else ""
-    elif isinstance(value, CodeType):
-        yield "code", value.co_code
-        yield "names", (value.co_name, value.co_names, value.co_varnames, value.co_flags)
-        yield "constants", value.co_consts
     elif isinstance(value, functools.partial):
         yield "partial", (value.func, value.args, value.keywords)
     elif isinstance(value, MethodType):
@@ -315,28 +308,38 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield "function", value.__func__
     elif isinstance(value, property):
         yield "property", (value.fget, value.fset)
-    elif (
-        isinstance(value, type | FunctionType)
-        and module is not None
-        and _user_file(module.__name__)
-        and _is_of_file(value, module)
-    ):
-        yield f"{value.__module__}.{value.__qualname__}", module_digest(module)
-    elif isinstance(value, (type, FunctionType, BuiltinFunctionType)) and _is_known(value, module):
-        yield f"{value.__module__}.{value.__qualname__}", b""
-    elif isinstance(value, FunctionType):
-        yield "function", (value.__code__, value.__defaults__, value.__kwdefaults__)
-        yield from ((f"closure {n}", _cell(c)) for n, c in _closure(value))
-        used = sorted(set(_globals_of(value.__code__)) & value.__globals__.keys())
-        yield from ((each, value.__globals__[each]) for each in used)
-    elif isinstance(value, type):
-        yield "bases", value.__bases__
-        yield from ((key, part) for key, part in vars(value).items() if key not in _IGNORED)
+    elif isinstance(value, (ModuleType, CodeType, type, FunctionType, BuiltinFunctionType)):
+        yield from _code_content(value)
     else:
         raise TypeError(
             f"{name or 'the function'} is a {type(value).__name__}, whose content is not known: "
             "put the function into a module of its own"
         )
+
+
+def _code_content(value: Any) -> Iterator[tuple[str, Any]]:
+    """Parts of a module, a class, a function or its code; installed ones are known by name."""
+    if isinstance(value, ModuleType):
+        yield value.__name__, module_digest(value) if _user_file(value.__name__) else ""
+        return
+    if isinstance(value, CodeType):
+        yield "code", value.co_code
+        yield "names", (value.co_name, value.co_names, value.co_varnames, value.co_flags)
+        yield "constants", value.co_consts
+        return
+    module = sys.modules.get(str(value.__module__))
+    if module and _user_file(module.__name__) and _is_of_file(value, module):
+        yield f"{value.__module__}.{value.__qualname__}", module_digest(module)
+    elif _is_known(value, module):
+        yield f"{value.__module__}.{value.__qualname__}", b""
+    elif isinstance(value, type):
+        yield "bases", value.__bases__
+        yield from ((key, part) for key, part in vars(value).items() if key not in _IGNORED)
+    else:
+        yield "function", (value.__code__, value.__defaults__, value.__kwdefaults__)
+        yield from ((f"closure {n}", _cell(c)) for n, c in _closure(value))
+        used = sorted(set(_globals_of(value.__code__)) & value.__globals__.keys())
+        yield from ((each, value.__globals__[each]) for each in used)
 
 
 _IGNORED = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__",
@@ -374,7 +377,7 @@ def _is_of_file(value: object, module: ModuleType) -> bool:
 
 def _is_known(value: object, module: ModuleType | None) -> bool:
     """Whether a class or function comes from Python or an installed package."""
-    if module is None:
+    if module is None or isinstance(value, BuiltinFunctionType):
         return isinstance(value, BuiltinFunctionType)
     return module.__name__ != "__main__" and (
         module.__name__.partition(".")[0] in OURS

@@ -142,7 +142,7 @@ def _label(rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | N
     method: list[str] = []
     if free is not None and len(methods(rows)) == 1:
         method, names = [rows[0]["method"]], free
-    return ", ".join([*method, *(f"{name}={shown(rows[0].get(name))}" for name in names)])
+    return ", ".join([*method, *(f"{name}={value_text(rows[0].get(name))}" for name in names)])
 
 
 def evenly_spaced(items: Sequence[T], limit: int) -> list[T]:
@@ -151,7 +151,7 @@ def evenly_spaced(items: Sequence[T], limit: int) -> list[T]:
     return [items[round(i * last / max(count - 1, 1))] for i in range(count)]
 
 
-def shown(value: object) -> str:
+def value_text(value: object) -> str:
     """A value in the notation of a study file."""
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
@@ -160,5 +160,5 @@ def _natural_order(value: object) -> list[tuple[int, float, str]]:
     """A sort key that puts 500it before 2000it, and 1e-05 before 0.1."""
     if isinstance(value, (int, float)):
         return [(0, float(value), "")]
-    parts = re.findall(r"\d+(?:\.\d+)?|\D+", shown(value), flags=re.ASCII)
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", value_text(value), flags=re.ASCII)
     return [(0, float(p), "") if p[0] in "0123456789" else (1, 0.0, p) for p in parts]

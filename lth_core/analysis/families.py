@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lth_core.analysis.cells import Cell, Point, shown
+from lth_core.analysis.cells import Cell, Point, value_text
 from lth_core.analysis.groups import distinct, group_by, key_of
 from lth_core.columns import Record
 
@@ -71,8 +71,8 @@ def by_family(variants: Sequence[Variant]) -> dict[str, list[Variant]]:
 FORMS: dict[str, Callable[[Any], str]] = {
     "prune.scope": str,
     "prune.layer_fractions": lambda given: "given fractions" if given else "no given fractions",
-    "prune.rounds": lambda rounds: f"rounds {shown(rounds)}",
-    "prune.schedule": lambda schedule: f"schedule {shown(schedule)}",
+    "prune.rounds": lambda rounds: f"rounds {value_text(rounds)}",
+    "prune.schedule": lambda schedule: f"schedule {value_text(schedule)}",
 }
 """Axes whose values may be forms of a method, and the function that names a form.
 
@@ -130,4 +130,4 @@ def _name_with_form(
         return method
     name = form_name(values[form])
     same_name = [key for key in values if key != usual and form_name(values[key]) == name]
-    return f"{method} {name if len(same_name) == 1 else shown(values[form])}"
+    return f"{method} {name if len(same_name) == 1 else value_text(values[form])}"

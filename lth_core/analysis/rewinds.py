@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from lth_core.analysis.cells import Cell, cells, free_axes, shown
+from lth_core.analysis.cells import Cell, cells, free_axes, value_text
 from lth_core.analysis.groups import distinct, group_by, values_of
 from lth_core.analysis.verdict import Summary
 from lth_core.columns import Record
@@ -88,7 +88,7 @@ def rewind_points(cell: Cell) -> list[RewindPoint]:
     for record in cell.records:
         by_step[record["rewind_step"]].append(record)
     return [
-        RewindPoint(shown(rows[0].get(REWIND)), step, replace(cell, records=rows))
+        RewindPoint(value_text(rows[0].get(REWIND)), step, replace(cell, records=rows))
         for step, rows in sorted(by_step.items())
     ]
 

@@ -255,7 +255,9 @@ def _decoded(spec: DataSpec, files: Listing, classes: list[str]) -> tuple[str, d
             _add(digest, root, image.path, content)
             try:
                 array = decode(content, spec.alpha)
-            except Exception as error:  # noqa: BLE001  a damaged file makes decoders raise anything
+            # Pillow's decoders raise anything on a damaged file, `struct.error` and IndexError
+            # among it. The user needs the file's name; the reason is in the message.
+            except Exception as error:  # noqa: BLE001
                 reason = str(error) if type(error) is ValueError else exception_text(error)
                 raise DataError(f"{image.path}: is not a readable image ({reason})") from None
             first = first or (image.path, array.shape[1:])

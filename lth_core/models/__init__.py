@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from lth_core.errors import SpecError
-from lth_core.models.check import check_weights
+from lth_core.models.check import checked_copy
 from lth_core.models.dropout import replace_dropout
 from lth_core.models.init import initialize
-from lth_core.models.layers import find_output
+from lth_core.models.layers import layers_in_use, set_layers
 from lth_core.models.networks.conv import conv
 from lth_core.models.networks.lenet import lenet_5
 from lth_core.models.networks.lstm import lstm
@@ -112,9 +112,9 @@ def build(
         raise SpecError("model.name", rule, spec.name)
     replace_dropout(model)
     if spec.name not in MODELS:  # of ours, all layers take part and the output is declared last
-        check_weights(model, spec.name)
+        copied = checked_copy(model, spec.name)
         with errors_as_spec_errors("model.name", f"cannot be run on shape {shape}", spec.name):
-            find_output(model, shape)
+            set_layers(model, layers_in_use(copied, shape))
     initialize(model, spec.init, generator)
     return model
 

@@ -12,7 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
 from lth_core.errors import SpecError, exception_text
+from lth_core.models.derivatives import twice_differentiable
 from lth_core.models.layers import prunable_layers
+from lth_core.plugins import errors_as_spec_errors
 from lth_core.seeds import seeded_draws
 
 FIELD = "model.name"
@@ -33,33 +35,29 @@ def check_network(
         SpecError: it names the layer and what does not fit.
     """
     model = build(0)
-    copied = _copied(model, name)
-    y = torch.arange(2) % classes
-    with seeded_draws(0):
+    trained, y = copy.deepcopy(model).train(), torch.arange(2) % classes
+    failing = f"must train on a batch of shape {(2, *shape)}, but fails"
+    with seeded_draws(0), errors_as_spec_errors(FIELD, failing, name):
         x = torch.randn(2, *shape)
         for _ in range(2):
-            try:
-                logits = copied.train()(x)
-                _check_logits(logits, name, classes)
-                cross_entropy(logits, y).backward()
-            except SpecError:
-                raise
-            except Exception as error:  # a user's network may raise anything
-                rule = f"must train on a batch of shape {(2, *shape)}, but fails"
-                raise SpecError(FIELD, f"{rule} ({exception_text(error)})", name) from error
+            logits = trained(x)
+            _check_logits(logits, name, classes)
+            cross_entropy(logits, y).backward()
     if not prunable_layers(model):
         kinds = "no linear, convolution, attention or recurrent layer takes part in its output"
         raise SpecError(FIELD, f"must have a weight to prune: {kinds}", name)
 
 
-def check_weights(model: nn.Module, name: str) -> None:
-    """Check that a user's network has weights that can be drawn, masked and trained here.
+def checked_copy(model: nn.Module, name: str) -> nn.Module:
+    """A copy of a user's network whose weights can be drawn, masked and trained here.
 
     Raises:
         SpecError: it names the layer and what does not fit.
     """
     for rule in _weight_faults(model):
         raise SpecError(FIELD, rule, name)
+    with errors_as_spec_errors(FIELD, "must be copied by copy.deepcopy, but that fails", name):
+        return copy.deepcopy(model)
 
 
 def _weight_faults(model: nn.Module) -> Iterator[str]:
@@ -102,6 +100,33 @@ def check_draws(build: Callable[[int], nn.Module], name: str) -> None:
         raise SpecError(FIELD, rule, name)
 
 
+def check_second_derivatives(
+    model: nn.Module, field: str, value: object, shape: tuple[int, ...], classes: int
+) -> None:
+    """Check that a network's loss can be differentiated twice.
+
+    The second derivative is taken by `backward`: `torch.autograd.grad` leaves out, without an error,
+    what passes through a function that can be differentiated only once.
+
+    Args:
+        field, value: the field of the spec that needs the derivatives, and its value.
+
+    Raises:
+        SpecError: a part of the network has no second derivative.
+    """
+    trained = copy.deepcopy(model).train()
+    rule = "needs second derivatives, which a part of the network lacks"
+    with (
+        seeded_draws(0),
+        errors_as_spec_errors(field, rule, str(value)),
+        twice_differentiable(trained),
+    ):
+        loss = cross_entropy(trained(torch.randn(2, *shape)), torch.arange(2) % classes)
+        used = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+        gradients = torch.autograd.grad(loss, used, create_graph=True, allow_unused=True)
+        torch.stack([(g * g).sum() for g in gradients if g is not None]).sum().backward()
+
+
 def check_last_batch(
     model: nn.Module, name: str, shape: tuple[int, ...], examples: int, batch_size: int
 ) -> None:
@@ -127,16 +152,6 @@ def _is_lazy(module: nn.Module) -> bool:
     """Whether a module has parameters or buffers without a shape yet."""
     own = [*module._parameters.values(), *module._buffers.values()]
     return any(tensor is not None and is_lazy(tensor) for tensor in own)
-
-
-def _copied(model: nn.Module, name: str) -> nn.Module:
-    try:
-        return copy.deepcopy(model)
-    except Exception as error:  # a user's network may raise anything
-        rule = (
-            f"must be a network that copy.deepcopy copies, but it fails ({exception_text(error)})"
-        )
-        raise SpecError(FIELD, rule, name) from error
 
 
 def _check_logits(logits: object, name: str, classes: int) -> None:

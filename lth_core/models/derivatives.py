@@ -7,13 +7,12 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @contextmanager
 def twice_differentiable(model: nn.Module) -> Iterator[None]:
     """Use the kernels of attention and recurrent layers that can be differentiated twice."""
-    from torch.nn.attention import SDPBackend, sdpa_kernel  # slow to import
-
     with ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):

@@ -88,8 +88,8 @@ def prunable_layers(model: nn.Module) -> dict[str, PrunableLayer]:
 
     These are linear, bilinear, convolution, attention and recurrent layers; normalization
     parameters, embeddings and biases are not prunable. A weight that several modules share is one
-    layer, under its first name. After `find_output`, weights that take no part in the output are
-    left out, and the output is the layer that makes it; before, it is the last one declared.
+    layer, under its first name. After `set_layers` they are the layers that take part in the
+    output, and the last one makes it; before, the output is the layer that is declared last.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[str, PrunableLayer] = {}
@@ -111,25 +111,32 @@ def layers_without_units(model: nn.Module) -> list[str]:
 _ORDER = "_lth_prunable_layers"
 
 
-def find_output(model: nn.Module, shape: tuple[int, ...]) -> None:
-    """Run a network, and store in it which layers take part in its output, the last one last.
+def layers_in_use(model: nn.Module, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Run a network; names of the prunable layers that take part in its output, the output last.
 
-    A network whose output is no tensor, or depends on no prunable weight, stays as it is.
+    Empty where it returns no tensor, or one that depends on no prunable weight.
 
     Args:
+        model: its forward pass may change its buffers.
         shape: shape of one example.
     """
     with _prepared(model):
         output = model(torch.randn(2, *shape))
     if not isinstance(output, Tensor):
-        return
-    layers = prunable_layers(model)
-    depths = _depths(output)
+        return ()
+    layers, depths = prunable_layers(model), _depths(output)
     used = [name for name, layer in layers.items() if id(layer.weight) in depths]
-    if used:
-        # Of several layers as near to the output, the one declared last.
-        last = min(reversed(used), key=lambda name: depths[id(layers[name].weight)])
-        setattr(model, _ORDER, (*(name for name in used if name != last), last))
+    if not used:
+        return ()
+    # Of several layers as near to the output, the one declared last.
+    last = min(reversed(used), key=lambda name: depths[id(layers[name].weight)])
+    return *(name for name in used if name != last), last
+
+
+def set_layers(model: nn.Module, names: tuple[str, ...]) -> None:
+    """Make these layers, in this order, the model's prunable ones; without names, none changes."""
+    if names:
+        setattr(model, _ORDER, names)
 
 
 def _depths(output: Tensor) -> dict[int, int]:

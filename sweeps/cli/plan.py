@@ -81,7 +81,7 @@ def print_rows(plan: plans.Plan, limit: int | None) -> None:
     def lines() -> Iterator[list[str]]:
         yield titles
         for row in islice(plan.rows(), limit):
-            yield [printable(plans.shown(value)) for value in row.values()]
+            yield [printable(plans.override_text(value)) for value in row.values()]
 
     # One pass for the widths and one to print, so that 100,000 lines stay out of memory.
     widths = [0] * len(titles)

@@ -22,8 +22,8 @@ from sweeps.studies.axes import (
     SpecReader,
     axis_fields,
     base_values,
-    cells,
     check_space,
+    combinations,
     samples,
 )
 from sweeps.studies.schema import Study
@@ -34,7 +34,7 @@ MOST_SHOWN = 20
 
 @dataclass(frozen=True)
 class Trial:
-    """A cell and seed: its values of the study's axes, and its resolved spec."""
+    """A combination of values of the study's axes, and its resolved spec."""
 
     fields: Fields
     spec: TicketSpec
@@ -110,7 +110,7 @@ class Plan:
         known = distinct(trial.fields[field] for trial in self.trials)
         for value in values:
             if value not in known.values():
-                listed = [shown(value) for value in islice(known.values(), MOST_SHOWN)]
+                listed = [override_text(value) for value in islice(known.values(), MOST_SHOWN)]
                 listed += ["..."] * (len(known) > MOST_SHOWN)
                 raise SpecError("--where", f"must name values of {field}", value, listed)
         keys = {key for key, value in known.items() if value in values}
@@ -135,20 +135,22 @@ class Plan:
 
 
 def make_plan(study: Study, pins: Pins | None = None) -> Plan:
-    """The plan of all trials; for an optuna study, of the cells of one sample.
+    """The plan of all trials; for an optuna study, of the combinations of axes for one sample.
 
     Args:
         pins: pins that `resolve` takes.
 
     Raises:
-        SpecError: a cell's spec is wrong; names the axis.
+        SpecError: a trial's spec is wrong; names the axis.
     """
     if study.search.algorithm == "random":
-        points = [{**sample, **cell} for sample in samples(study) for cell in cells(study)]
+        points = [
+            {**sample, **values} for sample in samples(study) for values in combinations(study)
+        ]
     else:
         if study.search.algorithm == "optuna":
             check_space(study)
-        points = cells(study)
+        points = combinations(study)
     reader = SpecReader(base_values(study), pins)
     trials: dict[str, Trial] = {}
     for fields in points:
@@ -172,6 +174,6 @@ def summary(plan: Plan) -> dict[str, Any]:
     return {name: number * samples_of(plan.study) for name, number in plan.cost().items()}
 
 
-def shown(value: Any) -> str:
+def override_text(value: Any) -> str:
     """A field's value as typed on the command line."""
     return value if isinstance(value, str) else canonical_json(describe(value))

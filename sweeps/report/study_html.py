@@ -42,7 +42,7 @@ def trainings_text(records: Sequence[Record]) -> str:
 
 
 def _provenance(plan: Plan, results: StudyResults) -> dict[str, str]:
-    """How the study was run, by name, for its report."""
+    """Provenance of the results, by name: command, data, training, counts and versions."""
     study, records = plan.study, results.records
     trials = len({record["trial"] for record in records})
     return {

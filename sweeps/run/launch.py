@@ -32,7 +32,7 @@ from sweeps.run.trial import SweepContext, make_trainer, run_trial
 from sweeps.run.worker import config_trials, trial_config
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.store.samples import completed_samples, sample_trials
-from sweeps.studies.axes import base_values, cells, spec_of
+from sweeps.studies.axes import base_values, combinations, spec_of
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish.publisher import Publisher, open_publisher
@@ -159,7 +159,7 @@ def _search(
 ) -> list[Trial]:
     """Run the missing samples of a study; returns the trials of all samples that have a value."""
     trials, done = study.search.trials, finished_samples(open_study(study))
-    levels = sum(spec_of(base_values(study), cell).levels + 1 for cell in cells(study))
+    levels = sum(spec_of(base_values(study), values).levels + 1 for values in combinations(study))
     if left := max(0, trials - done):
         progress = SweepProgress(
             study.name, store, console, trials, done, left * levels, backend.live

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from lth_core.analysis.cells import shown
+from lth_core.analysis.cells import value_text
 from sweeps.studies.axes import Fields
 from tracking.text import MISSING, density_text
 
@@ -76,7 +76,7 @@ def answer_table(answers: Sequence[Answer]) -> Table:
     table.add_column("tickets", justify="right", no_wrap=True)
     table.add_column("")
     for answer in answers:
-        label = ", ".join(f"{name}={shown(value)}" for name, value in answer.cell.items())
+        label = ", ".join(f"{name}={value_text(value)}" for name, value in answer.cell.items())
         table.add_row(
             *([Text(label)] if cells else []),
             density_text(answer.density),

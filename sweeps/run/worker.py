@@ -16,7 +16,7 @@ from lth_core.redaction import without_secrets
 from lth_core.train import Trainer
 from sweeps.plan.plan import Trial
 from sweeps.run.trial import SweepContext, reason, run_trial, trial_line
-from sweeps.studies.axes import Fields, base_values, cells, spec_of
+from sweeps.studies.axes import Fields, base_values, combinations, spec_of
 from sweeps.studies.reader import parse_spec, spec_values
 from sweeps.studies.schema import Study
 
@@ -92,7 +92,7 @@ def config_trials(config: Mapping[str, Any]) -> Work:
 def sampled_trials(study: Study, sample: Mapping[str, Any]) -> Work:
     """Trials of a sample: one for each combination of the axes' values."""
     base = base_values(study)
-    points: list[Fields] = [{**sample, **cell} for cell in cells(study)]
+    points: list[Fields] = [{**sample, **values} for values in combinations(study)]
     return (), tuple(Trial(fields, spec_of(base, fields)) for fields in points)
 
 

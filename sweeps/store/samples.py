@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.plan.plan import Trial
-from sweeps.studies.axes import Fields, SpecReader, base_values, cells
+from sweeps.studies.axes import Fields, SpecReader, base_values, combinations
 from sweeps.studies.schema import Study
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def completed_samples(study: Study) -> list[Fields] | None:
 
 
 def sample_trials(study: Study, samples: Sequence[Fields]) -> list[Trial]:
-    """Trials of samples, one for each sample and cell of the axes."""
+    """Trials of samples, one for each sample and combination of the axes' values."""
     reader = SpecReader(base_values(study))
-    points = [{**sample, **cell} for sample in samples for cell in cells(study)]
+    points = [{**sample, **values} for sample in samples for values in combinations(study)]
     return [Trial(fields, reader.spec(fields)) for fields in points]

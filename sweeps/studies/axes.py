@@ -28,11 +28,11 @@ from sweeps.studies.schema import Axis, Range, Study
 Fields = dict[str, Any]
 """Dotted fields of a spec and their values."""
 
-MOST_CELLS = 1_000_000
-"""Largest number of cells of a grid: more would fill the memory."""
+MOST_COMBINATIONS = 1_000_000
+"""Largest number of combinations of a grid: more would fill the memory."""
 
 
-def cells(study: Study) -> list[Fields]:
+def combinations(study: Study) -> list[Fields]:
     """Every combination of the axes' values, the last axis varying fastest.
 
     Raises:
@@ -48,7 +48,7 @@ def variants(study: Study, prefix: str) -> Iterator[Fields]:
         prefix: ``model.name``, or ``data`` for all of its fields.
 
     Raises:
-        SpecError: as `cells` and `samples`.
+        SpecError: as `combinations` and `samples`.
     """
     sources = _points_by_axis(study)
     if study.search.algorithm == "random":
@@ -66,8 +66,8 @@ def _points_by_axis(study: Study) -> list[list[Fields]]:
 
 
 def _combinations(points_by_axis: list[list[Fields]]) -> Iterator[Fields]:
-    if (size := prod(map(len, points_by_axis))) > MOST_CELLS:
-        raise SpecError("axes", f"must have at most {MOST_CELLS:,} combinations", size)
+    if (size := prod(map(len, points_by_axis))) > MOST_COMBINATIONS:
+        raise SpecError("axes", f"must have at most {MOST_COMBINATIONS:,} combinations", size)
     for combination in product(*points_by_axis):
         yield {field: value for point in combination for field, value in point.items()}
 
@@ -96,7 +96,7 @@ def spec_of(base: Mapping[str, Any], fields: Fields, pins: Pins | None = None) -
 
 
 class SpecReader:
-    """Reader of the specs of a study's cells; parts that several cells share are read once.
+    """Reader of the specs of a study's trials; parts that several trials share are read once.
 
     Args:
         base: the base spec's plain values.

@@ -96,14 +96,15 @@ Axis = list[Plain] | Range
 
 
 class Search(_Part):
-    """Choice of the cells."""
+    """Choice of the combinations that are run."""
 
     algorithm: Literal["grid", "random", "optuna"] = "grid"
-    """grid: the product of the axes; random, optuna (TPE): samples of `space`, on every cell."""
+    """grid: the product of the axes; random, optuna (TPE): samples of `space`, each
+    with every combination of the axes."""
     trials: Annotated[int, Field(ge=1, le=MOST_VALUES)] = 20
     """Number of samples of `space`."""
     objective: dict[str, Literal["max", "min"]] = {"final_test_accuracy": "max"}
-    """Record field of the last level's ticket, mean over the cells; two give a Pareto front."""
+    """Record field of the last level's ticket, mean over the trials; two give a Pareto front."""
     space: dict[str, Axis] = {}
     """Dotted fields and the values to sample: a list of choices or a range."""
     seed: Annotated[int, Field(ge=0)] = 0

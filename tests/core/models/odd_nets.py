@@ -201,6 +201,40 @@ def cached(spec: object, shape: Shape, classes: int) -> nn.Module:
     return _CACHED
 
 
+class _Counting(nn.Linear):
+    """Counts its calls in a buffer, in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__(64, 10)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x.flatten(1))
+
+
+def counting(spec: object, shape: Shape, classes: int) -> nn.Module:
+    return _Counting()
+
+
+class _DifferentiableOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(context: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        return gradient.clone()
+
+
+def differentiable_once(spec: object, shape: Shape, classes: int) -> nn.Module:
+    return Through(
+        lambda n, x: n.head(_DifferentiableOnce.apply(torch.relu(n.body(x.flatten(1))))),
+        body=nn.Linear(64, 12), head=nn.Linear(12, 10),
+    )  # fmt: skip
+
+
 def with_norm(spec: object, shape: Shape, classes: int) -> nn.Module:
     return Through(
         lambda n, x: n.head(n.norm(n.body(x.flatten(1)))),

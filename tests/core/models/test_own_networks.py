@@ -106,6 +106,25 @@ def test_structure_is_refused_of_layers_that_have_no_such_units(
     resolve(replace(spec, prune=replace(spec.prune, ignore=(layer,))))
 
 
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [({"prune": PruneSpec(when="before", score="grasp")}, "prune.score"), ({"predictors": True}, "predictors")],
+    ids=["grasp", "predictors"],
+)  # fmt: skip
+def test_network_without_second_derivatives_is_refused_where_they_are_needed(
+    changes: dict[str, object], field: str, small: TicketSpec
+) -> None:
+    spec = spec_of(small, "differentiable_once")
+    resolve(spec)
+    with pytest.raises(SpecError, match="needs second derivatives") as refused:
+        resolve(replace(spec, **changes))
+    assert refused.value.field == field
+
+
+def test_checks_leave_a_networks_buffers_as_they_were_built() -> None:
+    assert built("counting").calls == 0
+
+
 # Its layers
 
 

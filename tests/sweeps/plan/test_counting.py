@@ -14,7 +14,7 @@ from lth_core.spec import spec_json
 from lth_core.train.timings import speed_key
 from sweeps.plan.counting import work_left
 from sweeps.plan.plan import Plan, make_plan
-from sweeps.studies.axes import base_values, cells, samples, spec_of
+from sweeps.studies.axes import base_values, combinations, samples, spec_of
 from sweeps.studies.reader import parse_study
 from sweeps.studies.schema import Study
 
@@ -155,7 +155,7 @@ def test_trials_are_the_cells_read_one_by_one(study: Study) -> None:
     points = [
         {**sample, **cell}
         for sample in (samples(study) if study.search.algorithm == "random" else [{}])
-        for cell in cells(study)
+        for cell in combinations(study)
     ]
     expected: dict[str, Any] = {}
     for fields in points:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lth_core.errors import SpecError
-from sweeps.studies.axes import SpecReader, axis_fields, base_values, cells, samples, spec_of
+from sweeps.studies.axes import SpecReader, axis_fields, base_values, combinations, samples, spec_of
 from sweeps.studies.reader import parse_study
 from sweeps.studies.schema import Range, Study
 
@@ -15,13 +15,13 @@ def study(axes: dict[str, Any], **search: Any) -> Study:
 
 
 def test_last_axis_varies_fastest() -> None:
-    assert cells(study({"seed": [0, 1], "levels": [3, 4, 5]})) == [
+    assert combinations(study({"seed": [0, 1], "levels": [3, 4, 5]})) == [
         {"seed": seed, "levels": levels} for seed in (0, 1) for levels in (3, 4, 5)
     ]
 
 
 def test_study_without_axes_is_one_cell() -> None:
-    assert cells(study({})) == [{}]
+    assert combinations(study({})) == [{}]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,8 @@ def test_range_of_whole_numbers_stays_whole() -> None:
     assert all(type(n) is int for n in Range(low=0, high=4, count=3).values())
     assert [type(n) for n in Range(low=0, high=1, step=0.5).values()] == [int, float, int]
     assert [
-        t.seed for t in map(spec_from, cells(study({"seed": {"low": 3, "high": 5, "step": 1}})))
+        t.seed
+        for t in map(spec_from, combinations(study({"seed": {"low": 3, "high": 5, "step": 1}})))
     ] == [3, 4, 5]
 
 
@@ -58,13 +59,13 @@ def spec_from(fields: dict[str, Any]) -> Any:
 def test_bundled_axis_varies_its_fields_together() -> None:
     pace = [{"prune.fraction": 0.2, "levels": 15}, {"prune.fraction": 0.5, "levels": 5}]
     bundled = study({"pace": pace, "seed": [0, 1]})
-    assert cells(bundled) == [{**point, "seed": seed} for point in pace for seed in (0, 1)]
+    assert combinations(bundled) == [{**point, "seed": seed} for point in pace for seed in (0, 1)]
     assert axis_fields(bundled) == ["prune.fraction", "levels", "seed"]
 
 
 def test_what_a_bundled_value_leaves_out_is_as_in_the_base() -> None:
     ways = [{"seed": 7, "prune.fraction": 0.5}, {"levels": 2}]
-    assert cells(study({"way": ways})) == [
+    assert combinations(study({"way": ways})) == [
         {"seed": 7, "prune.fraction": 0.5, "levels": study({}).base.levels},
         {"seed": study({}).base.seed, "prune.fraction": study({}).base.prune.fraction, "levels": 2},
     ]
@@ -72,18 +73,19 @@ def test_what_a_bundled_value_leaves_out_is_as_in_the_base() -> None:
 
 def test_bundled_values_are_mappings_of_fields_that_the_base_has() -> None:
     with pytest.raises(SpecError, match=r"^axes\.both: must have only mappings of fields"):
-        cells(study({"both": [{"seed": 1}, 3]}))
+        combinations(study({"both": [{"seed": 1}, 3]}))
     with pytest.raises(SpecError, match=r"^axes\.both: must set prune\.layer_fractions\.fc1 in"):
-        cells(study({"both": [{"prune.layer_fractions.fc1": 0.1}, {"seed": 1}]}))
+        combinations(study({"both": [{"prune.layer_fractions.fc1": 0.1}, {"seed": 1}]}))
 
 
 def test_mapping_field_takes_mappings_as_its_values() -> None:
     values = [{"fc*": 0.1}, {"fc*": 0.2, "fc1": 0.5}]
     found = [
-        spec_from(f).prune.layer_fractions for f in cells(study({"prune.layer_fractions": values}))
+        spec_from(f).prune.layer_fractions
+        for f in combinations(study({"prune.layer_fractions": values}))
     ]
     assert found == values
-    (one,) = cells(study({"prune.layer_fractions.fc1": [0.3]}))
+    (one,) = combinations(study({"prune.layer_fractions.fc1": [0.3]}))
     assert spec_from(one).prune.layer_fractions == {"fc1": 0.3}
 
 
@@ -94,7 +96,7 @@ def test_axis_fields_name_the_sampled_ones_too_each_once() -> None:
 
 def test_spaceless_range_on_the_grid_is_refused() -> None:
     with pytest.raises(SpecError, match=r"^axes\.seed: needs count or step on a grid"):
-        cells(study({"seed": {"low": 0, "high": 3}}))
+        combinations(study({"seed": {"low": 0, "high": 3}}))
 
 
 def test_cell_leaves_the_base_alone() -> None:
@@ -212,7 +214,7 @@ def test_axis_over_when_takes_the_fields_of_each_and_the_defaults_of_the_others(
         {"prune.when": "during", "prune.grow": "random"},
         {"prune.one_shot": True},
     ]
-    specs = map(spec_from, cells(study({"way": ways})))
+    specs = map(spec_from, combinations(study({"way": ways})))
     before, during, after = (spec.prune for spec in specs)
     assert (before.when, before.rounds, before.schedule) == ("before", 3, "exponential")
     assert (during.when, during.grow, during.schedule) == ("during", "random", "constant")
