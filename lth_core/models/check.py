@@ -105,8 +105,8 @@ def check_second_derivatives(
 ) -> None:
     """Check that a network's loss can be differentiated twice.
 
-    The second derivative is taken by `backward`: `torch.autograd.grad` leaves out, without an error,
-    what passes through a function that can be differentiated only once.
+    The second derivative is taken by `backward`: `torch.autograd.grad` leaves out, without an
+    error, what passes through a function that can be differentiated only once.
 
     Args:
         field, value: the field of the spec that needs the derivatives, and its value.
