@@ -14,6 +14,12 @@ from sweeps.studies.schema import Study
 if TYPE_CHECKING:
     import optuna
 
+# Since Python 3.12 Optuna's warnings name the module that called it.
+_OPTUNA_CALLERS = (
+    r"(optuna|ray\.tune\.search\.optuna"
+    r"|sweeps\.run\.(search|serial|tune)|sweeps\.store\.samples)(\.|$)"
+)
+
 
 def journal(study: Study) -> Path:
     """File of a search's samples; a search with another space or base has another file."""
@@ -35,7 +41,7 @@ def quiet_optuna() -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"optuna(\.|$)")
+    warnings.filterwarnings("ignore", module=_OPTUNA_CALLERS)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
