@@ -45,6 +45,7 @@ def test_train_validation_and_test_share_no_example() -> None:
     assert len(set.union(*parts)) == sum(map(len, parts)) == 1797
 
 
+@pytest.mark.slow
 def test_labels_stay_with_their_images() -> None:
     from sklearn.datasets import load_digits
 

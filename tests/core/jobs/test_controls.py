@@ -171,6 +171,7 @@ def test_inverted_mask_of_neurons_keeps_those_that_the_ticket_prunes(trainer: Tr
 # Where the mask is found in training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DURING)
 def test_controls_of_a_mask_found_in_training_train_under_the_mask_found(
     name: str, trainer: Trainer

@@ -136,6 +136,7 @@ def test_curvature_of_a_small_network_is_that_of_its_hessian(
     assert taken["rewind_curvature"] == pytest.approx(largest, rel=0.02)
 
 
+@pytest.mark.slow
 def test_loss_is_without_dropout_and_batch_norm_as_in_training(
     normed: TicketSpec, trainer: Trainer
 ) -> None:

@@ -110,6 +110,7 @@ def resnet(n: int, net: Plain, x: Tensor) -> Tensor:
     return net.fc(avg_pool2d(x, 8).flatten(1), "output")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize(
     ("name", "shape", "forward"),

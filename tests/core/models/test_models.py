@@ -188,6 +188,7 @@ def test_as_built_keeps_what_the_factory_drew() -> None:
         assert torch.equal(layer.module.bias, drawn.bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [

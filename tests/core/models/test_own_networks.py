@@ -196,6 +196,7 @@ def test_shared_weight_has_one_name_in_states_and_masks() -> None:
 # It runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 @pytest.mark.parametrize(
     "prune",

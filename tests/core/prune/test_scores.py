@@ -112,6 +112,7 @@ def test_scores_see_batch_norm_with_the_statistics_asked_for(statistics: str, tr
     assert model[1].training == trains
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields", [{"score": "snip"}, {"score": "grasp", "temperature": 1.0}], ids=["snip", "grasp"]
 )

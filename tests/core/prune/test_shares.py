@@ -126,6 +126,7 @@ MODEL = mlp(12, 30, 20, 4)
 X, Y = batch((12,), 4, n=20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("like", sorted(SCORES))
 @pytest.mark.parametrize("fraction", [0.3, 0.9])
 def test_like_keeps_as_many_a_layer_as_the_other_score_would_globally(

@@ -37,6 +37,7 @@ def alive(mask: Mask) -> dict[str, int]:
     return {name: int(r.any(1).sum()) for name, r in rows.items()}
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(sorted(UNITS)), st.sampled_from(SCOPES), st.floats(0, 0.999),
     st.floats(0, 0.999), st.integers(1, 3),

@@ -89,6 +89,7 @@ def undisturbed(name: str) -> tuple[list[dict[str, Any]], dict[tuple[str, str], 
 QUICK = ("adam, dropout", "conv, batch norm, augmented", "rigl", "edge-popup")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES],

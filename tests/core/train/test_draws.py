@@ -43,6 +43,7 @@ def spec_of(small: TicketSpec, name: str) -> TicketSpec:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_what_a_network_draws_is_a_function_of_the_spec_also_after_an_interruption(
     name: str, small: TicketSpec

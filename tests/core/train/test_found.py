@@ -59,6 +59,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
     return stored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_search_resumed_from_the_store_trains_nothing_again(way: str, stored: Stored) -> None:
     folder, first = stored(way)

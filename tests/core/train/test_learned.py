@@ -93,6 +93,7 @@ def test_layers_out_of_the_count_stay_dense_and_frozen(score: str, trainer: Trai
 # What is kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize(
     ("scope", "expected"),

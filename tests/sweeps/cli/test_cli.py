@@ -96,6 +96,7 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(
     assert left_in(here) == ["tiny.yaml"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", presets())
 def test_preset_is_planned_by_its_name_without_its_data(name: str, lth: Lth) -> None:
     assert json.loads(lth("plan", name, "--json").out).keys() == PLAN

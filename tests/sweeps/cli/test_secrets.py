@@ -62,6 +62,7 @@ def leaks(content: bytes) -> bool:
     return any(secret.encode() in content for secret in PLANTED.values())
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.mlflow
 @pytest.mark.slow

@@ -62,6 +62,7 @@ def run(*arguments: object, **env: str) -> str:
     return called.stdout
 
 
+@pytest.mark.slow
 def test_files_with_our_names_are_not_imported_by_a_plan(study: Path) -> None:
     assert "own_net:net" in run("plan", study)
 
@@ -72,6 +73,7 @@ def test_files_with_our_names_are_not_imported_by_a_serial_sweep(study: Path) ->
     assert "report: " in run("sweep", study, "--serial")
 
 
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.mlflow
 def test_rays_workers_import_no_files_with_our_names_and_take_a_long_folder(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny import tiny_fields
@@ -131,6 +132,7 @@ def test_shared_trainings_are_those_that_are_met_twice(study: Study) -> None:
     )
 
 
+@pytest.mark.slow
 @quick
 @given(studies())
 def test_work_is_the_steps_of_jobs_with_distinct_digests(study: Study) -> None:

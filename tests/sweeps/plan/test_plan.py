@@ -116,6 +116,7 @@ def test_trainings_beyond_the_dense_run_are_shared(tiny: StudyOf) -> None:
     assert sorted({job.level for job in shared}) == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

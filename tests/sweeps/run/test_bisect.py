@@ -76,6 +76,7 @@ def test_search_goes_on_from_what_the_store_has(tiny: StudyOf) -> None:
     assert trained[0] == trained[1] == 3 + 2 * ran
 
 
+@pytest.mark.slow
 def test_points_of_a_swept_study_count_as_looked_at(tiny: StudyOf) -> None:
     study, trainer = tiny(CHANGES | {"axes.rewind": ["0it", "50%"]}), Trainer()
     for _ in search(study, trainer):

@@ -212,6 +212,7 @@ def test_failed_trial_is_named_with_its_reason_while_others_finish_and_dead_work
     assert {row["train.lr"] for row in rows} == {0.01}
 
 
+@pytest.mark.long
 def test_random_search_runs_two_trials_at_once_on_half_a_cpu_each(
     cluster: str, tiny_file: StudyFile, lth: Lth, mishaps: Callable[[str], str], here: Path
 ) -> None:
@@ -231,6 +232,7 @@ def test_random_search_runs_two_trials_at_once_on_half_a_cpu_each(
     assert len(rows) == 2 * 3
 
 
+@pytest.mark.long
 def test_trials_shorter_than_a_workers_start_use_every_lane(
     cluster: str, tiny_file: StudyFile, lth: Lth, mishaps: Callable[[str], str], here: Path
 ) -> None:

@@ -27,6 +27,7 @@ def test_trainings_of_another_study_become_records_of_this_one(
     assert timeless([{**row, "study": "tiny"} for row in told]) == timeless(trained)
 
 
+@pytest.mark.slow
 def test_complete_records_are_not_computed_again(
     tiny: StudyOf, tiny_file: StudyFile, lth: Lth, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def stored(study: Any) -> list[dict[str, Any]]:
     return load_records(open_store(study.store), study.name, make_plan(study).trials)
 
 
+@pytest.mark.slow
 def test_serial_sweep_trains_tracks_and_reports_without_ray(
     tiny: StudyOf, tiny_file: StudyFile, lth: Lth, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +148,7 @@ def test_trial_for_which_the_machine_always_lacks_memory_fails(
     assert "MemoryError: so many bytes" in called.out
 
 
+@pytest.mark.slow
 def test_optuna_asks_for_samples_and_resumes_its_journal(
     tiny: StudyOf, tiny_file: StudyFile, lth: Lth
 ) -> None:

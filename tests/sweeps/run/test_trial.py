@@ -79,6 +79,7 @@ def test_second_run_reuses_everything_and_says_so(tiny: StudyOf) -> None:
     assert [r["train_seconds"] for r in first] == [r["train_seconds"] for r in second]
 
 
+@pytest.mark.slow
 def test_two_stores_agree_to_the_bit(tiny: StudyOf, tmp_path: Path) -> None:
     changes = {
         "axes.seed": [0],
@@ -196,6 +197,7 @@ def test_trial_stops_early_where_asked(tiny: StudyOf) -> None:
 # Verdicts on records
 
 
+@pytest.mark.slow
 def test_only_a_tickets_record_has_its_cells_verdict(tiny: StudyOf) -> None:
     study = tiny({"axes.seed": [0, 1, 2], "axes.prune.fraction": [0.2, 0.99], "tolerance": 0.1})
     rows, found = with_verdicts(rows_of(study), make_plan(study).axes, study.tolerance)

@@ -101,6 +101,7 @@ def replay(store: Store, study: Study) -> None:
             assert level.ticket_of(level.branch).density > 0
 
 
+@pytest.mark.slow
 def test_studies_share(tmp_path: Path) -> None:
     alone = sum(len(swept(name)) for name in SHARING)
     assert len(entries(everything())) < alone - 10
@@ -109,6 +110,7 @@ def test_studies_share(tmp_path: Path) -> None:
 EACH = [{name} for name in sorted(SHARING)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "live",
     [set(), *EACH, *(SHARING.keys() - one for one in EACH), {*SHARING}],
@@ -274,6 +276,7 @@ def test_torn_entry_of_a_live_study_is_left_to_verify() -> None:
 # What happens meanwhile
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_leaves_live_studies_whole_and_can_go_on() -> None:
     class Killed(MemoryFiles):
         left = 10**6

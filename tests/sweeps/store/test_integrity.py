@@ -63,6 +63,7 @@ def remove(path: Path, data: st.DataObject) -> None:
     path.unlink()
 
 
+@pytest.mark.slow
 @given(data=st.data(), harm=st.sampled_from([flip, cut, lengthen, remove]))
 def test_any_harm_to_any_file_is_found_and_where(searched: Path, data: st.DataObject, harm) -> None:  # type: ignore[no-untyped-def]
     path = data.draw(st.sampled_from(stored(searched)))

@@ -133,6 +133,7 @@ def files(store: Path) -> list[str]:
     return sorted(str(path) for path in store.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["there", "gone"])
 def test_store_commands_import_no_module_of_a_study_and_keep_what_it_needs(
     left: str, evil: Path, tiny: StudyOf, lth: Lth

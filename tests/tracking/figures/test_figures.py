@@ -187,6 +187,7 @@ def test_an_unknown_branch_gets_a_style_of_its_own_and_a_place_in_the_legend():
     assert len(set(colors)) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize(
     "records",

@@ -40,6 +40,7 @@ def test_studies_of_one_rewind_point_have_none_of_these(name):
     assert FIGURES[name].draw([], AXES, curves) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_REWINDING)
 @pytest.mark.parametrize(
     "records",
