@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import StochasticDepth
 
 from lth_core import ModelSpec
 
@@ -57,6 +56,8 @@ def rrelu(spec: ModelSpec, shape: Shape, classes: int) -> nn.Module:
 
 
 def stochastic_depth(spec: ModelSpec, shape: Shape, classes: int) -> nn.Module:
+    from torchvision.ops import StochasticDepth  # takes two seconds to import
+
     return _through(StochasticDepth(0.5, "row"))
 
 

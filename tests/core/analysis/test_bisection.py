@@ -49,6 +49,7 @@ def thresholds(draw: st.DrawFn) -> tuple[list[int], int, list[int]]:
     )
 
 
+@pytest.mark.slow
 @given(thresholds(), st.booleans())
 def test_first_matching_point_is_found_in_the_logarithm_of_the_points(
     case: tuple[list[int], int, list[int]], some_known: bool

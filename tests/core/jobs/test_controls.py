@@ -227,6 +227,7 @@ def test_trained_is_the_ticket_where_masks_are_found_without_training(
     assert jobs[2]["trained"] == jobs[2]["ticket"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*DURING, *NEVER])
 def test_ticket_file_holds_the_mask_found_and_the_rewind_points_weights(
     name: str, trainer: Trainer, tmp_path: Path

@@ -101,6 +101,7 @@ def test_path_to_itself_is_flat(renormalize: bool, twins: LevelResult) -> None:
     assert measure.take(twins.trainer) == {"test_barrier": 0.0, "train_barrier": 0.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("points", [3, 6])
 def test_path_begins_and_ends_with_the_two_runs_own_errors(points: int, twins: LevelResult) -> None:
     _, one, other = ends(twins)

@@ -72,6 +72,7 @@ def test_search_resumed_from_the_store_trains_nothing_again(way: str, stored: St
         assert digest(two.ticket.mask) == two.records()[0]["mask_digest"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["rigl", "edge-popup"])
 def test_search_stopped_between_levels_resumes_there(
     way: str, stored: Stored, tmp_path: Path

@@ -120,6 +120,7 @@ def test_pruned_weights_are_exactly_zero_after_every_step(train: TrainSpec) -> N
     assert (seen.moments[-1]["fc1.weight"][0][pruned] != 0).float().mean() > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["global", "layerwise"])
 @pytest.mark.parametrize("schedule", ["cubic", "linear", "exponential"])
 def test_gmp_ends_at_the_density_of_one_shot(scope: str, schedule: str, trainer: Trainer) -> None:

@@ -231,6 +231,7 @@ def test_schema_of_a_report_is_made_from_the_columns(lth: Lth) -> None:
     assert json.loads(lth("schema", "--report").out) == record_schema()
 
 
+@pytest.mark.slow
 def test_list_names_what_a_study_file_can_name(lth: Lth) -> None:
     said = lth("list").out
     for name in (

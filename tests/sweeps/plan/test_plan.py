@@ -152,6 +152,7 @@ def test_trial_is_named_by_the_start_of_its_digest(tiny: StudyOf) -> None:
     assert trial.id == trial.digest[:12]
 
 
+@pytest.mark.slow
 def test_each_command_makes_the_plan_once(
     tiny_file: StudyFile, lth: Lth, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from sweeps.studies.find import save_swept
 from tracking.publish.publisher import open_publisher
 
 
+@pytest.mark.slow
 def test_trainings_of_another_study_become_records_of_this_one(
     tiny: StudyOf, tiny_file: StudyFile, lth: Lth
 ) -> None:

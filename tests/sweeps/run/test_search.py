@@ -13,6 +13,7 @@ WARNED: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_optunas_warnings_are_not_printed_and_others_are(tiny_file: StudyFile, lth: Lth) -> None:
     import optuna
 

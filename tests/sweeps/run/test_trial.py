@@ -33,6 +33,7 @@ def trained(trainer: Trainer) -> set[str]:
     return set(trainer.store.digests("trainings"))
 
 
+@pytest.mark.slow
 def test_record_has_every_key_of_the_contract(tiny: StudyOf) -> None:
     study = tiny({"axes.rewind": ["0it", "10it"], "axes.prune.fraction": [0.5], "tolerance": 0.5})
     rows, _ = with_verdicts(rows_of(study), make_plan(study).axes, study.tolerance)

@@ -129,6 +129,7 @@ def test_collecting_leaves_what_live_studies_need_and_nothing_else(live: set[str
     assert entries(store) == needed, "nothing had to be made again"
 
 
+@pytest.mark.slow
 def test_collecting_twice_or_with_nothing_to_collect_removes_nothing() -> None:
     store = copy_of(everything())
     assert collect(store, 0) == []

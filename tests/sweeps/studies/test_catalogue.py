@@ -31,6 +31,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TABLES)
 def test_names_listed_are_those_of_the_table_in_its_order(kind: str) -> None:
     assert list(CATALOGUE[kind]()) == list(TABLES[kind])

@@ -314,6 +314,7 @@ def test_nested_and_study_level_fields_are_overridden() -> None:
     assert (study.resources.cpu, study.search.trials, study.tolerance) == (0.5, 4, 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "field", "rule"),
     [

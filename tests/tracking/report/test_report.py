@@ -261,6 +261,7 @@ def test_the_report_of_rewind_points_has_their_figures_and_none_of_methods(unren
     assert "methods" not in drawn
 
 
+@pytest.mark.slow
 def test_another_barrier_may_count_as_stable(unrendered, tmp_path):
     file, records = tmp_path / "report.html", rewound()
     write_report(file, "r", records, REWIND, curves, 0.0, {}, stable_below=0.045)

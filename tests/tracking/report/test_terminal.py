@@ -176,6 +176,7 @@ def test_a_line_names_the_earliest_matching_rewind_point_of_each_density():
     assert "Earliest matching rewind point: too few replicates" in few
 
 
+@pytest.mark.slow
 def test_rewind_points_with_many_levels_and_cells_keep_to_80_columns():
     tickets = [r for r in rewound() if r["level"] == 1 or r["branch"] == "dense"]
     records = [
