@@ -20,15 +20,16 @@ def wide(gains, depths=(1,)):
 
 def test_best_level_less_dense_in_points_is_drawn_against_width():
     (panel,) = width(wide({0.5: -0.05, 1: 0.0, 2: 0.01}), AXES, curves).axes
-    zero, line = panel.lines
+    zero, margin, line = panel.lines
     assert set(zero.get_ydata()) == {0}
+    assert set(margin.get_ydata()) == {-0.5}
     assert list(line.get_xdata()) == [0.5, 1, 2]
     # Level 1 is the best: a point above dense, whatever the seed.
     assert list(line.get_ydata()) == pytest.approx([-4, 1, 2])
 
 
-def test_what_still_matches_is_marked():
-    drawn = figures(tolerance=0.02)["width"].draw(wide({0.5: -0.05, 1: 0.0}), AXES, curves)
+def test_the_margin_of_the_study_is_marked():
+    drawn = figures(margin=0.02)["width"].draw(wide({0.5: -0.05, 1: 0.0}), AXES, curves)
     zero, marked, _ = drawn.axes[0].lines
     assert (set(zero.get_ydata()), set(marked.get_ydata())) == ({0}, {-2})
 
@@ -37,7 +38,7 @@ def test_each_depth_has_a_line_and_each_other_axis_a_panel():
     records = wide({1: 0.0, 2: 0.01}, depths=(1, 4))
     both = [{**r, "model.init": init} for r in records for init in ("a", "b")]
     figure = width(both, [*AXES, "model.init"], curves)
-    assert [len(panel.lines) for panel in figure.axes] == [3, 3]
+    assert [len(panel.lines) for panel in figure.axes] == [2 + 2, 2 + 2]
 
 
 def test_studies_of_one_width_have_no_such_figure():

@@ -9,25 +9,26 @@ from typing import Any
 import pytest
 
 from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
-from lth_core.analysis.verdict import Verdict, verdicts
+from lth_core.analysis.verdict import P, Verdict, verdicts
 from tracking.publish import names
 from tracking.publish.publisher import Publisher, TrialRun, open_publisher
 
 pytestmark = pytest.mark.mlflow
 
 ACCURACY = {"dense": 0.96, "ticket": 0.97, "reinit": 0.9}
+OVER_REINIT = P(0.004, 0.01)
 
 
-def verdict(level: int, word: str, p: float | None = 0.01) -> Verdict:
-    """A verdict with this word and p, made from three hand-made seeds."""
+def verdict(level: int, word: str, reinit: P | None = OVER_REINIT) -> Verdict:
+    """A verdict with this word and p over reinit, made from three hand-made seeds."""
     rows = [
-        {"seed": seed, "level": at, "branch": branch, "density": 0.8**level, "steps": 10,
+        {"seed": seed, "method": "imp", "level": at, "branch": branch, "density": 0.8**level, "steps": 10,
          "early_stop_step": 5, "final_test_accuracy": ACCURACY[branch]}
         for seed in range(3)
         for at, branch in ((0, "dense"), (level, "ticket"), (level, "reinit"))
     ]  # fmt: skip
     (found,) = verdicts(rows, ["seed"])
-    return replace(found, verdict=word, p_reinit=p, matching=word != "not matching")
+    return replace(found, verdict=word, p_matching=P(0.02, 0.03), p_reinit=reinit)
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +55,14 @@ def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
     spec = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
                       train=TrainSpec(steps=2, evaluate_every=2), levels=0)  # fmt: skip
     (level,) = find_tickets(spec)
-    for key in ("good", "bad", "silent"):
+    for key in ("good", "bad", "few", "open", "silent"):
         run = TrialRun(key=key, name=key, fields={}, spec=level.spec)
         publisher.publish(run, level, level.records())
     said = {
         "good": [verdict(1, "matching", None), verdict(2, "winning"), verdict(3, "not matching")],
-        "bad": [verdict(1, "not matching", 0.7)],
+        "bad": [verdict(1, "not matching", P(0.35, 0.7))],
+        "few": [replace(verdict(1, "too few replicates", None), p_matching=None)],
+        "open": [verdict(1, "undecided")],
     }
     judge(publisher, said)
     client = MlflowClient(publisher.uri)
@@ -71,6 +74,9 @@ def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
 
     assert filtered("tags.verdict = 'winning'") == ["good"]
     assert filtered("tags.verdict = 'not matching'") == ["bad"]
+    assert filtered("tags.verdict = 'undecided'") == ["open"]
+    assert filtered("tags.verdict = 'too few replicates'") == ["few"]
+    assert sorted(filtered("metrics.`verdict/p_reinit_adjusted` < 0.05")) == ["good", "open"]
     assert filtered("tags.`verdict.level_03` = 'not matching'") == ["good"]
     (good,) = client.search_runs([publisher.experiment], "tags.verdict = 'winning'")
 
@@ -80,11 +86,21 @@ def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
 
     assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)]
     assert history("winning") == [(1, 0.0), (2, 1.0), (3, 0.0)]
-    assert history("p_reinit") == [(2, 0.01), (3, 0.01)]
+    assert history("p_matching") == [(1, 0.02), (2, 0.02), (3, 0.02)]
+    assert history("p_matching_adjusted") == [(1, 0.03), (2, 0.03), (3, 0.03)]
+    assert history("p_reinit") == [(2, 0.004), (3, 0.004)]
+    assert history("p_reinit_adjusted") == [(2, 0.01), (3, 0.01)]
+    (few,) = client.search_runs([publisher.experiment], "tags.verdict = 'too few replicates'")
+    assert {name.removeprefix("verdict/") for name in few.data.metrics if "verdict/" in name} == {
+        "matching", "winning",
+    }  # fmt: skip
     assert history("sparsest_matching_density") == [(2, pytest.approx(0.64))]
 
     judge(publisher, said)
     assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)], "written twice"
+    changed = [verdict(1, "matching", None), verdict(2, "winning", P(0.004, 0.02)), said["good"][2]]
+    judge(publisher, {"good": changed})
+    assert history("p_reinit_adjusted") == [(2, 0.01), (2, 0.02), (3, 0.01), (3, 0.01)]
     judge(publisher, {"good": [verdict(1, "not matching")]})
     assert filtered("tags.verdict = 'winning'") == []
 

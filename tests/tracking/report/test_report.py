@@ -6,9 +6,12 @@ import pytest
 from hand_made import curves, rewound, study, taxonomy
 from matplotlib import rc_context, rcParams
 from matplotlib.figure import Figure
+from varied import cell, varied
 
+from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 from tracking.figures import FIGURES
 from tracking.report.html import DrawnFigure, drawn_figures, headlines, page, write_report
+from tracking.text import MISSING
 
 AXES = ["seed", "prune.fraction"]
 FRACTION = {"prune.fraction": 0.5}
@@ -18,15 +21,17 @@ ABSENT = {"methods", "overlap", "width"} | OF_REWINDING
 HOSTILE = '<script>alert("x")</script>[red]{{ 1 }}'
 
 
-def rendered(records=None, axes=AXES, name="hand-made", about=None, drawn=(), **options):
+def rendered(
+    records=None, axes=AXES, name="hand-made", about=None, drawn=(), rule=DEFAULT_RULE, **options
+):
     """The report's page, by default of the study made by hand and without figures."""
     records = study(**FRACTION) if records is None else records
-    return page(name, records, axes, drawn, None, about or {}, **options)
+    return page(name, records, axes, drawn, rule, about or {}, **options)
 
 
 def write(folder, records, axes=AXES):
     file = folder / "report.html"
-    assert write_report(file, "hand-made", records, axes, curves, None, {}) == file
+    assert write_report(file, "hand-made", records, axes, curves, DEFAULT_RULE, {}) == file
     return file.read_text("utf-8")
 
 
@@ -51,38 +56,77 @@ def test_figures_are_drawn_alike_whatever_a_users_matplotlibrc_says(written, mon
     )
     own = {"text.usetex": True, "figure.figsize": (1, 1), "lines.linewidth": 30, "axes.grid": True}
     with rc_context(own):
-        (figure,) = drawn_figures(study(**FRACTION), AXES, curves, None)
+        (figure,) = drawn_figures(study(**FRACTION), AXES, curves, DEFAULT_RULE)
         assert rcParams["text.usetex"]
     assert figure.png == (written / "figures" / "accuracy.png").read_bytes()
 
 
-def test_a_headline_names_the_sparsest_matching_ticket_and_its_win():
-    assert headlines(study(**FRACTION), AXES) == [
-        "prune.fraction=0.5: sparsest matching ticket at 50% density (3 seeds), "
-        "winning against reinit p=0.018"
+def headline(records, rule=DEFAULT_RULE):
+    (line,) = headlines(records, ["seed"], rule)
+    return line
+
+
+def test_a_headline_names_the_sparsest_winning_ticket_with_its_p_and_what_ends_the_matches():
+    records = cell([0.1, 0, -3], [3, 0.1, 3], **FRACTION)
+    assert headlines(records, AXES) == [
+        "prune.fraction=0.5: tickets win down to 25% density (5 seeds, p against reinit 0.01, "
+        "adjusted 0.01); 12.5% does not match"
     ]
+
+
+def test_a_headline_has_no_end_where_every_ticket_matches():
+    assert headline(cell([0.1, 0])) == "Tickets match down to 25% density (5 seeds)"
 
 
 def test_a_headline_says_when_no_ticket_matches():
-    losing = [r for r in study() if r["level"] != 1]
-    assert headlines(losing, ["seed"]) == ["No matching ticket down to 25% density (3 seeds)"]
+    assert headline(cell([-2, -3], [1, 1])) == (
+        "No ticket shown to match (5 seeds); 50% does not match"
+    )
 
 
 def test_a_headline_names_a_denser_winner_where_the_sparsest_match_does_not_win():
-    records = [r for r in study() if (r["branch"], r["level"]) != ("reinit", 2)]
-    (line,) = headlines(records, ["seed"], 0.1)
-    assert line.endswith("at 25% density (3 seeds); sparsest winning one at 50% p=0.018")
+    assert headline(cell([0.1, 0.1, -3], [3, 0, 0])) == (
+        "Tickets win down to 50% density (5 seeds, p against reinit <0.0001, adjusted <0.0001), "
+        "match down to 25%; 12.5% does not match"
+    )
 
 
-def test_a_headline_says_when_the_ticket_is_no_better_than_reinit():
-    equal = [
-        {**r, "final_test_accuracy": (0.97, 0.96, 0.99)[r["seed"]]}
-        if r["branch"] == "reinit"
-        else r
-        for r in study(levels=1)
-    ]
-    (line,) = headlines(equal, ["seed"])
-    assert re.search(r"\(3 seeds\), not better than reinit p=0\.2\d\d$", line)
+def test_a_headline_says_when_the_ticket_is_not_shown_better_than_reinit():
+    assert headline(cell([0.1, -3], [0, 0])) == (
+        "Tickets match down to 50% density (5 seeds), not shown better than reinit; "
+        "25% does not match"
+    )
+
+
+def test_a_headline_says_how_many_seeds_would_decide_the_first_undecided_level():
+    assert headline(cell([0.1, -0.45])) == (
+        "Tickets match down to 50% density (5 seeds); 25% is undecided, about 18 seeds would decide"
+    )
+    assert headline(cell([-0.45, -3])) == (
+        "No ticket shown to match (5 seeds); 50% is undecided, about 18 seeds would decide"
+    )
+    assert headline(cell([0.1, -0.5])) == (
+        "Tickets match down to 50% density (5 seeds); "
+        "25% is undecided, over 1,000 seeds would decide"
+    )
+
+
+def test_a_headline_names_a_level_with_too_few_replicates_after_the_matching_ones():
+    records = [r for r in cell([0.1, 0.1]) if r["level"] < 2 or r["seed"] < 2]
+    assert headline(records) == (
+        "Tickets match down to 50% density (5 seeds); 25% has too few replicates"
+    )
+
+
+def test_headlines_follow_the_rule_of_the_study():
+    records = cell([-0.4, -3])
+    assert headline(records) == ("Tickets match down to 50% density (5 seeds); 25% does not match")
+    assert headline(records, VerdictRule(margin=0.001)) == (
+        "No ticket shown to match (5 seeds); 50% does not match"
+    )
+    assert headline(records, VerdictRule(confidence=0.999)) == (
+        "No ticket shown to match (5 seeds); 50% is undecided, about 14 seeds would decide"
+    )
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -148,22 +192,76 @@ def test_the_report_escapes_what_comes_from_a_study(unrendered):
     records = [{**r, axis: HOSTILE} for r in study(levels=1)]
     records += [{**r, "branch": HOSTILE} for r in records if r["branch"] == "reinit"]
     axes = ["seed", axis]
-    drawn = drawn_figures(records, axes, curves, None)
+    drawn = drawn_figures(records, axes, curves, DEFAULT_RULE)
     assert drawn
     text = rendered(records, axes, HOSTILE, {HOSTILE: HOSTILE}, drawn)
     assert "script" not in parse(text).tags
     assert "<h1>&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;[red]{{ 1 }}</h1>" in text
 
 
+def rows_of_verdicts(text):
+    """Cells of each level: the text in them, and the text in small print."""
+    rows = re.findall(r"<tr(?: class=best)?>\s*(<td>\d+</td>.*?)</tr>", text, flags=re.DOTALL)
+    return [
+        [
+            re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", each)).strip()
+            for each in re.findall(r"<td>(.*?)</td>", row, flags=re.DOTALL)
+        ]
+        for row in rows
+    ]
+
+
 def test_the_report_shows_the_verdict_of_every_level_and_marks_the_best():
-    text = rendered()
-    assert text.count('<span class="tag winning">winning</span>') == 1
-    assert text.count('<span class="tag not">not matching</span>') == 1
-    (best,) = re.findall(r"<tr class=best>(.*?)</tr>", text, flags=re.DOTALL)
-    cells = re.findall(r"<td>(?:<span[^>]*>)?([^<]*)", best)
-    assert [cell.strip() for cell in cells] == [
-        "1", "50%", "winning", "3", "98.00 ± 2.48", "95.00 ± 2.48", "+1.00", "90 / 110", "yes", "0.018",
+    records = cell([0.1, 0.1, -0.45, -3], [3, 0, 3, 3])
+    text = rendered(records, ["seed"])
+    assert re.findall(r'<span class="tag (\S+)">([^<]*)</span>', text.split("<dl")[0]) == [
+        ("winning", "winning"), ("matching", "matching"), ("undecided", "undecided"),
+        ("not", "not matching"),
     ]  # fmt: skip
+    (best,) = re.findall(r"<tr class=best>(.*?)</tr>", text, flags=re.DOTALL)
+    assert "<td>2</td>" in best
+    assert rows_of_verdicts(rendered(varied(study()), ["seed"]))[0] == [
+        "1", "50%", "winning", "3", "98.00 ± 2.48", "95.00 ± 2.48", "+1.00", "90 / 110",
+        "<0.0001 <0.0001".replace("<", "&lt;"), "0.018 0.018", "no",
+    ]  # fmt: skip
+
+
+def test_the_report_shows_adjusted_p_below_raw_p():
+    text = rendered(cell([0.1, 0, -0.4, -3], [3, 1, 0.1, 0.1]), ["seed"])
+    assert "<td>0.01<small>0.02</small></td>" in text
+    # Below, and not behind it: 0.010.02.
+    assert "td small { display: block;" in text
+    matching, reinit = zip(*[row[-3:-1] for row in rows_of_verdicts(text)], strict=True)
+    low = "&lt;0.0001 &lt;0.0001"
+    assert matching == (low, low, "0.01 0.01", "1 1")
+    assert reinit == (low, low, "0.01 0.02", "0.01 0.02")
+
+
+def test_the_report_shows_no_p_where_there_is_no_test():
+    (row,) = rows_of_verdicts(rendered(cell([0.1]), ["seed"]))
+    assert row[-3:] == ["&lt;0.0001 &lt;0.0001", f"{MISSING} {MISSING}", "yes"]
+    (row,) = rows_of_verdicts(rendered(cell([0.1], [3], seeds=2), ["seed"]))
+    assert row[-3:] == [f"{MISSING} {MISSING}", f"{MISSING} {MISSING}", "no"]
+
+
+def test_the_report_says_how_many_seeds_would_decide_an_undecided_level():
+    rows = rows_of_verdicts(rendered(cell([0.1, -0.45, -0.5]), ["seed"]))
+    assert [row[2] for row in rows] == [
+        "matching", "undecided about 18 seeds", "undecided over 1,000 seeds",
+    ]  # fmt: skip
+
+
+def test_the_report_names_the_rule_of_the_verdicts_below_each_cell():
+    dense, records = "Dense 97.00 ± 0.20%; ", cell([0.1, -3])
+    assert (
+        f"<span>{dense}margin 0.5 points, 95% confidence over 2 levels (Holm)</span>"
+    ) in rendered(records, ["seed"])
+    rule = VerdictRule(margin=0.0025, confidence=0.995, for_all="none")
+    assert (
+        f"<span>{dense}margin 0.25 points, 99.5% confidence at each level, not adjusted</span>"
+    ) in rendered(records, ["seed"], rule=rule)
+    text = rendered(varied(taxonomy(levels=5)), ["seed", "prune.score"])
+    assert text.count("95% confidence over 90 levels of 18 methods (Holm)") == 18
 
 
 def test_the_report_flags_layer_collapse():
@@ -185,7 +283,7 @@ def rows_of_methods(text):
 
 
 def test_the_report_of_several_methods_has_a_table_of_them_before_the_figures():
-    records = taxonomy(levels=5)
+    records = varied(taxonomy(levels=5))
     text = rendered(records, ["seed", "prune.score"], drawn=blank("methods"))
     rows = dict(rows_of_methods(text))
     assert list(rows)[:2] == ["random", "random-erk"]
@@ -214,11 +312,11 @@ REWIND = ["rewind", "seed"]
 
 
 def rendered_of_rewinding(records):
-    return page("r", records, REWIND, blank(*OF_REWINDING), 0.0, {})
+    return page("r", records, REWIND, blank(*OF_REWINDING), DEFAULT_RULE, {})
 
 
 def test_headlines_of_rewind_points_are_not_of_methods():
-    lines = headlines(rewound(), REWIND, 0.0)
+    lines = headlines(rewound(), REWIND)
     assert [line.split(":")[0] for line in lines] == [
         "rewind=0%", "rewind=2%", "rewind=5%", "rewind=10%", "rewind=100%",
     ]  # fmt: skip
@@ -231,7 +329,7 @@ def rows_of_rewinding(text):
 
 
 def test_the_report_of_rewind_points_has_a_table_of_them_with_barriers():
-    text = rendered_of_rewinding(rewound())
+    text = rendered_of_rewinding(varied(rewound()))
     rows = rows_of_rewinding(text)
     assert list(rows) == ["0%", "2%", "5%", "10%", "100%"]
     assert "<td>20</td> <td><small><span>1.10 ± 0.25, stable</span>" in rows["5%"]
@@ -255,8 +353,9 @@ def test_the_report_of_rewind_points_shows_predictors_before_the_figures():
     assert parse(text).open == []
 
 
+@pytest.mark.slow
 def test_the_report_of_rewind_points_has_their_figures_and_none_of_methods(unrendered):
-    drawn = {figure.name for figure in drawn_figures(rewound(), REWIND, curves, 0.0)}
+    drawn = {figure.name for figure in drawn_figures(rewound(), REWIND, curves, DEFAULT_RULE)}
     assert drawn >= OF_REWINDING
     assert "methods" not in drawn
 
@@ -264,7 +363,7 @@ def test_the_report_of_rewind_points_has_their_figures_and_none_of_methods(unren
 @pytest.mark.slow
 def test_another_barrier_may_count_as_stable(unrendered, tmp_path):
     file, records = tmp_path / "report.html", rewound()
-    write_report(file, "r", records, REWIND, curves, 0.0, {}, stable_below=0.045)
+    write_report(file, "r", records, REWIND, curves, DEFAULT_RULE, {}, stable_below=0.045)
     text = file.read_text("utf-8")
     assert "stable below 4.5" in text
     assert "<span>4.10 ± 0.25, stable</span>" in rows_of_rewinding(text)["0%"]
@@ -287,7 +386,7 @@ def test_the_report_says_how_it_was_run():
 
 @pytest.mark.parametrize("records", [[], study(levels=0), study(seeds=1)], ids=len)
 def test_the_report_of_partial_records_can_be_rendered(records, unrendered):
-    drawn = drawn_figures(records, AXES, curves, None)
+    drawn = drawn_figures(records, AXES, curves, DEFAULT_RULE)
     assert "hand-made" in rendered(records, drawn=drawn)
 
 
@@ -309,11 +408,11 @@ def planned(records, replicates=4):
 
 def test_the_report_says_first_of_all_what_is_missing():
     missing = "1 of 4 trials is incomplete: ab has <2> of 6 levels."
-    text = rendered(study(), ["seed"], incomplete=missing)
+    text = rendered(varied(study()), ["seed"], incomplete=missing)
     assert (
         "<b>Incomplete.</b> 1 of 4 trials is incomplete: ab has &lt;2&gt; of 6 levels.</p>" in text
     )
-    assert text.index("<b>Incomplete.</b>") < text.index("Sparsest matching ticket")
+    assert text.index("<b>Incomplete.</b>") < text.index("Tickets win down to")
     assert "Incomplete" not in rendered()
 
 
@@ -328,10 +427,12 @@ def test_the_report_marks_verdicts_on_fewer_replicates_than_planned():
 
 
 def test_headlines_say_how_many_of_the_planned_seeds_they_stand_on():
-    (line,) = headlines(planned(study()), ["seed"])
-    assert "at 50% density (3 of 4 seeds)" in line
-    (line,) = headlines(planned(study(), 3), ["seed"])
-    assert "at 50% density (3 seeds)" in line
+    records = cell([0.1, -3])
+    matching = "Tickets match down to 50% density"
+    assert headlines(planned(records, 6), ["seed"]) == [
+        f"{matching} (5 of 6 seeds); 25% does not match"
+    ]
+    assert headlines(planned(records, 5), ["seed"]) == [f"{matching} (5 seeds); 25% does not match"]
 
 
 def test_the_tables_of_methods_and_rewind_points_mark_fewer_replicates_than_planned():

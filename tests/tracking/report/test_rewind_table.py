@@ -1,29 +1,47 @@
 import pytest
 from hand_made import rewound, study
+from varied import varied
 
 from lth_core.analysis.rewinds import merge_rewound_methods
+from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 from tracking.report.rewind_table import BarrierText, predictor_tables, rewind_tables
 
 AXES = ["rewind", "seed"]
 
 
-def table(records, **more):
-    (found,) = rewind_tables(merge_rewound_methods(records, AXES), AXES, 0.0, **more)
+def table(records, rule=DEFAULT_RULE, **more):
+    (found,) = rewind_tables(merge_rewound_methods(records, AXES), AXES, rule, **more)
     return found
 
 
 def test_a_study_of_one_rewind_point_has_no_table():
-    assert rewind_tables(study(), ["seed"], None) == []
+    assert rewind_tables(study(), ["seed"], DEFAULT_RULE) == []
     assert predictor_tables(study(), ["seed"]) == []
 
 
 def test_a_row_is_a_rewind_point_with_a_mark_for_each_density():
-    found = table(rewound())
+    found = table(varied(rewound()))
     assert found.densities == ["50%", "25%"]
     assert [(row.point, row.step) for row in found.rows][1:3] == [("2%", 8), ("5%", 20)]
     words = [[mark.verdict for mark in row.marks] for row in found.rows]
     lost = ["not matching"] * 2
     assert words == [lost, lost, ["winning", lost[0]], ["winning", lost[0]], lost]
+
+
+def test_a_mark_is_undecided_where_too_few_seeds_have_equal_differences():
+    # Three equal differences are chance with a probability of 1/8.
+    words = {mark.verdict for row in table(rewound()).rows for mark in row.marks}
+    assert words == {"undecided"}
+    assert table(rewound()).matching == (
+        "Earliest matching rewind point seen: none at 50% density, none at 25%"
+    )
+
+
+def test_marks_follow_the_rule_of_the_study():
+    # At 2% the denser ticket is two points below the dense run.
+    found = table(varied(rewound()), VerdictRule(margin=0.03))
+    assert found.rows[1].marks[0].verdict == "winning"
+    assert found.matching == ("Earliest matching rewind point seen: 2% at 50% density, none at 25%")
 
 
 def test_a_barrier_below_the_threshold_is_stable():
