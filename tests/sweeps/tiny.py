@@ -57,7 +57,7 @@ def context_of(study: Study) -> SweepContext:
     """The context that the trials of a study without tracking share."""
     return SweepContext(
         study=study.name, study_digest=study.digest(), store=study.store, stop=study.stop,
-        tolerance=study.tolerance, cpu=1, checkpoint_every=300, tracking=None,
+        margin=study.verdict.margin, cpu=1, checkpoint_every=300, tracking=None,
     )  # fmt: skip
 
 

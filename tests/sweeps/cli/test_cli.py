@@ -130,7 +130,7 @@ def test_report_as_json_is_one_record_a_line(lth: Lth, swept: Path) -> None:
     assert (called.code, len(rows)) == (0, 3 * 5)
     assert {row["study"] for row in rows} == {"tiny"}
     assert [row["level"] for row in rows[:5]] == [0, 1, 1, 2, 2]
-    words = {"winning", "matching", "not matching"}
+    words = {"winning", "matching", "undecided", "not matching"}
     assert {row["verdict"] for row in rows if row["branch"] == "ticket"} <= words
     assert {row["verdict"] for row in rows if row["branch"] != "ticket"} == {None}
 
@@ -185,6 +185,18 @@ def test_study_is_found_by_file_by_name_and_with_overrides(lth: Lth, swept: Path
         json.loads(line) for line in lth("report", "tiny", "seed=1", "--json").out.splitlines()
     ]
     assert [row["seed"] for row in one_seed] == [1] * 5
+
+
+def test_report_of_some_seeds_is_given_though_they_are_too_few_for_a_verdict(
+    lth: Lth, swept: Path
+) -> None:
+    said = ["seed=1", "verdict.margin=1 point"]
+    rows = [json.loads(line) for line in lth("report", "tiny", *said, "--json").out.splitlines()]
+    assert [row["verdict"] for row in rows] == [
+        "too few replicates" if row["branch"] == "ticket" else None for row in rows
+    ]
+    assert len(rows) == 5
+    assert complaint(lth("plan", "tiny", *said)).startswith("axes.seed: must have at least 3")
 
 
 def test_tickets_are_listed_once_each(lth: Lth, swept: Path) -> None:
@@ -332,6 +344,29 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
         (["sweep", "digits", "train.steps=-5it"], "base.train.steps: must be steps such as"),
         (["sweep", "digits", "rewind=601it"], "base.rewind: must not lie past the end"),
         (["sweep", "digits", "name=../x"], "name: must be letters"),
+        (
+            ["plan", "digits", "verdict.margin=0"],
+            "verdict.margin: must be greater than 0, but got 0",
+        ),
+        (
+            ["sweep", "digits", "verdict.margin=1.5"],
+            "verdict.margin: must be less than or equal to 1",
+        ),
+        (
+            ["sweep", "digits", "verdict.margin=half a point"],
+            "verdict.margin: must be a valid number, unable to parse string as a number, but got "
+            "'half a point'",
+        ),
+        (["sweep", "digits", "verdict.confidence=0.5"], "verdict.confidence: must be greater than"),
+        (["rewind", "digits", "verdict.confidence=1"], "verdict.confidence: must be less than 1"),
+        (
+            ["sweep", "digits", "verdict.for_all=bonferroni"],
+            "verdict.for_all: must be 'holm' or 'none', but got 'bonferroni'",
+        ),
+        (
+            ["sweep", "digits", "seed=1", "verdict.margin=1 point"],
+            "axes.seed: must have at least 3 values for a verdict, but got [1]",
+        ),
         (["plan", "digits", "seed"], "seed: an override must read field=value"),
         (["report", "digits", "--json"], "STUDY: must have been swept into ./lth-store first"),
         (["list", "bogus"], "kind: is not known, but got 'bogus'; known: datasets"),

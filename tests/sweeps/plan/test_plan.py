@@ -8,6 +8,7 @@ from tiny import Lth, StudyFile, StudyOf
 
 from lth_core import Trainer, find_tickets
 from lth_core.errors import SpecError
+from lth_core.resolve import Pins
 from sweeps.plan.plan import Trial, is_stored, make_plan, summary
 from sweeps.studies.axes import SpecReader
 from sweeps.studies.schema import Study
@@ -88,6 +89,35 @@ def test_optuna_search_plans_an_upper_bound_over_its_samples(tiny: StudyOf) -> N
 def test_optuna_search_without_a_space_is_refused(tiny: StudyOf) -> None:
     with pytest.raises(SpecError, match=r"^search\.space: must name what optuna search samples"):
         make_plan(tiny({"search": "optuna"}))
+
+
+def test_verdict_asked_of_too_few_seeds_is_refused_where_trials_are_to_be_run(
+    tiny: StudyOf,
+) -> None:
+    study = tiny({"verdict": {"margin": 0.01}})
+    rule = r"^axes\.seed: must have at least 3 values for a verdict, but got \[0, 1\]$"
+    with pytest.raises(SpecError, match=rule):
+        make_plan(study)
+    trials = make_plan(tiny()).trials
+    assert make_plan(study, Pins()).trials == trials, "as stored"
+    assert make_plan(study, swept=True).trials == trials
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        {"axes.seed": [0, 1, 2]},
+        {"axes.seed": [0], "axes.pair": [{"seed": 5}, {"seed": 6}, {"seed": 7}]},
+        {
+            "search": {"algorithm": "random", "trials": 2, "space": {"seed": [0, 1, 2, 3]}},
+            "axes": {},
+        },
+    ],
+)
+def test_verdict_is_taken_of_three_seeds_by_any_axis_or_of_sampled_ones(
+    seeds: dict[str, Any], tiny: StudyOf
+) -> None:
+    assert make_plan(tiny({"verdict": {"confidence": 0.9}, **seeds})).trials
 
 
 SHARING = {

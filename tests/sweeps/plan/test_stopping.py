@@ -15,28 +15,29 @@ def history(*tickets: float, dense: float = 0.95) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize(
-    ("tickets", "patience", "tolerance", "stops"),
+    ("tickets", "patience", "margin", "stops"),
     [
-        ([], 1, None, False),
-        ([0.96, 0.95, 0.949], 1, None, False),  # 0.1 points below dense still match
-        ([0.9489], 1, None, True),
-        ([0.9489], 2, None, False),
-        ([0.94, 0.94], 2, None, True),
-        ([0.94, 0.96], 2, None, False),
-        ([0.94, 0.96, 0.94], 2, None, False),  # in a row
-        ([0.96, 0.94, 0.94], 2, None, True),
-        ([0.94, 0.94, 0.96], 2, None, False),  # it has come back
+        ([], 1, 0.005, False),
+        ([0.96, 0.95, 0.9451], 1, 0.005, False),  # less than the margin below dense
+        ([0.9449], 1, 0.005, True),
+        ([0.9449], 2, 0.005, False),
+        ([0.94, 0.94], 2, 0.005, True),
+        ([0.94, 0.96], 2, 0.005, False),
+        ([0.94, 0.96, 0.94], 2, 0.005, False),  # in a row
+        ([0.96, 0.94, 0.94], 2, 0.005, True),
+        ([0.94, 0.94, 0.96], 2, 0.005, False),  # it has come back
         ([0.94, 0.94], 2, 0.02, False),
         ([0.92, 0.92], 2, 0.02, True),
-        ([0.94], 1, 0.0, True),
-        ([0.1] * 9, None, None, False),  # nobody asked
-        ([0.1] * 9, 10, None, False),
+        ([0.94], 1, 0.0101, False),
+        ([0.94], 1, 0.0099, True),
+        ([0.1] * 9, None, 0.005, False),  # nobody asked
+        ([0.1] * 9, 10, 0.005, False),
     ],
 )
 def test_trial_stops_after_that_many_levels_below_matching_in_a_row(
-    tickets: list[float], patience: int | None, tolerance: float | None, stops: bool
+    tickets: list[float], patience: int | None, margin: float, stops: bool
 ) -> None:
-    reason = why_stop(history(*tickets), Stop(below_matching_for=patience), tolerance)
+    reason = why_stop(history(*tickets), Stop(below_matching_for=patience), margin)
     assert (reason is not None) == stops
 
 

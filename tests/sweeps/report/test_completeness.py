@@ -17,6 +17,7 @@ from sweeps.report.completeness import (
 from sweeps.studies.schema import Stop, Study
 
 Record = dict[str, Any]
+MARGIN = 0.005
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def records_of(trial: Trial, levels: int, ticket: float = 0.9) -> list[Record]:
 def test_nothing_is_missing_where_every_trial_has_every_level(study: Study) -> None:
     trials = make_plan(study).trials
     records = [row for trial in trials for row in records_of(trial, 3)]
-    assert missing_work(trials, records, Stop(), None) == []
+    assert missing_work(trials, records, Stop(), MARGIN) == []
 
 
 def test_trials_without_records_and_with_fewer_levels_are_missing_in_their_order(
@@ -45,29 +46,29 @@ def test_trials_without_records_and_with_fewer_levels_are_missing_in_their_order
 ) -> None:
     whole, cut, lost = make_plan(study).trials
     records = records_of(cut, 2) + records_of(whole, 3)
-    assert missing_work([lost, whole, cut], records, Stop(), None) == [
+    assert missing_work([lost, whole, cut], records, Stop(), MARGIN) == [
         MissingWork(lost.id, 0, 3), MissingWork(cut.id, 2, 3),
     ]  # fmt: skip
 
 
 def test_records_of_other_trials_count_for_none(study: Study) -> None:
     trial, other, _ = make_plan(study).trials
-    (missing,) = missing_work([trial], records_of(other, 3), Stop(), None)
+    (missing,) = missing_work([trial], records_of(other, 3), Stop(), MARGIN)
     assert missing.levels == 0
 
 
 def test_trial_that_the_stop_rule_ended_is_complete(study: Study) -> None:
     trial, *_ = make_plan(study).trials
     stop = Stop(below_matching_for=1)
-    assert missing_work([trial], records_of(trial, 2, ticket=0.8), stop, None) == []
+    assert missing_work([trial], records_of(trial, 2, ticket=0.8), stop, MARGIN) == []
     assert missing_work([trial], records_of(trial, 2, ticket=0.8), stop, 0.2)
-    assert missing_work([trial], records_of(trial, 2, ticket=0.8), Stop(), None)
+    assert missing_work([trial], records_of(trial, 2, ticket=0.8), Stop(), MARGIN)
 
 
 def test_trial_whose_dense_run_is_lost_was_not_ended_by_the_stop_rule(study: Study) -> None:
     trial, *_ = make_plan(study).trials
     rows = [row for row in records_of(trial, 3, ticket=0.8) if row["branch"] != "dense"]
-    (missing,) = missing_work([trial], rows, Stop(below_matching_for=1), None)
+    (missing,) = missing_work([trial], rows, Stop(below_matching_for=1), MARGIN)
     assert missing == MissingWork(trial.id, 2, 3)
 
 

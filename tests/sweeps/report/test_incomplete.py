@@ -124,7 +124,7 @@ def test_verify_says_on_how_many_of_the_planned_replicates_a_mean_stands(
 def test_trials_that_the_stop_rule_ended_are_complete_and_their_verdicts_marked(
     here: Path, tiny: StudyOf
 ) -> None:
-    study = tiny({**SEEDS, "stop": {"below_matching_for": 1}, "tolerance": 0.0})
+    study = tiny({**SEEDS, "stop": {"below_matching_for": 1}, "verdict": {"margin": 0.1}})
     trials, store = make_plan(study).trials, open_store(study.store)
     for trial in trials:
         rows = load_records(store, study.name, [trial])

@@ -81,13 +81,12 @@ def parents(uri: str, study: str) -> set[str]:
 
 def is_whole(run: dict[str, Any]) -> bool:
     """Whether a run is finished, with verdict, counts, report and figures."""
-    counts = [
-        run["metrics"][f"verdicts/{word}"] for word in ("winning", "matching", "not matching")
-    ]
+    words = ("winning", "matching", "undecided", "not matching")
+    counts = [run["metrics"][f"verdicts/{word}"] for word in words]
     files = {path for path, _ in run["files"]}
     return (
         run["status"] == "FINISHED"
-        and run["tags"]["verdict"] in ("winning", "matching", "not matching")
+        and run["tags"]["verdict"] in words
         and all(len(history) == 1 for history in run["metrics"].values())
         and sum(count for (count,) in counts) == 1
         and run["metrics"]["trials/planned"] == [3.0]

@@ -17,7 +17,7 @@ CHANGES = {
     "base.prune.fraction": 0.2,
     "base.branches": ["ticket", "reinit", "twin"],
     "base.stability.points": 3,
-    "tolerance": 0.05,
+    "verdict": {"margin": "5 points"},
 }
 POINTS = list(range(0, 40, 5))
 
@@ -100,7 +100,10 @@ def test_a_failed_probe_leaves_its_cell_unfinished(tiny: StudyOf) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"axes.seed": [0, 1]}, "axes.seed: must have at least 3 values, but got [0, 1]"),
+        (
+            {"axes.seed": [0, 1]},
+            "axes.seed: must have at least 3 values for a verdict, but got [0, 1]",
+        ),
         (
             {"base.prune.when": "during", "base.branches": ["ticket"]},
             "prune.when: must be after or before, with a level at least, for rewind points to "
@@ -118,6 +121,13 @@ def test_what_cannot_be_bisected_is_refused(
     called = lth("rewind", tiny_file(CHANGES | changes))
     assert (called.code, called.out) == (2, "")
     assert called.err.startswith(f"lth: {message}")
+
+
+def test_study_that_asks_for_no_verdict_needs_the_seeds_too(tiny_file: StudyFile, lth: Lth) -> None:
+    called = lth("rewind", tiny_file({"axes.seed": [0, 1]}))
+    assert (called.code, called.out) == (2, "")
+    rule = "axes.seed: must have at least 3 values for a verdict, but got [0, 1]"
+    assert called.err.startswith(f"lth: {rule}")
 
 
 @pytest.mark.slow

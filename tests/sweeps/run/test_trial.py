@@ -7,6 +7,7 @@ import pytest
 from tiny import Called, Lth, Record, StudyOf, context_of, search, timeless
 
 from lth_core import Trainer
+from lth_core.analysis.verdict_rule import DEFAULT_RULE
 from lth_core.errors import PreemptedError
 from lth_core.store import Store, open_store
 from sweeps.plan.plan import make_plan
@@ -35,8 +36,8 @@ def trained(trainer: Trainer) -> set[str]:
 
 @pytest.mark.slow
 def test_record_has_every_key_of_the_contract(tiny: StudyOf) -> None:
-    study = tiny({"axes.rewind": ["0it", "10it"], "axes.prune.fraction": [0.5], "tolerance": 0.5})
-    rows, _ = with_verdicts(rows_of(study), make_plan(study).axes, study.tolerance)
+    study = tiny({"axes.rewind": ["0it", "10it"], "axes.prune.fraction": [0.5]})
+    rows, _ = with_verdicts(rows_of(study), make_plan(study).axes, study.verdict.rule())
     assert len(rows) == 4 * 5
     for row in rows:
         assert {key: type(row[key]) for key in CONTRACT} == CONTRACT
@@ -184,7 +185,7 @@ def test_trial_stops_early_where_asked(tiny: StudyOf) -> None:
     rows = rows_of(study, trainer)
     dense = rows[0]["final_test_accuracy"]
     tickets = [r["final_test_accuracy"] for r in rows if r["branch"] == "ticket"]
-    assert [accuracy < dense - 0.001 for accuracy in tickets] == [True, True]
+    assert [accuracy < dense - 0.005 for accuracy in tickets] == [True, True]
     assert rows[-1]["level"] == 2
     assert len(trained(trainer)) == 1 + 2 * 2
     assert (
@@ -200,8 +201,10 @@ def test_trial_stops_early_where_asked(tiny: StudyOf) -> None:
 
 @pytest.mark.slow
 def test_only_a_tickets_record_has_its_cells_verdict(tiny: StudyOf) -> None:
-    study = tiny({"axes.seed": [0, 1, 2], "axes.prune.fraction": [0.2, 0.99], "tolerance": 0.1})
-    rows, found = with_verdicts(rows_of(study), make_plan(study).axes, study.tolerance)
+    changes = {"axes.seed": [0, 1, 2, 3], "axes.prune.fraction": [0.2, 0.99]}
+    study = tiny({**changes, "verdict": {"margin": "10 points"}})
+    axes = make_plan(study).axes
+    rows, found = with_verdicts(rows_of(study), axes, study.verdict.rule())
     assert {v.level for v in found} == {1, 2}
     assert len(found) == 4
     by_cell = {(v.cell["prune.fraction"], v.level): v.verdict for v in found}
@@ -214,6 +217,9 @@ def test_only_a_tickets_record_has_its_cells_verdict(tiny: StudyOf) -> None:
             else None
         )
         assert row["verdict"] == expected
+    _, strict = with_verdicts(rows, axes, DEFAULT_RULE)
+    words = {(v.cell["prune.fraction"], v.level): v.verdict for v in strict}
+    assert (words[0.2, 1], words[0.99, 2]) == ("undecided", "not matching")
 
 
 def test_corrupt_training_is_trained_again_to_the_same_bits(tiny: StudyOf, tmp_path: Path) -> None:

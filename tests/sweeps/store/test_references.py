@@ -69,6 +69,18 @@ def test_entry_of_another_hand_is_unread_and_gc_names_it(
         collect(store, 0)
 
 
+@pytest.mark.parametrize("tolerance", [None, 0.0, 0.02])
+def test_entry_of_a_study_that_had_a_tolerance_is_read_whatever_its_number_of_seeds(
+    store: Store, tolerance: float | None
+) -> None:
+    needs, (key,) = find_needs(store), store.digests("studies")
+    content: dict[str, Any] = {**store.get("studies", key).meta}  # type: ignore[union-attr]
+    older = {field: value for field, value in content["study"].items() if field != "verdict"}
+    store.put("studies", key, {**content, "study": {**older, "tolerance": tolerance}})
+    assert find_needs(store) == needs
+    assert not needs.unread
+
+
 @pytest.mark.parametrize("kind", ["studies", "trials"])
 def test_entry_without_anything_is_unread(store: Store, kind: str) -> None:
     (key,) = store.digests(kind)

@@ -10,6 +10,7 @@ import yaml
 from jsonschema.protocols import Validator
 from tiny import StudyOf, tiny_fields
 
+from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.errors import SpecError
 from lth_core.spec import TicketSpec
 from sweeps.plan.plan import make_plan
@@ -51,6 +52,7 @@ UNKNOWN = [
     ("search: {bogus: 1}", "search.bogus", 1, "objective"),
     ("resources: {ram: 1}", "resources.ram", 1, "gpu"),
     ("stop: {when: 1}", "stop.when", 1, "below_matching_for"),
+    ("verdict: {tolerance: 1}", "verdict.tolerance", 1, "margin"),
     ("tracking: {url: x}", "tracking.url", "x", "uri"),
     ("axes: {seed: {low: 0, high: 3, by: 1}}", "axes.seed.by", 1, "step"),
     ("axes: {prune.rate: [0.1]}", "axes.prune.rate", "prune.rate", "prune.fraction"),
@@ -117,7 +119,28 @@ WRONG = [
     ("base: {seed: -1}", "base.seed", "must be at least 0", -1),
     ("resources: {cpu: 0}", "resources.cpu", "must be greater than 0", 0),
     ("stop: {below_matching_for: 0}", "stop.below_matching_for", "must be greater than", 0),
-    ("tolerance: 1", "tolerance", "must be less than 1", 1),
+    ("verdict: {margin: 0}", "verdict.margin", "must be greater than 0", 0),
+    ("verdict: {margin: -0.01}", "verdict.margin", "must be greater than 0", -0.01),
+    ("verdict: {margin: 1.01}", "verdict.margin", "must be less than or equal to 1", 1.01),
+    ("verdict: {margin: .inf}", "verdict.margin", "must be less than or equal to 1", inf),
+    ("verdict: {margin: 0 points}", "verdict.margin", "must be greater than 0", "0 points"),
+    ("verdict: {margin: 101 points}", "verdict.margin", "must be less than or equal to 1",
+     "101 points"),
+    ("verdict: {margin: half a point}", "verdict.margin", "must be a valid number", "half a point"),
+    ("verdict: {margin: 0.5%}", "verdict.margin", "must be a valid number", "0.5%"),
+    ("verdict: {margin: -1 points}", "verdict.margin", "must be a valid number", "-1 points"),
+    ("verdict: {margin: null}", "verdict.margin", "must be a valid number", None),
+    ("verdict: {confidence: 0.5}", "verdict.confidence", "must be greater than 0.5", 0.5),
+    ("verdict: {confidence: 1}", "verdict.confidence", "must be less than 1", 1),
+    ("verdict: {for_all: bonferroni}", "verdict.for_all", "must be 'holm' or 'none'", "bonferroni"),
+    ("verdict: 0.01", "verdict", "must be a valid dictionary", 0.01),
+    ("tolerance: -1", "verdict.margin", "must be greater than 0", -1),
+    ("tolerance: 1.5", "verdict.margin", "must be less than or equal to 1", 1.5),
+    # too few seeds for the verdict that is asked for
+    ("verdict: {}", "axes.seed", "must have at least 3 values for a verdict", [0]),
+    ("verdict: {margin: 0.01}\nbase: {seed: 7}", "axes.seed", "must have at least 3 values", [7]),
+    ("verdict: {margin: 0.01}\naxes: {seed: [4, 2, 4]}", "axes.seed",
+     "must have at least 3 values", [2, 4]),
     # what makes no values
     ("axes: {seed: []}", "axes.seed", "must have at least one value", []),
     ("axes: {seed: {low: 0, high: 3, step: 0}}", "axes.seed.step", "must be greater than 0", 0),
@@ -306,12 +329,75 @@ def test_nested_and_study_level_fields_are_overridden() -> None:
     study = study_of(
         "base: {prune: {fraction: 0.2}}", "prune.fraction=0.5", "train.steps=2ep", "base.levels=3",
         "model.widths=[8, 4]", "name=other", "store=/elsewhere", "tracking.uri=null",
-        "resources.cpu=0.5", "search.trials=4", "tolerance=0.01",
+        "resources.cpu=0.5", "search.trials=4", "verdict.margin=1 point",
     )  # fmt: skip
     assert (study.base.prune.fraction, study.base.levels) == (0.5, 3)
     assert (study.base.train.steps, study.base.model.widths) == ("2ep", (8, 4))
     assert (study.name, study.store, study.tracking.uri) == ("other", "/elsewhere", None)
-    assert (study.resources.cpu, study.search.trials, study.tolerance) == (0.5, 4, 0.01)
+    assert (study.resources.cpu, study.search.trials, study.verdict.margin) == (0.5, 4, 0.01)
+
+
+# What a verdict needs
+
+
+def test_verdict_needs_half_a_point_and_95_percent_over_all_where_nothing_is_said() -> None:
+    rule = study_of("").verdict.rule()
+    assert rule == VerdictRule(margin=0.005, confidence=0.95, for_all="holm")
+
+
+def test_fields_of_a_verdict_make_its_rule() -> None:
+    said = "verdict: {margin: 0.02, confidence: 0.9, for_all: none}"
+    assert study_of(said).verdict.rule() == VerdictRule(0.02, 0.9, "none")
+
+
+@pytest.mark.parametrize(
+    ("said", "margin"),
+    [
+        ("0.5 points", 0.005),
+        ("0.005", 0.005),
+        ("'0.005'", 0.005),
+        ("1 point", 0.01),
+        ("' 2points '", 0.02),
+        ("100 points", 1),
+        ("1", 1),
+    ],
+)
+def test_margin_is_a_fraction_or_points(said: str, margin: float) -> None:
+    assert study_of(f"verdict: {{margin: {said}}}").verdict.margin == margin
+
+
+@pytest.mark.parametrize(
+    ("said", "margin"),
+    [("0.02", 0.02), ("1 point", 0.01), ("null", 0.005), ("0", 0.005), ("0.0", 0.005)],
+)
+def test_tolerance_of_an_older_study_is_its_margin(said: str, margin: float) -> None:
+    """Null and 0, which had other meanings, give the default."""
+    study = study_of(f"tolerance: {said}")
+    assert study.verdict.rule() == VerdictRule(margin)
+    assert study.digest() == study_of("").digest()
+
+
+def test_older_studys_tolerance_counts_where_the_verdict_has_no_margin() -> None:
+    rule = study_of("tolerance: 0.02", "verdict.confidence=0.9").verdict.rule()
+    assert rule == VerdictRule(margin=0.02, confidence=0.9)
+    assert study_of("tolerance: 0.02", "verdict.margin=0.01").verdict.margin == 0.01
+
+
+def test_older_swept_study_keeps_its_margin(tiny: StudyOf) -> None:
+    save_swept(tiny())
+    file = Path("lth-studies/tiny/study.yaml")
+    file.write_text(file.read_text() + "tolerance: 0.02\n")
+    older = find_study("tiny", swept=True)
+    assert older.verdict.margin == 0.02
+    save_swept(older)
+    assert find_study("tiny", swept=True) == older
+
+
+def test_verdict_decides_nothing_of_what_is_trained() -> None:
+    three = "axes: {seed: [0, 1, 2]}"
+    loose, strict = study_of(f"{three}\nverdict: {{margin: 0.1}}"), study_of(three)
+    assert loose.digest() == strict.digest()
+    assert make_plan(loose).trials == make_plan(strict).trials
 
 
 @pytest.mark.slow
@@ -433,6 +519,29 @@ def test_schema_accepts_every_preset_and_rejects_a_typo_anywhere(
         with pytest.raises(jsonschema.ValidationError, match="learnign_rate"):
             validator.validate(fields)
         del part["learnign_rate"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fits"),
+    [
+        ({}, True),
+        ({"margin": 0.005}, True),
+        ({"margin": 1}, True),
+        ({"margin": "0.5 points"}, True),
+        ({"margin": 0.02, "confidence": 0.9, "for_all": "none"}, True),
+        ({"margin": True}, False),
+        ({"margin": None}, False),
+        ({"margin": [0.005]}, False),
+        ({"confidence": 0.5}, False),
+        ({"confidence": 1}, False),
+        ({"for_all": "bonferroni"}, False),
+        ({"tolerance": 0.01}, False),
+    ],
+)
+def test_schema_accepts_a_margin_as_a_fraction_or_as_points(
+    verdict: dict[str, Any], fits: bool, validator: Validator
+) -> None:
+    assert validator.is_valid(tiny_fields({"verdict": verdict})) == fits
 
 
 ROW = {"method": "snip", "density": 0.1, "accuracy": 92.26}
