@@ -32,7 +32,7 @@ python:
 		$$uv venv --quiet --seed --python '>=3.11,<3.15' $(VENV); rm -rf $(VENV)-uv
 
 demo: setup
-	$(BIN)/lth sweep sweeps/studies/digits.yaml
+	$(BIN)/lth sweep mnist-5k
 
 test: setup
 	$(PYTEST) -m "not (long or gpu)"

@@ -177,10 +177,8 @@ FAULTS = [
     Fault(
         "unpaired t-test",
         "lth_core/analysis/verdict.py",
-        "    n = len(differences)\n    t =",
-        "    from scipy.stats import ttest_ind\n\n"
-        '    return float(ttest_ind(a, b, alternative="greater").pvalue)\n'
-        "    n = len(differences)\n    t =",
+        "        seed: row[column] - others[seed][column]\n",
+        "        seed: row[column] - others[min(others)][column]\n",
         "tests/core/analysis/test_verdict.py",
     ),
     Fault(

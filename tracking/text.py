@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lth_core.analysis.verdict import Summary
+from lth_core.analysis.summary import Summary
 
 MOST_COLUMNS = 8
 """Largest number of densities in a table of the HTML report."""

@@ -4,51 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from lth_core.analysis.verdict import SIGNIFICANT, p_greater, slack, summarize
+from lth_core.analysis.paired import PairedTest, paired_tests
+from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Replicates at one rewind point: final test accuracies of ticket and dense run, by seed.
+    """Replicates at one rewind point.
 
-    tolerance: accuracy below dense that still matches; None as in `lth_core.analysis.verdict`.
+    ticket: final test accuracies, by seed.
+    gap: test of the ticket's accuracy less that of the dense run.
+    matching: whether the ticket is shown to match, by the verdict on its level.
     """
 
     ticket: tuple[float, ...]
-    dense: tuple[float, ...]
-    tolerance: float | None = None
-
-    @property
-    def slack(self) -> float:
-        """The tolerance as a number: where None is given, derived from the dense runs."""
-        return slack(summarize(self.dense), self.tolerance)
-
-    @property
-    def matching(self) -> bool:
-        """Whether the mean is not below the dense one by more than the tolerance."""
-        return fmean(self.ticket) >= fmean(self.dense) - self.slack
+    gap: PairedTest
+    matching: bool
+    rule: VerdictRule = DEFAULT_RULE
 
     @property
     def confidence(self) -> float:
-        """1 - p of a paired one-sided test of the answer that the means give."""
-        floor = [accuracy - self.slack for accuracy in self.dense]
-        pair = (self.ticket, floor) if self.matching else (floor, self.ticket)
-        return 1 - p_greater(*pair)
+        """1 - p of the one-sided test that the mean is on the side of the margin where it was seen.
+
+        Not adjusted for the levels.
+        """
+        bound = -self.rule.margin
+        is_above = self.gap.mean > bound
+        return 1 - (self.gap.p_above(bound) if is_above else self.gap.p_below(bound))
 
     def exceeds(self, other: Response) -> bool:
-        """Whether another point is worse, significantly and by more than the tolerance."""
-        gap = fmean(self.ticket) - fmean(other.ticket)
-        return gap > self.slack and p_greater(self.ticket, other.ticket) < SIGNIFICANT
+        """Whether another point is worse, significantly and by more than the margin."""
+        pairs = zip(self.ticket, other.ticket, strict=True)
+        (test,) = paired_tests([{seed: a - b for seed, (a, b) in enumerate(pairs)}])
+        return test.mean > self.rule.margin and test.p_above(0) < self.rule.significant
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """The earliest matching rewind point so far, and the points to evaluate next.
 
-    earliest: the first evaluated point that matches, or None.
-    below: the last evaluated point before it, which does not match, or None.
+    earliest: the first evaluated point that is shown to match, or None.
+    below: the last evaluated point before it, or None.
     next_points: points to evaluate next; empty where the finding is final.
     monotone: whether accuracy does not fall, beyond noise, before the first match.
     """
@@ -62,7 +59,7 @@ class Finding:
 def earliest_matching(
     responses: Mapping[int, Response], points: Sequence[int], grid: Sequence[int]
 ) -> Finding:
-    """Bisect ``points`` for the first that matches.
+    """Bisect ``points`` for the first that is shown to match.
 
     If all of n points from some k on match, k is found in ceil(log2 n) evaluations. It takes one
     more where k is the last point, which is assumed to match until it is evaluated. Rewinding can
@@ -74,7 +71,8 @@ def earliest_matching(
         points: all candidate points, in rising order.
         grid: points to evaluate where bisection is not possible.
 
-    >>> yes, no = Response((0.9, 0.9), (0.9, 0.9)), Response((0.5, 0.5), (0.9, 0.9))
+    >>> gap = PairedTest(n=3, mean=0.0, std=0.001, freedom=2)
+    >>> yes, no = Response((0.9, 0.9), gap, True), Response((0.5, 0.5), gap, False)
     >>> earliest_matching({0: no, 20: yes}, [0, 10, 20, 30], [])
     Finding(earliest=20, below=0, next_points=(10,), monotone=True)
     """

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, TypeVar
 
-from lth_core.analysis.groups import distinct, group_by, values_of
-from lth_core.analysis.verdict import Summary, summarize
+from lth_core.analysis.groups import free_axes, group_by, methods, values_of
+from lth_core.analysis.summary import Summary, summarize
 from lth_core.columns import Record
 from lth_core.jobs.branches import BRANCHES
 
@@ -86,22 +86,6 @@ class Cell:
     def of_method(self, method: str) -> Cell:
         """The cell with the records of one method only."""
         return replace(self, records=[r for r in self.records if r["method"] == method])
-
-
-def methods(records: Sequence[Record]) -> list[str]:
-    """Names of the recorded methods, in the records' order."""
-    return list(dict.fromkeys(record["method"] for record in records))
-
-
-def free_axes(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
-    """Axes, without the seed, that the method does not determine: one method has several values."""
-    by_method = group_by(records, lambda record: record["method"])
-    return [
-        axis
-        for axis in axes
-        if axis != "seed"
-        and any(len(distinct(r.get(axis) for r in rows)) > 1 for rows in by_method.values())
-    ]
 
 
 def cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from lth_core.columns import Record
+
 T = TypeVar("T")
 
 
@@ -44,3 +46,19 @@ def values_of(columns: Sequence[str]) -> Callable[[Mapping[str, Any]], list[Any]
     [2, None]
     """
     return lambda mapping: [mapping.get(name) for name in columns]
+
+
+def methods(records: Sequence[Record]) -> list[str]:
+    """Names of the recorded methods, in the records' order."""
+    return list(dict.fromkeys(record["method"] for record in records))
+
+
+def free_axes(records: Sequence[Record], axes: Sequence[str]) -> list[str]:
+    """Axes, without the seed, that the method does not determine: one method has several values."""
+    by_method = group_by(records, lambda record: record["method"])
+    return [
+        axis
+        for axis in axes
+        if axis != "seed"
+        and any(len(distinct(r.get(axis) for r in rows)) > 1 for rows in by_method.values())
+    ]

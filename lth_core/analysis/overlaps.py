@@ -11,8 +11,7 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from lth_core.analysis.cells import free_axes
-from lth_core.analysis.groups import group_by, key_of, values_of
+from lth_core.analysis.groups import free_axes, group_by, key_of, values_of
 from lth_core.columns import Record
 from lth_core.jobs.branches import RETRAINED
 from lth_core.masks import chance_overlap

@@ -9,7 +9,7 @@ from statistics import fmean
 
 from lth_core.analysis.cells import Cell
 from lth_core.analysis.rewinds import RewindPoint, rewind_points
-from lth_core.analysis.verdict import Summary, summarize
+from lth_core.analysis.summary import Summary, summarize
 
 FEWEST_POINTS = 3
 """Fewest rewind points for a rank correlation."""

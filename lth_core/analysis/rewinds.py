@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from lth_core.analysis.cells import Cell, cells, free_axes, value_text
-from lth_core.analysis.groups import distinct, group_by, values_of
-from lth_core.analysis.verdict import Summary
+from lth_core.analysis.cells import Cell, cells, value_text
+from lth_core.analysis.groups import distinct, free_axes, group_by, values_of
+from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 
 REWIND = "rewind"

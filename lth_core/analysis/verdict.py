@@ -1,77 +1,48 @@
-"""Verdicts: statistics over replicates, pure functions from records to values."""
+"""Verdicts: tests over replicates paired by seed, pure functions from records to values.
+
+docs/verdict.md explains the rule and has its error rates, which are simulated.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import sqrt
-from statistics import fmean, stdev
+from itertools import accumulate
+from math import floor, log2, sqrt
+from statistics import fmean
 from typing import Any
 
-from lth_core.analysis.groups import group_by, values_of
+from lth_core.analysis.groups import free_axes, group_by, key_of, methods, values_of
+from lth_core.analysis.paired import EQUAL, PairedTest, holm, paired_tests
+from lth_core.analysis.rewinds import merge_rewound_methods
+from lth_core.analysis.summary import Summary, summarize
+from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 
-FEWEST = 3
-"""Fewest replicates for a verdict."""
-LEAST_TOLERANCE = 0.001
-"""0.1 points of accuracy: smaller differences are ignored."""
-SIGNIFICANT = 0.05
+POWER = 0.8
+"""Probability with which `Verdict.seeds_to_decide` seeds would decide."""
+MOST_SEEDS = 1000
+"""Largest number of seeds that is named as deciding."""
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """Mean over n replicates; for two or more, deviation and 95% interval (Student's t)."""
+class P:
+    """p of a one-sided test, and p adjusted over all that is judged together."""
 
-    n: int
-    mean: float
-    std: float | None
-    low: float | None
-    high: float | None
+    raw: float
+    adjusted: float
 
 
-def summarize(values: Sequence[float]) -> Summary:
-    """The summary of at least one value.
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What the tests of a verdict are adjusted over."""
 
-    >>> summarize([0.96, 0.98])
-    Summary(n=2, mean=0.97, std=0.014142135623730963, low=0.8429379526...)
-    """
-    mean, n = fmean(values), len(values)
-    if n < 2:
-        return Summary(n, mean, None, None, None)
-    std = stdev(values)
-    half = _t_975(n - 1) * std / sqrt(n)
-    return Summary(n, mean, std, mean - half, mean + half)
-
-
-@cache  # a report needs few distinct values, thousands of times
-def _t_975(freedom: int) -> float:
-    from scipy.special import stdtrit  # scipy.stats takes a second to import
-
-    return float(stdtrit(freedom, 0.975))
-
-
-def p_greater(a: Sequence[float], b: Sequence[float]) -> float:
-    """p of the paired one-sided t-test that a is greater than b on average.
-
-    Where all differences are equal the t-test has no variance, and any gain would be significant.
-    The sign test is used instead: the probability of n gains by chance is 2^-n.
-    """
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    if max(differences) - min(differences) < 1e-12:
-        return 0.5 ** len(differences) if differences[0] > 1e-12 else 1.0
-    from scipy.special import stdtr
-
-    n = len(differences)
-    t = fmean(differences) / (stdev(differences) / sqrt(n))
-    return float(stdtr(n - 1, -t))
-
-
-def slack(dense: Summary, tolerance: float | None) -> float:
-    """Accuracy below dense that still matches: the given tolerance, or one deviation of the dense
-    runs, at least 0.1 points."""
-    return max(dense.std or 0.0, LEAST_TOLERANCE) if tolerance is None else tolerance
+    levels: int
+    """Number of levels with a verdict, over all methods."""
+    methods: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,37 +57,83 @@ class Verdict:
     """Final test accuracy by branch, `dense` among them, over seeds with both dense and ticket."""
     early_stop: dict[str, Summary]
     """Early-stop step by branch."""
-    tolerance: float
-    """Accuracy below dense that still matches."""
-    p_reinit: float | None
-    """p of the ticket beating reinit, paired by seed; None without that branch."""
-    matching: bool
-    faster: bool
+    rule: VerdictRule
+    family: Family
+    gap: PairedTest
+    """Accuracy of the ticket less that of dense, by seed."""
+    p_matching: P | None
+    """p of the ticket being less than the margin below dense; adjusted: the highest p from the
+    densest level to this one, times the number of methods. None with too few replicates."""
+    p_reinit: P | None
+    """p of the ticket beating reinit, paired by seed. None with fewer than three pairs."""
+    p_faster: P | None
+    """p of the ticket stopping earlier than dense."""
+    seeds_to_decide: int | None
+    """Number of seeds that would decide an undecided level with a probability of 80%, if means and
+    deviations stay as they are; None where the level is decided, or over 1,000 are needed."""
     verdict: str
-    """`winning`, `matching`, `not matching`, or `too few replicates`."""
+    """One of `WORDS`."""
+
+    @property
+    def matching(self) -> bool:
+        """Whether the ticket is shown to match."""
+        return self.verdict in MATCHING
+
+    @property
+    def faster(self) -> bool:
+        """Whether the ticket is shown to stop earlier than dense."""
+        return self.p_faster is not None and self.p_faster.adjusted < self.rule.significant
+
+
+WORDS = ("winning", "matching", "undecided", "not matching", "too few replicates")
+"""Words of a verdict, the best first."""
+MATCHING = ("matching", "winning")
 
 
 def verdicts(
-    records: Iterable[Record], axes: Sequence[str], tolerance: float | None = None
+    records: Iterable[Record], axes: Sequence[str], rule: VerdictRule = DEFAULT_RULE
 ) -> list[Verdict]:
     """A verdict for every cell and level above 0, in the records' order.
+
+    Cells that differ in nothing but the method are judged together.
 
     Args:
         records: as `LevelResult.records`, with every axis by its dotted name.
         axes: dotted names of the study's axes; those but `seed` make a cell.
-        tolerance: accuracy below dense that still matches; None: one dense standard deviation,
-            at least 0.1 points.
     """
-    names = [axis for axis in axes if axis != "seed"]
+    records, names = list(records), [axis for axis in axes if axis != "seed"]
+    records = merge_rewound_methods(records, axes)
+    cells = group_by(records, values_of(names))
+    free = values_of(free_axes(records, axes) if len(methods(records)) > 1 else names)
+    judged = dict[str, list[Verdict]]()
+    for rows in group_by(cells.values(), lambda rows: free(rows[0])).values():
+        keys = [key_of(values_of(names)(cell[0])) for cell in rows]
+        judged |= zip(keys, judge(rows, names, rule), strict=True)
+    return [verdict for key in cells for verdict in judged[key]]
+
+
+def judge(
+    cells: Sequence[Sequence[Record]], names: Sequence[str], rule: VerdictRule
+) -> list[list[Verdict]]:
+    """The verdicts of cells that are compared with each other: one list a cell.
+
+    Args:
+        cells: the records of each.
+        names: axes whose values are `Verdict.cell`.
+    """
+    tested = [_levels(rows) for rows in cells]
+    family = Family(
+        sum(level.n >= FEWEST for levels in tested for level in levels),
+        sum(any(level.n >= FEWEST for level in levels) for levels in tested),
+    )
+    together = rule.for_all == "holm"
+    reinit = _adjusted([[level.p_reinit for level in levels] for levels in tested], together)
+    faster = _adjusted([[level.p_faster for level in levels] for levels in tested], together)
+    sequences = family.methods if together else 1
     return [
-        verdict
-        for rows in group_by(records, values_of(names)).values()
-        for verdict in _cell_verdicts({n: rows[0].get(n) for n in names}, rows, tolerance)
+        _cell_verdicts({n: rows[0].get(n) for n in names}, levels, rule, family, sequences, *ps)
+        for rows, levels, *ps in zip(cells, tested, reinit, faster, strict=True)
     ]
-
-
-WORDS = ("winning", "matching", "not matching", "too few replicates")
-"""Words of a verdict, the best first."""
 
 
 def best_word(verdicts: Iterable[Verdict]) -> str:
@@ -125,56 +142,181 @@ def best_word(verdicts: Iterable[Verdict]) -> str:
     return next((word for word in WORDS if word in words), "none")
 
 
-def sparsest(
-    verdicts: Iterable[Verdict], words: Sequence[str] = ("matching", "winning")
-) -> Verdict | None:
+def sparsest(verdicts: Iterable[Verdict], words: Sequence[str] = MATCHING) -> Verdict | None:
     """The verdict of lowest density among those with one of the words."""
     return min((v for v in verdicts if v.verdict in words), key=lambda v: v.density, default=None)
 
 
-def _cell_verdicts(
-    cell: dict[str, Any], rows: list[Record], tolerance: float | None
-) -> Iterable[Verdict]:
+def first_open(verdicts: Iterable[Verdict]) -> Verdict | None:
+    """The densest verdict that is not shown matching: there the sequence ends."""
+    return next((v for v in verdicts if not v.matching), None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A level's replicates and the tests on them, before any adjustment."""
+
+    level: int
+    density: float
+    accuracy: dict[str, Summary]
+    early_stop: dict[str, Summary]
+    within_steps: bool
+    """Whether no ticket took more steps than a dense run."""
+    gap: PairedTest
+    """Accuracy of the ticket less that of dense."""
+    over_reinit: PairedTest | None
+    sooner: PairedTest
+    """Early-stop step of dense less that of the ticket."""
+
+    @property
+    def n(self) -> int:
+        """Number of seeds that have both dense and ticket."""
+        return self.gap.n
+
+    @property
+    def p_reinit(self) -> float | None:
+        test = self.over_reinit
+        return test.p_above(0) if test and test.n >= FEWEST and self.n >= FEWEST else None
+
+    @property
+    def p_faster(self) -> float | None:
+        return self.sooner.p_above(0) if self.n >= FEWEST else None
+
+
+def _levels(rows: Iterable[Record]) -> list[_Level]:
+    """The levels of a cell that have a seed with dense run and ticket, rising."""
     by_level: dict[int, dict[str, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         by_level[row["level"]][row["branch"]][row["seed"]] = row
     dense = by_level.pop(0, {}).get("dense", {})
+    levels, tables = [], []
     for level, branches in sorted(by_level.items()):
-        seeds = [seed for seed in dense if seed in branches.get("ticket", {})]
-        if seeds:
-            yield _verdict(cell, level, {"dense": dense, **branches}, seeds, tolerance)
+        if seeds := [seed for seed in dense if seed in branches.get("ticket", {})]:
+            levels.append(level)
+            tables.append({
+                branch: {seed: found[seed] for seed in seeds if seed in found}
+                for branch, found in {"dense": dense, **branches}.items()
+            })  # fmt: skip
+    pairs = {
+        key: iter(paired_tests([level for level in differences if level]))
+        for key, differences in {
+            "gap": [_differences(t, "ticket", "dense", "final_test_accuracy") for t in tables],
+            "gain": [_differences(t, "ticket", "reinit", "final_test_accuracy") for t in tables],
+            "sooner": [_differences(t, "dense", "ticket", "early_stop_step") for t in tables],
+        }.items()
+    }
+    return [
+        _Level(
+            level=level,
+            density=fmean(row["density"] for row in table["ticket"].values()),
+            accuracy=_summaries(table, "final_test_accuracy"),
+            early_stop=_summaries(table, "early_stop_step"),
+            within_steps=max(row["steps"] for row in table["ticket"].values())
+            <= min(row["steps"] for row in table["dense"].values()),
+            gap=next(pairs["gap"]),
+            over_reinit=next(pairs["gain"]) if table.get("reinit") else None,
+            sooner=next(pairs["sooner"]),
+        )
+        for level, table in zip(levels, tables, strict=True)
+    ]
 
 
-def _verdict(
-    cell: dict[str, Any],
-    level: int,
-    branches: Mapping[str, Mapping[int, Record]],
-    seeds: list[int],
-    tolerance: float | None,
-) -> Verdict:
-    def values(branch: str, key: str, over: Iterable[int] = seeds) -> list[float]:
-        return [branches[branch][s][key] for s in over if s in branches[branch]]
+_Table = Mapping[str, Mapping[int, Record]]
+"""Records of a level by branch and seed."""
 
-    def summaries(key: str) -> dict[str, Summary]:
-        return {b: summarize(v) for b in branches if (v := values(b, key))}
 
-    accuracy, early_stop = summaries("final_test_accuracy"), summaries("early_stop_step")
-    dense, ticket = accuracy["dense"], accuracy["ticket"]
-    allowed = slack(dense, tolerance)
-    no_more_steps = max(values("ticket", "steps")) <= min(values("dense", "steps"))
-    matching = no_more_steps and ticket.mean >= dense.mean - allowed
-    pairs = [s for s in seeds if s in branches.get("reinit", {})]
-    p = None
-    if len(pairs) > 1:
-        p = p_greater(*(values(b, "final_test_accuracy", pairs) for b in ("ticket", "reinit")))
-    if len(seeds) < FEWEST:
-        word = "too few replicates"
-    elif not matching:
-        word = "not matching"
-    else:
-        word = "winning" if p is not None and p < SIGNIFICANT else "matching"
-    return Verdict(
-        cell=cell, level=level, density=fmean(values("ticket", "density")), accuracy=accuracy,
-        early_stop=early_stop, tolerance=allowed, p_reinit=p, matching=matching,
-        faster=early_stop["ticket"].mean < early_stop["dense"].mean, verdict=word,
-    )  # fmt: skip
+def _differences(table: _Table, branch: str, other: str, column: str) -> dict[int, float]:
+    others = table.get(other, {})
+    return {
+        seed: row[column] - others[seed][column]
+        for seed, row in table[branch].items()
+        if seed in others
+    }
+
+
+def _summaries(table: _Table, column: str) -> dict[str, Summary]:
+    return {
+        branch: summarize([row[column] for row in rows.values()])
+        for branch, rows in table.items()
+        if rows
+    }
+
+
+def _adjusted(cells: Sequence[Sequence[float | None]], together: bool) -> list[list[P | None]]:
+    """p values of the levels of each cell, with those adjusted over all cells."""
+    every = [p for cell in cells for p in cell if p is not None]
+    adjusted = iter(holm(every) if together else every)
+    return [[None if p is None else P(p, next(adjusted)) for p in cell] for cell in cells]
+
+
+def _cell_verdicts(
+    cell: dict[str, Any], levels: Sequence[_Level], rule: VerdictRule, family: Family,
+    sequences: int, reinit: Sequence[P | None], faster: Sequence[P | None],
+) -> list[Verdict]:  # fmt: skip
+    """Verdicts of a cell.
+
+    Args:
+        sequences: number of sequences of levels that are tested together.
+        reinit, faster: adjusted p values by level.
+    """
+    above = [_p_matching(level, rule) for level in levels]
+    # In a fixed sequence each level is tested at the full level, as long as all before it succeed.
+    matching = [min(sequences * p, 1.0) for p in accumulate(above, max)]
+    below = [level.gap.p_below(-rule.margin) if level.n >= FEWEST else 0.0 for level in levels]
+    worse = [min(sequences * p, 1.0) for p in accumulate(reversed(below), max)][::-1]
+    stop = next((i for i, p in enumerate(matching) if p >= rule.significant), len(levels))
+    found = []
+    for i, level in enumerate(levels):
+        p_reinit, is_enough = reinit[i], level.n >= FEWEST
+        if not is_enough:
+            word = "too few replicates"
+        elif i < stop:
+            wins = p_reinit is not None and p_reinit.adjusted < rule.significant
+            word = "winning" if wins else "matching"
+        elif not level.within_steps or worse[i] < rule.significant:
+            word = "not matching"
+        else:
+            word = "undecided"
+        seeds = None
+        if word == "undecided":
+            passed = above[i] * sequences < rule.significant
+            seeds = _seeds_to_decide(levels[stop] if passed else level, rule, sequences)
+        found.append(Verdict(
+            cell=cell, level=level.level, density=level.density, accuracy=level.accuracy,
+            early_stop=level.early_stop, rule=rule, family=family, gap=level.gap,
+            p_matching=P(above[i], matching[i]) if is_enough else None, p_reinit=p_reinit,
+            p_faster=faster[i], seeds_to_decide=seeds, verdict=word,
+        ))  # fmt: skip
+    return found
+
+
+def _p_matching(level: _Level, rule: VerdictRule) -> float:
+    """p of the ticket being less than the margin below dense, after no more steps."""
+    if level.n < FEWEST or not level.within_steps:
+        return 1.0
+    return level.gap.p_above(-rule.margin)
+
+
+def _seeds_to_decide(level: _Level, rule: VerdictRule, sequences: int) -> int | None:
+    """Fewest seeds, more than there are, with which a level's test would succeed in 80% of studies.
+
+    Means and deviations are taken as they were seen, and the deviation as not moderated.
+    """
+    distance, significant = abs(level.gap.mean + rule.margin), rule.significant / sequences
+    fewest = level.n + 1
+    if level.gap.std < EQUAL:  # the sign test, which takes at least so many
+        fewest = max(fewest, floor(-log2(significant)) + 1)
+
+    def decides(n: int) -> bool:
+        return distance > 0 and distance * sqrt(n) >= _quantiles(n - 1, significant) * level.gap.std
+
+    found = fewest + bisect_left(range(fewest, MOST_SEEDS + 1), True, key=decides)
+    return found if found <= MOST_SEEDS else None
+
+
+@cache
+def _quantiles(freedom: int, significant: float) -> float:
+    """Distance, in standard errors, at which a test succeeds in 80% of studies."""
+    from scipy.special import stdtrit  # scipy.stats takes a second to import
+
+    return float(stdtrit(freedom, 1 - significant) + stdtrit(freedom, POWER))

@@ -42,7 +42,7 @@ def report(
 
     With --json, print a record for every trial, branch and level instead.
     """
-    plan = plans.make_plan(find.find_study(study, overrides or [], swept=True))
+    plan = plans.make_plan(find.find_study(study, overrides or [], swept=True), swept=True)
     if as_json:
         results = study_results.study_results(plan)
         if results.incomplete:
@@ -68,7 +68,7 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
     if reference is None:
         rule = "must be given in the study's file for `lth verify`"
         raise SpecError("reference", rule, None, find.presets_with_reference())
-    plan = plans.make_plan(chosen)
+    plan = plans.make_plan(chosen, swept=True)
     records, _ = study_results.study_records(plan)
     checks = references.verify(records, plan.axes, reference)
     if as_json:
@@ -87,7 +87,7 @@ def sync(study: StudyArgument) -> None:
 
     Exits with 1 if the store has lost some of them, or MLflow refuses them.
     """
-    plan = plans.make_plan(find.find_study(study, [], swept=True))
+    plan = plans.make_plan(find.find_study(study, [], swept=True), swept=True)
     published = syncs.sync(plan)
     out.print(f"{plan.study.name}: {published.trials} trials are in MLflow")
     for line in published.failure_lines():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
 
 from lth_core.analysis.groups import distinct, key_of
+from lth_core.analysis.verdict_rule import FEWEST
 from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
@@ -134,14 +135,15 @@ class Plan:
         return shared
 
 
-def make_plan(study: Study, pins: Pins | None = None) -> Plan:
+def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) -> Plan:
     """The plan of all trials; for an optuna study, of the combinations of axes for one sample.
 
     Args:
         pins: pins that `resolve` takes.
+        swept: the trials are to be read, not run, so any number of seeds will do.
 
     Raises:
-        SpecError: a trial's spec is wrong; names the axis.
+        SpecError: a trial's spec is wrong, names the axis; or the seeds are too few for a verdict.
     """
     if study.search.algorithm == "random":
         points = [
@@ -156,7 +158,18 @@ def make_plan(study: Study, pins: Pins | None = None) -> Plan:
     for fields in points:
         trial = Trial(fields, reader.spec(fields))
         trials.setdefault(trial.digest, trial)
+    if pins is None and not swept:
+        _check_seeds(study, trials.values())
     return Plan(study, tuple(trials.values()))
+
+
+def _check_seeds(study: Study, trials: Iterable[Trial]) -> None:
+    """Refuse a verdict that the seeds cannot give, where the study file asks for one."""
+    seeds = sorted({trial.spec.seed for trial in trials})
+    asked = "verdict" in study.model_fields_set and "seed" not in study.search.space
+    if asked and len(seeds) < FEWEST:
+        rule = f"must have at least {FEWEST} values for a verdict"
+        raise SpecError("axes.seed", rule, seeds)
 
 
 def is_stored(trial: Trial, trainer: Trainer) -> bool:

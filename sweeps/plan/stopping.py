@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lth_core.analysis.verdict import LEAST_TOLERANCE
 from sweeps.studies.schema import Stop
 
 
-def why_stop(
-    records: Sequence[Mapping[str, Any]], stop: Stop, tolerance: float | None
-) -> str | None:
+def why_stop(records: Sequence[Mapping[str, Any]], stop: Stop, margin: float) -> str | None:
     """The reason to stop after these records of one trial, or None.
 
-    A trial is one replicate, without a deviation: the default tolerance is 0.1 points.
+    Args:
+        margin: accuracy below dense that still matches. A trial is one replicate, so nothing is
+            tested.
     """
     patience = stop.below_matching_for
     if patience is None:
         return None
     dense = next(r["final_test_accuracy"] for r in records if r["branch"] == "dense")
-    bound = dense - (LEAST_TOLERANCE if tolerance is None else tolerance)
+    bound = dense - margin
     tickets = [r["final_test_accuracy"] for r in records if r["branch"] == "ticket"]
     if len(tickets) >= patience and all(accuracy < bound for accuracy in tickets[-patience:]):
         return f"the ticket was below {bound:.4f} for {patience} levels in a row"

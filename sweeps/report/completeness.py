@@ -36,14 +36,14 @@ def missing_work(
     trials: Sequence[Trial],
     records: Sequence[Mapping[str, Any]],
     stop: Stop,
-    tolerance: float | None,
+    margin: float,
 ) -> list[MissingWork]:
     """Trials with fewer levels than planned that the stop rule did not end, in the order given.
 
     Args:
         trials: the planned trials, each once.
         records: records of any number of trials and studies; matched by `spec_digest`.
-        stop, tolerance: the study's stop rule and tolerance.
+        stop, margin: the study's stop rule and margin.
     """
     records_of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
@@ -52,7 +52,7 @@ def missing_work(
     for trial in trials:
         rows = records_of[trial.digest]
         levels, planned = len({row["level"] for row in rows}), trial.spec.levels + 1
-        if levels < planned and not _has_stopped(rows, stop, tolerance):
+        if levels < planned and not _has_stopped(rows, stop, margin):
             missing.append(MissingWork(trial.id, levels, planned))
     return missing
 
@@ -108,7 +108,7 @@ def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:
     return f"{len(missing)} of {trials} trials {verb} incomplete: {'; '.join(named)}"
 
 
-def _has_stopped(rows: Sequence[Mapping[str, Any]], stop: Stop, tolerance: float | None) -> bool:
+def _has_stopped(rows: Sequence[Mapping[str, Any]], stop: Stop, margin: float) -> bool:
     """Whether the stop rule ended the trial; False without the dense run, which the rule needs."""
     has_dense = any(row["branch"] == "dense" for row in rows)
-    return has_dense and why_stop(rows, stop, tolerance) is not None
+    return has_dense and why_stop(rows, stop, margin) is not None

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from lth_core.analysis.verdict import Summary, summarize
+from lth_core.analysis.summary import Summary, summarize
 from lth_core.columns import Record
 from lth_core.errors import SpecError
 from sweeps.studies.schema import Reference, ReferenceRow

@@ -24,7 +24,7 @@ def write_html(plan: Plan, results: StudyResults, file: Path) -> Path:
         results.records,
         results.axes,
         lambda digest: load_curves(store, digest),
-        study.tolerance,
+        study.verdict.rule(),
         _provenance(plan, results),
         study.stable_below,
         results.incomplete,

@@ -34,7 +34,9 @@ def finish(plan: Plan, console: Console, output: Path | None = None) -> WrittenR
     study, results = plan.study, study_results(plan)
     if results.incomplete:
         console.print(Text(results.incomplete, style="yellow"), soft_wrap=True)
-    console.print(verdict_table(results.records, results.axes, study.tolerance, study.stable_below))
+    console.print(
+        verdict_table(results.records, results.axes, study.verdict.rule(), study.stable_below)
+    )
     path = write_html(plan, results, output or study.folder() / "report.html")
     notes, unpublished = list[str](), list[str]()
     if study.tracking.uri and output is None:

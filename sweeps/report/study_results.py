@@ -74,11 +74,11 @@ def study_results(plan: Plan) -> StudyResults:
     if not records:
         rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
         raise SpecError("STUDY", rule, study.name)
-    axes, missing = plan.axes, missing_work(trials, records, study.stop, study.tolerance)
+    axes, missing = plan.axes, missing_work(trials, records, study.stop, study.verdict.margin)
     records = with_replicates(records, axes, planned_replicates(plan.trials, trials))
     records = named_by_form(records, axes)
     records = with_overlaps(records, axes, lambda digest: load_mask(store, digest))
-    records, cell_verdicts = with_verdicts(records, axes, study.tolerance)
+    records, cell_verdicts = with_verdicts(records, axes, study.verdict.rule())
     return StudyResults(
         records=records, axes=axes, verdicts=cell_verdicts, trials=len(trials), missing=missing,
         samples=samples,

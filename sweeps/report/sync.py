@@ -78,7 +78,7 @@ def publish_study(
     metrics = {f"verdicts/{word}": float(words.count(word)) for word in WORDS}
     metrics["trials/planned"] = float(results.trials)
     metrics["trials/incomplete"] = float(len(results.missing))
-    digest = sha256([results.digest, study.tolerance, study.stable_below])
+    digest = sha256([results.digest, study.verdict.model_dump(), study.stable_below])
     publisher.publish_study(digest, report, metrics, {names.VERDICT: best_word(results.verdicts)})
 
 
@@ -117,7 +117,7 @@ def publish_missing(
     records = named_by_form(records, axes)
     for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
         rows_of[row["spec_digest"]].append(row)
-    verdicts_of = _by_trial(records, axes, verdicts(records, axes, study.tolerance))
+    verdicts_of = _by_trial(records, axes, verdicts(records, axes, study.verdict.rule()))
     published = verdicts_of.keys() & runs.keys()
     for key in published:
         check_time()
@@ -140,7 +140,7 @@ def _publish_trial(
             check_time()
             records, files = level_records(trial, study.name, level), level_files(level)
             runs[run.key] = publisher.publish(run, level, records, runs.get(run.key), files)
-    if stored == trial.spec.levels + 1 or why_stop(rows, study.stop, study.tolerance):
+    if stored == trial.spec.levels + 1 or why_stop(rows, study.stop, study.verdict.margin):
         runs[run.key] = publisher.finish(run, published=runs[run.key])
 
 

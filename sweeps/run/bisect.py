@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from math import ceil, log2
-from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 
 from lth_core.analysis.bisection import Finding, Response, earliest_matching
 from lth_core.analysis.groups import group_by
-from lth_core.analysis.verdict import FEWEST
+from lth_core.analysis.verdict import judge
+from lth_core.analysis.verdict_rule import FEWEST
 from lth_core.errors import SpecError
 from lth_core.lottery import levels
 from lth_core.results import record
@@ -90,7 +90,7 @@ class Bisection:
 
     def __init__(self, plan: Plan, trainer: Trainer) -> None:
         study, self.trainer, self.cells = plan.study, trainer, list(_cells(plan))
-        self._base, self.tolerance = base_values(study), study.tolerance
+        self._base, self._rule = base_values(study), study.verdict.rule()
         self._running: dict[int, int] = {}
         """Numbers of unfinished trials of the latest probes, by cell."""
         for cell in self.cells:
@@ -148,14 +148,13 @@ class Bisection:
         complete = [rows for rows in replicates if rows]
         if len(complete) < len(replicates):
             return False
-        dense, *tickets = zip(*complete, strict=True)
-        for level, rows in enumerate(tickets, start=1):
-            cell.responses[level][point] = Response(
-                tuple(row["final_test_accuracy"] for row in rows),
-                tuple(row["final_test_accuracy"] for row in dense),
-                self.tolerance,
+        (found,) = judge([[row for rows in complete for row in rows]], [], self._rule)
+        for verdict in found:
+            tickets = tuple(rows[verdict.level]["final_test_accuracy"] for rows in complete)
+            cell.responses[verdict.level][point] = Response(
+                tickets, verdict.gap, verdict.matching, self._rule
             )
-            cell.densities[level] = fmean(row["density"] for row in rows)
+            cell.densities[verdict.level] = verdict.density
         return True
 
     def _read(self, trial: Trial) -> list[dict[str, Any]] | None:
@@ -259,7 +258,7 @@ def _cells(plan: Plan) -> Iterator[BisectedCell]:
         spec = trials[0].spec
         seeds = list(dict.fromkeys(trial.spec.seed for trial in trials))
         if len(seeds) < FEWEST:
-            raise SpecError("axes.seed", f"must have at least {FEWEST} values", seeds)
+            raise SpecError("axes.seed", f"must have at least {FEWEST} values for a verdict", seeds)
         if spec.prune.when not in ("after", "before") or not spec.levels:
             rule = "must be after or before, with a level at least, for rewind points to differ"
             raise SpecError("prune.when", rule, spec.prune.when)

@@ -95,7 +95,7 @@ def check_records(
     """
     failed = {name for name, _ in outcome.failures}
     records = load_records(store, study.name, trials)
-    for missing in missing_work(trials, records, study.stop, study.tolerance):
+    for missing in missing_work(trials, records, study.stop, study.verdict.margin):
         if missing.trial not in failed:
             levels = f"{missing.levels} of {missing.planned} levels"
             reason = f"store: has records of {levels}, though the trial ended; sweep again"
@@ -128,7 +128,7 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
         study_digest=study.digest(),
         store=absolute(study.store),
         stop=study.stop,
-        tolerance=study.tolerance,
+        margin=study.verdict.margin,
         cpu=study.resources.cpu,
         checkpoint_every=60 * study.checkpoint_minutes,
         tracking=publisher,
@@ -219,7 +219,7 @@ def _missing(plan: Plan, trainer: Trainer) -> dict[str, Trial]:
             if record_key(study.name, trial) in started
             else []
         )
-        return bool(records) and why_stop(records, study.stop, study.tolerance) is not None
+        return bool(records) and why_stop(records, study.stop, study.verdict.margin) is not None
 
     pairs = zip(plan.trials, map_in_threads(is_done, plan.trials), strict=True)
     return {trial.id: trial for trial, done in pairs if not done}
@@ -239,7 +239,7 @@ def _reuse_records(
         records = load_records(store, study.name, [trial])
         levels = {record["level"] for record in records}
         if len(levels) <= trial.spec.levels and not (
-            records and why_stop(records, study.stop, study.tolerance)
+            records and why_stop(records, study.stop, study.verdict.margin)
         ):
             return False
         if not all(record["reused"] for record in records):

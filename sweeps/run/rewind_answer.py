@@ -20,8 +20,11 @@ class Answer:
 
     monotone: whether the responses were monotone; else the whole grid was probed.
     finished: False where a probe failed.
-    confidence: 1 - p of the test that the point matches.
-    confidence_below: 1 - p of the test that the point below does not match.
+    earliest: the first probed point that is shown to match, or None.
+    below: the last probed point before it, which is not shown to match, or None.
+    confidence: 1 - p of the test that the ticket at `earliest` is less than the margin below dense.
+    confidence_below: the same at `below`; where the ticket's mean is further below dense than the
+        margin, of the test that it is.
     probes, points: number of probed points, and of all points.
     trainings: number of tickets that the probes need, stored ones included.
     trainings_grid: number of tickets that all points need.

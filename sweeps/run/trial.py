@@ -36,7 +36,7 @@ class SweepContext:
     store: str
     """Absolute address: a worker's folder is not the user's."""
     stop: Stop
-    tolerance: float | None
+    margin: float
     cpu: float
     checkpoint_every: float
     """Checkpoint interval in seconds."""
@@ -70,7 +70,7 @@ def run_trial(
             if publishing:
                 publishing.publish(run, level, rows)
             yield rows
-            if why_stop(records, context.stop, context.tolerance):
+            if why_stop(records, context.stop, context.margin):
                 break
     except (PreemptedError, BdbQuit):
         raise

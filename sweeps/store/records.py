@@ -12,6 +12,7 @@ from safetensors.numpy import load
 from lth_core.analysis.groups import key_of, values_of
 from lth_core.analysis.overlaps import PackedMask, packed_mask
 from lth_core.analysis.verdict import Verdict, verdicts
+from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from lth_core.masks import layer_of
 from lth_core.parallel import map_in_threads
@@ -123,10 +124,10 @@ def searched_trials(store: Store, study: Study) -> list[Trial]:
 
 
 def with_verdicts(
-    records: list[Record], axes: list[str], tolerance: float | None
+    records: list[Record], axes: list[str], rule: VerdictRule
 ) -> tuple[list[Record], list[Verdict]]:
     """The records, with the verdict of their cell on tickets, and all verdicts."""
-    cell_verdicts = verdicts(records, axes, tolerance)
+    cell_verdicts = verdicts(records, axes, rule)
     words = {key_of([v.level, *v.cell.values()]): v.verdict for v in cell_verdicts}
     place = values_of(["level", *(axis for axis in axes if axis != "seed")])
     return [

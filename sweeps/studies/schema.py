@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -19,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import OBJECTIVES
 from lth_core.errors import SpecError
 from lth_core.redaction import without_login
@@ -30,6 +33,7 @@ from tracking.publish.client import address_fault
 MOST_VALUES = 100_000
 """Largest number of values of a range: more is a mistake, and would fill the memory."""
 
+_POINTS = re.compile(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*points?\s*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -150,7 +154,35 @@ class Stop(_Part):
     """Rule by which a trial ends before its last level."""
 
     below_matching_for: Annotated[int, Field(ge=1)] | None = None
-    """Number of levels in a row with a ticket below the dense run by more than the tolerance."""
+    """Number of levels in a row with a ticket below the dense run by more than the margin."""
+
+
+def _fraction(value: Any) -> Any:
+    """A number as it is; a text such as `0.5 points` as a fraction."""
+    if isinstance(value, bool):
+        raise SpecError("", "must be a number or points: 0.5 points", value)
+    if isinstance(value, str) and (points := _POINTS.fullmatch(value)):
+        return float(Decimal(points[1]) / 100)
+    return value
+
+
+class VerdictFields(_Part):
+    """What a verdict needs, fixed before the study runs: docs/verdict.md."""
+
+    margin: Annotated[
+        float,
+        BeforeValidator(_fraction, json_schema_input_type=float | str),
+        Field(gt=0, le=1, allow_inf_nan=False),
+    ] = 0.005
+    """Accuracy below dense that still matches: `0.5 points`, or a fraction, 0.005."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of each statement over all that it is adjusted for."""
+    for_all: Literal["holm", "none"] = "holm"
+    """Adjustment for the levels and methods that are judged together."""
+
+    def rule(self) -> VerdictRule:
+        """The rule as a value of `lth_core`."""
+        return VerdictRule(**self.model_dump())
 
 
 class Tracking(_Part):
@@ -211,13 +243,23 @@ class Study(_Part):
     checkpoint_minutes: Annotated[FiniteFloat, Field(gt=0)] = 5
     """Checkpoint interval in minutes; an interrupted training resumes from its checkpoint. On
     SIGTERM a training stores one at once."""
-    tolerance: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Largest loss of accuracy, as a fraction, with which a ticket still matches the dense run;
-    null: one standard deviation of the dense run, at least 0.001."""
+    verdict: VerdictFields = VerdictFields()
     stable_below: Annotated[float, Field(gt=0, lt=1)] = 0.02
     """Error barrier between a run and its twin, as a fraction, below which training is stable."""
     reference: Reference | None = None
     """Published figures for `lth verify`; they do not change the trainings."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values: Any) -> Any:
+        """Take the `tolerance` of a study that was swept before verdicts had a margin."""
+        if not isinstance(values, dict) or "tolerance" not in values:
+            return values
+        values = dict(values)
+        margin, verdict = values.pop("tolerance"), values.get("verdict", {})
+        if margin and isinstance(verdict, dict):
+            values["verdict"] = {"margin": margin, **verdict}
+        return values
 
     @field_validator("name")
     @classmethod

@@ -9,6 +9,7 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from lth_core.analysis.rewinds import STABLE_BELOW
+from lth_core.analysis.verdict_rule import DEFAULT_RULE
 from lth_core.columns import Record
 from tracking.figures.accuracy import accuracy
 from tracking.figures.drawing.lines import CurvesOf
@@ -62,8 +63,8 @@ FIGURES = {
         "Best ticket against network width",
         "Mean final test accuracy of the best ticket over all densities, less that of the dense "
         "run of the same seed, against the width multiplier; one line a depth. On the dashed line "
-        "the best ticket is as good as the dense run. The dotted line, drawn where the study sets "
-        "a tolerance, is the lowest difference that still matches. Choosing the best of several "
+        "the best ticket is as good as the dense run. The dotted line is the "
+        "margin: the lowest difference that still matches. Choosing the best of several "
         "densities raises the difference a little by chance. Bands are 95% t-intervals.",
     ),
     "rewind": Chart(
@@ -144,17 +145,19 @@ FIGURES = {
 """The report's figures by file name, in the report's order."""
 
 
-def figures(stable_below: float = STABLE_BELOW, tolerance: float | None = None) -> dict[str, Chart]:
+def figures(
+    stable_below: float = STABLE_BELOW, margin: float = DEFAULT_RULE.margin
+) -> dict[str, Chart]:
     """`FIGURES` with the study's own thresholds.
 
     Args:
         stable_below: barrier, in error as a fraction, below which training is stable.
-        tolerance: accuracy below dense, as a fraction, that still matches.
+        margin: accuracy below dense, as a fraction, that still matches.
     """
     return {
         **FIGURES,
         "stability": replace(
             FIGURES["stability"], draw=partial(stability, stable_below=stable_below)
         ),
-        "width": replace(FIGURES["width"], draw=partial(width, tolerance=tolerance)),
+        "width": replace(FIGURES["width"], draw=partial(width, margin=margin)),
     }

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import Cell, methods, open_cells
+from lth_core.analysis.cells import Cell, open_cells
 from lth_core.analysis.families import variants
+from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import rewind_cells
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf, draw_variants, grouped

@@ -14,8 +14,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from lth_core.analysis.cells import cells, methods
+from lth_core.analysis.cells import cells
 from lth_core.analysis.families import Variant, variants
+from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import varying_axes
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lth_core.analysis.prediction import Correlation, predictor_correlations
 from lth_core.analysis.rewinds import rewind_cells
-from lth_core.analysis.verdict import Summary
+from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import CurvesOf
 from tracking.figures.drawing.panels import FAINT, Panel, by_level, legend, panels

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lth_core.analysis.rewinds import rewind_points, rewind_series
-from lth_core.analysis.verdict import Summary
+from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import CurvesOf
 from tracking.figures.drawing.panels import legend, panels

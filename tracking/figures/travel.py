@@ -8,8 +8,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from lth_core.analysis.cells import cells, methods, open_cells
+from lth_core.analysis.cells import cells, open_cells
 from lth_core.analysis.families import variants
+from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import varying_axes
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line, draw_variants, grouped

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lth_core.analysis.cells import Cell, cells
-from lth_core.analysis.verdict import Summary, summarize
+from lth_core.analysis.summary import Summary, summarize
+from lth_core.analysis.verdict_rule import DEFAULT_RULE
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import CurvesOf
 from tracking.figures.drawing.panels import FAINT, SHADES, legend, limits, panels
@@ -22,14 +23,14 @@ def width(
     records: Sequence[Record],
     axes: Sequence[str],
     curves: CurvesOf,
-    tolerance: float | None = None,
+    margin: float = DEFAULT_RULE.margin,
 ) -> Figure | None:
     """Mean accuracy of the best ticket less the dense run's, in points, against width.
 
     One line a depth, a panel a cell of the other axes; None where a study has only one width.
 
     Args:
-        tolerance: margin below dense that still matches, a fraction, at which a line is drawn.
+        margin: accuracy below dense that still matches, a fraction, at which a line is drawn.
     """
     if WIDTH not in axes or len({record[WIDTH] for record in records}) < 2:
         return None
@@ -43,8 +44,7 @@ def width(
     reached, bounds = [0.0], list[tuple[float, float]]()
     for panel, cell in drawn:
         panel.axhline(0, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        if tolerance is not None:
-            panel.axhline(-100 * tolerance, color=FAINT, linewidth=1, linestyle=(0, (1, 2)))
+        panel.axhline(-100 * margin, color=FAINT, linewidth=1, linestyle=(0, (1, 2)))
         for i, depth in enumerate(depths):
             rows = [r for r in cell.records if (r.get(DEPTH) or 0) == depth]
             gaps = {c.values[WIDTH]: gap for c in cells(rows, [WIDTH]) if (gap := best_gap(c))}

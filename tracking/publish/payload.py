@@ -99,6 +99,18 @@ def overlap_metrics(records: Sequence[Mapping[str, Any]], stamp: int) -> Iterato
                 yield Metric(f"{record['branch']}/{name}", record[name], stamp, record["level"])
 
 
+def verdict_values(verdict: Verdict) -> dict[str, float]:
+    """Numbers of a verdict by the name of their metric; those that were not tested are left out."""
+    values = {
+        "matching": float(verdict.matching),
+        "winning": float(verdict.verdict == "winning"),
+    }
+    for name, p in {"p_matching": verdict.p_matching, "p_reinit": verdict.p_reinit}.items():
+        if p is not None:
+            values |= {name: p.raw, f"{name}_adjusted": p.adjusted}
+    return values
+
+
 def verdict_metrics(verdicts: Sequence[Verdict], stamp: int) -> Iterator[Metric]:
     """Metrics of a trial's verdicts, with step = level.
 
@@ -108,12 +120,7 @@ def verdict_metrics(verdicts: Sequence[Verdict], stamp: int) -> Iterator[Metric]
     from mlflow.entities import Metric
 
     for verdict in verdicts:
-        for name, value in {
-            "matching": float(verdict.matching),
-            "winning": float(verdict.verdict == "winning"),
-            "p_reinit": verdict.p_reinit,
-        }.items():
-            if value is not None:
-                yield Metric(f"{names.VERDICT}/{name}", value, stamp, verdict.level)
+        for name, value in verdict_values(verdict).items():
+            yield Metric(f"{names.VERDICT}/{name}", value, stamp, verdict.level)
     if best := sparsest(verdicts):
         yield Metric(f"{names.VERDICT}/sparsest_matching_density", best.density, stamp, best.level)

@@ -30,6 +30,7 @@ from tracking.publish.payload import (
     params,
     verdict_metrics,
     verdict_tags,
+    verdict_values,
 )
 from tracking.publish.provenance import git_commit
 from tracking.publish.runs import (
@@ -171,7 +172,7 @@ class Publisher:
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        values = [[v.level, v.verdict, v.p_reinit, v.density] for v in verdicts]
+        values = [[v.level, v.verdict, verdict_values(v), v.density] for v in verdicts]
         overlaps = [
             [metric.key, metric.step, metric.value] for metric in overlap_metrics(records, 0)
         ]

@@ -12,9 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import rc_context, rcdefaults
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import cells, methods
+from lth_core.analysis.cells import cells
+from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import STABLE_BELOW, merge_rewound_methods
-from lth_core.analysis.verdict import FEWEST
+from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 from lth_core.store import make_folder
 from lth_core.store.folder import FolderFiles
@@ -42,18 +43,17 @@ class DrawnFigure:
 
 
 def headlines(
-    records: Sequence[Record], axes: Sequence[str], tolerance: float | None = None
+    records: Sequence[Record], axes: Sequence[str], rule: VerdictRule = DEFAULT_RULE
 ) -> list[str]:
     """One line a cell: its sparsest matching ticket, and whether it is better than reinit.
 
     Args:
         records: as `lth_core.results.record`, with every axis by its dotted name.
         axes: dotted names of the study's axes; a cell is a value of each but `seed`.
-        tolerance: accuracy below dense, as a fraction, that still matches; None: the default of
-            `lth_core.analysis.verdict`.
+        rule: what a verdict needs.
     """
     records = merge_rewound_methods(records, axes)
-    return [section.headline for section in sections(records, axes, tolerance)]
+    return [section.headline for section in sections(records, axes, rule)]
 
 
 def write_report(
@@ -62,7 +62,7 @@ def write_report(
     records: Sequence[Record],
     axes: Sequence[str],
     curves: CurvesOf,
-    tolerance: float | None,
+    rule: VerdictRule,
     provenance: Mapping[str, str],
     stable_below: float = STABLE_BELOW,
     incomplete: str = "",
@@ -72,7 +72,7 @@ def write_report(
     Args:
         file: its folder is made where it is missing; existing files are replaced one by one.
         study: the study's name.
-        records, axes, tolerance: as in `headlines`.
+        records, axes, rule: as in `headlines`.
         curves: from a record's `training_digest` to its learning curves.
         provenance: how the study was run, by name: versions, machine, command, ...
         stable_below: barrier, in error as a fraction, below which training is stable.
@@ -85,8 +85,8 @@ def write_report(
         StoreError: a file cannot be written.
     """
     files = FolderFiles(make_folder(file.parent))
-    drawn = drawn_figures(records, axes, curves, tolerance, stable_below)
-    text = page(study, records, axes, drawn, tolerance, provenance, stable_below, incomplete)
+    drawn = drawn_figures(records, axes, curves, rule, stable_below)
+    text = page(study, records, axes, drawn, rule, provenance, stable_below, incomplete)
     for figure in drawn:
         files.write(f"figures/{figure.name}.png", figure.png)
         files.write(f"figures/{figure.name}.pdf", figure.pdf)
@@ -98,14 +98,14 @@ def drawn_figures(
     records: Sequence[Record],
     axes: Sequence[str],
     curves: CurvesOf,
-    tolerance: float | None,
+    rule: VerdictRule,
     stable_below: float = STABLE_BELOW,
 ) -> list[DrawnFigure]:
     """The figures that the records have the data for; arguments as in `write_report`."""
     records, drawn = merge_rewound_methods(records, axes), []
     with rc_context():
         rcdefaults()  # a user's matplotlibrc, in the current folder too, is not for these figures
-        for name, chart in figures(stable_below, tolerance).items() if records else ():
+        for name, chart in figures(stable_below, rule.margin).items() if records else ():
             if figure := chart.draw(records, axes, curves):
                 drawn.append(DrawnFigure(name, chart.title, chart.caption, *_rendered(figure)))
     return drawn
@@ -116,7 +116,7 @@ def page(
     records: Sequence[Record],
     axes: Sequence[str],
     drawn: Sequence[DrawnFigure],
-    tolerance: float | None,
+    rule: VerdictRule,
     provenance: Mapping[str, str],
     stable_below: float = STABLE_BELOW,
     incomplete: str = "",
@@ -128,9 +128,9 @@ def page(
         study=study,
         scope=_scope(records, axes),
         incomplete=incomplete,
-        methods=method_tables(records, axes, tolerance),
-        sections=sections(records, axes, tolerance),
-        rewinds=rewind_tables(records, axes, tolerance, stable_below),
+        methods=method_tables(records, axes, rule),
+        sections=sections(records, axes, rule),
+        rewinds=rewind_tables(records, axes, rule, stable_below),
         predictors=predictor_tables(records, axes),
         stable_below=f"{100 * stable_below:g}",
         figures=drawn,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lth_core.analysis.cells import Cell, Point, methods, open_cells
+from lth_core.analysis.cells import Cell, Point, open_cells
 from lth_core.analysis.families import Variant, by_family, variants
-from lth_core.analysis.verdict import verdicts
+from lth_core.analysis.groups import group_by, methods
+from lth_core.analysis.verdict import judge
+from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from tracking.text import MOST_COLUMNS, accuracy_text, density_text
 
@@ -49,19 +51,19 @@ class MethodTable:
 def method_tables(
     records: Sequence[Record],
     axes: Sequence[str],
-    tolerance: float | None,
+    rule: VerdictRule,
     most: int = MOST_COLUMNS,
 ) -> list[MethodTable]:
     """One table a cell of the axes that no method determines; none for a single method.
 
     Args:
-        records, axes, tolerance: as in `tracking.report.html.headlines`.
+        records, axes, rule: as in `tracking.report.html.headlines`.
         most: largest number of columns; `columns` chooses them.
     """
     if len(methods(records)) < 2:
         return []
     compared = variants(records)
-    return [_table(cell, compared, tolerance, most) for cell in open_cells(records, axes)]
+    return [_table(cell, compared, rule, most) for cell in open_cells(records, axes)]
 
 
 def columns(lines: Sequence[Sequence[float]], most: int) -> list[list[float]]:
@@ -87,9 +89,7 @@ def columns(lines: Sequence[Sequence[float]], most: int) -> list[list[float]]:
     return [common[round(i * last / max(most - 1, 1))] for i in range(most)]
 
 
-def _table(
-    cell: Cell, compared: Sequence[Variant], tolerance: float | None, most: int
-) -> MethodTable:
+def _table(cell: Cell, compared: Sequence[Variant], rule: VerdictRule, most: int) -> MethodTable:
     series = {variant: variant.series(cell, "final_test_accuracy") for variant in compared}
     series = {variant: points for variant, points in series.items() if points}
     shown = columns([[point.density for point in points] for points in series.values()], most)
@@ -101,8 +101,9 @@ def _table(
         max(point.value.mean for point in column if point)
         for column in zip(*points_of.values(), strict=True)
     ]
+    words = _words(cell, list(points_of), rule)
     rows = {
-        variant: _row(cell, variant, points, best, tolerance)
+        variant: _row(cell, variant, points, best, words[variant])
         for variant, points in points_of.items()
     }
     return MethodTable(
@@ -122,19 +123,35 @@ def _nearest(points: Iterable[Point], column: Sequence[float]) -> Point | None:
     return min(inside, key=lambda point: abs(point.density - fmean(column)), default=None)
 
 
+def _words(
+    cell: Cell, compared: Sequence[Variant], rule: VerdictRule
+) -> dict[Variant, dict[int, str]]:
+    """Verdicts by variant and level. Tickets are judged together, as in `verdicts`, and so are
+    retrainings."""
+    words = {}
+    for together in group_by(compared, lambda variant: variant.branch == "ticket").values():
+        judged = judge([_compared(cell, variant) for variant in together], [], rule)
+        for variant, found in zip(together, judged, strict=True):
+            words[variant] = {verdict.level: verdict.verdict for verdict in found}
+    return words
+
+
+def _compared(cell: Cell, variant: Variant) -> list[Record]:
+    """The records on which a variant is judged: a retraining, as its ticket, against dense."""
+    records = cell.of_method(variant.method).records
+    baselines = ("dense", "reinit") if variant.branch == "ticket" else ("dense",)
+    own = [{**r, "branch": "ticket"} for r in records if r["branch"] == variant.branch]
+    return own + [dict(r) for r in records if r["branch"] in baselines]
+
+
 def _row(
     cell: Cell,
     variant: Variant,
     points: Sequence[Point | None],
     best: Sequence[float],
-    tolerance: float | None,
+    words: Mapping[int, str],
 ) -> list[Mark | None]:
     method_cell = cell.of_method(variant.method)
-    # A retraining is compared with the dense run as its ticket is.
-    baselines = ("dense", "reinit") if variant.branch == "ticket" else ("dense",)
-    rows = [{**r, "branch": "ticket"} for r in method_cell.records if r["branch"] == variant.branch]
-    rows += [dict(r) for r in method_cell.records if r["branch"] in baselines]
-    words = {verdict.level: verdict.verdict for verdict in verdicts(rows, [], tolerance)}
     levels = method_cell.levels(variant.branch)
     return [
         Mark(

@@ -15,7 +15,9 @@ from lth_core.analysis.rewinds import (
     rewind_cells,
     rewind_points,
 )
-from lth_core.analysis.verdict import Summary, verdicts
+from lth_core.analysis.summary import Summary
+from lth_core.analysis.verdict import verdicts
+from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from tracking.report.verdict_table import TOO_FEW
 from tracking.text import MISSING, MOST_COLUMNS, accuracy_text, density_text
@@ -95,7 +97,7 @@ class PredictorTable:
 def rewind_tables(
     records: Sequence[Record],
     axes: Sequence[str],
-    tolerance: float | None,
+    rule: VerdictRule,
     stable_below: float = STABLE_BELOW,
     most: int = MOST_COLUMNS,
 ) -> list[RewindTable]:
@@ -103,11 +105,11 @@ def rewind_tables(
 
     Args:
         records: the output of `merge_rewound_methods`.
-        axes, tolerance: as in `tracking.report.html.headlines`.
+        axes, rule: as in `tracking.report.html.headlines`.
         stable_below: barrier, as a fraction, below which training is stable.
         most: largest number of densities; where there are more, evenly spaced ones are shown.
     """
-    return [_table(cell, tolerance, stable_below, most) for cell in rewind_cells(records, axes)]
+    return [_table(cell, rule, stable_below, most) for cell in rewind_cells(records, axes)]
 
 
 def predictor_tables(records: Sequence[Record], axes: Sequence[str]) -> list[PredictorTable]:
@@ -115,10 +117,10 @@ def predictor_tables(records: Sequence[Record], axes: Sequence[str]) -> list[Pre
     return [table for cell in rewind_cells(records, axes) if (table := _predictors(cell))]
 
 
-def _table(cell: Cell, tolerance: float | None, stable_below: float, most: int) -> RewindTable:
+def _table(cell: Cell, rule: VerdictRule, stable_below: float, most: int) -> RewindTable:
     points, levels = rewind_points(cell), list(cell.levels("ticket"))
     shown = evenly_spaced(levels, most)
-    rows = [_row(point, shown, tolerance, stable_below) for point in points]
+    rows = [_row(point, shown, rule, stable_below) for point in points]
     densities = [density_text(level_density(cell, level)) for level in shown]
     dense = cell.series("dense", "final_test_accuracy")
     barriers = [
@@ -139,9 +141,9 @@ def _table(cell: Cell, tolerance: float | None, stable_below: float, most: int) 
 
 
 def _row(
-    point: RewindPoint, levels: Sequence[int], tolerance: float | None, stable_below: float
+    point: RewindPoint, levels: Sequence[int], rule: VerdictRule, stable_below: float
 ) -> RewindRow:
-    words = {v.level: v.verdict for v in verdicts(point.cell.records, [], tolerance)}
+    words = {v.level: v.verdict for v in verdicts(point.cell.records, [], rule)}
     accuracies = {p.level: p.value for p in point.cell.series("ticket", "final_test_accuracy")}
     barriers = {
         p.level: BarrierText(accuracy_text(p.value), p.value.mean < stable_below)

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lth_core.analysis.rewinds import STABLE_BELOW, merge_rewound_methods
+from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 from lth_core.columns import Record
 from tracking.report.method_table import Mark, MethodTable, method_tables
 from tracking.report.rewind_table import RewindMark, RewindTable, rewind_tables
@@ -18,6 +19,8 @@ MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
 """Largest numbers of rows of a cell and of all cells; the HTML report has every level."""
 TERMINAL_COLUMNS, MOST_TABLES = 5, 4
 """Largest numbers of densities in a table and of tables; the HTML report has more."""
+ROOM = 3
+"""Branches beside which a line of 80 columns has room for raw p, and for whether it is faster."""
 WORD_STYLES = {"winning": "bold green", "matching": "cyan", TOO_FEW: "yellow"}
 BRIEF = {TOO_FEW: "too few", "not matching": "no match"}
 SIGNS = {"winning": "\N{BLACK CIRCLE}", "matching": "\N{WHITE CIRCLE}"}
@@ -29,7 +32,7 @@ SHORT_MEANS = f"{SHORT} fewer replicates than planned"
 def verdict_table(
     records: Sequence[Record],
     axes: Sequence[str],
-    tolerance: float | None = None,
+    rule: VerdictRule = DEFAULT_RULE,
     stable_below: float = STABLE_BELOW,
 ) -> Table:
     """Verdicts for a terminal of at least 80 columns; arguments as in `html.write_report`.
@@ -39,11 +42,11 @@ def verdict_table(
     instead, and one line a cell.
     """
     records = merge_rewound_methods(records, axes)
-    cell_sections = sections(records, axes, tolerance)
+    cell_sections = sections(records, axes, rule)
     headlines = [section.headline for section in cell_sections]
-    if points := rewind_tables(records, axes, tolerance, stable_below, TERMINAL_COLUMNS):
+    if points := rewind_tables(records, axes, rule, stable_below, TERMINAL_COLUMNS):
         return _by_rewind_point(points, headlines)
-    if tables := method_tables(records, axes, tolerance, TERMINAL_COLUMNS):
+    if tables := method_tables(records, axes, rule, TERMINAL_COLUMNS):
         return _by_method(tables, headlines)
     most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(cell_sections), 1)), 1)
     table = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
@@ -140,7 +143,8 @@ def _mark(mark: Mark | RewindMark | None) -> Text:
 
 def _levels_table(section: Section, most: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("density", *section.branches, "faster", "p"):
+    tested = ["faster", "p", "adj."] if len(section.branches) <= ROOM else ["adj. p"]
+    for name in ("density", *section.branches, *tested):
         table.add_column(
             name.replace("_", " "), justify="right", no_wrap=name not in section.branches
         )
@@ -152,7 +156,12 @@ def _levels_table(section: Section, most: int) -> Table:
         word = Text(BRIEF.get(row.verdict, row.verdict), style=WORD_STYLES.get(row.verdict, "dim"))
         style = "bold" if i == section.best else ""
         table.add_row(
-            row.density, *values, row.faster, row.p, word, _replicates(row, section), style=style
+            row.density,
+            *values,
+            *[row.faster, row.p_reinit.raw, row.p_reinit.adjusted][-len(tested) :],
+            word,
+            _replicates(row, section),
+            style=style,
         )
     return table
 

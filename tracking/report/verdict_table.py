@@ -6,12 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lth_core.analysis.cells import Cell, cells
-from lth_core.analysis.verdict import FEWEST, Verdict, sparsest, verdicts
+from lth_core.analysis.groups import group_by, key_of
+from lth_core.analysis.verdict import MOST_SEEDS, P, Verdict, first_open, sparsest, verdicts
+from lth_core.analysis.verdict_rule import FEWEST, VerdictRule
 from lth_core.columns import Record
 from tracking.text import MISSING, accuracy_text, count, density_text
 
 TOO_FEW = "too few replicates"
 NO_RECORDS = "Nothing has been trained yet."
+
+
+@dataclass(frozen=True, slots=True)
+class PText:
+    """A p value and the adjusted one, as text."""
+
+    raw: str
+    adjusted: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +37,11 @@ class Row:
     early_stop: str
     """Mean early-stop steps of the ticket and of the dense run."""
     faster: str
-    p: str
+    p_matching: PText
+    p_reinit: PText
     verdict: str
+    seeds_to_decide: str
+    """`about 9 seeds`; empty where the level is decided."""
     replicates: int
     """Number of seeds of the verdict."""
     short: bool
@@ -46,7 +59,7 @@ class Section:
     label: str
     headline: str
     basis: str
-    """The dense accuracy that the ticket is compared with, and the lowest one that matches."""
+    """The dense accuracy, the margin below it, and what the verdicts are adjusted over."""
     branches: list[str]
     """Ticket and controls. The twin is left out: its result is the barrier."""
     barriers: bool
@@ -59,21 +72,20 @@ class Section:
     """Position of the sparsest matching row."""
 
 
-def sections(
-    records: Sequence[Record], axes: Sequence[str], tolerance: float | None
-) -> list[Section]:
+def sections(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) -> list[Section]:
     """Sections of the cells, in the order of `cells`."""
-    return [_section(cell, tolerance) for cell in cells(records, axes)]
+    found = group_by(verdicts(records, axes, rule), lambda verdict: list(verdict.cell.values()))
+    return [
+        _section(cell, found.get(key_of(list(cell.values.values())), []))
+        for cell in cells(records, axes)
+    ]
 
 
-def _section(cell: Cell, tolerance: float | None) -> Section:
-    cell_verdicts = verdicts(cell.records, list(cell.values), tolerance)
+def _section(cell: Cell, cell_verdicts: Sequence[Verdict]) -> Section:
     dense = cell.series("dense", "final_test_accuracy")
     basis = f"Dense {accuracy_text(dense[0].value)}%" if dense else "The dense run is missing"
     if any(verdict.verdict != TOO_FEW for verdict in cell_verdicts):
-        first = cell_verdicts[0]
-        floor = first.accuracy["dense"].mean - first.tolerance
-        basis += f"; matching from {100 * floor:.2f}% up"
+        basis += f"; {_rule_text(cell_verdicts[0])}"
     best, finding = sparsest(cell_verdicts), _finding(cell, cell_verdicts)
     return Section(
         label=cell.label or "All trials",
@@ -101,19 +113,46 @@ def _finding(cell: Cell, cell_verdicts: Sequence[Verdict]) -> str:
     if all(verdict.verdict == TOO_FEW for verdict in cell_verdicts):
         return f"too few replicates ({seeds}; a verdict takes {FEWEST})"
     best, winner = sparsest(cell_verdicts), sparsest(cell_verdicts, words=["winning"])
+    end = first_open(cell_verdicts)
     if best is None:
-        last = min(verdict.density for verdict in cell_verdicts)
-        return f"no matching ticket down to {density_text(last)} density ({seeds})"
+        assert end is not None
+        return f"no ticket shown to match ({seeds}); {_end(end)}"
     seeds = counted(best.accuracy["ticket"].n)
-    line = f"sparsest matching ticket at {density_text(best.density)} density ({seeds})"
-    if best is winner:
-        return f"{line}, winning against reinit {_p(best.p_reinit, 'p')}"
+    line = f"tickets match down to {density_text(best.density)} density ({seeds})"
     if winner:
-        line += f"; sparsest winning one at {density_text(winner.density)}"
-        line += f" {_p(winner.p_reinit, 'p')}"
-    elif best.p_reinit is not None:
-        line += f", not better than reinit {_p(best.p_reinit, 'p')}"
-    return line
+        line = f"tickets win down to {density_text(winner.density)} density ({seeds}"
+        line += f", {_p_sentence(winner.p_reinit, winner.rule)})"
+        if best is not winner:
+            line += f", match down to {density_text(best.density)}"
+    elif any(verdict.p_reinit for verdict in cell_verdicts):
+        line += ", not shown better than reinit"
+    return f"{line}; {_end(end)}" if end else line
+
+
+def _end(end: Verdict) -> str:
+    """What is known of the level at which the sequence of matching levels ends."""
+    density = density_text(end.density)
+    if end.verdict == "undecided":
+        return f"{density} is undecided, {_seeds_to_decide(end)} would decide"
+    if end.verdict == TOO_FEW:
+        return f"{density} has too few replicates"
+    return f"{density} does not match"
+
+
+def _seeds_to_decide(verdict: Verdict) -> str:
+    seeds = verdict.seeds_to_decide
+    return f"about {seeds:,} seeds" if seeds else f"over {MOST_SEEDS:,} seeds"
+
+
+def _rule_text(verdict: Verdict) -> str:
+    """`margin 0.5 points, 95% confidence over 20 levels of 9 methods (Holm)`."""
+    rule, family = verdict.rule, verdict.family
+    margin = f"{100 * rule.margin:.3g}"
+    text = f"margin {margin} point{'s' * (margin != '1')}, {100 * rule.confidence:.4g}% confidence"
+    if rule.for_all == "none":
+        return f"{text} at each level, not adjusted"
+    text += f" over {count(family.levels, 'level')}"
+    return f"{text} of {family.methods} methods (Holm)" if family.methods > 1 else f"{text} (Holm)"
 
 
 def _row(cell: Cell, verdict: Verdict) -> Row:
@@ -127,8 +166,10 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
         beyond_dense=f"{100 * (ticket.mean - dense.mean):+.2f}".replace("-", "\N{MINUS SIGN}"),
         early_stop=f"{steps['ticket'].mean:.0f} / {steps['dense'].mean:.0f}",
         faster="yes" if verdict.faster else "no",
-        p=_p(verdict.p_reinit),
+        p_matching=_p_text(verdict.p_matching, verdict.rule),
+        p_reinit=_p_text(verdict.p_reinit, verdict.rule),
         verdict=verdict.verdict,
+        seeds_to_decide=_seeds_to_decide(verdict) if verdict.verdict == "undecided" else "",
         replicates=ticket.n,
         short=cell.is_short(ticket.n),
         collapsed=any(r["collapsed_layers"] for r in cell.levels("ticket")[verdict.level]),
@@ -136,8 +177,24 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
     )
 
 
-def _p(p: float | None, name: str = "") -> str:
+def _p_sentence(p: P | None, rule: VerdictRule) -> str:
+    text = _p_text(p, rule)
+    return f"p against reinit {text.raw}, adjusted {text.adjusted}"
+
+
+def _p_text(p: P | None, rule: VerdictRule) -> PText:
     if p is None:
-        return MISSING
-    relation = f"{name}=" if name else ""
-    return f"{name}<0.001" if p < 0.001 else f"{relation}{p:.3f}"
+        return PText(MISSING, MISSING)
+    return PText(p_text(p.raw, rule.significant), p_text(p.adjusted, rule.significant))
+
+
+def p_text(p: float, significant: float) -> str:
+    """p with two digits, or as many as show on which side of a threshold it is.
+
+    >>> p_text(0.0123, 0.05), p_text(0.04996, 0.05), p_text(0.00002, 0.05)
+    ('0.012', '0.04996', '<0.0001')
+    """
+    if p < 0.0001:
+        return "<0.0001"
+    texts = (f"{p:.{digits}g}" for digits in range(2, 17))
+    return next((t for t in texts if (float(t) < significant) == (p < significant)), repr(p))

@@ -8,14 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lth_core.analysis.bisection import Finding, Response, earliest_matching
-from lth_core.analysis.verdict import slack, summarize
+from lth_core.analysis.paired import PairedTest, paired_tests
+from lth_core.analysis.verdict_rule import VerdictRule
 
 DENSE = 0.9
 
 
+RULE = VerdictRule(margin=0.01)
+
+
+def gap_of(ticket: Sequence[float], dense: Sequence[float] | None = None) -> PairedTest:
+    """The test of a ticket against dense runs that are all alike, or given."""
+    pairs = zip(ticket, dense or [DENSE] * len(ticket), strict=True)
+    return paired_tests([{seed: a - b for seed, (a, b) in enumerate(pairs)}])[0]
+
+
 def response(accuracy: float, seeds: int = 5) -> Response:
-    """Every replicate at one accuracy; one point below the dense run still matches."""
-    return Response((accuracy,) * seeds, (DENSE,) * seeds, tolerance=0.01)
+    """Every replicate at one accuracy; down to a point below the dense run it matches."""
+    ticket = (accuracy,) * seeds
+    return Response(ticket, gap_of(ticket), accuracy > DENSE - RULE.margin, RULE)
 
 
 YES, NO = response(0.9), response(0.5)
@@ -139,7 +150,7 @@ def test_fall_counts_though_neither_point_matches() -> None:
 
 
 def test_slow_fall_counts_by_the_highest_point_before() -> None:
-    """Each step is within the tolerance, both together are not."""
+    """Each step is within the margin, both together are not."""
     known = {10: response(0.805), 20: response(0.797), 30: response(0.789)}
     assert earliest_matching(known, [0, 10, 20, 30], [0, 30]) == Finding(None, 30, (0,), False)
     del known[10]
@@ -149,11 +160,11 @@ def test_slow_fall_counts_by_the_highest_point_before() -> None:
 @pytest.mark.parametrize(
     "known",
     [
-        {10: response(0.882), 30: response(0.878)},  # within the tolerance
+        {10: response(0.882), 30: response(0.878)},  # within the margin
         {10: response(0.85, seeds=4), 30: response(0.5, seeds=4)},  # four alike: p is 1/16
         {  # as far on average, but in no two replicates alike
-            10: Response((0.8, 0.8, 0.8), (0.9,) * 3, 0.01),
-            30: Response((0.8, 0.1, 0.8), (0.9,) * 3, 0.01),
+            10: Response((0.8, 0.8, 0.8), gap_of((0.8,) * 3), False, RULE),
+            30: Response((0.8, 0.1, 0.8), gap_of((0.8, 0.1, 0.8)), False, RULE),
         },
     ],
     ids=["tolerated", "few", "noisy"],
@@ -177,25 +188,10 @@ def test_search_of_any_curve_ends_with_the_first_matching_point_it_saw(curve: li
 # What replicates say of one point
 
 
-def test_slack_is_what_is_given_or_a_dense_deviation() -> None:
-    assert Response((0.5,), (0.9,)).slack == 0.001
-    assert Response((0.5, 0.5), (0.90, 0.92)).slack == pytest.approx(0.02 / sqrt(2))
-    assert Response((0.5, 0.5), (0.90, 0.9001)).slack == 0.001
-    assert Response((0.5, 0.5), (0.90, 0.92), tolerance=0.0).slack == 0.0
-    for dense in [(0.9,), (0.90, 0.92), (0.90, 0.9001)]:
-        for tolerance in (None, 0.0, 0.02):
-            answer = Response(dense, dense, tolerance)
-            assert answer.slack == slack(summarize(dense), tolerance)
-
-
-def test_mean_matches_down_to_the_tolerance_itself() -> None:
-    dense = (0.5, 1.0)
-    assert Response((0.25, 0.75), dense, tolerance=0.25).matching
-    assert not Response((0.25, 0.75 - 1e-9), dense, tolerance=0.25).matching
-    assert Response((0.75, 1.0), dense, tolerance=0.0).matching
-    # One dense deviation, 0.354, where none is given.
-    assert Response((0.40, 0.40), dense).matching
-    assert not Response((0.39, 0.39), dense).matching
+def test_answer_is_that_of_the_verdict() -> None:
+    assert gap_of((0.9, 0.9)).mean == 0
+    assert Response((0.5,), gap_of((0.5,)), matching=True).matching
+    assert not Response((0.9,), gap_of((0.9,)), matching=False).matching
 
 
 def student(t: float) -> float:
@@ -205,26 +201,20 @@ def student(t: float) -> float:
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_confidence_is_that_of_the_paired_test_in_the_direction_of_the_mean(sign: int) -> None:
-    """Differences to what still matches of 0.1, 0.2, 0.3: t is their mean over 0.1 / sqrt(3)."""
+    """Distances to the margin of 0.1, 0.2, 0.3: t is their mean over 0.1 / sqrt(3)."""
     dense = (0.40, 0.55, 0.60)
     ticket = tuple(d - 0.05 + sign * x for d, x in zip(dense, (0.1, 0.2, 0.3), strict=True))
-    answer = Response(ticket, dense, tolerance=0.05)
-    assert answer.matching == (sign > 0)
+    answer = Response(ticket, gap_of(ticket, dense), sign > 0, VerdictRule(margin=0.05))
     assert answer.confidence == pytest.approx(student(2 * sqrt(3)), abs=1e-6)
     assert answer.confidence == pytest.approx(0.96291, abs=1e-5)
 
 
 @pytest.mark.parametrize(
     ("ticket", "confidence"),
-    [
-        ((1.0,) * 3, 0.875),
-        ((0.25,) * 3, 0.875),
-        ((1.0,), 0.5),
-        ((0.25,), 0.5),
-        ((0.5,) * 3, 0.0),  # at what still matches, and so as likely above it as below
-    ],
+    [((1.0,) * 3, 0.875), ((0.25,) * 3, 0.875), ((1.0,), 0.5), ((0.25,), 0.5), ((0.5,) * 3, 0.0)],
 )
 def test_equal_differences_have_the_confidence_of_as_many_coins(
     ticket: tuple[float, ...], confidence: float
 ) -> None:
-    assert Response(ticket, (0.75,) * len(ticket), tolerance=0.25).confidence == confidence
+    gap = gap_of(ticket, (0.75,) * len(ticket))
+    assert Response(ticket, gap, False, VerdictRule(margin=0.25)).confidence == confidence

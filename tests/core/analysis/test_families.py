@@ -1,8 +1,9 @@
 import pytest
 from hand_made import WAYS, record, taxonomy
 
-from lth_core.analysis.cells import cells, free_axes, methods
+from lth_core.analysis.cells import cells
 from lth_core.analysis.families import Variant, by_family, variants
+from lth_core.analysis.groups import free_axes, methods
 
 SCORES = ["seed", "prune.score"]
 

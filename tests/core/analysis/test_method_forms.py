@@ -4,8 +4,8 @@ from typing import Any
 
 from hand_made import record
 
-from lth_core.analysis.cells import free_axes, methods
 from lth_core.analysis.families import named_by_form
+from lth_core.analysis.groups import free_axes, methods
 
 
 def rows(*forms: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:

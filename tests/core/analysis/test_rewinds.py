@@ -1,7 +1,7 @@
 import pytest
 from hand_made import REWOUND, rewound, study, taxonomy
 
-from lth_core.analysis.cells import methods
+from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import (
     MOST_LEVELS,
     merge_rewound_methods,

@@ -1,122 +1,272 @@
+"""The verdict on tickets, from records."""
+
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from lth_core.analysis.verdict import Verdict, p_greater, sparsest, summarize, verdicts
+from lth_core.analysis.summary import summarize
+from lth_core.analysis.verdict import Verdict, best_word, first_open, sparsest, verdicts
+from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 
-DENSE = [0.970, 0.972, 0.974]
-BETTER = [0.975, 0.974, 0.976]
-WORSE = [0.940, 0.941, 0.939]
+DENSE = [0.970, 0.972, 0.974, 0.971, 0.973]
+NOISE = [0.0004, -0.0003, 0.0001, 0.0, -0.0002]
+"""Of mean 0."""
+SIGNIFICANT = 0.05
 
 
 def rows(
-    level: int,
-    branch: str,
-    accuracies: list[float],
-    *,
-    stop: int = 100,
-    density: float = 0.2,
-    **more: object,
+    level: int, branch: str, accuracies: list[float], *, stop: int = 100, **more: object
 ) -> list[dict[str, Any]]:
     return [
         {"level": level, "branch": branch, "seed": seed, "final_test_accuracy": accuracy,
-         "early_stop_step": stop, "density": density, "steps": 500, **more}
+         "early_stop_step": stop + seed % 2, "density": 0.5**level, "steps": 500, "method": "imp", "when": "after",
+         **more}
         for seed, accuracy in enumerate(accuracies)
     ]  # fmt: skip
 
 
+def near(distance: float, seeds: int = 5, scale: float = 1.0) -> list[float]:
+    """Accuracies at a mean distance from the dense ones of the same seeds."""
+    pairs = list(zip(DENSE, NOISE, strict=True))[:seeds]
+    return [dense + distance + scale * noise for dense, noise in pairs]
+
+
 def judged(
-    ticket: list[float], reinit: list[float] | None = None, *, dense: list[float] = DENSE,
-    tolerance: float | None = None, stop: int = 100, steps: int = 500,
-) -> Verdict:  # fmt: skip
-    records = rows(0, "dense", dense, density=1.0) + rows(
-        1, "ticket", ticket, stop=stop, steps=steps
-    )
-    records += rows(1, "reinit", reinit) if reinit else []
-    (verdict,) = verdicts(records, ["seed"], tolerance)
-    return verdict
+    *tickets: list[float],
+    reinit: list[list[float]] | None = None,
+    rule: VerdictRule = DEFAULT_RULE,
+    seeds: int = 5,
+    **more: object,
+) -> list[Verdict]:
+    records = rows(0, "dense", DENSE[:seeds])
+    for number, ticket in enumerate(tickets, start=1):
+        records += rows(number, "ticket", ticket, **more)  # type: ignore[arg-type]
+        records += rows(number, "reinit", reinit[number - 1]) if reinit else []
+    return verdicts(records, ["seed"], rule)
+
+
+def words(found: list[Verdict]) -> list[str]:
+    return [verdict.verdict for verdict in found]
+
+
+@pytest.mark.parametrize(
+    ("distance", "word"),
+    [
+        (0.01, "matching"), (0.0, "matching"), (-0.004, "matching"), (-0.00499, "undecided"),
+        (-0.005, "undecided"), (-0.00501, "undecided"), (-0.006, "not matching"),
+        (-0.3, "not matching"),
+    ],
+)  # fmt: skip
+def test_level_matches_if_shown_to_be_within_the_margin(distance: float, word: str) -> None:
+    assert words(judged(near(distance))) == [word]
+
+
+def test_margin_is_the_one_that_the_rule_has_whatever_the_dense_runs_vary() -> None:
+    """Dense runs vary by 0.16 points; a ticket half a point below them would need three of that."""
+    wide, narrow = VerdictRule(margin=0.05), VerdictRule(margin=0.001)
+    assert words(judged(near(-0.04), rule=wide)) == ["matching"]
+    assert words(judged(near(-0.004), rule=narrow)) == ["not matching"]
+
+
+def test_confidence_is_that_of_each_statement() -> None:
+    p = judged(near(-0.0045))[0].p_matching
+    assert p is not None
+    for confidence, word in ((1 - p.raw - 1e-4, "matching"), (1 - p.raw + 1e-4, "undecided")):
+        assert words(judged(near(-0.0045), rule=VerdictRule(confidence=confidence))) == [word]
+
+
+def test_matching_levels_end_at_the_first_that_is_not_shown_to_match() -> None:
+    """A sparser level that would match alone is left undecided."""
+    noisy = near(-0.004, scale=30)
+    found = judged(near(0), noisy, near(0), near(-0.1))
+    assert words(found) == ["matching", "undecided", "undecided", "not matching"]
+    assert sparsest(found) == found[0]
+    assert first_open(found) == found[1]
+    p = [verdict.p_matching for verdict in found]
+    assert p[2].raw < SIGNIFICANT < p[2].adjusted == p[1].adjusted == p[1].raw
+    # More seeds for the level before decide it.
+    assert found[2].seeds_to_decide == found[1].seeds_to_decide
+
+
+def test_levels_that_do_not_match_start_at_the_sparsest() -> None:
+    """A level that is worse alone is undecided, as long as a sparser one is."""
+    found = judged(near(0), near(-0.1), near(-0.006, scale=30))
+    assert words(found) == ["matching", "undecided", "undecided"]
+    assert words(judged(near(0), near(-0.1), near(-0.1))) == [
+        "matching", "not matching", "not matching"
+    ]  # fmt: skip
 
 
 def test_ticket_that_matches_and_beats_reinit_is_winning() -> None:
-    verdict = judged(BETTER, WORSE)
-    assert verdict.verdict == "winning"
-    assert verdict.matching
-    assert verdict.p_reinit is not None
-    assert verdict.p_reinit < 0.05
+    found = judged(near(0), near(0), reinit=[near(-0.01, scale=-1), near(0, scale=-1)])
+    assert words(found) == ["winning", "matching"]
+    assert sparsest(found, words=["winning"]) == found[0]
+    assert best_word(found) == "winning"
+    assert words(judged(near(0))) == ["matching"]
+    assert judged(near(0))[0].p_reinit is None
 
 
-def test_ticket_that_does_not_beat_reinit_is_only_matching() -> None:
-    assert judged(BETTER, BETTER[::-1]).verdict == "matching"
-    assert judged(BETTER).verdict == "matching"
-    assert judged(BETTER).p_reinit is None
+def test_ticket_below_dense_does_not_win_though_it_beats_reinit() -> None:
+    (found,) = judged(near(-0.02), reinit=[near(-0.1, scale=-1)])
+    assert found.verdict == "not matching"
+    assert found.p_reinit is not None
+    assert found.p_reinit.adjusted < SIGNIFICANT
 
 
-def test_ticket_below_dense_is_not_matching_though_it_beats_reinit() -> None:
-    verdict = judged([0.960, 0.961, 0.958], WORSE)
-    assert verdict.verdict == "not matching"
-    assert verdict.p_reinit is not None
-    assert verdict.p_reinit < 0.05
+def test_winning_is_adjusted_over_the_levels() -> None:
+    """Alone, each level wins; of 20 such levels none does."""
+    gain = [near(-0.0015, scale=-2)]
+    (alone,) = judged(near(0), reinit=gain)
+    assert alone.verdict == "winning"
+    many = judged(*[near(0)] * 20, reinit=gain * 20)
+    assert words(many) == ["matching"] * 20
+    assert all(v.p_reinit.adjusted == pytest.approx(20 * v.p_reinit.raw) for v in many)
+    assert (many[0].family.levels, many[0].family.methods) == (20, 1)
+    each = judged(*[near(0)] * 20, reinit=gain * 20, rule=VerdictRule(for_all="none"))
+    assert words(each) == ["winning"] * 20
+    assert each[0].p_reinit.adjusted == each[0].p_reinit.raw
+
+
+def test_methods_are_adjusted_for_together() -> None:
+    """With four methods the p of a level is four times as large."""
+
+    def records(count: int) -> list[dict[str, Any]]:
+        return [
+            row
+            for number in range(count)
+            for row in (
+                *rows(0, "dense", DENSE, method=f"m{number}", **{"prune.score": number}),
+                *rows(1, "ticket", near(-0.0045), method=f"m{number}", **{"prune.score": number}),
+                *rows(1, "reinit", near(-0.006, scale=-1), method=f"m{number}",
+                      **{"prune.score": number}),
+            )
+        ]  # fmt: skip
+
+    (alone,) = verdicts(records(1), ["seed", "prune.score"])
+    four = verdicts(records(4), ["seed", "prune.score"])
+    assert [verdict.cell for verdict in four] == [{"prune.score": i} for i in range(4)]
+    for verdict in four:
+        assert verdict.p_matching.raw == alone.p_matching.raw
+        assert verdict.p_matching.adjusted == pytest.approx(4 * alone.p_matching.raw)
+        assert verdict.p_reinit.adjusted == pytest.approx(4 * alone.p_reinit.raw)
+        assert (verdict.family.levels, verdict.family.methods) == (4, 4)
+
+
+def test_cells_of_other_axes_are_judged_apart() -> None:
+    records = [
+        row
+        for lr, distance in ((0.1, 0.0), (0.2, -0.1))
+        for row in (
+            *rows(0, "dense", DENSE, **{"train.lr": lr}),
+            *rows(1, "ticket", near(distance), **{"train.lr": lr}),
+            *rows(2, "ticket", near(distance), **{"train.lr": lr}),
+        )
+    ]
+    found = verdicts(records, ["seed", "train.lr"])
+    assert [(v.cell, v.level, v.verdict) for v in found] == [
+        ({"train.lr": 0.1}, 1, "matching"), ({"train.lr": 0.1}, 2, "matching"),
+        ({"train.lr": 0.2}, 1, "not matching"), ({"train.lr": 0.2}, 2, "not matching"),
+    ]  # fmt: skip
+    assert [v.family.levels for v in found] == [2, 2, 2, 2]
+    assert sparsest(found) == found[1]
+    assert sparsest(found[2:]) is None
+
+
+def test_rewind_points_are_not_methods() -> None:
+    """`imp` at initialization and `imp-rewind` later are one method at two points."""
+    records = [
+        row
+        for rewind, method in (("0it", "imp"), ("5it", "imp-rewind"))
+        for row in (
+            *rows(0, "dense", DENSE, rewind=rewind, method=method),
+            *rows(1, "ticket", near(0), rewind=rewind, method=method),
+        )
+    ]
+    assert [v.family.methods for v in verdicts(records, ["seed", "rewind"])] == [1, 1]
 
 
 def test_two_replicates_are_too_few() -> None:
-    assert judged(BETTER[:2], WORSE[:2], dense=DENSE[:2]).verdict == "too few replicates"
-    assert judged(BETTER[:2], WORSE, dense=DENSE).verdict == "too few replicates"
+    found = judged(near(0, seeds=2), near(0, seeds=5), seeds=2)
+    assert words(found) == ["too few replicates"] * 2
+    assert (found[0].p_matching, found[0].p_reinit, found[0].p_faster) == (None, None, None)
+    assert not found[0].faster
 
 
-@pytest.mark.parametrize(
-    ("dense", "tolerance", "expected"),
-    [
-        ([0.970, 0.972, 0.974], None, 0.002),  # one standard deviation of the dense run
-        ([0.970, 0.970, 0.970], None, 0.001),  # at least 0.1 points
-        ([0.950, 0.970, 0.990], 0.005, 0.005),
-        ([0.970, 0.972, 0.974], 0.0, 0.0),
-    ],
-)
-def test_tolerance_is_a_dense_deviation_or_what_is_asked_for(
-    dense: list[float], tolerance: float | None, expected: float
-) -> None:
-    mean = sum(dense) / 3
+def test_level_with_too_few_replicates_ends_the_matching_levels_and_no_others() -> None:
+    found = judged(near(0), near(0, seeds=2), near(0), near(-0.1), near(-0.1, seeds=1))
+    assert words(found) == [
+        "matching", "too few replicates", "undecided", "not matching", "too few replicates"
+    ]  # fmt: skip
+    assert found[0].family.levels == 3
 
-    def against(distance: float) -> Verdict:
-        return judged([mean - distance] * 3, dense=dense, tolerance=tolerance)
 
-    assert against(0.0).tolerance == pytest.approx(expected)
-    assert against(expected - 1e-6).matching
-    assert not against(expected + 1e-6).matching
+def test_two_pairs_with_reinit_do_not_win() -> None:
+    (found,) = judged(near(0), reinit=[near(-0.1, seeds=2)])
+    assert (found.verdict, found.p_reinit) == ("matching", None)
 
 
 def test_ticket_that_trained_longer_than_dense_does_not_match() -> None:
-    assert judged(BETTER, steps=500).matching
-    assert not judged(BETTER, steps=501).matching
+    assert words(judged(near(0.01), steps=500)) == ["matching"]
+    assert words(judged(near(0.01), steps=501)) == ["not matching"]
 
 
-def test_faster_is_an_earlier_mean_early_stop() -> None:
-    assert judged(BETTER, stop=99).faster
-    assert not judged(BETTER, stop=100).faster
+def test_faster_is_shown_over_the_seeds() -> None:
+    def found(stops: list[int]) -> bool:
+        records = rows(0, "dense", DENSE) + rows(1, "ticket", near(0))
+        for row, stop in zip(records, [100] * 5 + stops, strict=True):
+            row["early_stop_step"] = stop
+        (verdict,) = verdicts(records, ["seed"])
+        return verdict.faster
+
+    assert found([90, 92, 88, 91, 90])
+    assert not found([90, 140, 60, 99, 100])  # earlier on average alone
+    assert not found([100] * 5)
+    assert found([99] * 5)  # the sign test: 1/32
+    assert not found([110, 112, 108, 111, 110])
 
 
-def test_p_value_is_that_of_the_paired_one_sided_t_test() -> None:
-    """Differences .01, .02, .03, .02: mean .02, variance 2/3 of .0001, so t = 2 sqrt(6).
+def test_number_of_seeds_that_would_decide() -> None:
+    """For a distance of one deviation, t-quantiles of 0.95 and 0.8 need eight seeds.
 
-    With 3 degrees of freedom, p = 1/2 - (2 sqrt(2) / 9 + atan(2 sqrt(2))) / pi = 0.00813830.
+    With 7 degrees of freedom they are 1.8946 and 0.8960: 2.7906 < sqrt(8) = 2.8284; with 6 they are
+    1.9432 and 0.9057: 2.8489 > sqrt(7) = 2.6458.
     """
-    reinit = [0.90, 0.95, 0.85, 0.93]
-    ticket = [0.91, 0.97, 0.88, 0.95]
-    assert p_greater(ticket, reinit) == pytest.approx(0.00813830, rel=1e-5)
-    assert p_greater(reinit, ticket) == pytest.approx(1 - 0.00813830, rel=1e-5)
+    ticket = [DENSE[0], DENSE[1] - 0.001, DENSE[2] - 0.002]
+    (found,) = judged(ticket, seeds=3, rule=VerdictRule(margin=0.002))
+    assert found.verdict == "undecided"
+    assert found.gap.std == pytest.approx(0.001)
+    assert found.seeds_to_decide == 8
+    assert judged(near(0))[0].seeds_to_decide is None
+    assert judged(near(-0.005))[0].seeds_to_decide is None  # never, at the margin itself
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "p"),
-    [
-        ([0.9, 0.9, 0.9], [0.9, 0.9, 0.9], 1.0),
-        ([0.9, 0.8, 0.7], [0.8, 0.7, 0.6], 0.125),
-        ([0.8, 0.7, 0.6], [0.9, 0.8, 0.7], 1.0),
-        ([0.9], [0.8], 0.5),
-    ],
-)
-def test_without_variance_the_sign_test_decides(a: list[float], b: list[float], p: float) -> None:
-    assert p_greater(a, b) == p
+def test_three_equal_differences_decide_nothing_and_five_do() -> None:
+    three = [accuracy + 0.01 for accuracy in DENSE[:3]]
+    (found,) = judged(three, seeds=3)
+    assert (found.verdict, found.p_matching.raw, found.seeds_to_decide) == ("undecided", 0.125, 5)
+    assert words(judged([accuracy + 0.01 for accuracy in DENSE])) == ["matching"]
+
+
+def test_only_seeds_that_have_both_dense_and_ticket_are_compared() -> None:
+    records = rows(0, "dense", [*DENSE, 0.5]) + rows(1, "ticket", near(0))
+    (verdict,) = verdicts(records, ["seed"])
+    assert verdict.accuracy["dense"].n == verdict.accuracy["ticket"].n == 5
+    assert verdict.accuracy["dense"].mean == pytest.approx(0.972)
+    assert verdicts(rows(1, "ticket", near(0)), ["seed"]) == []
+
+
+def test_order_of_records_does_not_matter() -> None:
+    records = rows(0, "dense", DENSE)
+    for number, distance in enumerate((0.0, -0.003, -0.1), start=1):
+        records += rows(number, "ticket", near(distance)) + rows(number, "reinit", near(-0.1))
+    found = verdicts(records, ["seed"])
+    for turned in (records[::-1], records[7:] + records[:7]):
+        again = verdicts(turned, ["seed"])
+        assert words(again) == words(found)
+        for one, other in zip(again, found, strict=True):
+            assert one.p_matching.adjusted == pytest.approx(other.p_matching.adjusted)
+            assert replace(one.gap, std=0, mean=0) == replace(other.gap, std=0, mean=0)
 
 
 def test_summary_has_the_t_interval() -> None:
@@ -127,31 +277,3 @@ def test_summary_has_the_t_interval() -> None:
     half = 4.302653 * 0.01 / 3**0.5
     assert (summary.low, summary.high) == (pytest.approx(0.91 - half), pytest.approx(0.91 + half))
     assert summarize([0.9]).std is None
-
-
-def test_cells_are_the_axes_without_the_seed() -> None:
-    records = [
-        row
-        for lr, ticket in ((0.1, BETTER), (0.2, WORSE))
-        for row in (
-            *rows(0, "dense", DENSE, density=1.0, **{"train.lr": lr}),
-            *rows(1, "ticket", ticket, density=0.5, **{"train.lr": lr}),
-            *rows(2, "ticket", ticket, density=0.25, **{"train.lr": lr}),
-        )
-    ]
-    found = verdicts(records, ["seed", "train.lr"])
-    assert [(v.cell, v.level, v.verdict) for v in found] == [
-        ({"train.lr": 0.1}, 1, "matching"), ({"train.lr": 0.1}, 2, "matching"),
-        ({"train.lr": 0.2}, 1, "not matching"), ({"train.lr": 0.2}, 2, "not matching"),
-    ]  # fmt: skip
-    assert sparsest(found) == found[1]
-    assert sparsest(found[2:]) is None
-    assert sparsest(found, words=("winning",)) is None
-
-
-def test_only_seeds_that_have_both_dense_and_ticket_are_compared() -> None:
-    records = rows(0, "dense", [*DENSE, 0.5], density=1.0) + rows(1, "ticket", BETTER)
-    (verdict,) = verdicts(records, ["seed"])
-    assert verdict.accuracy["dense"].n == verdict.accuracy["ticket"].n == 3
-    assert verdict.accuracy["dense"].mean == pytest.approx(0.972)
-    assert verdicts(rows(1, "ticket", BETTER), ["seed"]) == []

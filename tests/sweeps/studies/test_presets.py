@@ -26,6 +26,7 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         "conv-cifar10",
         "digits",
         "lenet-mnist",
+        "mnist-5k",
         "mnist1d",
         "resnet20-cifar10-rewind",
         "resnet20-cifar10",
@@ -46,6 +47,7 @@ def test_the_presets_are_there_under_their_own_names() -> None:
     [
         ("digits", 10, 5 * (1 + 15 * 3) + 5 * (1 + 5 * 3), 5 + 5 * 15 * 3 + 5 * 5 * 3),
         ("lenet-mnist", 5, 5 * 61, 5 * 61),
+        ("mnist-5k", 5, 5 * (1 + 9 * 3), 5 * (1 + 9 * 3)),
         ("conv-cifar10", 15, 15 * 61, 15 * 61),
         ("resnet20-cifar10", 15, 15 * 46, 3 + 15 * 45 - 3 * 4),
         ("resnet20-cifar10-rewind", 12, 12 * 52, 3 + 6 + 4 * (120 - 6) + 30 + 54),

@@ -69,7 +69,7 @@ def test_the_table_names_the_rule_of_the_verdicts():
     text = printed(cell([0.1, -3]), ["seed"])
     assert "Dense 97.00±0.20%; margin 0.5 points, 95% confidence over 2 levels (Holm)" in text
     text = printed(cell([0.1, -3]), ["seed"], rule=VerdictRule(0.01, 0.9, "none"))
-    assert "Dense 97.00±0.20%; margin 1 points, 90% confidence at each level, not adjusted" in text
+    assert "Dense 97.00±0.20%; margin 1 point, 90% confidence at each level, not adjusted" in text
     assert "margin" not in printed(study(seeds=2), ["seed"])
 
 

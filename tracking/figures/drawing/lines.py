@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Cell, Point
 from lth_core.analysis.families import Variant, by_family
-from lth_core.analysis.verdict import Summary
+from lth_core.analysis.summary import Summary
 from lth_core.train.training import Curves
 from tracking.figures.drawing.panels import Panel, density_scale, legend
 from tracking.figures.drawing.styles import DENSE, branch_styles, branch_width, variant_styles

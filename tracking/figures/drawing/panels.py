@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from lth_core.analysis.cells import Cell, evenly_spaced
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density
-from lth_core.analysis.verdict import Summary
+from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.text import count, density_text
 

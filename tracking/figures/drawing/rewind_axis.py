@@ -11,7 +11,7 @@ from typing import Any
 
 from lth_core.analysis.cells import Cell, evenly_spaced
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density, rewind_cells, rewind_points
-from lth_core.analysis.verdict import Summary
+from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import draw_values
 from tracking.figures.drawing.panels import SHADES, Panel, bounds_of, limits, plain

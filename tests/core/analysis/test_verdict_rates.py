@@ -1,0 +1,39 @@
+"""How often a verdict is wrong, in simulated studies of 20 levels."""
+
+from math import sqrt
+
+import pytest
+from verdict_rates import FALSE_MATCHING, FALSE_WINNING, NOISES, SEEDS, false_rates, power
+
+
+def check(noise: str, seeds: int, studies: int, deviations: float) -> None:
+    """The rates are below their bounds, but for the chance of so few studies."""
+    found = false_rates(NOISES[noise], seeds, studies)
+    for rate, most in zip(found, (FALSE_MATCHING, FALSE_WINNING), strict=True):
+        assert rate <= most + deviations * sqrt(most * (1 - most) / studies)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise", NOISES)
+def test_verdicts_are_seldom_wrong(noise: str) -> None:
+    check(noise, seeds=3, studies=150, deviations=2)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.parametrize("noise", NOISES)
+def test_verdicts_are_wrong_no_more_often_than_allowed(noise: str, seeds: int) -> None:
+    check(noise, seeds, studies=500, deviations=1)
+
+
+@pytest.mark.slow
+def test_verdicts_find_what_is_there() -> None:
+    """So that a rule that never says anything does not pass."""
+    for noise, seeds, matching, winning in [
+        ("normal, independent levels", 3, 0.6, 0.9),
+        ("normal, correlated levels", 5, 0.6, 0.9),
+        ("binomial, independent levels", 10, 0.2, 0.9),
+    ]:
+        found = power(NOISES[noise], seeds, studies=60)
+        assert found[0] > matching
+        assert found[1] > winning

@@ -1,0 +1,134 @@
+"""Error rates of the verdict in simulated studies; `python tests/core/analysis/verdict_rates.py`
+prints the table of docs/verdict.md."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lth_core.analysis.verdict import Verdict, judge
+from lth_core.analysis.verdict_rule import DEFAULT_RULE
+
+LEVELS, EXAMPLES, DENSE, DEVIATION = 20, 449, 0.95, 0.003
+MARGIN = DEFAULT_RULE.margin
+SEEDS = (3, 5, 10)
+FALSE_MATCHING, FALSE_WINNING = 0.06, 0.05
+"""Highest allowed shares of studies with a false word at any of the levels."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of an accuracy. Correlated levels share the noise of their dense run, and each ticket
+    has 0.8 of the noise of the ticket before it."""
+
+    binomial: bool
+    correlated: bool
+
+    def draw(self, rng: np.random.Generator, means: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Accuracies of replicates (rows) at levels (columns) around the levels' means."""
+        noise = rng.normal(size=means.shape)
+        if self.correlated:
+            for level in range(1, means.shape[1]):
+                noise[:, level] = 0.8 * noise[:, level - 1] + 0.6 * noise[:, level]
+        if not self.binomial:
+            return means + DEVIATION * noise
+        from scipy.special import bdtr, ndtr
+
+        # The accuracy on the test examples that has the noise's probability.
+        hits, share = np.arange(EXAMPLES + 1), ndtr(noise)
+        cumulative = {mean: bdtr(hits, EXAMPLES, mean) for mean in np.unique(means)}
+        drawn = np.empty_like(means)
+        for mean, probabilities in cumulative.items():
+            at = means == mean
+            drawn[at] = np.searchsorted(probabilities, share[at]) / EXAMPLES
+        return drawn
+
+
+NOISES = {
+    f"{kind}, {levels} levels": Noise(kind == "binomial", levels == "correlated")
+    for kind in ("normal", "binomial")
+    for levels in ("independent", "correlated")
+}
+
+
+def study(
+    rng: np.random.Generator, noise: Noise, seeds: int, ticket: float, reinit: float
+) -> list[Verdict]:
+    """The verdicts of one simulated cell.
+
+    Args:
+        ticket, reinit: true accuracy, at all levels, less that of the dense run.
+    """
+    dense = np.full((seeds, 1), DENSE)
+    if noise.correlated:
+        dense = noise.draw(rng, dense)
+    means = np.full((seeds, LEVELS), DENSE)
+    table = {
+        "ticket": noise.draw(rng, means + ticket),
+        "reinit": noise.draw(rng, means + reinit),
+    }
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        rows.append(row(0, "dense", seed, dense[seed, 0]))
+        for branch, drawn in table.items():
+            rows += [row(level + 1, branch, seed, drawn[seed, level]) for level in range(LEVELS)]
+    (found,) = judge([rows], [], DEFAULT_RULE)
+    return found
+
+
+def row(level: int, branch: str, seed: int, accuracy: float) -> dict[str, Any]:
+    """A record with the columns of a verdict."""
+    return {
+        "level": level, "branch": branch, "seed": seed, "density": 0.8**level, "method": "imp",
+        "final_test_accuracy": accuracy, "early_stop_step": 100, "steps": 500,
+    }  # fmt: skip
+
+
+def shares(
+    noise: Noise, seeds: int, studies: int, ticket: float, reinit: float, *words: str
+) -> NDArray[np.float64]:
+    """Whether each level (columns) of each simulated study (rows) reads as one of the words."""
+    rng = np.random.default_rng([seeds, *map(int, (noise.binomial, noise.correlated))])
+    return np.array([
+        [verdict.verdict in words for verdict in study(rng, noise, seeds, ticket, reinit)]
+        for _ in range(studies)
+    ])  # fmt: skip
+
+
+def false_rates(noise: Noise, seeds: int, studies: int) -> tuple[float, float]:
+    """Shares of studies with a false word at some level.
+
+    Matching, where all tickets are worse than dense by the margin. Winning, where tickets are one
+    point above dense and as good as reinit.
+    """
+    matching = shares(noise, seeds, studies, -MARGIN, -MARGIN, "matching", "winning")
+    winning = shares(noise, seeds, studies, 0.01, 0.01, "winning")
+    return float(matching.any(axis=1).mean()), float(winning.any(axis=1).mean())
+
+
+def power(noise: Noise, seeds: int, studies: int) -> tuple[float, float]:
+    """Shares that read as what is there.
+
+    Matching at the densest level, where tickets are as good as dense. Winning, mean over levels,
+    where tickets are one point above dense, and reinit is two points below it.
+    """
+    matching = shares(noise, seeds, studies, 0.0, 0.0, "matching", "winning")
+    winning = shares(noise, seeds, studies, 0.01, -0.02, "winning")
+    return float(matching[:, 0].mean()), float(winning.mean())
+
+
+def table(studies: int) -> Iterator[str]:
+    """Lines of the table of docs/verdict.md."""
+    yield "| noise | seeds | false matching | false winning | power, matching | power, winning |"
+    yield "|---|---|---|---|---|---|"
+    for name, noise in NOISES.items():
+        for seeds in SEEDS:
+            found = false_rates(noise, seeds, studies) + power(noise, seeds, studies)
+            yield f"| {name} | {seeds} | {' | '.join(f'{100 * share:.1f}%' for share in found)} |"
+
+
+if __name__ == "__main__":
+    for line in table(studies=2000):
+        print(line, flush=True)
