@@ -38,7 +38,7 @@ class P:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What the tests of a verdict are adjusted over."""
+    """Levels and methods over which the p values of a verdict are adjusted."""
 
     levels: int
     """Number of levels with a verdict, over all methods."""

@@ -1,4 +1,4 @@
-"""What a verdict needs; a study file has it as `verdict`."""
+"""Margin, confidence and adjustment of verdicts; `verdict` in a study file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FEWEST = 3
 
 @dataclass(frozen=True, slots=True)
 class VerdictRule:
-    """What a verdict needs, fixed before a study runs.
+    """Margin, confidence and adjustment of verdicts, fixed before a study runs.
 
     margin: accuracy below dense that still matches, a fraction in (0, 1]; 0.005 is 0.5 points.
     confidence: in (0.5, 1), of each statement over all that it is adjusted for.

@@ -167,7 +167,7 @@ def _fraction(value: Any) -> Any:
 
 
 class VerdictFields(_Part):
-    """What a verdict needs, fixed before the study runs: docs/verdict.md."""
+    """Margin, confidence and adjustment of verdicts, fixed before the study runs: docs/verdict.md."""
 
     margin: Annotated[
         float,

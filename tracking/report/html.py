@@ -50,7 +50,7 @@ def headlines(
     Args:
         records: as `lth_core.results.record`, with every axis by its dotted name.
         axes: dotted names of the study's axes; a cell is a value of each but `seed`.
-        rule: what a verdict needs.
+        rule: margin, confidence and adjustment of the verdicts.
     """
     records = merge_rewound_methods(records, axes)
     return [section.headline for section in sections(records, axes, rule)]

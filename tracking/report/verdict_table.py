@@ -130,7 +130,7 @@ def _finding(cell: Cell, cell_verdicts: Sequence[Verdict]) -> str:
 
 
 def _end(end: Verdict) -> str:
-    """What is known of the level at which the sequence of matching levels ends."""
+    """Sentence on the level at which the sequence of matching levels ends."""
     density = density_text(end.density)
     if end.verdict == "undecided":
         return f"{density} is undecided, {_seeds_to_decide(end)} would decide"
