@@ -167,7 +167,7 @@ def _fraction(value: Any) -> Any:
 
 
 class VerdictFields(_Part):
-    """Margin, confidence and adjustment of verdicts, fixed before the study runs: docs/verdict.md."""
+    """Margin, confidence and adjustment of verdicts, fixed before it runs: docs/verdict.md."""
 
     margin: Annotated[
         float,
