@@ -10,7 +10,7 @@ from torch import nn
 from lth_core.errors import SpecError
 from lth_core.models.check import checked_copy
 from lth_core.models.dropout import replace_dropout
-from lth_core.models.init import initialize
+from lth_core.models.init import initialize, initialize_norms
 from lth_core.models.layers import layers_in_use, set_layers
 from lth_core.models.networks.conv import conv
 from lth_core.models.networks.lenet import lenet_5
@@ -97,8 +97,9 @@ def build(
         classes: number of outputs.
 
     Raises:
-        SpecError: the name is not known, the network does not fit the examples or the memory, or
-            a user's factory fails or returns something else.
+        SpecError: the name is not known, the network does not fit the examples or the memory, it
+            lacks the batch norm that model.norm_init draws, or a user's factory fails or returns
+            something else.
     """
     builder = _builder(spec)
     # torch's layers, and a user's factory, draw from the global generators when they are created.
@@ -116,6 +117,7 @@ def build(
         with errors_as_spec_errors("model.name", f"cannot be run on shape {shape}", spec.name):
             set_layers(model, layers_in_use(copied, shape))
     initialize(model, spec.init, generator)
+    initialize_norms(model, spec, generator)  # last, so that weights do not depend on norm_init
     return model
 
 

@@ -8,9 +8,11 @@ from math import sqrt
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from lth_core.errors import SpecError
 from lth_core.models.layers import prunable_layers
-from lth_core.spec import Initialization
+from lth_core.spec import Initialization, ModelSpec
 
 
 def _signed_constant(weight: Tensor, generator: torch.Generator) -> Tensor:
@@ -36,8 +38,8 @@ def initialize(model: nn.Module, init: Initialization, generator: torch.Generato
     """Draw linear and convolution weights in the model's order; set their biases to 0.
 
     kaiming: fan in, gain of ReLU (He et al. 2015); xavier: Glorot & Bengio 2010, gain 1;
-    signed_constant: kaiming's standard deviation with a random sign; as_built: no change. Batch
-    norm and all other layers stay as they were built.
+    signed_constant: kaiming's standard deviation with a random sign; as_built: no change. All
+    other layers stay as they were built.
     """
     if init == "as_built":
         return
@@ -46,3 +48,23 @@ def initialize(model: nn.Module, init: Initialization, generator: torch.Generato
             _DRAW[init](weight, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def initialize_norms(model: nn.Module, spec: ModelSpec, generator: torch.Generator) -> None:
+    """Draw the scales of batch norm where the spec asks for it, in the model's order.
+
+    Raises:
+        SpecError: the model has no batch norm with scales.
+    """
+    if spec.norm_init == "ones":
+        return
+    scales = [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.weight is not None
+    ]
+    if not scales:
+        rule = f"needs batch norm with scales, which {spec.name} lacks, so it must be 'ones'"
+        raise SpecError("model.norm_init", rule, spec.norm_init)
+    for scale in scales:
+        nn.init.uniform_(scale, generator=generator)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lth_core.errors import SpecError
+from lth_core.spec.digest import added_later
 from lth_core.spec.fields import STRICT, Checks
 
 Initialization = Literal[
@@ -16,6 +17,7 @@ Initialization = Literal[
     "signed_constant",
     "as_built",
 ]
+NormInitialization = Literal["ones", "uniform"]
 Stem = Literal["cifar", "imagenet"]
 
 MOST_UNITS, LARGEST_WIDTH, MOST_LAYERS = 1_000_000, 1_000.0, 10_000
@@ -49,12 +51,17 @@ class ModelSpec(Checks):
     """Distribution of linear and convolution weights (biases 0). `signed_constant`: sqrt(2/fan in)
     with a random sign; `as_built` keeps the weights of the factory, for built-in models PyTorch's
     default (uniform within 1/sqrt(fan in)), for torchvision's their own."""
+    norm_init: NormInitialization = field(default="ones", metadata=added_later(implied="ones"))
+    """Scales of batch norm before training: as built, which is 1 in every built-in model (`ones`),
+    or drawn from U[0, 1) (`uniform`), as in the code of Frankle et al. 2020. Shifts stay as built,
+    and so does every other kind of normalization."""
     fingerprint: str = ""
     """Digest of the source where the name does not determine it; set by `resolve`."""
 
     def __post_init__(self) -> None:
         self._normalize()
         self._one_of("init", Initialization)
+        self._one_of("norm_init", NormInitialization)
         self._one_of("stem", Stem)
         self._share("dropout", self.dropout)
         if not isinstance(self.width, float) or not 0 < self.width <= LARGEST_WIDTH:

@@ -176,6 +176,47 @@ def test_signed_constant_has_one_magnitude_and_even_signs() -> None:
     assert bool((norm.weight == 1).all())  # type: ignore[union-attr]
 
 
+def batch_norms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("init", ["kaiming_normal", "as_built"])
+def test_norm_init_draws_the_scales_of_batch_norm_from_0_to_1_and_nothing_else(init: str) -> None:
+    """As open_lth's `bn_initializers.uniform`, the default of its CIFAR ResNets and VGGs."""
+    plain, drawn = (
+        build(COLOUR, seed=3, name="resnet-8", init=init, norm_init=norm_init)
+        for norm_init in ("ones", "uniform")
+    )
+    scales = torch.cat([norm.weight.detach() for norm in batch_norms(drawn)])
+    assert len(scales) == 16 + 2 * 16 + 3 * 32 + 3 * 64  # of the stem, then of three blocks
+    assert 0 <= scales.min().item() < 0.02
+    assert 0.98 < scales.max().item() < 1
+    assert scales.mean().item() == pytest.approx(0.5, abs=4 / sqrt(12 * len(scales)))
+    assert not any(norm.bias.detach().any() for norm in batch_norms(drawn))
+    assert all((norm.weight == 1).all() for norm in batch_norms(plain))
+    names = {id(norm.weight) for norm in batch_norms(drawn)}
+    before = plain.state_dict()
+    for name, value in drawn.state_dict(keep_vars=True).items():
+        assert id(value) in names or torch.equal(value, before[name])
+
+
+def test_norm_init_draws_anew_for_each_seed() -> None:
+    one, again, other = (
+        batch_norms(build(COLOUR, seed=seed, name="resnet-8", norm_init="uniform"))[0].weight
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", ["lenet-300-100", "vit-tiny"])
+def test_norm_init_of_a_network_without_batch_norm_is_refused(name: str) -> None:
+    """Layer norm, as in vit-tiny, is not drawn."""
+    with pytest.raises(SpecError, match=rf"which {name} lacks, .*'uniform'") as refused:
+        build(COLOUR, name=name, norm_init="uniform")
+    assert refused.value.field == "model.norm_init"
+
+
 def test_as_built_keeps_what_the_factory_drew() -> None:
     def own_draw() -> list[nn.Module]:
         with torch.random.fork_rng(devices=[]):

@@ -46,6 +46,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "model.width": (0.5, {}),
     "model.depth": (2, {"widths": (20,)}),
     "model.init": ("xavier_normal", {}),
+    "model.norm_init": ("uniform", {}),
     "model.stem": ("imagenet", {}),
     "model.dropout": (0.5, {}),
     "model.fingerprint": ("ab", {}),
