@@ -105,9 +105,11 @@ def outline(spec: DataSpec) -> Outline:
     if train < 1:
         rule = f"must leave at least one of {available * spec.fraction:g} examples for training"
         raise SpecError("data.validation", rule, spec.validation)
-    if spec.augment != "none" and len(shape) != 3:
-        raise SpecError("data.augment", f"needs images, not examples of shape {shape}",
-                        spec.augment)  # fmt: skip
+    for name, value, unused in (("augment", spec.augment, "none"),
+                                ("normalize", spec.normalize, "dataset")):  # fmt: skip
+        if value != unused and len(shape) != 3:
+            rule = f"needs images, not examples of shape {shape}, so it must be {unused!r}"
+            raise SpecError(f"data.{name}", rule, value)
     if spec.alpha != "black" and absolute(spec).name != "folder":
         raise SpecError("data.alpha", "applies to folder:PATH alone", spec.alpha)
     return train, shape, classes

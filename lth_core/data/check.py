@@ -37,6 +37,8 @@ def check_dataset(dataset: object, name: str) -> Dataset:
         raise DataError(
             f"{where} must return lth_core.data.Dataset, but got {type(dataset).__name__}"
         )
+    if dataset.per_image:
+        raise _error(f"{where}: per_image", "must be False: data.normalize sets it", True)
     classes = _classes(f"{where}: classes", dataset.classes)
     train = _part(f"{where}: train", dataset.train, classes)
     test = _part(f"{where}: test", dataset.test, classes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from math import prod, sqrt
 
 import torch
 from torch import Tensor
@@ -49,6 +50,8 @@ class Dataset:
     A raw dataset's validation part is empty, or is the dataset's own.
 
     mean, std: (channels, 1, 1) or broadcastable to one example, in the units of the raw x.
+    per_image: whether each example is scaled by its own mean and deviation instead; the spec's
+        `data.normalize` sets it.
     """
 
     train: Split
@@ -57,6 +60,7 @@ class Dataset:
     mean: Tensor
     std: Tensor
     classes: int
+    per_image: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -64,18 +68,31 @@ class Dataset:
         return tuple(self.train.x.shape[1:])
 
     def to(self, device: torch.device) -> Dataset:
-        return Dataset(
-            self.train.to(device),
-            self.validation.to(device),
-            self.test.to(device),
-            self.mean.to(device),
-            self.std.to(device),
-            self.classes,
+        return replace(
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+            mean=self.mean.to(device),
+            std=self.std.to(device),
         )
 
     def normalize(self, x: Tensor) -> Tensor:
         """A raw batch (b, ...) as float32 of the same shape, scaled to mean 0 and deviation 1."""
+        if self.per_image:
+            return standardized(x.float())
         return (x.float() - self.mean) / self.std
+
+
+def standardized(x: Tensor) -> Tensor:
+    """Examples (b, ...) float32, each scaled by the mean and deviation of its own N values.
+
+    (x - mean) / max(std, 1/sqrt(N)), as TensorFlow's per_image_standardization; so an image of one
+    colour becomes 0.
+    """
+    axes, values = tuple(range(1, x.dim())), prod(x.shape[1:])
+    std, mean = torch.std_mean(x, axes, correction=0, keepdim=True)
+    return (x - mean) / std.clamp(min=1 / sqrt(values))
 
 
 def raw(
@@ -173,7 +190,8 @@ def split(raw: Dataset, spec: DataSpec) -> Dataset:
         y = mislabelled(examples.y, spec.label_noise, raw.classes, stream)
         examples = replace(examples, y=y)
     held_out = raw.validation if own else raw.train.at(order[:validation])
-    return replace(raw, validation=held_out, train=examples)
+    per_image = spec.normalize == "per_image"
+    return replace(raw, validation=held_out, train=examples, per_image=per_image)
 
 
 def mislabelled(y: Tensor, share: float, classes: int, stream: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from lth_core.spec.fields import STRICT, Checks
 
 Augment = Literal["none", "flip", "crop", "crop_flip"]
 Alpha = Literal["black", "white"]
+Normalization = Literal["dataset", "per_image"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +36,9 @@ class DataSpec(Checks):
     # Older code dropped alpha, which mostly gave black: transparent pixels are often stored as 0.
     alpha: Alpha = field(default="black", metadata=added_later(implied="black"))
     """Colour behind the transparent pixels of images in a folder."""
+    normalize: Normalization = field(default="dataset", metadata=added_later(implied="dataset"))
+    """Scaling of every example, after augmentation: by the mean and deviation that belong to the
+    dataset, or each image by its own (`per_image`), as TensorFlow's per_image_standardization."""
     augment: Augment = "none"
     """Augmentation, drawn for each example and epoch: horizontal flip, random crop after padding by
     4 pixels, both, or none."""
@@ -50,6 +54,7 @@ class DataSpec(Checks):
         self._normalize()
         self._one_of("augment", Augment)
         self._one_of("alpha", Alpha)
+        self._one_of("normalize", Normalization)
         self._number("split_seed", 0)
         self._share("label_noise", self.label_noise)
         if not isinstance(self.fraction, float) or not 0 < self.fraction <= 1:

@@ -151,6 +151,11 @@ def test_content_decides_the_fingerprint() -> None:
             "must return lth_core.data.Dataset, but got int",
         ),
         ({"name": "toys:features", "augment": "flip"}, SpecError, r"^data\.augment: needs images"),
+        (
+            {"name": "mnist1d", "normalize": "per_image"},
+            SpecError,
+            r"^data\.normalize: needs images, .* 'dataset', but got 'per_image'",
+        ),
     ],
 )
 def test_data_that_cannot_be_had_are_refused_with_what_is_known(

@@ -208,6 +208,7 @@ def images(*shape: int) -> Dataset:
         ),
         (replace(good(), validation=Split(X, Y[:0])), "validation must have one label an example"),
         (images(24, 8, 8, 3), r"train.x must be .*x\.permute\(0, 3, 1, 2\).*got \(24, 8, 8, 3\)"),
+        (replace(good(), per_image=True), "per_image must be False: data.normalize sets it"),
         (replace(good(), classes=0), "classes must be at least 1, but got 0"),
         (replace(good(), classes=3.0), "classes must be an integer, but got 3.0"),
         (replace(good(), std=torch.zeros(1)), "std must be above 0, but got 0"),

@@ -37,6 +37,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "data.validation": (100, {}),
     "data.fraction": (0.5, {}),
     "data.alpha": ("white", {}),
+    "data.normalize": ("per_image", {}),
     "data.augment": ("crop", {}),
     "data.split_seed": (1, {}),
     "data.label_noise": (0.2, {}),
