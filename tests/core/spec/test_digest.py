@@ -143,9 +143,10 @@ def test_added_field_with_another_value_is_another_spec_and_another_training() -
 def test_stored_spec_without_an_added_field_has_the_implied_value_not_the_default() -> None:
     stored = {"levels": 2, "data": {"name": "digits"}}
     assert with_implied(LaterSpec, stored) == {
-        "levels": 2, "data": {"name": "digits", "alpha": "black", "blur": 0.0}
-    }  # fmt: skip
-    blurred = {"data": {"alpha": "white", "blur": 2.0}}
+        "levels": 2,
+        "data": {"name": "digits", "alpha": "black", "normalize": "dataset", "blur": 0.0},
+    }
+    blurred = {"data": {"alpha": "white", "normalize": "per_image", "blur": 2.0}}
     assert with_implied(LaterSpec, blurred) == blurred
 
 
