@@ -3,6 +3,8 @@
 import importlib
 import subprocess
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 
@@ -160,21 +162,33 @@ print(function_digest(net))
 AS_IT_IS = {"width": 3, "out": 4, "forward": "self.layer(x)", "k": 5, "unused": 0}
 
 
+def cell(**changes: object) -> str:
+    return CELL.format(**{**AS_IT_IS, **changes})
+
+
 def digest_of(**changes: object) -> str:
-    cell = CELL.format(**{**AS_IT_IS, **changes})
-    called = subprocess.run(
-        [sys.executable, "-c", cell], capture_output=True, text=True, check=True
-    )
-    return called.stdout.strip()
+    """Digest of the cell's function where the cell is `__main__`, as in a notebook."""
+    main, printed = ModuleType("__main__"), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setitem(sys.modules, "__main__", main)
+        exec(cell(**changes), main.__dict__)
+    return printed.getvalue().strip()
 
 
-@pytest.mark.slow
 def test_function_of_no_file_is_known_by_what_it_uses() -> None:
     before = digest_of()
     assert len(before) == 64
     assert digest_of(unused="object()") == before
     for changes in ({"width": 4}, {"out": 5}, {"forward": "self.layer(-x)"}, {"k": 6}):
         assert digest_of(**changes) != before, changes
+
+
+@pytest.mark.slow
+def test_function_of_no_file_is_the_same_in_another_process() -> None:
+    called = subprocess.run(
+        [sys.executable, "-c", cell()], capture_output=True, text=True, check=True
+    )
+    assert called.stdout.strip() == digest_of()
 
 
 def test_function_that_uses_a_value_of_unknown_content_is_refused() -> None:

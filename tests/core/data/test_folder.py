@@ -284,6 +284,7 @@ def test_images_at_16_bits_are_those_at_8_bits(folder: Path, tmp_path: Path) -> 
         assert shallow_record[column] == deep_record[column]
 
 
+@pytest.mark.slow
 def test_float_images_among_others_are_of_their_range(folder: Path) -> None:
     for number, image in enumerate(sorted(folder.rglob("*.png"))):
         picture(image, number, (6, 5))

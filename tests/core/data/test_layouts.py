@@ -118,6 +118,7 @@ def test_plan_knows_the_published_sizes_without_reading(name: str) -> None:
     assert (examples + 1000, *rest) == OUTLINES[name]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unsealed")
 @pytest.mark.parametrize("name", WRITE)
 def test_images_and_classes_are_those_of_the_files(

@@ -155,6 +155,7 @@ def test_layers_are_those_that_take_part_and_the_output_is_the_last(name: str) -
         assert layer_of(parameter_of(layer)) == layer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["attention", "cell", "head_first", "idle", "transposed", "gru"])
 def test_flops_are_those_of_torchs_counter(name: str) -> None:
     """It also counts products of activations in attention, and layers whose result is not used."""

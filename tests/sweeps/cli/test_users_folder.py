@@ -67,8 +67,8 @@ def test_files_with_our_names_are_not_imported_by_a_plan(study: Path) -> None:
     assert "own_net:net" in run("plan", study)
 
 
+@pytest.mark.long
 @pytest.mark.mlflow
-@pytest.mark.slow
 def test_files_with_our_names_are_not_imported_by_a_serial_sweep(study: Path) -> None:
     assert "report: " in run("sweep", study, "--serial")
 

@@ -1,7 +1,7 @@
 """Tracking beside a sweep: a server that is away costs a note, and `lth sync` brings the rest."""
 
 import logging
-import subprocess
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tiny import Lth, Record, StudyFile, StudyOf, context_of, search
 
 from lth_core import Trainer
@@ -178,6 +179,7 @@ def test_deleted_experiment_is_refused_with_the_command_that_restores_it(
     uri: str, tiny_file: StudyFile, lth: Lth, here: Path, request: pytest.FixtureRequest
 ) -> None:
     from mlflow import MlflowClient
+    from mlflow.experiments import commands
 
     uri = request.getfixturevalue(uri) if uri == "server" else f"sqlite:///{here}/mlflow.db"
     name = here.parent.name
@@ -190,8 +192,10 @@ def test_deleted_experiment_is_refused_with_the_command_that_restores_it(
         f"mlflow experiments restore --experiment-id {publisher.experiment}` restores it\n"
     )
     assert not list((here / "lth-store").glob("trainings/*"))
-    command = called.err.split("`")[1].replace("mlflow ", f"{sys.executable} -m mlflow ")
-    subprocess.run(["sh", "-c", command], check=True, capture_output=True)
+    setting, mlflow, group, *words = shlex.split(called.err.split("`")[1])
+    assert (mlflow, group) == ("mlflow", "experiments")
+    restored = CliRunner().invoke(commands, words, env=dict([setting.split("=", 1)]))
+    assert restored.exit_code == 0, restored.output
     assert open_publisher(uri, name, "a study") == publisher
 
 

@@ -149,6 +149,7 @@ def test_more_levels_train_only_the_new_ones(tiny: StudyOf) -> None:
     assert len(trained(trainer) - before) == 2 * 2 * 2
 
 
+@pytest.mark.slow
 def test_another_branch_trains_only_that_branch(tiny: StudyOf) -> None:
     trainer = Trainer()
     rows_of(tiny(), trainer)
@@ -156,6 +157,7 @@ def test_another_branch_trains_only_that_branch(tiny: StudyOf) -> None:
     assert {row["branch"] for row in rows if not row["reused"]} == {"random_mask"}
 
 
+@pytest.mark.slow
 def test_later_rewind_point_trains_only_what_hangs_on_it(tiny: StudyOf) -> None:
     trainer, one = Trainer(), {"axes.seed": [0]}
     rows_of(tiny(one | {"axes.rewind": ["0it"]}), trainer)

@@ -42,6 +42,7 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         assert re.match(r"# \w.+\n", text), "its first line says what it asks, for `lth studies`"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "trials", "naive", "unique"),
     [

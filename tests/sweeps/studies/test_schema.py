@@ -507,6 +507,7 @@ def validator() -> Validator:
     return kind(schema)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", presets())
 def test_schema_accepts_every_preset_and_rejects_a_typo_anywhere(
     name: str, validator: Validator

@@ -96,6 +96,7 @@ def test_where_trainings_differ_in_length_ticks_are_the_names():
     assert len(figure.axes) == 4
 
 
+@pytest.mark.slow
 def test_many_rewind_points_have_few_ticks():
     records = [{**r, "rewind": f"{k}it", "rewind_step": k} for k in range(40)
                for r in rewound(seeds=1) if r["rewind"] == "5%"]  # fmt: skip

@@ -56,7 +56,16 @@ def everything(publisher: Publisher, levels: list[LevelResult]) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "calls"),
-    [("down", 0), ("broken", 2), ("lost", 2), ("lost", 5), ("lost", 7), ("down", 8), ("lost", 14)],
+    [
+        ("down", 0),
+        ("lost", 2),
+        ("broken", 5),
+        ("lost", 14),
+        *(
+            pytest.param(*said, marks=pytest.mark.long)
+            for said in [("broken", 2), ("lost", 5), ("lost", 7), ("down", 8)]
+        ),
+    ],
     ids=lambda said: str(said),
 )
 def test_next_sync_repairs_a_fault_that_comes_after_some_calls(

@@ -49,6 +49,7 @@ def unrendered(monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda *arguments, **options: None)
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_alike_whatever_a_users_matplotlibrc_says(written, monkeypatch):
     """LaTeX, which `text.usetex` needs, may be missing."""
     monkeypatch.setattr(
