@@ -1,5 +1,6 @@
 """One thread, and property tests that draw the same examples every time."""
 
+import gc
 import os
 import re
 from collections import Counter
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The files that take longest first, so that no process is left with one of them at the end.
     slow = Counter(item.path for item in items if item.get_closest_marker("ray"))
     items.sort(key=lambda item: -slow[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Leave modules and tests, which live to the end, out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
