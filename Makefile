@@ -18,7 +18,8 @@ $(READY): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || { $(PYTHON) -c 'import sys; sys.exit(not $(FITS))' \
 		&& $(PYTHON) -m venv $(VENV); } 2> /dev/null || $(MAKE) --no-print-directory python
 	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
+	UV_COMPILE_BYTECODE=$${UV_COMPILE_BYTECODE-1} \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -39,7 +40,7 @@ test: setup
 
 # Tests with a real cluster, real kills, and 10,000 inputs for each parser.
 long: setup
-	$(PYTEST) -m "long and not gpu"
+	$(PYTEST) -n 4 -m "long and not gpu"
 
 fast: setup
 	$(PYTEST) -n 2 -m "not (ray or slow or mlflow or data or long or gpu)"
