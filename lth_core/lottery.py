@@ -32,7 +32,7 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
     steps, rewind = steps_in(spec.train.steps), steps_in(spec.rewind)
     dense = Job(
         data=spec.data, model=spec.model, train=spec.train, seed=spec.seed, level=0,
-        start=Init(seed=spec.seed), mask=Full(), first=0, last=steps,
+        start=Init(seed=spec.seed), mask=Full(include=spec.prune.include), first=0, last=steps,
         keep=tuple(sorted({rewind, *keep} - {0})),
     )  # fmt: skip
     rewound = replace(dense, start=dense.at(rewind), first=rewind, keep=(), dense=dense)

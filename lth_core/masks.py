@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,11 +22,15 @@ State = dict[str, Tensor]
 """Weights and buffers of a network, each in its own shape, by name."""
 
 
-def ones(model: nn.Module) -> Mask:
-    """The full mask of a model: (out, in, ...) bool of each prunable layer, all True."""
+def ones(model: nn.Module, include: Sequence[str] = ()) -> Mask:
+    """The full mask of a model: (out, in, ...) bool of each prunable layer, all True.
+
+    Args:
+        include: names or patterns of embeddings that are prunable too.
+    """
     return {
         parameter_of(name): torch.ones_like(layer.weight, dtype=torch.bool)
-        for name, layer in prunable_layers(model).items()
+        for name, layer in prunable_layers(model, include).items()
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 import torch
@@ -20,11 +21,11 @@ from lth_core.models.check import (
     check_network,
     check_second_derivatives,
 )
-from lth_core.models.layers import layers_without_units, prunable_layers
+from lth_core.models.layers import layers_without_units, made_up_examples, prunable_layers
 from lth_core.plugins import errors_as_spec_errors, source_fingerprint
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
 from lth_core.prune.network import from_model
-from lth_core.seeds import generator
+from lth_core.seeds import derive, generator, seeded_draws
 from lth_core.spec import (
     DataSpec,
     ModelSpec,
@@ -132,8 +133,8 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     if pins is None:
         fingerprint = scores.fingerprint(spec.prune)
         pinned_data, (examples, shape, classes) = _pin_data(spec.data)
-        pinned_model, _ = _pin_model(spec.model, shape, classes)
-        _check_network(spec.model, shape, classes)
+        pinned_model, _ = _pin_model(spec.model, shape, classes, spec.prune.include)
+        _check_network(spec.model, shape, classes, spec.prune.include)
         _check_layers(spec.model, shape, classes, spec.prune)
         _check_scores(spec.model, shape, classes, spec.prune, spec.predictors)
     else:
@@ -200,23 +201,30 @@ def _pin_data(spec: DataSpec) -> tuple[DataSpec, Outline]:
 
 @lru_cache(maxsize=256)
 def _pin_model(
-    spec: ModelSpec, shape: tuple[int, ...], classes: int
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, include: tuple[str, ...]
 ) -> tuple[ModelSpec, dict[str, tuple[int, ...]]]:
-    """The pinned spec and the prunable layers' shapes; checks that the network can be built."""
+    """The pinned spec and the prunable layers' shapes.
+
+    Checks that the network can be built, and that it has the layers to include.
+    """
     pinned = replace(spec, fingerprint=models.fingerprint(spec))
     model = models.build(spec, shape, classes, generator(0, "structure"))
-    layers = prunable_layers(model)
+    known, layers = prunable_layers(model, ("*",)), prunable_layers(model, include)
+    for pattern in include:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            rule = "must match an embedding, or a layer that is prunable anyway"
+            raise SpecError("prune.include", rule, pattern, known)
     return pinned, {name: tuple(layer.weight.shape) for name, layer in layers.items()}
 
 
 @lru_cache(maxsize=1024)
 def _check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: PruneBase) -> None:
     """Check that every pattern names a layer, and that the pruned layers have such units."""
-    _, shapes = _pin_model(spec, shape, classes)
+    _, shapes = _pin_model(spec, shape, classes, prune.include)
     pruned = {layer for layers, _ in groups(shapes, prune) for layer in layers}
     if prune.structure != "weights" and spec.name not in models.MODELS:
         model = models.build(spec, shape, classes, generator(0, "structure"))
-        without = [n for n in layers_without_units(model) if n in pruned]
+        without = [n for n in layers_without_units(model, prune.include) if n in pruned]
         if without:
             rule = f"must be weights, or prune.ignore must name {', '.join(without)}: units are of "
             rule += "linear layers and convolutions"
@@ -224,16 +232,18 @@ def _check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: 
 
 
 @lru_cache(maxsize=256)
-def _check_network(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> None:
+def _check_network(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, include: tuple[str, ...]
+) -> None:
     """Check that a user's network trains, and that its weights depend on the seed."""
     if spec.name not in models.MODELS:
 
         def build(seed: int) -> nn.Module:
             return models.build(spec, shape, classes, generator(seed, "structure"))
 
-        check_network(build, spec.name, shape, classes)
+        check_network(build, spec.name, shape, classes, include)
         if spec.init == "as_built":
-            check_draws(build, spec.name)
+            check_draws(build, spec.name, include)
 
 
 @lru_cache(maxsize=256)
@@ -250,7 +260,8 @@ def _check_scores(
         check_second_derivatives(model, "prune.score", "grasp", shape, classes)
     if predictors:
         check_second_derivatives(model, "predictors", "true", shape, classes)
-    x = torch.randn(2, *shape, generator=generator(0, "examples"))
+    with seeded_draws(derive(0, "examples")):
+        x = made_up_examples(model, 2, shape)
     network = from_model(model, x, torch.arange(2) % classes, spec=prune)
     rule = f"must be a score that can be taken of {spec.name}"
     for name in taken:

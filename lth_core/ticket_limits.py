@@ -83,7 +83,7 @@ def check_finite(start: State, mask: Mask) -> None:
 
 def check_patterns(spec: PruneBase, layers: int) -> None:
     """Check the number and length of the patterns of layers."""
-    patterns = [*spec.layer_fractions, *spec.ignore]
+    patterns = [*spec.layer_fractions, *spec.ignore, *spec.include]
     if any(len(pattern) > LONGEST_PATTERN for pattern in patterns):
         raise TicketFileError(f"prune: a layer's name must be at most {LONGEST_PATTERN} characters")
     if len(patterns) * layers > MOST_MATCHES:

@@ -63,7 +63,7 @@ def during(job: Job, prune: Pruning, dense: Job, previous: Job) -> Job:
         first = PruneSpec(
             when="before", score="random", scope=prune.scope, fraction=prune.fraction,
             output_fraction=prune.output_fraction, layer_fractions=prune.layer_fractions,
-            ignore=prune.ignore, structure=prune.structure,
+            ignore=prune.ignore, include=prune.include, structure=prune.structure,
         )  # fmt: skip
         job = replace(job, mask=Pruned(of=job.start, prune=first, seed=job.seed))
     return replace(job, finds=prune)

@@ -23,6 +23,7 @@ from lth_core.spec import (
     PruneNever,
     Pruning,
     TrainSpec,
+    added_later,
     deciding,
     digest_of,
     spec_json,
@@ -132,6 +133,11 @@ class MaskRecipe(Recipe):
         """Unit that is pruned as a whole, from the spec that finds the mask."""
         return "weights"
 
+    @property
+    def include(self) -> tuple[str, ...]:
+        """Embeddings that the mask covers, from the spec that finds it; as in `PruneBase`."""
+        return self.like.include if self.like else ()
+
     def make(self, context: Context, job: Job) -> Mask:
         """The mask, for the job's network."""
         raise NotImplementedError
@@ -143,8 +149,10 @@ class Full(MaskRecipe):
 
     kind = "Full"
 
+    include: tuple[str, ...] = field(default=(), metadata=added_later(implied=()))
+
     def make(self, context: Context, job: Job) -> Mask:
-        return ones(context.model(job))
+        return ones(context.model(job), self.include)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,11 +171,16 @@ class Pruned(MaskRecipe):
     def structure(self) -> str:
         return self.prune.structure
 
+    @property
+    def include(self) -> tuple[str, ...]:
+        return self.prune.include
+
     def make(self, context: Context, job: Job) -> Mask:
         if isinstance(self.of, Job):
             state, mask = context.final(self.of)
         else:
-            state, mask = self.of.make(context, job), ones(context.model(job))
+            state = self.of.make(context, job)
+            mask = ones(context.model(job), self.include)
         initial = self.of.root.make(context, job)
         network = context.prunable_network(state, mask, initial, job, self.prune)
         return prune(network, self.prune, generator(self.seed, "mask", "ties"))
@@ -185,6 +198,10 @@ class FinalMask(MaskRecipe):
     @property
     def structure(self) -> str:
         return self.by.finds.structure if self.by.finds else "weights"
+
+    @property
+    def include(self) -> tuple[str, ...]:
+        return self.by.mask.include
 
     def make(self, context: Context, job: Job) -> Mask:
         return context.final(self.by)[1]

@@ -11,7 +11,7 @@ from lth_core.errors import SpecError
 from lth_core.models.check import checked_copy
 from lth_core.models.dropout import replace_dropout
 from lth_core.models.init import initialize, initialize_norms
-from lth_core.models.layers import layers_in_use, set_layers
+from lth_core.models.layers import set_use, use_of
 from lth_core.models.networks.conv import conv
 from lth_core.models.networks.lenet import lenet_5
 from lth_core.models.networks.lstm import lstm
@@ -115,7 +115,7 @@ def build(
     if spec.name not in MODELS:  # of ours, all layers take part and the output is declared last
         copied = checked_copy(model, spec.name)
         with errors_as_spec_errors("model.name", f"cannot be run on shape {shape}", spec.name):
-            set_layers(model, layers_in_use(copied, shape))
+            set_use(model, use_of(copied, shape))
     initialize(model, spec.init, generator)
     initialize_norms(model, spec, generator)  # last, so that weights do not depend on norm_init
     return model

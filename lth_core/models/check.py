@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from lth_core.errors import SpecError, exception_text
 from lth_core.models.derivatives import twice_differentiable
-from lth_core.models.layers import prunable_layers
+from lth_core.models.layers import made_up_examples, prunable_layers
 from lth_core.plugins import errors_as_spec_errors
 from lth_core.seeds import seeded_draws
 
@@ -21,7 +21,11 @@ FIELD = "model.name"
 
 
 def check_network(
-    build: Callable[[int], nn.Module], name: str, shape: tuple[int, ...], classes: int
+    build: Callable[[int], nn.Module],
+    name: str,
+    shape: tuple[int, ...],
+    classes: int,
+    include: Sequence[str] = (),
 ) -> None:
     """Check that a user's network can be drawn, trained and pruned here.
 
@@ -30,6 +34,7 @@ def check_network(
     Args:
         build: from a seed to a network whose weights are drawn with it.
         shape: shape of one example.
+        include: embeddings, as in `prunable_layers`.
 
     Raises:
         SpecError: it names the layer and what does not fit.
@@ -38,13 +43,15 @@ def check_network(
     trained, y = copy.deepcopy(model).train(), torch.arange(2) % classes
     failing = f"must train on a batch of shape {(2, *shape)}, but fails"
     with seeded_draws(0), errors_as_spec_errors(FIELD, failing, name):
-        x = torch.randn(2, *shape)
+        x = made_up_examples(model, 2, shape)
         for _ in range(2):
             logits = trained(x)
             _check_logits(logits, name, classes)
             cross_entropy(logits, y).backward()
-    if not prunable_layers(model):
+    if not prunable_layers(model, include):
         kinds = "no linear, convolution, attention or recurrent layer takes part in its output"
+        if embeddings := prunable_layers(model, ("*",)):
+            kinds += f", and prune.include names none of {', '.join(embeddings)}"
         raise SpecError(FIELD, f"must have a weight to prune: {kinds}", name)
 
 
@@ -75,6 +82,10 @@ def _weight_faults(model: nn.Module) -> Iterator[str]:
                 f"must have weights that are trained themselves: the weight of {layer} is computed "
                 "from others (weight norm, spectral norm or torch.nn.utils.prune)"
             )
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and (
+            module.sparse and module.weight.requires_grad
+        ):
+            yield f"must have dense gradients: {layer} has sparse ones (sparse=True)"
         if isinstance(module, nn.MultiheadAttention | nn.RNNBase) and getattr(
             module, "parametrizations", None
         ):
@@ -84,13 +95,16 @@ def _weight_faults(model: nn.Module) -> Iterator[str]:
             yield f"must have float32 weights (see train.precision): {path} is {parameter.dtype}"
 
 
-def check_draws(build: Callable[[int], nn.Module], name: str) -> None:
+def check_draws(build: Callable[[int], nn.Module], name: str, include: Sequence[str] = ()) -> None:
     """Check that two seeds give a network other weights, where it draws them itself.
+
+    Args:
+        build, include: as in `check_network`.
 
     Raises:
         SpecError: all prunable weights are the same.
     """
-    one, other = (prunable_layers(build(seed)) for seed in (0, 1))
+    one, other = (prunable_layers(build(seed), include) for seed in (0, 1))
     if all(torch.equal(one[layer].weight, other[layer].weight) for layer in one):
         rule = (
             "must draw its weights from torch's, numpy's or Python's generator: two seeds give the "
@@ -121,7 +135,8 @@ def check_second_derivatives(
         errors_as_spec_errors(field, rule, str(value)),
         twice_differentiable(trained),
     ):
-        loss = cross_entropy(trained(torch.randn(2, *shape)), torch.arange(2) % classes)
+        x = made_up_examples(model, 2, shape)
+        loss = cross_entropy(trained(x), torch.arange(2) % classes)
         used = [parameter for parameter in trained.parameters() if parameter.requires_grad]
         gradients = torch.autograd.grad(loss, used, create_graph=True, allow_unused=True)
         torch.stack([(g * g).sum() for g in gradients if g is not None]).sum().backward()
@@ -137,7 +152,7 @@ def check_last_batch(
     """
     try:
         with torch.no_grad(), seeded_draws(0):
-            copy.deepcopy(model).train()(torch.randn(1, *shape))
+            copy.deepcopy(model).train()(made_up_examples(model, 1, shape))
     except ValueError as error:
         norms = [n for n, module in model.named_modules() if isinstance(module, _BatchNorm)]
         layer = f"; its batch norm: {', '.join(norms[:3])}" if norms else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from math import prod
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ class Layer:
     """A prunable layer under a mask."""
 
     shape: tuple[int, ...]
-    """Shape of the layer's weight, (out, in, ...)."""
+    """Shape of the layer's weight, (out, in, ...); (entries, size) of an embedding."""
     kept: int
     """Weights that the mask keeps."""
     positions: int
@@ -49,7 +50,7 @@ class PrunableLayer(NamedTuple):
     """A prunable weight, (out, in, ...), and the module that multiplies by it.
 
     A module of several weights (attention, LSTM) is several layers. Weights of transposed
-    convolutions are (in, out, ...), as torch stores them.
+    convolutions are (in, out, ...) and those of embeddings (entries, size), as torch stores them.
     """
 
     module: nn.Module
@@ -83,60 +84,103 @@ def layer_of(parameter: str) -> str:
 # Layers
 
 
-def prunable_layers(model: nn.Module) -> dict[str, PrunableLayer]:
+def prunable_layers(model: nn.Module, include: Sequence[str] = ()) -> dict[str, PrunableLayer]:
     """Layers whose weight can be pruned, by name, in the model's order; the last is the output.
 
-    These are linear, bilinear, convolution, attention and recurrent layers; normalization
-    parameters, embeddings and biases are not prunable. A weight that several modules share is one
-    layer, under its first name. After `set_layers` they are the layers that take part in the
-    output, and the last one makes it; before, the output is the layer that is declared last.
+    These are linear, bilinear, convolution, attention and recurrent layers, after the embeddings
+    that are included; normalization parameters and biases are not prunable. A weight that several
+    modules share is one layer, under its first name, and no embedding if one of them multiplies by
+    it. After `set_use` they are the layers that take part in the output, and the last one makes it;
+    before, the output is the layer that is declared last.
+
+    Args:
+        include: names or patterns of embeddings; the names of other layers have no effect.
     """
+    found = _layers(model, _weights_of)
+    embeddings = {
+        name: layer
+        for name, layer in _layers(model, _table_of).items()
+        if name not in found and any(fnmatchcase(name, pattern) for pattern in include)
+    }
+    found = embeddings | found
+    use: Use | None = getattr(model, _USE, None)
+    if use is None or not use.depths:
+        return found
+    used = [name for name in found if name in use.depths]
+    # Of several layers as near to the output, the one declared last.
+    last = min(reversed(used), key=use.depths.__getitem__, default=None)
+    return {name: found[name] for name in sorted(used, key=lambda name: name == last)}
+
+
+def _layers(
+    model: nn.Module, weights_of: Callable[[nn.Module], Iterable[str]]
+) -> dict[str, PrunableLayer]:
+    """Layers of the weights that a function names in each module."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[str, PrunableLayer] = {}
     for module in model.modules():
-        for attribute in _weights_of(module):
+        for attribute in weights_of(module):
             weight = getattr(module, attribute)
             if id(weight) in names:  # else it is computed from other parameters
                 found.setdefault(layer_of(names[id(weight)]), PrunableLayer(module, weight))
-    order: tuple[str, ...] | None = getattr(model, _ORDER, None)
-    return found if order is None else {name: found[name] for name in order}
+    return found
 
 
-def layers_without_units(model: nn.Module) -> list[str]:
+def layers_without_units(model: nn.Module, include: Sequence[str] = ()) -> list[str]:
     """Names of the prunable layers whose weight is not one row for each output unit."""
     plain = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-    return [n for n, layer in prunable_layers(model).items() if not isinstance(layer.module, plain)]
+    layers = prunable_layers(model, include).items()
+    return [name for name, layer in layers if not isinstance(layer.module, plain)]
 
 
-_ORDER = "_lth_prunable_layers"
+# Use of a user's network: which layers take part, and which examples it takes
 
 
-def layers_in_use(model: nn.Module, shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Run a network; names of the prunable layers that take part in its output, the output last.
+class Use(NamedTuple):
+    """What one run of a network shows."""
 
-    Empty where it returns no tensor, or one that depends on no prunable weight.
+    depths: dict[str, int]
+    """Operations between the output and each layer that takes part in it, embeddings too; empty
+    where the network returns no tensor, or one that depends on no such layer."""
+    takes_ids: bool
+    """Whether it fails on noise and runs on ones, as networks do that take token ids."""
+
+
+_USE = "_lth_use"
+
+
+def use_of(model: nn.Module, shape: tuple[int, ...]) -> Use:
+    """Run a network on two made-up examples.
 
     Args:
         model: its forward pass may change its buffers.
         shape: shape of one example.
     """
+    takes_ids = False
     with _prepared(model):
-        output = model(torch.randn(2, *shape))
-    if not isinstance(output, Tensor):
-        return ()
-    layers, depths = prunable_layers(model), _depths(output)
-    used = [name for name, layer in layers.items() if id(layer.weight) in depths]
-    if not used:
-        return ()
-    # Of several layers as near to the output, the one declared last.
-    last = min(reversed(used), key=lambda name: depths[id(layers[name].weight)])
-    return *(name for name in used if name != last), last
+        try:
+            output = model(torch.randn(2, *shape))
+        except (IndexError, RuntimeError):  # torch's errors for ids that are negative or too large
+            output, takes_ids = model(torch.ones(2, *shape)), True
+    depths = _depths(output) if isinstance(output, Tensor) else {}
+    layers = prunable_layers(model, ("*",))
+    used = {name: depths[id(w)] for name, (_, w) in layers.items() if id(w) in depths}
+    return Use(used, takes_ids)
 
 
-def set_layers(model: nn.Module, names: tuple[str, ...]) -> None:
-    """Make these layers, in this order, the model's prunable ones; without names, none changes."""
-    if names:
-        setattr(model, _ORDER, names)
+def set_use(model: nn.Module, use: Use) -> None:
+    """Make the layers that take part the model's prunable ones; where none does, none changes."""
+    setattr(model, _USE, use)
+
+
+def made_up_examples(model: nn.Module, count: int, shape: tuple[int, ...]) -> Tensor:
+    """Examples (count, *shape) float32 on which a network runs: noise, or ones where it takes ids.
+
+    Noise is drawn from torch's global generator.
+    """
+    use: Use | None = getattr(model, _USE, None)
+    draw = torch.ones if use and use.takes_ids else torch.randn
+    return draw(count, *shape)
 
 
 def _depths(output: Tensor) -> dict[int, int]:
@@ -164,21 +208,28 @@ def _weights_of(module: nn.Module) -> Iterator[str]:
                 yield name
 
 
+def _table_of(module: nn.Module) -> Iterator[str]:
+    """Name of the weight of an embedding."""
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        yield "weight"
+
+
 # Positions
 
 
 def shapes_and_positions(
-    model: nn.Module, shape: tuple[int, ...]
+    model: nn.Module, shape: tuple[int, ...], include: Sequence[str] = ()
 ) -> dict[str, tuple[tuple[int, ...], int]]:
     """Weight shape and `Layer.positions` of every prunable layer, by name in the model's order.
 
     Padding counts as input, so a layer's forward FLOPs are 2 x kept x positions. A weight that is
-    used several times counts each time.
+    used several times counts each time. A lookup in an embedding multiplies nothing.
 
     Args:
         shape: shape of one example, such as (3, 32, 32).
+        include: embeddings, as in `prunable_layers`.
     """
-    layers = prunable_layers(model)
+    layers = prunable_layers(model, include)
     names = {id(layer.weight): name for name, layer in layers.items()}
     positions = dict.fromkeys(layers, 0)
 
@@ -196,7 +247,7 @@ def shapes_and_positions(
     ]
     try:
         with torch.no_grad(), _prepared(model):
-            model(torch.zeros(1, *shape))
+            model(made_up_examples(model, 1, shape))
     finally:
         for handle in hooks:
             handle.remove()

@@ -83,13 +83,14 @@ def from_model(
 
     Args:
         x, y: (n, ...) float32 normalized examples, and their classes (n,) int64.
-        mask: (out, in, ...) bool each, by parameter name; None: every weight survives.
+        mask: (out, in, ...) bool each, by parameter name; None: every prunable weight survives.
 
     >>> network = from_model(nn.Linear(2, 3), torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))
     >>> {name: tuple(w.shape) for name, w in network.weights.items()}
     {'weight': (3, 2)}
     """
-    mask = mask or ones(model)
+    spec = spec or PruneAfter()
+    mask = mask or ones(model, spec.include)
     weights = {n: p.detach().clone() for n, p in model.named_parameters() if n in mask}
 
     def copy() -> nn.Module:
@@ -99,7 +100,7 @@ def from_model(
     return PrunableNetwork(
         weights=masked(weights, mask), mask=mask, initial=masked(weights, mask),
         copy=copy, batch=lambda: (x, y), seed=seed,
-        spec=spec or PruneAfter(),
+        spec=spec,
     )  # fmt: skip
 
 

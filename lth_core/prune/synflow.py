@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from lth_core.errors import SpecError
+from lth_core.models.layers import prunable_layers
 from lth_core.prune.network import PrunableNetwork, Scores
 
 ROUNDS = 100
@@ -20,8 +22,11 @@ def synflow(network: PrunableNetwork) -> Scores:
     every layer's scores have the same sum, because flow is conserved in each unit. In a network
     with an empty layer all scores are 0, and a seeded draw decides. The only weight of a layer
     scores the whole sum. Layer norm subtracts a mean: behind it, flow has either sign and is not
-    conserved; features that differ pass, equal ones do not. Scores are (out, in, ...) float64 of
-    each layer.
+    conserved; features that differ pass, equal ones do not. Ones as token ids are one row of an
+    embedding, so embeddings are not scored. Scores are (out, in, ...) float64 of each layer.
+
+    Raises:
+        SpecError: an embedding is to be pruned.
 
     >>> from lth_core.prune.network import from_model
     >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
@@ -30,6 +35,7 @@ def synflow(network: PrunableNetwork) -> Scores:
     True
     """
     model = network.model().double().eval()
+    _refuse_embeddings(model, network)
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():
             if name.endswith(("bias", "running_mean")):
@@ -45,6 +51,17 @@ def synflow(network: PrunableNetwork) -> Scores:
         name: (w * g).detach().abs().cpu()
         for name, w, g in zip(network.mask, weights, gradients, strict=True)
     }
+
+
+def _refuse_embeddings(model: nn.Module, network: PrunableNetwork) -> None:
+    embeddings = [
+        name
+        for name, layer in prunable_layers(model, network.spec.include).items()
+        if isinstance(layer.module, nn.Embedding | nn.EmbeddingBag)
+    ]
+    if embeddings:
+        rule = "must name no embedding where synflow scores: its input is all ones, so one row each"
+        raise SpecError("prune.include", rule, ", ".join(embeddings))
 
 
 def _without_ceilings(model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, overload
 
 from lth_core.errors import SpecError
+from lth_core.spec.digest import added_later
 from lth_core.spec.fields import STRICT, Checks, steps_in
 
 Grow = Literal["none", "random", "gradient"]
@@ -58,6 +59,8 @@ class PruneBase(Checks):
     it. A name precedes a pattern; of several patterns, the last in the alphabet counts."""
     ignore: tuple[str, ...] = ()
     """Layers (names or patterns; `output` is the last) that stay dense and are not counted."""
+    include: tuple[str, ...] = field(default=(), metadata=added_later(implied=()))
+    """Embeddings (names or patterns) that are pruned and counted too; by default none is."""
     examples: int = 10
     """Number of training examples of each class for a score with gradients."""
     statistics: Statistics = "batch"

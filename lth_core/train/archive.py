@@ -45,13 +45,13 @@ def to_blobs(state: State, mask: Mask) -> dict[str, bytes]:
     }
 
 
-def from_blobs(entry: Entry, model: nn.Module) -> tuple[State, Mask]:
-    """State and mask from their blobs, in the shapes of ``model``.
+def from_blobs(entry: Entry, job: Job, model: nn.Module) -> tuple[State, Mask]:
+    """State and mask of a job from their blobs, in the shapes of ``model``.
 
     Raises:
         CorruptEntryError, TicketFileError: a blob is corrupt, or of another network.
     """
-    shapes = {name: list(m.shape) for name, m in masks.ones(model).items()}
+    shapes = {name: list(m.shape) for name, m in masks.ones(model, job.mask.include).items()}
     with decoding("state"):
         tensors = {**load(entry.blob(MASK)), **load(entry.blob(STATE))}
         state, mask = ticket.unpack(tensors, shapes)
@@ -100,7 +100,7 @@ class Archive:
             entry = self.entry(kind, job.digest)
             try:
                 if entry:
-                    return from_blobs(entry, model)
+                    return from_blobs(entry, job, model)
             except (CorruptEntryError, TicketFileError) as error:
                 self._warn(f"{kind}/{job.digest}: {error}")
         return None

@@ -168,7 +168,7 @@ class Trainer(Builder):
         outcome = self._run(job, start)
         mask, state = outcome.mask, outcome.state
         final = cached(self._finals, job.digest, lambda: (state, mask))
-        counts = shapes_and_positions(self.model(job), self.data(job).shape)
+        counts = shapes_and_positions(self.model(job), self.data(job).shape, job.mask.include)
         training = Training(
             curves=outcome.curves,
             layers={

@@ -31,7 +31,7 @@ class NetworkSize:
     parameters: int
     prunable: int
     others: dict[str, int]
-    """Parameters that cannot be pruned, by layer, most first; biases and norms as one."""
+    """Parameters that are not prunable, by layer, most first; biases and norms as one."""
 
     def sentence(self) -> str:
         """Sizes in words: ``mlp 300-100 on digits: 50,200 of 50,610 parameters ...``."""
@@ -58,10 +58,10 @@ def size_lines(plan: Plan) -> list[str]:
 
 def network_sizes(plan: Plan) -> Iterator[NetworkSize]:
     """Size of each network of a plan's trials on each dataset, at most `MOST_BUILT`."""
-    for model, dataset in _networks(plan)[:MOST_BUILT]:
+    for model, dataset, include in _networks(plan)[:MOST_BUILT]:
         _, shape, classes = data.outline(dataset)
         network = template(model, shape, classes)
-        others = _beside(network)
+        others = _beside(network, include)
         total = sum(parameter.numel() for parameter in network.parameters())
         yield NetworkSize(
             network=network_text(model, dataset), parameters=total,
@@ -69,13 +69,15 @@ def network_sizes(plan: Plan) -> Iterator[NetworkSize]:
         )  # fmt: skip
 
 
-def _networks(plan: Plan) -> list[tuple[ModelSpec, DataSpec]]:
-    return list(dict.fromkeys((trial.spec.model, trial.spec.data) for trial in plan.trials))
+def _networks(plan: Plan) -> list[tuple[ModelSpec, DataSpec, tuple[str, ...]]]:
+    """Networks, their data, and the embeddings that are prunable."""
+    specs = [trial.spec for trial in plan.trials]
+    return list(dict.fromkeys((spec.model, spec.data, spec.prune.include) for spec in specs))
 
 
-def _beside(network: nn.Module) -> Counter[str]:
-    """Numbers of parameters that cannot be pruned, by layer."""
-    prunable = {parameter_of(layer) for layer in prunable_layers(network)}
+def _beside(network: nn.Module, include: tuple[str, ...]) -> Counter[str]:
+    """Numbers of parameters that are not prunable, by layer."""
+    prunable = {parameter_of(layer) for layer in prunable_layers(network, include)}
     others = Counter[str]()
     for name, parameter in network.named_parameters():
         if name not in prunable:

@@ -193,6 +193,9 @@ def test_sizes_beyond_any_networks_are_refused_in_one_short_line(
 
 @pytest.mark.slow
 def test_patterns_that_take_minutes_to_match_are_refused(ticket: Ticket, tmp_path: Path) -> None:
+    spec = replace(ticket.spec, prune=PruneSpec(include=("?*" * 501,)))
+    with pytest.raises(TicketFileError, match="must be at most 1000 characters"):
+        replace(ticket, spec=spec).save(tmp_path / "t")
     spec = replace(ticket.spec, prune=PruneSpec(layer_fractions={"?*" * 501: 0.5}))
     content = canonical_json(describe(spec))
     refused = complaint(forge(tmp_path / "t", ticket, spec=content, spec_digest=spec.digest()))

@@ -37,7 +37,7 @@ def plain_digest(recipe: Recipe) -> str:
     parts: dict[str, Any] = {}
     for f in dataclasses.fields(recipe):
         value = getattr(recipe, f.name)
-        if f.metadata.get("decides", True):
+        if f.metadata.get("decides", True) and f.metadata.get("implied", ...) != value:
             parts[f.name] = plain_digest(value) if isinstance(value, Recipe) else describe(value)
     return sha256({"schema": SCHEMA, "kind": recipe.kind, **parts})
 
@@ -152,6 +152,8 @@ def test_stored_spec_without_an_added_field_has_the_implied_value_not_the_defaul
 
 def test_stored_pruning_is_completed_by_its_own_when() -> None:
     stored = {"prune": {"when": "during", "grow": "random"}}
-    assert with_implied(TicketSpec, stored) == stored
-    assert with_implied(GrowingLater, stored) == {"prune": {**stored["prune"], "warm": 1}}
-    assert with_implied(GrowingLater, {"prune": {"fraction": 0.5}}) == {"prune": {"fraction": 0.5}}
+    completed = {**stored["prune"], "include": ()}
+    assert with_implied(TicketSpec, stored) == {"prune": completed}
+    assert with_implied(GrowingLater, stored) == {"prune": {**completed, "warm": 1}}
+    after = {"fraction": 0.5, "include": ()}
+    assert with_implied(GrowingLater, {"prune": {"fraction": 0.5}}) == {"prune": after}

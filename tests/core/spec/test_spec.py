@@ -73,6 +73,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "prune.output_fraction": (0.0, {}),
     "prune.layer_fractions": ({"fc1": 0.1}, {}),
     "prune.ignore": (("output",), {}),
+    "prune.include": (("words",), {}),
     "prune.structure": ("channels", {}),
     "prune.one_shot": (True, {}),
     "prune.rounds": (2, {"when": "before"}),

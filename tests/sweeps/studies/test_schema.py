@@ -65,6 +65,7 @@ UNKNOWN = [
     ("base: {branches: [ticket, x]}", "base.branches", "x", "reinit"),
     ("base: {prune: {score: luck}}", "base.prune.score", "luck", "magnitude"),
     ("base: {prune: {ignore: [fc9]}}", "base.prune.ignore", "fc9", "output"),
+    ("base: {prune: {include: [words]}}", "base.prune.include", "words", "output"),
     ("search: {objective: x}", "search.objective", "x", "density"),
 ]
 
