@@ -92,6 +92,13 @@ FAULTS = [
         "tests/core/train/test_regrowth.py",
     ),
     Fault(
+        "a weight dropped and grown by one change starts at 0",
+        "lth_core/train/masking/dynamic.py",
+        "grown & ~self.mask[name], optimizer",
+        "grown, optimizer",
+        "tests/core/train/test_regrowth.py",
+    ),
+    Fault(
         "pruned weights revived by momentum: no mask after the step",
         "lth_core/train/masking/base.py",
         "if self._weights:\n            torch._foreach_mul_(self._weights, self._masks)",

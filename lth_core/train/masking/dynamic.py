@@ -18,8 +18,9 @@ from lth_core.train.masking.gradual import GMP
 class Regrowth(GMP):
     """At each change but the last, each layer also swaps a share of its weights for others.
 
-    The share falls to 0 as a cosine. Grown weights start at 0. A layer with one weight swaps none,
-    because its share rounds to 0. Dense layers and empty layers swap none either.
+    The share falls to 0 as a cosine. Grown weights start at 0; a weight that one change drops and
+    grows keeps its value (Evci et al. 2020: `reinit_when_same=False` in their code). A layer with
+    one weight swaps none, because its share rounds to 0. Dense and empty layers swap none either.
     """
 
     @abstractmethod
@@ -39,7 +40,10 @@ class Regrowth(GMP):
     def _swapped(
         self, mask: Mask, share: float, optimizer: Optimizer, draws: torch.Generator
     ) -> Mask:
-        """The mask after each layer drops round(share x kept) weights and grows as many, from 0."""
+        """The mask after each layer drops round(share x kept) weights and grows as many.
+
+        Weights that were not in the mask before this change start at 0.
+        """
         scores = scores_of(self.prunable_network(mask), self.spec.score)
         parameters, swapped = dict(self.model.named_parameters()), dict(mask)
         for name, alive in mask.items():
@@ -51,13 +55,14 @@ class Regrowth(GMP):
             grown = torch.zeros_like(alive)
             grown[~left] = lowest(-self.regrowth_priority(parameters[name], draws)[~left], n, draws)
             swapped[name] = left | grown
-            _start_at_zero(parameters[name], grown, optimizer)
+            # `mask` may lack a weight that this change's schedule pruned; `self.mask` has it still.
+            _start_at_zero(parameters[name], grown & ~self.mask[name], optimizer)
         return swapped
 
 
-def _start_at_zero(weight: nn.Parameter, grown: Tensor, optimizer: Optimizer) -> None:
-    """Set grown weights and their optimizer state (momentum) to 0, in place."""
-    where = grown.to(weight.device)
+def _start_at_zero(weight: nn.Parameter, new: Tensor, optimizer: Optimizer) -> None:
+    """Set new weights and their optimizer state (momentum) to 0, in place."""
+    where = new.to(weight.device)
     with torch.no_grad():
         weight.masked_fill_(where, 0)
         for value in optimizer.state.get(weight, {}).values():

@@ -75,6 +75,32 @@ def grown(seen: Watch, step: int, name: str) -> Tensor:
     return seen.masks[step][name] & ~stays
 
 
+def new(seen: Watch, step: int, name: str) -> Tensor:
+    """What a change grew that was not there before it."""
+    return seen.masks[step][name] & ~seen.masks[step - 1][name]
+
+
+def authors_update(
+    weight: list[float], momentum: list[float], mask: list[bool], gradient: list[float], n: int
+) -> tuple[list[bool], list[float], list[float]]:
+    """Mask, weights and momentum after RigL's authors swap n weights of a layer.
+
+    google-research/rigl, rigl/sparse_optimizers_base.py: _get_update_op, reinit_when_same=False.
+    """
+    places = range(len(mask))
+    score_drop = [abs(w) * m for w, m in zip(weight, mask, strict=True)]
+    kept = set(sorted(places, key=lambda i: -score_drop[i])[: sum(mask) - n])
+    score_grow = [abs(g) for g in gradient]
+    lifted = [min(score_grow) - 1 if i in kept else score_grow[i] for i in places]
+    grown = set(sorted(places, key=lambda i: -lifted[i])[:n])
+    new_connections = {i for i in grown if not mask[i]}
+    return (
+        [i in kept | grown for i in places],
+        [0.0 if i in new_connections else weight[i] for i in places],
+        [0.0 if i in new_connections else momentum[i] for i in places],
+    )
+
+
 @pytest.fixture(scope="module", params=["random", "gradient"])
 def seen(request: pytest.FixtureRequest) -> Watch:
     return watch(job_of(request.param))
@@ -120,8 +146,8 @@ def test_swap_takes_the_place_of_the_step(seen: Watch) -> None:
     for step in SWAPS:
         for name, value in seen.before[step].items():
             mask = seen.masks[step].get(name)
-            stayed = value if mask is None else value * mask * ~grown(seen, step, name)
-            assert torch.equal(seen.after[step][name], stayed)
+            expected = value if mask is None else value * mask * ~new(seen, step, name)
+            assert torch.equal(seen.after[step][name], expected)
 
 
 def test_lowest_weights_go_and_fewer_at_each_change(seen: Watch) -> None:
@@ -145,6 +171,26 @@ def test_rigl_grows_the_weights_of_largest_dense_gradient() -> None:
             assert torch.equal(grown(seen, step, name), largest.view_as(stays))
 
 
+def test_rigl_updates_weights_and_momentum_as_the_authors_code() -> None:
+    seen = watch(job_of("gradient"))
+    names = [name for name, _ in seen.model.named_parameters()]
+    for step in SWAPS:
+        dense = dict(zip(names, seen.gradients[step], strict=True))
+        for name, mask in seen.masks[step].items():
+            (momentum,) = seen.moments_before[step][name]
+            (after,) = seen.moments[step][name]
+            before, alive = seen.before[step][name], seen.masks[step - 1][name]
+            n = round(share(step) * int(alive.sum()))
+            expected = authors_update(
+                *(t.flatten().tolist() for t in (before, momentum, alive, dense[name])), n
+            )
+            assert mask.flatten().tolist() == expected[0]
+            # The authors mask the weights in the forward pass, here they are masked in place.
+            shown = [w * m for w, m in zip(expected[1], expected[0], strict=True)]
+            assert seen.after[step][name].flatten().tolist() == shown
+            assert after.flatten().tolist() == expected[2]
+
+
 def test_set_grows_weights_as_they_are_drawn() -> None:
     job = job_of("random")
     one, again, other = watch(job), watch(job), watch(job_of("random", seed=1))
@@ -162,19 +208,40 @@ def test_set_grows_weights_as_they_are_drawn() -> None:
 
 @pytest.mark.parametrize("train", [SGD, ADAM], ids=["momentum", "adam"])
 @pytest.mark.parametrize("grow", ["random", "gradient"])
-def test_grown_weights_start_at_zero_without_a_past_and_come_alive(
+def test_new_weights_start_at_zero_without_a_past_and_come_alive(
     grow: str, train: TrainSpec
 ) -> None:
     seen = watch(job_of(grow, train))
     for step in SWAPS:
         for name in ERK:
-            new = grown(seen, step, name)
-            assert not seen.after[step][name][new].any()
+            fresh = new(seen, step, name)
+            assert not seen.after[step][name][fresh].any()
             assert seen.moments[step][name]
             for moment in seen.moments[step][name]:
-                assert not moment[new].any()
-                assert moment[seen.masks[step][name] & ~new].any()
-            assert (seen.after[step + 1][name][new] != 0).float().mean() > 0.5
+                assert not moment[fresh].any()
+                assert moment[seen.masks[step][name] & ~fresh].any()
+            assert (seen.after[step + 1][name][fresh] != 0).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+@pytest.mark.parametrize(
+    ("grow", "train"), [("random", SGD), ("gradient", ADAM)], ids=["set", "rigl"]
+)
+def test_weights_that_one_change_drops_and_grows_keep_value_and_past(
+    grow: str, train: TrainSpec, schedule: str
+) -> None:
+    """Also those that a falling density pruned before they were grown."""
+    seen, both = watch(job_of(grow, train, schedule=schedule, scope="layerwise")), 0
+    for step in SWAPS:
+        for name in LAYERWISE:
+            there = seen.masks[step - 1][name] & seen.masks[step][name]
+            assert torch.equal(seen.after[step][name][there], seen.before[step][name][there])
+            for old, moment in zip(
+                seen.moments_before[step][name], seen.moments[step][name], strict=True
+            ):
+                assert torch.equal(moment[there], old[there])
+            both += int((there & grown(seen, step, name)).sum())
+    assert both > 10
 
 
 def test_what_is_pruned_is_exactly_zero_after_every_step(seen: Watch) -> None:

@@ -28,8 +28,9 @@ class Watch:
         self.parameters: list[list[Tensor]] = []
         """What the optimizer trains, before the step; and their gradients."""
         self.gradients: list[list[Tensor]] = []
+        self.moments_before: list[dict[str, list[Tensor]]] = []
         self.moments: list[dict[str, list[Tensor]]] = []
-        """The optimizer's state of each weight once the mask has changed, in the weight's shape."""
+        """The optimizer's state of each weight before and after the mask changes, in its shape."""
 
     @property
     def mask(self) -> Mask:
@@ -43,21 +44,23 @@ class Watch:
 
     def before_step(self, step: int, optimizer: Optimizer) -> bool:
         self.before.append(state_of(self.model))
+        self.moments_before.append(self._moments(optimizer))
         self.taken.append(self.masking.before_step(step, optimizer))
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         self.parameters.append([p.detach().clone() for p in trained])
         self.gradients.append([p.grad.clone() for p in trained if p.grad is not None])
-        self.moments.append(
-            {
-                name: [
-                    value.clone()
-                    for value in optimizer.state.get(p, {}).values()
-                    if isinstance(value, Tensor) and value.shape == p.shape
-                ]
-                for name, p in self.model.named_parameters()
-            }
-        )
+        self.moments.append(self._moments(optimizer))
         return self.taken[-1]
+
+    def _moments(self, optimizer: Optimizer) -> dict[str, list[Tensor]]:
+        return {
+            name: [
+                value.clone()
+                for value in optimizer.state.get(p, {}).values()
+                if isinstance(value, Tensor) and value.shape == p.shape
+            ]
+            for name, p in self.model.named_parameters()
+        }
 
     def after_step(self) -> None:
         self.masking.after_step()
