@@ -21,6 +21,7 @@ from lth_core.models.layers import state_of
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, decoding
 from lth_core.train.checkpoint import shapes_and_types
+from lth_core.train.precision import all_threads_flush, flushed_denormals
 from lth_core.train.timings import speed_key, store_speed
 from lth_core.train.training import Training
 
@@ -143,14 +144,18 @@ def ended_at(job: Job, step: int) -> Job:
 
 
 def made_with(device: torch.device) -> dict[str, str]:
-    """Versions and device, stored with each training."""
+    """Versions, device and arithmetic of trainings in this thread, stored with each training."""
     on_gpu = device.type == "cuda"
-    return {
+    found = {
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "threads": str(torch.get_num_threads()),
     }
+    with flushed_denormals():
+        if device.type == "cpu" and all_threads_flush():
+            found["denormals"] = "flushed"
+    return found
 
 
 def cached(cache: OrderedDict[str, T], key: str, make: Callable[[], T], size: int = 16) -> T:

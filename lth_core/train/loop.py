@@ -32,7 +32,7 @@ from lth_core.train.checkpoint import (
 )
 from lth_core.train.masking.base import Masking
 from lth_core.train.optimizer import make_optimizer, stepper
-from lth_core.train.precision import arithmetic
+from lth_core.train.precision import arithmetic, flushed_denormals
 from lth_core.train.training import Curves
 
 EVALUATION_BATCH = 1000
@@ -103,11 +103,11 @@ class Run:
             for step, index, draw in task.order.batches(self.done, task.last, device):
                 if step in task.keep:
                     self.points[step] = state_of(task.model)
-                with self._seeded(step):
+                with self._seeded(step), flushed_denormals():
                     self._step(step, index, draw, step_and_clear)
                 yield self.done
             if task.first == task.last:
-                with self._seeded(task.last):
+                with self._seeded(task.last), flushed_denormals():
                     train_loss, _ = evaluate(task.model, data, data.train)
                     record_evaluation(self.curves, task.last, train_loss, task.model, data)
         if task.last in task.keep:

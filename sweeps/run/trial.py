@@ -15,6 +15,7 @@ from lth_core.columns import Record
 from lth_core.errors import LthError, PreemptedError, exception_text
 from lth_core.store import existing_store
 from lth_core.train import CHECKPOINT_EVERY, Trainer
+from lth_core.train.precision import all_threads_flush, flushed_denormals
 from sweeps.plan.plan import Trial
 from sweeps.plan.stopping import why_stop
 from sweeps.store.published import level_records, trial_run
@@ -115,3 +116,5 @@ def use_threads(cpu: float) -> None:
     """Set the number of torch's threads to the trial's number of CPUs."""
     torch.set_num_threads(max(1, int(cpu)))
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpu)))
+    with flushed_denormals():
+        all_threads_flush()  # starts torch's threads, which so inherit the setting
