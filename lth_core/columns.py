@@ -19,7 +19,7 @@ class Column:
     """Meaning and use of one value of a record."""
 
     type: Literal["string", "integer", "number", "boolean", "object"] = "number"
-    """JSON type; a column that some records lack may also be null."""
+    """JSON type; a column that some records lack, or without validation examples, may be null."""
     unit: str = ""
     """Unit of the value; empty for names, counts and shares."""
     per: Literal["level", "branch"] = "branch"
@@ -28,6 +28,8 @@ class Column:
     """Direction in which a search optimizes the column; None: it is no objective."""
     metric: bool = False
     """Whether it is a metric in MLflow: ``NAME`` per level, ``BRANCH/NAME`` per branch."""
+    needs_validation: bool = False
+    """Whether it is of the validation examples, and null where there are none."""
     source: Literal["training", "measure", "study"] = "training"
     """training: every record has it. measure: records of some branches have it. study: `sweeps`
     adds it from the study's finished trials."""
@@ -82,14 +84,14 @@ COLUMNS: dict[str, Column] = {
     ),
     "early_stop_step": _column(
         "step of the lowest validation loss", type="integer", unit="steps", better="min",
-        metric=True,
+        metric=True, needs_validation=True,
     ),
     "early_stop_test_accuracy": _column(
         "test accuracy at the step of the lowest validation loss, in [0, 1]", better="max",
-        metric=True,
+        metric=True, needs_validation=True,
     ),
     "early_stop_validation_loss": _column(
-        "lowest validation loss", unit="nats", better="min", metric=True
+        "lowest validation loss", unit="nats", better="min", metric=True, needs_validation=True
     ),
     "collapsed_layers": _column(
         "layers without a kept weight", type="integer", per="level", metric=True
@@ -181,7 +183,8 @@ def record_schema() -> dict[str, Any]:
     """JSON Schema of a line of `lth report --json`; the study's axes are further properties."""
 
     def schema_of(column: Column) -> dict[str, Any]:
-        types = column.type if column.source == "training" else [column.type, "null"]
+        may_be_null = column.source != "training" or column.needs_validation
+        types = [column.type, "null"] if may_be_null else column.type
         unit = {"unit": column.unit} if column.unit else {}
         return {"type": types, "description": column.about, **unit}
 

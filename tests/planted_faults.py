@@ -184,8 +184,8 @@ FAULTS = [
     Fault(
         "unpaired t-test",
         "lth_core/analysis/verdict.py",
-        "        seed: row[column] - others[seed][column]\n",
-        "        seed: row[column] - others[min(others)][column]\n",
+        "value - others[seed] for seed",
+        "value - others[min(others)] for seed",
         "tests/core/analysis/test_verdict.py",
     ),
     Fault(

@@ -56,7 +56,7 @@ class Verdict:
     accuracy: dict[str, Summary]
     """Final test accuracy by branch, `dense` among them, over seeds with both dense and ticket."""
     early_stop: dict[str, Summary]
-    """Early-stop step by branch."""
+    """Early-stop step by branch; empty without validation examples."""
     rule: VerdictRule
     family: Family
     gap: PairedTest
@@ -67,7 +67,8 @@ class Verdict:
     p_reinit: P | None
     """p of the ticket beating reinit, paired by seed. None with fewer than three pairs."""
     p_faster: P | None
-    """p of the ticket stopping earlier than dense."""
+    """p of the ticket stopping earlier than dense. None with too few replicates, or without
+    validation examples."""
     seeds_to_decide: int | None
     """Number of seeds that would decide an undecided level with a probability of 80%, if means and
     deviations stay as they are; None where the level is decided, or over 1,000 are needed."""
@@ -165,8 +166,8 @@ class _Level:
     gap: PairedTest
     """Accuracy of the ticket less that of dense."""
     over_reinit: PairedTest | None
-    sooner: PairedTest
-    """Early-stop step of dense less that of the ticket."""
+    sooner: PairedTest | None
+    """Early-stop step of dense less that of the ticket; None without validation examples."""
 
     @property
     def n(self) -> int:
@@ -180,7 +181,7 @@ class _Level:
 
     @property
     def p_faster(self) -> float | None:
-        return self.sooner.p_above(0) if self.n >= FEWEST else None
+        return self.sooner.p_above(0) if self.sooner and self.n >= FEWEST else None
 
 
 def _levels(rows: Iterable[Record]) -> list[_Level]:
@@ -197,14 +198,9 @@ def _levels(rows: Iterable[Record]) -> list[_Level]:
                 branch: {seed: found[seed] for seed in seeds if seed in found}
                 for branch, found in {"dense": dense, **branches}.items()
             })  # fmt: skip
-    pairs = {
-        key: iter(paired_tests([level for level in differences if level]))
-        for key, differences in {
-            "gap": [_differences(t, "ticket", "dense", "final_test_accuracy") for t in tables],
-            "gain": [_differences(t, "ticket", "reinit", "final_test_accuracy") for t in tables],
-            "sooner": [_differences(t, "dense", "ticket", "early_stop_step") for t in tables],
-        }.items()
-    }
+    gaps = paired_tests([_differences(t, "ticket", "dense", "final_test_accuracy") for t in tables])
+    gains = _tests(tables, "ticket", "reinit", "final_test_accuracy")
+    sooner = _tests(tables, "dense", "ticket", "early_stop_step")
     return [
         _Level(
             level=level,
@@ -213,11 +209,13 @@ def _levels(rows: Iterable[Record]) -> list[_Level]:
             early_stop=_summaries(table, "early_stop_step"),
             within_steps=max(row["steps"] for row in table["ticket"].values())
             <= min(row["steps"] for row in table["dense"].values()),
-            gap=next(pairs["gap"]),
-            over_reinit=next(pairs["gain"]) if table.get("reinit") else None,
-            sooner=next(pairs["sooner"]),
+            gap=gap,
+            over_reinit=gain,
+            sooner=earlier,
         )
-        for level, table in zip(levels, tables, strict=True)
+        for level, table, gap, gain, earlier in zip(
+            levels, tables, gaps, gains, sooner, strict=True
+        )
     ]
 
 
@@ -225,21 +223,28 @@ _Table = Mapping[str, Mapping[int, Record]]
 """Records of a level by branch and seed."""
 
 
+def _tests(
+    tables: Sequence[_Table], branch: str, other: str, column: str
+) -> list[PairedTest | None]:
+    """Tests of each level on a branch less another; None at a level without a pair."""
+    differences = [_differences(table, branch, other, column) for table in tables]
+    tests = iter(paired_tests([level for level in differences if level]))
+    return [next(tests) if level else None for level in differences]
+
+
 def _differences(table: _Table, branch: str, other: str, column: str) -> dict[int, float]:
-    others = table.get(other, {})
-    return {
-        seed: row[column] - others[seed][column]
-        for seed, row in table[branch].items()
-        if seed in others
-    }
+    values, others = (_values(table.get(name, {}), column) for name in (branch, other))
+    return {seed: value - others[seed] for seed, value in values.items() if seed in others}
 
 
 def _summaries(table: _Table, column: str) -> dict[str, Summary]:
-    return {
-        branch: summarize([row[column] for row in rows.values()])
-        for branch, rows in table.items()
-        if rows
-    }
+    values = {branch: _values(rows, column) for branch, rows in table.items()}
+    return {branch: summarize(list(found.values())) for branch, found in values.items() if found}
+
+
+def _values(rows: Mapping[int, Record], column: str) -> dict[int, float]:
+    """Values of a column by seed; early stop is None without validation examples."""
+    return {seed: row[column] for seed, row in rows.items() if row[column] is not None}
 
 
 def _adjusted(cells: Sequence[Sequence[float | None]], together: bool) -> list[list[P | None]]:

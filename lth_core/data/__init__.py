@@ -29,6 +29,7 @@ __all__ = [
     "Split",
     "absolute",
     "fingerprint",
+    "has_validation",
     "load",
     "outline",
 ]
@@ -113,6 +114,16 @@ def outline(spec: DataSpec) -> Outline:
     if spec.alpha != "black" and absolute(spec).name != "folder":
         raise SpecError("data.alpha", "applies to folder:PATH alone", spec.alpha)
     return train, shape, classes
+
+
+def has_validation(spec: DataSpec) -> bool:
+    """Whether there are validation examples; a named dataset is not read.
+
+    Raises:
+        SpecError: the name is not known.
+        DataError: data that must be read are missing or broken.
+    """
+    return bool(spec.validation or (spec.name not in DATASETS and len(_raw(spec).validation)))
 
 
 def fingerprint(spec: DataSpec) -> str:

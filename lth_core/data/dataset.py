@@ -47,7 +47,8 @@ class Split:
 class Dataset:
     """Examples for training, for early stopping (validation) and for reporting (test).
 
-    A raw dataset's validation part is empty, or is the dataset's own.
+    A raw dataset's validation part is empty, or is the dataset's own. It may stay empty after the
+    split; then there is no early stop.
 
     mean, std: (channels, 1, 1) or broadcastable to one example, in the units of the raw x.
     per_image: whether each example is scaled by its own mean and deviation instead; the spec's
@@ -159,7 +160,7 @@ def split_sizes(spec: DataSpec, available: int, own_validation: int = 0) -> tupl
         available: number of the dataset's training examples.
         own_validation: number of examples in its own validation part, used whole; 0 without one.
     """
-    if own_validation:
+    if own_validation or not spec.validation:
         return max(1, round(spec.fraction * available)), own_validation
     used = max(2, round(spec.fraction * available))
     if spec.validation >= 1:

@@ -29,8 +29,8 @@ class DataSpec(Checks):
     """Whether an absent dataset may be downloaded into root. Not part of the digest."""
     validation: float = 0.1
     """Training examples set aside to choose the early-stop step: a count if 1 or more, else a share
-    of the training set, above 0. It does not apply to data that have their own validation part:
-    that part is used whole."""
+    of the training set. 0: all of them train, and there is no early stop to report. It does not
+    apply to data that have their own validation part: that part is used whole."""
     fraction: float = 1.0
     """Share of the training examples to use, in (0, 1]; drawn before the validation split."""
     # Older code dropped alpha, which mostly gave black: transparent pixels are often stored as 0.
@@ -60,5 +60,5 @@ class DataSpec(Checks):
         if not isinstance(self.fraction, float) or not 0 < self.fraction <= 1:
             raise SpecError("fraction", "must be in (0, 1]", self.fraction)
         count = self.validation
-        if not isinstance(count, float) or count <= 0 or (count > 1 and count != int(count)):
-            raise SpecError("validation", "must be a whole count or a share in (0, 1)", count)
+        if not isinstance(count, float) or count < 0 or (count > 1 and count != int(count)):
+            raise SpecError("validation", "must be 0, a whole count or a share in (0, 1)", count)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -217,20 +218,24 @@ def record_evaluation(
 ) -> None:
     """Add one point to the curves: mean training loss since the last point, validation and test.
 
+    Without validation examples the curves have no validation.
+
     Raises:
         DivergedError: a loss is not finite.
     """
-    validation_loss, validation_accuracy = evaluate(model, data, data.validation)
+    losses = {"training": train_loss}
+    if len(data.validation):
+        losses["validation"], accuracy = evaluate(model, data, data.validation)
+        curves.validation_loss.append(losses["validation"])
+        curves.validation_accuracy.append(accuracy)
     _, test_accuracy = evaluate(model, data, data.test)
-    if not torch.isfinite(torch.tensor([train_loss, validation_loss])).all():
+    if not all(map(isfinite, losses.values())):
+        text = ", ".join(f"{name} {loss:g}" for name, loss in losses.items())
         raise DivergedError(
-            f"the loss is not finite at step {step} (training {train_loss:g}, validation "
-            f"{validation_loss:g}); a smaller train.lr may help"
+            f"the loss is not finite at step {step} ({text}); a smaller train.lr may help"
         )
     curves.step.append(step)
     curves.train_loss.append(train_loss)
-    curves.validation_loss.append(validation_loss)
-    curves.validation_accuracy.append(validation_accuracy)
     curves.test_accuracy.append(test_accuracy)
 
 

@@ -15,7 +15,8 @@ from lth_core.store.decode import DECODE_ERRORS, check
 
 @dataclass(slots=True)
 class Curves:
-    """Learning curves on the evaluation grid: lists of equal length."""
+    """Learning curves on the evaluation grid: lists of equal length, but without validation
+    examples those of validation are empty."""
 
     step: list[int] = field(default_factory=list)
     """Steps done when evaluated, counted from the start of the dense run's schedule."""
@@ -34,14 +35,18 @@ class Curves:
         """
         check(values, cls, "curves")
         curves = cls(**_known(cls, values))
-        if len({len(getattr(curves, f.name)) for f in fields(cls)}) > 1:
+        lengths = {f.name: len(getattr(curves, f.name)) for f in fields(cls)}
+        if not (lengths["validation_loss"] or lengths["validation_accuracy"]):
+            del lengths["validation_loss"], lengths["validation_accuracy"]
+        if len(set(lengths.values())) > 1:
             raise TypeError("curves must be of equal length")
         return curves
 
     @property
-    def early_stop(self) -> int:
-        """Position of the first lowest validation loss."""
-        return self.validation_loss.index(min(self.validation_loss))
+    def early_stop(self) -> int | None:
+        """Position of the first lowest validation loss; None without validation examples."""
+        losses = self.validation_loss
+        return losses.index(min(losses)) if losses else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from typing import Any
 
 from lth_core.analysis.groups import distinct, key_of
 from lth_core.analysis.verdict_rule import FEWEST
+from lth_core.columns import COLUMNS
+from lth_core.data import has_validation
 from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
@@ -143,7 +145,8 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
         swept: the trials are to be read, not run, so any number of seeds will do.
 
     Raises:
-        SpecError: a trial's spec is wrong, names the axis; or the seeds are too few for a verdict.
+        SpecError: a trial's spec is wrong, names the axis; the seeds are too few for a verdict; or
+            a trial lacks what the search's objective needs.
     """
     if study.search.algorithm == "random":
         points = [
@@ -160,6 +163,7 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
         trials.setdefault(trial.digest, trial)
     if pins is None and not swept:
         _check_seeds(study, trials.values())
+        check_objective(study, (trial.spec for trial in trials.values()))
     return Plan(study, tuple(trials.values()))
 
 
@@ -170,6 +174,20 @@ def _check_seeds(study: Study, trials: Iterable[Trial]) -> None:
     if asked and len(seeds) < FEWEST:
         rule = f"must have at least {FEWEST} values for a verdict"
         raise SpecError("axes.seed", rule, seeds)
+
+
+def check_objective(study: Study, specs: Iterable[TicketSpec]) -> None:
+    """Check that an adaptive search's objective can be computed in every trial.
+
+    Raises:
+        SpecError: it needs validation examples, and a trial has none.
+    """
+    names = [name for name in study.search.objective if COLUMNS[name].needs_validation]
+    if not names or study.search.algorithm != "optuna":
+        return
+    if not all(map(has_validation, {spec.data for spec in specs})):
+        rule = "needs validation examples (data.validation above 0)"
+        raise SpecError("search.objective", rule, names[0])
 
 
 def is_stored(trial: Trial, trainer: Trainer) -> bool:

@@ -14,7 +14,7 @@ import torch
 from lth_core.errors import LthError, PreemptedError, StoreError
 from lth_core.redaction import without_secrets
 from lth_core.train import Trainer
-from sweeps.plan.plan import Trial
+from sweeps.plan.plan import Trial, check_objective
 from sweeps.run.trial import SweepContext, reason, run_trial, trial_line
 from sweeps.studies.axes import Fields, base_values, combinations, spec_of
 from sweeps.studies.reader import parse_spec, spec_values
@@ -90,10 +90,17 @@ def config_trials(config: Mapping[str, Any]) -> Work:
 
 
 def sampled_trials(study: Study, sample: Mapping[str, Any]) -> Work:
-    """Trials of a sample: one for each combination of the axes' values."""
+    """Trials of a sample: one for each combination of the axes' values.
+
+    Raises:
+        SpecError: a value does not fit its field, or the objective cannot be computed.
+        DataError: data to be pinned are absent or damaged.
+    """
     base = base_values(study)
     points: list[Fields] = [{**sample, **values} for values in combinations(study)]
-    return (), tuple(Trial(fields, spec_of(base, fields)) for fields in points)
+    trials = tuple(Trial(fields, spec_of(base, fields)) for fields in points)
+    check_objective(study, (trial.spec for trial in trials))  # a space may hold data.validation
+    return (), trials
 
 
 def item_name(config: Mapping[str, Any]) -> str:

@@ -40,8 +40,8 @@ class _Row(TypedDict):
     density: float
     weights_kept: int
     final_test_accuracy: float
-    early_stop_step: int
-    early_stop_test_accuracy: float
+    early_stop_step: int | None
+    early_stop_test_accuracy: float | None
     steps: int
     flops: int
     layer_density: dict[str, Any]

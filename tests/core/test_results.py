@@ -1,9 +1,12 @@
 import json
 from dataclasses import replace
 
+import jsonschema
 import pytest
 
-from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets
+from lth_core import DataSpec, PruneSpec, TicketSpec, Trainer, find_tickets
+from lth_core.columns import record_schema
+from lth_core.errors import CorruptEntryError
 from lth_core.masks import chance_overlap, counts, density, overlap
 from lth_core.measures.weights import sign_agreement, travel, travel_by_mask
 from lth_core.results import LevelResult, record
@@ -33,6 +36,34 @@ def test_early_stop_is_the_first_lowest_validation_loss_and_nothing_else(
     assert row["early_stop_validation_loss"] == 0.3
     assert row["early_stop_test_accuracy"] == 0.8
     assert row["final_test_accuracy"] == 0.9
+
+
+@pytest.fixture
+def unvalidated(small: TicketSpec, trainer: Trainer) -> list[LevelResult]:
+    """The levels of `small`, trained on all examples."""
+    spec = replace(small, data=DataSpec(validation=0), levels=1, branches=("ticket",))
+    return list(find_tickets(spec, trainer))
+
+
+def test_early_stop_is_none_where_all_examples_train(unvalidated: list[LevelResult]) -> None:
+    for level in unvalidated:
+        for row in level.records():
+            training = level.results[row["branch"]].training
+            assert {name for name, value in row.items() if value is None} >= {
+                "early_stop_step", "early_stop_test_accuracy", "early_stop_validation_loss"
+            }  # fmt: skip
+            assert row["final_test_accuracy"] == training.curves.test_accuracy[-1] > 0
+            assert len(training.curves.test_accuracy) == 4
+            jsonschema.validate(row, record_schema())
+            content = json.loads(json.dumps(training.to_json()))
+            assert Training.from_json(content) == training
+
+
+def test_curves_of_unequal_length_are_not_read(unvalidated: list[LevelResult]) -> None:
+    content = unvalidated[0].results["dense"].training.to_json()
+    content["curves"]["validation_loss"] = content["curves"]["train_loss"]
+    with pytest.raises(CorruptEntryError, match="curves must be of equal length"):
+        Training.from_json(content)
 
 
 def test_records_hold_the_numbers_of_masks_and_curves(search: list[LevelResult]) -> None:

@@ -13,8 +13,11 @@ from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_branches
 from tracking.figures.drawing.panels import bounds_of, limits, panels
 
 
-def early_stop(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure:
-    """Mean early-stop step of each branch against density (%), with 95% intervals."""
+def early_stop(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+    """Mean early-stop step of each branch against density (%), with 95% intervals; None without
+    validation examples."""
+    if records and all(record["early_stop_step"] is None for record in records):
+        return None
     figure, drawn = panels(cells(records, axes), REMAINING, "Early-stop step")
     values = draw_branches(figure, drawn, "early_stop_step")
     if values:

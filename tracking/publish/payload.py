@@ -37,7 +37,8 @@ def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> I
         curves = level.results[branch].training.curves
         for name in names.CURVES:
             key = f"{names.level_folder(level.level)}/{branch}/{name}"
-            for step, value in zip(curves.step, getattr(curves, name), strict=True):
+            values = getattr(curves, name)  # none of validation without validation examples
+            for step, value in zip(curves.step, values, strict=bool(values)):
                 yield Metric(key, float(value), stamps[branch], step)
     for layer, density in shared["layer_density"].items():
         key = names.entry_name(f"layer_density/{layer}")

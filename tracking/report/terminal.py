@@ -144,6 +144,8 @@ def _mark(mark: Mark | RewindMark | None) -> Text:
 def _levels_table(section: Section, most: int) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     tested = ["faster", "p", "adj."] if len(section.branches) <= ROOM else ["adj. p"]
+    if not section.early_stops:
+        tested = [name for name in tested if name != "faster"]
     for name in ("density", *section.branches, *tested):
         table.add_column(
             name.replace("_", " "), justify="right", no_wrap=name not in section.branches

@@ -35,8 +35,9 @@ class Row:
     beyond_dense: str
     """Mean accuracy of the ticket less that of the dense run."""
     early_stop: str
-    """Mean early-stop steps of the ticket and of the dense run."""
+    """Mean early-stop steps of the ticket and of the dense run; empty without them."""
     faster: str
+    """`yes` or `no`; empty without early-stop steps."""
     p_matching: PText
     p_reinit: PText
     verdict: str
@@ -64,6 +65,8 @@ class Section:
     """Ticket and controls. The twin is left out: its result is the barrier."""
     barriers: bool
     """Whether barriers were measured."""
+    early_stops: bool
+    """Whether early stops were measured: there are validation examples."""
     planned: int | None
     """Replicates planned; None where the records lack the number."""
     rows: list[Row]
@@ -93,6 +96,7 @@ def _section(cell: Cell, cell_verdicts: Sequence[Verdict]) -> Section:
         basis=basis,
         branches=[branch for branch in cell.branches if branch not in ("dense", "twin")],
         barriers="twin" in cell.branches,
+        early_stops=any(verdict.early_stop for verdict in cell_verdicts),
         planned=cell.planned,
         rows=[_row(cell, verdict) for verdict in cell_verdicts],
         best=cell_verdicts.index(best) if best else None,
@@ -164,8 +168,8 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
         density=density_text(verdict.density),
         accuracy={branch: accuracy_text(summary) for branch, summary in verdict.accuracy.items()},
         beyond_dense=f"{100 * (ticket.mean - dense.mean):+.2f}".replace("-", "\N{MINUS SIGN}"),
-        early_stop=f"{steps['ticket'].mean:.0f} / {steps['dense'].mean:.0f}",
-        faster="yes" if verdict.faster else "no",
+        early_stop=f"{steps['ticket'].mean:.0f} / {steps['dense'].mean:.0f}" if steps else "",
+        faster=("yes" if verdict.faster else "no") if steps else "",
         p_matching=_p_text(verdict.p_matching, verdict.rule),
         p_reinit=_p_text(verdict.p_reinit, verdict.rule),
         verdict=verdict.verdict,

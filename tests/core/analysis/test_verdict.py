@@ -226,6 +226,14 @@ def test_faster_is_shown_over_the_seeds() -> None:
     assert not found([110, 112, 108, 111, 110])
 
 
+def test_without_early_stops_all_but_faster_is_judged() -> None:
+    records = rows(0, "dense", DENSE) + rows(1, "ticket", near(0)) + rows(1, "reinit", near(-0.1))
+    (stopped,) = verdicts(records, ["seed"])
+    (found,) = verdicts([{**row, "early_stop_step": None} for row in records], ["seed"])
+    assert found == replace(stopped, early_stop={}, p_faster=None)
+    assert not found.faster
+
+
 def test_number_of_seeds_that_would_decide() -> None:
     """For a distance of one deviation, t-quantiles of 0.95 and 0.8 need eight seeds.
 

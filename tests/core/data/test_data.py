@@ -74,6 +74,8 @@ def test_split_seed_draws_the_validation_examples_and_leaves_the_test_set() -> N
         ({"fraction": 0.5}, (607, 67)),
         ({"fraction": 0.5, "validation": 100}, (574, 100)),
         ({"fraction": 0.001, "validation": 1}, (1, 1)),
+        ({"validation": 0}, (1348, 0)),
+        ({"fraction": 0.5, "validation": 0}, (674, 0)),
     ],
 )
 def test_validation_is_a_count_or_a_share_of_the_subsample(

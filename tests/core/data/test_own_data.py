@@ -304,6 +304,9 @@ def test_own_validation_part_is_used_whole(given: Callable[..., DataSpec]) -> No
     assert torch.equal(dataset.validation.y, own.y)
     assert torch.equal(dataset.train.x, X)
     assert data.outline(spec)[0] == len(dataset.train) == 24
+    none_split_off = data.load(replace(spec, validation=0), torch.device("cpu"))
+    assert (len(none_split_off.train), len(none_split_off.validation)) == (24, 7)
+    assert data.has_validation(replace(spec, validation=0))
     half = data.load(replace(spec, fraction=0.5), torch.device("cpu"))
     assert (len(half.train), len(half.validation)) == (12, 7)
     assert data.outline(replace(spec, fraction=0.5))[0] == 12

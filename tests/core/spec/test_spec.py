@@ -169,9 +169,10 @@ def test_order_of_layer_fractions_neither_changes_digest_nor_meaning() -> None:
 NAN, INF, MANY = float("nan"), float("inf"), "9" * 400
 BAD = [
     (DataSpec, "name", [5, None]),
-    (DataSpec, "validation", [0, -1, 1.5, NAN, INF, "10", True, None]),
+    (DataSpec, "validation", [-1, -0.1, 1.5, NAN, INF, "10", True, None]),
     (DataSpec, "fraction", [0, -0.1, 1.01, NAN, True]),
     (DataSpec, "augment", ["rotate", None]),
+    (DataSpec, "normalize", ["per_batch", None]),
     (DataSpec, "split_seed", [-1, 0.5, True]),
     (DataSpec, "download", [1, "yes"]),
     (DataSpec, "label_noise", [1, -0.1, NAN, "0.2", None]),
@@ -179,6 +180,7 @@ BAD = [
     (ModelSpec, "width", [0, -1, INF, NAN, "1", 1e30, 10**400]),
     (ModelSpec, "depth", [0, 1.5, "2", 10**9]),
     (ModelSpec, "init", ["zeros"]),
+    (ModelSpec, "norm_init", ["zeros", None]),
     (ModelSpec, "stem", ["resnet", None]),
     (ModelSpec, "dropout", [1, -0.5, INF, "0.5", True]),
     (TrainSpec, "optimizer", ["lion"]),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_core.data import Dataset, Split
+from lth_core.errors import DivergedError
 from lth_core.measures.stability import estimate_statistics
 from lth_core.train.loop import evaluate, record_evaluation
 from lth_core.train.training import Curves
@@ -49,6 +50,20 @@ def test_curves_take_validation_from_validation_examples_and_test_from_test_exam
     assert curves.validation_loss != [pytest.approx(expected[1])]
     assert (curves.validation_accuracy, curves.test_accuracy) == ([1.0], [0.0])
     assert (curves.step, curves.train_loss) == ([7], [0.5])
+
+
+def test_without_validation_examples_nothing_takes_their_place(apart: Dataset) -> None:
+    bare, curves = replace(apart, validation=apart.train.at(torch.arange(0))), Curves()
+    record_evaluation(curves, 7, 0.5, Constant(0.0, 3.0, 1.0), bare)
+    assert curves == Curves(step=[7], train_loss=[0.5], test_accuracy=[0.0])
+    assert curves.early_stop is None
+    with pytest.raises(DivergedError, match=r"not finite at step 8 \(training nan\); a smaller"):
+        record_evaluation(curves, 8, float("nan"), Constant(0.0, 3.0, 1.0), bare)
+
+
+def test_validation_that_is_not_finite_is_named_beside_the_training_loss(apart: Dataset) -> None:
+    with pytest.raises(DivergedError, match=r"step 8 \(training 0\.5, validation nan\)"):
+        record_evaluation(Curves(), 8, 0.5, Constant(0.0, float("nan"), 1.0), apart)
 
 
 def test_early_stop_is_the_lowest_validation_loss_whatever_the_test_accuracy() -> None:

@@ -91,6 +91,21 @@ def test_optuna_search_without_a_space_is_refused(tiny: StudyOf) -> None:
         make_plan(tiny({"search": "optuna"}))
 
 
+@pytest.mark.parametrize("where", ["base.data.validation", "axes.data.validation"])
+def test_objective_that_needs_validation_examples_is_refused_where_there_are_none(
+    where: str, tiny: StudyOf
+) -> None:
+    changes = {where: 0 if where.startswith("base") else [0.1, 0]}
+    space = {"train.lr": [0.1, 0.2]}
+    rule = r"^search\.objective: needs validation examples .*, but got 'early_stop_step'$"
+    with pytest.raises(SpecError, match=rule):
+        make_plan(tiny({
+            "search": {"algorithm": "optuna", "objective": "early_stop_step", "space": space},
+            **changes,
+        }))  # fmt: skip
+    assert make_plan(tiny({"search": {"algorithm": "optuna", "space": space}, **changes})).trials
+
+
 def test_verdict_asked_of_too_few_seeds_is_refused_where_trials_are_to_be_run(
     tiny: StudyOf,
 ) -> None:

@@ -53,6 +53,15 @@ def test_fault_that_would_come_again_is_reported(
     assert "hunter22" not in caplog.text
 
 
+def test_sample_without_what_the_objective_needs_is_not_trained(tiny: StudyOf) -> None:
+    space = {"data.validation": [0, 0.1]}
+    search = {"algorithm": "optuna", "objective": "early_stop_step", "space": space}
+    study = tiny({"axes.seed": [0], "search": search})
+    (report,) = reports({"data.validation": 0}, context_of(study), study, Trainer())
+    ((_, why),) = report["failed"]
+    assert why.startswith("search.objective: needs validation examples")
+
+
 def test_store_that_fails_is_reported_as_such(told: Told) -> None:
     assert told(StoreError("no space left")) == [
         {"failed": [], "done": True, "store": "no space left"}

@@ -214,6 +214,15 @@ def test_figures_without_data_are_not_drawn():
     assert set(FIGURES) - drawn(bare) == {"methods", "travel", "overlap", "width"} | OF_REWINDING
 
 
+def test_early_stops_are_drawn_where_they_are_and_not_at_all_without_validation_examples():
+    bare = [{**r, "early_stop_step": None} for r in study(**{"data.validation": 0})]
+    assert drawn(study()) - drawn(bare) == {"early_stop"}
+    mixed = [*study(**{"data.validation": 0.1}), *bare]
+    without, with_early_stops = early_stop(mixed, ["seed", "data.validation"], curves).axes
+    assert list(line(with_early_stops, "ticket").get_ydata()) == pytest.approx([90, 70])
+    assert not without.lines
+
+
 def test_figures_leave_pyplot_alone():
     before = set(Gcf.figs)
     accuracy(study(), AXES, curves)

@@ -1,6 +1,7 @@
 """MLflow as a projection: the same contract on an SQLite file and on a server over HTTP."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,15 @@ def test_metrics_have_the_level_and_curves_the_iteration_as_step(
     said = [(s, v) for s, _, v in histories["level_02/reinit/test_accuracy"]]
     assert said == list(zip(curves.step, curves.test_accuracy, strict=True))
     assert [s for s, _, _ in histories["level_00/dense/train_loss"]] == [10, 20]
+
+
+@mlflow
+def test_without_validation_examples_there_are_no_metrics_of_them() -> None:
+    spec = replace(SPEC, data=DataSpec(validation=0), levels=0)
+    (level,) = find_tickets(spec)
+    found = {metric.key for metric in level_metrics(level, level.records())}
+    assert not {key for key in found if "validation" in key or "early_stop" in key}
+    assert {"dense/final_test_accuracy", "level_00/dense/test_accuracy"} <= found
 
 
 @mlflow

@@ -238,6 +238,20 @@ def test_the_report_shows_adjusted_p_below_raw_p():
     assert reinit == (low, low, "0.01 0.02", "0.01 0.02")
 
 
+def test_the_report_has_no_early_stops_without_validation_examples():
+    records = cell([0.1, -0.45], [3, 3])
+    text = rendered(records, ["seed"])
+    bare = rendered([{**record, "early_stop_step": None} for record in records], ["seed"])
+    assert [row[:-2] for row in rows_of_verdicts(text)] == rows_of_verdicts(bare)
+    for heading in ("early stop", "faster"):
+        assert f'<th scope="col">{heading}' in text
+        assert f'<th scope="col">{heading}' not in bare
+        assert f"<dt>{heading}</dt>" in text
+        assert f"<dt>{heading}</dt>" not in bare
+    assert "None" not in bare
+    assert "nan" not in bare.split("<dl")[0].lower()
+
+
 def test_the_report_shows_no_p_where_there_is_no_test():
     (row,) = rows_of_verdicts(rendered(cell([0.1]), ["seed"]))
     assert [*row[3:5], row[-1]] == ["&lt;0.0001 &lt;0.0001", f"{MISSING} {MISSING}", "yes"]

@@ -65,6 +65,14 @@ def test_the_table_says_faster_where_it_is_shown():
     ]  # fmt: skip
 
 
+def test_the_table_has_no_faster_without_early_stops():
+    records = [{**record, "early_stop_step": None} for record in cell([0.1], [3])]
+    text = printed(records, ["seed"])
+    assert re.search(r"^density +ticket +reinit +p +adj. +verdict +n *$", text, re.M)
+    (row,) = level_rows(text)
+    assert row.split()[3:6] == ["<0.0001", "<0.0001", "winning"]
+
+
 def test_the_table_names_the_rule_of_the_verdicts():
     text = printed(cell([0.1, -3]), ["seed"])
     assert "Dense 97.00±0.20%; margin 0.5 points, 95% confidence over 2 levels (Holm)" in text

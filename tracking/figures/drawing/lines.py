@@ -82,6 +82,8 @@ def draw_branches(
     for panel, cell in drawn:
         for branch in reversed(shown_branches(cell)):
             points = [p for p in cell.series(branch, key, scale) if p.density > 0]
+            if not points:
+                continue
             if branch == "dense":
                 handles[branch] = draw_dense(panel, points)
             else:
