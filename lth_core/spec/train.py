@@ -38,7 +38,7 @@ class TrainSpec(Checks):
     schedule: Schedule = "constant"
     """Course of the learning rate over steps, after warm-up."""
     milestones: tuple[int | str, ...] = ()
-    """multistep: times at which the rate is multiplied by gamma."""
+    """multistep: times at which the rate is multiplied by gamma; none within the warm-up."""
     gamma: float = 0.1
     """multistep: factor of the rate at each milestone, in [0, 1]."""
     warmup: int | str = "0it"
@@ -84,12 +84,21 @@ class TrainSpec(Checks):
             raise SpecError("milestones", rule, durations)
 
     def in_steps(self, steps_per_epoch: int) -> TrainSpec:
-        """The spec with every duration in steps."""
+        """The spec with every duration in steps.
+
+        Raises:
+            SpecError: a duration rounds to 0 steps, or a milestone lies within the warm-up.
+        """
         steps = steps_in(self.steps, steps_per_epoch)
 
         def as_steps(duration: int | str) -> str:
             return f"{steps_in(duration, steps_per_epoch, steps)}it"
 
+        warmup = steps_in(self.warmup, steps_per_epoch, steps)
+        for milestone in self.milestones:
+            if steps_in(milestone, steps_per_epoch, steps) < warmup:
+                rule = f"must not come before the end of the warm-up, step {warmup}"
+                raise SpecError("milestones", rule, milestone)
         return dataclasses.replace(
             self,
             steps=f"{steps}it",

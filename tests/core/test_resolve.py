@@ -76,6 +76,12 @@ TWIN = ("ticket", "twin")
         (TicketSpec(train=TrainSpec(steps="0.01ep")), "train.steps"),
         (TicketSpec(train=TrainSpec(evaluate_every="0.01ep")), "train.evaluate_every"),
         (TicketSpec(train=TrainSpec(evaluate_every="0.01%")), "train.evaluate_every"),
+        (
+            TicketSpec(
+                train=TrainSpec(warmup="1ep", schedule="multistep", milestones=("20it", "10ep"))
+            ),
+            "train.milestones",
+        ),
         (TicketSpec(prune=PruneSpec(score="magnitud")), "prune.score"),
         (TicketSpec(prune=PruneSpec(score="nowhere:score")), "prune.score"),
         (TicketSpec(prune=PruneSpec(scope="like:magnitud")), "prune.scope"),

@@ -285,6 +285,21 @@ def test_resolved_has_every_duration_in_steps() -> None:
     assert spec.milestones == ("20it", "30it", "34it")
 
 
+@pytest.mark.parametrize("milestone", ["0it", "9it", "0.45ep", "22%"])
+def test_milestone_within_the_warm_up_is_refused(milestone: str) -> None:
+    spec = TrainSpec(
+        steps="2ep", warmup="0.5ep", schedule="multistep", milestones=("1ep", milestone)
+    )
+    rule = "must not come before the end of the warm-up, step 10"
+    with pytest.raises(SpecError, match=f"^milestones: {rule}, but got '{milestone}'$"):
+        spec.in_steps(20)
+
+
+def test_milestone_at_the_end_of_the_warm_up_is_allowed() -> None:
+    spec = TrainSpec(steps="2ep", warmup="0.5ep", schedule="multistep", milestones=("25%",))
+    assert spec.in_steps(20).milestones == ("10it",)
+
+
 shares = st.floats(0, 0.99)
 specs = st.builds(
     TicketSpec,
