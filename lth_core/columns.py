@@ -55,7 +55,7 @@ COLUMNS: dict[str, Column] = {
     "seed": _column("the replicate", type="integer"),
     "method": _column("short name of the way it prunes", type="string"),
     "when": _column("when it prunes: after, before, during, never", type="string"),
-    "branch": _column("dense, ticket, or a control of the ticket", type="string"),
+    "branch": _column("dense, ticket, a control of the ticket, or a copy for the barrier", type="string"),
     "level": _column("prunings applied", type="integer"),
     "prune_fraction": _column("share of the surviving weights that one level removes", per="level"),
     "rewind_step": _column("step of the rewind point", type="integer", unit="steps", per="level"),

@@ -23,7 +23,11 @@ from lth_core.train import Trainer
 def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job]]:
     """Jobs of each level by branch: the dense run at level 0, then `spec.levels` more levels.
 
-    Nothing is trained here: a plan iterates over the same jobs.
+    Nothing is trained here: a plan iterates over the same jobs. With branch `twin`, level 0 also
+    has two copies of the dense network from the rewind point on, `rewound` and `twin`, as in
+    instability analysis (Frankle et al. 2020). Both start with a new optimizer and differ in data
+    order alone. The dense run carries its optimizer's state through the rewind point, so it is no
+    such copy, unless the rewind point is 0: then it is `rewound` itself.
 
     Args:
         spec: a resolved spec.
@@ -36,7 +40,10 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
         keep=tuple(sorted({rewind, *keep} - {0})),
     )  # fmt: skip
     rewound = replace(dense, start=dense.at(rewind), first=rewind, keep=(), dense=dense)
-    yield {"dense": dense} | ({"twin": twin(rewound, dense)} if "twin" in spec.branches else {})
+    branches = {"dense": dense}
+    if "twin" in spec.branches:
+        branches |= ({"rewound": rewound} if rewind else {}) | {"twin": twin(rewound, dense)}
+    yield branches
     find, previous = WHEN[spec.prune.when], dict.fromkeys(spec.branches, dense)
     for level in range(1, spec.levels + 1):
         ticket = find(replace(rewound, level=level), spec.prune, dense, previous["ticket"])

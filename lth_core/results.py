@@ -81,7 +81,7 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
     """
     job = jobs[branch]
     if branch == "twin":
-        original = jobs.get("ticket") or jobs["dense"]
+        original = jobs.get("ticket") or jobs.get("rewound") or jobs["dense"]
         yield Barrier(one=original, other=job, stability=spec.stability)
     # A retrained branch prunes its own weights; its mask is compared with the ticket's.
     like = jobs["ticket"].mask if branch in RETRAINED else job.mask.like

@@ -106,7 +106,8 @@ def finetune(job: Job, previous: Job) -> Job:
 
 def twin(job: Job, previous: Job) -> Job:
     """A copy of the ticket's run with another data order, for instability analysis (Frankle et al.
-    2020); at level 0, a copy of the dense run from the rewind point on."""
+    2020); at level 0, a copy of `rewound`, the dense network trained again from the rewind point
+    on."""
     return replace(job, order=1)
 
 
@@ -133,6 +134,10 @@ BRANCHES: dict[str, Branch] = {
     "finetune": finetune,
     "twin": twin,
 }
+
+FOR_BARRIER = ("rewound", "twin")
+"""Branches that are trained for the barrier between copies, not for their accuracy. `rewound` is at
+level 0 alone, and no study names it; see `lth_core.lottery.levels`."""
 
 RETRAINED = ("lr_rewind", "finetune")
 """Branches that start from trained weights, so they need a ticket pruned after training."""

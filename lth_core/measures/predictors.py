@@ -1,7 +1,7 @@
 """Predictors of a ticket's accuracy: numbers of the dense run at the rewind point.
 
 Each is cheaper than training a ticket. A study shows whether they correlate with ticket accuracy.
-The dense run's own barrier, the predictor of Frankle et al. 2020, is in `stability.py`.
+The barrier of the dense network, the predictor of Frankle et al. 2020, is in `stability.py`.
 """
 
 from __future__ import annotations

@@ -31,8 +31,9 @@ def found(spec: TicketSpec, trainer: Trainer) -> list[LevelResult]:
 
 
 def of(level: LevelResult) -> tuple[Job, Job]:
-    """A level's run and its twin."""
-    return level.results[level.branch].job, level.results["twin"].job
+    """A level's run from the rewind point on, and its twin."""
+    one = "ticket" if level.level else "rewound"
+    return level.results[one].job, level.results["twin"].job
 
 
 @pytest.mark.parametrize("when", ["after", "before"])
@@ -43,22 +44,44 @@ def test_twin_is_the_ticket_in_all_but_its_data_order(when: str, spec: TicketSpe
         assert level["twin"].mask == level["ticket"].mask
 
 
-@pytest.mark.parametrize("rewind", [0, 7, 40])
-def test_twin_of_the_dense_run_begins_at_the_rewind_point(rewind: int, spec: TicketSpec) -> None:
+@pytest.mark.parametrize("rewind", [7, 40])
+def test_both_copies_of_the_dense_network_begin_at_the_rewind_point(
+    rewind: int, spec: TicketSpec
+) -> None:
     jobs = jobs_of(replace(spec, rewind=rewind))[0]
-    dense, twin = jobs["dense"], jobs["twin"]
-    assert list(jobs) == ["dense", "twin"]
-    assert (twin.first, twin.last, twin.level, twin.order) == (rewind, 40, 0, 1)
-    assert twin.start == dense.at(rewind)
-    assert twin.mask == Full() == dense.mask
-    assert (twin.train, twin.data, twin.model, twin.seed, twin.dense) == (
+    assert list(jobs) == ["dense", "rewound", "twin"]
+    dense, rewound, twin = jobs.values()
+    assert (rewound.first, rewound.last, rewound.level, rewound.order) == (rewind, 40, 0, 0)
+    assert rewound.start == dense.at(rewind)
+    assert rewound.mask == Full() == dense.mask
+    assert (rewound.train, rewound.data, rewound.model, rewound.seed, rewound.dense) == (
         dense.train, dense.data, dense.model, 0, dense,
     )  # fmt: skip
+    assert twin == replace(rewound, order=1)
+    assert len({dense, rewound, twin}) == 3
 
 
-def test_dense_run_has_a_twin_only_where_the_branch_is_asked_for(small: TicketSpec) -> None:
+def test_rewound_to_initialization_the_dense_run_is_the_first_copy(spec: TicketSpec) -> None:
+    jobs = jobs_of(replace(spec, rewind=0))[0]
+    assert list(jobs) == ["dense", "twin"]
+    assert jobs["twin"] == replace(jobs["dense"], order=1)
+
+
+def test_dense_run_has_copies_only_where_the_twin_is_asked_for(small: TicketSpec) -> None:
     assert list(jobs_of(small)[0]) == ["dense"]
-    assert list(jobs_of(replace(small, branches=TWIN, levels=0))[0]) == ["dense", "twin"]
+    assert list(jobs_of(replace(small, branches=TWIN, levels=0))[0]) == ["dense", "rewound", "twin"]
+
+
+def test_copies_differ_in_data_order_alone_and_the_dense_run_in_its_optimizer_too(
+    spec: TicketSpec, trainer: Trainer
+) -> None:
+    """On one order of the data the copies are one network, and the dense run is another."""
+    dense, rewound, twin = (
+        result.job for result in next(find_tickets(spec, trainer)).results.values()
+    )
+    assert same(trainer.final(replace(twin, order=0))[0], trainer.final(rewound)[0])
+    assert rewound.run == dense.run
+    assert not same(trainer.final(rewound)[0], trainer.final(dense)[0])
 
 
 def test_twins_start_from_one_state_and_part_with_the_first_step(
@@ -79,18 +102,18 @@ def test_twins_start_from_one_state_and_part_with_the_first_step(
 
 
 @pytest.mark.parametrize("level", [0, 1])
-def test_twin_trains_as_the_textbook_does_on_its_own_batches(
+def test_twins_train_as_the_textbook_does_on_their_own_batches(
     level: int, spec: TicketSpec, trainer: Trainer
 ) -> None:
-    """Augmented, and with the other data order written out here."""
+    """Augmented, with a new optimizer, and with the other data order written out here."""
     augmented = replace(spec, data=DataSpec(augment="crop_flip"))
-    _, twin = of(list(find_tickets(augmented, trainer))[level])
-    ended, mask = trainer.final(twin)
-    dataset = data.load(twin.data, CPU)
-    model = models.build(twin.model, dataset.shape, 10, torch.Generator()).train()
-    model.load_state_dict(masked(trainer.start(twin), mask))
-    for name, value in textbook(twin, model, mask, dataset).items():
-        assert torch.allclose(ended[name], value, atol=1e-4), name
+    for job in of(list(find_tickets(augmented, trainer))[level]):
+        ended, mask = trainer.final(job)
+        dataset = data.load(job.data, CPU)
+        model = models.build(job.model, dataset.shape, 10, torch.Generator()).train()
+        model.load_state_dict(masked(trainer.start(job), mask))
+        for name, value in textbook(job, model, mask, dataset).items():
+            assert torch.allclose(ended[name], value, atol=1e-4), name
 
 
 def test_twins_are_deterministic(found: list[LevelResult], spec: TicketSpec) -> None:
@@ -139,7 +162,7 @@ def test_twin_drops_other_units(spec: TicketSpec) -> None:
     list(find_tickets(dropping, trainer))
     layers = [m for net in trainer.networks for m in net.modules() if isinstance(m, Dropout)]
     drawn_last = [(run, step) for _, _, run, _, step in (layer._step for layer in layers)]
-    assert drawn_last == [("0", 39), ("0.1", 39), ("1", 39), ("1.1", 39)]
+    assert drawn_last == [("0", 39), ("0", 39), ("0.1", 39), ("1", 39), ("1.1", 39)]
 
 
 # What is recorded of them
@@ -148,12 +171,14 @@ def test_twin_drops_other_units(spec: TicketSpec) -> None:
 def test_barriers_are_recorded_of_twins_alone(found: list[LevelResult]) -> None:
     for level in found:
         rows = {row["branch"]: row for row in level.records()}
-        assert set(rows) == {level.branch, "twin"}
+        assert list(rows) == (["ticket", "twin"] if level.level else ["dense", "rewound", "twin"])
         assert {"test_barrier", "train_barrier"} <= set(rows["twin"])
+        assert [row["steps"] for row in rows.values()] == (
+            [33, 33] if level.level else [40, 33, 33]
+        )
         assert set(rows["twin"]) - set(rows[level.branch]) == {"test_barrier", "train_barrier"}
         assert all(-1 <= rows["twin"][name] <= 1 for name in ("test_barrier", "train_barrier"))
         assert rows["twin"]["mask_overlap"] == 1
-        assert rows["twin"]["steps"] == 33
         assert rows["twin"]["training_digest"] != rows[level.branch]["training_digest"]
 
 
@@ -163,7 +188,7 @@ def test_barrier_is_between_the_twins_of_one_level(
     """With as few points as there may be: the ends, and their middle."""
     for level in found:
         three = replace(level.spec, stability=replace(level.spec.stability, points=3))
-        row = replace(level, spec=three).records()[1]
+        row = replace(level, spec=three).records()[-1]
         job, twin = of(level)
         one, two = (trainer.final(j)[0] for j in (job, twin))
         errors = []
@@ -174,16 +199,16 @@ def test_barrier_is_between_the_twins_of_one_level(
             errors.append(float((y != dataset.test.y).double().mean()))
         expected = max(errors) - (errors[0] + errors[2]) / 2
         assert row["test_barrier"] == pytest.approx(expected, abs=0.003)
-        rows = level.records()
-        assert errors[0] == pytest.approx(1 - rows[0]["final_test_accuracy"], abs=1e-9)
-        assert errors[2] == pytest.approx(1 - rows[1]["final_test_accuracy"], abs=1e-9)
+        *_, first, second = level.records()
+        assert errors[0] == pytest.approx(1 - first["final_test_accuracy"], abs=1e-9)
+        assert errors[2] == pytest.approx(1 - second["final_test_accuracy"], abs=1e-9)
 
 
 def test_no_barrier_where_one_rewinds_to_the_end(spec: TicketSpec, trainer: Trainer) -> None:
     """Nothing is trained, so the twins are one network."""
     for level in find_tickets(replace(spec, rewind="100%"), trainer):
         job, twin = of(level)
-        row = level.records()[1]
+        row = level.records()[-1]
         assert row["steps"] == 0
         assert (row["test_barrier"], row["train_barrier"]) == (0, 0)
         assert same(trainer.final(job)[0], trainer.final(twin)[0])

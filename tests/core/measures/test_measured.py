@@ -37,6 +37,7 @@ def test_records_of_dense_run_and_tickets_hold_the_predictors(
             assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert columns == {
         (0, "dense"): {"rewind_step"} | AT_REWIND,
+        (0, "rewound"): {"rewind_step"},
         (0, "twin"): {"rewind_step"},
         (1, "ticket"): {"rewind_step"} | OF_MASKS,
         (1, "reinit"): {"rewind_step"},

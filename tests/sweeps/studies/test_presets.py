@@ -51,8 +51,8 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         ("mnist-5k", 5, 5 * (1 + 9 * 3), 5 * (1 + 9 * 3)),
         ("conv-cifar10", 15, 15 * 61, 15 * 61),
         ("resnet20-cifar10", 15, 15 * 46, 3 + 15 * 45 - 3 * 4),
-        ("resnet20-cifar10-rewind", 12, 12 * 52, 3 + 6 + 4 * (120 - 6) + 30 + 54),
-        ("rewind", 24, 24 * 14, 3 + 24 + 9 + 3 * 72 - 9),
+        ("resnet20-cifar10-rewind", 12, 12 * 52 + 6, 3 + 3 + 6 + 4 * (120 - 6) + 30 + 54),
+        ("rewind", 24, 24 * 14 + 21, 3 + 21 + 24 + 9 + 3 * 72 - 9),
         ("vgg-cifar10", 6, 6 * 61, 3 + 6 * 60 - 3),
         ("width-depth", 36, 36 * 15, 36 * 15),
     ],
@@ -190,7 +190,7 @@ def test_digits_is_cut_short_by_overrides_of_its_bundled_axis() -> None:
 
 def test_rewind_preset_takes_a_third_fewer_steps_than_without_sharing() -> None:
     cost = summary(make_plan(find_study("rewind")))
-    assert cost["steps_unique"] <= 0.65 * cost["steps_naive"]
+    assert cost["steps_unique"] <= 2 / 3 * cost["steps_naive"]
     assert steps_in(specs("rewind")[-1].rewind) == 400
 
 

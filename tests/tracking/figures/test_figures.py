@@ -139,8 +139,10 @@ def test_the_early_stop_axis_does_not_go_far_below_step_0():
     assert -high / 20 < low < 0
 
 
-def test_a_twin_is_no_branch_to_look_at_but_has_a_style():
-    records = [*study(), *(record(s, "twin", 1, 0.1) for s in range(3))]
+def test_copies_for_barriers_have_no_line_but_a_twin_has_a_style():
+    copies = [record(s, "twin", 1, 0.1) for s in range(3)]
+    copies += [record(s, branch, 0, 0.1) for s in range(3) for branch in ("rewound", "twin")]
+    records = [*study(), *copies]
     for draw in (accuracy, early_stop):
         names = [text.get_text() for text in draw(records, AXES, curves).legends[0].get_texts()]
         assert names == ["dense", "ticket", "reinit"]

@@ -388,9 +388,11 @@ def test_the_report_of_a_twin_shows_its_barrier_and_not_its_accuracy():
     twins = [
         {**r, "branch": "twin", "test_barrier": 0.05} for r in study() if r["branch"] == "ticket"
     ]
-    text = rendered([*study(), *twins], ["seed"])
+    rewound = [{**r, "branch": "rewound"} for r in study() if r["branch"] == "dense"]
+    text = rendered([*study(), *rewound, *twins], ["seed"])
     assert "<td>5.00 ± 0.00</td>" in text
     assert ">twin<small>" not in text
+    assert ">rewound<small>" not in text
     assert "barrier<small>" not in rendered()
 
 
