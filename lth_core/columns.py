@@ -55,7 +55,7 @@ COLUMNS: dict[str, Column] = {
     "seed": _column("the replicate", type="integer"),
     "method": _column("short name of the way it prunes", type="string"),
     "when": _column("when it prunes: after, before, during, never", type="string"),
-    "branch": _column("dense, ticket, a control of the ticket, or a copy for the barrier", type="string"),
+    "branch": _column("dense, ticket, a control, or a copy for barriers", type="string"),
     "level": _column("prunings applied", type="integer"),
     "prune_fraction": _column("share of the surviving weights that one level removes", per="level"),
     "rewind_step": _column("step of the rewind point", type="integer", unit="steps", per="level"),
@@ -83,8 +83,8 @@ COLUMNS: dict[str, Column] = {
         "test accuracy after the last step, in [0, 1]", better="max", metric=True
     ),
     "early_stop_step": _column(
-        "step of the lowest validation loss", type="integer", unit="steps", better="min",
-        metric=True, needs_validation=True,
+        "step of the run's schedule with the lowest validation loss", type="integer",
+        unit="steps", better="min", metric=True, needs_validation=True,
     ),
     "early_stop_test_accuracy": _column(
         "test accuracy at the step of the lowest validation loss, in [0, 1]", better="max",

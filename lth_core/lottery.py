@@ -39,7 +39,8 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
         start=Init(seed=spec.seed), mask=Full(include=spec.prune.include), first=0, last=steps,
         keep=tuple(sorted({rewind, *keep} - {0})),
     )  # fmt: skip
-    rewound = replace(dense, start=dense.at(rewind), first=rewind, keep=(), dense=dense)
+    first = 0 if spec.restart_schedule else rewind
+    rewound = replace(dense, start=dense.at(rewind), first=first, keep=(), dense=dense)
     branches = {"dense": dense}
     if "twin" in spec.branches:
         branches |= ({"rewound": rewound} if rewind else {}) | {"twin": twin(rewound, dense)}

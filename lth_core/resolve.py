@@ -153,13 +153,15 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     if rewind > steps:
         rule = f"must not lie past the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
-    if rewind == steps and spec.levels and spec.prune.when in ("during", "never"):
+    restart = spec.restart_schedule and rewind > 0  # at rewind point 0 it changes nothing
+    first = 0 if restart else rewind
+    if first == steps and spec.levels and spec.prune.when in ("during", "never"):
         rule = f"must come before the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
     with _within("prune"):
-        prune = _resolve_prune(spec.prune, steps_per_epoch, steps, rewind, fingerprint)
+        prune = _resolve_prune(spec.prune, steps_per_epoch, steps, first, fingerprint)
     return replace(spec, data=pinned_data, model=pinned_model, train=train, prune=prune,
-                   rewind=f"{rewind}it")  # fmt: skip
+                   rewind=f"{rewind}it", restart_schedule=restart)  # fmt: skip
 
 
 def _check_branches(spec: TicketSpec) -> None:
@@ -286,13 +288,13 @@ def _train_in_steps(spec: TrainSpec, steps_per_epoch: int) -> TrainSpec:
 
 @lru_cache(maxsize=1024)
 def _resolve_prune(
-    spec: Pruning, steps_per_epoch: int, steps: int, rewind: int, fingerprint: str
+    spec: Pruning, steps_per_epoch: int, steps: int, first: int, fingerprint: str
 ) -> Pruning:
     if isinstance(spec, PruneBefore):
         rounds = spec.rounds or ROUNDS.get(spec.score, 1)
         spec = replace(spec, rounds=rounds, schedule=_schedule(spec))
     elif isinstance(spec, PruneDuring):
-        spec = replace(spec.in_steps(steps_per_epoch, steps, rewind), schedule=_schedule(spec))
+        spec = replace(spec.in_steps(steps_per_epoch, steps, first), schedule=_schedule(spec))
         # The mask must reach the level's density before training ends.
         begin, end = steps_in(spec.begin), steps_in(spec.end)
         if not begin < end < steps:

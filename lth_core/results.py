@@ -92,7 +92,7 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
         prune = replace(compounded(spec.prune, job.level), score="magnitude", fingerprint="")
         early, late = (
             Pruned(of=job.dense.at(step), prune=prune, seed=job.seed)
-            for step in (job.first, job.dense.last)
+            for step in (steps_in(spec.rewind), job.dense.last)
         )
         yield MaskStability(early=early, late=late, job=job)
 

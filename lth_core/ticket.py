@@ -61,6 +61,7 @@ MOST_REASON = 300
 class Ticket:
     """A subnetwork ready to train.
 
+    rewind_step: step of the dense run at which the starting weights are taken; 0: fresh weights.
     mask: (out, in, ...) bool by parameter name; True = kept.
     start: all weights and buffers to start from, by name; pruned weights are exactly 0.
     example_shape: shape of one example, such as (1, 28, 28).

@@ -162,7 +162,8 @@ class _Level:
     accuracy: dict[str, Summary]
     early_stop: dict[str, Summary]
     within_steps: bool
-    """Whether no ticket took more steps than a dense run."""
+    """Whether no ticket took more steps than a dense run; those before its rewind point are the
+    dense run's."""
     gap: PairedTest
     """Accuracy of the ticket less that of dense."""
     over_reinit: PairedTest | None

@@ -1,8 +1,9 @@
 """Branches of a level: the ticket and its controls, each a job made from the ticket's.
 
 All branches of a level but `reinit` train for the same number of steps, and all but `twin` on the
-same batches. Where training finds the ticket's mask, the controls have the final mask. Where the
-ticket's weights are not trained, those of the controls are not either.
+same batches. `reinit` trains on the whole schedule; with `restart_schedule` all branches do. Where
+training finds the ticket's mask, the controls have the final mask. Where the ticket's weights are
+not trained, those of the controls are not either.
 
 >>> from lth_core import ModelSpec, TicketSpec, TrainSpec, find_tickets
 >>> spec = TicketSpec(model=ModelSpec(widths=(20,)), train=TrainSpec(steps=20), levels=1,
@@ -91,8 +92,8 @@ def trained(job: Job, previous: Job) -> Job:
 
 
 def lr_rewind(job: Job, previous: Job) -> Job:
-    """Trained weights, pruned and trained further with the learning rates from the rewind point
-    on (Renda et al. 2020)."""
+    """Trained weights, pruned and trained further with the learning rates of the ticket: from the
+    rewind point on, or of the whole schedule (Renda et al. 2020)."""
     assert isinstance(job.mask, Pruned)
     return replace(job, start=previous, mask=replace(job.mask, of=previous))
 

@@ -90,6 +90,10 @@ class TicketSpec(Checks):
     rewind: int | str = "0it"
     """Rewind point: the step (`500it`), epoch (`2ep`) or share of training (`5%`) whose weights a
     ticket starts from."""
+    restart_schedule: bool = field(default=False, metadata=added_later(implied=False))
+    """Whether a rewound ticket trains on the whole schedule again: from the rewind point's weights,
+    but from step 0 of learning rate, warm-up and data order. false: from the rewind point's step
+    on. At rewind point 0 both are the same."""
     branches: tuple[str, ...] = ("ticket", "reinit", "random_mask")
     """Branches of each level: the ticket and its controls; see `lth list branches`."""
     predictors: bool = False

@@ -193,7 +193,7 @@ class PruneDuring(PruneBase):
     """Course of the density over training; see `lth list schedules`. None: cubic, or constant where
     weights grow back."""
     begin: int | str = "0%"
-    """during: time of the mask's first change."""
+    """during: time of the mask's first change, on the ticket's schedule."""
     end: int | str = "75%"
     """during: time of the mask's last change."""
     every: int | str = "1%"
@@ -221,10 +221,15 @@ class PruneDuring(PruneBase):
         if self.pattern:
             raise SpecError("structure", "must not be N:M during training", self.structure)
 
-    def in_steps(self, steps_per_epoch: int, steps: int, rewind: int = 0) -> PruneDuring:
-        """The spec with durations in steps: the mask changes from the rewind point on."""
+    def in_steps(self, steps_per_epoch: int, steps: int, first: int = 0) -> PruneDuring:
+        """The spec with durations in steps of the schedule.
+
+        Args:
+            first: the step at which the ticket's run starts: the rewind point, or 0 where the
+                schedule restarts there. The mask does not change before it.
+        """
         # One percent of a short training may round to 0 steps.
-        least = {"begin": rewind, "end": 0, "every": 1}
+        least = {"begin": first, "end": 0, "every": 1}
         durations: dict[str, Any] = {
             name: f"{max(low, steps_in(getattr(self, name), steps_per_epoch, steps))}it"
             for name, low in least.items()

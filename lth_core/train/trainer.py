@@ -14,11 +14,12 @@ from torch import nn
 
 from lth_core import masks, models, ticket
 from lth_core.errors import PreemptedError, StoreError
-from lth_core.jobs.recipes import Job, MaskRecipe, Measure
+from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
 from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.seeds import seeded_draws
 from lth_core.spec import PruneNever, TicketSpec, TrainSpec, describe, sha256
+from lth_core.spec.fields import steps_in
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
@@ -155,8 +156,10 @@ class Trainer(Builder):
     def ticket(self, spec: TicketSpec, level: int, branch: str, job: Job) -> Ticket:
         """Ticket of a job: the mask of its result, and its starting weights."""
         mask = self.mask_of(job)
+        fresh = isinstance(job.start, Init)  # the dense run and reinit, which are not rewound
         return Ticket(
-            spec=spec, level=level, branch=branch, rewind_step=job.first, mask=mask,
+            spec=spec, level=level, branch=branch, mask=mask,
+            rewind_step=0 if fresh else steps_in(spec.rewind),
             start=masks.masked(self.start(job), mask),
             example_shape=self.data(job).shape, classes=self.data(job).classes,
         )  # fmt: skip

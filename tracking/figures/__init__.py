@@ -108,8 +108,9 @@ FIGURES = {
     "early_stop": Chart(
         early_stop,
         "Early-stop step against density",
-        "Mean step of the lowest validation loss, counted from the start of the dense run's "
-        "schedule; lower is faster. Bands are 95% t-intervals; wide ones are cut.",
+        "Mean step of the lowest validation loss, counted from the start of the run's schedule, "
+        "which for a rewound ticket is the dense run's, or starts anew at the rewind point "
+        "(restart_schedule); lower is faster. Bands are 95% t-intervals; wide ones are cut.",
     ),
     "travel": Chart(
         travel,

@@ -69,6 +69,12 @@ def test_margin_is_the_one_that_the_rule_has_whatever_the_dense_runs_vary() -> N
     assert words(judged(near(-0.004), rule=narrow)) == ["not matching"]
 
 
+def test_steps_before_the_rewind_point_are_the_dense_runs_and_are_not_counted() -> None:
+    """A ticket that trains on the whole schedule again takes as many steps as the dense run."""
+    found = judged(near(0), rewind_step=100, restart_schedule=True, steps=500)
+    assert words(found) == ["matching"]
+
+
 def test_confidence_is_that_of_each_statement() -> None:
     p = judged(near(-0.0045))[0].p_matching
     assert p is not None

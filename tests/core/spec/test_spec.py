@@ -90,6 +90,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "prune.fingerprint": ("ab", {}),
     "levels": (16, {}),
     "rewind": (1, {}),
+    "restart_schedule": (True, {}),
     "branches": (("ticket",), {}),
     "predictors": (True, {}),
     "stability.points": (31, {}),

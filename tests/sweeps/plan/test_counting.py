@@ -40,6 +40,7 @@ PAIRS = [
 AXES: dict[str, list[Any]] = {
     "seed": [0, 1, 2, 1],
     "rewind": ["0it", "10it", "20it", "25%"],
+    "restart_schedule": [False, True],
     "prune.fraction": [0.2, 0.5, 0.50],
     "model.width": [0.5, 1],
     "model.depth": [1, 2],

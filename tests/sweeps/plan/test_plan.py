@@ -42,6 +42,24 @@ def test_rewind_points_share_their_dense_run_and_save_its_first_steps(tiny: Stud
     assert cost(study) == (3, 15, 11, 3 * 40 + tickets + 6 * 40, 40 + tickets + 4 * 40)
 
 
+def test_restarting_the_schedule_shares_dense_run_and_first_mask_and_trains_all_steps(
+    tiny: StudyOf,
+) -> None:
+    # 1 seed, from step 10 on or on all 40 steps again: two tickets each; two reinits of 40 steps,
+    # the first level's the same for both
+    study = tiny({"axes.seed": [0], "base.rewind": "10it", "axes.restart_schedule": [False, True]})
+    plan, tickets = make_plan(study), 2 * (30 + 40)
+    assert cost(study) == (2, 10, 8, 2 * 40 + tickets + 4 * 40, 40 + tickets + 3 * 40)
+    assert plan.sharing() == {"dense": (1, 2), "ticket": (4, 4), "reinit": (3, 4), "mask": (3, 4)}
+
+
+def test_restarting_the_schedule_at_rewind_point_0_is_the_same_trial(tiny: StudyOf) -> None:
+    study = tiny({"axes.restart_schedule": [True, False], "axes.rewind": ["0it", "10it"]})
+    plain = tiny({"axes.rewind": ["0it", "10it"]})
+    assert len(make_plan(study).trials) == 2 * 3
+    assert {t.digest for t in make_plan(plain).trials} < {t.digest for t in make_plan(study).trials}
+
+
 def test_longer_trial_shares_all_that_the_shorter_one_trains(tiny: StudyOf) -> None:
     assert cost(tiny({"axes.seed": [0], "axes.levels": [1, 2]})) == (2, 3 + 5, 5, 320, 200)
 

@@ -63,6 +63,18 @@ def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
     assert any(a.monotone and a.trainings < a.trainings_grid == 24 for a in answers)
 
 
+def test_probes_restart_the_schedule_where_the_study_does(tiny: StudyOf) -> None:
+    study = tiny({**CHANGES, "base.rewind": "10it", "axes.restart_schedule": [False, True]})
+    bisected = Bisection(make_plan(study), Trainer())
+    by_cell = {
+        cell.fields["restart_schedule"]: [t.spec for t in bisected.next_trials(number)]
+        for number, cell in enumerate(bisected.cells)
+    }
+    assert {restart: {s.restart_schedule for s in specs} for restart, specs in by_cell.items()} == {
+        False: {False}, True: {True}
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_search_goes_on_from_what_the_store_has(tiny: StudyOf) -> None:
     study = tiny(CHANGES)
