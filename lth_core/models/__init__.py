@@ -46,7 +46,11 @@ MODELS: dict[str, tuple[Builder, str]] = {
     ),
     "conv-2": (conv(2), "2 convolutions, 4.30M parameters on CIFAR-10 (Frankle & Carbin 2019)"),
     "conv-4": (conv(4), "4 convolutions, 2.43M parameters on CIFAR-10 (Frankle & Carbin 2019)"),
-    "conv-6": (conv(6), "6 convolutions, 2.26M parameters on CIFAR-10 (Frankle & Carbin 2019)"),
+    "conv-6": (
+        conv(6),
+        "6 convolutions, 2.26M parameters on CIFAR-10 (Frankle & Carbin 2019, who print 1.7M, "
+        "which does not fit the layers that they list)",
+    ),
     "vgg-11": (vgg(11), "CIFAR VGG, batch norm, 9.23M parameters (Simonyan & Zisserman 2015)"),
     "vgg-13": (vgg(13), "CIFAR VGG, batch norm, 9.42M parameters (Simonyan & Zisserman 2015)"),
     "vgg-16": (vgg(16), "CIFAR VGG, batch norm, 14.7M parameters (Simonyan & Zisserman 2015)"),

@@ -7,6 +7,7 @@ from torch import nn
 from lth_core import models
 from lth_core.errors import SpecError
 from lth_core.models.layers import prunable_layers
+from lth_core.models.networks.conv import __doc__ as conv_docs
 from lth_core.spec import ModelSpec
 
 GREY, COLOUR, DIGIT = (1, 28, 28), (3, 32, 32), (1, 8, 8)
@@ -56,6 +57,27 @@ def test_conv_2_4_6_have_the_parameters_of_the_layers_the_paper_lists() -> None:
     """4.30M, 2.43M, 2.26M: convolutions, then 256-256-10 (Frankle & Carbin 2019, figure 2)."""
     totals = TWO + fc(16384, 256) + HEAD, FOUR + fc(8192, 256) + HEAD, SIX + fc(4096, 256) + HEAD
     assert totals == (4_301_642, 2_425_930, 2_262_602)
+
+
+@pytest.mark.parametrize(
+    ("name", "every", "convolutions"),
+    [
+        ("conv-2", 4_300_992, 38_592),  # printed: 4.3M / 38K
+        ("conv-4", 2_425_024, 259_776),  # 2.4M / 260K
+        ("conv-6", 2_261_184, 1_144_512),  # 1.7M / 1.1M: the total does not fit the layers
+    ],
+)
+def test_weights_of_conv_2_4_6_stand_beside_those_that_the_paper_prints(
+    name: str, every: int, convolutions: int
+) -> None:
+    weights = {
+        layer: weight.numel()
+        for layer, (_, weight) in prunable_layers(build(COLOUR, name=name)).items()
+    }
+    assert sum(weights.values()) == every
+    assert sum(n for layer, n in weights.items() if layer.startswith("conv")) == convolutions
+    assert f"{every:,} / " in conv_docs
+    assert f"{convolutions:,}\n" in conv_docs
 
 
 def test_resnet_20_with_running_statistics_has_274042_numbers() -> None:
