@@ -148,6 +148,21 @@ FAULTS = [
         "tests/core/data/test_normalization.py",
     ),
     Fault(
+        "per-image deviation over N - 1",
+        "lth_core/data/dataset.py",
+        "correction=0, keepdim=True",
+        "correction=1, keepdim=True",
+        "tests/core/data/test_normalization.py",
+    ),
+    Fault(
+        "batch norm's scales drawn before the weights",
+        "lth_core/models/__init__.py",
+        "    initialize(model, spec.init, generator)\n",
+        "    initialize_norms(model, spec, generator)\n"
+        "    initialize(model, spec.init, generator)\n",
+        "tests/core/models/test_models.py",
+    ),
+    Fault(
         "FLOPs of a strided convolution as of stride 1",
         "lth_core/models/layers.py",
         "yield module.weight, output.numel() // module.weight.shape[0]",

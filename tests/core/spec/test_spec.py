@@ -306,12 +306,16 @@ specs = st.builds(
     TicketSpec,
     data=st.builds(
         DataSpec,
-        validation=st.integers(1, 500) | st.floats(0.01, 0.99),
+        validation=st.integers(0, 500) | st.floats(0.01, 0.99),
+        normalize=st.sampled_from(["dataset", "per_image"]),
         fraction=st.floats(0.01, 1),
         split_seed=st.integers(0, 2**63 - 1),
     ),
     model=st.builds(
-        ModelSpec, widths=st.lists(st.integers(1, 9), min_size=1), width=st.integers(1, 3)
+        ModelSpec,
+        widths=st.lists(st.integers(1, 9), min_size=1),
+        width=st.integers(1, 3),
+        norm_init=st.sampled_from(["ones", "uniform"]),
     ),
     train=st.builds(TrainSpec, lr=st.floats(1e-6, 10), steps=st.integers(1, 99)),
     prune=st.builds(
