@@ -125,7 +125,10 @@ class Ticket:
         header = {
             "format": FORMAT,
             "spec": canonical_json(describe(self.spec)),
-            "shapes": canonical_json({name: list(m.shape) for name, m in self.mask.items()}),
+            # In the model's order: `prune` may name the last layer as `output`.
+            "shapes": json.dumps(
+                {name: list(m.shape) for name, m in self.mask.items()}, separators=(",", ":")
+            ),
             "density": repr(self.density),
             "spec_digest": self.spec.digest(),
             "mask_digest": masks.digest(self.mask),

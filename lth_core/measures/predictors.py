@@ -57,7 +57,6 @@ class AtRewind(Measure):
         examples = data.train.at(index.to(data.train.y.device))
         model = context.network(self.dense, start)
         dropout_off(model)
-        parameters = [p for p in model.parameters() if p.requires_grad]
 
         def loss() -> Tensor:
             return cross_entropy(model(data.normalize(examples.x)), examples.y)
@@ -65,10 +64,13 @@ class AtRewind(Measure):
         # In fp32 whatever the training's precision: a second derivative in bf16 is noise.
         with arithmetic("fp32", data.train.x.device), twice_differentiable(model):
             value = loss()
+            trained = [p for p in model.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(value, trained, allow_unused=True)
+            parameters = [p for p, g in zip(trained, gradients, strict=True) if g is not None]
             return {
                 **rewind_distances(start, end, mask),
                 "rewind_loss": value.item(),
-                "rewind_gradient_norm": _norm(torch.autograd.grad(value, parameters)),
+                "rewind_gradient_norm": _norm([g for g in gradients if g is not None]),
                 "rewind_curvature": top_eigenvalue(loss, parameters, stream),
             }
 

@@ -70,6 +70,9 @@ class Training:
     """Unix time."""
     made_with: dict[str, str]
     """Versions and device."""
+    order: list[str] | None = None
+    """Names of the layers in the model's order, as JSON in a store has sorted keys. None: stored by
+    an older version; then a layer called `output` is taken for the output."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -100,6 +103,10 @@ class Training:
             possible = 0 <= layer.kept <= layer.weights <= LARGEST
             if min(layer.shape, default=0) <= 0 or not possible:
                 raise TypeError(f"{name} must keep 0 to all of its weights, but is {layer}")
+        order = values.get("order") or sorted(layers, key=lambda name: (name == "output", name))
+        if sorted(order) != sorted(layers):
+            raise TypeError(f"order must have the names of the layers, but is {order}")
+        layers = {name: layers[name] for name in order}
         return cls(**{**_known(cls, values), "curves": curves, "layers": layers})
 
 

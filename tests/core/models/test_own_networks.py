@@ -1,14 +1,16 @@
 """Any network of a user's: checked when it is planned, right when it runs."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from odd_nets import BROKEN, SOUND, counted_flops
 from torch import nn
-from toys import jobs_of, same
+from toys import jobs_of, same, timeless
 
-from lth_core import ModelSpec, TicketSpec, Trainer, find_tickets, masks, models
+from lth_core import ModelSpec, TicketSpec, Trainer, find_tickets, load_ticket, masks, models
 from lth_core.errors import SpecError
 from lth_core.models.layers import (
     layer_of,
@@ -19,8 +21,11 @@ from lth_core.models.layers import (
     state_of,
 )
 from lth_core.resolve import resolve
+from lth_core.results import record
 from lth_core.seeds import generator
 from lth_core.spec import PruneSpec
+from lth_core.store import Store
+from lth_core.train.training import Training
 
 SHAPE = (1, 8, 8)
 
@@ -123,6 +128,64 @@ def test_network_without_second_derivatives_is_refused_where_they_are_needed(
 
 def test_checks_leave_a_networks_buffers_as_they_were_built() -> None:
     assert built("counting").calls == 0
+
+
+@pytest.mark.slow
+def test_predictors_are_taken_over_the_weights_that_take_part(small: TicketSpec) -> None:
+    spec = replace(spec_of(small, "idle"), predictors=True, levels=0)
+    (level,) = find_tickets(spec)
+    row = level.records()[0]
+    assert row["rewind_gradient_norm"] > 0
+    assert row["rewind_curvature"] > 0
+
+
+# Its output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prune", [{"ignore": ("output",)}, {"structure": "neurons"},
+                                   {"output_fraction": 0.25}])  # fmt: skip
+@pytest.mark.parametrize("older", [False, True])
+def test_output_of_a_stored_training_and_of_a_ticket_file_is_that_of_the_network(
+    prune: dict[str, object], older: bool, small: TicketSpec, tmp_path: Path
+) -> None:
+    """JSON in a store has sorted keys, and `one` comes after `head`."""
+    spec, store = replace(spec_of(small, "tied", **prune), levels=1), Store()
+    trained = [level.records()[0] for level in find_tickets(spec, Trainer(store))]
+    for digest in store.digests("trainings") if older else ():
+        entry = store.get("trainings", digest)
+        meta = {key: value for key, value in entry.meta.items() if key != "order"}
+        store.put("trainings", digest, meta, {name: entry.blob(name) for name in entry.blobs})
+    levels = list(find_tickets(spec, Trainer(store, frozen=True)))
+    reused = [level.records()[0] for level in levels]
+    assert [timeless(row) for row in reused] == [timeless(row) for row in trained]
+    assert list(reused[0]["layer_density"]) == ["embed", "one", "head"]
+    assert all(row["reused"] for row in reused)
+    order = levels[0].results["dense"].training.order
+    assert order == (None if older else ["embed", "one", "head"])
+    levels[1].ticket.save(tmp_path / "ticket")
+    assert load_ticket(tmp_path / "ticket").density == trained[1]["density"]
+
+
+@pytest.mark.slow
+def test_output_of_a_built_in_network_is_known_in_trainings_of_older_versions(
+    small: TicketSpec,
+) -> None:
+    """`output` is not the last of its names in the alphabet: that is `stem`."""
+    prune = PruneSpec(fraction=0.5, scope="global", structure="channels")
+    spec = replace(
+        spec_of(
+            small,
+            "",
+        ),
+        model=ModelSpec(name="resnet-8", width=0.25),
+        prune=prune,
+    )
+    *_, level = find_tickets(replace(spec, levels=1, branches=("ticket",)))
+    result = level.results["ticket"]
+    values = json.loads(json.dumps(result.training.to_json() | {"order": None}, sort_keys=True))
+    stored = replace(result, training=Training.from_json(values))
+    assert record(level.spec, 1, "ticket", stored)["density"] == level.records()[0]["density"]
 
 
 # Its layers
