@@ -16,7 +16,7 @@ from lth_core import masks, models, ticket
 from lth_core.errors import PreemptedError, StoreError
 from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
-from lth_core.models.layers import Layer, prunable_layers, shapes_and_positions
+from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.seeds import seeded_draws
 from lth_core.spec import PruneNever, TicketSpec, TrainSpec, describe, sha256
 from lth_core.spec.fields import steps_in
@@ -76,7 +76,7 @@ class Trainer(Builder):
         return [self._result(job) for job in jobs]
 
     def _result(self, job: Job) -> Result:
-        training = self._stored(job)
+        training = self._archive.training(job)
         if training and not self._missing_points(job, job.keep):
             return Result(job, training, reused=True)
         self._refuse_if_frozen(job)
@@ -87,7 +87,7 @@ class Trainer(Builder):
 
     def _make(self, job: Job) -> Result:
         """Train and store a job whose training or rewind points are missing."""
-        training = self._stored(job)
+        training = self._archive.training(job)
         if training is None:
             return Result(job, self._train(job)[0], reused=False)
         if missing := self._missing_points(job, job.keep):
@@ -95,16 +95,6 @@ class Trainer(Builder):
             self._archive.put_points(job, outcome.points, outcome.mask)
             self._delete_checkpoint(job)
         return Result(job, training, reused=True)
-
-    def _stored(self, job: Job) -> Training | None:
-        """The stored training, its layers in the model's order; None where it is missing."""
-        training = self._archive.training(job)
-        if training is None or training.order or job.model.name in models.MODELS:
-            return training
-        layers = prunable_layers(self.model(job), job.mask.include)
-        if layers.keys() != training.layers.keys():
-            return None
-        return replace(training, layers={name: training.layers[name] for name in layers})
 
     def known(self, job: Job) -> bool:
         """Whether the store has a readable training of the job and all its rewind points."""

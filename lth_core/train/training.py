@@ -71,8 +71,8 @@ class Training:
     made_with: dict[str, str]
     """Versions and device."""
     order: list[str] | None = None
-    """Names of the layers in the model's order, as JSON in a store has sorted keys. None: stored by
-    an older version; then a layer called `output` is taken for the output."""
+    """Names of the layers in the model's order, as JSON in a store has sorted keys; None: stored
+    by an older version, of another schema."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,7 +103,7 @@ class Training:
             possible = 0 <= layer.kept <= layer.weights <= LARGEST
             if min(layer.shape, default=0) <= 0 or not possible:
                 raise TypeError(f"{name} must keep 0 to all of its weights, but is {layer}")
-        order = values.get("order") or sorted(layers, key=lambda name: (name == "output", name))
+        order = values.get("order") or list(layers)
         if sorted(order) != sorted(layers):
             raise TypeError(f"order must have the names of the layers, but is {order}")
         layers = {name: layers[name] for name in order}

@@ -97,5 +97,6 @@ class RigL(Regrowth):
     """
 
     def regrowth_priority(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
-        assert weight.grad is not None
+        if weight.grad is None:  # the network skipped the layer in this step
+            return torch.zeros(weight.shape)
         return weight.grad.abs().float().cpu()

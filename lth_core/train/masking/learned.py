@@ -71,8 +71,8 @@ class Learned(ABC):
         """Set the gradients of the scores from those of weight x mask."""
         for name, score in self.scores.items():
             gradient = self.weights[name].grad
-            assert gradient is not None
-            score.grad = self.score_gradient(name, gradient * self.frozen[name])
+            if gradient is not None:  # else the network skipped the layer in this step
+                score.grad = self.score_gradient(name, gradient * self.frozen[name])
         for weight in self.weights.values():
             weight.grad = None
         return True

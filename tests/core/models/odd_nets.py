@@ -242,6 +242,18 @@ def with_norm(spec: object, shape: Shape, classes: int) -> nn.Module:
     )  # fmt: skip
 
 
+def skipping(spec: object, shape: Shape, classes: int) -> nn.Module:
+    """One layer is skipped in half of the training steps (Huang et al. 2016)."""
+
+    def forward(n: Through, x: Tensor) -> Tensor:
+        x = torch.relu(n.body(x.flatten(1)))
+        return n.head(x if n.training and torch.rand(()) < 0.5 else x + torch.relu(n.middle(x)))
+
+    return Through(
+        forward, body=nn.Linear(64, 12), middle=nn.Linear(12, 12), head=nn.Linear(12, 10)
+    )
+
+
 def counted_flops(model: nn.Module, shape: Shape) -> int:
     """FLOPs of one example by torch's own counter, which counts matrix products."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():

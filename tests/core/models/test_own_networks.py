@@ -1,6 +1,5 @@
 """Any network of a user's: checked when it is planned, right when it runs."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,11 +20,9 @@ from lth_core.models.layers import (
     state_of,
 )
 from lth_core.resolve import resolve
-from lth_core.results import record
 from lth_core.seeds import generator
 from lth_core.spec import PruneSpec
 from lth_core.store import Store
-from lth_core.train.training import Training
 
 SHAPE = (1, 8, 8)
 
@@ -139,53 +136,41 @@ def test_predictors_are_taken_over_the_weights_that_take_part(small: TicketSpec)
     assert row["rewind_curvature"] > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "prune",
+    [{"when": "during", "grow": "gradient"}, {"when": "never", "score": "edge-popup"},
+     {"when": "never", "score": "supermask"}],
+    ids=["rigl", "edge-popup", "supermask"],
+)  # fmt: skip
+def test_layer_that_training_skips_at_random_is_pruned_without_its_gradient(
+    prune: dict[str, object], small: TicketSpec
+) -> None:
+    train = replace(small.train, steps=12, evaluate_every=6)
+    spec = replace(spec_of(small, "skipping", **prune), train=train, levels=1)
+    *_, level = find_tickets(replace(spec, branches=("ticket",)))
+    assert set(level.records()[0]["layer_density"].values()) == {0.5}
+
+
 # Its output
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prune", [{"ignore": ("output",)}, {"structure": "neurons"},
                                    {"output_fraction": 0.25}])  # fmt: skip
-@pytest.mark.parametrize("older", [False, True])
 def test_output_of_a_stored_training_and_of_a_ticket_file_is_that_of_the_network(
-    prune: dict[str, object], older: bool, small: TicketSpec, tmp_path: Path
+    prune: dict[str, object], small: TicketSpec, tmp_path: Path
 ) -> None:
     """JSON in a store has sorted keys, and `one` comes after `head`."""
     spec, store = replace(spec_of(small, "tied", **prune), levels=1), Store()
     trained = [level.records()[0] for level in find_tickets(spec, Trainer(store))]
-    for digest in store.digests("trainings") if older else ():
-        entry = store.get("trainings", digest)
-        meta = {key: value for key, value in entry.meta.items() if key != "order"}
-        store.put("trainings", digest, meta, {name: entry.blob(name) for name in entry.blobs})
     levels = list(find_tickets(spec, Trainer(store, frozen=True)))
     reused = [level.records()[0] for level in levels]
     assert [timeless(row) for row in reused] == [timeless(row) for row in trained]
     assert list(reused[0]["layer_density"]) == ["embed", "one", "head"]
     assert all(row["reused"] for row in reused)
-    order = levels[0].results["dense"].training.order
-    assert order == (None if older else ["embed", "one", "head"])
     levels[1].ticket.save(tmp_path / "ticket")
     assert load_ticket(tmp_path / "ticket").density == trained[1]["density"]
-
-
-@pytest.mark.slow
-def test_output_of_a_built_in_network_is_known_in_trainings_of_older_versions(
-    small: TicketSpec,
-) -> None:
-    """`output` is not the last of its names in the alphabet: that is `stem`."""
-    prune = PruneSpec(fraction=0.5, scope="global", structure="channels")
-    spec = replace(
-        spec_of(
-            small,
-            "",
-        ),
-        model=ModelSpec(name="resnet-8", width=0.25),
-        prune=prune,
-    )
-    *_, level = find_tickets(replace(spec, levels=1, branches=("ticket",)))
-    result = level.results["ticket"]
-    values = json.loads(json.dumps(result.training.to_json() | {"order": None}, sort_keys=True))
-    stored = replace(result, training=Training.from_json(values))
-    assert record(level.spec, 1, "ticket", stored)["density"] == level.records()[0]["density"]
 
 
 # Its layers
