@@ -262,7 +262,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], DataSpec]
 
 def test_example_of_the_docs_is_read() -> None:
     _, _, section = PAGE.read_text().partition("## Data\n")
-    (code,) = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     dataset = checked(names["data"](DataSpec()))
