@@ -197,6 +197,27 @@ FAULTS = [
         "tests/core/jobs/test_retrained.py",
     ),
     Fault(
+        "a rewound twin compared with a run that keeps its optimizer's state",
+        "lth_core/results.py",
+        'jobs.get("ticket") or jobs.get("rewound") or jobs["dense"]',
+        'jobs.get("ticket") or jobs["dense"]',
+        "tests/core/jobs/test_twins.py",
+    ),
+    Fault(
+        "restarted schedule goes on from the rewind point",
+        "lth_core/lottery.py",
+        "first = 0 if spec.restart_schedule else rewind",
+        "first = rewind",
+        "tests/core/jobs/test_restart.py",
+    ),
+    Fault(
+        "milestone passed within the warm-up",
+        "lth_core/spec/train.py",
+        "if steps_in(milestone, steps_per_epoch, steps) < warmup:",
+        "if steps_in(milestone, steps_per_epoch, steps) < 0:",
+        "tests/core/spec/test_spec.py",
+    ),
+    Fault(
         "unpaired t-test",
         "lth_core/analysis/verdict.py",
         "value - others[seed] for seed",

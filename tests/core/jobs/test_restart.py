@@ -59,17 +59,17 @@ def test_search_equals_a_loop_written_by_hand(
 
     def train(start: State, mask: State, run: str, steps: range) -> State:
         model.load_state_dict({n: v * mask[n] if n in mask else v for n, v in start.items()})
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        momentum = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
         batches = Order(len(dataset.train), 60, 0, run).batches(0, 40, torch.device("cpu"))
         for step, (_, index, _) in zip(steps, batches, strict=False):
             rate = 0.1 * (step + 1) / 5 if step < 5 else 0.1 if step < 20 else 0.01
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.zero_grad()
+            model.zero_grad()
             x = dataset.normalize(dataset.train.x[index])
             cross_entropy(model(x), dataset.train.y[index]).backward()
-            optimizer.step()
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
+                    momentum[name] = 0.9 * momentum[name] + parameter.grad
+                    parameter -= rate * momentum[name]
                     parameter *= mask.get(name, torch.tensor(1.0))
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
