@@ -17,11 +17,17 @@ from lth_core.errors import DivergedError, SpecError
 from lth_core.jobs.branches import BRANCHES, RETRAINED
 from lth_core.models.check import (
     check_draws,
+    check_ids,
     check_last_batch,
     check_network,
     check_second_derivatives,
 )
-from lth_core.models.layers import layers_without_units, made_up_examples, prunable_layers
+from lth_core.models.layers import (
+    layers_without_units,
+    made_up_examples,
+    prunable_layers,
+    takes_ids,
+)
 from lth_core.plugins import errors_as_spec_errors, source_fingerprint
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
 from lth_core.prune.network import from_model
@@ -135,6 +141,7 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
         pinned_data, (examples, shape, classes) = _pin_data(spec.data)
         pinned_model, _ = _pin_model(spec.model, shape, classes, spec.prune.include)
         _check_network(spec.model, shape, classes, spec.prune.include)
+        _check_ids(spec.model, spec.data, pinned_data.fingerprint)
         _check_layers(spec.model, shape, classes, spec.prune)
         _check_scores(spec.model, shape, classes, spec.prune, spec.predictors)
     else:
@@ -246,6 +253,21 @@ def _check_network(
         check_network(build, spec.name, shape, classes, include)
         if spec.init == "as_built":
             check_draws(build, spec.name, include)
+
+
+@lru_cache(maxsize=256)
+def _check_ids(spec: ModelSpec, data_spec: DataSpec, fingerprint: str) -> None:
+    """Check that a user's network on token ids takes those of the user's data.
+
+    Args:
+        fingerprint: of the data, for the cache.
+    """
+    if spec.name in models.MODELS or data_spec.name in DATASETS:
+        return
+    _, shape, classes = data.outline(data_spec)
+    model = models.build(spec, shape, classes, generator(0, "structure"))
+    if takes_ids(model):
+        check_ids(model, spec.name, data_spec.name, *data.extreme_examples(data_spec))
 
 
 @lru_cache(maxsize=256)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from lth_core.data.check import check_dataset
 from lth_core.data.dataset import Dataset, Split, split, split_sizes
@@ -124,6 +125,21 @@ def has_validation(spec: DataSpec) -> bool:
         DataError: data that must be read are missing or broken.
     """
     return bool(spec.validation or (spec.name not in DATASETS and len(_raw(spec).validation)))
+
+
+def extreme_examples(spec: DataSpec) -> tuple[Tensor, bool]:
+    """Examples that show whether a network takes a user's data, and whether ids stay whole.
+
+    Returns:
+        (m, ...) float32 normalized examples, of all parts: those with the smallest or the largest
+        value of a feature; and whether normalization leaves whole numbers whole in any feature.
+    """
+    raw = _raw(spec)
+    x = torch.cat([part.x for part in (raw.train, raw.validation, raw.test)])
+    flat = x.flatten(1)
+    rows = torch.cat([flat.argmin(0), flat.argmax(0)]).unique()
+    whole = (raw.std == 1) & (raw.mean == raw.mean.round())
+    return raw.normalize(x[rows]), bool(whole.any())
 
 
 def fingerprint(spec: DataSpec) -> str:

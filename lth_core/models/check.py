@@ -114,6 +114,25 @@ def check_draws(build: Callable[[int], nn.Module], name: str, include: Sequence[
         raise SpecError(FIELD, rule, name)
 
 
+def check_ids(model: nn.Module, name: str, source: str, x: Tensor, whole: bool) -> None:
+    """Check that a network that takes token ids can take those of its data.
+
+    Args:
+        source: name of the data.
+        x: (m, ...) float32 normalized examples with the smallest and largest ids.
+        whole: whether normalization leaves ids whole.
+
+    Raises:
+        SpecError: the ids are not whole, or not all in the network's vocabulary.
+    """
+    if not whole:
+        rule = f"must have std 1 and a whole mean, because {name} takes token ids"
+        raise SpecError("data.name", rule, source)
+    rule = f"must run on the smallest and largest values of its data ({x.min():g} to {x.max():g})"
+    with torch.no_grad(), seeded_draws(0), errors_as_spec_errors(FIELD, rule, name):
+        copy.deepcopy(model).eval()(x)
+
+
 def check_second_derivatives(
     model: nn.Module, field: str, value: object, shape: tuple[int, ...], classes: int
 ) -> None:

@@ -178,9 +178,14 @@ def made_up_examples(model: nn.Module, count: int, shape: tuple[int, ...]) -> Te
 
     Noise is drawn from torch's global generator.
     """
-    use: Use | None = getattr(model, _USE, None)
-    draw = torch.ones if use and use.takes_ids else torch.randn
+    draw = torch.ones if takes_ids(model) else torch.randn
     return draw(count, *shape)
+
+
+def takes_ids(model: nn.Module) -> bool:
+    """Whether a network fails on noise and runs on ones, as networks do that take token ids."""
+    use: Use | None = getattr(model, _USE, None)
+    return use is not None and use.takes_ids
 
 
 def _depths(output: Tensor) -> dict[int, int]:

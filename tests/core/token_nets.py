@@ -1,6 +1,7 @@
 """A user's networks on token ids, and their data."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,25 @@ def tokens(spec: DataSpec) -> Dataset:
     y = (ids.double().mean(1) > 5).long()
     splits = [Split(ids[part], y[part]) for part in (slice(100), slice(100, 130), slice(130, 160))]
     return Dataset(*splits, mean=0.0, std=1.0, classes=2)  # type: ignore[arg-type]
+
+
+def scaled(spec: DataSpec) -> Dataset:
+    """`tokens` with a deviation that ids do not survive."""
+    return replace(tokens(spec), std=2.0)
+
+
+def shifted(spec: DataSpec) -> Dataset:
+    """`tokens`, counted from 1."""
+    data = tokens(spec)
+    parts = [Split(part.x + 1, part.y) for part in (data.train, data.validation, data.test)]
+    return Dataset(*parts, mean=1.0, std=1.0, classes=2)  # type: ignore[arg-type]
+
+
+def one_too_many(spec: DataSpec) -> Dataset:
+    """`tokens` with an id beyond the vocabulary, in the test part alone."""
+    data = tokens(spec)
+    data.test.x[0, 3] = TOKENS
+    return data
 
 
 def next_token(spec: DataSpec) -> Dataset:

@@ -115,6 +115,26 @@ def test_what_cannot_be_done_with_an_embedding_is_refused(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            "scaled",
+            r"data\.name: must have std 1 and a whole mean, because token_nets:averaging takes token ids, but got .token_nets:scaled",
+        ),
+        ("one_too_many", r"model\.name: must run on .*values of its data \(0 to 12\).*IndexError"),
+        ("shifted", None),
+    ],
+)
+def test_ids_that_a_network_cannot_take_are_refused_at_plan(data: str, message: str | None) -> None:
+    spec = replace(spec_of("averaging"), data=DataSpec(name=f"token_nets:{data}"))
+    if message is None:
+        resolve(spec)
+        return
+    with pytest.raises(SpecError, match=f"^{message}"):
+        resolve(spec)
+
+
 def test_include_must_match_a_layer_of_a_built_in_network_too() -> None:
     spec = TicketSpec(prune=PruneSpec(include=("words",)))
     with pytest.raises(SpecError, match=r"known: fc1, fc2, output"):
