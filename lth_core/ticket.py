@@ -62,6 +62,7 @@ class Ticket:
     """A subnetwork ready to train.
 
     rewind_step: step of the dense run at which the starting weights are taken; 0: fresh weights.
+        Training starts at this step of the schedule, or at 0 with `spec.restart_schedule`.
     mask: (out, in, ...) bool by parameter name; True = kept.
     start: all weights and buffers to start from, by name; pruned weights are exactly 0.
     example_shape: shape of one example, such as (1, 28, 28).

@@ -11,6 +11,7 @@ from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, data, 
 from lth_core.data.augment import draws
 from lth_core.jobs.recipes import Full, Job
 from lth_core.masks import State, masked
+from lth_core.measures.stability import Barrier
 from lth_core.models.dropout import Dropout
 from lth_core.results import LevelResult
 from lth_core.seeds import generator
@@ -202,6 +203,19 @@ def test_barrier_is_between_the_twins_of_one_level(
         *_, first, second = level.records()
         assert errors[0] == pytest.approx(1 - first["final_test_accuracy"], abs=1e-9)
         assert errors[2] == pytest.approx(1 - second["final_test_accuracy"], abs=1e-9)
+
+
+def test_store_of_a_version_without_the_first_copy_trains_it_alone_and_measures_anew(
+    spec: TicketSpec,
+) -> None:
+    trainer, alone = Trainer(), replace(spec, levels=0)
+    ((dense, _, twin),) = [jobs.values() for jobs in jobs_of(alone)]
+    trainer([dense, twin])
+    earlier = trainer.measured(Barrier(one=dense, other=twin, stability=spec.stability))
+    (level,) = find_tickets(alone, trainer)
+    reused = {branch: result.reused for branch, result in level.results.items()}
+    assert reused == {"dense": True, "rewound": False, "twin": True}
+    assert level.records()[-1]["train_barrier"] != earlier["train_barrier"]
 
 
 def test_no_barrier_where_one_rewinds_to_the_end(spec: TicketSpec, trainer: Trainer) -> None:

@@ -328,6 +328,7 @@ specs = st.builds(
     ),
     stability=st.builds(StabilitySpec, points=st.integers(3, 99), renormalize=st.booleans()),
     predictors=st.booleans(),
+    restart_schedule=st.booleans(),
     levels=st.integers(0, 30),
     rewind=st.integers(0, 30) | st.just("1ep"),
     seed=st.integers(0, 2**63 - 1),
