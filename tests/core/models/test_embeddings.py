@@ -264,7 +264,7 @@ def test_controls_keep_the_embeddings_count_and_stored_masks_are_read_back(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("net", NETS.keys() - {"sparse"})
+@pytest.mark.parametrize("net", sorted(NETS.keys() - {"sparse"}))
 def test_ids_reach_the_network_as_they_are(net: str, trainer: Trainer) -> None:
     spec = resolve(spec_of(net, levels=0, include=("*",)))
     data = trainer.data(jobs_of(spec)[0]["dense"])
