@@ -34,6 +34,9 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         "resnet20-cifar10-rewind",
         "resnet20-cifar10",
         "rewind",
+        "set-mnist",
+        "snip-mnist",
+        "stability-mnist",
         "strong-tickets",
         "taxonomy",
         "vgg-cifar10",
@@ -56,6 +59,9 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         ("resnet20-cifar10", 15, 15 * 46, 3 + 15 * 45 - 3 * 4),
         ("resnet20-cifar10-rewind", 12, 12 * 52 + 6, 3 + 3 + 6 + 4 * (120 - 6) + 30 + 54),
         ("rewind", 24, 24 * 14 + 21, 3 + 21 + 24 + 9 + 3 * 72 - 9),
+        ("set-mnist", 3, 3 * 5, 3 * 5),
+        ("snip-mnist", 3, 3 * 3, 3 * 3),
+        ("stability-mnist", 3, 3 * 2, 3 * 2),
         ("vgg-cifar10", 6, 6 * 61, 3 + 6 * 60 - 3),
         ("width-depth", 36, 36 * 15, 36 * 15),
     ],
@@ -197,6 +203,61 @@ def test_vgg_is_the_papers() -> None:
     assert {spec.rewind for spec in found} == {"0it", "100it"}
 
 
+@pytest.mark.parametrize(
+    ("name", "init", "nesterov"),
+    [("snip-mnist", "xavier_normal", False), ("set-mnist", "as_built", True)],
+)
+def test_snip_and_set_train_as_published(name: str, init: str, nesterov: bool) -> None:
+    found = specs(name)
+    assert [spec.seed for spec in found] == [0, 1, 2]
+    spec, epoch = found[0], 54_000 // 100
+    assert (spec.data.name, spec.data.validation) == ("mnist", 0.1)
+    assert (spec.model.name, spec.model.init) == ("lenet-300-100", init)
+    train = spec.train
+    assert (train.optimizer, train.lr, train.momentum, train.nesterov) == (
+        "sgd",
+        0.1,
+        0.9,
+        nesterov,
+    )
+    assert (train.batch_size, train.weight_decay, train.gamma) == (100, 5e-4, 0.1)
+    assert (train.steps, train.milestones) == (f"{100 * epoch}it", ("25000it", "50000it"))
+
+
+def test_snip_scores_a_batch_of_100_over_all_layers() -> None:
+    prune: Any = specs("snip-mnist")[0].prune
+    assert (prune.when, prune.score, prune.scope, prune.examples) == (
+        "before",
+        "snip",
+        "global",
+        10,
+    )
+    assert prune.densities == (0.05, 0.02)
+
+
+def test_set_swaps_half_after_each_epoch_at_equal_densities() -> None:
+    prune: Any = specs("set-mnist")[0].prune
+    assert (prune.when, prune.grow, prune.score) == ("during", "random", "magnitude")
+    assert (prune.scope, prune.swap, prune.ignore) == ("layerwise", 0.5, ())
+    assert (prune.begin, prune.every, prune.end) == ("540it", "540it", f"{99 * 540}it")
+    assert prune.densities == (0.1, 0.05, 0.02, 0.01)
+
+
+def test_stability_is_measured_from_step_0_in_the_papers_setting() -> None:
+    spec = specs("stability-mnist")[0]
+    assert (spec.model.name, spec.train.optimizer, spec.train.lr) == (
+        "lenet-300-100",
+        "adam",
+        1.2e-3,
+    )
+    assert (spec.train.batch_size, spec.train.steps, spec.train.schedule) == (
+        60,
+        "24000it",
+        "constant",
+    )
+    assert (spec.levels, spec.rewind, spec.branches) == (0, "0it", ("ticket", "twin"))
+
+
 def test_demo_has_three_seeds_or_more_and_reaches_three_percent() -> None:
     found = specs("digits")
     assert {spec.data.name for spec in found} == {"digits"}
@@ -270,6 +331,17 @@ def test_at_init_vgg16_is_held_against_the_published_figures_in_the_published_se
     assert (train.steps, train.gamma) == (f"{160 * epoch}it", 0.1)
     assert train.milestones == (f"{60 * epoch}it", f"{120 * epoch}it")
     assert {spec.prune.temperature for spec in found if spec.prune.score == "grasp"} == {1}
+
+
+def test_snip_and_set_are_held_against_published_figures() -> None:
+    published = {
+        "snip-mnist": {0.05: 98.4, 0.02: 97.6},
+        "set-mnist": {1: 98.69, 0.1: 98.39, 0.05: 98.14, 0.02: 97.74, 0.01: 95.80},
+    }
+    for name, accuracies in published.items():
+        reference = find_study(name).reference
+        assert reference is not None
+        assert {row.density: row.accuracy for row in reference.rows} == accuracies
 
 
 @pytest.mark.parametrize("name", presets_with_reference())
