@@ -1,5 +1,6 @@
 """One thread, and property tests that draw the same examples every time."""
 
+import atexit
 import gc
 import os
 import re
@@ -64,6 +65,7 @@ def pytest_collection_finish() -> None:
     """Leave modules and tests, which live to the end, out of every later garbage collection."""
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # else libraries report as leaks what is left at the process's end
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
