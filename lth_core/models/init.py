@@ -30,6 +30,7 @@ _DRAW: dict[str, Callable[..., Tensor]] = {
     "kaiming_uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
     "xavier_normal": nn.init.xavier_normal_,
     "xavier_uniform": nn.init.xavier_uniform_,
+    "lecun_normal": partial(nn.init.kaiming_normal_, nonlinearity="linear"),
     "signed_constant": _signed_constant,
 }
 
@@ -38,6 +39,7 @@ def initialize(model: nn.Module, init: Initialization, generator: torch.Generato
     """Draw linear and convolution weights in the model's order; set their biases to 0.
 
     kaiming: fan in, gain of ReLU (He et al. 2015); xavier: Glorot & Bengio 2010, gain 1;
+    lecun: fan in, gain 1 (LeCun et al. 1998, TensorFlow's variance scaling, there truncated);
     signed_constant: kaiming's standard deviation with a random sign; as_built: no change. All
     other layers stay as they were built.
     """

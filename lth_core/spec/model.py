@@ -14,6 +14,7 @@ Initialization = Literal[
     "kaiming_uniform",
     "xavier_normal",
     "xavier_uniform",
+    "lecun_normal",
     "signed_constant",
     "as_built",
 ]
@@ -48,9 +49,10 @@ class ModelSpec(Checks):
     """Share of units set to 0 in training, in [0, 1): after each hidden fully connected layer, or
     before the output where there is none (vgg-*, mobilenet-v2). Not for resnet-*."""
     init: Initialization = "kaiming_normal"
-    """Distribution of linear and convolution weights (biases 0). `signed_constant`: sqrt(2/fan in)
-    with a random sign; `as_built` keeps the weights of the factory, for built-in models PyTorch's
-    default (uniform within 1/sqrt(fan in)), for torchvision's their own."""
+    """Distribution of linear and convolution weights (biases 0). `lecun_normal`: of standard
+    deviation sqrt(1/fan in); `signed_constant`: sqrt(2/fan in) with a random sign; `as_built` keeps
+    the weights of the factory, for built-in models PyTorch's default (uniform within 1/sqrt(fan
+    in)), for torchvision's their own."""
     norm_init: NormInitialization = field(default="ones", metadata=added_later(implied="ones"))
     """Scales of batch norm before training: as built, which is 1 in every built-in model (`ones`),
     or drawn from U[0, 1) (`uniform`), as in the code of Frankle et al. 2020. Shifts stay as built,

@@ -165,6 +165,7 @@ def test_model_that_does_not_exist_or_fit_is_refused_by_its_field(
         ("kaiming_uniform", lambda fan_in, fan_out: sqrt(2 / fan_in), True),
         ("xavier_normal", lambda fan_in, fan_out: sqrt(2 / (fan_in + fan_out)), False),
         ("xavier_uniform", lambda fan_in, fan_out: sqrt(2 / (fan_in + fan_out)), True),
+        ("lecun_normal", lambda fan_in, fan_out: sqrt(1 / fan_in), False),
     ],
 )
 @pytest.mark.parametrize("name", ["lenet-300-100", "conv-2"])

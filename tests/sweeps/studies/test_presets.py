@@ -205,7 +205,7 @@ def test_vgg_is_the_papers() -> None:
 
 @pytest.mark.parametrize(
     ("name", "init", "nesterov"),
-    [("snip-mnist", "xavier_normal", False), ("set-mnist", "as_built", True)],
+    [("snip-mnist", "lecun_normal", False), ("set-mnist", "as_built", True)],
 )
 def test_snip_and_set_train_as_published(name: str, init: str, nesterov: bool) -> None:
     found = specs(name)
