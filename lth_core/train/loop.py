@@ -223,12 +223,11 @@ def record_evaluation(
     Raises:
         DivergedError: a loss is not finite.
     """
-    losses = {"training": train_loss}
-    if len(data.validation):
-        losses["validation"], accuracy = evaluate(model, data, data.validation)
-        curves.validation_loss.append(losses["validation"])
-        curves.validation_accuracy.append(accuracy)
+    validation = evaluate(model, data, data.validation) if len(data.validation) else None
     _, test_accuracy = evaluate(model, data, data.test)
+    losses = {"training": train_loss}
+    if validation:
+        losses["validation"] = validation[0]
     if not all(map(isfinite, losses.values())):
         text = ", ".join(f"{name} {loss:g}" for name, loss in losses.items())
         raise DivergedError(
@@ -237,6 +236,9 @@ def record_evaluation(
     curves.step.append(step)
     curves.train_loss.append(train_loss)
     curves.test_accuracy.append(test_accuracy)
+    if validation:
+        curves.validation_loss.append(validation[0])
+        curves.validation_accuracy.append(validation[1])
 
 
 @torch.no_grad()
