@@ -162,7 +162,9 @@ def test_resnet_rewound_is_the_authors_code() -> None:
     assert (spec.data.name, spec.data.augment, spec.data.validation, spec.data.normalize) == (
         "cifar10", "crop_flip", 0, "per_image",
     )  # fmt: skip
-    assert (spec.model.name, spec.model.norm_init) == ("resnet-20", "ones")
+    assert (spec.model.name, spec.model.init, spec.model.norm_init) == (
+        "resnet-20", "lecun_normal", "ones",
+    )  # fmt: skip
     train = spec.train
     assert (train.optimizer, train.momentum, train.nesterov) == ("sgd", 0.9, False)
     assert (train.lr, train.weight_decay, train.warmup) == (0.1, 2e-4, "0it")
