@@ -346,6 +346,16 @@ def test_snip_and_set_are_held_against_published_figures() -> None:
         assert {row.density: row.accuracy for row in reference.rows} == accuracies
 
 
+def test_mnist1d_is_the_authors_notebook() -> None:
+    """greydanus/mnist1d, notebooks/lottery-tickets.ipynb and train.py."""
+    spec = specs("mnist1d")[0]
+    assert (spec.data.name, spec.data.validation, spec.model.init) == ("mnist1d", 0, "as_built")
+    assert (spec.model.name, spec.model.widths) == ("mlp-constant", (500, 500))
+    train = spec.train
+    assert (train.optimizer, train.lr, train.batch_size) == ("adam", 2e-2, 100)
+    assert (train.steps, train.weight_decay, train.schedule) == ("1500it", 0, "constant")
+
+
 @pytest.mark.parametrize("name", presets_with_reference())
 def test_every_published_figure_is_of_something_that_its_preset_sweeps(name: str) -> None:
     study = find_study(name)
