@@ -15,7 +15,7 @@ from tracking.report.rewind_table import RewindMark, RewindTable, rewind_tables
 from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, Row, Section, sections
 from tracking.text import MISSING
 
-MOST_ROWS, MOST_ROWS_IN_ALL = 8, 60
+MOST_ROWS, MOST_ROWS_IN_ALL = 20, 60
 """Largest numbers of rows of a cell and of all cells; the HTML report has every level."""
 TERMINAL_COLUMNS, MOST_TABLES = 5, 4
 """Largest numbers of densities in a table and of tables; the HTML report has more."""
@@ -56,6 +56,8 @@ def verdict_table(
         cell.add_row(Text(section.basis, style="dim"))
         if section.rows:
             cell.add_row(_levels_table(section, most))
+        if len(section.rows) > most:
+            cell.add_row(Text(f"{len(section.rows) - most} more levels in the report", "dim"))
         table.add_row(cell)
     if any(row.short for section in cell_sections for row in section.rows):
         table.add_row(Text(SHORT_MEANS, style="yellow"))
