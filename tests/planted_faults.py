@@ -259,6 +259,20 @@ FAULTS = [
         "cross_entropy(model(x), y)",
         "tests/core/prune/test_grasp.py",
     ),
+    Fault(
+        "keys of stored JSON sorted, so that the last layer is the alphabet's",
+        "lth_core/store/store.py",
+        '_ENCODER = json.JSONEncoder(separators=(",", ":")',
+        '_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":")',
+        "tests/core/store/test_store.py",
+    ),
+    Fault(
+        "axis values of an earlier sweep in the records of an extended study",
+        "sweeps/store/records.py",
+        "        with_axis_values(row, trial)\n        for trial, content",
+        "        row\n        for trial, content",
+        "tests/sweeps/store/test_records.py",
+    ),
 ]  # fmt: skip
 
 

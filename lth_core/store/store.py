@@ -220,8 +220,13 @@ def store_time(store: Store) -> float:
         return time.time()
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+"""Keeps the order of keys, which is that of layers, axes and columns: an entry is read as it was
+put. So this is no `canonical_json`."""
+
+
 def _manifest(entry: dict[str, Any]) -> bytes:
-    content = canonical_json(entry)
+    content = _ENCODER.encode(entry)
     check = hashlib.sha256(content.encode()).hexdigest()
     return f'{{"entry":{content},"sha256":"{check}"}}'.encode()
 

@@ -71,8 +71,8 @@ class Training:
     made_with: dict[str, str]
     """Versions and device."""
     order: list[str] | None = None
-    """Names of the layers in the model's order, as JSON in a store has sorted keys; None: stored
-    by an older version, of another schema."""
+    """Names of the layers in the model's order; in a store of an older version, JSON has sorted
+    keys. None: stored by a version of another schema."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -6,6 +6,7 @@ from lth_core.columns import Record
 from lth_core.jobs.methods import method
 from lth_core.results import LevelResult
 from sweeps.plan.plan import Trial
+from sweeps.store.records import with_axis_values
 from tracking.publish.publisher import TrialRun
 
 METHOD_FIELDS = {"prune.when", "prune.score", "prune.scope", "prune.structure", "prune.grow",
@@ -16,7 +17,7 @@ METHOD_FIELDS = {"prune.when", "prune.score", "prune.scope", "prune.structure", 
 def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:
     """A level's records with the study's columns."""
     return [
-        {"study": study, "trial": trial.id, **record, **trial.fields, "seed": trial.spec.seed}
+        with_axis_values({"study": study, "trial": trial.id, **record}, trial)
         for record in level.records()
     ]
 

@@ -68,8 +68,8 @@ def register(store: Store, study: Study) -> None:
     description = {
         "schema": SCHEMA,
         "study": study.model_dump(mode="json"),
-        # JSON in a store has sorted keys. Order matters in two places: samples are drawn in the
-        # order of the space, and the later of two axes that set one field overrides the other.
+        # Order matters in two places: samples are drawn in the order of the space, and the later of
+        # two axes that set one field overrides the other. An older store's JSON has sorted keys.
         "order": {"axes": list(study.axes), "search.space": list(study.search.space)},
         "pins": pins_to_json(study_pins(study)),
     }
@@ -96,10 +96,25 @@ def record_key(study: str, trial: Trial) -> str:
 
 
 def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Record]:
-    """Records of trials, in the order of the trials; a trial may have none."""
-    keys = (record_key(study, trial) for trial in trials)
+    """Records of trials, in the order of the trials; a trial may have none.
+
+    Axis values are those of the trials, not of the sweep that stored the records: since then, the
+    study may have got an axis, or another spelling of a value (`5it`, `25%`).
+    """
+    trials = list(trials)
+    keys = [record_key(study, trial) for trial in trials]
     entries = map_in_threads(partial(_read_trial, store), keys)
-    return [row for content in entries if content for row in content["records"]]
+    return [
+        with_axis_values(row, trial)
+        for trial, content in zip(trials, entries, strict=True)
+        if content
+        for row in content["records"]
+    ]
+
+
+def with_axis_values(record: Record, trial: Trial) -> Record:
+    """The record with the trial's value of each axis, by dotted field."""
+    return {**record, **trial.fields, "seed": trial.spec.seed}
 
 
 def every_trial(store: Store) -> Iterator[dict[str, Any]]:

@@ -43,6 +43,16 @@ def test_entry_comes_back_with_its_blobs(files: Files) -> None:
     assert not store.has("points", D1)
 
 
+def test_entry_comes_back_in_the_order_of_its_keys(files: Files) -> None:
+    """The order of layers is the model's: the last is the output."""
+    names, store = ["stem", "blocks", "output", "extra"], Store(files)
+    store.put(K, D, {"layers": {name: {"b": 1, "a": 2} for name in names}, "first": 0})
+    entry = Store(files).get(K, D)
+    assert entry is not None
+    assert (list(entry.meta), list(entry.meta["layers"])) == (["layers", "first"], names)
+    assert list(entry.meta["layers"]["stem"]) == ["b", "a"]
+
+
 def test_entry_written_twice_is_one_and_the_last(files: Files) -> None:
     store = Store(files)
     for meta in (META, META, {"other": 1}):

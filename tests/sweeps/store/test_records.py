@@ -79,6 +79,16 @@ def test_records_of_several_trials_are_read_side_by_side_and_come_in_order(saved
     assert found == [(trial.id, level) for trial in trials[1:] for level in (0, 1)]
 
 
+def test_records_have_the_axis_values_of_the_study_as_it_is_now(saved: Saved) -> None:
+    """An axis that was added later, and a value that is spelled otherwise now, train nothing anew."""
+    store, study, trial, meta, _ = saved
+    axes = {"axes.seed": [0], "axes.rewind": ["0%", "10%"], "axes.prune.scope": ["layerwise"]}
+    now = make_plan(parse_study(tiny_fields({"base.levels": 0, **axes}))).trials
+    assert now[0].digest == trial.digest
+    (row,) = load_records(store, study.name, now)
+    assert row == {**meta["records"][0], "rewind": "0%", "prune.scope": "layerwise", "seed": 0}
+
+
 def test_trial_whose_spec_is_another_versions_was_not_searched(
     saved: Saved, caplog: pytest.LogCaptureFixture
 ) -> None:
