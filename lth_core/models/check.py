@@ -13,7 +13,8 @@ from torch.nn.parameter import is_lazy
 
 from lth_core.errors import SpecError, exception_text
 from lth_core.models.derivatives import twice_differentiable
-from lth_core.models.layers import made_up_examples, prunable_layers
+from lth_core.models.dropout import dropout_off
+from lth_core.models.layers import load_state, made_up_examples, prunable_layers, state_of
 from lth_core.plugins import errors_as_spec_errors
 from lth_core.seeds import seeded_draws
 
@@ -48,6 +49,7 @@ def check_network(
             logits = trained(x)
             _check_logits(logits, name, classes)
             cross_entropy(logits, y).backward()
+        _check_memory(copy.deepcopy(model), x, name)
     if not prunable_layers(model, include):
         kinds = "no linear, convolution, attention or recurrent layer takes part in its output"
         if embeddings := prunable_layers(model, ("*",)):
@@ -180,6 +182,30 @@ def check_last_batch(
             f"cannot train ({exception_text(error)}{layer})"
         )
         raise SpecError("train.batch_size", rule, batch_size) from None
+
+
+def _check_memory(model: nn.Module, x: Tensor, name: str) -> None:
+    """Check that equal weights, buffers and draws give equal logits, whatever ran before.
+
+    A rewind point, a checkpoint and a stored training have weights and buffers only.
+
+    Args:
+        x: examples (n, ...) float32.
+    """
+    state = {key: value.clone() for key, value in state_of(model).items()}
+    logits = []
+    for _ in range(2):
+        load_state(model, state)
+        dropout_off(model.train())
+        with torch.no_grad(), seeded_draws(0):
+            logits.append(model(x))
+    first, second = logits
+    if not torch.allclose(first, second, equal_nan=True):
+        rule = (
+            "must keep in persistent buffers all that a forward pass changes: with equal weights, "
+            "buffers and draws, a second pass gives other logits than the first"
+        )
+        raise SpecError(FIELD, rule, name)
 
 
 def _is_lazy(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -234,6 +235,7 @@ def shapes_and_positions(
         shape: shape of one example, such as (3, 32, 32).
         include: embeddings, as in `prunable_layers`.
     """
+    model = copy.deepcopy(model)  # the run may change what a user's network keeps
     layers = prunable_layers(model, include)
     names = {id(layer.weight): name for name, layer in layers.items()}
     positions = dict.fromkeys(layers, 0)
@@ -245,17 +247,11 @@ def shapes_and_positions(
             if id(weight) in names:
                 positions[names[id(weight)]] += times
 
-    hooks = [
-        module.register_forward_hook(hook, with_kwargs=True)
-        for module in model.modules()
-        if any(True for _ in _weights_of(module))
-    ]
-    try:
-        with torch.no_grad(), _prepared(model):
-            model(made_up_examples(model, 1, shape))
-    finally:
-        for handle in hooks:
-            handle.remove()
+    for module in model.modules():
+        if any(True for _ in _weights_of(module)):
+            module.register_forward_hook(hook, with_kwargs=True)
+    with torch.no_grad(), _prepared(model):
+        model(made_up_examples(model, 1, shape))
     return {name: (tuple(layer.weight.shape), positions[name]) for name, layer in layers.items()}
 
 

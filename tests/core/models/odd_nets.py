@@ -120,10 +120,33 @@ def _bilinear() -> nn.Module:
     )  # fmt: skip
 
 
+def _remembering(persistent: bool | None = None) -> nn.Module:
+    """Its logits grow with its number of calls: a buffer, or where ``persistent`` is None, a number."""
+
+    def forward(n: Through, x: Tensor) -> Tensor:
+        n.calls = n.calls + 1
+        return n.head(x.flatten(1)) * (1 + 0.01 * n.calls)
+
+    net = Through(forward, head=nn.Linear(64, 10))
+    if persistent is None:
+        net.calls = 0
+    else:
+        net.register_buffer("calls", torch.zeros(()), persistent=persistent)
+    return net
+
+
+def _drawing_itself() -> nn.Module:
+    stream = torch.Generator().manual_seed(0)
+    return Through(
+        lambda n, x: n.head(x.flatten(1) + 0.1 * torch.randn(1, 64, generator=stream)),
+        head=nn.Linear(64, 10),
+    )  # fmt: skip
+
+
 SOUND = {
     "tied": _tied, "head_first": _head_first, "scaled_head_first": _scaled_head_first, "idle": _idle,
     "attention": _attention, "cross_attention": _cross_attention, "recurrent": _recurrent, "gru": _gru,
-    "cell": _cell, "transposed": _transposed, "bilinear": _bilinear,
+    "counter": lambda: _remembering(persistent=True), "cell": _cell, "transposed": _transposed, "bilinear": _bilinear,
 }  # fmt: skip
 
 
@@ -177,6 +200,9 @@ BROKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "already_pruned": (
         _with(lambda fc: prune.l1_unstructured(fc, "weight", 0.2)), "weight of fc is computed",
     ),
+    "counter_of_its_own": (lambda: _remembering(), "persistent buffers"),
+    "buffer_that_is_not_stored": (lambda: _remembering(persistent=False), "persistent buffers"),
+    "generator_of_its_own": (lambda: _drawing_itself(), "persistent buffers"),
     "numpy_inside": (lambda: _plain(lambda n, x: torch.from_numpy(_flat(n, x).detach().numpy())),
                      "must have a weight to prune|must train on a batch"),
 }  # fmt: skip

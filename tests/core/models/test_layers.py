@@ -54,3 +54,8 @@ def test_measuring_leaves_the_model_as_it_was() -> None:
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+    counting = models.build(
+        ModelSpec(name="odd_nets:counter_of_its_own"), (1, 8, 8), 10, torch.Generator()
+    )
+    shapes_and_positions(counting, (1, 8, 8))
+    assert counting.calls == 0
