@@ -257,17 +257,20 @@ def _check_network(
 
 @lru_cache(maxsize=256)
 def _check_ids(spec: ModelSpec, data_spec: DataSpec, fingerprint: str) -> None:
-    """Check that a user's network on token ids takes those of the user's data.
+    """Check that a user's network on token ids has data with ids, and takes them.
 
     Args:
         fingerprint: of the data, for the cache.
     """
-    if spec.name in models.MODELS or data_spec.name in DATASETS:
+    if spec.name in models.MODELS:
         return
     _, shape, classes = data.outline(data_spec)
     model = models.build(spec, shape, classes, generator(0, "structure"))
     if takes_ids(model):
-        check_ids(model, spec.name, data_spec.name, *data.extreme_examples(data_spec))
+        if data_spec.normalize != "dataset":
+            rule = f"must be 'dataset', because {spec.name} takes token ids"
+            raise SpecError("data.normalize", rule, data_spec.normalize)
+        check_ids(model, spec.name, data_spec.name, data.extreme_examples(data_spec))
 
 
 @lru_cache(maxsize=256)

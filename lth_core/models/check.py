@@ -116,18 +116,18 @@ def check_draws(build: Callable[[int], nn.Module], name: str, include: Sequence[
         raise SpecError(FIELD, rule, name)
 
 
-def check_ids(model: nn.Module, name: str, source: str, x: Tensor, whole: bool) -> None:
+def check_ids(model: nn.Module, name: str, source: str, x: Tensor | None) -> None:
     """Check that a network that takes token ids can take those of its data.
 
     Args:
         source: name of the data.
-        x: (m, ...) float32 normalized examples with the smallest and largest ids.
-        whole: whether normalization leaves ids whole.
+        x: (m, ...) float32 normalized examples with the smallest and largest ids; None where
+            normalization does not leave ids whole.
 
     Raises:
         SpecError: the ids are not whole, or not all in the network's vocabulary.
     """
-    if not whole:
+    if x is None:
         rule = f"must have std 1 and a whole mean, because {name} takes token ids"
         raise SpecError("data.name", rule, source)
     rule = f"must run on the smallest and largest values of its data ({x.min():g} to {x.max():g})"

@@ -40,6 +40,14 @@ def one_too_many(spec: DataSpec) -> Dataset:
     return data
 
 
+def pictured(spec: DataSpec) -> Dataset:
+    """`tokens` as images of 2 x 3."""
+    data = tokens(spec)
+    parts = (data.train, data.validation, data.test)
+    images = [Split(part.x.view(-1, 1, 2, 3), part.y) for part in parts]
+    return Dataset(*images, mean=0.0, std=1.0, classes=2)  # type: ignore[arg-type]
+
+
 def next_token(spec: DataSpec) -> Dataset:
     """Rows of six ids in 0..11; the class is the last id's successor."""
     ids = torch.randint(0, TOKENS, (160, LENGTH), generator=torch.Generator().manual_seed(4))
@@ -94,6 +102,7 @@ NETS: dict[str, Callable[[int], nn.Module]] = {
     "padded": lambda classes: Words(classes, attention=False, padding_idx=0),
     "bounded": lambda classes: Words(classes, attention=False, max_norm=1.0),
     "sparse": lambda classes: Words(classes, attention=False, sparse=True),
+    "flat": lambda classes: nn.Sequential(nn.Flatten(), Words(classes, attention=False)),
     "bag": Bag,
     "tied": Tied,
 }

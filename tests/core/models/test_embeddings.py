@@ -135,6 +135,31 @@ def test_ids_that_a_network_cannot_take_are_refused_at_plan(data: str, message: 
         resolve(spec)
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            DataSpec(name="digits"),  # its pixels lie in -1..2, which would be ids 0 and 1
+            r"data\.name: must have std 1 and a whole mean, because token_nets:flat takes token ids, but got 'digits'",
+        ),
+        (
+            DataSpec(name="token_nets:pictured", normalize="per_image"),
+            r"data\.normalize: must be 'dataset', because token_nets:flat takes token ids, but got 'per_image'",
+        ),
+        (DataSpec(name="token_nets:pictured"), None),
+    ],
+)
+def test_network_on_ids_is_refused_data_that_become_fractions(
+    data: DataSpec, message: str | None
+) -> None:
+    spec = replace(spec_of("flat"), data=data)
+    if message is None:
+        resolve(spec)
+        return
+    with pytest.raises(SpecError, match=f"^{message}"):
+        resolve(spec)
+
+
 def test_include_must_match_a_layer_of_a_built_in_network_too() -> None:
     spec = TicketSpec(prune=PruneSpec(include=("words",)))
     with pytest.raises(SpecError, match=r"known: fc1, fc2, output"):
