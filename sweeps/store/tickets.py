@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lth_core.columns import Record
 from lth_core.errors import SpecError
 from lth_core.lottery import levels
 from lth_core.resolve import resolve
-from lth_core.store import existing_store
+from lth_core.store import Store, existing_store
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
 from sweeps.store.records import every_trial
@@ -29,17 +30,13 @@ def export(store: str, digest: str, output: Path) -> Ticket:
     if len(digest) < SHORTEST_DIGEST:
         raise SpecError("DIGEST", f"must have at least {SHORTEST_DIGEST} characters", digest)
     opened = existing_store(store, "--store")
-    matches = {
-        record["ticket_digest"]: (trial["spec"], record["level"], record["branch"])
-        for trial in every_trial(opened)
-        for record in trial["records"]
-        if record["ticket_digest"].startswith(digest)
-    }
+    matches = {d: found for d, found in _tickets(opened).items() if d.startswith(digest)}
     if len(matches) != 1:
         rule = f"must be the digest of one ticket in {store}, listed by `lth ticket ls`"
         raise SpecError("DIGEST", rule, digest, sorted(matches))
-    ((values, level, branch),) = matches.values()
-    spec, trainer = resolve(parse_stored_spec(values)), Trainer(opened, frozen=True)
+    ((trial, record),) = matches.values()
+    spec, trainer = resolve(parse_stored_spec(trial["spec"])), Trainer(opened, frozen=True)
+    level, branch = record["level"], record["branch"]
     job = list(levels(spec))[level][branch]
     ticket = trainer.ticket(spec, level, branch, job)
     ticket.save(output)
@@ -48,12 +45,22 @@ def export(store: str, digest: str, output: Path) -> Ticket:
 
 def listing(store: str) -> list[dict[str, Any]]:
     """Records of the tickets in the store, each ticket once."""
-    records = {
-        record["ticket_digest"]: record
-        for trial in every_trial(existing_store(store, "--store"))
-        for record in trial["records"]
-    }
-    return list(records.values())
+    return [record for _, record in _tickets(existing_store(store, "--store")).values()]
+
+
+def _tickets(store: Store) -> dict[str, tuple[dict[str, Any], Record]]:
+    """A trial with each ticket and its record there, by the ticket's digest.
+
+    Several trainings may start from one ticket, such as a twin or one with `restart_schedule`. The
+    record is of the branch `ticket` where there is one, else of the first branch.
+    """
+    found: dict[str, tuple[dict[str, Any], Record]] = {}
+    for trial in every_trial(store):
+        for record in trial["records"]:
+            _, known = found.setdefault(record["ticket_digest"], (trial, record))
+            if record["branch"] == "ticket" != known["branch"]:
+                found[record["ticket_digest"]] = trial, record
+    return found
 
 
 def describe_ticket(path: Path) -> dict[str, str]:
