@@ -49,11 +49,14 @@ class NetworkSize:
 
 
 def size_lines(plan: Plan) -> list[str]:
-    """A sentence for each network of a plan, and the number of networks that are left out."""
-    networks = _networks(plan)
-    lines = [size.sentence() for size in islice(network_sizes(plan), MOST_NETWORKS)]
-    left_out = len(networks) - len(lines)
-    return [*lines, f"and {left_out:,} more networks"] if left_out else lines
+    """A sentence for each network of a plan, and the number of networks that are left out.
+
+    Networks that differ in other respects than size, such as the validation split, share a line.
+    """
+    sizes = islice(network_sizes(plan), MOST_NETWORKS)
+    lines = list(dict.fromkeys(size.sentence() for size in sizes))
+    left_out = len(_networks(plan)) - MOST_NETWORKS
+    return [*lines, f"and {left_out:,} more networks"] if left_out > 0 else lines
 
 
 def network_sizes(plan: Plan) -> Iterator[NetworkSize]:

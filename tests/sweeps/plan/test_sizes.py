@@ -28,3 +28,10 @@ def test_many_networks_are_counted_and_few_named(tiny: StudyOf) -> None:
     ]
     assert rest == "and 2 more networks"
     assert len({size.parameters for size in network_sizes(plan)}) == 5
+
+
+def test_networks_of_one_size_are_named_once(tiny: StudyOf) -> None:
+    plan = make_plan(tiny({"axes.data.validation": [0, 0.1], "axes.model.width": [0.5, 1.0]}))
+    assert [line.partition(":")[0] for line in size_lines(plan)] == [
+        "mlp 16 (width 0.5) on digits", "mlp 16 on digits", "and 1 more networks"
+    ]  # fmt: skip
