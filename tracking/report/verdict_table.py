@@ -61,7 +61,8 @@ class Section:
     label: str
     headline: str
     basis: str
-    """The dense accuracy, the margin below it, and what the verdicts are adjusted over."""
+    """The dense accuracy, the barrier between two copies of the dense network where it was
+    measured, the margin, and what the verdicts are adjusted over."""
     branches: list[str]
     """Ticket and controls. Copies for barriers are left out: their result is the barrier."""
     barriers: bool
@@ -88,6 +89,9 @@ def sections(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) 
 def _section(cell: Cell, cell_verdicts: Sequence[Verdict]) -> Section:
     dense = cell.series("dense", "final_test_accuracy")
     basis = f"Dense {accuracy_text(dense[0].value)}%" if dense else "The dense run is missing"
+    for point in cell.series("twin", "test_barrier"):
+        if point.level == 0:
+            basis += f", barrier between two copies {accuracy_text(point.value)} points"
     if any(verdict.verdict != TOO_FEW for verdict in cell_verdicts):
         basis += f"; {_rule_text(cell_verdicts[0])}"
     best, finding = sparsest(cell_verdicts), _finding(cell, cell_verdicts)

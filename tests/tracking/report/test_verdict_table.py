@@ -106,6 +106,17 @@ def test_the_basis_of_one_method_names_margin_confidence_and_levels(rule, text):
     assert section.basis == f"Dense 97.00±0.20%; {text}"
 
 
+def test_the_basis_names_the_barrier_of_the_dense_network_also_without_tickets():
+    dense = [r for r in cell([0.1]) if r["branch"] == "dense"]
+    twins = [{**r, "branch": "twin", "test_barrier": 0.01 * r["seed"]} for r in dense]
+    twins_of_tickets = [{**r, "level": 1, "test_barrier": 0.9} for r in twins]
+    (section,) = sections([*dense, *twins, *twins_of_tickets], ["seed"], DEFAULT_RULE)
+    values = [row["test_barrier"] for row in twins]
+    mean = 100 * sum(values) / len(values)
+    assert section.basis.startswith(f"Dense 97.00±0.20%, barrier between two copies {mean:.2f}±")
+    assert section.basis.endswith(" points")
+
+
 def test_the_basis_of_several_methods_names_all_levels_and_methods():
     found = sections(
         of_methods("snip", "gmp", gaps=[0, 0, -3], gains=[1, 1, 1]), AXES, DEFAULT_RULE
