@@ -28,6 +28,7 @@ with lazy_imports():
     from sweeps.plan import plan as plans
     from sweeps.report import study_report
     from sweeps.run import bisect, launch, rewind_answer
+    from sweeps.run import serial as serial_runs
     from sweeps.store import status as statuses
     from sweeps.studies import find
 
@@ -53,12 +54,20 @@ def sweep(
 ) -> None:
     """Run or resume a study and write its report."""
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
-    plan = plans.make_plan(find.find_study(study, changes))
+    plan = _planned(study, changes, serial)
     out.print(plan_text(plan))
     if dry_run:
         return
     with ExitStack() as stack, _stoppable(f"lth sweep {study}", out):
         _report(plan, launch.launch(plan, out, address, stack, serial))
+
+
+def _planned(name: str, overrides: list[str], in_this_process: bool) -> plans.Plan:
+    """The plan of a study that is about to run."""
+    study = find.find_study(name, overrides)
+    if in_this_process:
+        serial_runs.start_threads(study)
+    return plans.make_plan(study)
 
 
 @contextmanager
@@ -118,7 +127,7 @@ def rewind(
     Each cell and density has one, on the evaluation grid.
     """
     screen = PlainConsole(stderr=True) if as_json else out
-    plan = plans.make_plan(find.find_study(study, overrides or []))
+    plan = _planned(study, overrides or [], serial)
     with ExitStack() as stack, _stoppable(f"lth rewind {study}", screen):
         answers, outcome = bisect.find_rewinds(plan, screen, address, stack, serial)
         _print_outcome(outcome, screen)

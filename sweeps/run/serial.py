@@ -32,6 +32,14 @@ RETRY_INTERVAL = 0.2
 """Seconds between two requests to the queue while the store fails."""
 
 
+def start_threads(study: Study) -> None:
+    """Start torch's threads for a study's trials in this process, before a plan's checks do.
+
+    Threads flush denormals only if they are started flushing; see `flushed_denormals`.
+    """
+    use_threads(min(study.resources.cpu, usable_cpus()))
+
+
 class SerialBackend:
     """Backend that runs work in the main thread of this process.
 
