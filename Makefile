@@ -40,7 +40,7 @@ test: setup
 
 # Tests with a real cluster, real kills, and 10,000 inputs for each parser.
 long: setup
-	$(PYTEST) -n 4 -m "long and not gpu"
+	$(PYTEST) -m "long and not gpu"
 
 fast: setup
 	$(PYTEST) -n 2 -m "not (ray or slow or mlflow or data or long or gpu)"
