@@ -41,6 +41,13 @@ def _set_up() -> None:
     settings.load_profile("repeatable")
 
 
+def pytest_runtest_setup() -> None:
+    """One thread again: a sweep in this process may have set as many as its trials have CPUs."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 def _is_long(path: Path) -> bool:
     return any(path.is_relative_to(HERE / folder) for folder in LONG)
 
