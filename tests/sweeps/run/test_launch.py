@@ -249,6 +249,7 @@ def test_trials_shorter_than_a_workers_start_use_every_lane(
     assert len(list(here.glob("here-*"))) == 2
 
 
+@pytest.mark.long
 def test_optuna_goes_on_from_its_journal_to_more_trials_and_a_pareto_front(
     cluster: str, tiny_file: StudyFile, lth: Lth
 ) -> None:
