@@ -137,6 +137,7 @@ def test_images_and_classes_are_those_of_the_files(
     assert bool(((made.mean > 60) & (made.mean < 150) & (made.std > 45) & (made.std < 95)).all())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unsealed")
 @pytest.mark.parametrize("name", WRITE)
 def test_dataset_of_another_size_is_refused(

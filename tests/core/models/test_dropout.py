@@ -112,6 +112,7 @@ def test_users_dropout_draws_nothing_global_either() -> None:
     assert not any(type(module) is nn.Dropout for module in net.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet-20", "resnet-18", "resnet-50"])
 def test_network_without_dropout_refuses_it(name: str) -> None:
     with pytest.raises(SpecError, match=r"^model\.dropout: does not apply to resnet-.*got 0\.5"):
