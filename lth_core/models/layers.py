@@ -138,7 +138,7 @@ def layers_without_units(model: nn.Module, include: Sequence[str] = ()) -> list[
 
 
 class Use(NamedTuple):
-    """What one run of a network shows."""
+    """Use of a network's layers in one run, and the kind of examples on which it runs."""
 
     depths: dict[str, int]
     """Operations between the output and each layer that takes part in it, embeddings too; empty

@@ -185,7 +185,6 @@ class Trainer(Builder):
             seconds=outcome.seconds,
             finished_at=time.time(),
             made_with=made_with(self.device),
-            order=list(counts),
         )  # fmt: skip
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))

@@ -70,9 +70,6 @@ class Training:
     """Unix time."""
     made_with: dict[str, str]
     """Versions and device."""
-    order: list[str] | None = None
-    """Names of the layers in the model's order; in a store of an older version, JSON has sorted
-    keys. None: stored by a version of another schema."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -103,10 +100,6 @@ class Training:
             possible = 0 <= layer.kept <= layer.weights <= LARGEST
             if min(layer.shape, default=0) <= 0 or not possible:
                 raise TypeError(f"{name} must keep 0 to all of its weights, but is {layer}")
-        order = values.get("order") or list(layers)
-        if sorted(order) != sorted(layers):
-            raise TypeError(f"order must have the names of the layers, but is {order}")
-        layers = {name: layers[name] for name in order}
         return cls(**{**_known(cls, values), "curves": curves, "layers": layers})
 
 

@@ -28,7 +28,6 @@ WRONG: list[dict[str, Any]] = [
     {"curves": {"step": [1]}},
     {"curves": []},
     {"layers": {}},
-    {"order": ["fc1", "fc2"]},
     {"layers": {"fc1": {"shape": [4, 64], "kept": 257, "positions": 1}}},
     {"layers": {"fc1": {"shape": [4, "64"], "kept": 1, "positions": 1}}},
     {"parameters": 10**400},

@@ -135,43 +135,43 @@ def test_densities_of_conv_are_those_that_the_paper_prints(
         )
 
 
+def resnet_recipe(spec: TicketSpec) -> dict[str, object]:
+    """Values in which the two presets of ResNet-20 may differ; the others are checked here."""
+    train = spec.train
+    assert (spec.data.name, spec.data.augment, spec.data.validation) == ("cifar10", "crop_flip", 0)
+    assert (train.optimizer, train.lr, train.momentum, train.nesterov) == ("sgd", 0.1, 0.9, False)
+    assert (train.batch_size, train.schedule, train.gamma) == (128, "multistep", 0.1)
+    assert train.warmup == "0it"
+    assert (spec.prune.scope, spec.prune.fraction, spec.prune.ignore) == ("global", 0.2, ())
+    return {
+        "model": spec.model.name, "normalize": spec.data.normalize, "init": spec.model.init,
+        "norm_init": spec.model.norm_init, "weight_decay": train.weight_decay,
+    }  # fmt: skip
+
+
 def test_resnet_is_the_papers() -> None:
     """open_lth's defaults of cifar_resnet_20: 160 epochs of all images, the paper's 63K steps."""
     found = specs("resnet20-cifar10")
-    spec, epoch = found[0], -(-50_000 // 128)
-    assert (spec.data.name, spec.data.augment, spec.data.validation, spec.data.normalize) == (
-        "cifar10", "crop_flip", 0, "dataset",
-    )  # fmt: skip
-    assert (spec.model.name, spec.model.init, spec.model.norm_init) == (
-        "resnet-20", "kaiming_normal", "uniform",
-    )  # fmt: skip
-    train = spec.train
-    assert (train.optimizer, train.momentum, train.nesterov) == ("sgd", 0.9, False)
-    assert (train.lr, train.weight_decay, train.warmup) == (0.1, 1e-4, "0it")
-    assert (train.batch_size, train.schedule, train.gamma) == (128, "multistep", 0.1)
+    train, epoch = found[0].train, -(-50_000 // 128)
+    assert resnet_recipe(found[0]) == {
+        "model": "resnet-20", "normalize": "dataset", "init": "kaiming_normal",
+        "norm_init": "uniform", "weight_decay": 1e-4,
+    }  # fmt: skip
     assert train.steps == f"{160 * epoch}it" == "62560it"
     assert train.milestones == (f"{80 * epoch}it", f"{120 * epoch}it")
-    assert (spec.prune.scope, spec.prune.fraction, spec.prune.ignore) == ("global", 0.2, ())
     assert {spec.rewind for spec in found} >= {"0it", "1000it"}
 
 
 def test_resnet_rewound_is_the_authors_code() -> None:
     """rewinding-iclr20-public, vision/gpu-src: cifar10_main.py and resnet_run_loop.py."""
     found = specs("resnet20-cifar10-rewind")
-    spec, epoch = found[0], 50_000 / 128
-    assert (spec.data.name, spec.data.augment, spec.data.validation, spec.data.normalize) == (
-        "cifar10", "crop_flip", 0, "per_image",
-    )  # fmt: skip
-    assert (spec.model.name, spec.model.init, spec.model.norm_init) == (
-        "resnet-20", "lecun_normal", "ones",
-    )  # fmt: skip
-    train = spec.train
-    assert (train.optimizer, train.momentum, train.nesterov) == ("sgd", 0.9, False)
-    assert (train.lr, train.weight_decay, train.warmup) == (0.1, 2e-4, "0it")
-    assert (train.batch_size, train.schedule, train.gamma) == (128, "multistep", 0.1)
+    train, epoch = found[0].train, 50_000 / 128
+    assert resnet_recipe(found[0]) == {
+        "model": "resnet-20", "normalize": "per_image", "init": "lecun_normal",
+        "norm_init": "ones", "weight_decay": 2e-4,
+    }  # fmt: skip
     assert steps_in(train.steps) == 71_108 == pytest.approx(182 * epoch, abs=15)
     assert train.milestones == (f"{int(91 * epoch)}it", f"{int(136 * epoch)}it")
-    assert (spec.prune.scope, spec.prune.fraction, spec.prune.ignore) == ("global", 0.2, ())
     assert {spec.rewind for spec in found} == {"0it", "4701it"}
 
 
