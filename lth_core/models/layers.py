@@ -158,7 +158,7 @@ def use_of(model: nn.Module, shape: tuple[int, ...]) -> Use:
         shape: shape of one example.
     """
     takes_ids = False
-    with _prepared(model):
+    with evaluation_mode(model):
         try:
             output = model(torch.randn(2, *shape))
         except (IndexError, RuntimeError):  # torch's errors for ids that are negative or too large
@@ -250,7 +250,7 @@ def shapes_and_positions(
     for module in model.modules():
         if any(True for _ in _weights_of(module)):
             module.register_forward_hook(hook, with_kwargs=True)
-    with torch.no_grad(), _prepared(model):
+    with torch.no_grad(), evaluation_mode(model):
         model(made_up_examples(model, 1, shape))
     return {name: (tuple(layer.weight.shape), positions[name]) for name, layer in layers.items()}
 
@@ -285,7 +285,7 @@ def _positions(
 
 
 @contextmanager
-def _prepared(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The network in evaluation mode, with seeded draws, and modules that call their parts."""
     training = {module: module.training for module in model.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
