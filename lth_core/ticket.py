@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from lth_core import masks, models
 from lth_core.errors import SpecError, TicketFileError, exception_text
 from lth_core.masks import Mask, State
+from lth_core.models.compact import compact
 from lth_core.models.layers import load_state
 from lth_core.prune import groups, shapes_of
 from lth_core.seeds import generator
@@ -107,6 +108,18 @@ class Ticket:
                 f"the ticket does not fit {self.spec.model.name}: {exception_text(error)}"
             ) from None
         return model.train()
+
+    def compact(self) -> nn.Module:
+        """The network without channels that do not matter, in training mode, with starting weights.
+
+        In evaluation mode it computes what `model` computes. It needs no mask where whole channels
+        are pruned; weights that are pruned in channels that stay are 0, and training changes them.
+
+        Raises:
+            TicketFileError: as `model`.
+            SpecError: as `model`, or the network cannot be made smaller.
+        """
+        return compact(self.model(), self.mask, self.example_shape)
 
     def apply_mask(self, model: nn.Module) -> None:
         """Set the pruned weights of a model to exactly 0, in place; call it after each step."""

@@ -110,6 +110,18 @@ def test_training_a_loaded_ticket_by_hand_gives_the_searchs_result(
         torch.testing.assert_close(ended[name], value, rtol=1e-3, atol=1e-4)
 
 
+def test_compact_ticket_computes_the_same_with_fewer_weights(ticket: Ticket) -> None:
+    mask = {name: m.clone() for name, m in ticket.mask.items()}
+    mask["fc1.weight"][3:7] = False  # constant neurons
+    mask["fc2.weight"][:, 20] = False  # one that is not read
+    sparse = replace(ticket, mask=mask, start=masked(ticket.start, mask))
+    smaller, x = sparse.compact(), torch.rand(4, 1, 8, 8)
+    assert smaller.training
+    assert smaller.get_parameter("fc1.weight").shape == (32 - 5, 64)
+    with torch.no_grad():
+        assert torch.allclose(smaller.eval()(x), sparse.model().eval()(x), atol=1e-5)
+
+
 def test_apply_mask_puts_the_zeros_back(ticket: Ticket) -> None:
     model = ticket.model()
     for parameter in model.parameters():
