@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lth_core.errors import LthError
+    from lth_core.export import load_compact
     from lth_core.lottery import find_tickets
     from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
     from lth_core.store import open_store
@@ -27,6 +28,7 @@ __all__ = [
     "TrainSpec",
     "Trainer",
     "find_tickets",
+    "load_compact",
     "load_ticket",
     "open_store",
 ]
@@ -41,6 +43,7 @@ _MODULES = {
     "TrainSpec": "spec",
     "Trainer": "train",
     "find_tickets": "lottery",
+    "load_compact": "export",
     "load_ticket": "ticket",
     "open_store": "store",
 }

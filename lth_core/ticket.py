@@ -7,23 +7,18 @@ of every other parameter and buffer; the rest is in the header.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from lth_core import masks, models
-from lth_core.errors import SpecError, TicketFileError, exception_text
+from lth_core.errors import TicketFileError, exception_text
 from lth_core.masks import Mask, State
 from lth_core.models.compact import compact
 from lth_core.models.layers import load_state
@@ -38,24 +33,24 @@ from lth_core.spec import (
     TrainSpec,
     canonical_json,
     describe,
-    sha256,
     with_implied,
 )
-from lth_core.store.decode import DECODE_ERRORS, decoding
-from lth_core.store.folder import write_whole
 from lth_core.ticket_limits import (
-    check_file,
     check_finite,
-    check_header,
     check_memory,
     check_patterns,
     check_sizes,
     no_larger_than,
 )
+from lth_core.weight_files import (
+    check_fields,
+    digest_of_tensors,
+    file_content,
+    read_file,
+    write_file,
+)
 
 FORMAT = "lth-ticket/1"
-MOST_REASON = 300
-"""Most characters of a reason in an error: a header may hold a value of megabytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +94,8 @@ class Ticket:
             SpecError: the network cannot be built.
         """
         unused = generator(0, "ticket")
-        with no_larger_than(self.spec.model.name, self.start):
+        weights = sum(value.numel() for value in self.start.values())
+        with no_larger_than(self.spec.model.name, len(self.start), weights):
             model = models.build(self.spec.model, self.example_shape, self.classes, unused)
         try:
             load_state(model, self.start)
@@ -135,7 +131,8 @@ class Ticket:
             TicketFileError: a weight is not finite, or `load_ticket` would refuse the size.
         """
         check_patterns(self.spec.prune, len(self.mask))
-        check_finite(self.start, self.mask)
+        tensors = pack(self.start, self.mask)
+        check_finite(tensors)
         header = {
             "format": FORMAT,
             "spec": canonical_json(describe(self.spec)),
@@ -153,10 +150,7 @@ class Ticket:
             "example_shape": canonical_json(list(self.example_shape)),
             "classes": str(self.classes),
         }
-        header["header_digest"] = sha256(header)
-        content = save(pack(self.start, self.mask), metadata=header)
-        check_header(int.from_bytes(content[:8], "little"), len(content))
-        return content
+        return file_content(tensors, header)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the ticket file, whole or not at all.
@@ -164,11 +158,7 @@ class Ticket:
         Raises:
             TicketFileError: as `to_bytes`, or the file cannot be written.
         """
-        target = Path(path)
-        try:
-            write_whole(target, self.to_bytes())
-        except OSError as error:
-            raise TicketFileError(f"{target}: cannot be written ({error.strerror})") from None
+        write_file(path, self.to_bytes())
 
 
 def load_ticket(path: str | os.PathLike[str]) -> Ticket:
@@ -177,24 +167,7 @@ def load_ticket(path: str | os.PathLike[str]) -> Ticket:
     Raises:
         TicketFileError: the file is missing, truncated, altered, or no ticket.
     """
-    try:
-        check_file(path)
-        with safe_open(os.fspath(path), framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header.get("format") != FORMAT:
-            raise TicketFileError(f"format must be {FORMAT!r}, but got {header.get('format')!r}")
-        with decoding("the header, or a tensor that it names", TicketFileError):
-            return _from_parts(header, tensors)
-    except (TicketFileError, SpecError) as error:
-        reason = shorten(str(error), MOST_REASON, placeholder=" ...")
-        raise TicketFileError(f"{path}: {reason}") from None
-    except MemoryError:
-        raise TicketFileError(f"{path}: its weights do not fit in memory") from None
-    except (OSError, *DECODE_ERRORS) as error:
-        raise TicketFileError(
-            f"{path}: is not a whole safetensors file ({exception_text(error)})"
-        ) from None
+    return read_file(path, FORMAT, _from_parts)
 
 
 def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
@@ -205,7 +178,7 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
     check_sizes("classes", [classes])
     check_memory(tensors)
     start, mask = unpack(tensors, shapes)
-    check_finite(start, mask)
+    check_finite(tensors)
     ticket = Ticket(
         spec=spec,
         level=int(header["level"]),
@@ -221,12 +194,8 @@ def _from_parts(header: Mapping[str, str], tensors: State) -> Ticket:
         "ticket_digest": ticket.digest,
         "spec_digest": ticket.spec.digest(),
         "density": repr(ticket.density),
-        "header_digest": sha256({k: v for k, v in header.items() if k != "header_digest"}),
     }
-    for name, value in expected.items():
-        if header[name] != value:
-            raise TicketFileError(f"{name} must be {value}, as the content gives, but got "
-                                  f"{header[name]!r:.80}")  # fmt: skip
+    check_fields(header, expected)
     return ticket
 
 
@@ -296,10 +265,4 @@ def unpack(tensors: State, shapes: Mapping[str, list[int]]) -> tuple[State, Mask
 
 def digest(mask: Mask, start: State) -> str:
     """sha256 of a mask's bits and the starting values, as a ticket file stores them."""
-    hashed = hashlib.sha256()
-    packed = pack(start, mask)
-    for key in sorted(packed):
-        value = packed[key].contiguous()
-        hashed.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
-        hashed.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return hashed.hexdigest()
+    return digest_of_tensors(pack(start, mask))

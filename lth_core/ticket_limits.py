@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lth_core.errors import TicketFileError
-from lth_core.masks import Mask, State
+from lth_core.masks import State
 from lth_core.spec import PruneBase
 from lth_core.spec.fields import LARGEST
 
@@ -63,22 +63,34 @@ def check_memory(tensors: State) -> None:
     Args:
         tensors: ``mask/NAME`` (n/8 rounded up,) uint8, among others.
     """
-    weights = 8 * sum(bits.numel() for name, bits in tensors.items() if name.startswith("mask/"))
+    masks = (bits for name, bits in tensors.items() if name.startswith("mask/"))
+    check_weights("its masks must cover", 8 * sum(bits.numel() for bits in masks))
+
+
+def check_weights(rule: str, weights: int) -> None:
+    """Check that a number of weights fits in memory.
+
+    Args:
+        rule: what has the weights, and a verb.
+    """
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // WEIGHT_BYTES
     if weights > most:
-        rule = f"its masks must cover at most {most:,} weights, the limit of this machine's memory"
-        raise TicketFileError(f"{rule}, but got {weights:,}")
+        limit = f"at most {most:,} weights, the limit of this machine's memory"
+        raise TicketFileError(f"{rule} {limit}, but got {weights:,}")
 
 
-def check_finite(start: State, mask: Mask) -> None:
-    """Check that no weight or buffer, of any shape, is NaN or infinite."""
-    for name, value in start.items():
+def check_finite(tensors: State) -> None:
+    """Check that no value is NaN or infinite.
+
+    Args:
+        tensors: of any shape and type, by name in the file.
+    """
+    for name, value in tensors.items():
         if value.is_floating_point() or value.is_complex():
             finite = torch.isfinite(value)
             if not finite.all():
                 got = f"{int((~finite).sum()):,} that are NaN or infinite"
-                part = "kept" if name in mask else "dense"
-                raise TicketFileError(f"{part}/{name}: must hold finite values, but got {got}")
+                raise TicketFileError(f"{name}: must hold finite values, but got {got}")
 
 
 def check_patterns(spec: PruneBase, layers: int) -> None:
@@ -103,23 +115,23 @@ def check_sizes(name: str, sizes: object) -> None:
 
 
 @contextmanager
-def no_larger_than(model: str, start: State) -> Iterator[None]:
-    """Stop the block from building a built-in network much larger than the weights of a ticket.
+def no_larger_than(model: str, expected_tensors: int, expected_weights: int) -> Iterator[None]:
+    """Stop the block from building a built-in network much larger than a file's.
 
     The spec in a small file may name a network that does not fit in memory. Some builders create a
-    layer twice and use the second, so the limit is 4 times the ticket's size. A user's own factory
+    layer twice and use the second, so the limit is 4 times the expected size. A user's own factory
     is not limited.
 
     Args:
         model: name of the network.
-        start: weights and buffers of the ticket.
+        expected_tensors, expected_weights: numbers that the file gives.
 
     Raises:
         TicketFileError: the network is larger.
     """
     thread = threading.get_ident()  # the hook is called for the networks of every thread
-    most_tensors = 4 * len(start) + 1_000
-    most_weights = 4 * sum(value.numel() for value in start.values()) + 1_000_000
+    most_tensors = 4 * expected_tensors + 1_000
+    most_weights = 4 * expected_weights + 1_000_000
     tensors = weights = 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:

@@ -67,6 +67,13 @@ def compact(model: nn.Module, mask: Mapping[str, Tensor], shape: tuple[int, ...]
     Raises:
         SpecError: the network's own code depends on the number of channels.
     """
+    return compact_and_kept(model, mask, shape)[0]
+
+
+def compact_and_kept(
+    model: nn.Module, mask: Mapping[str, Tensor], shape: tuple[int, ...]
+) -> tuple[nn.Module, Kept]:
+    """The network of `compact`, and the channels of the full network that it has."""
     model, channels = copy.deepcopy(model), channels_of(model, shape)
     alive = {name: mask[name].clone() if name in mask else torch.ones_like(p, dtype=torch.bool)
              for name, p in model.named_parameters()}  # fmt: skip
@@ -82,7 +89,7 @@ def compact(model: nn.Module, mask: Mapping[str, Tensor], shape: tuple[int, ...]
         _set_zeros(model, alive)
     smaller = without_channels(model, channels, kept)
     _check_output(smaller, masked, shape)
-    return smaller
+    return smaller, kept
 
 
 def without_channels(model: nn.Module, channels: Channels, kept: Kept) -> nn.Module:

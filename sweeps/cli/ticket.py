@@ -25,13 +25,37 @@ def ticket_export(
     digest: Annotated[
         str, typer.Argument(help="A ticket_digest of `lth report --json`, or its start.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The safetensors file to write.")
+    ] = None,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact",
+            help="Write the trained network, without the channels that do not matter, in place of "
+            "the ticket.",
+        ),
+    ] = False,
+    onnx: Annotated[
+        Path | None, typer.Option(help="Also write that smaller network to an ONNX file.")
+    ] = None,
+    torch_export: Annotated[
+        Path | None, typer.Option(help="Also write it to a file of torch.export.")
+    ] = None,
     store: StoreOption = "./lth-store",
 ) -> None:
-    """Write a ticket to one safetensors file, which `lth_core.load_ticket` reads."""
-    ticket = tickets.export(store, digest, output)
-    out.print(f"{output}: level {ticket.level} {ticket.branch}, density {ticket.density:.4f}",
-              soft_wrap=True, markup=False)  # fmt: skip
+    """Write a ticket to one safetensors file, which `lth_core.load_ticket` reads.
+
+    With --compact it is the trained network, physically smaller, which `lth_core.load_compact`
+    reads.
+    """
+    if not (output or onnx or torch_export) or (compact and not output):
+        raise typer.BadParameter("must name the file to write.", param_hint="'-o' / '--output'")
+    files = tickets.export(
+        store, digest, output, compact=compact, onnx=onnx, torch_export=torch_export
+    )
+    for line in files:
+        out.print(line, soft_wrap=True, markup=False)
 
 
 @ticket_app.command("ls")

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lth_core.columns import Record
 from lth_core.errors import SpecError
+from lth_core.export import Export
+from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
+from lth_core.models.layers import load_state
 from lth_core.resolve import resolve
+from lth_core.spec import TicketSpec
 from lth_core.store import Store, existing_store
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
+from lth_core.weight_files import write_file
 from sweeps.store.records import every_trial
 from sweeps.studies.reader import parse_stored_spec
 
@@ -20,13 +27,72 @@ SHORTEST_DIGEST = 6
 """Least number of characters of a digest on the command line."""
 
 
-def export(store: str, digest: str, output: Path) -> Ticket:
-    """Write the ticket of a digest to a file.
+def export(
+    store: str,
+    digest: str,
+    output: Path | None,
+    *,
+    compact: bool = False,
+    onnx: Path | None = None,
+    torch_export: Path | None = None,
+) -> list[str]:
+    """Write the ticket of a digest, or the smaller network of its training, to files.
+
+    Args:
+        output: file of the ticket or, with `compact`, of the smaller network's trained weights.
+            Without it only the other files are written.
+        onnx, torch_export: files of the smaller network in these formats.
+
+    Returns:
+        A description of each file.
 
     Raises:
-        SpecError: no ticket, or more than one, has the digest.
+        SpecError: no ticket, or more than one, has the digest; the network cannot be made smaller
+            or exported.
         StoreError: the store lacks the training of the ticket.
+        TicketFileError: a file cannot be written.
     """
+    found, files = _find(store, digest), list[tuple[Path, bytes, str]]()
+    if output and not compact:
+        ticket = found.ticket()
+        described = f"level {ticket.level} {ticket.branch}, density {ticket.density:.4f}"
+        files.append((output, ticket.to_bytes(), described))
+    if compact or onnx or torch_export:
+        smaller = found.smaller()
+        contents = {output if compact else None: smaller.to_bytes, onnx: smaller.to_onnx,
+                    torch_export: smaller.to_torch}  # fmt: skip
+        files += [(path, content(), str(smaller)) for path, content in contents.items() if path]
+    for path, content, _ in files:
+        write_file(path, content)
+    return [f"{path}: {described}" for path, _, described in files]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A ticket of the store, and the training that started from it."""
+
+    trainer: Trainer
+    spec: TicketSpec
+    record: Record
+    job: Job
+
+    def ticket(self) -> Ticket:
+        level, branch = self.record["level"], self.record["branch"]
+        return self.trainer.ticket(self.spec, level, branch, self.job)
+
+    def smaller(self) -> Export:
+        """The smaller network with the trained weights."""
+        full = copy.deepcopy(self.trainer.model(self.job))
+        state, mask = self.trainer.final(self.job)
+        load_state(full, state)
+        return Export.of(
+            full, mask, self.trainer.data(self.job), self.job.model,
+            test_accuracy=self.record["final_test_accuracy"],
+            ticket_digest=self.record["ticket_digest"], training_digest=self.job.digest,
+        )  # fmt: skip
+
+
+def _find(store: str, digest: str) -> _Found:
     if len(digest) < SHORTEST_DIGEST:
         raise SpecError("DIGEST", f"must have at least {SHORTEST_DIGEST} characters", digest)
     opened = existing_store(store, "--store")
@@ -35,12 +101,9 @@ def export(store: str, digest: str, output: Path) -> Ticket:
         rule = f"must be the digest of one ticket in {store}, listed by `lth ticket ls`"
         raise SpecError("DIGEST", rule, digest, sorted(matches))
     ((trial, record),) = matches.values()
-    spec, trainer = resolve(parse_stored_spec(trial["spec"])), Trainer(opened, frozen=True)
-    level, branch = record["level"], record["branch"]
-    job = list(levels(spec))[level][branch]
-    ticket = trainer.ticket(spec, level, branch, job)
-    ticket.save(output)
-    return ticket
+    spec = resolve(parse_stored_spec(trial["spec"]))
+    job = list(levels(spec))[record["level"]][record["branch"]]
+    return _Found(Trainer(opened, "cpu", frozen=True), spec, record, job)
 
 
 def listing(store: str) -> list[dict[str, Any]]:

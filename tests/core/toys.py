@@ -68,6 +68,15 @@ def tied_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module
     return net
 
 
+def biasless_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Its output layer has no bias, and a neuron without inputs is not 0."""
+    net = nn.Sequential(nn.Flatten())
+    net.add_module("hidden", nn.Linear(prod(shape), 6))
+    net.add_module("sigmoid", nn.Sigmoid())
+    net.add_module("output", nn.Linear(6, classes, bias=False))
+    return net
+
+
 def linear_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Softmax regression: its loss is convex."""
     net = nn.Sequential(nn.Flatten())

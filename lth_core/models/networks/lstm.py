@@ -28,7 +28,7 @@ class RowLSTM(nn.Module):
         """Logits (b, classes) from images (b, channels, height, width) or series (b, length)."""
         if x.dim() == 4:
             x = x.transpose(1, 2)  # a row has the values of all channels
-        states, _ = self.rows(x.reshape(len(x), -1, self.features))
+        states, _ = self.rows(x.reshape(x.shape[0], -1, self.features))
         logits: Tensor = self.output(self.dropout(states[:, -1]))
         return logits
 
