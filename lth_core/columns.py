@@ -70,6 +70,10 @@ COLUMNS: dict[str, Column] = {
     ),
     "weights_prunable": _column("prunable weights", type="integer", per="level", metric=True),
     "parameters": _column("all parameters of the dense network", type="integer", per="level"),
+    "kept_parameters": _column(
+        "parameters left without pruned weights and removed channels", type="integer", per="level",
+        better="min", metric=True,
+    ),
     "flops": _column(
         "forward FLOPs of the kept weights", type="integer", unit="per example", per="level",
         better="min", metric=True,
@@ -97,6 +101,10 @@ COLUMNS: dict[str, Column] = {
         "layers without a kept weight", type="integer", per="level", metric=True
     ),
     "layer_density": _column("share of the weights kept, by layer", type="object"),
+    "layer_outputs": _column("outputs with a kept weight, by layer", type="object"),
+    "train_flops": _measured("FLOPs of the training, 3 per FLOP of the forward pass"),
+    "search_flops": _measured("FLOPs of the trainings and scores that found the mask"),
+    "search_seconds": _measured("duration of the trainings that found the mask", unit="s"),
     "mask_overlap": _measured("Jaccard overlap with the mask that the branch is compared with"),
     "mask_overlap_chance": _measured(
         "expected overlap of random masks with the same layer counts"

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lth_core.jobs.branches import BRANCHES, twin
-from lth_core.jobs.methods import WHEN
+from lth_core.jobs.methods import WHEN, gate_training
 from lth_core.jobs.recipes import Full, Init, Job
 from lth_core.resolve import resolve
 from lth_core.results import LevelResult
-from lth_core.spec import PruneAfter, TicketSpec
+from lth_core.spec import PruneAfter, PruneGates, TicketSpec
 from lth_core.spec.fields import steps_in
 from lth_core.train import Trainer
 
@@ -27,7 +27,8 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
     has two copies of the dense network from the rewind point on, `rewound` and `twin`, as in
     instability analysis (Frankle et al. 2020). Both start with a new optimizer and differ in data
     order alone. The dense run carries its optimizer's state through the rewind point, so it is no
-    such copy, unless the rewind point is 0: then it is `rewound` itself.
+    such copy, unless the rewind point is 0: then it is `rewound` itself. Where gates find the
+    structure, level 0 has their training, `gates`.
 
     Args:
         spec: a resolved spec.
@@ -40,10 +41,16 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
         keep=tuple(sorted({rewind, *keep} - {0})),
     )  # fmt: skip
     first = 0 if spec.restart_schedule else rewind
-    rewound = replace(dense, start=dense.at(rewind), first=first, keep=(), dense=dense)
+    rewound = replace(
+        dense, start=dense.at(rewind), train=replace(spec.train, norm_penalty=0.0), first=first,
+        keep=(), dense=dense,
+    )  # fmt: skip
     branches = {"dense": dense}
     if "twin" in spec.branches:
-        branches |= ({"rewound": rewound} if rewind else {}) | {"twin": twin(rewound, dense)}
+        copied = replace(rewound, train=spec.train)
+        branches |= ({"rewound": copied} if rewind else {}) | {"twin": twin(copied, dense)}
+    if isinstance(spec.prune, PruneGates):
+        branches["gates"] = gate_training(rewound, spec.prune)
     yield branches
     find, previous = WHEN[spec.prune.when], dict.fromkeys(spec.branches, dense)
     for level in range(1, spec.levels + 1):

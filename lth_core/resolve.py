@@ -14,7 +14,8 @@ from torch import nn
 from lth_core import data, models
 from lth_core.data import DATASETS, Outline
 from lth_core.errors import DivergedError, SpecError
-from lth_core.jobs.branches import BRANCHES, RETRAINED
+from lth_core.jobs.branches import BRANCHES, RETRAINED, SCRATCH
+from lth_core.models.channels import channels_of
 from lth_core.models.check import (
     check_draws,
     check_ids,
@@ -22,15 +23,21 @@ from lth_core.models.check import (
     check_network,
     check_second_derivatives,
 )
+from lth_core.models.costs import costs_of
+from lth_core.models.gates import gated
 from lth_core.models.layers import (
     layers_without_units,
     made_up_examples,
+    norm_scales,
     prunable_layers,
     takes_ids,
 )
 from lth_core.plugins import errors_as_spec_errors, source_fingerprint
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
+from lth_core.prune.budget import check_budget
 from lth_core.prune.network import from_model
+from lth_core.prune.select import units_of
+from lth_core.prune.structure import ChannelUnits
 from lth_core.seeds import derive, generator, seeded_draws
 from lth_core.spec import (
     DataSpec,
@@ -38,12 +45,14 @@ from lth_core.spec import (
     PruneBase,
     PruneBefore,
     PruneDuring,
+    PruneGates,
     Pruning,
     TicketSpec,
     TrainSpec,
 )
 from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate
+from lth_core.spec.prune import CHANNELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +153,9 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
         _check_ids(spec.model, spec.data, pinned_data.fingerprint)
         _check_layers(spec.model, shape, classes, spec.prune)
         _check_scores(spec.model, shape, classes, spec.prune, spec.predictors)
+        _check_norms(spec.model, shape, classes, spec.train.norm_penalty)
+        if spec.prune.structure in CHANNELS:
+            _check_channels(spec.model, shape, classes, spec.prune)
     else:
         fingerprint = pins.of_score(spec.prune)
         pinned_data, examples = pins.of_data(spec.data)
@@ -160,13 +172,18 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     if rewind > steps:
         rule = f"must not lie past the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
+    if isinstance(spec.prune, PruneGates):
+        examples += _released(spec)
+        if spec.prune.expand != 1 and rewind:
+            rule = "must be 0 where prune.expand widens the network, which is trained from there"
+            raise SpecError("rewind", rule, spec.rewind)
     restart = spec.restart_schedule and rewind > 0  # at rewind point 0 it changes nothing
     first = 0 if restart else rewind
     if first == steps and spec.levels and spec.prune.when in ("during", "never"):
         rule = f"must come before the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
     with _within("prune"):
-        prune = _resolve_prune(spec.prune, steps_per_epoch, steps, first, fingerprint)
+        prune = _resolve_prune(spec.prune, examples, steps_per_epoch, steps, first, fingerprint)
     return replace(spec, data=pinned_data, model=pinned_model, train=train, prune=prune,
                    rewind=f"{rewind}it", restart_schedule=restart)  # fmt: skip
 
@@ -178,11 +195,41 @@ def _check_branches(spec: TicketSpec) -> None:
         if branch in RETRAINED and spec.prune.when != "after":
             rule = "continues from trained weights, so it needs prune.when: after"
             raise SpecError("branches", rule, branch)
+    for branch in set(SCRATCH) & set(spec.branches):
+        if spec.prune.structure not in CHANNELS:
+            rule = "trains the channels that are left, so it needs prune.structure: channels or "
+            raise SpecError("branches", rule + "neurons", branch)
+        if branch == "scratch_b" and "flops" not in spec.prune.budget:
+            rule = "trains for the dense run's FLOPs, so it needs prune.budget: {flops: ...}"
+            raise SpecError("branches", rule, branch)
+    if "latency_ms" in spec.prune.budget and spec.levels > 1:
+        rule = "must be at most 1 beside prune.budget.latency_ms, which levels do not multiply"
+        raise SpecError("levels", rule, spec.levels)
     if "twin" in spec.branches and spec.prune.when in ("during", "never"):
         rule = "compares runs under one mask, so it needs prune.when: before or after"
         raise SpecError("branches", rule, "twin")
     if spec.predictors and spec.prune.when != "after":
         raise SpecError("predictors", "needs prune.when: after", spec.predictors)
+
+
+def _released(spec: TicketSpec) -> int:
+    """Number of validation examples of the data that gates are trained on.
+
+    Raises:
+        SpecError: none are held out, or too many.
+    """
+    assert isinstance(spec.prune, PruneGates)
+    held_out, validation = spec.prune.gate_validation, spec.data.validation
+    if held_out is None:
+        if not data.has_validation(spec.data):
+            rule = "must be given where data.validation is 0: it chooses among evaluations"
+            raise SpecError("prune.gate_validation", rule, held_out)
+        return 0
+    if spec.data.name not in DATASETS or validation != int(validation):
+        rule = "needs a named dataset, and a whole number of data.validation"
+        raise SpecError("prune.gate_validation", rule, held_out)
+    data.outline(replace(spec.data, validation=held_out))  # refuses too many
+    return int(validation) - held_out
 
 
 def _schedule(prune: PruneBefore | PruneDuring) -> str:
@@ -297,6 +344,44 @@ def _check_scores(
 
 
 @lru_cache(maxsize=256)
+def _check_norms(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, norm_penalty: float
+) -> None:
+    """Check that a network has the batch norms that a penalty is on."""
+    if norm_penalty:
+        model = models.build(spec, shape, classes, generator(0, "structure"))
+        if not norm_scales(model):
+            rule = f"needs batch norm with scales, which {spec.name} lacks, so it must be 0"
+            raise SpecError("train.norm_penalty", rule, norm_penalty)
+
+
+@lru_cache(maxsize=256)
+def _check_channels(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: Pruning) -> None:
+    """Check that a network has channels to remove and what a score needs, and that the smallest
+    network is within the budget."""
+    model = models.build(spec, shape, classes, generator(0, "structure"))
+    channels, wide = channels_of(model, shape), model
+    if isinstance(prune, PruneGates):
+        widened = replace(spec, width=spec.width * prune.expand, gates=True)
+        wide = models.build(widened, shape, classes, generator(0, "structure"))
+        channels = gated(channels, wide)
+    with seeded_draws(derive(0, "examples")):
+        x = made_up_examples(wide, 2, shape)
+    network = from_model(wide, x, torch.arange(2) % classes, spec=prune)
+    network = replace(network, channels=lambda: channels)
+    units = units_of(network, prune)
+    assert isinstance(units, ChannelUnits)
+    if not units.channels:
+        rule = f"must be the units of a layer of {spec.name} that can be removed"
+        raise SpecError("prune.structure", rule, prune.structure, ("weights", "N:M"))
+    if prune.score == "slimming":
+        scores.scores_of(replace(network, channels=lambda: units.channels), prune.score)
+    if prune.budget and "latency_ms" not in prune.budget:
+        whole = costs_of(model, shape)
+        check_budget(replace(costs_of(wide, shape, channels), whole=whole), prune, units.channels)
+
+
+@lru_cache(maxsize=256)
 def _check_last_batch(
     spec: ModelSpec, shape: tuple[int, ...], classes: int, examples: int, batch_size: int
 ) -> None:
@@ -313,11 +398,13 @@ def _train_in_steps(spec: TrainSpec, steps_per_epoch: int) -> TrainSpec:
 
 @lru_cache(maxsize=1024)
 def _resolve_prune(
-    spec: Pruning, steps_per_epoch: int, steps: int, first: int, fingerprint: str
+    spec: Pruning, examples: int, steps_per_epoch: int, steps: int, first: int, fingerprint: str
 ) -> Pruning:
     if isinstance(spec, PruneBefore):
         rounds = spec.rounds or ROUNDS.get(spec.score, 1)
         spec = replace(spec, rounds=rounds, schedule=_schedule(spec))
+    elif isinstance(spec, PruneGates):
+        spec = spec.in_steps(-(-examples // spec.gate_batch_size))
     elif isinstance(spec, PruneDuring):
         spec = replace(spec.in_steps(steps_per_epoch, steps, first), schedule=_schedule(spec))
         # The mask must reach the level's density before training ends.

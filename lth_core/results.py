@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from lth_core.columns import Record, in_order
 from lth_core.jobs.branches import RETRAINED
@@ -11,11 +12,14 @@ from lth_core.jobs.methods import method
 from lth_core.jobs.recipes import Job, Measure, Pruned
 from lth_core.masks import Mask
 from lth_core.measures.predictors import AtRewind, MaskStability
+from lth_core.measures.search import TrainingCost
 from lth_core.measures.stability import Barrier
 from lth_core.measures.weights import MaskAndTravel
+from lth_core.models.layers import Layer
 from lth_core.prune import at_level, compounded, groups, requested_density
 from lth_core.spec import TicketSpec
 from lth_core.spec.fields import steps_in
+from lth_core.spec.prune import CHANNELS
 from lth_core.ticket import Ticket
 from lth_core.train import Trainer
 from lth_core.train.training import Result
@@ -56,9 +60,19 @@ class LevelResult:
     def records(self) -> list[Record]:
         """Flat records of the branches, with the columns of `lth_core.columns`."""
         return [
-            in_order(record(self.spec, self.level, branch, result) | self._measured(branch))
+            in_order(
+                record(self.spec, self.level, branch, result, self._whole(result.job))
+                | self._measured(branch)
+            )
             for branch, result in self.results.items()
         ]
+
+    def _whole(self, job: Job) -> Whole | None:
+        """The spec's network, where the job's is a wider one."""
+        if replace(job.model, gates=False) == self.spec.model:
+            return None
+        narrower = replace(job, model=self.spec.model)
+        return Whole(self.trainer.layers(narrower), self.trainer.parameters(narrower))
 
     def _measured(self, branch: str) -> Record:
         numbers: Record = {}
@@ -86,6 +100,8 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
     # A retrained branch prunes its own weights; its mask is compared with the ticket's.
     like = jobs["ticket"].mask if branch in RETRAINED else job.mask.like
     yield MaskAndTravel(job=job, like=like, dense=job.dense)
+    if spec.prune.structure in CHANNELS:
+        yield TrainingCost(job=job)
     if spec.predictors and branch == "dense":
         yield AtRewind(dense=job, step=steps_in(spec.rewind))
     if spec.predictors and branch == "ticket" and job.dense:
@@ -97,15 +113,29 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
         yield MaskStability(early=early, late=late, job=job)
 
 
-def record(spec: TicketSpec, level: int, branch: str, result: Result) -> Record:
-    """Record of one branch at one level, without its measures."""
+class Whole(NamedTuple):
+    """The network of which densities and costs are shares."""
+
+    layers: dict[str, Layer]
+    parameters: int
+
+
+def record(
+    spec: TicketSpec, level: int, branch: str, result: Result, whole: Whole | None = None
+) -> Record:
+    """Record of one branch at one level, without its measures.
+
+    Args:
+        whole: the spec's network, where the branch's is a wider one with the same layers.
+    """
     training, curves = result.training, result.training.curves
     early = curves.early_stop
     layers = training.layers
-    shapes = {name: layer.shape for name, layer in layers.items()}
+    dense = whole or Whole(layers, training.parameters)
+    shapes = {name: layer.shape for name, layer in dense.layers.items()}
     counted = {name for names, _ in groups(shapes, spec.prune) for name in names}
     kept = sum(layers[name].kept for name in counted)
-    prunable = sum(layers[name].weights for name in counted)
+    prunable = sum(dense.layers[name].weights for name in counted)
     return {
         "seed": spec.seed,
         "method": method(spec),
@@ -118,16 +148,20 @@ def record(spec: TicketSpec, level: int, branch: str, result: Result) -> Record:
         "density": kept / prunable,
         "weights_kept": kept,
         "weights_prunable": prunable,
-        "parameters": training.parameters,
+        "parameters": dense.parameters,
+        "kept_parameters": training.kept_parameters,
         "flops": sum(layer.flops for layer in layers.values()),
-        "dense_flops": sum(layer.dense_flops for layer in layers.values()),
+        "dense_flops": sum(layer.dense_flops for layer in dense.layers.values()),
         "steps": result.job.last - result.job.first,
         "final_test_accuracy": curves.test_accuracy[-1],
         "early_stop_step": None if early is None else curves.step[early],
         "early_stop_test_accuracy": None if early is None else curves.test_accuracy[early],
         "early_stop_validation_loss": None if early is None else curves.validation_loss[early],
         "collapsed_layers": sum(layer.kept == 0 for layer in layers.values()),
-        "layer_density": {name: layer.kept / layer.weights for name, layer in layers.items()},
+        "layer_density": {
+            name: layer.kept / dense.layers[name].weights for name, layer in layers.items()
+        },
+        "layer_outputs": {name: layer.kept_outputs for name, layer in layers.items()},
         "spec_digest": spec.digest(),
         "mask_digest": training.mask_digest,
         "ticket_digest": training.ticket_digest,

@@ -172,14 +172,10 @@ FAULTS = [
     Fault(
         "random mask counted globally",
         "lth_core/jobs/controls.py",
-        "            name: with_same_counts(mask, self.like.structure, partial(self.rank, name))\n"
-        "            for name, mask in context.mask(self.like, job).items()",
-        "            name: with_same_counts(\n"
-        "                torch.rand(mask.shape) < (sum(int(m.sum()) for m in every.values())\n"
-        "                / sum(m.numel() for m in every.values())),\n"
-        "                self.like.structure, partial(self.rank, name))\n"
-        "            for every in [context.mask(self.like, job)]\n"
-        "            for name, mask in every.items()",
+        "chosen[name] = places < kept.sum()",
+        "chosen[name] = torch.rand(kept.shape) < (\n"
+        "                sum(int(m.sum()) for m in mask.values())\n"
+        "                / sum(m.numel() for m in mask.values()))",
         "tests/core/jobs/test_controls.py",
     ),
     Fault(

@@ -26,6 +26,7 @@ from dataclasses import replace
 
 from lth_core.jobs.controls import (
     ConstantSign,
+    FreshlyNarrow,
     InvertedMask,
     RandomMask,
     Reshuffled,
@@ -112,6 +113,32 @@ def twin(job: Job, previous: Job) -> Job:
     return replace(job, order=1)
 
 
+def scratch_e(job: Job, previous: Job) -> Job:
+    """The ticket's channels as a network of its own: fresh weights drawn for its widths, trained on
+    the whole schedule (Scratch-E, Liu et al. 2019)."""
+    control = _control(job)
+    start = FreshlyNarrow(seed=job.seed, level=job.level)
+    return replace(control, start=start, first=0, last=steps_in(job.train.steps))
+
+
+def scratch_b(job: Job, previous: Job) -> Job:
+    """`scratch_e` trained for the FLOPs of the dense run: its steps and milestones over the budget
+    (Scratch-B, Liu et al. 2019)."""
+    scratch = scratch_e(job, previous)
+    assert isinstance(job.mask, Pruned)
+    share = job.mask.prune.budget["flops"]
+
+    def longer(duration: int | str) -> str:
+        return f"{round(steps_in(duration) / share)}it"
+
+    train = replace(
+        job.train,
+        steps=longer(job.train.steps),
+        milestones=tuple(map(longer, job.train.milestones)),
+    )
+    return replace(scratch, train=train, last=steps_in(train.steps))
+
+
 def _final_mask(job: Job) -> MaskRecipe:
     return FinalMask(by=job) if job.finds else job.mask
 
@@ -134,11 +161,16 @@ BRANCHES: dict[str, Branch] = {
     "lr_rewind": lr_rewind,
     "finetune": finetune,
     "twin": twin,
+    "scratch_e": scratch_e,
+    "scratch_b": scratch_b,
 }
 
-FOR_BARRIER = ("rewound", "twin")
-"""Branches that are trained for the barrier between copies, not for their accuracy. `rewound` is at
-level 0 alone, and no study names it; see `lth_core.lottery.levels`."""
+NOT_COMPARED = ("rewound", "twin", "gates")
+"""Branches that are not trained for their accuracy: copies for barriers, and gates. `rewound` and
+`gates` are at level 0 alone, and no study names them; see `lth_core.lottery.levels`."""
+
+SCRATCH = ("scratch_e", "scratch_b")
+"""Branches that train the ticket's channels as a network of its own."""
 
 RETRAINED = ("lr_rewind", "finetune")
 """Branches that start from trained weights, so they need a ticket pruned after training."""

@@ -8,10 +8,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lth_core.jobs.recipes import Context, Job, MaskRecipe, Start
+from lth_core.jobs.recipes import Context, Init, Job, MaskRecipe, Start
 from lth_core.masks import Mask, State
-from lth_core.prune.structure import with_same_counts
+from lth_core.models.channels import Kept
+from lth_core.prune.structure import ChannelUnits, Units, WeightUnits, n_of_m_like
 from lth_core.seeds import generator
+from lth_core.spec.prune import CHANNELS, pattern_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,11 +26,23 @@ class SameCounts(MaskRecipe):
     like: MaskRecipe
     seed: int
 
+    @property
+    def structure(self) -> str:
+        return self.like.structure
+
     def make(self, context: Context, job: Job) -> Mask:
-        return {
-            name: with_same_counts(mask, self.like.structure, partial(self.rank, name))
-            for name, mask in context.mask(self.like, job).items()
-        }
+        mask = context.mask(self.like, job)
+        if pattern := pattern_of(self.structure):
+            return {n: n_of_m_like(m, pattern[1], partial(self.rank, n)) for n, m in mask.items()}
+        channels = self.structure in CHANNELS
+        units: Units = ChannelUnits(context.channels(job)) if channels else WeightUnits()
+        chosen: Kept = {}
+        for name in units.names(list(mask)):
+            kept = units.alive(mask, name)
+            places = self.rank(name, kept[None])[0].argsort().argsort()
+            chosen[name] = places < kept.sum()
+        full = {name: torch.ones_like(m) for name, m in mask.items()}
+        return units.mask(chosen, full)
 
     def rank(self, name: str, kept: Tensor) -> Tensor:
         """Ranks of a layer's units, (groups, units) float64; the lowest are kept.
@@ -116,3 +130,21 @@ class Reshuffled(Start):
             kept = state[name][mask]
             state[name][mask] = kept[torch.randperm(len(kept), generator=stream)]
         return state
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FreshlyNarrow(Start):
+    """Fresh weights of the network that has only the mask's channels, drawn for its widths.
+
+    An initialization by fan in is of the inputs that are left, as in a network that is built
+    smaller.
+    """
+
+    kind = "FreshlyNarrow"
+
+    seed: int
+    level: int
+
+    def make(self, context: Context, job: Job) -> State:
+        init = Init(seed=self.seed, draw=("narrow", self.level))
+        return context.drawn_narrow(init, job, context.mask(job.mask, job))

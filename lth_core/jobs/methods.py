@@ -26,9 +26,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lth_core.jobs.recipes import Job, Pruned
+from lth_core.jobs.recipes import Full, Job, Pruned, WithGates
 from lth_core.prune import at_level, compounded
-from lth_core.spec import PruneAfter, PruneDuring, PruneNever, PruneSpec, Pruning, TicketSpec
+from lth_core.spec import (
+    ModelSpec,
+    PruneAfter,
+    PruneDuring,
+    PruneGates,
+    PruneNever,
+    PruneSpec,
+    Pruning,
+    TicketSpec,
+    TrainSpec,
+)
 from lth_core.spec.fields import steps_in
 
 Finder = Callable[[Job, Pruning, Job, Job], Job]
@@ -75,7 +85,49 @@ def never(job: Job, prune: Pruning, dense: Job, previous: Job) -> Job:
     return replace(job, finds=compounded(prune, job.level))
 
 
-WHEN: dict[str, Finder] = {"after": after, "before": before, "during": during, "never": never}
+def gates(job: Job, prune: Pruning, dense: Job, previous: Job) -> Job:
+    """Train gates of channels over the rewind point's weights, remove the channels with the
+    smallest, then train the others (Wang et al. 2020)."""
+    assert isinstance(prune, PruneGates)
+    model = _widened(job.model, prune)
+    mask = Pruned(
+        of=gate_training(job, prune), prune=compounded(prune, job.level), seed=job.seed,
+        whole=None if model == job.model else job.model,
+    )  # fmt: skip
+    # The dense run has weights of other shapes than a widened network.
+    return replace(job, model=model, mask=mask, dense=dense if model == job.model else None)
+
+
+def gate_training(job: Job, prune: PruneGates) -> Job:
+    """The training of the gates, one for all levels and budgets."""
+    search = PruneGates(
+        structure=prune.structure, keep_share=prune.keep_share, penalty=prune.penalty,
+        ignore=prune.ignore,
+    )  # fmt: skip
+    held_out = job.data.validation if prune.gate_validation is None else prune.gate_validation
+    train = TrainSpec(
+        optimizer="adam", lr=prune.gate_lr, batch_size=prune.gate_batch_size,
+        steps=prune.gate_steps, evaluate_every=prune.gate_every, precision=job.train.precision,
+    )  # fmt: skip
+    return Job(
+        data=replace(job.data, validation=held_out),
+        model=replace(_widened(job.model, prune), gates=True), train=train, seed=job.seed, level=0,
+        start=WithGates(of=job.start), mask=Full(), finds=search, first=0,
+        last=steps_in(prune.gate_steps),
+    )  # fmt: skip
+
+
+def _widened(model: ModelSpec, prune: PruneGates) -> ModelSpec:
+    return replace(model, width=model.width * prune.expand)
+
+
+WHEN: dict[str, Finder] = {
+    "after": after,
+    "before": before,
+    "during": during,
+    "never": never,
+    "gates": gates,
+}
 
 
 def method(spec: TicketSpec) -> str:
@@ -99,4 +151,6 @@ def method(spec: TicketSpec) -> str:
         name += "-rewind"
     if prune.scope == "erk" or prune.scope.startswith("like:"):
         name += f"-{prune.scope.replace(':', '-')}"
-    return name if prune.structure == "weights" else f"{name}-{prune.structure}"
+    if prune.structure == "weights" or prune.when == "gates":
+        return name
+    return f"{name}-{prune.structure}"

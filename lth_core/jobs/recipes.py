@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+import torch
+
 from lth_core.masks import Mask, State, ones
+from lth_core.models.channels import Channels
+from lth_core.models.costs import Costs
+from lth_core.models.gates import GATE
 from lth_core.prune import PrunableNetwork, prune
 from lth_core.seeds import generator
 from lth_core.spec import (
@@ -20,6 +25,7 @@ from lth_core.spec import (
     DataSpec,
     ModelSpec,
     PruneDuring,
+    PruneGates,
     PruneNever,
     Pruning,
     TrainSpec,
@@ -44,6 +50,10 @@ class Context(Protocol):
     def drawn(self, init: Init, job: Job) -> State:
         """Freshly drawn weights and buffers of the job's network."""
 
+    def drawn_narrow(self, init: Init, job: Job, mask: Mask) -> State:
+        """Freshly drawn weights and buffers of the job's network with the mask's channels alone, in
+        the shapes of the whole network."""
+
     def start(self, job: Job) -> State:
         """Weights and buffers that a job starts from, before its mask."""
 
@@ -66,8 +76,17 @@ class Context(Protocol):
     def network(self, job: Job, state: State) -> nn.Module:
         """The job's network with a state, on the device, in training mode."""
 
+    def channels(self, job: Job) -> Channels:
+        """Removable channels of the job's network; where it has gates, those with a gate."""
+
+    def costs(self, job: Job) -> Costs:
+        """Costs of the job's network without some of its channels."""
+
     def data(self, job: Job) -> Dataset:
         """The job's data, on the device."""
+
+    def training_cost(self, job: Job) -> tuple[float, float]:
+        """FLOPs and seconds of a job's training; a backward pass counts as two forward passes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,6 +141,28 @@ class Init(Start):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class WithGates(Start):
+    """Weights of a network with gates, all of them 1, from those of the network without."""
+
+    kind = "WithGates"
+
+    of: Start
+
+    @property
+    def root(self) -> Start:
+        return self.of.root
+
+    def make(self, context: Context, job: Job) -> State:
+        without = dataclasses.replace(job, model=dataclasses.replace(job.model, gates=False))
+        gates = {
+            name: torch.ones_like(parameter)
+            for name, parameter in context.model(job).named_parameters()
+            if name.endswith(GATE)
+        }
+        return self.of.make(context, without) | gates
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MaskRecipe(Recipe):
     """Recipe of a mask."""
 
@@ -166,6 +207,8 @@ class Pruned(MaskRecipe):
     prune: Pruning
     seed: int
     """Seed of the draw among equal scores."""
+    whole: ModelSpec | None = field(default=None, metadata=added_later(implied=None))
+    """Network of whose cost a budget is a share; None: the one that is pruned."""
 
     @property
     def structure(self) -> str:
@@ -176,13 +219,18 @@ class Pruned(MaskRecipe):
         return self.prune.include
 
     def make(self, context: Context, job: Job) -> Mask:
+        pruned = self.of if isinstance(self.of, Job) else job
         if isinstance(self.of, Job):
             state, mask = context.final(self.of)
         else:
             state = self.of.make(context, job)
             mask = ones(context.model(job), self.include)
         initial = self.of.root.make(context, job)
-        network = context.prunable_network(state, mask, initial, job, self.prune)
+        network = context.prunable_network(state, mask, initial, pruned, self.prune)
+        if self.whole:
+            whole = context.costs(dataclasses.replace(job, model=self.whole))
+            costs = dataclasses.replace(network.costs(), whole=whole)
+            network = dataclasses.replace(network, costs=lambda: costs)
         return prune(network, self.prune, generator(self.seed, "mask", "ties"))
 
 
@@ -231,8 +279,8 @@ class Job(Start):
     """Weights and buffers before the first step."""
     mask: MaskRecipe
     """The mask at the first step."""
-    finds: PruneDuring | PruneNever | None = None
-    """Pruning that changes or learns the mask in training; None: the mask is fixed."""
+    finds: PruneDuring | PruneNever | PruneGates | None = None
+    """Pruning that changes or learns the mask, or trains gates; None: the mask is fixed."""
     first: int
     last: int
     keep: tuple[int, ...] = field(default=(), metadata=NOT_DECIDING)
@@ -246,6 +294,11 @@ class Job(Start):
     @property
     def root(self) -> Start:
         return self.start.root
+
+    @property
+    def structure(self) -> str:
+        """Unit that is pruned as a whole by the mask at the end."""
+        return self.finds.structure if self.finds else self.mask.structure
 
     @property
     def run(self) -> str:

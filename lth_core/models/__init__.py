@@ -10,6 +10,7 @@ from torch import nn
 from lth_core.errors import SpecError
 from lth_core.models.check import checked_copy
 from lth_core.models.dropout import replace_dropout
+from lth_core.models.gates import add_gates
 from lth_core.models.init import initialize, initialize_norms
 from lth_core.models.layers import set_use, use_of
 from lth_core.models.networks.conv import conv
@@ -122,6 +123,8 @@ def build(
             set_use(model, use_of(copied, shape))
     initialize(model, spec.init, generator)
     initialize_norms(model, spec, generator)  # last, so that weights do not depend on norm_init
+    if spec.gates:
+        add_gates(model, spec.name, shape)
     return model
 
 

@@ -70,7 +70,7 @@ def channels_of(model: nn.Module, shape: tuple[int, ...]) -> Channels:
     """
     import torch_pruning as tp
 
-    model = copy.deepcopy(model)  # the run may change what a user's network keeps
+    model = copy.deepcopy(model).float()  # the run may change what a user's network keeps
     for parameter in model.parameters():
         parameter.requires_grad_()  # torch-pruning follows the graph of gradients
     graph = tp.DependencyGraph()
@@ -129,10 +129,14 @@ def _dimension(module: nn.Module, outputs: bool) -> int:
 
 
 def kept_entries(channels: Channels, kept: Kept) -> dict[str, dict[int, Tensor]]:
-    """(entries,) bool of each dimension of each tensor that loses entries, by name."""
+    """(entries,) bool of each dimension of each tensor that loses entries, by name.
+
+    Args:
+        kept: groups that are not named keep all channels.
+    """
     found: dict[str, dict[int, Tensor]] = {}
     for name, group in channels.items():
-        if bool(kept[name].all()):
+        if name not in kept or bool(kept[name].all()):
             continue
         for part in group.parts:
             stays = (part.channel < 0) | kept[name][part.channel]

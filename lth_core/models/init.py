@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lth_core.errors import SpecError
-from lth_core.models.layers import prunable_layers
+from lth_core.models.layers import norm_scales, parameter_of, prunable_layers
 from lth_core.spec import Initialization, ModelSpec
 
 
@@ -52,21 +51,52 @@ def initialize(model: nn.Module, init: Initialization, generator: torch.Generato
                 nn.init.zeros_(module.bias)
 
 
+def narrow_weights(
+    model: nn.Module,
+    init: Initialization,
+    entries: Mapping[str, Mapping[int, Tensor]],
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Weights of a network with fewer channels, drawn for its widths; 0 where it has none.
+
+    Args:
+        entries: (entries,) bool of the dimensions of each tensor that loses some, by name.
+
+    Returns:
+        (out, in, ...) of the layers that `initialize` draws, by parameter name; none of `as_built`.
+    """
+    drawn: dict[str, Tensor] = {}
+    if init == "as_built":
+        return drawn
+    for layer, (module, weight) in prunable_layers(model).items():
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            name = parameter_of(layer)
+            stays = torch.ones_like(weight, dtype=torch.bool)
+            shape = list(weight.shape)
+            for dim, kept in entries.get(name, {}).items():
+                stays &= kept.view(-1, *[1] * (weight.dim() - dim - 1))
+                shape[dim] = int(kept.sum())
+            drawn[name] = torch.zeros(weight.shape)
+            if 0 not in shape:
+                narrow = _DRAW[init](torch.empty(shape), generator=generator)
+                drawn[name][stays] = narrow.reshape(-1)
+    return drawn
+
+
 def initialize_norms(model: nn.Module, spec: ModelSpec, generator: torch.Generator) -> None:
-    """Draw the scales of batch norm where the spec asks for it, in the model's order.
+    """Draw or set the scales of batch norm where the spec asks for it, in the model's order.
 
     Raises:
         SpecError: the model has no batch norm with scales.
     """
     if spec.norm_init == "ones":
         return
-    scales = [
-        module.weight
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.weight is not None
-    ]
+    scales = norm_scales(model)
     if not scales:
         rule = f"needs batch norm with scales, which {spec.name} lacks, so it must be 'ones'"
         raise SpecError("model.norm_init", rule, spec.norm_init)
     for scale in scales:
-        nn.init.uniform_(scale, generator=generator)
+        if spec.norm_init == "half":
+            nn.init.constant_(scale, 0.5)
+        else:
+            nn.init.uniform_(scale, generator=generator)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils.rnn import PackedSequence
 
@@ -30,6 +31,8 @@ class Layer:
     """Weights that the mask keeps."""
     positions: int
     """Multiplications by each weight for one example."""
+    kept_outputs: int | None = None
+    """Rows of the weight, outputs of a convolution or linear layer, with a kept weight."""
 
     @property
     def weights(self) -> int:
@@ -218,6 +221,12 @@ def _table_of(module: nn.Module) -> Iterator[str]:
     """Name of the weight of an embedding."""
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         yield "weight"
+
+
+def norm_scales(model: nn.Module) -> list[nn.Parameter]:
+    """The scales of a network's batch norms, (channels,) each."""
+    norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
+    return [norm.weight for norm in norms if norm.weight is not None]
 
 
 # Positions

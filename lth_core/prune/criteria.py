@@ -8,11 +8,15 @@ Weights and scores of a layer are (out, in, ...) float.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from lth_core.prune.channel_scores import over_weights
 from lth_core.prune.network import PrunableNetwork, Scores, from_weights
 from lth_core.seeds import generator
+from lth_core.spec.prune import CHANNELS
 
 EXAMPLE = from_weights(
     {"fc.weight": torch.tensor([-2.0, 0.5])}, initial={"fc.weight": torch.tensor([1.0, 1.0])}
@@ -38,7 +42,8 @@ def random(network: PrunableNetwork) -> Scores:
     """Uniform in [0, 1): every weight of every layer is equally likely to stay (Liu et al. 2022).
 
     There is one draw for each seed at all densities, so sparser masks are nested in denser ones.
-    Scores are equal only by chance. The last weight of a layer may be pruned.
+    Scores are equal only by chance. The last weight of a layer may be pruned. Channels are drawn as
+    a whole: a mean over weights would vary more in layers with few of them.
 
     >>> import torch
     >>> from lth_core.prune.network import from_weights
@@ -46,10 +51,24 @@ def random(network: PrunableNetwork) -> Scores:
     >>> 0.45 < float(score.mean()) < 0.55
     True
     """
-    return {
-        name: torch.rand(w.shape, generator=generator(network.seed, "mask", "score", name))
-        for name, w in network.weights.items()
-    }
+
+    def draw(name: str, shape: Sequence[int]) -> Tensor:
+        return torch.rand(*shape, generator=generator(network.seed, "mask", "score", name))
+
+    if network.spec.structure in CHANNELS:
+        return over_weights(network, {n: draw(n, [g.size]) for n, g in network.channels().items()})
+    return {name: draw(name, w.shape) for name, w in network.weights.items()}
+
+
+def magnitude_squared(network: PrunableNetwork) -> Scores:
+    """w^2: the order of `magnitude` for weights; channels are ordered by the L2 norm of their
+    filters, by `magnitude` by the L1 norm (Li et al. 2017).
+
+    >>> from lth_core.prune.criteria import EXAMPLE
+    >>> magnitude_squared(EXAMPLE)["fc.weight"]
+    tensor([4.0000, 0.2500])
+    """
+    return network.score_layers(lambda w, initial: w.square())
 
 
 def magnitude_increase(network: PrunableNetwork) -> Scores:

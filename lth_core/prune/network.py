@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from lth_core.masks import Mask, State, masked, ones
+from lth_core.models.channels import Channels, channels_of
+from lth_core.models.costs import Costs, costs_of
 from lth_core.models.dropout import dropout_off, replace_dropout
+from lth_core.prune.structure import rows_as_channels
 from lth_core.spec import PruneAfter, Pruning
 
 Scores = dict[str, Tensor]
@@ -29,6 +33,8 @@ class PrunableNetwork:
     copy: makes a copy of the network with all its weights and buffers, in training mode.
     batch: draws ``spec.examples`` training examples of each class.
     seed: seed of the replicate.
+    channels: finds the network's removable channels.
+    costs: finds what the network costs without some of its channels.
     spec: the settings of pruning; `prune` replaces them by its own.
     """
 
@@ -38,6 +44,8 @@ class PrunableNetwork:
     copy: Callable[[], nn.Module] = field(repr=False)
     batch: Callable[[], Batch] = field(repr=False)
     seed: int
+    channels: Callable[[], Channels] = field(repr=False)
+    costs: Callable[[], Costs] = field(repr=False)
     spec: Pruning = field(default_factory=PruneAfter, repr=False)
 
     def model(self) -> nn.Module:
@@ -100,7 +108,8 @@ def from_model(
     return PrunableNetwork(
         weights=masked(weights, mask), mask=mask, initial=masked(weights, mask),
         copy=copy, batch=lambda: (x, y), seed=seed,
-        spec=spec,
+        channels=lambda: channels_of(model, tuple(x.shape[1:])),
+        costs=lambda: costs_of(model, tuple(x.shape[1:])), spec=spec,
     )  # fmt: skip
 
 
@@ -109,16 +118,18 @@ def from_weights(
 ) -> PrunableNetwork:
     """A prunable network of weights alone, for scores that need nothing else.
 
+    Its channels are the outputs of each layer, which no other layer is known to read.
+
     Args:
         weights, initial: (out, in, ...) float each, by parameter name.
         mask: bool of the same shapes; None: every weight survives.
     """
 
-    def absent() -> nn.Module:
+    def absent() -> NoReturn:
         raise AssertionError("this prunable network has weights, but no model")
 
-    mask = mask or {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
+    known = mask or {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}
     return PrunableNetwork(
-        weights=masked(weights, mask), mask=mask, initial=initial or weights, copy=absent,
-        batch=absent, seed=seed,  # type: ignore[arg-type]
+        weights=masked(weights, known), mask=known, initial=initial or weights, copy=absent,
+        batch=absent, seed=seed, channels=lambda: rows_as_channels(known), costs=absent,
     )  # fmt: skip

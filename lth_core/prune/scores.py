@@ -9,6 +9,7 @@ from torch import Tensor
 from lth_core.errors import DivergedError, SpecError
 from lth_core.plugins import load_factory, source_fingerprint
 from lth_core.prune import synflow
+from lth_core.prune.channel_scores import gates, slimming, taylor
 from lth_core.prune.criteria import (
     final_times_initial,
     large_final_diff_sign,
@@ -19,6 +20,7 @@ from lth_core.prune.criteria import (
     magnitude_increase,
     magnitude_increase_diff_sign,
     magnitude_increase_same_sign,
+    magnitude_squared,
     movement,
     random,
     small_final,
@@ -37,6 +39,7 @@ Score = Callable[[PrunableNetwork], Scores]
 
 SCORES: dict[str, Score] = {
     "magnitude": magnitude,
+    "magnitude-squared": magnitude_squared,
     "random": random,
     "snip": snip,
     "grasp": grasp,
@@ -53,7 +56,14 @@ SCORES: dict[str, Score] = {
     "small-init": small_init,
     "small-final": small_final,
     "small-init-small-final": small_init_small_final,
+    "slimming": slimming,
+    "taylor": taylor,
+    "gates": gates,
 }
+
+SUMMED = ("snip", "grasp", "synflow")
+"""Scores whose sum over a channel's weights is the channel's; of others it is the mean, so that
+layers with large filters do not win by size."""
 
 ROUNDS = {"synflow": synflow.ROUNDS}
 """Rounds of the scores that need more than one."""

@@ -7,21 +7,23 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from lth_core.masks import Mask, layer_of, parameter_of
+from lth_core.prune.budget import kept_within_budget
 from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.schedules import SCHEDULES
 from lth_core.prune.scope import erk, groups
-from lth_core.prune.scores import ROUNDS, scores_of
-from lth_core.prune.structure import highest_n_of_m, mask_of_units, unit_means
+from lth_core.prune.scores import ROUNDS, SUMMED, scores_of
+from lth_core.prune.structure import ChannelUnits, Units, WeightUnits, highest_n_of_m
 from lth_core.prune.top_k import lowest
 from lth_core.spec import PruneBefore, PruneDuring, Pruning
-from lth_core.spec.prune import TEMPERATURE, PruneBase
+from lth_core.spec.prune import CHANNELS, TEMPERATURE, PruneBase
 
 S = TypeVar("S", bound=PruneBase)
 
 Quotas = list[tuple[list[str], int]]
-"""Parameters whose units compete with each other, and the number of units that they keep."""
+"""Sets of units that compete with each other, by parameter name, and the number that they keep."""
 
 
 def prune(network: PrunableNetwork, spec: Pruning, generator: torch.Generator) -> Mask:
@@ -72,30 +74,37 @@ def pruned_to(
                     scores[name], pruned[name], *spec.pattern, generator=generator
                 )
         return pruned
+    units = units_of(network, spec)
+    if spec.budget:
+        assert isinstance(units, ChannelUnits)
+        return kept_within_budget(network, units, scores, progress, generator)
     quotas = quotas_of(network, start, spec, progress, generator)
-    return keep_highest(scores, network.mask, quotas, spec.structure, generator)
+    return keep_highest(scores, network.mask, quotas, units, generator, spec.score in SUMMED)
 
 
 def keep_highest(
-    scores: Scores, mask: Mask, quotas: Quotas, structure: str, generator: torch.Generator
+    scores: Scores,
+    mask: Mask,
+    quotas: Quotas,
+    units: Units,
+    generator: torch.Generator,
+    summed: bool = False,
 ) -> Mask:
     """The mask that keeps the k highest-scored units of each group.
 
     Args:
         scores, mask: (out, in, ...) float and bool of each layer, by parameter name.
-        quotas: parameters that compete, and their k.
+        quotas: sets of units that compete, and their k.
+        summed: whether a unit's score is the sum over its weights, else the mean.
 
     Returns:
         A mask in the shapes of ``mask``.
     """
-    kept = dict(mask)
+    kept: dict[str, Tensor] = {}
     for names, keep in quotas:
-        alive = [unit_means(mask[name].float(), structure) > 0 for name in names]
+        alive = [units.alive(mask, name) for name in names]
         values = torch.cat(
-            [
-                unit_means(scores[n].where(mask[n], 0), structure)[a]
-                for n, a in zip(names, alive, strict=True)
-            ]
+            [units.scores(scores, mask, n, summed)[a] for n, a in zip(names, alive, strict=True)]
         )
         # Each group has its own stream: ties in one do not change the draws of the next, so that
         # masks of different fractions (one-shot levels) are nested.
@@ -103,10 +112,9 @@ def keep_highest(
         survives = ~lowest(values, len(values) - keep, stream)
         sizes = [int(a.sum()) for a in alive]
         for name, a, stays in zip(names, alive, survives.split(sizes), strict=True):
-            chosen = a.clone()
-            chosen[a] = stays
-            kept[name] = mask[name] & mask_of_units(chosen, mask[name].shape, structure)
-    return kept
+            kept[name] = a.clone()
+            kept[name][a] = stays
+    return units.mask(kept, mask)
 
 
 def quotas_of(
@@ -116,17 +124,18 @@ def quotas_of(
     progress: float,
     generator: torch.Generator,
 ) -> Quotas:
-    """Parameters that compete, and the number of units that they keep at ``progress`` in [0, 1].
+    """Sets of units that compete, and the number that they keep at ``progress`` in [0, 1].
 
     Args:
         start: (out, in, ...) bool of each prunable layer, by parameter name.
     """
-    at_start, now = _alive(start, spec.structure), _alive(network.mask, spec.structure)
+    units = units_of(network, spec)
+    at_start, now = _alive(start, units), _alive(network.mask, units)
     name_given = spec.schedule if isinstance(spec, (PruneBefore, PruneDuring)) else None
     schedule = SCHEDULES[name_given or "exponential"]
     quotas: Quotas = []
     for layers, fraction in groups(shapes_of(start), spec):
-        names = [parameter_of(layer) for layer in layers]
+        names = units.names([parameter_of(layer) for layer in layers])
         density = schedule(progress, 1 - fraction)
         # 1 - (1 - f) is not always f.
         pruned = fraction if density == 1 - fraction else 1 - density
@@ -148,7 +157,8 @@ def _counts_by_layer(
     generator: torch.Generator,
 ) -> list[int]:
     """Number of units that each layer keeps under a scope that fixes the layers' densities."""
-    alive = _alive(network.mask, spec.structure)
+    units = units_of(network, spec)
+    alive = _alive(network.mask, units)
     now = [alive[name] for name in names]
     if spec.scope == "erk":
         shapes = {name: network.mask[name].shape for name in names}
@@ -163,13 +173,26 @@ def _counts_by_layer(
         rounds=ROUNDS.get(score, 1),
         schedule=spec.schedule if isinstance(spec, PruneBefore) else None,
     )
-    kept = _alive(prune(network, by_score, generator), spec.structure)
+    kept = _alive(prune(network, by_score, generator), units)
     return [kept[name] for name in names]
 
 
-def _alive(mask: Mask, structure: str) -> dict[str, int]:
-    """Number of units with a survivor, by parameter."""
-    return {name: int((unit_means(m.float(), structure) > 0).sum()) for name, m in mask.items()}
+def units_of(network: PrunableNetwork, spec: PruneBase) -> Units:
+    """The units of the spec's structure, in the layers that it prunes.
+
+    Channels that can only be removed together with those of another layer are units if the spec
+    prunes all these layers.
+    """
+    if spec.structure not in CHANNELS:
+        return WeightUnits()
+    division = groups(shapes_of(network.mask), spec)
+    pruned = [parameter_of(layer) for layers, _ in division for layer in layers]
+    return ChannelUnits(network.channels()).within(pruned)
+
+
+def _alive(mask: Mask, units: Units) -> dict[str, int]:
+    """Number of units with a survivor in each set."""
+    return {name: int(units.alive(mask, name).sum()) for name in units.names(list(mask))}
 
 
 def shapes_of(mask: Mask) -> dict[str, tuple[int, ...]]:

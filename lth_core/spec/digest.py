@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from lth_core.spec.fields import Checks
 
-SCHEMA = 6
+SCHEMA = 7
 """Version of specs; raised when an unchanged spec begins to mean another computation."""
 
 NOT_DECIDING: dict[str, Any] = {"decides": False}

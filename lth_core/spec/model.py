@@ -18,7 +18,7 @@ Initialization = Literal[
     "signed_constant",
     "as_built",
 ]
-NormInitialization = Literal["ones", "uniform"]
+NormInitialization = Literal["ones", "uniform", "half"]
 Stem = Literal["cifar", "imagenet"]
 
 MOST_UNITS, LARGEST_WIDTH, MOST_LAYERS = 1_000_000, 1_000.0, 10_000
@@ -55,8 +55,11 @@ class ModelSpec(Checks):
     in)), for torchvision's their own."""
     norm_init: NormInitialization = field(default="ones", metadata=added_later(implied="ones"))
     """Scales of batch norm before training: as built, which is 1 in every built-in model (`ones`),
-    or drawn from U[0, 1) (`uniform`), as in the code of Frankle et al. 2020. Shifts stay as built,
-    and so does every other kind of normalization."""
+    or drawn from U[0, 1) (`uniform`), as in the code of Frankle et al. 2020, or 0.5 (`half`), as in
+    that of Liu et al. 2017. Shifts stay as built, and so does every other kind of normalization."""
+    gates: bool = field(default=False, metadata=added_later(implied=False))
+    """Whether channels have gates, which are parameters; set by prune.when: gates for the training
+    that finds them. See `lth_core.models.gates`."""
     fingerprint: str = ""
     """Digest of the source where the name does not determine it; set by `resolve`."""
 

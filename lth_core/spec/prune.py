@@ -20,12 +20,22 @@ Statistics = Literal["batch", "running"]
 
 SCOPES = ("global", "layerwise", "erk", "like:SCORE")
 STRUCTURES = ("weights", "channels", "neurons", "N:M")
+CHANNELS = ("channels", "neurons")
+"""Structures whose units are removed from the network with all that reads them."""
 PATTERN = re.compile(r"([1-9]\d*):([1-9]\d*)")
 """Structure N:M."""
 FRACTION, SWAP, TEMPERATURE = 0.2, 0.3, 200.0
 """Defaults. Another value is an error in a spec that does not use the field."""
 LEARNED = ("edge-popup", "supermask")
 """Scores that are learned, in place of weights."""
+GATES = "gates"
+"""The score of channels by their gates, which are trained where nothing else is."""
+OF_CHANNELS = ("slimming", "taylor", GATES)
+"""Scores of channels, not of weights."""
+MOST_EXPANSION = 10.0
+"""Largest factor by which a network is widened before gates are trained."""
+BUDGETS = ("flops", "parameters", "latency_ms")
+"""Costs that a budget can limit."""
 
 
 def pattern_of(structure: str) -> tuple[int, int] | None:
@@ -50,6 +60,13 @@ class PruneBase(Checks):
     `neurons` of linear layers, or `N:M`, such as 2:4: N of every M weights in a row are kept."""
     fraction: float = FRACTION
     """Share of the surviving weights that one level removes, in [0, 1)."""
+    budget: dict[str, float] = field(
+        default_factory=dict, hash=False, metadata=added_later(implied={})
+    )
+    """channels, neurons: the cost that one level leaves, in place of fraction: a share of the dense
+    network's `flops` or `parameters`, above 0 and at most 1, which levels multiply; or milliseconds
+    of a forward pass of 64 examples (`latency_ms`), measured on one thread of the device that
+    trains. No layer loses its last unit."""
     densities: tuple[float, ...] = ()
     """Density of each level, falling, in (0, 1); in place of fraction, for unequal steps."""
     output_fraction: float | None = None
@@ -83,6 +100,7 @@ class PruneBase(Checks):
         if "grasp" not in (self.score, self.scope[5:]) and self.temperature != TEMPERATURE:
             raise SpecError("temperature", "needs score: grasp", self.temperature)
         self._structure()
+        self._budget()
 
     def _positive(self, name: str, value: float | None) -> None:
         if value is not None and not value > 0:
@@ -124,10 +142,42 @@ class PruneBase(Checks):
             rule = "must have scope: layerwise and the same fraction in every layer and level"
             raise SpecError("structure", rule, self.structure)
 
+    def _budget(self) -> None:
+        for score in {self.score, self.scope.removeprefix("like:")} & set(OF_CHANNELS):
+            if self.structure not in CHANNELS:
+                rule = f"must be channels or neurons, of which {score} is a score"
+                raise SpecError("structure", rule, self.structure)
+        if not self.budget:
+            return
+        if len(self.budget) > 1:
+            raise SpecError("budget", "must limit one cost", self.budget, BUDGETS)
+        for cost, limit in self.budget.items():
+            if cost not in BUDGETS:
+                raise SpecError(f"budget.{cost}", "is not a cost", limit, BUDGETS)
+            number = isinstance(limit, int | float) and not isinstance(limit, bool)
+            if not number or not 0 < limit < float("inf") or (limit > 1 and cost != "latency_ms"):
+                rule = "must be a number above 0" + (
+                    "" if cost == "latency_ms" else " and at most 1, a share of the dense network's"
+                )
+                raise SpecError(f"budget.{cost}", rule, limit)
+            self._set("budget", {cost: float(limit)})
+        if self.structure not in CHANNELS:
+            rule = "must be channels or neurons, which prune.budget removes"
+            raise SpecError("structure", rule, self.structure)
+        if self.scope not in ("global", "layerwise"):
+            rule = "must be global or layerwise beside prune.budget"
+            raise SpecError("scope", rule, self.scope)
+        for name in ("fraction", "densities", "output_fraction", "layer_fractions"):
+            if getattr(self, name) != PRUNE_DEFAULTS[name]:
+                raise SpecError(name, "is not used beside prune.budget", getattr(self, name))
+
     def _not_learned(self) -> None:
         if self.score in LEARNED:
             rule = "is learned, so it needs prune.when: never"
             raise SpecError("score", rule, self.score, LEARNED)
+        for name, score in (("score", self.score), ("scope", self.scope.removeprefix("like:"))):
+            if score == GATES:
+                raise SpecError(name, "needs prune.when: gates", getattr(self, name))
 
     def _no_like(self) -> None:
         if self.scope.startswith("like:"):
@@ -151,7 +201,7 @@ class PruneAfter(PruneBase):
     """after: trained weights are scored, level after level. before: the weights of the rewind point
     are scored, and each level finds its mask anew, at the level's density.
     during: the mask changes while the weights train. never: a mask is learned over weights that do
-    not train."""
+    not train. gates: scales of channels are learned over weights that do not train."""
     one_shot: bool = False
     """after: every level prunes the dense run at once, to the density of iterative pruning."""
 
@@ -216,6 +266,8 @@ class PruneDuring(PruneBase):
             raise SpecError("swap", "needs grow: random or gradient", self.swap)
         self._not_learned()
         self._no_like()
+        if self.budget:
+            raise SpecError("budget", "needs prune.when: before, after or gates", self.budget)
         if self.structure != "weights" and self.grow != "none":
             raise SpecError("structure", "must be weights where weights grow back", self.structure)
         if self.pattern:
@@ -258,13 +310,74 @@ class PruneNever(PruneBase):
             raise SpecError("structure", "must be weights where masks are learned", self.structure)
 
 
-Pruning = PruneAfter | PruneBefore | PruneDuring | PruneNever
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PruneGates(PruneBase):
+    """Each channel gets a gate, a scale between batch norm and activation. Gates alone are trained,
+    over the weights of the rewind point; channels with the smallest gates are removed (Wang et al.
+    2020, Pruning from Scratch)."""
+
+    when: Literal["gates"] = "gates"
+    """Scales of channels, gates, are trained over the weights of the rewind point, nothing else."""
+    keep_share: float = 0.2
+    """gates: share of the channels that the penalty on gates asks to keep, in (0, 1)."""
+    penalty: float = 0.5
+    """gates: weight of the penalty (mean gate - keep_share)^2 beside the loss, at least 0."""
+    gate_lr: float = 0.01
+    """gates: learning rate of the gates' Adam, above 0."""
+    gate_batch_size: int = 128
+    """gates: number of examples in a step."""
+    gate_steps: int | str = "10ep"
+    """gates: length of the gates' training: steps (`500it`) or epochs (`10ep`)."""
+    gate_every: int | str = "1ep"
+    """gates: interval between evaluations. Of those whose share of gates above 0 is at most
+    keep_share, the one of highest validation accuracy gives the gates; if none is, the last."""
+    gate_validation: int | None = None
+    """gates: training examples that are held out to choose among evaluations, at least 1. None:
+    those of data.validation."""
+    expand: float = 1.0
+    """gates: factor of the width of the network that gets gates and loses channels, at least 1. A
+    budget remains a share of the cost of the network that is not widened."""
+
+    def __post_init__(self) -> None:
+        self._one_of("when", Literal["gates"])
+        if self.score == "magnitude":
+            self._set("score", GATES)
+        PruneBase.__post_init__(self)
+        self._number("penalty", 0)
+        self._positive("gate_lr", self.gate_lr)
+        self._number("gate_batch_size", 1)
+        self._duration("gate_steps", positive=True, share=False)
+        self._duration("gate_every", positive=True)
+        if self.gate_validation is not None:
+            self._number("gate_validation", 1)
+        if not isinstance(self.keep_share, float) or not 0 < self.keep_share < 1:
+            raise SpecError("keep_share", "must be a number in (0, 1)", self.keep_share)
+        if not isinstance(self.expand, float) or not 1 <= self.expand <= MOST_EXPANSION:
+            rule = f"must be a number of at least 1 and at most {MOST_EXPANSION:g}"
+            raise SpecError("expand", rule, self.expand)
+        for name, only in (("score", GATES), ("structure", "channels")):
+            if getattr(self, name) != only:
+                rule = f"must be {only} where prune.when is gates"
+                raise SpecError(name, rule, getattr(self, name))
+        if self.scope not in ("global", "layerwise"):
+            rule = "must be global or layerwise where prune.when is gates"
+            raise SpecError("scope", rule, self.scope)
+
+    def in_steps(self, steps_per_epoch: int) -> PruneGates:
+        """The spec with durations in steps, of ``gate_batch_size`` examples each."""
+        steps = steps_in(self.gate_steps, steps_per_epoch)
+        every = max(1, steps_in(self.gate_every, steps_per_epoch, steps))
+        return dataclasses.replace(self, gate_steps=f"{steps}it", gate_every=f"{every}it")
+
+
+Pruning = PruneAfter | PruneBefore | PruneDuring | PruneNever | PruneGates
 
 PRUNING: dict[str, type[Pruning]] = {
     "after": PruneAfter,
     "before": PruneBefore,
     "during": PruneDuring,
     "never": PruneNever,
+    "gates": PruneGates,
 }
 """The spec of each ``when``."""
 
@@ -281,7 +394,7 @@ PRUNE_DEFAULTS: dict[str, Any] = {
     **{f.name: _default(f) for spec in PRUNING.values() for f in dataclasses.fields(spec)
        if f.name != "when"},
 }  # fmt: skip
-"""Defaults of the fields of all four specs."""
+"""Defaults of the fields of all specs."""
 
 
 def fields_of_when(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,8 +424,10 @@ def PruneSpec(*, when: Literal["before"], **fields: Any) -> PruneBefore: ...
 def PruneSpec(*, when: Literal["during"], **fields: Any) -> PruneDuring: ...
 @overload
 def PruneSpec(*, when: Literal["never"], **fields: Any) -> PruneNever: ...
+@overload
+def PruneSpec(*, when: Literal["gates"], **fields: Any) -> PruneGates: ...
 def PruneSpec(**fields: Any) -> Pruning:  # noqa: N802
-    """The pruning spec of a ``when``: after, before, during or never; by default, after.
+    """The pruning spec of a ``when``: after, before, during, never or gates; by default, after.
 
     >>> PruneSpec(when="before", score="snip").rounds is None
     True

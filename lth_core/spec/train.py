@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lth_core.errors import SpecError
+from lth_core.spec.digest import added_later
 from lth_core.spec.fields import DURATION, STRICT, Checks, check_length, steps_in
 
 Optimizer = Literal["sgd", "adam", "adamw"]
@@ -31,6 +32,9 @@ class TrainSpec(Checks):
     weight_decay: float = 0.0
     """L2 penalty on every parameter, at least 0: added to the gradient as torch.optim does it; with
     adamw weights shrink by lr x weight_decay a step instead (Loshchilov & Hutter 2019)."""
+    norm_penalty: float = field(default=0.0, metadata=added_later(implied=0.0))
+    """L1 penalty on the scales of batch norm in the dense run, at least 0 (network slimming, Liu et
+    al. 2017); tickets and their controls train without it."""
     batch_size: int = 60
     """Number of examples in a step; an epoch's last batch may be smaller and is not dropped."""
     steps: int | str = "600it"
@@ -62,6 +66,7 @@ class TrainSpec(Checks):
             raise SpecError("lr", "must be a positive number", self.lr)
         self._share("momentum", self.momentum)
         self._number("weight_decay", 0)
+        self._number("norm_penalty", 0)
         self._number("gamma", 0, 1)
         self._number("batch_size", 1)
         self._duration("steps", positive=True, share=False)

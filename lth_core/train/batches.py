@@ -53,3 +53,13 @@ class Order:
         )
         stream = generator(self.seed, "augment", self.run, epoch)
         return order, draws(self.augment, self.examples, stream)
+
+
+def examples_seen(steps: int, batch_size: int, examples: int) -> int:
+    """Number of examples in the first steps; an epoch's last batch may be smaller.
+
+    >>> examples_seen(3, 4, 10), examples_seen(4, 4, 10)
+    (10, 14)
+    """
+    epochs, rest = divmod(steps, -(-examples // batch_size))
+    return epochs * examples + rest * batch_size

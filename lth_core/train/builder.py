@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -12,10 +13,21 @@ from lth_core import data, masks, models
 from lth_core.data import Dataset
 from lth_core.jobs.recipes import Init, Job
 from lth_core.masks import Mask, State
+from lth_core.models.channels import (
+    Channels,
+    channels_of,
+    kept_channels,
+    kept_entries,
+    masks_of,
+)
+from lth_core.models.costs import Costs, costs_of
+from lth_core.models.gates import gated
+from lth_core.models.init import narrow_weights
 from lth_core.models.layers import load_state, state_of
 from lth_core.prune.network import Batch, PrunableNetwork
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec, Pruning
+from lth_core.spec.prune import CHANNELS
 
 
 class Builder:
@@ -51,6 +63,50 @@ class Builder:
         model = models.build(job.model, dataset.shape, dataset.classes, draw)
         return {name: value.clone() for name, value in state_of(model).items()}
 
+    def drawn_narrow(self, init: Init, job: Job, mask: Mask) -> State:
+        """Initial weights and buffers of the job's network with the mask's channels alone.
+
+        They are in the shapes of the whole network, 0 or as built where it has other channels.
+        """
+        state, model = self.drawn(init, job), self.model(job)
+        channels = self.channels(job)
+        entries = kept_entries(channels, kept_channels(channels, mask))
+        draw = generator(init.seed, *init.draw, "narrow")
+        return state | narrow_weights(model, job.model.init, entries, draw)
+
+    def channels(self, job: Job) -> Channels:
+        """Removable channels of the job's network; where it has gates, those with a gate."""
+        dataset = self.data(job)
+        found = _channels(replace(job.model, gates=False), dataset.shape, dataset.classes)
+        return gated(found, self.model(job)) if job.model.gates else found
+
+    def costs(self, job: Job) -> Costs:
+        """Costs of the job's network, without gates, and without some of its channels."""
+        model = template(replace(job.model, gates=False), self.data(job).shape,
+                         self.data(job).classes)  # fmt: skip
+        return costs_of(model, self.data(job).shape, self.channels(job))
+
+    def masked(self, job: Job, state: State, mask: Mask) -> State:
+        """A copy of a state whose pruned weights are 0, with the biases and norms of removed
+        channels.
+
+        Args:
+            state: weights and buffers, in the network's shapes.
+            mask: (out, in, ...) bool of each prunable layer, by parameter name.
+        """
+        return masks.masked(state, mask | self.removed_with(job, mask))
+
+    def removed_with(self, job: Job, mask: Mask) -> Mask:
+        """Masks of the biases and norms of removed channels, (channels,) bool by parameter name.
+
+        There are none where single weights are pruned: a bias acts without them.
+        """
+        if job.structure not in CHANNELS:
+            return {}
+        channels = self.channels(job)
+        shapes = {n: p.shape for n, p in self.model(job).named_parameters() if n not in mask}
+        return masks_of(channels, kept_channels(channels, mask), shapes)
+
     def prunable_network(
         self, state: State, mask: Mask, initial: State, job: Job, prune: Pruning
     ) -> PrunableNetwork:
@@ -70,8 +126,14 @@ class Builder:
         return PrunableNetwork(
             weights=masks.masked({name: state[name] for name in mask}, mask),
             mask=mask, initial={name: initial[name] for name in mask},
-            copy=lambda: self.network(job, state), batch=batch, seed=job.seed, spec=prune,
+            copy=lambda: self.network(job, state), batch=batch, seed=job.seed,
+            channels=lambda: self.channels(job), costs=lambda: self.costs(job), spec=prune,
         )  # fmt: skip
+
+
+@lru_cache(maxsize=8)
+def _channels(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Channels:
+    return channels_of(template(spec, shape, classes), shape)
 
 
 @lru_cache(maxsize=8)

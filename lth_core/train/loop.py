@@ -88,6 +88,7 @@ class Run:
         self.points: dict[int, State] = {}
         """States at the kept steps so far."""
         self._losses: list[Tensor] = []
+        self._scales = layers.norm_scales(task.model) if task.spec.norm_penalty else []
         self._dropout = [m for m in task.model.modules() if isinstance(m, Dropout)]
         self._earlier_seconds, self._started = 0.0, time.perf_counter()
 
@@ -110,7 +111,8 @@ class Run:
             if task.first == task.last:
                 with self._seeded(task.last), flushed_denormals():
                     train_loss, _ = evaluate(task.model, data, data.train)
-                    record_evaluation(self.curves, task.last, train_loss, task.model, data)
+                    self._evaluate(train_loss)
+        task.masking.finish()
         if task.last in task.keep:
             self.points[task.last] = state_of(task.model)
 
@@ -135,6 +137,8 @@ class Run:
         masking.before_forward(step)
         loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
         loss.backward()
+        if spec.norm_penalty:
+            add_norm_penalty(self._scales, spec.norm_penalty)
         with torch.no_grad():
             step_and_clear(masking.before_step(step, self.optimizer))
             masking.after_step()
@@ -143,8 +147,15 @@ class Run:
         if self.done % steps_in(spec.evaluate_every) == 0 or self.done == self.task.last:
             masking.apply_mask()
             train_loss = torch.stack(self._losses).mean().item()
-            record_evaluation(self.curves, self.done, train_loss, model, data)
+            self._evaluate(train_loss)
             self._losses.clear()
+
+    def _evaluate(self, train_loss: float) -> None:
+        """Add a point to the curves, at the number of steps done."""
+        task, curves = self.task, self.curves
+        record_evaluation(curves, self.done, train_loss, task.model, task.data)
+        measured = bool(curves.validation_accuracy)
+        task.masking.after_evaluation(curves.validation_accuracy[-1] if measured else None)
 
     @property
     def seconds(self) -> float:
@@ -199,6 +210,13 @@ class Run:
             state_of(self.task.model), self.task.masking.mask, self.points, self.curves,
             self.seconds,
         )  # fmt: skip
+
+
+def add_norm_penalty(scales: Sequence[nn.Parameter], penalty: float) -> None:
+    """Add the subgradient of penalty x the scales' L1 norm to their gradients, in place; 0 at 0."""
+    for scale in scales:
+        if scale.grad is not None:
+            scale.grad.add_(scale.detach().sign(), alpha=penalty)
 
 
 def run(task: Task) -> Outcome:

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 
 import torch
@@ -18,13 +19,21 @@ from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
 from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.seeds import seeded_draws
-from lth_core.spec import PruneNever, TicketSpec, TrainSpec, describe, sha256
+from lth_core.spec import (
+    PruneDuring,
+    PruneGates,
+    PruneNever,
+    TicketSpec,
+    TrainSpec,
+    describe,
+    sha256,
+)
 from lth_core.spec.fields import steps_in
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
 from lth_core.train.archive import Archive, cached, ended_at, made_with, to_blobs
-from lth_core.train.batches import Order
+from lth_core.train.batches import Order, examples_seen
 from lth_core.train.builder import Builder
 from lth_core.train.checkpoint import (
     CHECKPOINT_EVERY,
@@ -34,6 +43,7 @@ from lth_core.train.checkpoint import (
 )
 from lth_core.train.loop import Outcome, Run, Task
 from lth_core.train.masking.base import Fixed, Masking
+from lth_core.train.masking.gates import Gates
 from lth_core.train.masking.registry import GROW, LEARN
 from lth_core.train.training import Result, Training
 
@@ -153,16 +163,57 @@ class Trainer(Builder):
             self.store.put("measures", measure.digest, numbers)
         return {name: numbers[name] for name in measure.columns}
 
+    def training_cost(self, job: Job) -> tuple[float, float]:
+        """FLOPs and seconds of a job's training; a backward pass counts as two forward passes.
+
+        Kept weights count, or all where the mask shrinks or is learned in training. A job that ends
+        before its schedule does, as a rewind point's, costs a share of the whole.
+        """
+        whole = replace(job, last=max(job.last, steps_in(job.train.steps)))
+        training = self._archive.training(job) or self([whole])[0].training
+        shrinks = isinstance(job.finds, PruneNever | PruneDuring) and (
+            isinstance(job.finds, PruneNever) or job.finds.grow == "none"
+        )
+        layers = training.layers.values()
+        flops = sum(layer.dense_flops if shrinks else layer.flops for layer in layers)
+        seen = [
+            examples_seen(step, job.train.batch_size, len(self.data(job).train))
+            for step in (job.first, job.last)
+        ]
+        share = (job.last - job.first) / max(1, whole.last - whole.first)
+        return 3.0 * flops * (seen[1] - seen[0]), training.seconds * share
+
     def ticket(self, spec: TicketSpec, level: int, branch: str, job: Job) -> Ticket:
         """Ticket of a job: the mask of its result, and its starting weights."""
         mask = self.mask_of(job)
         fresh = isinstance(job.start, Init)  # the dense run and reinit, which are not rewound
+        if job.model != spec.model:  # a widened network's
+            spec = replace(spec, model=job.model)
         return Ticket(
             spec=spec, level=level, branch=branch, mask=mask,
             rewind_step=0 if fresh else steps_in(spec.rewind),
-            start=masks.masked(self.start(job), mask),
+            start=self.masked(job, self.start(job), mask),
             example_shape=self.data(job).shape, classes=self.data(job).classes,
         )  # fmt: skip
+
+    def layers(self, job: Job, mask: Mask | None = None) -> dict[str, Layer]:
+        """Prunable layers of the job's network, in its order, under a mask or with all weights."""
+        model, shape = self.model(job), self.data(job).shape
+        counts = shapes_and_positions(model, shape, job.mask.include)
+        mask = mask or masks.ones(model, job.mask.include)
+        return {
+            name: Layer(
+                shape=weights, positions=positions, kept=int(m.sum()),
+                kept_outputs=int(m.flatten(1).any(1).sum()),
+            )
+            for (name, (weights, positions)), m in (
+                (item, mask[masks.parameter_of(item[0])]) for item in counts.items()
+            )
+        }  # fmt: skip
+
+    def parameters(self, job: Job) -> int:
+        """Number of parameters of the job's network, the biases' and norms' too."""
+        return sum(p.numel() for p in self.model(job).parameters())
 
     # Training and storing
 
@@ -171,17 +222,14 @@ class Trainer(Builder):
         outcome = self._run(job, start)
         mask, state = outcome.mask, outcome.state
         final = cached(self._finals, job.digest, lambda: (state, mask))
-        counts = shapes_and_positions(self.model(job), self.data(job).shape, job.mask.include)
+        removed = mask | self.removed_with(job, mask)
         training = Training(
             curves=outcome.curves,
-            layers={
-                name: Layer(shape=shape, positions=positions,
-                            kept=int(mask[masks.parameter_of(name)].sum()))
-                for name, (shape, positions) in counts.items()
-            },
-            parameters=sum(p.numel() for p in self.model(job).parameters()),
+            layers=self.layers(job, mask),
+            parameters=self.parameters(job),
+            kept_parameters=self.parameters(job) - sum(int((~m).sum()) for m in removed.values()),
             mask_digest=masks.digest(mask),
-            ticket_digest=ticket.digest(mask, masks.masked(start, mask)),
+            ticket_digest=ticket.digest(mask, self.masked(job, start, mask)),
             seconds=outcome.seconds,
             finished_at=time.time(),
             made_with=made_with(self.device),
@@ -198,7 +246,7 @@ class Trainer(Builder):
         mask = self.mask(job.mask, job)
         start = self.start(job) if start is None else start
         dataset = self.data(job)
-        model = self.network(job, masks.masked(start, mask))
+        model = self.network(job, self.masked(job, start, mask))
         order = Order(
             examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
             run=job.run, augment=job.data.augment,
@@ -249,13 +297,16 @@ class Trainer(Builder):
 
     def _masking(self, job: Job, model: nn.Module, mask: Mask, start: State) -> Masking:
         """The rule that keeps, changes or learns the job's mask."""
+        removed_with = partial(self.removed_with, job)
         if job.finds is None:
-            return Fixed(model, mask)
-        if job.finds.when == "never":
+            return Fixed(model, mask, removed_with)
+        if isinstance(job.finds, PruneGates):
+            return Gates(model, mask, job.finds)
+        if isinstance(job.finds, PruneNever):
             return LEARN[job.finds.score](model, mask, job.finds, job.seed, job.level)
         initial = job.root.make(self, job)
         network = self.prunable_network(start, mask, initial, job, job.finds)
-        return GROW[job.finds.grow](model, mask, network, job.level)
+        return GROW[job.finds.grow](model, mask, network, job.level, removed_with)
 
 
 def _train_spec(job: Job) -> TrainSpec:

@@ -62,6 +62,9 @@ class Training:
     """Every prunable layer, in the model's order, ignored ones too."""
     parameters: int
     """All parameters of the dense network."""
+    kept_parameters: int | None = None
+    """Parameters that are left without pruned weights, and without biases and norms of removed
+    channels."""
     mask_digest: str
     ticket_digest: str
     """sha256 of the mask's bits and the starting values, as in the ticket file."""

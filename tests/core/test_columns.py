@@ -6,7 +6,7 @@ from dataclasses import replace
 import jsonschema
 import pytest
 
-from lth_core import TicketSpec, Trainer, find_tickets
+from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets
 from lth_core.columns import (
     COLUMNS,
     OBJECTIVES,
@@ -26,7 +26,9 @@ TYPES = {"string": str, "integer": int, "number": (int, float), "boolean": bool,
 def levels(small: TicketSpec) -> list[LevelResult]:
     branches = ("ticket", "reinit", "twin")
     spec = replace(small, branches=branches, predictors=True, levels=1)
-    return list(find_tickets(spec, Trainer()))
+    structured = replace(small, prune=PruneSpec(structure="neurons"), levels=1)
+    trainer = Trainer()
+    return [*find_tickets(spec, trainer), *find_tickets(structured, trainer)]
 
 
 @pytest.fixture(scope="module")

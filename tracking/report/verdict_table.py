@@ -10,7 +10,7 @@ from lth_core.analysis.groups import group_by, key_of
 from lth_core.analysis.verdict import MOST_SEEDS, P, Verdict, first_open, sparsest, verdicts
 from lth_core.analysis.verdict_rule import FEWEST, VerdictRule
 from lth_core.columns import Record
-from lth_core.jobs.branches import FOR_BARRIER
+from lth_core.jobs.branches import NOT_COMPARED
 from tracking.text import MISSING, accuracy_text, count, density_text
 
 TOO_FEW = "too few replicates"
@@ -99,7 +99,7 @@ def _section(cell: Cell, cell_verdicts: Sequence[Verdict]) -> Section:
         label=cell.label or "All trials",
         headline=f"{cell.label}: {finding}" if cell.label else finding.capitalize(),
         basis=basis,
-        branches=[branch for branch in cell.branches if branch not in ("dense", *FOR_BARRIER)],
+        branches=[branch for branch in cell.branches if branch not in ("dense", *NOT_COMPARED)],
         barriers="twin" in cell.branches,
         early_stops=any(verdict.early_stop for verdict in cell_verdicts),
         planned=cell.planned,

@@ -7,7 +7,7 @@ masks: pruned weights are 0 in the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import torch
@@ -37,6 +37,12 @@ class Masking(Protocol):
     def apply_mask(self) -> None:
         """Apply the current mask to the network for evaluation."""
 
+    def after_evaluation(self, accuracy: float | None) -> None:
+        """Take note of an evaluation's validation accuracy, in [0, 1]."""
+
+    def finish(self) -> None:
+        """Give the network its final state, after the last step."""
+
     def tensors(self) -> dict[str, Tensor]:
         """State for a checkpoint: masks and scores, in the shapes of their weights."""
 
@@ -48,10 +54,17 @@ class Fixed:
     """A fixed mask, applied once after every step.
 
     So a pruned weight is exactly 0 whatever momentum, weight decay or Adam added.
+
+    Args:
+        mask: (out, in, ...) bool of each prunable layer, by parameter name.
+        removed_with: from a mask to those of the biases and norms that it removes, (channels,) bool
+            by parameter name.
     """
 
-    def __init__(self, model: nn.Module, mask: Mask) -> None:
-        self.model = model
+    def __init__(
+        self, model: nn.Module, mask: Mask, removed_with: Callable[[Mask], Mask] = lambda mask: {}
+    ) -> None:
+        self.model, self._removed_with = model, removed_with
         self.set_mask(mask)
 
     def set_mask(self, mask: Mask) -> None:
@@ -61,7 +74,8 @@ class Fixed:
             mask: (out, in, ...) bool of each prunable layer, by parameter name.
         """
         self.mask = mask
-        self._weights, self._masks = masked_parameters(self.model, mask)
+        both = mask | self._removed_with(mask)
+        self._weights, self._masks = masked_parameters(self.model, both)
 
     def trained(self) -> Iterable[nn.Parameter]:
         return self.model.parameters()
@@ -77,6 +91,12 @@ class Fixed:
             torch._foreach_mul_(self._weights, self._masks)
 
     def apply_mask(self) -> None:
+        return
+
+    def after_evaluation(self, accuracy: float | None) -> None:
+        return
+
+    def finish(self) -> None:
         return
 
     def tensors(self) -> dict[str, Tensor]:

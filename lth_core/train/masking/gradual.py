@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -36,10 +36,18 @@ class GMP(Fixed):
         mask: (out, in, ...) bool by parameter name; the mask at the first step.
         network: the network at the start of the run, for scores; its spec has the settings.
         level: seeds, with the network's seed, the draws among equal scores and of regrowth.
+        removed_with: as in `Fixed`.
     """
 
-    def __init__(self, model: nn.Module, mask: Mask, network: PrunableNetwork, level: int) -> None:
-        super().__init__(model, mask)
+    def __init__(
+        self,
+        model: nn.Module,
+        mask: Mask,
+        network: PrunableNetwork,
+        level: int,
+        removed_with: Callable[[Mask], Mask] = lambda mask: {},
+    ) -> None:
+        super().__init__(model, mask, removed_with)
         self.network, self.level = network, level
         spec = network.spec
         assert isinstance(spec, PruneDuring)

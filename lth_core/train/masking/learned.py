@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lth_core.masks import Mask
 from lth_core.prune.network import from_weights
 from lth_core.prune.select import Quotas, keep_highest, quotas_of
+from lth_core.prune.structure import WeightUnits
 from lth_core.seeds import generator
 from lth_core.spec import Pruning
 
@@ -85,8 +86,14 @@ class Learned(ABC):
         scores = {name: self.ranking(score.detach()).cpu() for name, score in self.scores.items()}
         full = {name: torch.ones_like(m) for name, m in self.mask.items()}
         draws = generator(self.seed, "mask", "ties")
-        self.mask = keep_highest(scores, full, self.quotas, "weights", draws)
+        self.mask = keep_highest(scores, full, self.quotas, WeightUnits(), draws)
         self._apply({name: self.mask[name].to(self.frozen[name].device) for name in self.scores})
+
+    def after_evaluation(self, accuracy: float | None) -> None:
+        return
+
+    def finish(self) -> None:
+        return
 
     def tensors(self) -> dict[str, Tensor]:
         scores = {f"score/{name}": score for name, score in self.scores.items()}

@@ -7,7 +7,7 @@ import pytest
 from toys import jobs_of
 
 from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets
-from lth_core.jobs.branches import BRANCHES, RETRAINED
+from lth_core.jobs.branches import BRANCHES, RETRAINED, SCRATCH
 from lth_core.jobs.recipes import Full, Job, Pruned
 from lth_core.masks import nested
 
@@ -20,7 +20,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "edge-popup": {"when": "never", "score": "edge-popup"},
     "supermask": {"when": "never", "score": "supermask"},
 }
-ALL = tuple(name for name in BRANCHES if name not in (*RETRAINED, "twin"))
+ALL = tuple(name for name in BRANCHES if name not in (*RETRAINED, *SCRATCH, "twin"))
 
 
 def tickets(small: TicketSpec, way: str, **changes: Any) -> list[Job]:

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from lth_core import masks
 from lth_core.masks import Mask
-from lth_core.prune import PrunableNetwork, prune
+from lth_core.models.channels import channels_of
+from lth_core.models.costs import costs_of
+from lth_core.prune import SCORES, PrunableNetwork, prune
 from lth_core.spec import PruneSpec, Pruning
+from lth_core.spec.prune import OF_CHANNELS
+
+OF_WEIGHTS = tuple(name for name in SCORES if name not in OF_CHANNELS)
 
 
 def mlp(*sizes: int, seed: int = 0, bias: bool = True) -> nn.Sequential:
@@ -79,6 +84,8 @@ def prunable_network(
         initial={name: first[name].detach().clone() for name in mask},
         copy=lambda: copy.deepcopy(model).train(),
         batch=lambda: (x, torch.zeros(len(x), dtype=torch.long) if y is None else y), seed=seed,
+        channels=lambda: channels_of(model, tuple(x.shape[1:])),
+        costs=lambda: costs_of(copy.deepcopy(model).float(), tuple(x.shape[1:])),
         spec=spec or PruneSpec(),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from math import copysign
 
 import pytest
 import torch
-from small_nets import counts, pruned
+from small_nets import OF_WEIGHTS, counts, pruned
 from torch import Tensor
 
 from lth_core.masks import nested
@@ -20,6 +20,7 @@ def _increase(w: float, w0: float) -> float:
 # (final weight, initial weight) -> score
 BY_HAND: dict[str, Callable[[float, float], float]] = {
     "magnitude": lambda w, w0: abs(w),
+    "magnitude-squared": lambda w, w0: w * w,
     "small-final": lambda w, w0: -abs(w),
     "large-init": lambda w, w0: abs(w0),
     "small-init": lambda w, w0: -abs(w0),
@@ -47,7 +48,7 @@ def moved(density: float = 1.0, seed: int = 0) -> PrunableNetwork:
 
 
 def test_every_score_but_those_of_their_own_is_checked_here() -> None:
-    assert {*BY_HAND, *BY_PERCENTILE} | {"random", "snip", "grasp", "synflow"} == set(SCORES)
+    assert {*BY_HAND, *BY_PERCENTILE} | {"random", "snip", "grasp", "synflow"} == set(OF_WEIGHTS)
 
 
 @pytest.mark.parametrize("density", [1.0, 0.5])

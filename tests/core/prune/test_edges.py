@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_nets import batch, conv_net, counts, mlp, prunable_network, pruned, sparse
+from small_nets import OF_WEIGHTS, batch, conv_net, counts, mlp, prunable_network, pruned, sparse
 
 from lth_core.masks import Mask, digest, kept, nested, ones
 from lth_core.prune import SCORES, PrunableNetwork
@@ -33,7 +33,7 @@ def dead() -> PrunableNetwork:
 
 
 @pytest.mark.parametrize("scope", ["global", "layerwise", "erk"])
-@pytest.mark.parametrize("score", sorted(set(SCORES) - {"random"}))
+@pytest.mark.parametrize("score", sorted(set(OF_WEIGHTS) - {"random"}))
 def test_of_equal_scores_exactly_k_go_by_a_seeded_draw(score: str, scope: str) -> None:
     one, again, other = (
         pruned(dead(), ties, score=score, scope=scope, fraction=0.4) for ties in (1, 1, 2)
@@ -45,7 +45,7 @@ def test_of_equal_scores_exactly_k_go_by_a_seeded_draw(score: str, scope: str) -
     assert digest(one) == digest(again) != digest(other)
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", OF_WEIGHTS)
 @pytest.mark.parametrize(("fraction", "left"), [(0.4, 1), (0.6, 0)])
 def test_one_weight_left_stays_or_goes_as_rounding_says(
     score: str, fraction: float, left: int
@@ -58,7 +58,7 @@ def test_one_weight_left_stays_or_goes_as_rounding_says(
 
 
 @pytest.mark.parametrize("collapsed", ["fc1.weight", "fc2.weight", "fc3.weight"])
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", OF_WEIGHTS)
 def test_collapsed_layer_breaks_no_score_and_the_others_are_pruned(
     score: str, collapsed: str
 ) -> None:
@@ -79,7 +79,7 @@ def test_scores_of_a_network_with_batch_norm_survive_a_collapsed_layer(score: st
 
 
 @given(
-    st.sampled_from(sorted(SCORES)), st.sampled_from(SCOPES), st.sampled_from(SCHEDULES),
+    st.sampled_from(sorted(OF_WEIGHTS)), st.sampled_from(SCOPES), st.sampled_from(SCHEDULES),
     st.floats(0, 0.999), st.integers(1, 4), st.floats(0, 0.999),
 )  # fmt: skip
 def test_counts_are_exact_at_every_density_scope_and_schedule(

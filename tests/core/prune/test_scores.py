@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_nets import batch, mlp, prunable_network, pruned
+from small_nets import OF_WEIGHTS, batch, mlp, prunable_network, pruned
 from torch import nn
 
 from lth_core import models
@@ -51,7 +51,7 @@ def test_score_may_be_nan_where_weights_are_dead() -> None:
     assert digest(own) == digest(pruned(network, fraction=0.5))
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", OF_WEIGHTS)
 def test_weight_that_is_nan_is_divergence_for_every_score_that_looks(score: str) -> None:
     model = mlp(4, 6, 3)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_unknown_score_is_refused_with_what_is_known(
 def test_only_scores_whose_name_does_not_say_what_they_do_have_a_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert {fingerprint(PruneSpec(score=score, scope="like:snip")) for score in SCORES} == {""}
+    assert {fingerprint(PruneSpec(score=score, scope="like:snip")) for score in OF_WEIGHTS} == {""}
     assert fingerprint(PruneSpec(when="never", score="edge-popup")) == ""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits in a second

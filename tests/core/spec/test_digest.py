@@ -43,19 +43,19 @@ def plain_digest(recipe: Recipe) -> str:
 
 
 def test_digests_of_specs_stay_what_they_are() -> None:
-    assert LATE.digest() == "41597b351a38ecea1c0f5cf72b07ce5cd896f6ffa41b9e24a8555fcedadc32f4"
+    assert LATE.digest() == "b63af044abba41b69095a3de5b7bffce62f842fd6ceeac44a92e51f17a9fec75"
 
 
 @pytest.mark.parametrize(
     ("spec", "branch", "digest"),
     [
-        (LATE, "ticket", "48cf5e1073e3169674606b2edaaf74e9d6988b0089597edca07c18a2b9fd9795"),
-        (LATE, "reinit", "8f32ac90202360c8ba93ab06966732f6dbb3a46b3584bd0f94aaf1fbd1abf597"),
-        (LATE, "random_mask", "ee168a50ba5b2835f138b1514fdbeebe23eb3ba210889a10660179ef5bc6048b"),
-        (LATE, "finetune", "e77ccdc4d52582f1749e55c3e9f28857fa2efef0f719c29753cfc3af8ef97806"),
-        (GROWN, "ticket", "ce9f56bce6566b9a1a7945d34945462e755f331ec56af52d08f5818764c46414"),
-        (GROWN, "trained", "6cb983e9123277e8c36c211d726017ff9a946863207297a2890efd26c15a84f3"),
-        (GROWN, "shuffled_mask", "30620fc4c66bc6b9f836619b2474aa513706edf39eb083e05447014d9f359aee"),
+        (LATE, "ticket", "6ea70199129b0c2ccf59329313ce056ede282ad67dd086f9266d68f03590200d"),
+        (LATE, "reinit", "c8cdaf0ee9ecfba9d025bf4d318c4d3a8fcd98b52f312d40b1b2053921c23a5f"),
+        (LATE, "random_mask", "701778fd76cd20009cfb8608615818a6a51c37cc479bbf203ee54ea795671c32"),
+        (LATE, "finetune", "09393b2fc33b2856dd9f95f8f1bfe2dbb768ecf33e72a82b3da588f31b102929"),
+        (GROWN, "ticket", "f3f0bcff0a7da2fb72b7e4d8f7f1e51e74205f6c9d7b02a47c23cb072051cf55"),
+        (GROWN, "trained", "340c4b1a1a4e30add2558b9462974fb8abf391a7ed0eacc4be26eff19cc83562"),
+        (GROWN, "shuffled_mask", "b81540f4a9a8f1688aa3d8dc6e4ba9b44a2dea92b6302e6fc1178456f1dc8c0b"),
     ],
 )  # fmt: skip
 def test_digests_of_trainings_stay_what_they_are(
@@ -154,8 +154,8 @@ def test_stored_spec_without_an_added_field_has_the_implied_value_not_the_defaul
 
 def test_stored_pruning_is_completed_by_its_own_when() -> None:
     stored = {"prune": {"when": "during", "grow": "random"}, "restart_schedule": True}
-    completed = {**stored["prune"], "include": ()}
+    completed = {**stored["prune"], "include": (), "budget": {}}
     assert with_implied(TicketSpec, stored) == {**stored, "prune": completed}
     assert with_implied(GrowingLater, stored)["prune"] == {**completed, "warm": 1}
-    after = {"fraction": 0.5, "include": ()}
+    after = {"fraction": 0.5, "include": (), "budget": {}}
     assert with_implied(GrowingLater, {"prune": {"fraction": 0.5}})["prune"] == after

@@ -29,6 +29,7 @@ PARTS = {
     "prune": PruneSpec,
     "stability": StabilitySpec,
 }
+GATES: dict[str, object] = {"when": "gates", "structure": "channels"}
 MULTISTEP = {"schedule": "multistep", "milestones": ("5it",)}
 
 # For every field that decides the result: what it is changed to, beside the other fields it needs.
@@ -48,6 +49,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "model.depth": (2, {"widths": (20,)}),
     "model.init": ("xavier_normal", {}),
     "model.norm_init": ("uniform", {}),
+    "model.gates": (True, {}),
     "model.stem": ("imagenet", {}),
     "model.dropout": (0.5, {}),
     "model.fingerprint": ("ab", {}),
@@ -56,6 +58,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "train.momentum": (0.9, {}),
     "train.nesterov": (True, {"momentum": 0.9}),
     "train.weight_decay": (1e-4, {}),
+    "train.norm_penalty": (1e-4, {}),
     "train.batch_size": (61, {}),
     "train.steps": (601, {}),
     "train.schedule": ("cosine", {}),
@@ -69,6 +72,7 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "prune.score": ("other", {}),
     "prune.scope": ("global", {}),
     "prune.fraction": (0.3, {}),
+    "prune.budget": ({"flops": 0.5}, {"structure": "channels"}),
     "prune.densities": (tuple(0.5**level for level in range(1, 16)), {}),
     "prune.output_fraction": (0.0, {}),
     "prune.layer_fractions": ({"fc1": 0.1}, {}),
@@ -87,6 +91,14 @@ CHANGES: dict[str, tuple[object, dict[str, object]]] = {
     "prune.grow": ("random", {"when": "during"}),
     "prune.swap": (0.5, {"when": "during", "grow": "random"}),
     "prune.lr": (0.1, {"when": "never", "score": "edge-popup"}),
+    "prune.keep_share": (0.3, GATES),
+    "prune.penalty": (1.0, GATES),
+    "prune.gate_lr": (0.1, GATES),
+    "prune.gate_batch_size": (64, GATES),
+    "prune.gate_steps": ("5ep", GATES),
+    "prune.gate_every": ("2ep", GATES),
+    "prune.gate_validation": (100, GATES),
+    "prune.expand": (1.25, GATES),
     "prune.fingerprint": ("ab", {}),
     "levels": (16, {}),
     "rewind": (1, {}),
@@ -132,7 +144,7 @@ def test_digest_does_not_depend_on_where_data_lie() -> None:
 def test_default_spec_keeps_its_digest() -> None:
     """What a store remembers is lost when this changes. Raise SCHEMA if results change meaning."""
     assert (
-        TicketSpec().digest() == "704db1c93bfaa6ca5023da13cac3eec9cb510c34af06e6176329e6d4de9b7193"
+        TicketSpec().digest() == "3d2aa07a5b5c5d1dd151abaaf5837fcb2a57b5a500077d0f6be2ccc53241f40c"
     )
 
 

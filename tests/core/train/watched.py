@@ -39,6 +39,12 @@ class Watch:
     def trained(self) -> Iterable[nn.Parameter]:
         return self.masking.trained()
 
+    def after_evaluation(self, accuracy: float | None) -> None:
+        self.masking.after_evaluation(accuracy)
+
+    def finish(self) -> None:
+        self.masking.finish()
+
     def before_forward(self, step: int) -> None:
         self.masking.before_forward(step)
 

@@ -61,7 +61,7 @@ PARTS = {
     "data": ["DataSpec"],
     "model": ["ModelSpec"],
     "train": ["TrainSpec"],
-    "prune": ["PruneAfter", "PruneBefore", "PruneDuring", "PruneNever"],
+    "prune": ["PruneAfter", "PruneBefore", "PruneDuring", "PruneNever", "PruneGates"],
     "stability": ["StabilitySpec"],
 }
 """Definitions of the JSON Schema that have a part's fields."""

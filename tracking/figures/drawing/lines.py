@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lth_core.analysis.cells import Cell, Point
 from lth_core.analysis.families import Variant, by_family
 from lth_core.analysis.summary import Summary
-from lth_core.jobs.branches import FOR_BARRIER
+from lth_core.jobs.branches import NOT_COMPARED
 from lth_core.train.training import Curves
 from tracking.figures.drawing.panels import Panel, density_scale, legend
 from tracking.figures.drawing.styles import DENSE, branch_styles, branch_width, variant_styles
@@ -63,7 +63,7 @@ def draw_dense(panel: Panel, points: list[Point], color: Any = DENSE, marker: st
 
 def shown_branches(cell: Cell) -> list[str]:
     """Names of the cell's branches that have a line."""
-    return [branch for branch in cell.branches if branch not in FOR_BARRIER]
+    return [branch for branch in cell.branches if branch not in NOT_COMPARED]
 
 
 def draw_branches(

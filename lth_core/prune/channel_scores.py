@@ -1,0 +1,95 @@
+"""Scores of channels: by batch norm's scale, by gates, by their effect on the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lth_core.errors import SpecError
+from lth_core.prune.network import PrunableNetwork, Scores
+
+
+def slimming(network: PrunableNetwork) -> Scores:
+    """|scale| of a channel's batch norm: network slimming (Liu et al. 2017).
+
+    It is to follow training with `train.norm_penalty`. Of coupled channels it is the mean of all
+    their scales. Channels of equal scale, as all are before training, are drawn at random.
+    """
+    return over_weights(network, _of_norms(network, "prune.score", "slimming", "weight"))
+
+
+def gates(network: PrunableNetwork) -> Scores:
+    """The gate of a channel (Wang et al. 2020); see `lth_core.models.gates`.
+
+    Many gates are exactly 0 or 1: a seeded draw decides among them.
+    """
+    return over_weights(network, _of_norms(network, "prune.when", "gates", "gate"))
+
+
+def taylor(network: PrunableNetwork) -> Scores:
+    """(sum of w dL/dw)^2 over the weights that produce a channel: the square of the loss's change
+    without it, to first order (Molchanov et al. 2019).
+
+    Batch norm uses `prune.statistics`; examples are those of `prune.examples`.
+    """
+    model, (x, y) = network.model(), network.batch()
+    parameters = dict(model.named_parameters())
+    weights = [parameters[name].requires_grad_() for name in network.mask]
+    gradients = torch.autograd.grad(cross_entropy(model(x), y), weights)
+    effects = {
+        name: (weight.detach() * gradient).cpu()
+        for name, weight, gradient in zip(network.mask, weights, gradients, strict=True)
+    }
+    totals: dict[str, Tensor] = {}
+    for name, group in network.channels().items():
+        totals[name] = torch.zeros(group.size)
+        for part in group.parts:
+            if part.produces:
+                change = effects[part.tensor].movedim(part.dim, 0).flatten(1).sum(1)
+                totals[name].index_add_(0, part.channel, change)
+    return over_weights(network, {name: total.square() for name, total in totals.items()})
+
+
+def over_weights(network: PrunableNetwork, values: Mapping[str, Tensor]) -> Scores:
+    """Scores of weights, each that of the channel which it produces; 0 elsewhere.
+
+    Args:
+        values: (channels,) float of each group, by its name.
+    """
+    scores = {name: torch.zeros(mask.shape) for name, mask in network.mask.items()}
+    for name, group in network.channels().items():
+        for part in group.parts:
+            if part.produces:
+                row = values[name].float()[part.channel]
+                shape = [-1 if dim == part.dim else 1 for dim in range(scores[part.tensor].dim())]
+                scores[part.tensor] = row.view(shape).expand_as(scores[part.tensor]).clone()
+    return scores
+
+
+def _of_norms(
+    network: PrunableNetwork, field: str, value: str, attribute: str
+) -> dict[str, Tensor]:
+    """Mean size of an attribute of the batch norms behind each channel, (channels,) per group."""
+    norms: dict[str, nn.Module] = {
+        name: module
+        for name, module in network.copy().named_modules()
+        if isinstance(module, _BatchNorm) and getattr(module, attribute, None) is not None
+    }
+    found: dict[str, Tensor] = {}
+    for name, group in network.channels().items():
+        total, count = torch.zeros(group.size), 0
+        for part in group.parts:
+            layer = part.tensor.removesuffix("weight").removesuffix(".")
+            if part.tensor.endswith("weight") and layer in norms:
+                size = getattr(norms[layer], attribute).detach().abs().cpu()
+                total.index_add_(0, part.channel, size)
+                count += 1
+        if not count:
+            rule = f"needs batch norm behind every pruned layer, which {name} lacks"
+            raise SpecError(field, rule, value)
+        found[name] = total / count
+    return found
