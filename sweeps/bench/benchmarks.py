@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_core.parallel import usable_cpus
+from sweeps.bench.compact import LEAST, bench_compact
 from sweeps.bench.plan import MIB as PLAN_MIB
 from sweeps.bench.plan import SECONDS as PLAN_SECONDS
 from sweeps.bench.plan import bench_plan
@@ -64,8 +65,14 @@ class Measured:
         return {**asdict(self), "ratio": self.ratio}
 
     def __str__(self) -> str:
-        value = f"{self.measured:.3g} of {self.at_most:g}"
-        return f"{self.benchmark:6} {value:18} ratio {self.ratio:.2f}  {self.figure}"
+        value = f"{self.measured:.3g} of {self.at_most:.4g}"
+        return f"{self.benchmark:7} {value:18} ratio {self.ratio:.2f}  {self.figure}"
+
+
+def compact() -> Iterator[Measured]:
+    """Time of Conv-6 and VGG-16 without half of their FLOPs, as a share of the full networks'."""
+    for each in bench_compact():
+        yield Measured("compact", str(each), each.share, 1 / LEAST)
 
 
 def plan() -> Iterator[Measured]:
@@ -127,6 +134,7 @@ def sweep(trials: int = TRIALS) -> Iterator[Measured]:
 
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {
+    "compact": compact,
     "plan": plan,
     "report": report,
     "start": start,

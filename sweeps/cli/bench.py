@@ -20,7 +20,9 @@ bench_app = typer.Typer()
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME]...", help="plan, report, start, sweep; by default all."),
+        typer.Argument(
+            metavar="[NAME]...", help="compact, plan, report, start, sweep; by default all."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
