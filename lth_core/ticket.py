@@ -22,6 +22,7 @@ from lth_core.errors import TicketFileError, exception_text
 from lth_core.masks import Mask, State
 from lth_core.models.compact import compact
 from lth_core.models.layers import load_state
+from lth_core.models.semi_structured import semi_structured
 from lth_core.prune import groups, shapes_of
 from lth_core.seeds import generator
 from lth_core.spec import (
@@ -116,6 +117,16 @@ class Ticket:
             SpecError: as `model`, or the network cannot be made smaller.
         """
         return compact(self.model(), self.mask, self.example_shape)
+
+    def semi_structured(self) -> nn.Module:
+        """The network on the GPU, in float16 and evaluation mode; its linear layers that are 2:4
+        are in torch's semi-structured form.
+
+        Raises:
+            TicketFileError: as `model`.
+            SpecError: as `model`; no GPU has the form, or no layer is 2:4.
+        """
+        return semi_structured(self.model(), self.mask)
 
     def apply_mask(self, model: nn.Module) -> None:
         """Set the pruned weights of a model to exactly 0, in place; call it after each step."""

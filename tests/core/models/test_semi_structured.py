@@ -1,0 +1,67 @@
+"""2:4 layers in torch's semi-structured form."""
+
+import pytest
+import torch
+from torch import nn
+
+from lth_core import ModelSpec, PruneSpec, TicketSpec, models
+from lth_core.errors import SpecError
+from lth_core.masks import Mask, masked, ones
+from lth_core.models.semi_structured import fitting_layers, semi_structured
+from lth_core.prune.structure import highest_n_of_m
+from lth_core.seeds import generator
+from lth_core.ticket import Ticket
+
+
+def two_of_four(widths: tuple[int, ...]) -> tuple[nn.Module, Mask]:
+    """An mlp on 64 features with half of its weights, 2 of every 4."""
+    model = models.build(ModelSpec(widths=widths), (1, 8, 8), 10, generator(0, "init"))
+    mask = {
+        name: highest_n_of_m(
+            model.get_parameter(name).detach().abs(), kept, 2, 4, generator(0, "x")
+        )
+        for name, kept in ones(model).items()
+    }
+    for name, kept in mask.items():
+        model.get_parameter(name).data *= kept
+    return model, mask
+
+
+def test_layers_of_fitting_sizes_with_two_of_four_weights_have_the_form() -> None:
+    model, mask = two_of_four((64, 33, 128))
+    assert fitting_layers(model, mask) == ["fc1"]  # 33 x 64, 128 x 33 and 10 x 128 have no kernel
+    model, mask = two_of_four((64, 32))
+    assert fitting_layers(model, mask) == ["fc1", "fc2"]
+    mask["fc1.weight"][3, 4:7] = True
+    assert fitting_layers(model, mask) == ["fc2"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_machine_without_such_a_gpu_is_refused() -> None:
+    model, mask = two_of_four((64,))
+    ticket = Ticket(
+        spec=TicketSpec(model=ModelSpec(widths=(64,)), prune=PruneSpec(structure="2:4", fraction=0.5)),
+        level=1, branch="ticket", rewind_step=0, mask=mask, example_shape=(1, 8, 8), classes=10,
+        start=masked(dict(model.state_dict()), mask),
+    )  # fmt: skip
+    with pytest.raises(SpecError, match=r"device: must be a GPU of compute capability 8.0 or high"):
+        ticket.semi_structured()
+
+
+@pytest.mark.gpu
+def test_network_in_the_form_computes_the_same() -> None:
+    model, mask = two_of_four((64, 128))
+    converted = semi_structured(model, mask)
+    x = torch.randn(64, 1, 8, 8, generator=generator(1, "x"))
+    with torch.no_grad():
+        expected = model.eval()(x)
+        assert torch.allclose(converted(x.half().cuda()).float().cpu(), expected, atol=0.02)
+    weight = converted.get_parameter("fc1.weight")
+    assert isinstance(weight.data, torch.sparse.SparseSemiStructuredTensor)
+
+
+@pytest.mark.gpu
+def test_network_without_such_a_layer_is_refused() -> None:
+    model, mask = two_of_four((33,))
+    with pytest.raises(SpecError, match=r"prune.structure: must be 2:4 in a linear layer"):
+        semi_structured(model, mask)
