@@ -40,7 +40,7 @@ def test_layers_of_fitting_sizes_with_two_of_four_weights_have_the_form() -> Non
 def test_machine_without_such_a_gpu_is_refused() -> None:
     model, mask = two_of_four((64,))
     ticket = Ticket(
-        spec=TicketSpec(model=ModelSpec(widths=(64,)), prune=PruneSpec(structure="2:4", fraction=0.5)),
+        spec=TicketSpec(model=ModelSpec(widths=(64,)), prune=PruneSpec(structure="2:4", fraction=0.5), levels=1),
         level=1, branch="ticket", rewind_step=0, mask=mask, example_shape=(1, 8, 8), classes=10,
         start=masked(dict(model.state_dict()), mask),
     )  # fmt: skip
