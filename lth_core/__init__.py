@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lth_core.errors import LthError
-    from lth_core.export import load_compact
+    from lth_core.files.export import load_compact
     from lth_core.lottery import find_tickets
     from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
     from lth_core.store import open_store
@@ -43,7 +43,7 @@ _MODULES = {
     "TrainSpec": "spec",
     "Trainer": "train",
     "find_tickets": "lottery",
-    "load_compact": "export",
+    "load_compact": "files.export",
     "load_ticket": "ticket",
     "open_store": "store",
 }

@@ -19,6 +19,20 @@ from torch import Tensor, nn
 
 from lth_core import masks, models
 from lth_core.errors import TicketFileError, exception_text
+from lth_core.files.limits import (
+    check_finite,
+    check_memory,
+    check_patterns,
+    check_sizes,
+    no_larger_than,
+)
+from lth_core.files.weights import (
+    check_fields,
+    digest_of_tensors,
+    file_content,
+    read_file,
+    write_file,
+)
 from lth_core.masks import Mask, State
 from lth_core.models.compact import compact
 from lth_core.models.layers import load_state
@@ -35,20 +49,6 @@ from lth_core.spec import (
     canonical_json,
     describe,
     with_implied,
-)
-from lth_core.ticket_limits import (
-    check_finite,
-    check_memory,
-    check_patterns,
-    check_sizes,
-    no_larger_than,
-)
-from lth_core.weight_files import (
-    check_fields,
-    digest_of_tensors,
-    file_content,
-    read_file,
-    write_file,
 )
 
 FORMAT = "lth-ticket/1"

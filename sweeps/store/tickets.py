@@ -10,7 +10,8 @@ from typing import Any
 
 from lth_core.columns import Record
 from lth_core.errors import SpecError
-from lth_core.export import Export
+from lth_core.files.export import Export
+from lth_core.files.weights import write_file
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.models.layers import load_state
@@ -19,7 +20,6 @@ from lth_core.spec import TicketSpec
 from lth_core.store import Store, existing_store
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
-from lth_core.weight_files import write_file
 from sweeps.store.records import every_trial
 from sweeps.studies.reader import parse_stored_spec
 

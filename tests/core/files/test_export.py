@@ -14,13 +14,14 @@ from safetensors.torch import load, save
 from torch import nn
 from toys import same
 
-from lth_core import export, load_compact, masks, models
+from lth_core import load_compact, masks, models
 from lth_core.data import Dataset, Split
 from lth_core.errors import SpecError, TicketFileError
-from lth_core.export import CompactNetwork, Export
+from lth_core.files import export
+from lth_core.files.export import CompactNetwork, Export
+from lth_core.files.weights import digest_of_tensors
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec, sha256
-from lth_core.weight_files import digest_of_tensors
 
 RECORDED = {"test_accuracy": 0.75, "ticket_digest": "a" * 64, "training_digest": "b" * 64}
 

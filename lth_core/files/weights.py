@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from lth_core.errors import SpecError, TicketFileError, exception_text
+from lth_core.files.limits import check_file, check_header
 from lth_core.masks import State
 from lth_core.spec import sha256
 from lth_core.store.decode import DECODE_ERRORS, decoding
 from lth_core.store.folder import write_whole
-from lth_core.ticket_limits import check_file, check_header
 
 T = TypeVar("T")
 

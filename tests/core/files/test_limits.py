@@ -18,11 +18,11 @@ from toys import same
 
 from lth_core import Ticket, load_ticket, masks, models
 from lth_core.errors import LthError, TicketFileError
+from lth_core.files.limits import MOST_HEADER, no_larger_than
 from lth_core.results import LevelResult
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec, PruneSpec, canonical_json, describe, sha256
 from lth_core.ticket import pack
-from lth_core.ticket_limits import MOST_HEADER, no_larger_than
 
 
 @pytest.fixture(scope="module")
