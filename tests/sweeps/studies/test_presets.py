@@ -10,9 +10,10 @@ import yaml
 from lth_core import models
 from lth_core.jobs.branches import BRANCHES
 from lth_core.jobs.methods import WHEN, method
+from lth_core.lottery import levels
 from lth_core.models.layers import prunable_layers
 from lth_core.prune import SCOPES, SCORES, STRUCTURES, requested_density
-from lth_core.spec import TicketSpec
+from lth_core.spec import PruneGates, TicketSpec
 from lth_core.spec.fields import steps_in
 from lth_core.train.masking.registry import GROW, LEARN
 from sweeps.plan.plan import make_plan, summary
@@ -31,6 +32,9 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         "lenet-mnist",
         "mnist-5k",
         "mnist1d",
+        "pruning-from-scratch-resnet56",
+        "pruning-from-scratch-vgg16",
+        "pruning-from-scratch",
         "resnet20-cifar10-rewind",
         "resnet20-cifar10",
         "rewind",
@@ -38,6 +42,9 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         "snip-mnist",
         "stability-mnist",
         "strong-tickets",
+        "structure-similarity-resnet56",
+        "structure-similarity-vgg16",
+        "structure-similarity",
         "taxonomy",
         "vgg-cifar10",
         "width-depth",
@@ -280,6 +287,34 @@ def test_taxonomy_and_the_structures_have_every_way_there_is() -> None:
     assert {re.sub("^[0-9].*", "N:M", prune.structure) for prune in prunes} == set(STRUCTURES)
     assert any(prune.layer_fractions for prune in prunes)
     assert {branch for spec in ways for branch in spec.branches} == BRANCHES.keys() - {"twin"}
+
+
+@pytest.mark.parametrize(
+    ("name", "norm_init", "penalty"), [("vgg16", "half", 1e-4), ("resnet56", "ones", 1e-5)]
+)
+def test_pruning_from_scratch_has_the_authors_recipe(
+    name: str, norm_init: str, penalty: float
+) -> None:
+    """script/learn_gates.py, prune_model.py and train_pruned.py of their repository."""
+    gates, slimming, *_ = specs(f"pruning-from-scratch-{name}", "seed=0")
+    assert gates.model.norm_init == norm_init
+    assert isinstance(gates.prune, PruneGates)
+    level_0, jobs = levels(gates)
+    search = level_0["gates"]
+    assert (search.model.width, search.data.validation, search.last) == (1.25, 5000, 3520)
+    train = search.train  # 352 steps an epoch: 45,000 images in batches of 128
+    assert (train.optimizer, train.lr, train.weight_decay) == ("adam", 0.01, 0)
+    assert (train.batch_size, train.schedule, train.evaluate_every) == (128, "constant", "352it")
+    assert (gates.prune.keep_share, gates.prune.penalty) == (0.2, 0.5)
+    assert (gates.data.validation, gates.data.augment, gates.prune.budget) == (
+        0, "crop_flip", {"flops": 0.5}
+    )  # fmt: skip
+    train, steps = gates.train, 160 * 391
+    assert (train.lr, train.momentum, train.weight_decay, train.gamma) == (0.1, 0.9, 1e-4, 0.1)
+    assert (train.steps, train.milestones) == (f"{steps}it", (f"{steps // 2}it", "46920it"))
+    assert (slimming.train.norm_penalty, slimming.prune.score) == (penalty, "slimming")
+    assert (jobs["scratch_e"].last, jobs["scratch_b"].last) == (steps, 2 * steps)
+    assert jobs["scratch_b"].train.milestones == (f"{steps}it", "93840it")
 
 
 def test_width_and_depth_vary_in_every_combination() -> None:
