@@ -15,7 +15,7 @@ from lth_core import data, models
 from lth_core.data import DATASETS, Outline
 from lth_core.errors import DivergedError, SpecError
 from lth_core.jobs.branches import BRANCHES, RETRAINED, SCRATCH
-from lth_core.models.channels import channels_of
+from lth_core.models.channels import Channels
 from lth_core.models.check import (
     check_draws,
     check_ids,
@@ -23,12 +23,14 @@ from lth_core.models.check import (
     check_network,
     check_second_derivatives,
 )
-from lth_core.models.costs import costs_of
+from lth_core.models.costs import Costs, costs_of
 from lth_core.models.gates import gated
 from lth_core.models.layers import (
+    layer_of,
     layers_without_units,
     made_up_examples,
     norm_scales,
+    parameter_of,
     prunable_layers,
     takes_ids,
 )
@@ -36,7 +38,6 @@ from lth_core.plugins import errors_as_spec_errors, source_fingerprint
 from lth_core.prune import ROUNDS, SCHEDULES, groups, scores
 from lth_core.prune.budget import check_budget
 from lth_core.prune.network import from_model
-from lth_core.prune.select import units_of
 from lth_core.prune.structure import ChannelUnits
 from lth_core.seeds import derive, generator, seeded_draws
 from lth_core.spec import (
@@ -359,26 +360,49 @@ def _check_norms(
 def _check_channels(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: Pruning) -> None:
     """Check that a network has channels to remove and what a score needs, and that the smallest
     network is within the budget."""
-    model = models.build(spec, shape, classes, generator(0, "structure"))
-    channels, wide = channels_of(model, shape), model
+    costs = whole = _costs(spec, shape, classes)
     if isinstance(prune, PruneGates):
-        widened = replace(spec, width=spec.width * prune.expand, gates=True)
-        wide = models.build(widened, shape, classes, generator(0, "structure"))
-        channels = gated(channels, wide)
-    with seeded_draws(derive(0, "examples")):
-        x = made_up_examples(wide, 2, shape)
-    network = from_model(wide, x, torch.arange(2) % classes, spec=prune)
-    network = replace(network, channels=lambda: channels)
-    units = units_of(network, prune)
-    assert isinstance(units, ChannelUnits)
+        widened = replace(spec, width=spec.width * prune.expand)
+        costs = replace(_costs(widened, shape, classes), channels=_gated(widened, shape, classes))
+    _, shapes = _pin_model(spec, shape, classes, prune.include)
+    pruned = [parameter_of(name) for names, _ in groups(shapes, prune) for name in names]
+    units = ChannelUnits(costs.channels).within(pruned)
     if not units.channels:
         rule = f"must be the units of a layer of {spec.name} that can be removed"
         raise SpecError("prune.structure", rule, prune.structure, ("weights", "N:M"))
     if prune.score == "slimming":
-        scores.scores_of(replace(network, channels=lambda: units.channels), prune.score)
+        _check_scales(spec, shape, classes, units.channels)
     if prune.budget and "latency_ms" not in prune.budget:
-        whole = costs_of(model, shape)
-        check_budget(replace(costs_of(wide, shape, channels), whole=whole), prune, units.channels)
+        check_budget(replace(costs, whole=whole), prune, units.channels)
+
+
+# Of large networks these take a second each, so all trials of a study share them.
+
+
+@lru_cache(maxsize=32)
+def _costs(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Costs:
+    return costs_of(models.build(spec, shape, classes, generator(0, "structure")), shape)
+
+
+@lru_cache(maxsize=32)
+def _gated(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Channels:
+    """Channels of a network that get gates."""
+    with_gates = replace(spec, gates=True)
+    model = models.build(with_gates, shape, classes, generator(0, "structure"))
+    return gated(_costs(spec, shape, classes).channels, model)
+
+
+def _check_scales(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, channels: Channels
+) -> None:
+    """Check that batch norm has a scale of every channel."""
+    model = models.build(spec, shape, classes, generator(0, "structure"))
+    scales = {id(scale) for scale in norm_scales(model)}
+    named = {name for name, parameter in model.named_parameters() if id(parameter) in scales}
+    for name, group in channels.items():
+        if not any(part.tensor in named for part in group.parts):
+            rule = f"needs batch norm behind every pruned layer, which {layer_of(name)} lacks"
+            raise SpecError("prune.score", rule, "slimming")
 
 
 @lru_cache(maxsize=256)
