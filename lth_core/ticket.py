@@ -34,6 +34,7 @@ from lth_core.files.weights import (
     write_file,
 )
 from lth_core.masks import Mask, State
+from lth_core.models.channels import kept_channels, masks_of
 from lth_core.models.compact import compact
 from lth_core.models.layers import load_state
 from lth_core.models.semi_structured import semi_structured
@@ -50,6 +51,7 @@ from lth_core.spec import (
     describe,
     with_implied,
 )
+from lth_core.spec.prune import CHANNELS
 
 FORMAT = "lth-ticket/1"
 
@@ -129,11 +131,20 @@ class Ticket:
         return semi_structured(self.model(), self.mask)
 
     def apply_mask(self, model: nn.Module) -> None:
-        """Set the pruned weights of a model to exactly 0, in place; call it after each step."""
+        """Set the pruned weights of a model to exactly 0, in place; call it after each step.
+
+        Where whole channels are pruned, their biases and norms are set to 0 too.
+        """
+        parameters = dict(model.named_parameters())
+        mask = self.mask
+        if self.branch != "dense" and self.spec.prune.structure in CHANNELS:
+            network = self.spec.model, self.example_shape, self.classes
+            channels = models.removable_channels(*network)
+            shapes = {name: p.shape for name, p in parameters.items() if name not in mask}
+            mask = mask | masks_of(channels, kept_channels(channels, mask), shapes)
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in self.mask:
-                    parameter.masked_fill_(~self.mask[name].to(parameter.device), 0)
+            for name, kept in mask.items():
+                parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)
 
     def to_bytes(self) -> bytes:
         """Content of the ticket file.

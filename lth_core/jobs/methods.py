@@ -101,8 +101,7 @@ def gates(job: Job, prune: Pruning, dense: Job, previous: Job) -> Job:
 def gate_training(job: Job, prune: PruneGates) -> Job:
     """The training of the gates, one for all levels and budgets."""
     search = PruneGates(
-        structure=prune.structure, keep_share=prune.keep_share, penalty=prune.penalty,
-        ignore=prune.ignore,
+        structure=prune.structure, keep_share=prune.keep_share, penalty=prune.penalty
     )  # fmt: skip
     held_out = job.data.validation if prune.gate_validation is None else prune.gate_validation
     train = TrainSpec(

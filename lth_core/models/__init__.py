@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 
 import torch
 from torch import nn
 
 from lth_core.errors import SpecError
+from lth_core.models.channels import Channels, channels_of
 from lth_core.models.check import checked_copy
 from lth_core.models.dropout import replace_dropout
-from lth_core.models.gates import add_gates
+from lth_core.models.gates import add_gates, gated
 from lth_core.models.init import initialize, initialize_norms
 from lth_core.models.layers import set_use, use_of
 from lth_core.models.networks.conv import conv
@@ -22,7 +25,7 @@ from lth_core.models.networks.vgg import vgg
 from lth_core.models.networks.vision import mobilenet_v2, vision_resnet
 from lth_core.models.networks.vit import vit_tiny
 from lth_core.plugins import errors_as_spec_errors, load_factory, source_fingerprint
-from lth_core.seeds import seeded_draws
+from lth_core.seeds import generator, seeded_draws
 from lth_core.spec import ModelSpec
 
 __all__ = ["MODELS", "Builder", "build", "fingerprint", "may_draw"]
@@ -126,6 +129,19 @@ def build(
     if spec.gates:
         add_gates(model, spec.name, shape)
     return model
+
+
+@lru_cache(maxsize=8)
+def template(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """A network for its structure: names, shapes, layers. Its weights belong to no seed."""
+    return build(spec, shape, classes, generator(0, "template"))
+
+
+@lru_cache(maxsize=8)
+def removable_channels(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Channels:
+    """Removable channels of a network; where it has gates, those with a gate."""
+    found = channels_of(template(replace(spec, gates=False), shape, classes), shape)
+    return gated(found, template(spec, shape, classes)) if spec.gates else found
 
 
 def may_draw(spec: ModelSpec) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 from torch import nn
@@ -15,18 +14,16 @@ from lth_core.jobs.recipes import Init, Job
 from lth_core.masks import Mask, State
 from lth_core.models.channels import (
     Channels,
-    channels_of,
     kept_channels,
     kept_entries,
     masks_of,
 )
 from lth_core.models.costs import Costs, costs_of
-from lth_core.models.gates import gated
 from lth_core.models.init import narrow_weights
 from lth_core.models.layers import load_state, state_of
 from lth_core.prune.network import Batch, PrunableNetwork
 from lth_core.seeds import generator
-from lth_core.spec import ModelSpec, Pruning
+from lth_core.spec import Pruning
 from lth_core.spec.prune import CHANNELS
 
 
@@ -42,7 +39,7 @@ class Builder:
 
     def model(self, job: Job) -> nn.Module:
         """The job's network, for its structure; its weights belong to no seed."""
-        return template(job.model, self.data(job).shape, self.data(job).classes)
+        return models.template(job.model, self.data(job).shape, self.data(job).classes)
 
     def network(self, job: Job, state: State) -> nn.Module:
         """The job's network on the device, in training mode.
@@ -76,13 +73,11 @@ class Builder:
 
     def channels(self, job: Job) -> Channels:
         """Removable channels of the job's network; where it has gates, those with a gate."""
-        dataset = self.data(job)
-        found = _channels(replace(job.model, gates=False), dataset.shape, dataset.classes)
-        return gated(found, self.model(job)) if job.model.gates else found
+        return models.removable_channels(job.model, self.data(job).shape, self.data(job).classes)
 
     def costs(self, job: Job) -> Costs:
         """Costs of the job's network, without gates, and without some of its channels."""
-        model = template(replace(job.model, gates=False), self.data(job).shape,
+        model = models.template(replace(job.model, gates=False), self.data(job).shape,
                          self.data(job).classes)  # fmt: skip
         return costs_of(model, self.data(job).shape, self.channels(job))
 
@@ -129,14 +124,3 @@ class Builder:
             copy=lambda: self.network(job, state), batch=batch, seed=job.seed,
             channels=lambda: self.channels(job), costs=lambda: self.costs(job), spec=prune,
         )  # fmt: skip
-
-
-@lru_cache(maxsize=8)
-def _channels(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Channels:
-    return channels_of(template(spec, shape, classes), shape)
-
-
-@lru_cache(maxsize=8)
-def template(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A network for its structure: names, shapes, layers."""
-    return models.build(spec, shape, classes, generator(0, "template"))

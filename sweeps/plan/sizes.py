@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from lth_core import data
+from lth_core.models import template
 from lth_core.models.layers import layer_of, parameter_of, prunable_layers
 from lth_core.spec import DataSpec, ModelSpec
-from lth_core.train.builder import template
 from sweeps.plan.plan import Plan
 
 MOST_NETWORKS, MOST_LAYERS = 3, 3
