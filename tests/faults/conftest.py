@@ -49,12 +49,6 @@ def clusters(env: dict[str, str]) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="session")
-def cluster(clusters: Callable[..., Any]) -> Any:
-    """One for all tests, that each leaves as it was."""
-    return clusters()
-
-
-@pytest.fixture(scope="session")
 def undisturbed(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Swept:
     """The study, swept in one process with no fault."""
     swept = Swept(tmp_path_factory.mktemp("undisturbed"), env)

@@ -18,6 +18,10 @@ from lth_core.spec import ModelSpec
 JOURNAL = Path(__file__).with_name("steps.txt")
 PAUSE = 0.004
 """Seconds by which a step is longer, so that a training can be hit while the machine rests."""
+INTERVAL = 0.1
+"""Seconds between two checkpoints of a training, in tests that count steps between them."""
+AT_MOST = round(INTERVAL / PAUSE) + 2
+"""Steps of a training between two of its checkpoints."""
 GATE = Path(__file__).with_name("gate")
 """While it is there, a training stays at its first step."""
 TRIES = Path(__file__).with_name("tries.txt")

@@ -23,10 +23,23 @@ import yaml
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.report.study_results import study_records
+from sweeps.store.integrity import find_faults
 from sweeps.store.status import load_status
 from sweeps.studies.reader import parse_study
 
 LTH = Path(sys.executable).with_name("lth")
+HURRIED = (
+    sys.executable,
+    "-c",
+    """
+import lth_core.store.s3, sweeps.run.store_health
+lth_core.store.s3.ATTEMPTS = 1
+sweeps.run.store_health.MAX_OUTAGE, sweeps.run.store_health.PROBE_INTERVAL = 3.0, 1.0
+from sweeps.cli.main import run
+run()
+""",
+)
+"""`lth` whose driver gives a failing store up after seconds, not after minutes."""
 PATIENCE = 600
 """Seconds for what takes about 20 on a machine with nothing else to do."""
 STEPS = 150
@@ -61,7 +74,7 @@ class Swept:
 
     Args:
         env: in which `lth` runs.
-        address: of a Ray cluster; None: each sweep starts its own.
+        address: of a Ray cluster; None: each sweep starts its own. A serial one needs none.
         changes: of the study's file, by top-level field.
     """
 
@@ -78,6 +91,7 @@ class Swept:
         shutil.copy(Path(__file__).with_name("counted.py"), folder)
         (folder / "hit.yaml").write_text(yaml.safe_dump(self.fields))
         (folder / "steps.txt").touch()
+        self._gate = folder / "gate"
         self._drivers: list[subprocess.Popen[bytes]] = []
 
     # The command line
@@ -86,7 +100,8 @@ class Swept:
         self, *arguments: str, before: Sequence[str] = (), lth: Sequence[str] = (str(LTH),)
     ) -> subprocess.Popen[bytes]:
         """`lth sweep`, in a session of its own, so that all it starts can be told by it."""
-        at = ["--address", self.address] if self.address else []
+        joins = self.address and "--serial" not in arguments
+        at = ["--address", self.address] if joins else []
         with (self.folder / "log.txt").open("w") as log:
             driver = subprocess.Popen(
                 [*before, *lth, "sweep", "hit.yaml", *arguments, *at], cwd=self.folder,
@@ -156,28 +171,50 @@ class Swept:
         So what is done to that process meets it in the middle of its training, however long who
         does it was kept waiting by the machine.
         """
-        gate = self.folder / "gate"
 
         def found() -> int | None:
             self.worker(finished)
-            gate.touch()  # a process that is past it takes one step more
+            self._gate.touch()  # a process that is past it takes one step more
             if process := self._half_way():
                 return process
-            gate.unlink()
+            self.release()
             return None
 
         try:
             yield int(wait_for(found, lambda: f"a training half way: {self.log()}"))
         finally:
-            gate.unlink(missing_ok=True)
+            self.release()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the context lasts, each training stays at the step where it is."""
+        self._gate.touch()
+        try:
+            yield
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let the trainings go on."""
+        self._gate.unlink(missing_ok=True)
 
     def _half_way(self, among: Callable[[int], bool] = lambda worker: True) -> int | None:
         """A process in the middle of a training, some steps from either end."""
-        steps = self.steps()
-        done = Counter(step.training for step in steps)
-        latest = {step.worker: step.training for step in steps}
-        workers = [w for w, training in latest.items() if 40 < done[training] < 90]
+        done = Counter(step.training for step in self.steps())
+        workers = [w for w, training in self.in_flight().items() if 40 < done[training] < 90]
         return next(filter(among, workers), None)
+
+    def in_flight(self) -> dict[int, str]:
+        """The latest training of each process that lives."""
+        latest = {step.worker: step.training for step in self.steps()}
+        return {worker: training for worker, training in latest.items() if is_alive(worker)}
+
+    def taken_again(self, training: str) -> int:
+        """Steps of a training that were taken again after its last one."""
+        steps = self.steps()
+        own = {step.state for step in steps if step.training == training}
+        last = max(n for n, step in enumerate(steps) if step.training == training)
+        return sum(step.state in own for step in steps[last + 1 :])
 
     def end(self) -> None:
         """End what is left of its sweeps, by process id."""
@@ -208,6 +245,11 @@ def session(leader: int) -> dict[int, str]:
         except (OSError, ValueError, IndexError):
             continue
     return found
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process has not ended."""
+    return Path(f"/proc/{process}").exists()
 
 
 def parent(process: int) -> int:
@@ -261,6 +303,14 @@ def books(undisturbed: Swept, *swept: Swept) -> Books:
         steps_again=sum(count - 1 for count in times.values()),
         begun_again=len({step.training for step in steps}) - len(last),
     )  # fmt: skip
+
+
+def sound(swept: Swept) -> bool:
+    """Whether the store has no faults, and nothing that was for the time of a training alone."""
+    store = open_store(str(swept.store))
+    return not (
+        [*find_faults(store)] or store.digests("checkpoints") or [*store.files.files("claims")]
+    )
 
 
 def timeless(row: Row) -> Row:

@@ -7,15 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from swept import LTH, STEPS, Swept, timeless
+from swept import HURRIED, LTH, STEPS, Swept, timeless
 
 from sweeps.plan.plan import make_plan
 from sweeps.studies.reader import parse_study
-
-pytestmark = pytest.mark.ray
 
 ROOM = 200_000
 """Bytes that are left: enough for some trainings."""
@@ -35,16 +32,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", place], check=True)
 
 
+@pytest.mark.ray
 def test_full_disk_ends_the_sweep_soon_and_with_room_the_same_command_finishes(
-    small_disk: Path,
-    cluster: Any,
-    study: Callable[..., Swept],
-    unharmed: Callable[..., None],
+    small_disk: Path, study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - ROOM))
-    swept = study(cluster.address, store=str(small_disk / "lth-store"))
-    assert swept.sweep() == 2, swept.log()
+    swept = study(store=str(small_disk / "lth-store"))
+    assert swept.wait(swept.start(lth=HURRIED)) == 2, swept.log()
     told = [line for line in swept.log().splitlines() if "No space left" in line]
     assert len(told) == 1, swept.log()
     assert told[0].startswith("lth: store ")
@@ -55,7 +50,7 @@ def test_full_disk_ends_the_sweep_soon_and_with_room_the_same_command_finishes(
     # One of each trial: those that were handed out before the first was heard meet it too.
     assert begun - kept <= 4
     filler.unlink()
-    assert swept.sweep() == 0, swept.log()
+    assert swept.sweep("--serial") == 0, swept.log()
     unharmed("disk full", swept, levels_again=begun - kept, steps_again=(begun - kept) * STEPS)
 
 
@@ -77,10 +72,10 @@ def exchange(one: Path, other: Path) -> None:
 
 
 def test_harmed_entries_and_nothing_else_are_made_again(
-    undisturbed: Swept, cluster: Any, study: Callable[..., Swept], unharmed: Callable[..., None]
+    undisturbed: Swept, study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:
     """Of all kinds; where a file's size tells, by a sweep, else by `lth store verify` before it."""
-    swept = study(cluster.address)
+    swept = study()
     shutil.copytree(undisturbed.store, swept.store)
     shutil.copy(undisturbed.folder / "steps.txt", swept.folder)
     trials = make_plan(parse_study(swept.fields)).trials
@@ -102,8 +97,9 @@ def test_harmed_entries_and_nothing_else_are_made_again(
     checkpoint = swept.store / "checkpoints" / jobs[0][1]
     checkpoint.mkdir(parents=True)
     (checkpoint / "entry.json").write_bytes(b'{"entry":{"blobs"')
-    assert swept.sweep() == 0, swept.log()
-    assert swept.log().count("it is computed again") == 3, "of each trial the first"
+    assert swept.sweep("--serial") == 0, swept.log()
+    # Before anything is trained, of each trial the first; then all of them.
+    assert swept.log().count("it is computed again") == 3 + 5
     again = {path.parent.name for path in swept.store.glob("trainings/*/entry.json")
              if path.read_bytes() != files.get(path)}  # fmt: skip
     assert again == {jobs[0][1], jobs[1][2], jobs[2][4], jobs[1][3], jobs[2][3]}
@@ -119,5 +115,5 @@ def test_harmed_entries_and_nothing_else_are_made_again(
     assert called.returncode == 1, called.stderr
     kinds = [json.loads(line)["kind"] for line in called.stdout.splitlines()]
     assert sorted(kinds) == ["points", "trainings", "trainings"]
-    assert swept.sweep() == 0, swept.log()
+    assert swept.sweep("--serial") == 0, swept.log()
     assert list(map(timeless, swept.report())) == list(map(timeless, undisturbed.report()))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from swept import Swept, wait_for
+from swept import HURRIED, Swept, wait_for
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_store_that_was_renamed_ends_the_sweep_with_its_reason_and_is_not_made_a
     study: Callable[..., Swept], unharmed: Callable[..., None]
 ) -> None:
     swept = study()
-    driver = swept.start("--serial")
+    driver = swept.start("--serial", lth=HURRIED)
     with swept.held(2):
         elsewhere = swept.store.rename(swept.folder / "elsewhere")
     assert swept.wait(driver) == 2, swept.log()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,9 +13,7 @@ import pytest
 from in_process import start
 from proxy import Proxy
 from servers import BUCKET, S3Server
-from swept import FIELDS, Swept, timeless, wait_for
-
-pytestmark = pytest.mark.ray
+from swept import FIELDS, HURRIED, Swept, timeless, wait_for
 
 STEPS = 600
 """Of each training: seconds, for a server to fail in the middle."""
@@ -30,14 +27,6 @@ ONE: dict[str, Any] = {
 """Changes of the study: one training."""
 TWO = {**ONE, "base": {**ONE["base"], "levels": 1}}
 """The same: two trainings, one after the other."""
-HURRIED = """
-import lth_core.store.s3, sweeps.run.store_health
-lth_core.store.s3.ATTEMPTS = 1
-sweeps.run.store_health.MAX_OUTAGE, sweeps.run.store_health.PROBE_INTERVAL = 3.0, 1.0
-from sweeps.cli.main import run
-run()
-"""
-"""`lth` whose driver gives a failing store up after seconds, not after minutes."""
 
 
 def behind(
@@ -71,7 +60,7 @@ def begun(
             stack.callback(swept.end)
             if mood == "silent":
                 proxy.answers.clear()
-            made[mood] = Begun(swept, proxy.address, swept.start())
+            made[mood] = Begun(swept, proxy.address, swept.start("--serial"))
         yield made
 
 
@@ -97,7 +86,7 @@ def test_server_that_falls_silent_ends_the_sweep_and_the_same_command_loses_noth
 ) -> None:  # fmt: skip
     with Proxy(s3_server.address) as proxy:
         swept = behind(proxy, s3_server, tmp_path / "study", env, **TWO)
-        driver = swept.start("--serial", lth=[sys.executable, "-c", HURRIED])
+        driver = swept.start("--serial", lth=HURRIED)
         wait_for(lambda: len(swept.steps()) > STEPS, swept.log)
         proxy.answers.clear()
         assert swept.wait(driver) == 2, swept.log()

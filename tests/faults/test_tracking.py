@@ -1,16 +1,19 @@
-"""An MLflow that is down, killed, slow or broken: no sweep waits for it, and nothing is doubled."""
+"""An MLflow that is down, slow or broken: no sweep waits for it, and nothing is doubled."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
-from servers_mlflow import FaultyServer, MlflowServer, contents, mlflow_server
+from servers_mlflow import FaultyServer, contents
 from swept import Swept, wait_for
+
+from sweeps.plan.plan import make_plan
+from sweeps.report.sync import Published, sync
+from sweeps.studies.reader import parse_study
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow]
 
@@ -38,62 +41,49 @@ def faulty_servers(server: str) -> Iterator[dict[str, FaultyServer]]:
         yield made
 
 
-@pytest.fixture
-def mortal_server(tmp_path: Path) -> Iterator[MlflowServer]:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    with mlflow_server(folder, f"sqlite:///{folder}/mlflow.db", str(folder / "files")) as served:
-        yield served
-
-
 def test_no_sweep_waits_for_mlflow_and_sync_brings_everything_once(
     faulty_servers: dict[str, FaultyServer],
-    mortal_server: MlflowServer,
-    clusters: Callable[..., Any],
     study: Callable[..., Swept],
     unharmed: Callable[..., None],
 ) -> None:
-    """Four sweeps at once, each with a server of its own; the broken one fails in the middle, and
-    the slow one answers no call between the first step of its sweep and the last."""
-    address = clusters(LONG, LONG).address
+    """Three sweeps at once, each with a server of its own; the broken one fails in the middle, and
+    the slow one answers no call between the first step of its sweep, on Ray, and the last."""
     faulty_servers["broken"].fault = "none"
     faulty_servers["broken"].fail_after(20, "broken")
     swept = {
-        fault: study(address, name=fault, tracking={"uri": uri}, resources={"cpu": 0.5})
-        for fault, uri in {
-            **{fault: proxy.uri for fault, proxy in faulty_servers.items()}, "killed": mortal_server.uri,
-        }.items()
-    }  # fmt: skip
+        fault: study(name=fault, tracking={"uri": proxy.uri})
+        for fault, proxy in faulty_servers.items()
+    }
     slow, gate = faulty_servers["slow"], swept["slow"].folder / "gate"
+    swept["slow"].env |= LONG
     gate.touch()
     drivers = {"slow": swept["slow"].start()}
     wait_for(swept["slow"].steps, swept["slow"].log)
     asked = slow.asked
     slow.answers.clear()
-    drivers |= {fault: each.start() for fault, each in swept.items() if fault != "slow"}
+    drivers |= {fault: swept[fault].start("--serial") for fault in ("down", "broken")}
     gate.unlink()
-    wait_for(lambda: swept["killed"].finished() >= 5, swept["killed"].log)
-    mortal_server.kill()
     trained(swept["slow"])
     assert slow.asked > asked, "its workers have begun to publish"
+    slow.fault = "none"
     slow.answers.set()
     for each in swept.values():
         trained(each)
-    for proxy in faulty_servers.values():
-        proxy.fault = "none"
     assert {fault: swept[fault].wait(driver) for fault, driver in drivers.items()} == dict.fromkeys(
         swept, 0
     )
+    for proxy in faulty_servers.values():
+        proxy.fault = "none"
     assert "`lth sync down` publishes the results" in swept["down"].log()
-    assert "`lth sync killed` publishes what is missing" in swept["killed"].log()
-    mortal_server.start()
+    assert "`lth sync broken` publishes what is missing" in swept["broken"].log()
+    assert swept["down"].lth("sync", "down") == "down: 4 trials are in MLflow\n"
     for fault, each in swept.items():
-        assert each.lth("sync", fault) == f"{fault}: 4 trials are in MLflow\n"
-        unharmed({**FAULTS, "killed": "MLflow killed in the middle"}[fault], each, steps_again=0)
+        assert sync(make_plan(parse_study(each.fields))) == Published(4, {})
+        unharmed(FAULTS[fault], each, steps_again=0)
     held = {fault: published(each) for fault, each in swept.items()}
-    assert all(each == held["killed"] for each in held.values())
-    assert len(held["killed"]) == 4
-    for status, _, histories, _ in held["killed"].values():
+    assert all(each == held["slow"] for each in held.values())
+    assert len(held["slow"]) == 4
+    for status, _, histories, _ in held["slow"].values():
         assert status == "FINISHED"
         assert [step for step, _ in histories["density"]] == [0, 1, 2]
 
