@@ -70,7 +70,7 @@ def test_a_sweep_into_s3_is_reported_watched_and_gone_on_with(
     ]
     said = json.loads(lth("status", "places", "--json"))
     assert (said["state"], said["done"], said["levels_done"]) == ("finished", 2, 4)
-    lth("sweep", "study.yaml", "levels=2")
+    lth("sweep", "study.yaml", "levels=2", "--serial")
     rows = [json.loads(line) for line in lth("report", "places", "--json").splitlines()]
     assert [row["reused"] for row in rows] == [True, True, False] * 2
     assert not (tmp_path / "lth-store").exists()

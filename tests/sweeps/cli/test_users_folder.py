@@ -68,12 +68,6 @@ def test_files_with_our_names_are_not_imported_by_a_plan(study: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.mlflow
-def test_files_with_our_names_are_not_imported_by_a_serial_sweep(study: Path) -> None:
-    assert "report: " in run("sweep", study, "--serial")
-
-
-@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.mlflow
 def test_rays_workers_import_no_files_with_our_names_and_take_a_long_folder(

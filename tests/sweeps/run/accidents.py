@@ -10,8 +10,6 @@ from lth_core.spec import ModelSpec
 
 PLACE = Path(__file__).parent
 """The copy's folder. `driver` there holds the process id of the one that launches."""
-PATIENCE = 600
-"""Seconds for a second worker, which takes about 5 on a machine with nothing else to do."""
 
 
 def plain(shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -27,18 +25,6 @@ def dies_once(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Modul
     if on_worker() and not (PLACE / "died").exists():
         (PLACE / "died").touch()
         os._exit(137)
-    return plain(shape, classes)
-
-
-def meets(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Waits until two workers are here at once."""
-    if on_worker():
-        (PLACE / f"here-{os.getpid()}").touch()
-        patience = time.monotonic() + PATIENCE
-        while len(list(PLACE.glob("here-*"))) < 2:
-            if time.monotonic() > patience:
-                raise RuntimeError("no other worker came")
-            time.sleep(0.05)
     return plain(shape, classes)
 
 
