@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from forked import CONTEXT
 from swept import PATIENCE, Swept
 
 from lth_core.store import locks as claims
@@ -25,9 +25,6 @@ from sweeps.store.records import register
 from sweeps.studies.reader import parse_study
 from tracking.publish.background import background_of
 
-_CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pytest", "lth_core.train", "sweeps.run.launch"])
-
 
 def start(swept: Swept, lease: float = claims.LEASE) -> ForkServerProcess:
     """Train what a study lacks.
@@ -36,7 +33,7 @@ def start(swept: Swept, lease: float = claims.LEASE) -> ForkServerProcess:
         lease: seconds after which a claim that was not renewed may be taken over.
     """
     work = str(swept.folder), swept.fields, lease
-    process = _CONTEXT.Process(target=_train, args=work, daemon=True)
+    process = CONTEXT.Process(target=_train, args=work, daemon=True)
     process.start()
     return process
 

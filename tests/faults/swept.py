@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
+from forked import Forked
 
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
@@ -58,6 +59,7 @@ FIELDS: dict[str, Any] = {
     "tracking": {"uri": None},
 }
 Row = dict[str, Any]
+Driver = Forked | subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
@@ -92,25 +94,37 @@ class Swept:
         (folder / "hit.yaml").write_text(yaml.safe_dump(self.fields))
         (folder / "steps.txt").touch()
         self._gate = folder / "gate"
-        self._drivers: list[subprocess.Popen[bytes]] = []
+        self._drivers: list[Driver] = []
 
     # The command line
 
-    def start(
-        self, *arguments: str, before: Sequence[str] = (), lth: Sequence[str] = (str(LTH),)
-    ) -> subprocess.Popen[bytes]:
-        """`lth sweep`, in a session of its own, so that all it starts can be told by it."""
-        joins = self.address and "--serial" not in arguments
-        at = ["--address", self.address] if joins else []
-        with (self.folder / "log.txt").open("w") as log:
-            driver = subprocess.Popen(
-                [*before, *lth, "sweep", "hit.yaml", *arguments, *at], cwd=self.folder,
-                env=self.env, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        self._drivers.append(driver)
-        return driver
+    def start(self, *arguments: str, before: Sequence[str] = (), lth: Sequence[str] = ()) -> Driver:
+        """`lth sweep`, in a session of its own, so that all it starts can be told by it.
 
-    def wait(self, driver: subprocess.Popen[bytes]) -> int:
+        Args:
+            before: a command that runs it.
+            lth: what is run in the place of `lth`.
+        """
+        joins = self.address and "--serial" not in arguments
+        at = ["--address", self.address] if self.address and joins else []
+        called = ["sweep", "hit.yaml", *arguments, *at]
+        self._drivers.append(self._start(called, self.folder / "log.txt", before, lth))
+        return self._drivers[-1]
+
+    def _start(
+        self, arguments: Sequence[str], log: Path, before: Sequence[str], lth: Sequence[str]
+    ) -> Driver:
+        # A module on Python's path, such as another clock, is met by a Python that starts.
+        starts_python = self.env.get("PYTHONPATH") != os.environ.get("PYTHONPATH")
+        if not (before or lth or starts_python):
+            return Forked(arguments, self.folder, self.env, log)
+        with log.open("w") as output:
+            return subprocess.Popen(
+                [*before, *(lth or [str(LTH)]), *arguments], cwd=self.folder, env=self.env,
+                stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+
+    def wait(self, driver: Driver) -> int:
         try:
             return driver.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -124,14 +138,12 @@ class Swept:
         """What the latest sweep has printed."""
         return (self.folder / "log.txt").read_text()
 
-    def lth(self, *arguments: str, before: Sequence[str] = ()) -> str:
-        """What another command prints; it must succeed."""
-        called = subprocess.run(
-            [*before, LTH, *arguments], cwd=self.folder, env=self.env, capture_output=True,
-            text=True, timeout=PATIENCE,
-        )  # fmt: skip
-        assert called.returncode == 0, called.stdout + called.stderr
-        return called.stdout
+    def lth(self, *arguments: str, code: int = 0) -> str:
+        """What another command prints; its exit code must be the given one."""
+        output = self.folder / "output.txt"
+        ended = self._start(arguments, output, (), ()).wait(PATIENCE)
+        assert ended == code, output.read_text()
+        return output.read_text()
 
     def status(self) -> Row:
         """`lth status` in this process, at a twentieth of the time."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from swept import HURRIED, LTH, STEPS, Swept, timeless
+from swept import HURRIED, STEPS, Swept, timeless
 
 from sweeps.plan.plan import make_plan
 from sweeps.studies.reader import parse_study
@@ -108,12 +108,8 @@ def test_harmed_entries_and_nothing_else_are_made_again(
     flip(one(f"trainings/{jobs[0][3]}/state-*"))
     flip(one(f"trainings/{jobs[3][3]}/mask-*"))
     flip(one("points/*/state-*"))
-    called = subprocess.run(
-        [LTH, "store", "verify", swept.store, "--remove", "--older", "0s", "--json"],
-        cwd=swept.folder, env=swept.env, capture_output=True, text=True,
-    )  # fmt: skip
-    assert called.returncode == 1, called.stderr
-    kinds = [json.loads(line)["kind"] for line in called.stdout.splitlines()]
+    verify = "store", "verify", str(swept.store), "--remove", "--older", "0s", "--json"
+    kinds = [json.loads(line)["kind"] for line in swept.lth(*verify, code=1).splitlines()]
     assert sorted(kinds) == ["points", "trainings", "trainings"]
     assert swept.sweep("--serial") == 0, swept.log()
     assert list(map(timeless, swept.report())) == list(map(timeless, undisturbed.report()))

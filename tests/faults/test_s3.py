@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import pytest
 from in_process import start
 from proxy import Proxy
 from servers import BUCKET, S3Server
-from swept import FIELDS, HURRIED, Swept, timeless, wait_for
+from swept import FIELDS, HURRIED, Driver, Swept, timeless, wait_for
 
 STEPS = 600
 """Of each training: seconds, for a server to fail in the middle."""
@@ -44,7 +43,7 @@ class Begun:
 
     swept: Swept
     address: str
-    driver: subprocess.Popen[bytes]
+    driver: Driver
 
 
 @pytest.fixture(scope="module", autouse=True)

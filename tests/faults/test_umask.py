@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import stat
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from swept import Swept
+from swept import Driver, Swept
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow]
 
@@ -30,7 +29,7 @@ def modes(folder: Path) -> dict[str, int]:
     }
 
 
-def begun(swept: Swept, umask: int) -> subprocess.Popen[bytes]:
+def begun(swept: Swept, umask: int) -> Driver:
     return swept.start(before=["sh", "-c", f'umask {umask:o}; exec "$@"', "sh"])
 
 
