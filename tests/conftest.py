@@ -52,6 +52,11 @@ def _is_long(path: Path) -> bool:
     return any(path.is_relative_to(HERE / folder) for folder in LONG)
 
 
+def _takes_long(item: pytest.Item) -> bool:
+    """Whether a test takes ten seconds or more."""
+    return bool(item.get_closest_marker("ray")) or item.path.parent.name == "faults"
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Import no long tests where they are left out anyway: that takes a second."""
     return (_is_long(collection_path) and bool(NOT_LONG.search(config.option.markexpr))) or None
@@ -64,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "s3_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)  # the server starts for two seconds in each worker
     # The files that take longest first, so that no process is left with one of them at the end.
-    slow = Counter(item.path for item in items if item.get_closest_marker("ray"))
+    slow = Counter(item.path for item in items if _takes_long(item))
     items.sort(key=lambda item: -slow[item.path])
 
 

@@ -115,7 +115,7 @@ def wait_for_two_nodes(cluster: Cluster) -> None:
     while "/2.0 CPU" not in cluster.ray("exec", "ray status"):
         if time.monotonic() - begun > PATIENCE:
             pytest.fail(cluster.ray("exec", "tail -n 60 /tmp/ray/session_latest/logs/monitor.*"))
-        time.sleep(1)
+        time.sleep(5)  # a question starts four processes that import Ray
 
 
 ALONE = """

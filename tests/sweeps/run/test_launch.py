@@ -156,6 +156,26 @@ def stamps(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.parent.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in found}
 
 
+@pytest.mark.long
+def test_sweep_into_s3_is_reported_watched_and_gone_on_with(
+    s3: str, tiny_file: StudyFile, lth: Lth, here: Path, ray_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """This machine's workers have its keys; those of a cluster have their own."""
+    monkeypatch.setenv("RAY_TMPDIR", str(ray_folder))
+    changes = {"store": s3, "base.levels": 1, "base.branches": ["ticket"]}
+    path = tiny_file(changes)
+    assert lth("sweep", path).code == 0
+    rows = reported(lth)
+    assert timeless(rows) == timeless(undisturbed(changes))
+    assert not any(row["reused"] for row in rows)
+    said = json.loads(lth("status", "tiny", "--json").out)
+    assert (said["state"], said["done"], said["levels_done"]) == ("finished", 2, 4)
+    assert lth("sweep", path, "base.levels=2", "--serial").code == 0
+    assert [row["reused"] for row in reported(lth)] == [True, True, False] * 2
+    assert not (here / "lth-store").exists()
+
+
 # On a cluster
 
 
