@@ -26,8 +26,8 @@ from lth_core.errors import SpecError, TicketFileError, exception_text
 from lth_core.files.limits import check_finite, check_sizes, check_weights, no_larger_than
 from lth_core.files.weights import check_fields, digest_of_tensors, file_content, read_file
 from lth_core.masks import Mask, State, pack_bits, unpack_bits
-from lth_core.models.channels import Kept, channels_of
-from lth_core.models.compact import compact_and_kept, without_channels
+from lth_core.models.channels import Kept, channels_of, without_channels
+from lth_core.models.compact import compact_and_kept
 from lth_core.models.layers import evaluation_mode, load_state, made_up_examples, state_of
 from lth_core.plugins import errors_as_spec_errors
 from lth_core.seeds import generator

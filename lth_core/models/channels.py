@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from lth_core.errors import SpecError
 from lth_core.models.layers import (
     evaluation_mode,
     made_up_examples,
     parameter_of,
     prunable_layers,
 )
+from lth_core.plugins import errors_as_spec_errors
+from lth_core.seeds import seeded_draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,10 @@ class ChannelGroup:
     norms, and inputs of the layers that read the channels."""
 
 
+SAME_OUTPUT = 1e-3
+"""Largest difference of the outputs of two networks that compute the same, relative to the largest
+output. In float32 it is smaller; with a part that depends on a removed channel it is larger."""
+
 Channels = dict[str, ChannelGroup]
 """Groups of removable channels, by the parameter name of their first producer."""
 Kept = dict[str, Tensor]
@@ -63,7 +70,8 @@ def channels_of(model: nn.Module, shape: tuple[int, ...]) -> Channels:
 
     The output layer's are classes, and stay. So do channels that pass through anything but
     convolutions, linear layers, batch norm, and functions of single values or of positions: those
-    of attention, layer norm and recurrent layers, for example.
+    of attention, layer norm and recurrent layers, for example. So do those of layers that share
+    weights, and those that a user's code counts on, as a fixed `view` does.
 
     Args:
         shape: shape of one example, such as (3, 32, 32).
@@ -77,25 +85,87 @@ def channels_of(model: nn.Module, shape: tuple[int, ...]) -> Channels:
     with evaluation_mode(model), torch.enable_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about parameters outside of layers; their channels stay
         graph.build_dependency(model, made_up_examples(model, 2, shape), verbose=False)
+        removals = list(graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear)))
     order = [parameter_of(name) for name in prunable_layers(model)]
     found: Channels = {}
-    for removal in graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear)):
+    for removal in removals:
         if not all(_is_removable(item.dep.target.module) for item in removal):
+            continue
+        if not all(_is_in_range(removal, item, graph) for item in removal):
             continue
         parts = tuple(_parts(graph, removal, model))
         weights = {part.tensor for part in parts if part.produces}
         producers = tuple(name for name in order if name in weights)
         if producers and order[-1] not in producers:
             found[producers[0]] = ChannelGroup(len(removal[0].idxs), producers, parts)
-    return {name: found[name] for name in order if name in found}
+    return _sound(model, {name: found[name] for name in order if name in found}, shape)
 
 
 def _is_removable(module: object) -> bool:
     """Whether channels that pass through a module can be removed; torch-pruning wraps functions."""
     if isinstance(module, _ConvNd):
-        return module.groups in (1, module.out_channels)
+        return module.groups == 1 or is_depthwise(module)
     function = type(module).__module__ == "torch_pruning.ops" and not hasattr(module, "num_heads")
     return function or isinstance(module, nn.Linear | _BatchNorm)
+
+
+def _is_in_range(removal: Any, item: Any, graph: Any) -> bool:
+    """Whether an item names outputs or inputs that its layer has, and channels of the group.
+
+    torch-pruning guesses wrong where concatenated maps are flattened, for example.
+    """
+    module = item.dep.target.module
+    if not isinstance(module, _ConvNd | nn.Linear | _BatchNorm):
+        return True
+    pruner = graph.get_pruner_of_module(module)
+    outputs = item.dep.handler == pruner.prune_out_channels
+    size = pruner.get_out_channels(module) if outputs else pruner.get_in_channels(module)
+    return bool(max(item.idxs) < size and max(item.root_idxs) < len(removal[0].idxs))
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether a layer convolves each channel by itself, so that its inputs are its outputs."""
+    if not isinstance(module, _ConvNd):
+        return False
+    return module.groups == module.in_channels == module.out_channels > 1
+
+
+def _sound(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> Channels:
+    """The groups that the network can do without a part of."""
+    if _can_go(model, channels, shape):
+        return channels
+    return {name: group for name, group in channels.items() if _can_go(model, {name: group}, shape)}
+
+
+def _can_go(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> bool:
+    """Whether the network without about half the channels computes what it does with these at 0."""
+    model = copy.deepcopy(model)
+    with torch.no_grad(), seeded_draws(0):
+        for parameter in model.parameters():  # a weight of 0 would hide what depends on it
+            parameter.copy_(torch.where(parameter == 0, torch.randn_like(parameter), parameter))
+        # At random: a network that splits its channels in two may do without the same part of both.
+        kept = {name: torch.randperm(group.size) < -(-group.size // 2)
+                for name, group in channels.items()}  # fmt: skip
+    smaller = without_channels(model, channels, kept)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name, mask in masks_of(channels, kept, shapes).items():
+        model.get_parameter(name).data *= mask
+    try:
+        with errors_as_spec_errors("model.name", "fails with fewer channels", type(model).__name__):
+            return same_outputs(smaller, model, shape)
+    except SpecError:
+        return False
+
+
+def same_outputs(smaller: nn.Module, model: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether two networks compute the same on two examples, in evaluation mode."""
+    outputs = []
+    for network in (copy.deepcopy(smaller), copy.deepcopy(model)):  # the run may change what it has
+        with torch.no_grad(), evaluation_mode(network):
+            outputs.append(network(made_up_examples(network, 2, shape)))
+    output, expected = outputs
+    atol = SAME_OUTPUT * float(expected.abs().max())
+    return output.shape == expected.shape and torch.allclose(output, expected, rtol=0, atol=atol)
 
 
 def _parts(graph: Any, removal: Any, model: nn.Module) -> Iterator[Part]:
@@ -120,8 +190,8 @@ def _parts(graph: Any, removal: Any, model: nn.Module) -> Iterator[Part]:
 
 def _dimension(module: nn.Module, outputs: bool) -> int:
     """Dimension of a weight along its outputs or its inputs."""
-    if isinstance(module, _ConvNd) and module.groups > 1:
-        return 0  # depthwise
+    if is_depthwise(module):
+        return 0
     return int(outputs == isinstance(module, _ConvTransposeNd))
 
 
@@ -177,3 +247,49 @@ def kept_channels(channels: Channels, mask: Mapping[str, Tensor]) -> Kept:
                 own = part.channel >= 0
                 kept[name][part.channel[own & alive]] = True
     return kept
+
+
+# Networks without channels
+
+
+def without_channels(model: nn.Module, channels: Channels, kept: Kept) -> nn.Module:
+    """A copy of a network that has the kept channels alone.
+
+    Args:
+        channels: the network's, from `channels_of`.
+    """
+    model = copy.deepcopy(model)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    resized: dict[tuple[nn.Module, int], Tensor] = {}
+    for name, dims in kept_entries(channels, kept).items():
+        module, attribute = module_of(model, name), name.rpartition(".")[2]
+        if attribute == "weight" or isinstance(module, _BatchNorm):  # a bias goes with its weight
+            resized |= {(module, dim): entries for dim, entries in dims.items()}
+    for (module, dim), entries in resized.items():
+        _remove(module, dim, (~entries).nonzero().flatten().tolist())
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return model
+
+
+def _remove(module: nn.Module, dim: int, entries: list[int]) -> None:
+    """Remove entries of a layer along a dimension of its weight, in place."""
+    import torch_pruning as tp
+
+    if isinstance(module, _BatchNorm):
+        tp.prune_batchnorm_out_channels(module, entries)
+    elif isinstance(module, nn.Linear) and dim == 0:
+        tp.prune_linear_out_channels(module, entries)
+    elif isinstance(module, nn.Linear):
+        tp.prune_linear_in_channels(module, entries)
+    elif is_depthwise(module):
+        tp.prune_depthwise_conv_out_channels(module, entries)
+    elif (dim == 0) != isinstance(module, _ConvTransposeNd):
+        tp.prune_conv_out_channels(module, entries)
+    else:
+        tp.prune_conv_in_channels(module, entries)
+
+
+def module_of(model: nn.Module, tensor: str) -> nn.Module:
+    """The layer of a parameter or buffer."""
+    return model.get_submodule(tensor.rpartition(".")[0])

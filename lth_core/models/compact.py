@@ -23,8 +23,11 @@ from lth_core.models.channels import (
     Kept,
     Part,
     channels_of,
-    kept_entries,
+    is_depthwise,
     masks_of,
+    module_of,
+    same_outputs,
+    without_channels,
 )
 from lth_core.models.layers import evaluation_mode, made_up_examples
 from lth_core.plugins import errors_as_spec_errors
@@ -41,9 +44,6 @@ EXPONENTS = -1, 3
 EQUAL = 1e-6
 """Largest relative difference between two values of a constant: the last bits of a function depend
 on the place of a value in its vector."""
-SAME_OUTPUT = 1e-3
-"""Largest difference between outputs of the network and of the smaller one, relative to the largest
-output. Float32 differs by less; a part that depends on a removed channel differs by more."""
 
 
 def compact(model: nn.Module, mask: Mapping[str, Tensor], shape: tuple[int, ...]) -> nn.Module:
@@ -92,43 +92,6 @@ def compact_and_kept(
     return smaller, kept
 
 
-def without_channels(model: nn.Module, channels: Channels, kept: Kept) -> nn.Module:
-    """A copy of a network that has the kept channels alone.
-
-    Args:
-        channels: the network's, from `channels_of`.
-    """
-    model = copy.deepcopy(model)
-    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    # One of a layer's tensors stands for all: its bias or running statistics go with its weight.
-    stays = {(_module_of(model, name), dim): entries
-             for name, dims in kept_entries(channels, kept).items()
-             for dim, entries in dims.items()}  # fmt: skip
-    for (module, dim), entries in stays.items():
-        _remove(module, dim, (~entries).nonzero().flatten().tolist())
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    return model
-
-
-def _remove(module: nn.Module, dim: int, entries: list[int]) -> None:
-    """Remove entries of a layer along a dimension of its weight, in place."""
-    import torch_pruning as tp
-
-    if isinstance(module, _BatchNorm):
-        tp.prune_batchnorm_out_channels(module, entries)
-    elif isinstance(module, nn.Linear) and dim == 0:
-        tp.prune_linear_out_channels(module, entries)
-    elif isinstance(module, nn.Linear):
-        tp.prune_linear_in_channels(module, entries)
-    elif is_depthwise(module):
-        tp.prune_depthwise_conv_out_channels(module, entries)
-    elif (dim == 0) != isinstance(module, _ConvTransposeNd):
-        tp.prune_conv_out_channels(module, entries)
-    else:
-        tp.prune_conv_in_channels(module, entries)
-
-
 # Channels that do not matter
 
 
@@ -150,7 +113,7 @@ def _superfluous(
         for part in readers:
             value, equal = inputs[part.tensor].value, inputs[part.tensor].equal
             constant = equal & lets_pass[part.tensor].equal
-            can_fold = constant & _foldable(_module_of(model, part.tensor), value)
+            can_fold = constant & _foldable(module_of(model, part.tensor), value)
             read = alive[part.tensor].movedim(part.dim, 0).flatten(1).any(1)
             stays = part.channel[read & ~can_fold]
             goes[stays[stays >= 0]] = False
@@ -160,7 +123,7 @@ def _superfluous(
             continue
         found[name] = goes
         for part in readers:
-            _fold(_module_of(model, part.tensor), part, goes, inputs[part.tensor].value)
+            _fold(module_of(model, part.tensor), part, goes, inputs[part.tensor].value)
     return found
 
 
@@ -168,7 +131,7 @@ def _is_read(model: nn.Module, part: Part) -> bool:
     """Whether the part is the inputs of a convolution's or linear layer's weight."""
     if part.produces or part.tensor.rpartition(".")[2] != "weight":
         return False
-    return isinstance(_module_of(model, part.tensor), _ConvNd | nn.Linear)
+    return isinstance(module_of(model, part.tensor), _ConvNd | nn.Linear)
 
 
 def _foldable(module: nn.Module, value: Tensor) -> Tensor:
@@ -262,7 +225,7 @@ def _inputs(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> dic
         module.register_forward_pre_hook(hook, with_kwargs=True)
 
     for name in sizes.keys() | produced:
-        watch(name, _module_of(model, name))
+        watch(name, module_of(model, name))
     with torch.no_grad(), evaluation_mode(model):
         model(made_up_examples(model, PROBES, shape))
     return found
@@ -280,7 +243,7 @@ def _unit_weights(model: nn.Module, alive: Alive) -> nn.Module:
     """A copy whose kept weights and scales are 1, so that noise passes through small ones and 0."""
     model = copy.deepcopy(model)
     for name, parameter in model.named_parameters():
-        is_layer = isinstance(_module_of(model, name), _ConvNd | nn.Linear | _BatchNorm)
+        is_layer = isinstance(module_of(model, name), _ConvNd | nn.Linear | _BatchNorm)
         if is_layer and name.rpartition(".")[2] == "weight":
             parameter.data.copy_(alive[name])
     return model
@@ -291,27 +254,11 @@ def _set_zeros(model: nn.Module, alive: Alive) -> None:
         model.get_parameter(name).data.masked_fill_(~entries, 0)
 
 
-def is_depthwise(module: nn.Module) -> bool:
-    """Whether a layer convolves each channel by itself: its inputs are its outputs."""
-    return isinstance(module, _ConvNd) and module.groups == module.out_channels > 1
-
-
-def _module_of(model: nn.Module, tensor: str) -> nn.Module:
-    """The layer of a parameter or buffer."""
-    return model.get_submodule(tensor.rpartition(".")[0])
-
-
 def _check_output(smaller: nn.Module, model: nn.Module, shape: tuple[int, ...]) -> None:
     """Check that both networks compute the same on two examples."""
-    name, smaller = type(model).__name__, copy.deepcopy(smaller)  # the run may change what it keeps
-    failing = "cannot be made smaller, because it fails with fewer channels in a layer"
-    with torch.no_grad(), evaluation_mode(model), evaluation_mode(smaller):
-        x = made_up_examples(model, 2, shape)
-        expected = model(x)
-        with errors_as_spec_errors(FIELD, failing, name):
-            output = smaller(x)
-    if output.shape != expected.shape or not torch.allclose(
-        output, expected, rtol=0, atol=SAME_OUTPUT * float(expected.abs().max())
-    ):
-        rule = "cannot be made smaller, because its own code depends on the channels of a layer"
+    name = type(model).__name__
+    with errors_as_spec_errors(FIELD, "cannot be made smaller: it fails with fewer channels", name):
+        same = same_outputs(smaller, model, shape)
+    if not same:
+        rule = "cannot be made smaller: its own code depends on the channels of a layer"
         raise SpecError(FIELD, rule, name)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from odd_nets import Through, counting
+from odd_nets import SOUND, Through, counting
 from structures import (
     FAMILIES,
     GREY,
@@ -22,8 +22,8 @@ from torch.nn.functional import relu6
 from lth_core import masks
 from lth_core.errors import SpecError
 from lth_core.masks import Mask
-from lth_core.models.channels import channels_of, kept_channels
-from lth_core.models.compact import compact, without_channels
+from lth_core.models.channels import channels_of, kept_channels, without_channels
+from lth_core.models.compact import compact
 
 SLOW = ("resnet-18", "resnet-50", "mobilenet-v2", "resnet-14", "vgg-11")
 
@@ -297,8 +297,13 @@ def flattened() -> nn.Module:
     return convolutions(kernel_size=3, padding=1)
 
 
+def upwards() -> nn.Module:
+    """A transposed convolution, whose weight has its inputs first."""
+    return stirred(SOUND["transposed"]())
+
+
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("make", [joined, added, flattened])
+@pytest.mark.parametrize("make", [joined, added, flattened, upwards])
 def test_network_of_a_users_becomes_smaller(make: Callable[[], nn.Module], seed: int) -> None:
     model = make()
     channels = channels_of(model, GREY)
@@ -320,10 +325,27 @@ def test_buffers_that_a_run_changes_stay() -> None:
     assert float(smaller.get_buffer("0.calls")) == 0
 
 
-def test_code_that_counts_on_the_number_of_channels_is_refused() -> None:
-    fixed = Through(
-        lambda n, x: n.head(n.a(x).relu().view(len(x), 6 * 64)),
-        a=nn.Conv2d(1, 6, 3, padding=1), head=nn.Linear(6 * 64, 10),
+class Picky(nn.Module):
+    """Code that takes 6 or 3 channels, which looks as if it took any number."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[1] in (6, 3)
+        return x
+
+
+def test_code_that_fails_with_fewer_channels_is_refused() -> None:
+    net = Through(
+        lambda n, x: n.head(n.picky(n.a(x)).flatten(1)),
+        a=nn.Conv2d(1, 6, 3), picky=Picky(), head=nn.Linear(6 * 36, 10),
     )  # fmt: skip
-    with pytest.raises(SpecError, match=r"model.name: cannot be made smaller, because it fails"):
-        compact(fixed, mask_of(fixed, a=[1]), GREY)
+    with pytest.raises(SpecError, match=r"model.name: cannot be made smaller: it fails with fewer"):
+        compact(net, mask_of(net, head_in=list(range(36))), GREY)
+
+
+def test_code_that_depends_on_the_number_of_channels_is_refused() -> None:
+    net = Through(
+        lambda n, x: n.head((lambda y: y * (1 + y.shape[1] % 3))(n.a(x)).flatten(1)),
+        a=nn.Conv2d(1, 6, 3), head=nn.Linear(6 * 36, 10),
+    )  # fmt: skip
+    with pytest.raises(SpecError, match=r"cannot be made smaller: its own code depends on the ch"):
+        compact(net, mask_of(net, head_in=list(range(36))), GREY)
