@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from lth_core import masks, models
+from lth_core import models
 from lth_core.measures.latency import BATCH_SIZE, SECONDS, THREADS, device_name, latency
-from lth_core.models.channels import Channels, channels_of, masks_of
-from lth_core.models.compact import compact
-from lth_core.models.layers import shapes_and_positions
+from lth_core.models.channels import Kept, without_channels
+from lth_core.models.costs import Costs, costs_of
 from lth_core.spec import ModelSpec
 
 SHAPE, CLASSES = (3, 32, 32), 10
@@ -59,35 +58,24 @@ def bench_compact(
     """
     for name, spec in (networks or {name: ModelSpec(name=name) for name in NETWORKS}).items():
         model = models.build(spec, SHAPE, CLASSES, torch.Generator().manual_seed(0))
-        mask = _half_of_the_flops(model)
-        smaller = compact(model, mask, SHAPE)
+        costs = costs_of(model, SHAPE)
+        kept = _half_of_the_flops(costs)
+        smaller = without_channels(model, costs.channels, kept)
         compact_ms, dense_ms = latency([smaller, model], SHAPE, seconds=seconds)
-        share = _flops(smaller) / _flops(model)
+        share = costs.flops(kept) / costs.flops({})
         yield CompactBench(name, share, dense_ms, compact_ms, device_name(torch.device("cpu")))
 
 
-def _half_of_the_flops(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Mask with the largest share of the channels, one for all layers, within half of the FLOPs."""
-    channels, positions = channels_of(model, SHAPE), shapes_and_positions(model, SHAPE)
-    half = _flops(model) / 2
-
-    def flops(mask: dict[str, torch.Tensor]) -> int:
-        kept = {layer: int(mask[masks.parameter_of(layer)].sum()) for layer in positions}
-        return sum(2 * times * kept[layer] for layer, (_, times) in positions.items())
-
-    narrower = (_mask(model, channels, percent / 100) for percent in range(100, 0, -1))
-    return next(mask for mask in narrower if flops(mask) <= half)
+def _half_of_the_flops(costs: Costs) -> Kept:
+    """The largest share of the channels, one for all groups, within half of the FLOPs."""
+    half = costs.flops({}) / 2
+    narrower = (_first_channels(costs, percent / 100) for percent in range(100, 0, -1))
+    return next(kept for kept in narrower if costs.flops(kept) <= half)
 
 
-def _mask(model: torch.nn.Module, channels: Channels, share: float) -> dict[str, torch.Tensor]:
-    """Mask that keeps the first channels of each group."""
-    kept = {name: torch.arange(group.size) < max(1, round(share * group.size))
-            for name, group in channels.items()}  # fmt: skip
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    return {**masks.ones(model), **masks_of(channels, kept, shapes)}
-
-
-def _flops(model: torch.nn.Module) -> int:
-    """Forward FLOPs per example, 2 per multiply-add."""
-    counted = shapes_and_positions(model, SHAPE).values()
-    return sum(2 * torch.Size(shape).numel() * times for shape, times in counted)
+def _first_channels(costs: Costs, share: float) -> Kept:
+    """The first channels of each group, at least one."""
+    return {
+        name: torch.arange(group.size) < max(1, round(share * group.size))
+        for name, group in costs.channels.items()
+    }
