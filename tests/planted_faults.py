@@ -269,6 +269,20 @@ FAULTS = [
         "        row\n        for trial, content",
         "tests/sweeps/store/test_records.py",
     ),
+    Fault(
+        "a constant channel removed, and its value added to no bias",
+        "lth_core/models/compact.py",
+        "module.bias.data += change",
+        "pass",
+        "tests/core/models/test_compact.py",
+    ),
+    Fault(
+        "a constant channel folded into a convolution that pads with zeros",
+        "lth_core/models/compact.py",
+        "(value == 0) | (not zeros)",
+        "torch.ones_like(value, dtype=torch.bool)",
+        "tests/core/models/test_compact.py",
+    ),
 ]  # fmt: skip
 
 
