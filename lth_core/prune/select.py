@@ -136,6 +136,8 @@ def quotas_of(
     quotas: Quotas = []
     for layers, fraction in groups(shapes_of(start), spec):
         names = units.names([parameter_of(layer) for layer in layers])
+        if not names:  # their channels cannot be removed
+            continue
         density = schedule(progress, 1 - fraction)
         # 1 - (1 - f) is not always f.
         pruned = fraction if density == 1 - fraction else 1 - density

@@ -49,7 +49,10 @@ class Builder:
         """
         model = copy.deepcopy(self.model(job))
         load_state(model, state)
-        model.to(self.device).train()
+        return self.in_layout(job, model.to(self.device).train())
+
+    def in_layout(self, job: Job, model: nn.Module) -> nn.Module:
+        """The network of a job in the memory layout in which it is trained, in place."""
         if len(self.data(job).shape) == 3:
             model.to(memory_format=torch.channels_last)
         return model

@@ -29,6 +29,7 @@ from lth_core.spec import (
     sha256,
 )
 from lth_core.spec.fields import steps_in
+from lth_core.spec.prune import CHANNELS
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
@@ -45,6 +46,7 @@ from lth_core.train.loop import Outcome, Run, Task
 from lth_core.train.masking.base import Fixed, Masking
 from lth_core.train.masking.gates import Gates
 from lth_core.train.masking.registry import GROW, LEARN
+from lth_core.train.narrow import narrowed
 from lth_core.train.training import Result, Training
 
 
@@ -237,7 +239,8 @@ class Trainer(Builder):
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
         self._delete_checkpoint(job)
-        self._archive.put_speed(job, training.seconds, self.device)
+        if not self._may_be_narrow(job):  # a plan does not know how narrow
+            self._archive.put_speed(job, training.seconds, self.device)
         return training, final
 
     def _run(self, job: Job, start: State | None = None, *, points: Sequence[int] = ()) -> Outcome:
@@ -245,19 +248,37 @@ class Trainer(Builder):
         self._refuse_if_frozen(job)
         mask = self.mask(job.mask, job)
         start = self.start(job) if start is None else start
-        dataset = self.data(job)
-        model = self.network(job, self.masked(job, start, mask))
+        dataset, state = self.data(job), self.masked(job, start, mask)
+        model, narrow = self.network(job, state), None
+        if self._may_be_narrow(job):
+            narrow = narrowed(model, self.channels(job), state, mask)
+        masking: Masking
+        if narrow:
+            model = self.in_layout(job, narrow.model)
+            masking = Fixed(model, narrow.mask)
+        else:
+            masking = self._masking(job, model, mask, start)
         order = Order(
             examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
             run=job.run, augment=job.data.augment,
         )  # fmt: skip
-        return self._train_task(
+        outcome = self._train_task(
             job,
-            Task(model=model, masking=self._masking(job, model, mask, start), data=dataset,
+            Task(model=model, masking=masking, data=dataset,
                  spec=_train_spec(job), order=order, first=job.first,
                  last=max(points, default=job.last), keep=points or job.keep,
                  draws=models.may_draw(job.model)),
         )  # fmt: skip
+        return narrow.widened(outcome) if narrow else outcome
+
+    @staticmethod
+    def _may_be_narrow(job: Job) -> bool:
+        """Whether a job is trained without the channels that its mask removes.
+
+        A user's network may not run with fewer channels, and is trained whole.
+        """
+        fixed = job.finds is None and not job.keep
+        return fixed and job.structure in CHANNELS and job.model.name in models.MODELS
 
     def _train_task(self, job: Job, task: Task) -> Outcome:
         """Train a task from its start, or from the checkpoint of an interrupted training."""
