@@ -28,6 +28,8 @@ class Column:
     """Direction in which a search optimizes the column; None: it is no objective."""
     metric: bool = False
     """Whether it is a metric in MLflow: ``NAME`` per level, ``BRANCH/NAME`` per branch."""
+    nullable: bool = False
+    """Whether it is null where a spec does not ask for it."""
     needs_validation: bool = False
     """Whether it is of the validation examples, and null where there are none."""
     source: Literal["training", "measure", "study"] = "training"
@@ -54,13 +56,17 @@ COLUMNS: dict[str, Column] = {
     "trial": _column("start of the trial's digest", type="string", source="study"),
     "seed": _column("the replicate", type="integer"),
     "method": _column("short name of the way it prunes", type="string"),
-    "when": _column("when it prunes: after, before, during, never", type="string"),
+    "when": _column("when it prunes: after, before, during, never, gates", type="string"),
     "branch": _column("dense, ticket, a control, or a copy for barriers", type="string"),
     "level": _column("prunings applied", type="integer"),
-    "prune_fraction": _column("share of the surviving weights that one level removes", per="level"),
+    "prune_fraction": _column(
+        "share of the surviving weights that one level removes; null beside prune.budget",
+        per="level", nullable=True,
+    ),
     "rewind_step": _column("step of the rewind point", type="integer", unit="steps", per="level"),
     "requested_density": _column(
-        "share of the prunable weights that the spec asks to keep", per="level", metric=True
+        "share of the prunable weights that the spec asks to keep; null beside prune.budget",
+        per="level", metric=True, nullable=True,
     ),
     "density": _column(
         "share of the prunable weights kept", per="level", better="min", metric=True
@@ -191,7 +197,8 @@ def record_schema() -> dict[str, Any]:
     """JSON Schema of a line of `lth report --json`; the study's axes are further properties."""
 
     def schema_of(column: Column) -> dict[str, Any]:
-        may_be_null = column.source != "training" or column.needs_validation
+        measured = column.source != "training"
+        may_be_null = measured or column.needs_validation or column.nullable
         types = [column.type, "null"] if may_be_null else column.type
         unit = {"unit": column.unit} if column.unit else {}
         return {"type": types, "description": column.about, **unit}

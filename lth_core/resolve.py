@@ -156,7 +156,7 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
         _check_scores(spec.model, shape, classes, spec.prune, spec.predictors)
         _check_norms(spec.model, shape, classes, spec.train.norm_penalty)
         if spec.prune.structure in CHANNELS:
-            _check_channels(spec.model, shape, classes, spec.prune)
+            _check_channels(spec.model, shape, classes, spec.prune, spec.levels)
     else:
         fingerprint = pins.of_score(spec.prune)
         pinned_data, examples = pins.of_data(spec.data)
@@ -174,7 +174,7 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
         rule = f"must not lie past the end of training, step {steps}"
         raise SpecError("rewind", rule, spec.rewind)
     if isinstance(spec.prune, PruneGates):
-        examples += _released(spec)
+        examples += _released(spec, pins)
         if spec.prune.expand != 1 and rewind:
             rule = "must be 0 where prune.expand widens the network, which is trained from there"
             raise SpecError("rewind", rule, spec.rewind)
@@ -190,6 +190,9 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
 
 
 def _check_branches(spec: TicketSpec) -> None:
+    if spec.model.gates:
+        rule = "must be false: prune.when: gates sets it for the training of the gates"
+        raise SpecError("model.gates", rule, spec.model.gates)
     for branch in spec.branches:
         if branch not in BRANCHES:
             raise SpecError("branches", "is not a known branch", branch, BRANCHES)
@@ -213,8 +216,11 @@ def _check_branches(spec: TicketSpec) -> None:
         raise SpecError("predictors", "needs prune.when: after", spec.predictors)
 
 
-def _released(spec: TicketSpec) -> int:
+def _released(spec: TicketSpec, pins: Pins | None) -> int:
     """Number of validation examples of the data that gates are trained on.
+
+    Args:
+        pins: as in `resolve`; with them no data are read.
 
     Raises:
         SpecError: none are held out, or too many.
@@ -222,7 +228,7 @@ def _released(spec: TicketSpec) -> int:
     assert isinstance(spec.prune, PruneGates)
     held_out, validation = spec.prune.gate_validation, spec.data.validation
     if held_out is None:
-        if not data.has_validation(spec.data):
+        if pins is None and not data.has_validation(spec.data):
             rule = "must be given where data.validation is 0: it chooses among evaluations"
             raise SpecError("prune.gate_validation", rule, held_out)
         return 0
@@ -357,11 +363,15 @@ def _check_norms(
 
 
 @lru_cache(maxsize=256)
-def _check_channels(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: Pruning) -> None:
+def _check_channels(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: Pruning, levels: int
+) -> None:
     """Check that a network has channels to remove and what a score needs, and that the smallest
-    network is within the budget."""
+    network is within the budget of the last level."""
     costs = whole = _costs(spec, shape, classes)
     if isinstance(prune, PruneGates):
+        if prune.expand != 1:
+            _check_expansion(spec, shape, classes, prune.expand)
         widened = replace(spec, width=spec.width * prune.expand)
         costs = replace(_costs(widened, shape, classes), channels=_gated(widened, shape, classes))
     _, shapes = _pin_model(spec, shape, classes, prune.include)
@@ -373,7 +383,23 @@ def _check_channels(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune
     if prune.score == "slimming":
         _check_scales(spec, shape, classes, units.channels)
     if prune.budget and "latency_ms" not in prune.budget:
-        check_budget(replace(costs, whole=whole), prune, units.channels)
+        costs = replace(costs, whole=whole)
+        check_budget(costs, prune, units.channels, max(1, levels))
+
+
+def _check_expansion(spec: ModelSpec, shape: tuple[int, ...], classes: int, expand: float) -> None:
+    """Check that a network grows with its width."""
+    try:
+        wider = _costs(replace(spec, width=spec.width * expand), shape, classes)
+    except SpecError as error:
+        if error.field != "model.width":
+            raise
+        grows = False
+    else:
+        grows = wider.parameters({}) > _costs(spec, shape, classes).parameters({})
+    if not grows:
+        rule = f"must be 1, because {spec.name} is not wider with a larger model.width"
+        raise SpecError("prune.expand", rule, expand)
 
 
 # Of large networks these take a second each, so all trials of a study share them.

@@ -136,15 +136,16 @@ def record(
     counted = {name for names, _ in groups(shapes, spec.prune) for name in names}
     kept = sum(layers[name].kept for name in counted)
     prunable = sum(dense.layers[name].weights for name in counted)
+    by_share = not spec.prune.budget
     return {
         "seed": spec.seed,
         "method": method(spec),
         "when": spec.prune.when,
         "branch": branch,
         "level": level,
-        "prune_fraction": at_level(spec.prune, max(1, level)).fraction,
+        "prune_fraction": at_level(spec.prune, max(1, level)).fraction if by_share else None,
         "rewind_step": steps_in(spec.rewind),
-        "requested_density": requested_density(shapes, spec.prune, level),
+        "requested_density": requested_density(shapes, spec.prune, level) if by_share else None,
         "density": kept / prunable,
         "weights_kept": kept,
         "weights_prunable": prunable,

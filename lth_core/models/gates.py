@@ -1,16 +1,16 @@
 """Gates: a scale for each channel, between batch norm and activation (Wang et al. 2020).
 
 A gate is a parameter ``NORM.gate`` of the batch norm behind the convolution that produces the
-channels, 1 at first. Channels that several convolutions produce have none: in ResNets these are the
-stem's, the blocks' outputs and the shortcuts'. Nor have those without an activation behind the
-batch norm, such as the outputs of MobileNet-V2's blocks.
+channels, 1 at first. Channels that several convolutions produce, or several layers read, have none:
+in ResNets these are the stem's, the blocks' outputs and the shortcuts'. Nor have those without an
+activation behind the batch norm, such as the outputs of MobileNet-V2's blocks.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from lth_core.errors import SpecError
-from lth_core.models.channels import ChannelGroup, Channels, channels_of
+from lth_core.models.channels import ChannelGroup, Channels, Part, channels_of
 from lth_core.models.layers import evaluation_mode, made_up_examples
 
 GATE = ".gate"
@@ -43,12 +43,17 @@ def add_gates(model: nn.Module, name: str, shape: tuple[int, ...]) -> None:
     Raises:
         SpecError: no channel has a place for a gate.
     """
-    activated = _activated_norms(model, shape)
-    places = [_place(model, group, activated) for group in channels_of(model, shape).values()]
-    if not any(places):
+    activated, channels = _activated_norms(model, shape), channels_of(model, shape)
+    places = {group: _place(model, channels[group], activated) for group in channels}
+    # A norm of joined channels has gates if all of its channels are to have them.
+    shared = {place for group, place in places.items() for other in places
+              if place in _layers(channels[other]) and places[other] != place}  # fmt: skip
+    names = dict.fromkeys(place for place in places.values() if place and place not in shared)
+    if not names:
         rule = f"needs convolutions with batch norm and an activation, which {name} lacks"
         raise SpecError("prune.when", rule, "gates")
-    for norm in filter(None, places):
+    for norm in map(model.get_submodule, names):
+        assert isinstance(norm, _BatchNorm)
         norm.register_parameter("gate", nn.Parameter(torch.ones(norm.num_features)))
         norm.register_forward_hook(_multiply)
 
@@ -59,22 +64,33 @@ def gated(channels: Channels, model: nn.Module) -> Channels:
     return {
         name: group
         for name, group in channels.items()
-        if any(part.tensor.removesuffix(".weight") in gates for part in group.parts)
+        if any(part.tensor.rpartition(".")[0] in gates for part in group.parts)
     }
 
 
-def _place(model: nn.Module, group: ChannelGroup, activated: Sequence[str]) -> _BatchNorm | None:
-    """The batch norm whose outputs the gates of a group multiply; None where there is none."""
+def _layers(group: ChannelGroup) -> set[str]:
+    """Names of the layers that have tensors of a group's channels."""
+    return {part.tensor.rpartition(".")[0] for part in group.parts}
+
+
+def _place(model: nn.Module, group: ChannelGroup, activated: Sequence[str]) -> str | None:
+    """Name of the batch norm whose outputs the gates of a group multiply; None if there is none."""
     modules = dict(model.named_modules())
     layers = [modules[producer.rpartition(".")[0]] for producer in group.producers]
     # A depthwise convolution passes channels on, it makes none.
     made = [m for m in layers if not (isinstance(m, _ConvNd) and m.groups > 1)]
-    if len(made) != 1 or not isinstance(made[0], _ConvNd):
+    readers = {part.tensor for part in group.parts if _is_read(modules, part)}
+    if len(made) != 1 or not isinstance(made[0], _ConvNd) or len(readers) > 1:
         return None
-    norms = {part.tensor.rpartition(".")[0] for part in group.parts}
-    first = next((name for name in activated if name in norms), None)
-    place = modules[first] if first is not None else None
-    return place if isinstance(place, _BatchNorm) else None
+    touched = _layers(group)
+    return next((name for name in activated if name in touched), None)
+
+
+def _is_read(modules: Mapping[str, nn.Module], part: Part) -> bool:
+    """Whether a part is the inputs of a convolution or linear layer."""
+    layer, _, attribute = part.tensor.rpartition(".")
+    is_layer = isinstance(modules[layer], _ConvNd | nn.Linear)
+    return is_layer and attribute == "weight" and not part.produces
 
 
 def _activated_norms(model: nn.Module, shape: tuple[int, ...]) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import ceil, floor, log10
 
 import torch
 from torch import Tensor
@@ -45,8 +47,7 @@ def kept_within_budget(
     limit, cost = limit_and_cost(network.costs(), spec, progress)
     count = fewest_removals(len(order), lambda n: cost(without(alive, order[:n])), limit)
     if count is None:
-        check_budget(network.costs(), spec, units.channels)
-        raise AssertionError("the smallest network is within the budget")
+        raise _too_small(network.costs(), spec, cost(without(alive, order)), 1)
     return units.mask(without(alive, order[:count]), mask)
 
 
@@ -62,22 +63,44 @@ def limit_and_cost(
     ((kind, budget),) = spec.budget.items()
     whole = (costs.whole or costs).of(kind, {})
     target = budget if kind == "latency_ms" else budget * whole
-    return whole * (target / whole) ** progress, lambda kept: costs.of(kind, kept)
+    limit = target if progress == 1 else whole * (target / whole) ** progress
+    return limit, lambda kept: costs.of(kind, kept)
 
 
-def check_budget(costs: Costs, spec: PruneBase, channels: Channels) -> None:
-    """Check that a network with one channel in each group is within the spec's budget.
+def check_budget(costs: Costs, spec: PruneBase, channels: Channels, levels: int = 1) -> None:
+    """Check that a network with one channel in each group is within the budget of the last level.
+
+    Args:
+        levels: number of levels, which multiply the spec's budget.
 
     Raises:
         SpecError: it costs more; the error says the smallest possible budget.
     """
-    limit, cost = limit_and_cost(costs, spec)
+    limit, cost = limit_and_cost(costs, replace(spec, budget=budget_at(spec, levels)))
     smallest = cost({name: torch.arange(group.size) == 0 for name, group in channels.items()})
     if smallest > limit:
-        ((kind, budget),) = spec.budget.items()
-        least = smallest if kind == "latency_ms" else smallest / limit * budget
-        rule = f"must be at least {least:.4g}, the cost with one channel in each pruned layer"
-        raise SpecError(f"prune.budget.{kind}", rule, budget)
+        raise _too_small(costs, spec, smallest, levels)
+
+
+def _too_small(costs: Costs, spec: PruneBase, smallest: float, levels: int) -> SpecError:
+    """The error of a budget below the cost of the smallest network; it says the least budget."""
+    ((kind, budget),) = spec.budget.items()
+    least = smallest
+    if kind != "latency_ms":
+        least = (smallest / (costs.whole or costs).of(kind, {})) ** (1 / levels)
+    digits = 3 - floor(log10(least))  # four in all, rounded up: what the error says is enough
+    least = ceil(least * 10**digits) / 10**digits
+    rule = f"must be at least {least:.4g}, the cost with one channel in each pruned layer"
+    if levels > 1:
+        rule = f"{rule} after {levels} levels"
+    return SpecError(f"prune.budget.{kind}", rule, budget)
+
+
+def budget_at(spec: PruneBase, level: int) -> dict[str, float]:
+    """The budget after ``level`` prunings: levels multiply a share of the dense network."""
+    return {
+        cost: limit if cost == "latency_ms" else limit**level for cost, limit in spec.budget.items()
+    }
 
 
 def removal_order(

@@ -50,7 +50,8 @@ def taylor(network: PrunableNetwork) -> Scores:
         for part in group.parts:
             if part.produces:
                 change = effects[part.tensor].movedim(part.dim, 0).flatten(1).sum(1)
-                totals[name].index_add_(0, part.channel, change)
+                own = part.channel >= 0
+                totals[name].index_add_(0, part.channel[own], change[own])
     return over_weights(network, {name: total.square() for name, total in totals.items()})
 
 
@@ -64,9 +65,10 @@ def over_weights(network: PrunableNetwork, values: Mapping[str, Tensor]) -> Scor
     for name, group in network.channels().items():
         for part in group.parts:
             if part.produces:
-                row = values[name].float()[part.channel]
-                shape = [-1 if dim == part.dim else 1 for dim in range(scores[part.tensor].dim())]
-                scores[part.tensor] = row.view(shape).expand_as(scores[part.tensor]).clone()
+                own = part.channel >= 0
+                rows = scores[part.tensor].movedim(part.dim, 0)
+                of_channel = values[name].float()[part.channel[own]]
+                rows[own] = of_channel.view(-1, *[1] * (rows.dim() - 1)).expand_as(rows[own])
     return scores
 
 
@@ -81,14 +83,16 @@ def _of_norms(
     }
     found: dict[str, Tensor] = {}
     for name, group in network.channels().items():
-        total, count = torch.zeros(group.size), 0
+        total, count = torch.zeros(group.size), torch.zeros(group.size)
+        first: dict[str, str] = {}  # of a norm's tensors, one stands for all
         for part in group.parts:
-            layer = part.tensor.removesuffix("weight").removesuffix(".")
-            if part.tensor.endswith("weight") and layer in norms:
+            layer = part.tensor.rpartition(".")[0]
+            if layer in norms and first.setdefault(layer, part.tensor) == part.tensor:
                 size = getattr(norms[layer], attribute).detach().abs().cpu()
-                total.index_add_(0, part.channel, size)
-                count += 1
-        if not count:
+                own = part.channel >= 0
+                total.index_add_(0, part.channel[own], size[own])
+                count.index_add_(0, part.channel[own], torch.ones_like(size[own]))
+        if not bool(count.all()):
             rule = f"needs batch norm behind every pruned layer, which {name} lacks"
             raise SpecError(field, rule, value)
         found[name] = total / count

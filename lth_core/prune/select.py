@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lth_core.masks import Mask, layer_of, parameter_of
-from lth_core.prune.budget import kept_within_budget
+from lth_core.prune.budget import budget_at, kept_within_budget
 from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.schedules import SCHEDULES
 from lth_core.prune.scope import erk, groups
@@ -220,15 +220,20 @@ def requested_density(shapes: Mapping[str, Sequence[int]], spec: PruneBase, leve
 
 
 def at_level(spec: S, level: int) -> S:
-    """The spec of one pruning, from the previous level to this one."""
+    """The spec of one pruning, from the previous level to this one.
+
+    A budget is a share of the dense network at every level, so levels multiply it.
+    """
     if not spec.densities:
-        return spec
+        return replace(spec, budget=budget_at(spec, level)) if spec.budget else spec
     before = spec.densities[level - 2] if level > 1 else 1.0
     return replace(spec, densities=(), fraction=1 - spec.densities[level - 1] / before)
 
 
 def compounded(spec: S, level: int) -> S:
     """The spec that removes in one pruning the share that ``level`` iterative ones remove."""
+    if spec.budget:
+        return at_level(spec, level)
 
     def compound(fraction: float) -> float:
         # Below 1 also where the power is below a float's precision. One level keeps its fraction:

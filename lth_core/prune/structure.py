@@ -115,12 +115,15 @@ class ChannelUnits:
         group = self.channels[name]
         produced = [part for part in group.parts if part.produces]
         total = torch.zeros(group.size, dtype=torch.float64)
+        count = torch.zeros(group.size, dtype=torch.float64)
         for part in produced:
             rows = _rows(scores[part.tensor].where(mask[part.tensor], 0), part).double().sum(1)
             if not summed:
                 rows /= _rows(mask[part.tensor], part).sum(1).clamp(min=1)
-            total.index_add_(0, part.channel, rows)
-        return total / len(produced)
+            own = part.channel >= 0
+            total.index_add_(0, part.channel[own], rows[own])
+            count.index_add_(0, part.channel[own], torch.ones_like(rows[own]))
+        return total / count
 
     def mask(self, kept: Kept, mask: Mask) -> Mask:
         channels = {name: self.channels[name] for name in kept}

@@ -15,8 +15,10 @@ from torch import nn
 
 from lth_core import masks, models, ticket
 from lth_core.errors import PreemptedError, StoreError
+from lth_core.jobs.controls import FreshlyNarrow
 from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State
+from lth_core.models.gates import GATE
 from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.seeds import seeded_draws
 from lth_core.spec import (
@@ -188,7 +190,8 @@ class Trainer(Builder):
     def ticket(self, spec: TicketSpec, level: int, branch: str, job: Job) -> Ticket:
         """Ticket of a job: the mask of its result, and its starting weights."""
         mask = self.mask_of(job)
-        fresh = isinstance(job.start, Init)  # the dense run and reinit, which are not rewound
+        # The dense run, reinit and networks trained from scratch are not rewound.
+        fresh = isinstance(job.start, Init | FreshlyNarrow)
         if job.model != spec.model:  # a widened network's
             spec = replace(spec, model=job.model)
         return Ticket(
@@ -214,8 +217,12 @@ class Trainer(Builder):
         }  # fmt: skip
 
     def parameters(self, job: Job) -> int:
-        """Number of parameters of the job's network, the biases' and norms' too."""
-        return sum(p.numel() for p in self.model(job).parameters())
+        """Number of parameters of the job's network, the biases' and norms' too.
+
+        Gates are not counted: they can be multiplied into the norms' scales and shifts.
+        """
+        named = self.model(job).named_parameters()
+        return sum(p.numel() for name, p in named if not name.endswith(GATE))
 
     # Training and storing
 

@@ -17,8 +17,8 @@ import lth_core
 from lth_core.columns import descriptions
 from lth_core.spec import TicketSpec
 
-FILLED_IN = ("data.fingerprint", "model.fingerprint")
-"""Fields that `lth_core.resolve` sets, never a study file."""
+FILLED_IN = ("data.fingerprint", "model.fingerprint", "model.gates")
+"""Fields that `lth_core` sets, never a study file."""
 
 OWN_SCORE = "your own: a function from lth_core.prune.PrunableNetwork to scores by parameter name"
 OWN_DATA = "your own: a function from DataSpec to lth_core.data.Dataset"

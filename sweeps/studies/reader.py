@@ -162,10 +162,10 @@ def spec_values(spec: TicketSpec) -> dict[str, Any]:
 
 @cache
 def spec_fields() -> tuple[str, ...]:
-    """Every dotted field of a spec."""
+    """Every dotted field of a spec that a study may set; `lth_core` sets the others."""
     values = spec_values(TicketSpec())
-    for part in ("data", "model"):
-        del values[part]["fingerprint"]  # `resolve` sets it
+    for part, name in (("data", "fingerprint"), ("model", "fingerprint"), ("model", "gates")):
+        del values[part][name]
     return tuple(_dotted("", values))
 
 
