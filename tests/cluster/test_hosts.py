@@ -61,7 +61,7 @@ class Cluster:
         """The study's records in a store, without what differs between two equal sweeps."""
         said = self.at_desk(BIN / "lth", "report", "study.yaml", f"store={store}", "--json")
         rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-        untold = ("train_seconds", "reused")
+        untold = ("train_seconds", "search_seconds", "reused")
         return [{key: row[key] for key in sorted(row) if key not in untold} for row in rows]
 
 

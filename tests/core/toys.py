@@ -30,7 +30,9 @@ def same(a: State, b: State) -> bool:
 
 def timeless(record: dict[str, Any]) -> dict[str, Any]:
     """A record without what may differ between two equal runs."""
-    return {k: v for k, v in record.items() if k not in ("train_seconds", "reused")}
+    return {
+        k: v for k, v in record.items() if k not in ("train_seconds", "search_seconds", "reused")
+    }
 
 
 def jobs_of(spec: TicketSpec) -> list[dict[str, Job]]:

@@ -75,7 +75,8 @@ def timeless(rows: list[Record]) -> list[Record]:
         {
             key: value
             for key, value in row.items()
-            if key not in ("train_seconds", "reused") and not key.startswith(found_late)
+            if key not in ("train_seconds", "search_seconds", "reused")
+            and not key.startswith(found_late)
         }
         for row in rows
     ]

@@ -49,7 +49,10 @@ def spec_of(case: dict[str, Any]) -> TicketSpec:
 def searched(trainer: Trainer, spec: TicketSpec) -> list[dict[str, Any]]:
     """What a search tells, but for its time."""
     rows = [row for level in find_tickets(spec, trainer) for row in level.records()]
-    return [{k: v for k, v in r.items() if k not in ("train_seconds", "reused")} for r in rows]
+    return [
+        {k: v for k, v in r.items() if k not in ("train_seconds", "search_seconds", "reused")}
+        for r in rows
+    ]
 
 
 def kept(store: Store) -> dict[tuple[str, str], Any]:
