@@ -31,27 +31,38 @@ def gates(network: PrunableNetwork) -> Scores:
 
 
 def taylor(network: PrunableNetwork) -> Scores:
-    """(sum of w dL/dw)^2 over the weights that produce a channel: the square of the loss's change
-    without it, to first order (Molchanov et al. 2019).
+    """(sum of p dL/dp)^2 over the scales and shifts of a channel's batch norm: the square of the
+    loss's change without it, to first order (Molchanov et al. 2019).
 
-    Batch norm uses `prune.statistics`; examples are those of `prune.examples`.
+    Without batch norm it is over the weights that produce the channel. Behind batch norm that sum
+    would be 0, because their size has no effect. Batch norm uses `prune.statistics`; examples are
+    those of `prune.examples`.
     """
     model, (x, y) = network.model(), network.batch()
-    parameters = dict(model.named_parameters())
-    weights = [parameters[name].requires_grad_() for name in network.mask]
-    gradients = torch.autograd.grad(cross_entropy(model(x), y), weights)
+    affine = {
+        f"{layer}.{name}"
+        for layer, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    parameters = {name: model.get_parameter(name) for name in [*network.mask, *affine]}
+    for parameter in parameters.values():
+        parameter.requires_grad_()
+    gradients = torch.autograd.grad(cross_entropy(model(x), y), list(parameters.values()))
     effects = {
-        name: (weight.detach() * gradient).cpu()
-        for name, weight, gradient in zip(network.mask, weights, gradients, strict=True)
+        name: (parameter.detach() * gradient).float().cpu()
+        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)
     }
     totals: dict[str, Tensor] = {}
     for name, group in network.channels().items():
+        normed = [part for part in group.parts if part.tensor in affine]
+        produced = [part for part in group.parts if part.produces]
         totals[name] = torch.zeros(group.size)
-        for part in group.parts:
-            if part.produces:
-                change = effects[part.tensor].movedim(part.dim, 0).flatten(1).sum(1)
-                own = part.channel >= 0
-                totals[name].index_add_(0, part.channel[own], change[own])
+        for part in normed or produced:
+            rows = effects[part.tensor].movedim(part.dim, 0)
+            change = rows.reshape(len(rows), -1).sum(1)
+            own = part.channel >= 0
+            totals[name].index_add_(0, part.channel[own], change[own])
     return over_weights(network, {name: total.square() for name, total in totals.items()})
 
 
@@ -88,7 +99,7 @@ def _of_norms(
         for part in group.parts:
             layer = part.tensor.rpartition(".")[0]
             if layer in norms and first.setdefault(layer, part.tensor) == part.tensor:
-                size = getattr(norms[layer], attribute).detach().abs().cpu()
+                size = getattr(norms[layer], attribute).detach().abs().float().cpu()
                 own = part.channel >= 0
                 total.index_add_(0, part.channel[own], size[own])
                 count.index_add_(0, part.channel[own], torch.ones_like(size[own]))
