@@ -327,7 +327,11 @@ def sound(swept: Swept) -> bool:
 
 def timeless(row: Row) -> Row:
     """A record without what may differ between two equal sweeps."""
-    return {k: v for k, v in row.items() if k not in ("study", "train_seconds", "reused")}
+    return {
+        k: v
+        for k, v in row.items()
+        if k not in ("study", "train_seconds", "search_seconds", "reused")
+    }
 
 
 def named(row: Row) -> tuple[Any, ...]:
