@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_core.masks import Mask, State
-from lth_core.models.channels import Channels, kept_channels, kept_entries
-from lth_core.models.compact import without_channels
+from lth_core.models.channels import Channels, kept_channels, kept_entries, without_channels
 from lth_core.train.loop import Outcome
 
 

@@ -15,8 +15,14 @@ from torch import Tensor, nn
 from lth_core import masks
 from lth_core.errors import SpecError
 from lth_core.masks import Mask
-from lth_core.models.channels import Channels, Kept, channels_of, kept_channels, masks_of
-from lth_core.models.compact import without_channels
+from lth_core.models.channels import (
+    Channels,
+    Kept,
+    channels_of,
+    kept_channels,
+    masks_of,
+    without_channels,
+)
 from lth_core.models.costs import costs_of
 from lth_core.models.layers import shapes_and_positions
 from lth_core.prune import at_level, compounded, prune

@@ -14,8 +14,14 @@ from toys import jobs_of
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, masks
 from lth_core.jobs.recipes import Init, Job
 from lth_core.masks import Mask, State
-from lth_core.models.channels import Channels, Kept, channels_of, kept_channels, kept_entries
-from lth_core.models.compact import without_channels
+from lth_core.models.channels import (
+    Channels,
+    Kept,
+    channels_of,
+    kept_channels,
+    kept_entries,
+    without_channels,
+)
 from lth_core.prune.structure import ChannelUnits
 from lth_core.train.batches import Order
 from lth_core.train.loop import Run, Task, add_norm_penalty, state_of
