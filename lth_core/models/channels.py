@@ -75,6 +75,9 @@ def channels_of(model: nn.Module, shape: tuple[int, ...]) -> Channels:
 
     Args:
         shape: shape of one example, such as (3, 32, 32).
+
+    Raises:
+        SpecError: torch-pruning fails on a user's network.
     """
     import torch_pruning as tp
 
@@ -82,7 +85,13 @@ def channels_of(model: nn.Module, shape: tuple[int, ...]) -> Channels:
     for parameter in model.parameters():
         parameter.requires_grad_()  # torch-pruning follows the graph of gradients
     graph = tp.DependencyGraph()
-    with evaluation_mode(model), torch.enable_grad(), warnings.catch_warnings():
+    failing = "must be a network that torch-pruning can follow, to have channels removed"
+    with (
+        evaluation_mode(model),
+        torch.enable_grad(),
+        warnings.catch_warnings(),
+        errors_as_spec_errors("model.name", failing, type(model).__name__),
+    ):
         warnings.simplefilter("ignore")  # about parameters outside of layers; their channels stay
         graph.build_dependency(model, made_up_examples(model, 2, shape), verbose=False)
         removals = list(graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear)))

@@ -8,6 +8,7 @@ from odd_nets import SOUND, Through
 from structures import FAMILIES, GREY, built, random_kept
 from torch import Tensor, nn
 
+from lth_core.errors import SpecError
 from lth_core.masks import parameter_of
 from lth_core.models.channels import (
     ChannelGroup,
@@ -182,6 +183,16 @@ def test_layer_that_is_called_twice_is_one_producer_and_reader() -> None:
     (group,) = channels_of(model, GREY).values()
     assert group.producers == ("a.weight", "b.weight")
     assert {("b.weight", 0), ("b.weight", 1), ("head.weight", 1)} <= parts_of(group).keys()
+
+
+@pytest.mark.slow
+def test_network_that_torch_pruning_cannot_follow_is_refused() -> None:
+    from torchvision.models import shufflenet_v2_x0_5
+
+    with pytest.raises(
+        SpecError, match=r"model.name: must be a network that torch-pruning can fol"
+    ):
+        channels_of(shufflenet_v2_x0_5(), (3, 64, 64))
 
 
 # Masks
