@@ -13,7 +13,7 @@ from dataclasses import replace
 from lth_core.jobs.branches import BRANCHES, twin
 from lth_core.jobs.methods import WHEN, gate_training
 from lth_core.jobs.recipes import Full, Init, Job
-from lth_core.resolve import resolve
+from lth_core.resolve import check_latency, resolve
 from lth_core.results import LevelResult
 from lth_core.spec import PruneAfter, PruneGates, TicketSpec
 from lth_core.spec.fields import steps_in
@@ -76,7 +76,9 @@ def find_tickets(
         DataError: data are missing or broken.
         DivergedError: a loss is not finite.
     """
-    spec, train = resolve(spec), train or Trainer()
+    given, spec, train = spec, resolve(spec), train or Trainer()
+    if given != spec:  # a resolved spec was checked when it was planned
+        check_latency(spec)
     for level, jobs in enumerate(levels(spec, keep)):
         results = train(list(jobs.values()))
         yield LevelResult(spec, level, dict(zip(jobs, results, strict=True)), train)

@@ -25,6 +25,7 @@ from lth_core.models.check import (
 )
 from lth_core.models.costs import Costs, costs_of
 from lth_core.models.gates import gated
+from lth_core.models.latency import ChannelLatency
 from lth_core.models.layers import (
     layer_of,
     layers_without_units,
@@ -53,7 +54,7 @@ from lth_core.spec import (
 )
 from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate
-from lth_core.spec.prune import CHANNELS
+from lth_core.spec.prune import CHANNELS, LATENCIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +207,8 @@ def _check_branches(spec: TicketSpec) -> None:
         if branch == "scratch_b" and "flops" not in spec.prune.budget:
             rule = "trains for the dense run's FLOPs, so it needs prune.budget: {flops: ...}"
             raise SpecError("branches", rule, branch)
-    if "latency_ms" in spec.prune.budget and spec.levels > 1:
-        rule = "must be at most 1 beside prune.budget.latency_ms, which levels do not multiply"
+    if is_measured(spec.prune) and spec.levels > 1:
+        rule = "must be at most 1 beside a budget of milliseconds, which levels do not multiply"
         raise SpecError("levels", rule, spec.levels)
     if "twin" in spec.branches and spec.prune.when in ("during", "never"):
         rule = "compares runs under one mask, so it needs prune.when: before or after"
@@ -365,15 +366,20 @@ def _check_norms(
 @lru_cache(maxsize=256)
 def _check_channels(
     spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: Pruning, levels: int
-) -> None:
+) -> tuple[Costs, Channels]:
     """Check that a network has channels to remove and what a score needs, and that the smallest
-    network is within the budget of the last level."""
+    network is within a budget of the last level that is no latency.
+
+    Returns:
+        Costs of the network that loses channels, and those that it can lose.
+    """
     costs = whole = _costs(spec, shape, classes)
     if isinstance(prune, PruneGates):
         if prune.expand != 1:
             _check_expansion(spec, shape, classes, prune.expand)
         widened = replace(spec, width=spec.width * prune.expand)
         costs = replace(_costs(widened, shape, classes), channels=_gated(widened, shape, classes))
+    costs = replace(costs, whole=whole)
     _, shapes = _pin_model(spec, shape, classes, prune.include)
     pruned = [parameter_of(name) for names, _ in groups(shapes, prune) for name in names]
     units = ChannelUnits(costs.channels).within(pruned)
@@ -382,9 +388,9 @@ def _check_channels(
         raise SpecError("prune.structure", rule, prune.structure, ("weights", "N:M"))
     if prune.score == "slimming":
         _check_scales(spec, shape, classes, units.channels)
-    if prune.budget and "latency_ms" not in prune.budget:
-        costs = replace(costs, whole=whole)
+    if prune.budget and not is_measured(prune):
         check_budget(costs, prune, units.channels, max(1, levels))
+    return costs, units.channels
 
 
 def _check_expansion(spec: ModelSpec, shape: tuple[int, ...], classes: int, expand: float) -> None:
@@ -402,12 +408,34 @@ def _check_expansion(spec: ModelSpec, shape: tuple[int, ...], classes: int, expa
         raise SpecError("prune.expand", rule, expand)
 
 
+def is_measured(prune: PruneBase) -> bool:
+    """Whether a budget is a latency, which is measured."""
+    return bool(prune.budget.keys() & LATENCIES.keys())
+
+
+def check_latency(spec: TicketSpec) -> None:
+    """Check, by measuring it here, that the smallest network is within a budget of milliseconds.
+
+    Args:
+        spec: a resolved spec; without such a budget nothing is measured.
+
+    Raises:
+        SpecError: it takes longer, or this machine lacks the device.
+    """
+    if is_measured(spec.prune):
+        _, (_, shape, classes) = _pin_data(spec.data)
+        costs, channels = _check_channels(spec.model, shape, classes, spec.prune, spec.levels)
+        check_budget(costs, spec.prune, channels)
+
+
 # Of large networks these take a second each, so all trials of a study share them.
 
 
 @lru_cache(maxsize=32)
 def _costs(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Costs:
-    return costs_of(models.build(spec, shape, classes, generator(0, "structure")), shape)
+    model = models.build(spec, shape, classes, generator(0, "structure"))
+    costs = costs_of(model, shape)
+    return replace(costs, latency=ChannelLatency(model, costs.channels, shape))
 
 
 @lru_cache(maxsize=32)

@@ -8,9 +8,10 @@ trainings without running one, and the store finds finished trainings.
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 
@@ -18,6 +19,7 @@ from lth_core.masks import Mask, State, ones
 from lth_core.models.channels import Channels
 from lth_core.models.costs import Costs
 from lth_core.models.gates import GATE
+from lth_core.models.latency import ChannelLatency
 from lth_core.prune import PrunableNetwork, prune
 from lth_core.seeds import generator
 from lth_core.spec import (
@@ -34,6 +36,7 @@ from lth_core.spec import (
     digest_of,
     spec_json,
 )
+from lth_core.spec.prune import LATENCIES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,6 +84,9 @@ class Context(Protocol):
 
     def costs(self, job: Job) -> Costs:
         """Costs of the job's network without some of its channels."""
+
+    def stored_latency(self, recipe: Recipe, job: Job) -> AbstractContextManager[ChannelLatency]:
+        """Latency of the job's network without some of its channels, measured once for a recipe."""
 
     def data(self, job: Job) -> Dataset:
         """The job's data, on the device."""
@@ -227,11 +233,20 @@ class Pruned(MaskRecipe):
             mask = ones(context.model(job), self.include)
         initial = self.of.root.make(context, job)
         network = context.prunable_network(state, mask, initial, pruned, self.prune)
+        ties = generator(self.seed, "mask", "ties")
+        if LATENCIES.keys() & self.prune.budget.keys():
+            with context.stored_latency(self, pruned) as latency:
+                return prune(_with_costs(network, latency=latency), self.prune, ties)
         if self.whole:
             whole = context.costs(dataclasses.replace(job, model=self.whole))
-            costs = dataclasses.replace(network.costs(), whole=whole)
-            network = dataclasses.replace(network, costs=lambda: costs)
-        return prune(network, self.prune, generator(self.seed, "mask", "ties"))
+            network = _with_costs(network, whole=whole)
+        return prune(network, self.prune, ties)
+
+
+def _with_costs(network: PrunableNetwork, **changes: Any) -> PrunableNetwork:
+    """The network with changes to its costs."""
+    costs = dataclasses.replace(network.costs(), **changes)
+    return dataclasses.replace(network, costs=lambda: costs)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,6 +10,7 @@ from torch import nn
 
 from lth_core.models.channels import Channels, Kept, channels_of, kept_entries
 from lth_core.models.layers import parameter_of, shapes_and_positions
+from lth_core.spec.prune import LATENCIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,8 @@ class Costs:
     """Shape of every parameter, by name."""
     positions: dict[str, int]
     """Multiplications by each prunable weight for one example, by parameter name."""
-    latency: Callable[[Kept], float] | None = None
-    """Measures milliseconds of a forward pass."""
+    latency: Callable[[Kept, str], float] | None = None
+    """Milliseconds of a forward pass on a device, cpu or cuda."""
     whole: Costs | None = None
     """Costs of the network of which a budget is a share; None: this network's."""
 
@@ -30,11 +31,11 @@ class Costs:
         """Cost without the channels that are not kept; groups that are not named keep all.
 
         Args:
-            kind: flops, parameters or latency_ms.
+            kind: flops, parameters, latency_ms or cuda_latency_ms.
         """
-        if kind == "latency_ms":
+        if kind in LATENCIES:
             assert self.latency
-            return self.latency(kept)
+            return self.latency(kept, LATENCIES[kind])
         return self.flops(kept) if kind == "flops" else self.parameters(kept)
 
     def flops(self, kept: Kept) -> int:

@@ -17,6 +17,7 @@ from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.scores import SUMMED
 from lth_core.prune.structure import ChannelUnits
 from lth_core.spec import PruneBase
+from lth_core.spec.prune import LATENCIES
 
 Removals = list[tuple[str, int]]
 """Channels (group, number) in the order in which they are removed."""
@@ -31,7 +32,8 @@ def kept_within_budget(
 ) -> Mask:
     """The mask of the network's highest-scored channels that together cost what the budget allows.
 
-    The cost is at most the limit, and would be above it with one channel more.
+    The cost is at most the limit, and would be above it with one channel more. A latency is
+    measured, and varies; this holds for the one measurement of each network.
 
     Args:
         progress: in (0, 1]; before 1 the limit lies between the dense network and the budget.
@@ -44,10 +46,11 @@ def kept_within_budget(
     summed = spec.score in SUMMED
     values = {name: units.scores(scores, mask, name, summed) for name in units.channels}
     order = removal_order(values, alive, spec.scope, generator)
-    limit, cost = limit_and_cost(network.costs(), spec, progress)
+    costs = network.costs()
+    limit, cost = limit_and_cost(costs, spec, progress)
     count = fewest_removals(len(order), lambda n: cost(without(alive, order[:n])), limit)
     if count is None:
-        raise _too_small(network.costs(), spec, cost(without(alive, order)), 1)
+        raise _too_small(costs, spec, cost(without(alive, order)), 1)
     return units.mask(without(alive, order[:count]), mask)
 
 
@@ -61,8 +64,12 @@ def limit_and_cost(
         their cost.
     """
     ((kind, budget),) = spec.budget.items()
-    whole = (costs.whole or costs).of(kind, {})
-    target = budget if kind == "latency_ms" else budget * whole
+    if kind in LATENCIES:
+        # Of the dense network, only a limit between its cost and the budget needs the latency.
+        whole, target = costs.of(kind, {}) if progress < 1 else budget, budget
+    else:
+        whole = (costs.whole or costs).of(kind, {})
+        target = budget * whole
     limit = target if progress == 1 else whole * (target / whole) ** progress
     return limit, lambda kept: costs.of(kind, kept)
 
@@ -86,7 +93,7 @@ def _too_small(costs: Costs, spec: PruneBase, smallest: float, levels: int) -> S
     """The error of a budget below the cost of the smallest network; it says the least budget."""
     ((kind, budget),) = spec.budget.items()
     least = smallest
-    if kind != "latency_ms":
+    if kind not in LATENCIES:
         least = (smallest / (costs.whole or costs).of(kind, {})) ** (1 / levels)
     digits = 3 - floor(log10(least))  # four in all, rounded up: what the error says is enough
     least = ceil(least * 10**digits) / 10**digits
@@ -99,7 +106,7 @@ def _too_small(costs: Costs, spec: PruneBase, smallest: float, levels: int) -> S
 def budget_at(spec: PruneBase, level: int) -> dict[str, float]:
     """The budget after ``level`` prunings: levels multiply a share of the dense network."""
     return {
-        cost: limit if cost == "latency_ms" else limit**level for cost, limit in spec.budget.items()
+        cost: limit if cost in LATENCIES else limit**level for cost, limit in spec.budget.items()
     }
 
 

@@ -34,7 +34,9 @@ OF_CHANNELS = ("slimming", "taylor", GATES)
 """Scores of channels, not of weights."""
 MOST_EXPANSION = 10.0
 """Largest factor by which a network is widened before gates are trained."""
-BUDGETS = ("flops", "parameters", "latency_ms")
+LATENCIES = {"latency_ms": "cpu", "cuda_latency_ms": "cuda"}
+"""Costs in milliseconds, which are measured, and the device of each."""
+BUDGETS = ("flops", "parameters", *LATENCIES)
 """Costs that a budget can limit."""
 
 
@@ -65,8 +67,8 @@ class PruneBase(Checks):
     )
     """channels, neurons: the cost that one level leaves, in place of fraction: a share of the dense
     network's `flops` or `parameters`, above 0 and at most 1, which levels multiply; or milliseconds
-    of a forward pass of 64 examples (`latency_ms`), measured on one thread of the device that
-    trains. No layer loses its last unit."""
+    of a forward pass of 64 examples, measured where the mask is found: on one thread of the CPU
+    (`latency_ms`) or on the GPU (`cuda_latency_ms`). No layer loses its last unit."""
     densities: tuple[float, ...] = ()
     """Density of each level, falling, in (0, 1); in place of fraction, for unequal steps."""
     output_fraction: float | None = None
@@ -155,9 +157,9 @@ class PruneBase(Checks):
             if cost not in BUDGETS:
                 raise SpecError(f"budget.{cost}", "is not a cost", limit, BUDGETS)
             number = isinstance(limit, int | float) and not isinstance(limit, bool)
-            if not number or not 0 < limit < float("inf") or (limit > 1 and cost != "latency_ms"):
+            if not number or not 0 < limit < float("inf") or (limit > 1 and cost not in LATENCIES):
                 rule = "must be a number above 0" + (
-                    "" if cost == "latency_ms" else " and at most 1, a share of the dense network's"
+                    "" if cost in LATENCIES else " and at most 1, a share of the dense network's"
                 )
                 raise SpecError(f"budget.{cost}", rule, limit)
             self._set("budget", {cost: float(limit)})

@@ -20,6 +20,7 @@ from lth_core.models.channels import (
 )
 from lth_core.models.costs import Costs, costs_of
 from lth_core.models.init import narrow_weights
+from lth_core.models.latency import ChannelLatency
 from lth_core.models.layers import load_state, state_of
 from lth_core.prune.network import Batch, PrunableNetwork
 from lth_core.seeds import generator
@@ -80,9 +81,21 @@ class Builder:
 
     def costs(self, job: Job) -> Costs:
         """Costs of the job's network, without gates, and without some of its channels."""
-        model = models.template(replace(job.model, gates=False), self.data(job).shape,
-                         self.data(job).classes)  # fmt: skip
-        return costs_of(model, self.data(job).shape, self.channels(job))
+        costs = costs_of(self._ungated(job), self.data(job).shape, self.channels(job))
+        return replace(costs, latency=self.channel_latency(job, {}))
+
+    def channel_latency(self, job: Job, known: dict[str, float]) -> ChannelLatency:
+        """Latency of the job's network, without gates, and without some of its channels.
+
+        Args:
+            known: as in `ChannelLatency`.
+        """
+        shape = self.data(job).shape
+        return ChannelLatency(self._ungated(job), self.channels(job), shape, known)
+
+    def _ungated(self, job: Job) -> nn.Module:
+        dataset = self.data(job)
+        return models.template(replace(job.model, gates=False), dataset.shape, dataset.classes)
 
     def masked(self, job: Job, state: State, mask: Mask) -> State:
         """A copy of a state whose pruned weights are 0, with the biases and norms of removed

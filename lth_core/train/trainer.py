@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from math import isfinite
@@ -16,9 +17,10 @@ from torch import nn
 from lth_core import masks, models, ticket
 from lth_core.errors import PreemptedError, StoreError
 from lth_core.jobs.controls import FreshlyNarrow
-from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure
+from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure, Recipe
 from lth_core.masks import Mask, State
 from lth_core.models.gates import GATE
+from lth_core.models.latency import ChannelLatency
 from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.seeds import seeded_draws
 from lth_core.spec import (
@@ -166,6 +168,32 @@ class Trainer(Builder):
             }
             self.store.put("measures", measure.digest, numbers)
         return {name: numbers[name] for name in measure.columns}
+
+    @contextmanager
+    def stored_latency(self, recipe: Recipe, job: Job) -> Iterator[ChannelLatency]:
+        """Latency of the job's network without some of its channels, measured once for a recipe.
+
+        The first process that needs it measures, others wait; it is stored when the block ends. So
+        a mask that depends on it is found once, though measurements vary.
+        """
+
+        def stored() -> dict[str, float] | None:
+            entry = self._archive.entry("measures", recipe.digest)
+            return entry.meta if entry else None
+
+        known = stored()
+        if known is None:
+            if self.frozen:
+                lost = f"measures/{recipe.digest}, the latencies by which a mask was found"
+                raise StoreError(f"the store has lost {lost}")
+            with claimed(self.store.files, recipe.digest, lambda: stored() is not None) as acquired:
+                if acquired:
+                    latency = self.channel_latency(job, {})
+                    yield latency
+                    self.store.put("measures", recipe.digest, latency.known)
+                    return
+            known = stored()
+        yield self.channel_latency(job, {**(known or {})})
 
     def training_cost(self, job: Job) -> tuple[float, float]:
         """FLOPs and seconds of a job's training; a backward pass counts as two forward passes.

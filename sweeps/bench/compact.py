@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from lth_core import models
-from lth_core.measures.latency import BATCH_SIZE, SECONDS, THREADS, device_name, latency
 from lth_core.models.channels import Kept, without_channels
 from lth_core.models.costs import Costs, costs_of
+from lth_core.models.latency import BATCH_SIZE, SECONDS, THREADS, device_name, latency
 from lth_core.spec import ModelSpec
 
 SHAPE, CLASSES = (3, 32, 32), 10

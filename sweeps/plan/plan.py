@@ -16,7 +16,7 @@ from lth_core.data import has_validation
 from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
-from lth_core.resolve import Pins
+from lth_core.resolve import Pins, check_latency
 from lth_core.spec import TicketSpec, canonical_json, describe
 from lth_core.train import Trainer
 from sweeps.plan.counting import Counts, count, sharing_key, signature
@@ -146,7 +146,7 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
 
     Raises:
         SpecError: a trial's spec is wrong, names the axis; the seeds are too few for a verdict; or
-            a trial lacks what the search's objective needs.
+            a trial lacks what the search's objective needs, or a budget of milliseconds.
     """
     if study.search.algorithm == "random":
         points = [
@@ -164,6 +164,7 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
     if pins is None and not swept:
         _check_seeds(study, trials.values())
         check_objective(study, (trial.spec for trial in trials.values()))
+        _check_latencies(study, trials.values())
     return Plan(study, tuple(trials.values()))
 
 
@@ -174,6 +175,15 @@ def _check_seeds(study: Study, trials: Iterable[Trial]) -> None:
     if asked and len(seeds) < FEWEST:
         rule = f"must have at least {FEWEST} values for a verdict"
         raise SpecError("axes.seed", rule, seeds)
+
+
+def _check_latencies(study: Study, trials: Iterable[Trial]) -> None:
+    """Check budgets of milliseconds on this machine; latencies are measured for it."""
+    for trial in trials:
+        if "cuda_latency_ms" in trial.spec.prune.budget and not study.resources.gpu:
+            rule = "must be above 0 for prune.budget.cuda_latency_ms, which is measured on a GPU"
+            raise SpecError("resources.gpu", rule, study.resources.gpu)
+        check_latency(trial.spec)
 
 
 def check_objective(study: Study, specs: Iterable[TicketSpec]) -> None:

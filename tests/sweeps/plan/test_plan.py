@@ -4,10 +4,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import torch
 from tiny import Lth, StudyFile, StudyOf
 
 from lth_core import Trainer, find_tickets
 from lth_core.errors import SpecError
+from lth_core.models import latency as models_latency
 from lth_core.resolve import Pins
 from sweeps.plan.plan import Trial, is_stored, make_plan, summary
 from sweeps.studies.axes import SpecReader
@@ -134,6 +136,36 @@ def test_verdict_asked_of_too_few_seeds_is_refused_where_trials_are_to_be_run(
     trials = make_plan(tiny()).trials
     assert make_plan(study, Pins()).trials == trials, "as stored"
     assert make_plan(study, swept=True).trials == trials
+
+
+def test_budget_of_milliseconds_is_measured_where_trials_are_to_be_run(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = list[str]()
+
+    def fake(networks: list[Any], shape: tuple[int, ...], **options: Any) -> list[float]:
+        measured.append(options["device"])
+        return [2.0]
+
+    monkeypatch.setattr(models_latency, "latency", fake)
+    neurons = {"base.levels": 1, "base.prune": {"structure": "neurons"}, "base.model.widths": [17]}
+    study = tiny({**neurons, "base.prune.budget": {"latency_ms": 1.0}})
+    for trials in (make_plan(study, Pins()), make_plan(study, swept=True)):
+        assert len(trials.trials) == 2
+    assert measured == []
+    rule = r"prune\.budget\.latency_ms: must be at least 2, .*, but got 1\.0$"
+    with pytest.raises(SpecError, match=rule):
+        make_plan(study)
+    assert measured == ["cpu"]
+    assert make_plan(tiny({**neurons, "base.prune.budget": {"latency_ms": 3.0}})).trials
+
+    study = tiny({**neurons, "base.prune.budget": {"cuda_latency_ms": 3.0}})
+    with pytest.raises(SpecError, match=r"^resources\.gpu: must be above 0 .*, but got 0"):
+        make_plan(study)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    study = tiny({**neurons, "base.prune.budget": {"cuda_latency_ms": 3.0}, "resources.gpu": 1})
+    with pytest.raises(SpecError, match=r"prune\.budget\.cuda_latency_ms: is measured on a GPU"):
+        make_plan(study)
 
 
 @pytest.mark.parametrize(

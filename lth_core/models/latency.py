@@ -1,4 +1,4 @@
-"""Latency of forward passes, of several networks side by side."""
+"""Latency of forward passes: of several networks side by side, and of one with fewer channels."""
 
 from __future__ import annotations
 
@@ -7,70 +7,23 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from lth_core.jobs.recipes import Job
-from lth_core.models.compact import compact
-from lth_core.models.layers import evaluation_mode, load_state, made_up_examples
-from lth_core.spec import ModelSpec
-from lth_core.train import Trainer
+from lth_core.errors import SpecError
+from lth_core.models.channels import Channels, Kept, without_channels
+from lth_core.models.layers import evaluation_mode, made_up_examples
 
 BATCH_SIZE, THREADS = 64, 1
 SECONDS, ROUNDS = 2.0, 10
 """Least duration of a measurement, and least number of forward passes of each network."""
 WARM_UP = 3
 """Forward passes of each network before the measurement."""
-
-
-class CompactLatency(TypedDict):
-    """Latency of a training's smaller network and of its full one, measured together."""
-
-    latency_ms: float
-    dense_latency_ms: float
-    batch_size: int
-    threads: int
-    device: str
-
-
-def compact_latency(
-    trainer: Trainer,
-    job: Job,
-    *,
-    full: ModelSpec | None = None,
-    batch_size: int = BATCH_SIZE,
-    threads: int = THREADS,
-    seconds: float = SECONDS,
-) -> CompactLatency:
-    """Latency of a trained network without the channels that do not matter, on this device.
-
-    Args:
-        trainer: it has the job's training, or trains it.
-        full: the network to compare with; by default the job's own, with all channels.
-        batch_size, threads, seconds: as in `latency`.
-
-    Raises:
-        SpecError: the network cannot be made smaller.
-        StoreError: a frozen trainer's store lacks the training.
-    """
-    shape = trainer.data(job).shape
-    state, mask = trainer.final(job)
-    pruned = copy.deepcopy(trainer.model(job))
-    load_state(pruned, state)
-    dense = trainer.model(replace(job, model=full or job.model))
-    smaller_ms, dense_ms = latency(
-        [compact(pruned, mask, shape), dense], shape,
-        batch_size=batch_size, device=trainer.device, threads=threads, seconds=seconds,
-    )  # fmt: skip
-    return {
-        "latency_ms": smaller_ms, "dense_latency_ms": dense_ms, "batch_size": batch_size,
-        "threads": threads, "device": device_name(trainer.device),
-    }  # fmt: skip
+SEARCH_SECONDS = 0.3
+"""Least duration of one of the measurements of a search."""
 
 
 def latency(
@@ -109,6 +62,57 @@ def latency(
             for network, milliseconds in zip(copies, took, strict=True):
                 milliseconds.append(_milliseconds(network, x))
     return [median(milliseconds) for milliseconds in took]
+
+
+class ChannelLatency:
+    """Median milliseconds of a forward pass of a network without some of its channels.
+
+    Each structure is measured once, and has that latency from then on. So a search among structures
+    ends, however much a measurement varies.
+
+    Args:
+        model: the network with all channels.
+        channels: its removable channels.
+        shape: shape of one example.
+        known: latencies by structure; those that are measured are added.
+    """
+
+    def __init__(
+        self, model: nn.Module, channels: Channels, shape: tuple[int, ...],
+        known: dict[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        self._model, self._channels, self._shape = model, channels, shape
+        self.known = {} if known is None else known
+
+    def __call__(self, kept: Kept, device: str) -> float:
+        """Latency without the channels that are not kept; groups that are not named keep all.
+
+        Args:
+            device: cpu or cuda.
+
+        Raises:
+            SpecError: this process has no such device.
+        """
+        counts = [int(kept[name].sum()) if name in kept else group.size
+                  for name, group in self._channels.items()]  # fmt: skip
+        structure = " ".join([device, *map(str, counts)])
+        if structure not in self.known:
+            check_device(device)
+            smaller = without_channels(self._model, self._channels, kept)
+            (milliseconds,) = latency([smaller], self._shape, device=device, seconds=SEARCH_SECONDS)
+            self.known[structure] = milliseconds
+        return self.known[structure]
+
+
+def check_device(device: str) -> None:
+    """Check that this process can measure a budget's latency on a device, cpu or cuda.
+
+    Raises:
+        SpecError: it is a GPU, and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        rule = "is measured on a GPU, so it must be used where there is one"
+        raise SpecError("prune.budget.cuda_latency_ms", rule, "no GPU")
 
 
 def _milliseconds(network: nn.Module, x: Tensor) -> float:

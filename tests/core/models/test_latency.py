@@ -1,15 +1,23 @@
 """Latencies of networks side by side."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from lth_core import ModelSpec, Trainer
-from lth_core.measures import latency as measured
-from lth_core.measures.latency import ROUNDS, WARM_UP, compact_latency, device_name, latency
-from lth_core.results import LevelResult
+from lth_core.errors import SpecError
+from lth_core.models import latency as measured
+from lth_core.models.channels import channels_of
+from lth_core.models.latency import (
+    ROUNDS,
+    SEARCH_SECONDS,
+    WARM_UP,
+    ChannelLatency,
+    device_name,
+    latency,
+)
 
 
 class Watched(nn.Module):
@@ -53,17 +61,41 @@ def test_larger_network_takes_longer() -> None:
     assert milliseconds[0] > 2 * milliseconds[1] > 0
 
 
-def test_latency_of_a_ticket_is_beside_that_of_the_full_network(
-    search: list[LevelResult], trainer: Trainer
+def channel_latency() -> tuple[nn.Module, ChannelLatency]:
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+    return model, ChannelLatency(model, channels_of(model, (8,)), (8,))
+
+
+def test_latency_is_that_of_the_network_without_the_channels(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job = search[2].results["ticket"].job
-    numbers = compact_latency(trainer, job, batch_size=8, threads=1, seconds=0)
-    assert numbers["latency_ms"] > 0 < numbers["dense_latency_ms"]
-    assert (numbers["batch_size"], numbers["threads"]) == (8, 1)
-    assert numbers["device"] == device_name(trainer.device) != ""
-    wide = ModelSpec(widths=(20_000, 16))
-    larger = compact_latency(trainer, job, full=wide, batch_size=8, seconds=0)
-    assert larger["dense_latency_ms"] > 2 * larger["latency_ms"]
+    sizes, seconds = list[list[int]](), list[float]()
+
+    def fake(networks: list[nn.Module], shape: tuple[int, ...], **options: Any) -> list[float]:
+        seconds.append(options["seconds"])
+        sizes.append([p.numel() for p in networks[0].parameters()])
+        return [float(len(sizes))]
+
+    monkeypatch.setattr(measured, "latency", fake)
+    model, latency_of = channel_latency()
+    two = torch.tensor([True, False, False, True, False, False])
+    assert latency_of({"0.weight": two}, "cpu") == 1
+    assert sizes == [[8 * 2, 2, 2 * 4, 4, 4 * 3, 3]]
+    assert latency_of({}, "cpu") == 2
+    assert sizes[1] == [p.numel() for p in model.parameters()]
+    # Other channels in the same numbers are measured no second time, in this or another search.
+    assert latency_of({"0.weight": two.flip(0)}, "cpu") == 1
+    again = ChannelLatency(model, channels_of(model, (8,)), (8,), latency_of.known)
+    assert again({"0.weight": two.flip(0)}, "cpu") == 1
+    assert latency_of({"2.weight": torch.tensor([True, True, False, False])}, "cpu") == 3
+    assert seconds == [SEARCH_SECONDS] * 3
+
+
+def test_latency_on_a_gpu_that_is_absent_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    _, latency_of = channel_latency()
+    with pytest.raises(SpecError, match=r"prune\.budget\.cuda_latency_ms: .*, but got 'no GPU'"):
+        latency_of({}, "cuda")
 
 
 @pytest.mark.gpu
