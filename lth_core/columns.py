@@ -155,6 +155,17 @@ COLUMNS: dict[str, Column] = {
     "overlap_methods_chance": _column(
         "those overlaps for random masks", type="object", source="study"
     ),
+    "latency_ms": Column(
+        about="forward pass of 64 examples without the removed channels, on one thread of a CPU or "
+        "on a GPU", unit="ms", source="study", metric=True,
+    ),
+    "dense_latency_ms": Column(
+        about="that of the dense network, measured in turns with it", unit="ms", source="study",
+        metric=True,
+    ),
+    "latency_device": _column(
+        "processor or GPU on which the latencies were measured", type="string", source="study"
+    ),
     "verdict": _column("verdict on the ticket's cell and level", type="string", source="study"),
     "replicates": _column(
         "replicates that are stored for the cell and level", type="integer", source="study"

@@ -58,6 +58,7 @@ KINDS = {
         content="weights at a step", lifetime=Lifetime.REFERENCED, masks=True, training="of"
     ),
     "measures": Kind(content="numbers of trainings", lifetime=Lifetime.REFERENCED),
+    "latencies": Kind(content="latency of a training's network", lifetime=Lifetime.REFERENCED),
     "checkpoints": Kind(content="an interrupted training", lifetime=Lifetime.TRAINING),
     "claims": Kind(content="locks of trainings", lifetime=Lifetime.TRAINING, entries=False),
     "speeds": Kind(content="seconds per step", lifetime=Lifetime.ALWAYS),

@@ -21,6 +21,7 @@ from sweeps.report.completeness import (
     planned_replicates,
     with_replicates,
 )
+from sweeps.store.latencies import with_latencies
 from sweeps.store.records import load_mask, load_records, searched_trials, with_verdicts
 from sweeps.store.samples import completed_samples, sample_trials
 from sweeps.studies.schema import Study
@@ -31,7 +32,8 @@ class StudyResults:
     """Records and verdicts of a study in the store, and the work that is missing."""
 
     records: list[Record]
-    """Records of every finished trial, level and branch, with verdicts, overlaps and replicates."""
+    """Records of every finished trial, level and branch, with verdicts, overlaps, latencies and
+    replicates."""
     axes: list[str]
     verdicts: list[Verdict]
     trials: int
@@ -78,6 +80,7 @@ def study_results(plan: Plan) -> StudyResults:
     records = with_replicates(records, axes, planned_replicates(plan.trials, trials))
     records = named_by_form(records, axes)
     records = with_overlaps(records, axes, lambda digest: load_mask(store, digest))
+    records = with_latencies(records, trials, store)
     records, cell_verdicts = with_verdicts(records, axes, study.verdict.rule())
     return StudyResults(
         records=records, axes=axes, verdicts=cell_verdicts, trials=len(trials), missing=missing,

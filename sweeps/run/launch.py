@@ -30,6 +30,7 @@ from sweeps.run.search import best_lines, finished_samples, open_study
 from sweeps.run.store_health import StoreHealth, probe
 from sweeps.run.trial import SweepContext, make_trainer, run_trial
 from sweeps.run.worker import config_trials, trial_config
+from sweeps.store.latencies import measure_latencies
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.store.samples import completed_samples, sample_trials
 from sweeps.studies.axes import base_values, combinations, spec_of
@@ -76,13 +77,14 @@ def launch(
         backend = open_backend(study, context, address, serial, stack)
     save_swept(study)  # only after the backend is open: a refused study is not the last swept one
     if backend and adaptive:
-        trials = _search(study, backend, trainer.store, console, outcome)
-        check_records(study, trials, trainer.store, outcome)
-        return outcome
-    if backend:
-        _sweep(plan, list(missing.values()), backend, trainer, console, outcome)
-    _reuse_records(plan, missing, context, trainer)
-    check_records(study, plan.trials, trainer.store, outcome)
+        trials: Sequence[Trial] = _search(study, backend, trainer.store, console, outcome)
+    else:
+        if backend:
+            _sweep(plan, list(missing.values()), backend, trainer, console, outcome)
+        _reuse_records(plan, missing, context, trainer)
+        trials = plan.trials
+    check_records(study, trials, trainer.store, outcome)
+    outcome.notes += measure_latencies(study, trials, trainer.store, console)
     return outcome
 
 

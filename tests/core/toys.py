@@ -50,6 +50,19 @@ def batch_norm_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.
     return net
 
 
+class FailsOnMany(nn.Sequential):
+    """A linear network that takes no batch of more than 63."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 63:
+            raise RuntimeError("too many")
+        return super().forward(x)
+
+
+def fails_on_many(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    return FailsOnMany(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
+
+
 def dropping_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """A network with torch's own dropout inside."""
     inner = nn.Sequential()

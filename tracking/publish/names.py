@@ -20,8 +20,8 @@ VERDICT = "verdict"
 """Tag of a study's and of a trial's run: the best verdict over the levels of its cell; with
 `.level_NN`, the verdict on one level. Also the prefix of the verdicts' metrics."""
 COMPARED = "lth.compared"
-"""Tag: number of times that verdicts and overlaps were written to a trial's run, or the report to a
-study's run, and the digest of the last. Equal ones are written once."""
+"""Tag: number of times that verdicts, overlaps and latencies were written to a trial's run, or the
+report to a study's run, and the digest of the last. Equal ones are written once."""
 FAILURE = "lth.failure"
 """Tag of a failed trial's run: the reason."""
 PARENT = "mlflow.parentRunId"
@@ -36,9 +36,10 @@ LEVEL_METRICS = metrics("level")
 BRANCH_METRICS = metrics("branch")
 """Record fields of each branch that are not None, as metrics `BRANCH/NAME` with step = level."""
 
-OVERLAPS = metrics("branch", study=True)
-"""Record fields of tickets that depend on other trials, as metrics `ticket/NAME` with step = level.
-Overlaps with other methods are in the report and in `lth report --json`."""
+STUDY_METRICS = metrics("branch", study=True)
+"""Record fields that the study's other trials or its end give, as metrics `BRANCH/NAME` with step =
+level: overlaps with other masks, and latencies. Overlaps with other methods are in the report and
+in `lth report --json`."""
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
 """Learning curves, as metrics `level_NN/BRANCH/NAME` with step = iteration."""

@@ -90,12 +90,12 @@ def verdict_tags(verdicts: Sequence[Verdict], mark: str) -> Iterator[RunTag]:
     yield RunTag(names.COMPARED, mark)
 
 
-def overlap_metrics(records: Sequence[Mapping[str, Any]], stamp: int) -> Iterator[Metric]:
-    """Mask overlaps of a trial's tickets with others, with step = level."""
+def study_metrics(records: Sequence[Mapping[str, Any]], stamp: int) -> Iterator[Metric]:
+    """Mask overlaps of a trial with others, and latencies of its networks, with step = level."""
     from mlflow.entities import Metric
 
     for record in records:
-        for name in names.OVERLAPS:
+        for name in names.STUDY_METRICS:
             if record.get(name) is not None:
                 yield Metric(f"{record['branch']}/{name}", record[name], stamp, record["level"])
 

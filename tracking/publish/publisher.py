@@ -26,8 +26,8 @@ from tracking.publish.client import RefusedError, check_address, check_database,
 from tracking.publish.payload import (
     level_files,
     level_metrics,
-    overlap_metrics,
     params,
+    study_metrics,
     verdict_metrics,
     verdict_tags,
     verdict_values,
@@ -165,7 +165,8 @@ class Publisher:
         verdicts: Sequence[Verdict],
         records: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Write comparisons of a trial with others: verdicts of its cell, overlaps of its tickets.
+        """Write comparisons of a trial with others: verdicts of its cell, overlaps of its tickets,
+        and latencies of its networks.
 
         Equal comparisons are written once.
 
@@ -173,18 +174,16 @@ class Publisher:
             TrackingError: the server cannot be reached or refuses.
         """
         values = [[v.level, v.verdict, verdict_values(v), v.density] for v in verdicts]
-        overlaps = [
-            [metric.key, metric.step, metric.value] for metric in overlap_metrics(records, 0)
-        ]
-        digest = sha256([values, overlaps])
+        numbers = [[metric.key, metric.step, metric.value] for metric in study_metrics(records, 0)]
+        digest = sha256([values, numbers])
         count, known = comparison_mark(published.tags)
-        if not (verdicts or overlaps) or known == digest:
+        if not (verdicts or numbers) or known == digest:
             return
         # The count serves as the time: two publishers of equal comparisons write equal stamps.
         count += 1
         stamp = published.started + count
         with connect(self.uri) as client:
-            metrics = [*verdict_metrics(verdicts, stamp), *overlap_metrics(records, stamp)]
+            metrics = [*verdict_metrics(verdicts, stamp), *study_metrics(records, stamp)]
             tags = list(verdict_tags(verdicts, f"{count} {digest}"))
             log_in_batches(client, published.id, metrics, [], tags)
 

@@ -1,5 +1,5 @@
-"""Verdicts and overlaps in MLflow: runs can be filtered by them, and writing them again changes
-nothing."""
+"""Verdicts, overlaps and latencies in MLflow: runs can be filtered by verdicts, and writing them again
+changes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -105,7 +105,7 @@ def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
     assert filtered("tags.verdict = 'winning'") == []
 
 
-def test_overlaps_are_written_level_by_level_and_once(publisher: Publisher) -> None:
+def test_overlaps_and_latencies_are_written_level_by_level_and_once(publisher: Publisher) -> None:
     from mlflow import MlflowClient
 
     spec = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
@@ -131,3 +131,6 @@ def test_overlaps_are_written_level_by_level_and_once(publisher: Publisher) -> N
     assert "verdict" not in client.get_run(held.id).data.tags
     judge(publisher, {}, [*rows[:2], {**rows[2], "overlap_seeds": 0.3}])
     assert history("overlap_seeds")[-1] == (2, 0.3)
+    measured = {"latency_ms": 2.5, "dense_latency_ms": 4.0, "latency_device": "this machine"}
+    judge(publisher, {}, [*rows[:2], {**rows[2], **measured}])
+    assert (history("latency_ms"), history("dense_latency_ms")) == ([(2, 2.5)], [(2, 4.0)])
