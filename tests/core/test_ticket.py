@@ -14,7 +14,17 @@ from safetensors.numpy import load_file
 from safetensors.torch import load, save
 from toys import same, textbook
 
-from lth_core import Ticket, TicketSpec, Trainer, data, find_tickets, load_ticket
+from lth_core import (
+    ModelSpec,
+    PruneSpec,
+    Ticket,
+    TicketSpec,
+    Trainer,
+    TrainSpec,
+    data,
+    find_tickets,
+    load_ticket,
+)
 from lth_core.errors import TicketFileError
 from lth_core.masks import masked
 from lth_core.results import LevelResult
@@ -120,6 +130,24 @@ def test_compact_ticket_computes_the_same_with_fewer_weights(ticket: Ticket) -> 
     assert smaller.get_parameter("fc1.weight").shape == (32 - 5, 64)
     with torch.no_grad():
         assert torch.allclose(smaller.eval()(x), sparse.model().eval()(x), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["conv-2", "resnet-8", "mobilenet-v2"])
+def test_compact_ticket_of_channels_has_the_parameters_on_its_record(
+    name: str, trainer: Trainer
+) -> None:
+    spec = TicketSpec(
+        model=ModelSpec(name=name, width=0.25), train=TrainSpec(steps=4, evaluate_every=2),
+        prune=PruneSpec(structure="channels", fraction=0.5), levels=1,
+    )  # fmt: skip
+    level = list(find_tickets(spec, trainer))[1]
+    (record,) = (row for row in level.records() if row["branch"] == "ticket")
+    model, smaller, x = level.ticket.model(), level.ticket.compact(), torch.rand(4, 1, 8, 8)
+    assert sum(p.numel() for p in smaller.parameters()) == record["kept_parameters"]
+    assert record["kept_parameters"] < 0.6 * record["parameters"]
+    with torch.no_grad():
+        assert torch.allclose(smaller.eval()(x), model.eval()(x), atol=1e-5)
 
 
 def test_apply_mask_puts_the_zeros_back(ticket: Ticket) -> None:
