@@ -27,3 +27,26 @@ def density_text(share: float) -> str:
 def count(n: int, noun: str) -> str:
     """Number with its noun: `1 seed`, `2 seeds`."""
     return f"{n} {noun}{'s' * (n != 1)}"
+
+
+def flops_text(flops: float) -> str:
+    """FLOPs in three digits with a metric prefix.
+
+    >>> flops_text(16_541_798_400), flops_text(999.9), flops_text(0)
+    ('16.5 G', '1 k', '0')
+    """
+    prefixes = ("", "k", "M", "G", "T", "P", "E", "Z")
+    value, power = float(f"{flops:.3g}"), 0
+    while value >= 1000 and power < len(prefixes) - 1:
+        value, power = value / 1000, power + 1
+    return f"{value:.3g} {prefixes[power]}".rstrip()
+
+
+def correlation_text(value: float) -> str:
+    """Correlation in two decimals, with a minus sign where it is negative."""
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def signed(value: float) -> str:
+    """Number in two decimals with its sign, plus too."""
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")

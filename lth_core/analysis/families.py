@@ -1,4 +1,4 @@
-"""Variants of a study's methods: each method with each retraining of its mask, by family."""
+"""Variants of a study's methods: each method with each training under its mask, by family."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import Any
 from lth_core.analysis.cells import Cell, Point, value_text
 from lth_core.analysis.groups import distinct, group_by, key_of
 from lth_core.columns import Record
+from lth_core.jobs.branches import SCRATCH
 
-RETRAININGS = ("finetune", "lr_rewind", "trained")
-"""Branches that are variants beside `ticket`: other retrainings of the method's mask."""
+RETRAININGS = ("finetune", "lr_rewind", "trained", *SCRATCH)
+"""Branches that are variants beside `ticket`: other trainings under the method's mask."""
 FAMILIES = {
     "before": "Before training",
+    "gates": "By training gates",
     "during": "During training",
     "after": "After training",
     "never": "Never trained",
@@ -24,7 +26,7 @@ FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A method with one retraining of its mask: a line of a figure, a row of a table."""
+    """A method with one training under its mask: a line of a figure, a row of a table."""
 
     method: str
     branch: str

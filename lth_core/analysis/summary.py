@@ -30,12 +30,13 @@ def summarize(values: Sequence[float]) -> Summary:
     if n < 2:
         return Summary(n, mean, None, None, None)
     std = stdev(values)
-    half = _t_975(n - 1) * std / sqrt(n)
+    half = t_975(n - 1) * std / sqrt(n)
     return Summary(n, mean, std, mean - half, mean + half)
 
 
 @cache  # a report needs few distinct values, thousands of times
-def _t_975(freedom: int) -> float:
+def t_975(freedom: int) -> float:
+    """97.5% quantile of Student's t."""
     from scipy.special import stdtrit  # scipy.stats takes a second to import
 
     return float(stdtrit(freedom, 0.975))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lth_core.jobs.recipes import Context, FinalMask, Job, MaskRecipe, Measure, Pruned
+from lth_core.jobs.recipes import Context, FinalMask, Job, MaskRecipe, Measure, Pruned, WithGates
 from lth_core.spec import PruneBefore
 
 WITH_EXAMPLES = ("snip", "grasp", "taylor")
@@ -17,8 +17,9 @@ class TrainingCost(Measure):
     """FLOPs of a branch's training, and FLOPs and seconds of all that found its mask.
 
     A mask is found by the trainings whose weights, gates or masks it comes from, with those that
-    found their masks in turn, and by the passes of a score over examples. A control's mask costs
-    what the ticket's does. A backward pass counts as two forward passes.
+    made their starting weights or found their masks in turn, and by the passes of a score over
+    examples. A control's mask costs what the ticket's does. A backward pass counts as two forward
+    passes.
     """
 
     kind = "TrainingCost"
@@ -27,7 +28,10 @@ class TrainingCost(Measure):
     job: Job
 
     def take(self, context: Context) -> dict[str, float | None]:
-        searches = {job.digest: job for job in _searches(self.job.mask)}
+        searches: dict[str, Job] = {}
+        for job in sorted(_searches(self.job.mask), key=lambda job: job.last):
+            # A run and the same run as far as the rewind point are one training.
+            searches[replace(job, last=job.first).digest] = job
         costs = [context.training_cost(job) for job in searches.values()]
         scored = [_score_flops(context, mask, self.job) for mask in _prunings(self.job.mask)]
         return {
@@ -38,15 +42,23 @@ class TrainingCost(Measure):
 
 
 def _searches(mask: MaskRecipe) -> Iterator[Job]:
-    """The trainings that a mask comes from."""
+    """The trainings that a mask comes from, some of them twice."""
     for pruning in _prunings(mask):
         if isinstance(pruning.of, Job):
-            yield pruning.of
+            yield from _with_start(pruning.of)
     while mask.like:
         mask = mask.like
     if isinstance(mask, FinalMask):
-        yield mask.by
+        yield from _with_start(mask.by)
         yield from _searches(mask.by.mask)
+
+
+def _with_start(job: Job) -> Iterator[Job]:
+    """A training, and the one that made its starting weights."""
+    yield job
+    start = job.start.of if isinstance(job.start, WithGates) else job.start
+    if isinstance(start, Job):
+        yield start
 
 
 def _prunings(mask: MaskRecipe | None) -> Iterator[Pruned]:

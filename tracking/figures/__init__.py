@@ -21,7 +21,11 @@ from tracking.figures.overlap import overlap
 from tracking.figures.predictors import predictors
 from tracking.figures.rewind import rewind
 from tracking.figures.rewind_travel import rewind_travel
+from tracking.figures.search_cost import search_cost
+from tracking.figures.similarity import similarity
+from tracking.figures.similarity_matrix import similarity_matrix
 from tracking.figures.stability import stability
+from tracking.figures.structures import structures
 from tracking.figures.travel import travel
 from tracking.figures.width import width
 
@@ -39,6 +43,45 @@ class Chart:
 
 
 FIGURES = {
+    "similarity": Chart(
+        similarity,
+        "Similarity of structures against training",
+        "Do seeds find the same structure? A structure is the share of channels that each layer "
+        "keeps; drawn is the Pearson correlation over layers between the structures of two seeds, "
+        "mean over all pairs, against the training before the pruning. If training narrows the "
+        "structures, the lines rise. Bars are 95% intervals over seeds: pairs share seeds, so the "
+        "jackknife leaves out one seed with all of its pairs at a time. They are cut at -1 and 1, "
+        "and wide ones below too.",
+    ),
+    "similarity_matrix": Chart(
+        similarity_matrix,
+        "Correlation of structures",
+        "Pearson correlation, over layers, of the shares of channels that two structures keep; one "
+        "square a pair, one map a method. The structures are in blocks by the training before the "
+        "pruning, and within a block by seed. Dark blocks on the diagonal: seeds find alike "
+        "structures after that training. Dark blocks elsewhere: the structure is the same after "
+        "less training. Grey: a structure with equal shares in all layers has no correlation. At "
+        "the right: test accuracy of each structure, trained from fresh weights (scratch_e).",
+    ),
+    "structures": Chart(
+        structures,
+        "Accuracy of structures against their cost",
+        "Mean final test accuracy over seeds against FLOPs, parameters and, where it was measured, "
+        "latency, as shares of the dense network's. Colours are methods, in the hues of their "
+        "families; shapes are ways to train the structure. Upper left is better. Where all "
+        "structures have about the same cost, their budget, methods are side by side instead. "
+        "Dashed lines are dense runs. Bars are 95% t-intervals. The accuracy axis is logarithmic "
+        "in the error.",
+    ),
+    "search_cost": Chart(
+        search_cost,
+        "Accuracy of structures against the cost of finding them",
+        "Mean final test accuracy over seeds against the FLOPs of finding the structure, over "
+        "those of training the dense network; at 0 the search needs no training and no examples. "
+        "Methods that train, prune and fine-tune lie at 1, the dashed line, or beyond. Upper left "
+        "is better. The training of the structure itself is not counted. Methods of about one cost "
+        "are drawn side by side.",
+    ),
     "methods": Chart(
         by_method,
         "Accuracy of all methods",

@@ -6,12 +6,20 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import Cell, open_cells
+from lth_core.analysis.cells import open_cells
 from lth_core.analysis.families import variants
 from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import rewind_cells
+from lth_core.analysis.structures import only_structures
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf, draw_variants, grouped
+from tracking.figures.drawing.lines import (
+    ACCURACY,
+    REMAINING,
+    CurvesOf,
+    dense_means,
+    draw_variants,
+    grouped,
+)
 from tracking.figures.drawing.panels import (
     accuracy_scale,
     limits,
@@ -27,10 +35,13 @@ def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) 
     """Mean final test accuracy (%) of each method against density (%).
 
     None for a single method without retrainings. Also None for one method with retrainings in a
-    study of rewind points, which has figures of its own.
+    study of rewind points, and where all methods remove channels or neurons: these have figures of
+    their own.
     """
     compared = variants(records)
-    if len(compared) < 2 or (len(methods(records)) < 2 and rewind_cells(records, axes)):
+    if len(compared) < 2 or only_structures(records, axes):
+        return None
+    if len(methods(records)) < 2 and rewind_cells(records, axes):
         return None
     figure, drawn = panels(open_cells(records, axes), REMAINING, ACCURACY)
     dense, reached = None, list[float]()
@@ -44,10 +55,3 @@ def by_method(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) 
         accuracy_scale(drawn[0][0], *unstretch(limits(list(map(stretch, reached)))))
     side_legend(figure, {"": {"dense": dense} if dense else {}, **grouped(handles)})
     return figure
-
-
-def dense_means(cell: Cell) -> list[float]:
-    """Mean final test accuracies (%) of the cell's dense runs; most methods share one run."""
-    names = methods(cell.records)
-    series = [cell.of_method(name).series("dense", "final_test_accuracy", 100) for name in names]
-    return sorted({round(points[0].value.mean, 9) for points in series if points})

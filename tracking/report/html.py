@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from lth_core.analysis.cells import cells
 from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import STABLE_BELOW, merge_rewound_methods
+from lth_core.analysis.structures import only_structures
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 from lth_core.store import make_folder
@@ -22,6 +23,7 @@ from lth_core.store.folder import FolderFiles
 from tracking.figures import CurvesOf, figures
 from tracking.report.method_table import method_tables
 from tracking.report.rewind_table import predictor_tables, rewind_tables
+from tracking.report.structure_table import cost_tables, similarity_tables
 from tracking.report.verdict_table import NO_RECORDS, sections
 from tracking.text import count, density_text
 
@@ -123,12 +125,15 @@ def page(
 ) -> str:
     """The report's HTML with the figures in it; other arguments as in `write_report`."""
     records = merge_rewound_methods(records, axes)
+    structures_alone = len(methods(records)) > 1 and only_structures(records, axes)
     template = _templates().get_template("report.html.jinja")
     return template.render(
         study=study,
         scope=_scope(records, axes),
         incomplete=incomplete,
-        methods=method_tables(records, axes, rule),
+        methods=[] if structures_alone else method_tables(records, axes, rule),
+        costs=cost_tables(records, axes, rule),
+        similarities=similarity_tables(records, axes),
         sections=sections(records, axes, rule),
         rewinds=rewind_tables(records, axes, rule, stable_below),
         predictors=predictor_tables(records, axes),

@@ -101,14 +101,14 @@ def _table(cell: Cell, compared: Sequence[Variant], rule: VerdictRule, most: int
         max(point.value.mean for point in column if point)
         for column in zip(*points_of.values(), strict=True)
     ]
-    words = _words(cell, list(points_of), rule)
+    words = variant_verdicts(cell, list(points_of), rule)
     rows = {
         variant: _row(cell, variant, points, best, words[variant])
         for variant, points in points_of.items()
     }
     return MethodTable(
         label=cell.label,
-        dense=_dense(cell),
+        dense=dense_accuracies(cell),
         densities=[density_text(fmean(column)) for column in shown],
         groups={
             family: {variant.name: rows[variant] for variant in group}
@@ -123,7 +123,7 @@ def _nearest(points: Iterable[Point], column: Sequence[float]) -> Point | None:
     return min(inside, key=lambda point: abs(point.density - fmean(column)), default=None)
 
 
-def _words(
+def variant_verdicts(
     cell: Cell, compared: Sequence[Variant], rule: VerdictRule
 ) -> dict[Variant, dict[int, str]]:
     """Verdicts by variant and level. Tickets are judged together, as in `verdicts`, and so are
@@ -167,7 +167,7 @@ def _row(
     ]
 
 
-def _dense(cell: Cell) -> list[str]:
+def dense_accuracies(cell: Cell) -> list[str]:
     """Distinct accuracies of the methods' dense runs."""
     names = methods(cell.records)
     series = [cell.of_method(name).series("dense", "final_test_accuracy") for name in names]

@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import STABLE_BELOW, merge_rewound_methods
+from lth_core.analysis.structures import only_structures
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 from lth_core.columns import Record
 from tracking.report.method_table import Mark, MethodTable, method_tables
 from tracking.report.rewind_table import RewindMark, RewindTable, rewind_tables
+from tracking.report.structure_table import (
+    CostTable,
+    SimilarityTable,
+    cost_tables,
+    similarity_tables,
+)
 from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, Row, Section, sections
 from tracking.text import MISSING
 
@@ -23,6 +31,7 @@ ROOM = 3
 """Branches beside which a line of 80 columns has room for raw p, and for whether it is faster."""
 WORD_STYLES = {"winning": "bold green", "matching": "cyan", TOO_FEW: "yellow"}
 BRIEF = {TOO_FEW: "too few", "not matching": "no match"}
+COST_NAMES = {"flops": "FLOPs", "parameters": "params", "latency": "latency"}
 SIGNS = {"winning": "\N{BLACK CIRCLE}", "matching": "\N{WHITE CIRCLE}"}
 COLLAPSED = "\N{MULTIPLICATION SIGN}"
 SHORT = "!"
@@ -39,9 +48,32 @@ def verdict_table(
 
     A cell with many levels shows some: the first, the last, the sparsest matching one, the next.
     A study of several rewind points or methods has a table of their accuracy at a few densities
-    instead, and one line a cell.
+    instead, and one line a cell. Structures have tables of their cost and similarity first.
     """
     records = merge_rewound_methods(records, axes)
+    costs = cost_tables(records, axes, rule)
+    structures = [*map(_costs, costs[:MOST_TABLES])]
+    structures += map(_similarity, similarity_tables(records, axes)[:MOST_TABLES])
+    if not structures:
+        return _verdicts(records, axes, rule, stable_below)
+    whole = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
+    for table in structures:
+        whole.add_row(table)
+    if costs:
+        rows = [row.mark for table in costs for group in table.groups.values() for row in group]
+        whole.add_row(Text(", ".join([*_key(len(costs), rows), "bold: best"]), style="dim"))
+    if len(methods(records)) > 1 and only_structures(records, axes):
+        headlines = [section.headline for section in sections(records, axes, rule)]
+        whole.add_row(Text("\n".join(headlines)))
+    else:
+        whole.add_row(_verdicts(records, axes, rule, stable_below))
+    return whole
+
+
+def _verdicts(
+    records: Sequence[Record], axes: Sequence[str], rule: VerdictRule, stable_below: float
+) -> Table:
+    """The verdicts of each cell, or its rewind points or methods side by side."""
     cell_sections = sections(records, axes, rule)
     headlines = [section.headline for section in cell_sections]
     if points := rewind_tables(records, axes, rule, stable_below, TERMINAL_COLUMNS):
@@ -64,6 +96,51 @@ def verdict_table(
     if not cell_sections:
         table.add_row(NO_RECORDS)
     return table
+
+
+def _costs(shown: CostTable) -> Table:
+    """Structures by method: their costs, their accuracy, and the cost of finding them."""
+    whole = Table.grid()
+    whole.add_row(Text(shown.label or "Structures", style="bold"))
+    words = f"Costs as shares of the dense network's; accuracy in %, dense {', '.join(shown.dense)}"
+    whole.add_row(Text(words, style="dim"))
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column("", overflow="fold")
+    names = [COST_NAMES[cost] for cost in shown.costs]
+    for name in (*names, "accuracy ", "search", "less"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for family, rows in shown.groups.items():
+        table.add_row(Text(family, style="dim italic"))
+        for row in rows:
+            shares = [row.shares.get(cost, MISSING) for cost in shown.costs]
+            table.add_row(
+                Text(f"    {row.branch}" if row.branch else f"  {row.name}"),
+                *shares,
+                _mark(row.mark),
+                row.search_seconds,
+                row.factor,
+            )
+    whole.add_row(table)
+    whole.add_row(Text("less: how many times fewer FLOPs the search takes than the dense training",
+                       style="dim"))  # fmt: skip
+    return whole
+
+
+def _similarity(shown: SimilarityTable) -> Table:
+    """Similarity of structures between seeds, by rewind point, and the answer."""
+    whole = Table.grid()
+    whole.add_row(Text(f"Does training narrow the structures? {shown.label}", style="bold"))
+    whole.add_row(Text(shown.answer, style="" if shown.grows is None else "bold"))
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    for name in ("after", "between seeds", "95% interval", "FLOPs", "params", "scratch_e"):
+        table.add_column(name, justify="left" if name == "after" else "right", no_wrap=True)
+    for row in shown.rows:
+        table.add_row(
+            Text(row.point), row.similarity, row.interval or MISSING, row.flops, row.parameters,
+            row.accuracy,
+        )  # fmt: skip
+    whole.add_row(table)
+    return whole
 
 
 def _by_method(tables: Sequence[MethodTable], headlines: Sequence[str]) -> Table:

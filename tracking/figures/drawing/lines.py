@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from lth_core.analysis.cells import Cell, Point
 from lth_core.analysis.families import Variant, by_family
+from lth_core.analysis.groups import methods
 from lth_core.analysis.summary import Summary
 from lth_core.jobs.branches import NOT_COMPARED
 from lth_core.train.training import Curves
@@ -59,6 +60,13 @@ def draw_dense(panel: Panel, points: list[Point], color: Any = DENSE, marker: st
     if value.low is not None and value.high is not None:
         panel.axhspan(value.low, value.high, color=color, alpha=0.12, linewidth=0)
     return panel.axhline(value.mean, color=color, linewidth=1.6, linestyle=(0, (5, 2)))
+
+
+def dense_means(cell: Cell) -> list[float]:
+    """Mean final test accuracies (%) of the cell's dense runs; most methods share one run."""
+    names = methods(cell.records)
+    series = [cell.of_method(name).series("dense", "final_test_accuracy", 100) for name in names]
+    return sorted({round(points[0].value.mean, 9) for points in series if points})
 
 
 def shown_branches(cell: Cell) -> list[str]:

@@ -54,9 +54,13 @@ def by_level(cells: Sequence[Cell]) -> list[tuple[int, Cell]]:
 
 
 def panels(
-    cells: Sequence[Cell], x_label: str, y_label: str
+    cells: Sequence[Cell], x_label: str, y_label: str, *, share_x: bool = True
 ) -> tuple[Figure, list[tuple[Panel, Cell]]]:
-    """Figure with an empty panel for each of the first cells; the panels share both axes."""
+    """Figure with an empty panel for each of the first cells; the panels share the y axis.
+
+    Args:
+        share_x: whether they share the x axis too.
+    """
     shown = cells[:MOST_PANELS]
     columns = max(len(shown) if len(shown) < 4 else 2 if len(shown) == 4 else 3, 1)
     rows = max(ceil(len(shown) / columns), 1)
@@ -70,7 +74,7 @@ def panels(
     figure.supylabel(y_label, color=INK, fontsize=10.5)
     if not shown:
         return figure, []
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+    grid = figure.subplots(rows, columns, sharex=share_x, sharey=True, squeeze=False).flatten()
     for spare in grid[len(shown) :]:
         spare.remove()
     for lowest in grid[max(len(shown) - columns, 0) : len(shown)]:

@@ -29,6 +29,8 @@ STYLES = {
     "lr_rewind": ("#56b4e9", "P"),
     "trained": ("#8c6bb1", "X"),
     "twin": ("#999933", "8"),
+    "scratch_e": ("#332288", "^"),
+    "scratch_b": ("#117733", "v"),
 }
 """Colour and marker by branch; the first colours are Okabe and Ito's, safe for the colour-blind."""
 LINE_WIDTHS = {"lr_rewind": 3}
@@ -37,6 +39,7 @@ OTHER_STYLES = (("#e7298a", "h"), ("#17becf", "*"), ("#1b1b1b", "d"), ("#66c2a5"
 
 HUES = {
     "before": ("#08306b", "#41b6f0"),
+    "gates": ("#c79a00", "#f0e442"),
     "during": ("#00441b", "#78c850"),
     "after": ("#8c1d04", "#fdae40"),
     "never": ("#4a1486", "#f07ac8"),
@@ -49,6 +52,8 @@ DASHES = {
     "finetune": (0, (4, 1.5)),
     "lr_rewind": (0, (1, 1.2)),
     "trained": (0, (6, 1.5, 1, 1.5)),
+    "scratch_e": (0, (2, 1)),
+    "scratch_b": (0, (8, 1.5)),
 }
 
 

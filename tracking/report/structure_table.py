@@ -1,0 +1,225 @@
+"""Structures as text: what they cost and how alike they are, for the terminal and the HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from lth_core.analysis.families import FAMILIES
+from lth_core.analysis.groups import methods
+from lth_core.analysis.structures import (
+    COSTS,
+    Similarity,
+    SimilarityPoint,
+    StructureRow,
+    StructureTable,
+    similarities,
+    structure_tables,
+)
+from lth_core.analysis.summary import Summary
+from lth_core.analysis.verdict_rule import VerdictRule
+from lth_core.columns import Record
+from tracking.report.method_table import Mark, dense_accuracies, variant_verdicts
+from tracking.text import (
+    MISSING,
+    accuracy_text,
+    correlation_text,
+    count,
+    density_text,
+    flops_text,
+    signed,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """Structures of one method at one budget or level, trained in one way."""
+
+    name: str
+    """The method's name, and the branch's but for `ticket`."""
+    branch: str
+    """The branch's name where the row above has the same method; else empty."""
+    shares: dict[str, str]
+    """Measured shares of the dense network's costs, in percent."""
+    latency: str
+    """Milliseconds of a forward pass; empty where it was not measured."""
+    mark: Mark
+    search_flops: str
+    search_seconds: str
+    factor: str
+    """How many times fewer FLOPs the search takes than training the dense network."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """Structures of all methods, in one cell of the axes that no method determines."""
+
+    label: str
+    """The cell's label; empty where there is only one cell."""
+    dense: list[str]
+    """Accuracies of the dense runs."""
+    costs: list[str]
+    """Names of the measured costs, of `lth_core.analysis.structures.COSTS`."""
+    device: str
+    """Device of the measured latency; empty where there is none."""
+    groups: dict[str, list[CostRow]]
+    """Rows by family."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityRow:
+    """Structures of all seeds at one rewind point."""
+
+    point: str
+    similarity: str
+    """Mean correlation between seeds, in [-1, 1]."""
+    interval: str
+    """Its 95% interval; empty with fewer than three seeds."""
+    flops: str
+    """Share of the dense network's in percent: mean, least and largest over seeds."""
+    parameters: str
+    """That share of the parameters."""
+    accuracy: str
+    """Accuracy of the structures that were trained from scratch."""
+    search_flops: str
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityTable:
+    """Similarity of a method's structures after more and more training."""
+
+    label: str
+    answer: str
+    """Whether the similarity between seeds grows, with the numbers."""
+    grows: bool | None
+    layers: int
+    """Number of layers that are compared."""
+    rows: list[SimilarityRow]
+
+
+def cost_tables(
+    records: Sequence[Record], axes: Sequence[str], rule: VerdictRule
+) -> list[CostTable]:
+    """What structures cost and reach, and what finding them costs.
+
+    Args:
+        records, axes: as in `lth_core.analysis.structures.structure_tables`.
+        rule: as in `tracking.report.html.headlines`.
+    """
+    return [_costs(table, rule) for table in structure_tables(records, axes)]
+
+
+def similarity_tables(records: Sequence[Record], axes: Sequence[str]) -> list[SimilarityTable]:
+    """How alike the structures of several seeds are; arguments as in `cost_tables`."""
+    found = similarities(records, axes)
+    several = len({each.level for each in found}) > 1
+    return [_similarity(each, f", level {each.level}" * several) for each in found]
+
+
+def _costs(table: StructureTable, rule: VerdictRule) -> CostTable:
+    variants = list(dict.fromkeys(row.variant for row in table.rows))
+    parts = {id(row.cell): row.cell for row in table.rows}
+    verdicts = {key: variant_verdicts(part, variants, rule) for key, part in parts.items()}
+    best = max(row.accuracy.mean for row in table.rows)
+    groups: dict[str, list[CostRow]] = {}
+    for above, row in zip([None, *table.rows], table.rows, strict=False):
+        word = verdicts[id(row.cell)].get(row.variant, {}).get(row.level, "")
+        family = FAMILIES.get(row.variant.when, row.variant.when)
+        branch = row.variant.branch * bool(above and above.variant.method == row.variant.method)
+        marked = _cost_row(row, branch, word, row.accuracy.mean == best)
+        groups.setdefault(family, []).append(marked)
+    devices = {r["latency_device"]: None for r in table.cell.records if r.get("latency_device")}
+    return CostTable(
+        label=table.cell.label,
+        dense=dense_accuracies(table.cell),
+        costs=[cost for cost in COSTS if any(cost in row.shares for row in table.rows)],
+        device=" or ".join(map(str, devices)),
+        groups=groups,
+    )
+
+
+def _cost_row(row: StructureRow, branch: str, verdict: str, best: bool) -> CostRow:
+    cell = row.cell.of_method(row.variant.method)
+    rows = cell.levels(row.variant.branch)[row.level]
+    return CostRow(
+        name=row.variant.name,
+        branch=branch,
+        shares={cost: density_text(share.mean) for cost, share in row.shares.items()},
+        latency="" if row.latency_ms is None else f"{row.latency_ms:.3g} ms",
+        mark=Mark(
+            accuracy=accuracy_text(row.accuracy),
+            best=best,
+            verdict=verdict,
+            collapsed=any(record["collapsed_layers"] for record in rows),
+            short=cell.is_short(row.accuracy.n),
+        ),
+        search_flops=flops_text(row.search_flops),
+        search_seconds=f"{row.search_seconds:.3g} s",
+        factor=f"{row.factor:.3g}" if row.factor else MISSING,
+    )
+
+
+def _similarity(each: Similarity, ending: str) -> SimilarityTable:
+    name = each.cell.label or methods(each.cell.records)[0]
+    return SimilarityTable(
+        label=name + ending,
+        answer=_answer(each),
+        grows=each.trend.grows if each.trend else None,
+        layers=len(each.layers),
+        rows=[_similarity_row(point) for point in each.points],
+    )
+
+
+def _similarity_row(point: SimilarityPoint) -> SimilarityRow:
+    between, found = point.between_seeds, point.structures
+    return SimilarityRow(
+        point=point.name,
+        similarity=correlation_text(between.mean) if between else MISSING,
+        interval=_interval(between, 1) if between else "",
+        flops=_spread([structure.flops for structure in found]),
+        parameters=_spread([structure.parameters for structure in found]),
+        accuracy=accuracy_text(point.accuracy) if point.accuracy else MISSING,
+        search_flops=flops_text(point.search_flops),
+    )
+
+
+def _answer(each: Similarity) -> str:
+    """`Yes, ... grows with training before the pruning: by +0.31 ...`, or no, or undecided."""
+    trend = each.trend
+    if trend is None:
+        return "Undecided: fewer than two rewind points have a similarity between seeds."
+    first, last = (
+        next(p.between_seeds.mean for p in each.points if p.name == name and p.between_seeds)
+        for name in (trend.first, trend.last)
+    )
+    measured = (
+        f"from {correlation_text(first)} at {trend.first} to {correlation_text(last)} at "
+        f"{trend.last}"
+    )
+    over = f"{trend.points} rewind points, {count(trend.rise.n, 'seed')}"
+    rise = f"a line through all points rises by {signed(trend.rise.mean)}"
+    if trend.rise.low is None:
+        return (
+            f"Undecided: the correlation between seeds goes {measured}; {rise} ({over}, and "
+            "an interval needs three seeds)."
+        )
+    rise = f"{rise} (95% interval {_interval(trend.rise, 2)}; {over})"
+    if trend.grows is None:
+        return f"Undecided: the correlation between seeds goes {measured}; {rise}."
+    word, verb = ("Yes", "grows") if trend.grows else ("No", "falls")
+    return f"{word}: the correlation between seeds {verb} {measured}; {rise}."
+
+
+def _interval(value: Summary, most: float) -> str:
+    """`0.12 to 0.50`, cut at -most and most."""
+    if value.low is None or value.high is None:
+        return ""
+    ends = max(value.low, -most), min(value.high, most)
+    return " to ".join(correlation_text(end) for end in ends)
+
+
+def _spread(shares: Sequence[float]) -> str:
+    """Mean share in percent, and the least and the largest: `49.6% (49.1 to 50)`, with a dash."""
+    least, most = (f"{100 * end:.3g}" for end in (min(shares), max(shares)))
+    return f"{density_text(fmean(shares))} ({least}\N{EN DASH}{most})"
