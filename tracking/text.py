@@ -40,13 +40,3 @@ def flops_text(flops: float) -> str:
     while value >= 1000 and power < len(prefixes) - 1:
         value, power = value / 1000, power + 1
     return f"{value:.3g} {prefixes[power]}".rstrip()
-
-
-def correlation_text(value: float) -> str:
-    """Correlation in two decimals, with a minus sign where it is negative."""
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def signed(value: float) -> str:
-    """Number in two decimals with its sign, plus too."""
-    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")

@@ -67,8 +67,9 @@ def _equal(table: StructureTable, cost: str) -> bool:
 def _title(table: StructureTable, cost: str) -> str:
     """`FLOPs`; `FLOPs, all 49.1 to 50%` where they are equal; after the cell's label."""
     means = _means(table, cost)
-    ends = f", all {100 * min(means):.3g} to {100 * max(means):.3g}%" * _equal(table, cost)
-    return ", ".join(filter(None, (table.cell.label, NAMES[cost] + ends)))
+    ends = dict.fromkeys(f"{100 * end:.3g}" for end in (min(means), max(means)))
+    equal = f", all {' to '.join(ends)}%" * _equal(table, cost)
+    return ", ".join(filter(None, (table.cell.label, NAMES[cost] + equal)))
 
 
 def _side_by_side(table: StructureTable) -> Callable[[StructureRow], float]:

@@ -24,11 +24,9 @@ from tracking.report.method_table import Mark, dense_accuracies, variant_verdict
 from tracking.text import (
     MISSING,
     accuracy_text,
-    correlation_text,
     count,
     density_text,
     flops_text,
-    signed,
 )
 
 
@@ -175,7 +173,7 @@ def _similarity_row(point: SimilarityPoint) -> SimilarityRow:
     between, found = point.between_seeds, point.structures
     return SimilarityRow(
         point=point.name,
-        similarity=correlation_text(between.mean) if between else MISSING,
+        similarity=f"{between.mean:.2f}" if between else MISSING,
         interval=_interval(between, 1) if between else "",
         flops=_spread([structure.flops for structure in found]),
         parameters=_spread([structure.parameters for structure in found]),
@@ -193,12 +191,9 @@ def _answer(each: Similarity) -> str:
         next(p.between_seeds.mean for p in each.points if p.name == name and p.between_seeds)
         for name in (trend.first, trend.last)
     )
-    measured = (
-        f"from {correlation_text(first)} at {trend.first} to {correlation_text(last)} at "
-        f"{trend.last}"
-    )
+    measured = f"from {first:.2f} at {trend.first} to {last:.2f} at {trend.last}"
     over = f"{trend.points} rewind points, {count(trend.rise.n, 'seed')}"
-    rise = f"a line through all points rises by {signed(trend.rise.mean)}"
+    rise = f"a line through all points rises by {trend.rise.mean:+.2f}"
     if trend.rise.low is None:
         return (
             f"Undecided: the correlation between seeds goes {measured}; {rise} ({over}, and "
@@ -216,7 +211,7 @@ def _interval(value: Summary, most: float) -> str:
     if value.low is None or value.high is None:
         return ""
     ends = max(value.low, -most), min(value.high, most)
-    return " to ".join(correlation_text(end) for end in ends)
+    return " to ".join(f"{end:.2f}" for end in ends)
 
 
 def _spread(shares: Sequence[float]) -> str:
