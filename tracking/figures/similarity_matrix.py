@@ -91,8 +91,9 @@ def _write_accuracies(panel: Panel, each: Similarity) -> None:
     if all(structure.accuracy is None for structure in each.structures):
         return
     right = len(each.structures) - 0.5
-    style: dict[str, Any] = {"color": INK, "va": "center", "fontsize": 8}
-    panel.text(right + 0.15, -1.0, "from scratch\n%", **style)
+    style: dict[str, Any] = {"color": INK, "fontsize": 8}
+    panel.text(right + 0.25, -0.6, "from scratch\n%", va="bottom", **style)
     for row, structure in enumerate(each.structures):
         if structure.accuracy is not None:
-            panel.text(right + 0.25, row, f"{100 * structure.accuracy:.1f}", **style)
+            accuracy = f"{100 * structure.accuracy:.1f}"
+            panel.text(right + 0.25, row, accuracy, va="center", **style)

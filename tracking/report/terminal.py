@@ -62,11 +62,7 @@ def verdict_table(
     if costs:
         rows = [row.mark for table in costs for group in table.groups.values() for row in group]
         whole.add_row(Text(", ".join([*_key(len(costs), rows), "bold: best"]), style="dim"))
-    if len(methods(records)) > 1 and only_structures(records, axes):
-        headlines = [section.headline for section in sections(records, axes, rule)]
-        whole.add_row(Text("\n".join(headlines)))
-    else:
-        whole.add_row(_verdicts(records, axes, rule, stable_below))
+    whole.add_row(_verdicts(records, axes, rule, stable_below))
     return whole
 
 
@@ -78,6 +74,10 @@ def _verdicts(
     headlines = [section.headline for section in cell_sections]
     if points := rewind_tables(records, axes, rule, stable_below, TERMINAL_COLUMNS):
         return _by_rewind_point(points, headlines)
+    if len(methods(records)) > 1 and only_structures(records, axes):
+        whole = Table.grid()
+        whole.add_row(Text("\n".join(headlines)))
+        return whole
     if tables := method_tables(records, axes, rule, TERMINAL_COLUMNS):
         return _by_method(tables, headlines)
     most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(cell_sections), 1)), 1)

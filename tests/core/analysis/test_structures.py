@@ -149,6 +149,12 @@ def test_the_rise_is_that_of_the_line_of_least_squares_from_first_to_last_point(
     assert (found.trend.points, found.trend.rise.n) == (3, 4)
 
 
+def test_a_rise_whose_interval_contains_0_is_undecided():
+    trend = similar({"0ep": NARROWING["0ep"], "1ep": NARROWING["1ep"]}).trend
+    assert trend.rise.low < 0 < trend.rise.mean < trend.rise.high
+    assert trend.grows is None
+
+
 def test_two_seeds_are_undecided():
     trend = similar({"0ep": [(1, 2, 3), (3, 2, 1)], "1ep": [(1, 2, 3), (1, 2, 3)]}).trend
     assert (trend.rise.mean, trend.grows) == (pytest.approx(2), None)

@@ -129,6 +129,13 @@ def test_the_terminal_asks_and_answers_whether_training_narrows():
     assert re.search(rf"^5ep +1.00 +1.00 to 1.00 +50% \(50{DASH}50\) ", text, re.M)
 
 
+def test_the_terminal_keeps_the_table_of_rewind_points():
+    both = trained(NARROWING) + trained(NARROWING, "gates")
+    text = printed(both, TRAINED_AXES)
+    assert text.count("Test accuracy (%) of the ticket, by density") == 2
+    assert text.count("Does training narrow") == 2
+
+
 def test_the_page_has_the_structures_in_place_of_the_methods():
     text = html(costs(), AXES)
     assert "<h2>Structures</h2>" in text
