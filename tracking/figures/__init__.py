@@ -21,11 +21,11 @@ from tracking.figures.overlap import overlap
 from tracking.figures.predictors import predictors
 from tracking.figures.rewind import rewind
 from tracking.figures.rewind_travel import rewind_travel
-from tracking.figures.search_cost import search_cost
-from tracking.figures.similarity import similarity
-from tracking.figures.similarity_matrix import similarity_matrix
 from tracking.figures.stability import stability
-from tracking.figures.structures import structures
+from tracking.figures.structures.cost import structures
+from tracking.figures.structures.search_cost import search_cost
+from tracking.figures.structures.similarity import similarity
+from tracking.figures.structures.similarity_matrix import similarity_matrix
 from tracking.figures.travel import travel
 from tracking.figures.width import width
 

@@ -15,6 +15,7 @@ from tracking.figures.layer_density import layer_density
 from tracking.figures.learning_curves import MOST_CURVES, learning_curves
 
 AXES = ["seed"]
+OF_STRUCTURES = {"similarity", "similarity_matrix", "structures", "search_cost"}
 OF_REWINDING = {"rewind", "stability", "predictors", "rewind_travel"}
 
 
@@ -211,9 +212,10 @@ def drawn(records):
 
 
 def test_figures_without_data_are_not_drawn():
-    assert drawn(taxonomy(levels=2)) == set(FIGURES) - {"width"} - OF_REWINDING
+    assert drawn(taxonomy(levels=2)) == set(FIGURES) - {"width"} - OF_REWINDING - OF_STRUCTURES
     bare = [{**r, "travel_inside": None, "travel_outside": None} for r in study()]
-    assert set(FIGURES) - drawn(bare) == {"methods", "travel", "overlap", "width"} | OF_REWINDING
+    absent = {"methods", "travel", "overlap", "width"} | OF_REWINDING | OF_STRUCTURES
+    assert set(FIGURES) - drawn(bare) == absent
 
 
 def test_early_stops_are_drawn_where_they_are_and_not_at_all_without_validation_examples():

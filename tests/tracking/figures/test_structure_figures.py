@@ -4,10 +4,10 @@ from hand_made import curves, study
 from structured import AXES, NARROWING, TRAINED_AXES, costs, trained
 
 from tracking.figures.methods import by_method
-from tracking.figures.search_cost import search_cost
-from tracking.figures.similarity import similarity
-from tracking.figures.similarity_matrix import similarity_matrix
-from tracking.figures.structures import structures
+from tracking.figures.structures.cost import structures
+from tracking.figures.structures.search_cost import search_cost
+from tracking.figures.structures.similarity import similarity
+from tracking.figures.structures.similarity_matrix import similarity_matrix
 
 FIGURES = (structures, search_cost, similarity, similarity_matrix)
 

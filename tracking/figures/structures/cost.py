@@ -13,7 +13,7 @@ from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import ACCURACY, CurvesOf
 from tracking.figures.drawing.panels import panels
-from tracking.figures.drawing.structure_points import draw_rows, finish, method_colors
+from tracking.figures.structures.points import draw_rows, finish, method_colors
 
 SHARE = "Share of the dense network's (%)"
 NAMES = {"flops": "FLOPs", "parameters": "parameters", "latency": "measured latency"}

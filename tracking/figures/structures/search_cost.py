@@ -14,7 +14,7 @@ from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.lines import ACCURACY, CurvesOf
 from tracking.figures.drawing.panels import FAINT, panels
-from tracking.figures.drawing.structure_points import draw_rows, finish, method_colors
+from tracking.figures.structures.points import draw_rows, finish, method_colors
 
 ASIDE = 1.07
 """Factor by which the points of methods with about one cost lie apart."""

@@ -1,0 +1,1 @@
+"""Figures of structures: their cost, the cost of finding them, and how alike they are."""
