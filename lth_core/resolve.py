@@ -54,7 +54,7 @@ from lth_core.spec import (
 )
 from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate
-from lth_core.spec.prune import CHANNELS, LATENCIES
+from lth_core.spec.prune import CHANNELS, GATES, LATENCIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,7 +333,8 @@ def _check_scores(
     spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: Pruning, predictors: bool
 ) -> None:
     """Check that scores and predictors can be taken of a user's network."""
-    names = {prune.score, prune.scope.removeprefix("like:")} - {"magnitude"}
+    # Gates are not in the network yet; `add_gates` checks their places.
+    names = {prune.score, prune.scope.removeprefix("like:")} - {"magnitude", GATES}
     taken = [name for name in sorted(names) if name in scores.SCORES or ":" in name]
     if spec.name in models.MODELS or not (taken or predictors):
         return

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lth_core.errors import SpecError
+from lth_core.masks import layer_of
 from lth_core.prune.network import PrunableNetwork, Scores
 
 
@@ -104,7 +105,7 @@ def _of_norms(
                 total.index_add_(0, part.channel[own], size[own])
                 count.index_add_(0, part.channel[own], torch.ones_like(size[own]))
         if not bool(count.all()):
-            rule = f"needs batch norm behind every pruned layer, which {name} lacks"
+            rule = f"needs batch norm behind every pruned layer, which {layer_of(name)} lacks"
             raise SpecError(field, rule, value)
         found[name] = total / count
     return found
