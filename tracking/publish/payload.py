@@ -28,7 +28,8 @@ def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> I
     stamps = {b: int(r.training.finished_at * 1000) for b, r in level.results.items()}
     shared = next(r for r in records if r["branch"] == level.branch)
     for name in names.LEVEL_METRICS:
-        yield Metric(name, float(shared[name]), stamps[level.branch], level.level)
+        if shared[name] is not None:
+            yield Metric(name, float(shared[name]), stamps[level.branch], level.level)
     for record in records:
         branch = record["branch"]
         for name in names.BRANCH_METRICS:
