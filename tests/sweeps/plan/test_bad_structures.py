@@ -47,7 +47,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "erk beside a budget": ({"base.prune.scope": "erk"}, r"prune\.scope: must be global or layerwise"),
     "during beside a budget": ({"base.prune.when": "during"}, r"prune\.budget: needs prune\.when"),
     "levels of milliseconds": ({"base.prune.budget": {"latency_ms": 5}, "base.levels": 2},
-                               r"levels: must be at most 1 beside prune\.budget\.latency_ms"),
+                               r"levels: must be at most 1 beside a budget of milliseconds"),
     "no places for gates": ({**GATES, "base.model": {"name": "conv-2", "width": 0.1}},
                             r"prune\.when: needs convolutions with batch norm"),
     "no channels": ({"base.model": {"name": "mlp", "widths": [16]}}, r"prune\.structure: must be"),
