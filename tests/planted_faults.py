@@ -283,6 +283,20 @@ FAULTS = [
         "torch.ones_like(value, dtype=torch.bool)",
         "tests/core/models/test_compact.py",
     ),
+    Fault(
+        "a mask within a budget of milliseconds measured again, and so another, in each process",
+        "lth_core/train/trainer.py",
+        "self.channel_latency(job, {**(known or {})})",
+        "self.channel_latency(job, {})",
+        "tests/core/prune/test_latency_budget.py",
+    ),
+    Fault(
+        "latencies of two machines in one table",
+        "sweeps/store/latencies.py",
+        ' and each["device"] == device',
+        "",
+        "tests/sweeps/store/test_latencies.py",
+    ),
 ]  # fmt: skip
 
 

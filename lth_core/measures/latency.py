@@ -15,6 +15,9 @@ from lth_core.models.layers import layer_of
 from lth_core.plugins import errors_as_spec_errors
 from lth_core.spec import ModelSpec
 
+SECONDS = 0.5
+"""Least duration of the measurement of a structure; a study may have dozens."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Structure:
@@ -59,7 +62,7 @@ def structure_latency(structure: Structure, device: torch.device) -> StructureLa
         networks.append(without_channels(model, channels, kept))
     failing = f"has no latency, because it fails on {BATCH_SIZE} examples in evaluation mode"
     with errors_as_spec_errors("model.name", failing, name):
-        milliseconds = latency(networks, shape, device=device)
+        milliseconds = latency(networks, shape, device=device, seconds=SECONDS)
     return {
         "latency_ms": milliseconds[-1], "dense_latency_ms": milliseconds[0],
         "batch_size": BATCH_SIZE, "threads": THREADS, "device": device_name(device),
