@@ -58,8 +58,9 @@ class PruneBase(Checks):
     scope: str = "layerwise"
     """Weights whose scores are compared, which decides layers' densities; see `lth list scopes`."""
     structure: str = "weights"
-    """Unit that is removed as a whole: single `weights`, `channels` (filters) of convolutions,
-    `neurons` of linear layers, or `N:M`, such as 2:4: N of every M weights in a row are kept."""
+    """Unit that is removed as a whole: single `weights`, `channels` of convolutions or `neurons` of
+    linear layers with all that reads them, or `N:M`, such as 2:4: N of every M weights in a row are
+    kept."""
     fraction: float = FRACTION
     """Share of the surviving weights that one level removes, in [0, 1)."""
     budget: dict[str, float] = field(
