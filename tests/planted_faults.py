@@ -297,6 +297,49 @@ FAULTS = [
         "",
         "tests/sweeps/store/test_latencies.py",
     ),
+    Fault(
+        "gates before batch norm",
+        "lth_core/models/gates.py",
+        "norm.register_forward_hook(_multiply)",
+        "norm.register_forward_pre_hook(\n"
+        "            lambda norm, arguments: (_multiply(norm, arguments, arguments[0]),))",
+        "tests/core/models/test_gates.py",
+    ),
+    Fault(
+        "gates not clamped",
+        "lth_core/train/masking/gates.py",
+        "gate.clamp_(0, 1)",
+        "gate.clamp_(-1e9, 1e9)",
+        "tests/core/train/test_gate_training.py",
+    ),
+    Fault(
+        "gates chosen by test accuracy",
+        "lth_core/train/loop.py",
+        "curves.validation_accuracy[-1] if measured",
+        "curves.test_accuracy[-1] if measured",
+        "tests/core/train/test_gate_training.py",
+    ),
+    Fault(
+        "budget of the expanded network",
+        "lth_core/prune/budget.py",
+        "        whole = (costs.whole or costs).of(kind, {})",
+        "        whole = costs.of(kind, {})",
+        "tests/core/prune/test_budget.py",
+    ),
+    Fault(
+        "budget of a level as of the first",
+        "lth_core/prune/budget.py",
+        "else limit**level for",
+        "else limit for",
+        "tests/core/prune/test_budget.py",
+    ),
+    Fault(
+        "Taylor over weights behind batch norm, where it is 0",
+        "lth_core/prune/channel_scores.py",
+        "for part in normed or produced:",
+        "for part in produced:",
+        "tests/core/prune/test_channel_scores.py",
+    ),
 ]  # fmt: skip
 
 
