@@ -168,6 +168,8 @@ class SimilarityPoint:
     between_seeds: Summary | None
     """Mean correlation of two seeds' structures, with the interval of `over_pairs`; n is the number
     of seeds. None where fewer than two structures have a correlation."""
+    with_first: Summary | None
+    """Correlation with the same seed's structure at the first rewind point; None without any."""
     search_flops: float
     """Mean FLOPs of finding a structure, the training before the pruning included."""
 
@@ -297,7 +299,7 @@ def _between_seeds(structures: Sequence[Structure]) -> dict[tuple[int, int], flo
 
 
 def _points(cell: Cell, level: int, layers: Sequence[str]) -> list[SimilarityPoint]:
-    points = []
+    points = list[SimilarityPoint]()
     for point in rewind_points(cell):
         dense = {r["seed"]: r for r in point.cell.records if r["branch"] == "dense"}
         tickets = _found_at(point.cell, level)
@@ -320,10 +322,30 @@ def _points(cell: Cell, level: int, layers: Sequence[str]) -> list[SimilarityPoi
             if seed in dense
         ]
         pairs = _between_seeds(structures)
+        first = next((earlier.structures for earlier in points if earlier.structures), structures)
         searched = fmean(r["search_flops"] for r in tickets.values()) if tickets else 0.0
-        between = over_pairs(pairs) if pairs else None
-        points.append(SimilarityPoint(point.name, point.step, structures, between, searched))
+        points.append(
+            SimilarityPoint(
+                name=point.name,
+                step=point.step,
+                structures=structures,
+                between_seeds=over_pairs(pairs) if pairs else None,
+                with_first=_same_seeds(structures, first),
+                search_flops=searched,
+            )
+        )
     return points
+
+
+def _same_seeds(structures: Sequence[Structure], others: Sequence[Structure]) -> Summary | None:
+    """Similarity of each seed's structures at two points, over seeds."""
+    found = [
+        alike
+        for one in structures
+        for other in others
+        if one.seed == other.seed and (alike := similarity(one, other)) is not None
+    ]
+    return summarize(found) if found else None
 
 
 def _found_at(cell: Cell, level: int) -> dict[int, Record]:

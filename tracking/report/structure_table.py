@@ -74,10 +74,14 @@ class SimilarityRow:
     """Mean correlation between seeds, in [-1, 1]."""
     interval: str
     """Its 95% interval; empty with fewer than three seeds."""
+    with_first: str
+    """Mean correlation with the same seed's structure at the first rewind point."""
     flops: str
-    """Share of the dense network's in percent: mean, least and largest over seeds."""
+    """Mean share of the dense network's, in percent."""
+    flops_range: str
+    """Least and largest share over seeds."""
     parameters: str
-    """That share of the parameters."""
+    parameters_range: str
     accuracy: str
     """Accuracy of the structures that were trained from scratch."""
     search_flops: str
@@ -175,8 +179,11 @@ def _similarity_row(point: SimilarityPoint) -> SimilarityRow:
         point=point.name,
         similarity=f"{between.mean:.2f}" if between else MISSING,
         interval=_interval(between, 1) if between else "",
-        flops=_spread([structure.flops for structure in found]),
-        parameters=_spread([structure.parameters for structure in found]),
+        with_first=f"{point.with_first.mean:.2f}" if point.with_first else MISSING,
+        flops=density_text(fmean(structure.flops for structure in found)),
+        flops_range=_range([structure.flops for structure in found]),
+        parameters=density_text(fmean(structure.parameters for structure in found)),
+        parameters_range=_range([structure.parameters for structure in found]),
         accuracy=accuracy_text(point.accuracy) if point.accuracy else MISSING,
         search_flops=flops_text(point.search_flops),
     )
@@ -214,7 +221,6 @@ def _interval(value: Summary, most: float) -> str:
     return " to ".join(f"{end:.2f}" for end in ends)
 
 
-def _spread(shares: Sequence[float]) -> str:
-    """Mean share in percent, and the least and the largest: `49.6% (49.1 to 50)`, with a dash."""
-    least, most = (f"{100 * end:.3g}" for end in (min(shares), max(shares)))
-    return f"{density_text(fmean(shares))} ({least}\N{EN DASH}{most})"
+def _range(shares: Sequence[float]) -> str:
+    """Least and largest share in percent."""
+    return "\N{EN DASH}".join(f"{100 * end:.3g}" for end in (min(shares), max(shares)))

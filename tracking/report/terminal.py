@@ -132,12 +132,13 @@ def _similarity(shown: SimilarityTable) -> Table:
     whole.add_row(Text(f"Does training narrow the structures? {shown.label}", style="bold"))
     whole.add_row(Text(shown.answer, style="" if shown.grows is None else "bold"))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for name in ("after", "between seeds", "95% interval", "FLOPs", "params", "scratch_e"):
+    first = f"with {shown.rows[0].point}"
+    for name in ("after", "seeds alike", "95% interval", first, "FLOPs", "params", "scratch_e"):
         table.add_column(name, justify="left" if name == "after" else "right", no_wrap=True)
     for row in shown.rows:
         table.add_row(
-            Text(row.point), row.similarity, row.interval or MISSING, row.flops, row.parameters,
-            row.accuracy,
+            Text(row.point), row.similarity, row.interval or MISSING, row.with_first, row.flops,
+            f"{row.parameters} ({row.parameters_range})", row.accuracy,
         )  # fmt: skip
     whole.add_row(table)
     return whole

@@ -80,6 +80,14 @@ def test_spread_cost_and_accuracy_are_those_of_each_points_structures():
     )
 
 
+def test_structures_are_compared_with_the_first_one_of_their_own_seed():
+    found = similar({"0ep": [(1, 2, 3), (3, 1, 2)], "1ep": [(1, 2, 3), (1, 3, 2)]})
+    first, second = (point.with_first for point in found.points)
+    assert (first.n, first.mean) == (2, 1)
+    assert second.mean == pytest.approx((1 - 1) / 2)
+    assert similar({**NARROWING, "9ep": [(5, 5, 5)] * 4}).points[-1].with_first is None
+
+
 def test_structures_come_from_scratch_where_no_ticket_is_trained():
     records = [r for r in trained(NARROWING) if r["branch"] != "ticket"]
     (found,) = similarities(records, TRAINED_AXES)
