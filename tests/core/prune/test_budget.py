@@ -103,7 +103,7 @@ def test_costs_are_those_of_the_network_with_the_channels_cut_out(family: str) -
 @pytest.mark.parametrize("kind", ["flops", "parameters"])
 def test_bisection_finds_what_trying_every_number_of_removals_finds(kind: str) -> None:
     """By mean size of their weights, without the largest of each layer, which stays."""
-    network = prunable_network(wide_net(), *batch((2, 4, 4), 3))
+    network = small_network(wide=True)
     costs, units = network.costs(), network.channels()
     means = {n: network.weights[n].abs().flatten(1).double().mean(1) for n in units}
     order = sorted((float(means[n][i]), n, int(i)) for n in units for i in means[n].argsort()[:-1])
@@ -157,8 +157,16 @@ def test_dead_channels_are_neither_removed_again_nor_the_last_that_stays() -> No
     assert order == [("a", 1)]
 
 
+@cache
+def small_network(wide: bool = False) -> PrunableNetwork:
+    """A network whose channels and costs are found once."""
+    network = prunable_network(wide_net() if wide else conv_net(), *batch((2, 4, 4), 3))
+    channels, costs = network.channels(), network.costs()
+    return replace(network, channels=lambda: channels, costs=lambda: costs)
+
+
 def tied(seed: int, scope: str) -> Kept:
-    network = prunable_network(conv_net(), *batch((2, 4, 4), 3))
+    network = small_network()
     ones = {name: torch.ones_like(w) for name, w in network.weights.items()}
     spec = PruneSpec(structure="channels", scope=scope, budget={"flops": 0.6})
     mask = prune(replace(network, weights=ones), spec, torch.Generator().manual_seed(seed))
@@ -177,7 +185,7 @@ def test_ties_are_drawn_by_the_seed(scope: str) -> None:
 
 
 def small(**fields: object) -> Callable[[Mask | None], Mask]:
-    network = prunable_network(wide_net(), *batch((2, 4, 4), 3))
+    network = small_network(wide=True)
     spec = PruneSpec(structure="channels", scope="global", **fields)  # type: ignore[arg-type]
 
     def pruned(mask: Mask | None) -> Mask:
@@ -205,7 +213,7 @@ def share(mask: Mask, kind: str = "flops") -> float:
 
 
 def test_levels_multiply_the_budget_iteratively_and_at_once() -> None:
-    network = prunable_network(wide_net(), *batch((2, 4, 4), 3))
+    network = small_network(wide=True)
     spec = PruneSpec(structure="channels", scope="global", budget={"flops": 0.6})
     for level in (1, 2, 3):
         iterative = prune(network, at_level(spec, level), torch.Generator().manual_seed(1))
@@ -233,7 +241,7 @@ def test_budget_of_one_removes_nothing() -> None:
 @pytest.mark.parametrize("kind", ["flops", "parameters"])
 @pytest.mark.parametrize("levels", [1, 2, 3])
 def test_error_says_the_smallest_possible_budget_and_that_is_enough(kind: str, levels: int) -> None:
-    network = prunable_network(wide_net(), *batch((2, 4, 4), 3))
+    network = small_network(wide=True)
     spec = PruneSpec(structure="channels", scope="global", budget={kind: 1e-6})
     with pytest.raises(SpecError, match="the cost with one channel in each pruned layer") as found:
         check_budget(network.costs(), spec, network.channels(), levels)
@@ -246,7 +254,7 @@ def test_error_says_the_smallest_possible_budget_and_that_is_enough(kind: str, l
 
 
 def test_budget_is_a_share_of_the_network_that_is_not_widened() -> None:
-    network = prunable_network(wide_net(), *batch((2, 4, 4), 3))
+    network = small_network(wide=True)
     narrow = costs_of(conv_net().float(), (2, 4, 4))
     costs = replace(network.costs(), whole=narrow)
     spec = PruneSpec(structure="channels", scope="global", budget={"flops": 0.8})
@@ -256,7 +264,7 @@ def test_budget_is_a_share_of_the_network_that_is_not_widened() -> None:
 
 
 def test_units_of_an_ignored_layer_stay() -> None:
-    network = prunable_network(wide_net(), *batch((2, 4, 4), 3))
+    network = small_network(wide=True)
     spec = PruneSpec(structure="channels", scope="global", budget={"flops": 0.8}, ignore=("conv1",))
     kept = kept_channels(network.channels(), prune(network, spec, torch.Generator()))
     assert kept["conv1.weight"].all()

@@ -202,10 +202,9 @@ def test_random_score_of_a_channel_is_uniform_whatever_the_size_of_its_filter() 
         assert tenths.max() < 95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["magnitude", "taylor", "snip", "random"])
-@pytest.mark.parametrize(
-    "family", ["resnet-14", pytest.param("mobilenet-v2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("family", ["resnet-14", "mobilenet-v2"])
 def test_coupled_channels_of_residual_and_depthwise_networks_go_together(
     family: str, score: str
 ) -> None:

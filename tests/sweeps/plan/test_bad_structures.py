@@ -94,10 +94,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n.endswith("without width") else n for n in CASES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_structure_that_cannot_be_is_refused_at_plan(
     name: str, tiny_file: StudyFile, lth: Lth
 ) -> None:
