@@ -166,7 +166,8 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     train = _train_in_steps(spec.train, steps_per_epoch)
     steps = steps_in(train.steps)
     if pins is None and steps >= steps_per_epoch:
-        _check_last_batch(spec.model, shape, classes, examples, spec.train.batch_size)
+        size = spec.train.batch_size
+        _check_last_batch(spec.model, shape, classes, examples, size, "train.batch_size")
     if "finetune" in spec.branches and not learning_rate(train, steps - 1) > 0:
         rule = "must not end training at rate 0: branch finetune trains at the last rate"
         raise SpecError("train.gamma", rule, train.gamma)
@@ -186,6 +187,10 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
         raise SpecError("rewind", rule, spec.rewind)
     with _within("prune"):
         prune = _resolve_prune(spec.prune, examples, steps_per_epoch, steps, first, fingerprint)
+    if pins is None and isinstance(prune, PruneGates):
+        size = prune.gate_batch_size
+        if steps_in(prune.gate_steps) >= -(-examples // size):
+            _check_last_batch(spec.model, shape, classes, examples, size, "prune.gate_batch_size")
     return replace(spec, data=pinned_data, model=pinned_model, train=train, prune=prune,
                    rewind=f"{rewind}it", restart_schedule=restart)  # fmt: skip
 
@@ -462,11 +467,16 @@ def _check_scales(
 
 @lru_cache(maxsize=256)
 def _check_last_batch(
-    spec: ModelSpec, shape: tuple[int, ...], classes: int, examples: int, batch_size: int
+    spec: ModelSpec,
+    shape: tuple[int, ...],
+    classes: int,
+    examples: int,
+    batch_size: int,
+    field: str,
 ) -> None:
     if examples % batch_size == 1 or batch_size == 1:
         model = models.build(spec, shape, classes, generator(0, "structure"))
-        check_last_batch(model, spec.name, shape, examples, batch_size)
+        check_last_batch(model, spec.name, shape, examples, batch_size, field)
 
 
 @lru_cache(maxsize=1024)

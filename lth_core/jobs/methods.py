@@ -111,7 +111,7 @@ def gate_training(job: Job, prune: PruneGates) -> Job:
     return Job(
         data=replace(job.data, validation=held_out),
         model=replace(_widened(job.model, prune), gates=True), train=train, seed=job.seed, level=0,
-        start=WithGates(of=job.start), mask=Full(), finds=search, first=0,
+        start=WithGates(of=job.start), mask=Full(include=prune.include), finds=search, first=0,
         last=steps_in(prune.gate_steps),
     )  # fmt: skip
 

@@ -164,9 +164,12 @@ def check_second_derivatives(
 
 
 def check_last_batch(
-    model: nn.Module, name: str, shape: tuple[int, ...], examples: int, batch_size: int
+    model: nn.Module, name: str, shape: tuple[int, ...], examples: int, batch_size: int, field: str
 ) -> None:
     """Check that a network with batch norm can train on the last batch of an epoch.
+
+    Args:
+        field: the spec's field with the batch size, for the error.
 
     Raises:
         SpecError: that batch has one example, and the network cannot train on one.
@@ -181,7 +184,7 @@ def check_last_batch(
             f"must leave no last batch of one of {examples} training examples, on which {name} "
             f"cannot train ({exception_text(error)}{layer})"
         )
-        raise SpecError("train.batch_size", rule, batch_size) from None
+        raise SpecError(field, rule, batch_size) from None
 
 
 def _check_memory(model: nn.Module, x: Tensor, name: str) -> None:

@@ -63,6 +63,17 @@ def fails_on_many(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.M
     return FailsOnMany(nn.Flatten(), nn.Linear(shape[0] * shape[1] * shape[2], classes))
 
 
+def pooled_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Batch norm of maps of one position, which cannot train on one example."""
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1))
+    net.add_module("conv", nn.Conv2d(shape[0], 4, 1))
+    net.add_module("norm", nn.BatchNorm2d(4))
+    net.add_module("relu", nn.ReLU())
+    net.add_module("flatten", nn.Flatten())
+    net.add_module("output", nn.Linear(4, classes))
+    return net
+
+
 def dropping_net(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """A network with torch's own dropout inside."""
     inner = nn.Sequential()

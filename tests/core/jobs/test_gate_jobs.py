@@ -8,7 +8,9 @@ from toys import jobs_of, same
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.data import DATASETS
+from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Pruned
+from lth_core.lottery import levels
 from lth_core.measures.search import TrainingCost
 from lth_core.models import template
 from lth_core.models.costs import costs_of
@@ -306,3 +308,26 @@ def test_gates_of_a_spec_hold_what_their_training_needs_alone() -> None:
     assert job.train.optimizer == "adam"
     assert (job.train.lr, job.train.weight_decay, job.train.schedule) == (0.01, 0, "constant")
     assert (job.first, job.last, job.level) == (0, 6, 0)
+
+
+def test_training_of_gates_covers_the_embeddings_that_the_ticket_covers() -> None:
+    prune = PruneSpec(**{**GATES, "include": ("embed",)})
+    first, second = levels(replace(with_gates(), prune=prune))
+    assert first["gates"].mask.include == second["ticket"].mask.include == ("embed",)
+
+
+@pytest.mark.parametrize(("size", "fits"), [(242, False), (32, True), (1, False)])
+def test_last_batch_of_one_example_is_refused_for_gates_as_for_weights(
+    size: int, fits: bool
+) -> None:
+    """Batch norm of a map of one position cannot train on it: here 243 examples train gates."""
+    spec = with_gates(gate_batch_size=size, gate_steps="1ep", gate_validation=1, expand=1.0)
+    data = DataSpec(fraction=244 / 1348, validation=24)
+    model = replace(spec.model, name="toys:pooled_net", width=1.0)
+    spec = replace(spec, data=data, model=model, prune=replace(spec.prune, budget={}, fraction=0.5))
+    if fits:
+        resolve(spec)
+        return
+    with pytest.raises(SpecError, match=r"no last batch of one of 243 training examples") as found:
+        resolve(spec)
+    assert found.value.field == "prune.gate_batch_size"
