@@ -70,8 +70,8 @@ FIGURES = {
         "latency, as shares of the dense network's. Colours are methods, in the hues of their "
         "families; shapes are ways to train the structure. Upper left is better. Where all "
         "structures have about the same cost, their budget, methods are side by side instead. "
-        "Dashed lines are dense runs. Bars are 95% t-intervals. The accuracy axis is logarithmic "
-        "in the error.",
+        "Dashed lines are dense runs. Bars are 95% t-intervals. Accuracies below half of the "
+        "median are numbers at the lower edge. The accuracy axis is logarithmic in the error.",
     ),
     "search_cost": Chart(
         search_cost,
@@ -80,7 +80,8 @@ FIGURES = {
         "those of training the dense network; at 0 the search needs no training and no examples. "
         "Methods that train, prune and fine-tune lie at 1, the dashed line, or beyond. Upper left "
         "is better. The training of the structure itself is not counted. Methods of about one cost "
-        "are drawn side by side.",
+        "are drawn side by side; accuracies below half of the median are numbers at the lower "
+        "edge.",
     ),
     "methods": Chart(
         by_method,

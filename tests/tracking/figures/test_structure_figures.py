@@ -67,6 +67,22 @@ def test_points_of_equal_cost_are_side_by_side_in_the_tables_order():
     assert len(places) == 6
 
 
+def test_structures_that_hardly_learn_are_numbers_at_the_lower_edge():
+    broken = [
+        {**r, "final_test_accuracy": 0.1 if r["branch"] == "ticket" else 0.12}
+        if (r["method"], r["level"]) == ("gates", 1)
+        else r
+        for r in costs()
+    ]
+    for panel in structures(broken, AXES, curves).axes:
+        assert len(points(panel)) == 4
+        assert [text.get_text() for text in panel.texts] == ["12\N{DOWNWARDS ARROW}"]
+        assert panel.get_ylim()[0] > 80
+        left, right = panel.get_xlim()
+        assert left <= panel.texts[0].get_position()[0] <= right
+    assert all(not panel.texts for panel in structures(costs(), AXES, curves).axes)
+
+
 def test_search_cost_is_a_share_of_the_dense_training_and_0_where_it_is_free():
     (panel,) = search_cost(costs(), AXES, curves).axes
     places = [x for x, _ in points(panel)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lth_core.analysis.structures import COSTS, StructureRow, StructureTable, structure_tables
 from lth_core.analysis.summary import Summary
@@ -45,6 +46,7 @@ def structures(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
             panel.set_xticks([])
         else:
             shown += draw_rows(panel, table, partial(_place, cost=cost), colors)
+            panel.xaxis.set_major_locator(MaxNLocator(6))
     finish(figure, drawn[0][0], tables, shown)
     return figure
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lth_core.analysis.families import Variant
+from lth_core.analysis.groups import group_by
 from lth_core.analysis.structures import StructureRow, StructureTable
 from lth_core.analysis.summary import Summary
 from tracking.figures.drawing.lines import dense_means, grouped
@@ -27,7 +29,8 @@ def draw_rows(
 ) -> list[Summary]:
     """Draw accuracies (%) with their 95% intervals; returns them and the dense runs'.
 
-    Budgets and levels of one method and branch are joined by a line.
+    Budgets and levels of one method and branch are joined by a line. Accuracies below `floor_of`
+    are written at the lower edge, one a method, so that the others are apart.
 
     Args:
         place: the x of a row; None where it has none.
@@ -36,9 +39,15 @@ def draw_rows(
     shown = [Summary(1, mean, None, None, None) for mean in dense_means(table.cell)]
     for dense in shown:
         panel.axhline(dense.mean, color=DENSE, linewidth=1.4, linestyle=(0, (5, 2)))
-    variants = dict.fromkeys(row.variant for row in table.rows)
-    for variant in variants:
-        rows = [row for row in table.rows if row.variant == variant]
+    floor = floor_of(table)
+    low = [row for row in table.rows if 100 * row.accuracy.mean < floor]
+    for rows in group_by(low, lambda row: row.variant.method).values():
+        if (x := place(rows[0])) is not None:
+            panel.update_datalim([(x, floor)])  # text alone does not widen the x axis
+            panel.autoscale_view()
+            _write_below(panel, rows, x, colors)
+    for variant in dict.fromkeys(row.variant for row in table.rows):
+        rows = [row for row in table.rows if row.variant == variant and row not in low]
         points = [(x, _percent(row)) for row in rows if (x := place(row)) is not None]
         if not points:
             continue
@@ -53,6 +62,22 @@ def draw_rows(
         )  # fmt: skip
         shown += [value for _, value in points]
     return shown
+
+
+def floor_of(table: StructureTable) -> float:
+    """Accuracy (%) below which a structure is as good as broken: half of the median."""
+    return 50 * median(row.accuracy.mean for row in table.rows)
+
+
+def _write_below(
+    panel: Panel, rows: Sequence[StructureRow], x: float, colors: Mapping[str, str]
+) -> None:
+    """Write the best of a method's low accuracies (%) at the lower edge."""
+    best = 100 * max(row.accuracy.mean for row in rows)
+    panel.text(
+        x, 0.015, f"{best:.0f}\N{DOWNWARDS ARROW}", transform=panel.get_xaxis_transform(),
+        color=colors[rows[0].variant.method], ha="center", fontsize=8.5,
+    )  # fmt: skip
 
 
 def method_colors(variants: Sequence[Variant]) -> dict[str, str]:
