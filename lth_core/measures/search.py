@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lth_core.jobs.recipes import Context, FinalMask, Job, MaskRecipe, Measure, Pruned, WithGates
+from lth_core.prune import ROUNDS
 from lth_core.spec import PruneBefore
 
 WITH_EXAMPLES = ("snip", "grasp", "taylor")
@@ -77,7 +78,11 @@ def _score_flops(context: Context, mask: Pruned, job: Job) -> float:
     """FLOPs of a pruning's passes over examples, 0 for scores of weights alone."""
     prune, scored = mask.prune, mask.of if isinstance(mask.of, Job) else job
     rounds = prune.rounds or 1 if isinstance(prune, PruneBefore) else 1
-    examples = rounds if prune.score == "synflow" else 0
-    if prune.score in WITH_EXAMPLES:
-        examples = rounds * prune.examples * context.data(scored).classes
+    like = prune.scope.removeprefix("like:")  # the score that decides the layers' densities
+    examples = 0
+    for score, times in ((prune.score, rounds), (like, rounds * ROUNDS.get(like, 1))):
+        if score == "synflow":
+            examples += times
+        elif score in WITH_EXAMPLES:
+            examples += times * prune.examples * context.data(scored).classes
     return 3.0 * examples * context.costs(scored).flops({}) if examples else 0.0

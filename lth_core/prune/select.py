@@ -30,7 +30,8 @@ def prune(network: PrunableNetwork, spec: Pruning, generator: torch.Generator) -
     """The network's survivors, less the lowest-scored share that one level removes.
 
     Exactly round(fraction x survivors) units of each group are pruned; a unit is a weight, a
-    channel or a neuron. Scores of pruned weights are ignored. Layers in no group keep their mask.
+    channel or a neuron. Scores of pruned weights are ignored. Layers in no group keep their mask,
+    but for the inputs that removed channels were.
     With several rounds, the survivors are scored again after each.
 
     Args:

@@ -256,6 +256,9 @@ def test_search_without_training_costs_the_passes_of_its_score() -> None:
     snip = 3 * 10 * 10 * forward()  # ten examples of ten classes
     assert search_flops(spec_of({**before, "score": "snip"})) == [snip]
     assert search_flops(spec_of({**before, "score": "snip", "rounds": 2})) == [2 * snip]
+    like = {"when": "before", "structure": "channels", "score": "random", "fraction": 0.2}
+    assert search_flops(spec_of({**like, "scope": "like:snip"})) == [snip]
+    assert search_flops(spec_of({**like, "scope": "like:synflow"})) == [3 * 100 * forward()]
 
 
 @pytest.mark.slow
