@@ -31,8 +31,8 @@ def prune(network: PrunableNetwork, spec: Pruning, generator: torch.Generator) -
 
     Exactly round(fraction x survivors) units of each group are pruned; a unit is a weight, a
     channel or a neuron. Scores of pruned weights are ignored. Layers in no group keep their mask,
-    but for the inputs that removed channels were.
-    With several rounds, the survivors are scored again after each.
+    but for inputs that are removed channels. With several rounds, the survivors are scored again
+    after each.
 
     Args:
         generator: draws among equal scores.

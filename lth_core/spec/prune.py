@@ -78,8 +78,8 @@ class PruneBase(Checks):
     """Fractions by layer name or pattern (`conv*: 0.1`); scores of such a layer are compared within
     it. A name precedes a pattern; of several patterns, the last in the alphabet counts."""
     ignore: tuple[str, ...] = ()
-    """Layers (names or patterns; `output` is the last) that stay dense and are not counted; they lose
-    inputs where channels before them are removed."""
+    """Layers (names or patterns; `output` is the last) that stay dense and are not counted; they
+    lose inputs where channels before them are removed."""
     include: tuple[str, ...] = field(default=(), metadata=added_later(implied=()))
     """Embeddings (names or patterns) that are pruned and counted too; by default none is."""
     examples: int = 10
