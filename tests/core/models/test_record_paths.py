@@ -12,17 +12,26 @@ from typing import Any
 import pytest
 from toys import same, timeless
 
-from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets, load_ticket
+from lth_core import (
+    ModelSpec,
+    PruneSpec,
+    TicketSpec,
+    Trainer,
+    TrainSpec,
+    find_tickets,
+    load_ticket,
+    models,
+)
 from lth_core.errors import PreemptedError
 from lth_core.results import LevelResult
 from lth_core.spec.fields import steps_in
 from lth_core.store import Store, open_store
-from lth_core.train import builder
 
 NETS = {
     "mlp": ModelSpec(widths=(12, 9)),
     "vit": ModelSpec(name="vit-tiny", width=0.25, depth=1),
     "lstm": ModelSpec(name="lstm", width=0.2),
+    "conv": ModelSpec(name="conv-2", width=0.1),
     "tied": ModelSpec(name="odd_nets:tied"),
     "head_first": ModelSpec(name="odd_nets:head_first"),
 }
@@ -38,8 +47,8 @@ PRUNES: dict[str, dict[str, Any]] = {
     "set": {"when": "during", "grow": "random", "every": "1it", "end": "2it", "ignore": ("output",)},
     "edge-popup": {"when": "never", "score": "edge-popup", "lr": 0.05, "output_fraction": 0.25},
 }  # fmt: skip
-CASES = [("mlp", "global"), ("vit", "channels"), ("lstm", "output_fraction"),
-         ("tied", "neurons"), ("tied", "like"), ("tied", "set"), ("head_first", "ignore"),
+CASES = [("mlp", "global"), ("vit", "neurons"), ("lstm", "output_fraction"),
+         ("conv", "channels"), ("tied", "like"), ("tied", "set"), ("head_first", "ignore"),
          ("head_first", "2:4"), ("head_first", "erk"), ("head_first", "edge-popup")]  # fmt: skip
 
 
@@ -90,7 +99,7 @@ def interrupted(spec: TicketSpec, folder: Path) -> list[LevelResult]:
         try:
             return list(find_tickets(spec, trainer))
         except PreemptedError:
-            builder.template.cache_clear()
+            models.template.cache_clear()
 
 
 PATHS = (in_a_folder, measured_later, extended, interrupted)
@@ -109,7 +118,7 @@ def test_records_and_tickets_do_not_depend_on_their_path(
     fresh = list(find_tickets(spec))
     expected = rows_of(fresh)
     for path in PATHS:
-        builder.template.cache_clear()  # as in a new process
+        models.template.cache_clear()  # as in a new process
         levels = path(spec, tmp_path / path.__name__)
         # As text: the order of layers and the last digit count too.
         assert json.dumps(rows_of(levels)) == json.dumps(expected), path.__name__

@@ -6,10 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_nets import batch, counts, mlp, prunable_network, pruned
+from small_nets import OF_WEIGHTS, batch, counts, mlp, prunable_network, pruned
 
 from lth_core.masks import kept, nested, ones
-from lth_core.prune import SCORES
 from lth_core.prune.network import from_weights
 from lth_core.prune.scope import erk, in_proportion
 
@@ -127,7 +126,7 @@ X, Y = batch((12,), 4, n=20)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("like", sorted(SCORES))
+@pytest.mark.parametrize("like", sorted(OF_WEIGHTS))
 @pytest.mark.parametrize("fraction", [0.3, 0.9])
 def test_like_keeps_as_many_a_layer_as_the_other_score_would_globally(
     like: str, fraction: float

@@ -18,6 +18,7 @@ BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE.read_text(), flags=re.
 @pytest.mark.slow
 def test_the_pages_network_is_planned_and_swept(lth: Lth, here: Path) -> None:
     code, study = BLOCKS[:2]
+    sys.modules.pop("mine", None)  # other tests have a file of that name
     (here / "mine.py").write_text(code)
     fields = yaml.safe_load(study)
     fields["base"] |= {"data": {"fraction": 0.1}, "branches": ["ticket", "reinit"]}
@@ -30,7 +31,7 @@ def test_the_pages_network_is_planned_and_swept(lth: Lth, here: Path) -> None:
     rows = [json.loads(line) for line in lth("report", "mine", "--json").out.splitlines()]
     assert len(rows) == 2 * 3 * (1 + 2 + 2)
     assert {*rows[0]["layer_density"]} == {"rows.weight_ih_l0", "rows.weight_hh_l0", "output"}
-    del sys.modules["mine"]  # other tests have a file of that name
+    del sys.modules["mine"]
 
 
 @pytest.mark.slow
