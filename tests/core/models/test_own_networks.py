@@ -156,7 +156,7 @@ def test_layer_that_training_skips_at_random_is_pruned_without_its_gradient(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prune", [{"ignore": ("output",)}, {"structure": "2:4"},
+@pytest.mark.parametrize("prune", [{"ignore": ("output",)}, {"scope": "global"},
                                    {"output_fraction": 0.25}])  # fmt: skip
 def test_output_of_a_stored_training_and_of_a_ticket_file_is_that_of_the_network(
     prune: dict[str, object], small: TicketSpec, tmp_path: Path
