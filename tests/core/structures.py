@@ -1,7 +1,10 @@
 """Networks of each family with random structures, for tests of channels and of smaller networks."""
 
 import copy
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -27,6 +30,16 @@ FAMILIES: dict[str, tuple[ModelSpec, tuple[int, ...]]] = {
     "lstm": (ModelSpec(name="lstm", width=0.2), GREY),
 }
 """Narrow networks and the shape of their examples."""
+
+
+def by_duration(names: Iterable[str], fast: Sequence[str] = ()) -> list[Any]:
+    """Families for a parametrized test: torchvision's wide ResNets in `make long`, and those that
+    are not fast out of `make fast`."""
+    marks = {"resnet-18": pytest.mark.long, "resnet-50": pytest.mark.long}
+    return [
+        name if name in fast else pytest.param(name, marks=marks.get(name, pytest.mark.slow))
+        for name in names
+    ]
 
 
 def built(name: str, seed: int = 0) -> tuple[nn.Module, tuple[int, ...]]:

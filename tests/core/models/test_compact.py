@@ -9,6 +9,7 @@ from structures import (
     FAMILIES,
     GREY,
     built,
+    by_duration,
     difference,
     pruned,
     random_kept,
@@ -47,9 +48,7 @@ def checked(model: nn.Module, mask: Mask, shape: tuple[int, ...] = GREY) -> nn.M
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(
-    "name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES]
-)
+@pytest.mark.parametrize("name", by_duration(FAMILIES, FAST))
 def test_random_structure_becomes_a_network_of_its_kept_channels(name: str, seed: int) -> None:
     model, shape = built(name, seed)
     channels = channels_of(model, shape)
@@ -260,8 +259,7 @@ def test_depthwise_channel_that_happens_to_be_off_stays() -> None:
     assert sizes(checked(model, masks.ones(model))) == sizes(model)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", by_duration(FAMILIES))
 def test_sparse_ticket_of_each_family_loses_its_dead_channels_alone(name: str) -> None:
     """2% of the weights kept at random: few channels keep inputs and outputs."""
     model, shape = built(name)

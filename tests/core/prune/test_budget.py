@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from small_nets import batch, conv_net, prunable_network
-from structures import built, random_kept
+from structures import built, by_duration, random_kept
 from torch import Tensor, nn
 
 from lth_core import masks
@@ -57,9 +57,7 @@ def convolutions(channels: Channels, mask: Mask) -> Channels:
     return {n: g for n, g in channels.items() if all(mask[p].dim() > 2 for p in g.producers)}
 
 
-@pytest.mark.parametrize(
-    "family", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PRUNED]
-)
+@pytest.mark.parametrize("family", by_duration(PRUNED, QUICK))
 @pytest.mark.parametrize("kind", ["flops", "parameters"])
 @pytest.mark.parametrize("scope", ["global", "layerwise"])
 def test_cost_is_within_the_budget_and_one_channel_more_would_exceed_it(
@@ -89,9 +87,7 @@ def test_cost_is_within_the_budget_and_one_channel_more_would_exceed_it(
             assert dearest > budget * full
 
 
-@pytest.mark.parametrize(
-    "family", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in PRUNED]
-)
+@pytest.mark.parametrize("family", by_duration(PRUNED, QUICK))
 def test_costs_are_those_of_the_network_with_the_channels_cut_out(family: str) -> None:
     network, model, shape = network_of(family)
     kept = random_kept(network.channels(), seed=1)

@@ -122,7 +122,7 @@ def _levels(trial: Any) -> Any:
     return levels(trial.spec)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_masks_of_networks_of_several_widths_are_compared_where_shapes_agree(
     gates_swept: tuple[Study, Store], lth: Lth, tiny_file: StudyFile, here: Path
 ) -> None:
