@@ -183,9 +183,13 @@ def test_weight_that_is_not_finite_is_not_written() -> None:
 
 # Other formats
 
+EXPORTED = [
+    pytest.param(n, marks=pytest.mark.slow if n == "conv" else pytest.mark.long) for n in CASES
+]
+"""An export takes seconds, so most are in `make long`."""
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+
+@pytest.mark.parametrize("name", EXPORTED)
 def test_onnx_file_computes_the_same_for_any_number_of_examples(name: str) -> None:
     import onnxruntime
 
@@ -201,8 +205,7 @@ def test_onnx_file_computes_the_same_for_any_number_of_examples(name: str) -> No
         assert torch.allclose(torch.from_numpy(logits), expected, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EXPORTED)
 def test_torch_export_file_computes_the_same_for_any_number_of_examples(name: str) -> None:
     spec, shape, gone = CASES[name]
     data = dataset(shape)

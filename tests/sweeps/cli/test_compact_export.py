@@ -81,7 +81,7 @@ def test_all_forms_are_written_by_one_command(lth: Lth, record: Record, tmp_path
     assert torch.allclose(torch.from_numpy(logits), expected, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_other_forms_go_with_the_ticket_itself_or_alone(
     lth: Lth, record: Record, tmp_path: Path
 ) -> None:

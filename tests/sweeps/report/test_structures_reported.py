@@ -45,6 +45,7 @@ def test_methods_are_compared_by_cost(lth: Lth, tiny_file: StudyFile) -> None:
     assert float(line) == pytest.approx(max(trained) / cost) == 2
 
 
+@pytest.mark.long
 def test_rewind_points_are_compared_by_similarity(lth: Lth, tiny_file: StudyFile) -> None:
     file = tiny_file({**SMALL, "axes.way": [GATES], "axes.rewind": ["0it", "2it"]})
     out, records, figures, report = swept(lth, file)

@@ -96,7 +96,7 @@ def entries(store: Store) -> set[tuple[str, str]]:
     return {(kind, digest) for kind in store.kinds() for digest in store.digests(kind)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_collecting_garbage_keeps_all_that_a_study_of_gates_needs(
     gates_swept: tuple[Study, Store],
 ) -> None:
@@ -158,7 +158,7 @@ def test_masks_of_networks_of_several_widths_are_compared_where_shapes_agree(
         assert called.code == 0, (command, called)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tickets_of_gates_are_exported_whole_and_smaller(
     lth: Lth, tiny_file: StudyFile, tiny: StudyOf, here: Path
 ) -> None:
@@ -248,7 +248,7 @@ def test_network_of_a_users_that_ignores_its_width_is_not_widened(
     assert "prune.expand: must be 1, because own_gates:fixed is not wider" in called.err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_gates_find_a_structure_of_a_users_network(own: Path, tiny: StudyOf) -> None:
     axes = {"seed": [0], "way": [GATES, WIDENED]}
     study = tiny(changed(axes=axes, **{"base.model": {"name": "own_gates:net"}}))
@@ -259,7 +259,7 @@ def test_gates_find_a_structure_of_a_users_network(own: Path, tiny: StudyOf) -> 
             assert not row["collapsed_layers"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_extended_study_trains_no_gates_again(
     gates_swept: tuple[Study, Store], tiny: StudyOf
 ) -> None:

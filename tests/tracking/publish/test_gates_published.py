@@ -10,7 +10,7 @@ from tracking.publish.publisher import open_publisher
 
 
 @pytest.mark.mlflow
-@pytest.mark.slow
+@pytest.mark.long
 def test_trial_with_gates_and_numbers_that_are_not_defined_is_published(tmp_path: Path) -> None:
     spec = TicketSpec(
         data=DataSpec(fraction=0.2), model=ModelSpec(name="resnet-8", width=0.25),
