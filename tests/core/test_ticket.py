@@ -133,7 +133,9 @@ def test_compact_ticket_computes_the_same_with_fewer_weights(ticket: Ticket) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["conv-2", "resnet-8", "mobilenet-v2"])
+@pytest.mark.parametrize(
+    "name", ["conv-2", "resnet-8", pytest.param("mobilenet-v2", marks=pytest.mark.long)]
+)
 def test_compact_ticket_of_channels_has_the_parameters_on_its_record(
     name: str, trainer: Trainer
 ) -> None:

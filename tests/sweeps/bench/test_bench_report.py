@@ -3,7 +3,7 @@ import pytest
 from sweeps.bench.report import MANY, MIB, SECONDS, bench_report
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_benchmark_reports_every_record_of_its_study_with_figures_of_curves_and_masks() -> None:
     axes = {"prune.score": ["magnitude", "random"], "train.lr": [0.1], "seed": [0, 1]}
     base = {**MANY["base"], "levels": 1}

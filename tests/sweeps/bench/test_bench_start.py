@@ -4,7 +4,7 @@ from sweeps.bench.benchmarks import BENCHMARKS
 from sweeps.bench.start import COMMANDS, bench_start
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_each_command_is_timed_beside_the_import_of_torch() -> None:
     took = bench_start({"--version": None}, rounds=1)
     assert took.torch > 0

@@ -205,6 +205,7 @@ def mishaps(here: Path) -> Callable[[str], str]:
     return place
 
 
+@pytest.mark.long
 def test_failed_trial_is_named_with_its_reason_while_others_finish_and_dead_workers_are_replaced(
     cluster: str, tiny_file: StudyFile, lth: Lth, mishaps: Callable[[str], str], here: Path
 ) -> None:

@@ -59,7 +59,7 @@ def test_serial_sweep_trains_tracks_and_reports_without_ray(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_records_equal_those_of_a_sweep_on_ray_bit_for_bit(
     tiny: StudyOf, tiny_file: StudyFile, lth: Lth
 ) -> None:
