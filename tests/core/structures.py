@@ -33,13 +33,11 @@ FAMILIES: dict[str, tuple[ModelSpec, tuple[int, ...]]] = {
 
 
 def by_duration(names: Iterable[str], fast: Sequence[str] = ()) -> list[Any]:
-    """Families for a parametrized test: torchvision's wide ResNets in `make long`, and those that
-    are not fast out of `make fast`."""
-    marks = {"resnet-18": pytest.mark.long, "resnet-50": pytest.mark.long}
-    return [
-        name if name in fast else pytest.param(name, marks=marks.get(name, pytest.mark.slow))
-        for name in names
-    ]
+    """Families for a parametrized test: torchvision's networks in `make long`, and others that are
+    not fast out of `make fast`."""
+    of_torchvision = ("resnet-18", "resnet-50", "mobilenet-v2")
+    slow = {n: pytest.mark.long if n in of_torchvision else pytest.mark.slow for n in names}
+    return [n if n in fast else pytest.param(n, marks=slow[n]) for n in names]
 
 
 def built(name: str, seed: int = 0) -> tuple[nn.Module, tuple[int, ...]]:

@@ -189,7 +189,8 @@ EXPORTED = [
 """An export takes seconds, so most are in `make long`."""
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.long
+@pytest.mark.parametrize("name", CASES)
 def test_onnx_file_computes_the_same_for_any_number_of_examples(name: str) -> None:
     import onnxruntime
 

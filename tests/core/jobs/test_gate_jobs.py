@@ -280,8 +280,8 @@ class Counting(Trainer):
 
 @pytest.mark.parametrize("expand", [1.0, 1.25])
 @pytest.mark.parametrize(
-    "name", [pytest.param("resnet-20", marks=pytest.mark.slow), pytest.param("vgg-16", marks=pytest.mark.slow),
-             pytest.param("resnet-56", marks=pytest.mark.slow)]
+    "name", [pytest.param("resnet-20", marks=pytest.mark.slow), pytest.param("vgg-16", marks=pytest.mark.long),
+             pytest.param("resnet-56", marks=pytest.mark.long)]
 )  # fmt: skip
 def test_search_by_gates_costs_under_a_tenth_of_a_dense_training(name: str, expand: float) -> None:
     """At the published numbers: 10 epochs of 45,000 images; the dense network has 160 of 50,000."""

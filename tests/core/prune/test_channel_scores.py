@@ -7,7 +7,7 @@ import pytest
 import torch
 from odd_nets import Through
 from small_nets import batch, close, conv_net, prunable_network, pruned
-from structures import FAMILIES, built
+from structures import FAMILIES, built, by_duration
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -202,9 +202,8 @@ def test_random_score_of_a_channel_is_uniform_whatever_the_size_of_its_filter() 
         assert tenths.max() < 95
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("score", ["magnitude", "taylor", "snip", "random"])
-@pytest.mark.parametrize("family", ["resnet-14", "mobilenet-v2"])
+@pytest.mark.parametrize("family", by_duration(["resnet-14", "mobilenet-v2"]))
 def test_coupled_channels_of_residual_and_depthwise_networks_go_together(
     family: str, score: str
 ) -> None:

@@ -96,8 +96,15 @@ def test_dry_run_prints_the_plan_and_leaves_nothing(
     assert left_in(here) == ["tiny.yaml"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", presets())
+def _large(name: str) -> bool:
+    """Whether a preset's networks take seconds to plan; tests of presets plan them too."""
+    return name.endswith(("-vgg16", "-resnet56"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.long if _large(n) else pytest.mark.slow) for n in presets()],
+)
 def test_preset_is_planned_by_its_name_without_its_data(name: str, lth: Lth) -> None:
     assert json.loads(lth("plan", name, "--json").out).keys() == PLAN
 

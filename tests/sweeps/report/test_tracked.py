@@ -174,7 +174,7 @@ def test_refusal_makes_other_trials_wait_for_nothing(
     assert "refuses a call" in warning
 
 
-@pytest.mark.parametrize("uri", [HERE, pytest.param("server", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("uri", [HERE, pytest.param("server", marks=pytest.mark.long)])
 def test_deleted_experiment_is_refused_with_the_command_that_restores_it(
     uri: str, tiny_file: StudyFile, lth: Lth, here: Path, request: pytest.FixtureRequest
 ) -> None:
