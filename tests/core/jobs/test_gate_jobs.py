@@ -248,7 +248,7 @@ def test_search_of_trained_structures_costs_the_dense_run_and_every_ticket_befor
     assert search_flops(spec_of({**AFTER, "one_shot": True}, levels=2)) == [dense]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_search_without_training_costs_the_passes_of_its_score() -> None:
     before = {**AFTER, "when": "before"}
     assert search_flops(spec_of({**before, "score": "random"})) == [0]

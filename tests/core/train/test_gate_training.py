@@ -233,7 +233,9 @@ def test_final_gates_are_those_of_the_chosen_evaluation_and_statistics_the_last(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [[3], [5, 1, 1], [11], [0] * 30])
+@pytest.mark.parametrize(
+    "steps", [[5, 1, 1], *(pytest.param(s, marks=pytest.mark.long) for s in ([3], [11], [0] * 30))]
+)
 def test_training_of_gates_that_is_interrupted_gives_the_same_gates_bit_for_bit(
     steps: list[int],
 ) -> None:

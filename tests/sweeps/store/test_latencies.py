@@ -149,6 +149,7 @@ def test_single_weights_have_no_latency(lth: Lth, tiny_file: StudyFile, measured
     assert LATENCIES not in measured.store.kinds()
 
 
+@pytest.mark.long
 def test_widened_networks_are_compared_with_the_studys(
     lth: Lth, tiny_file: StudyFile, measured: Measured, tiny: StudyOf
 ) -> None:
@@ -188,6 +189,7 @@ def test_store_knows_latencies(lth: Lth, tiny_file: StudyFile, measured: Measure
     assert store.digests(LATENCIES) == []
 
 
+@pytest.mark.long
 def test_real_latencies_are_those_of_this_machine(lth: Lth, tiny_file: StudyFile) -> None:
     sweep(lth, tiny_file)
     for row in report(lth):
