@@ -19,6 +19,8 @@ from lth_core.resolve import resolve
 from lth_core.spec import PruneGates
 from lth_core.spec.fields import steps_in
 
+pytestmark = pytest.mark.slow
+
 GATES = {"when": "gates", "structure": "channels", "scope": "global", "budget": {"flops": 0.6},
          "gate_steps": 6, "gate_every": 3, "gate_batch_size": 32}  # fmt: skip
 TRAIN = {"steps": 12, "evaluate_every": 6, "batch_size": 32}

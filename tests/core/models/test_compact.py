@@ -26,6 +26,8 @@ from lth_core.masks import Mask
 from lth_core.models.channels import channels_of, kept_channels, without_channels
 from lth_core.models.compact import compact
 
+pytestmark = pytest.mark.slow
+
 FAST = ("mlp", "mlp-constant", "lstm")
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from tiny import Lth, StudyFile
 
+pytestmark = pytest.mark.slow
+
 RESNET = {"name": "resnet-8", "width": 0.25}
 BASE: dict[str, Any] = {
     "base.model": RESNET, "base.levels": 1, "base.branches": ["ticket"],

@@ -9,6 +9,8 @@ from tracking.figures.structures.search_cost import search_cost
 from tracking.figures.structures.similarity import similarity
 from tracking.figures.structures.similarity_matrix import similarity_matrix
 
+pytestmark = pytest.mark.slow
+
 FIGURES = (structures, search_cost, similarity, similarity_matrix)
 
 
