@@ -19,7 +19,7 @@ from lth_core.models.layers import Layer
 from lth_core.prune import at_level, compounded, groups, requested_density
 from lth_core.spec import TicketSpec
 from lth_core.spec.fields import steps_in
-from lth_core.spec.prune import CHANNELS
+from lth_core.spec.prune_base import CHANNELS
 from lth_core.ticket import Ticket
 from lth_core.train import Trainer
 from lth_core.train.training import Result

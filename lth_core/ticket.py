@@ -51,7 +51,7 @@ from lth_core.spec import (
     describe,
     with_implied,
 )
-from lth_core.spec.prune import CHANNELS
+from lth_core.spec.prune_base import CHANNELS
 
 FORMAT = "lth-ticket/1"
 

@@ -13,7 +13,7 @@ from lth_core.masks import Mask, State
 from lth_core.models.channels import Kept
 from lth_core.prune.structure import ChannelUnits, Units, WeightUnits, n_of_m_like
 from lth_core.seeds import generator
-from lth_core.spec.prune import CHANNELS, pattern_of
+from lth_core.spec.prune_base import CHANNELS, pattern_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

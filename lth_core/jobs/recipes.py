@@ -36,7 +36,7 @@ from lth_core.spec import (
     digest_of,
     spec_json,
 )
-from lth_core.spec.prune import LATENCIES
+from lth_core.spec.prune_base import LATENCIES
 
 if TYPE_CHECKING:
     from torch import nn

@@ -10,12 +10,12 @@ from torch import nn
 
 from lth_core.models.channels import Channels, Kept, channels_of, kept_entries
 from lth_core.models.layers import parameter_of, shapes_and_positions
-from lth_core.spec.prune import LATENCIES
+from lth_core.spec.prune_base import LATENCIES
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a network costs without the channels that are not kept, counted as records count it."""
+    """Costs of a network without the channels that are not kept, counted as records count them."""
 
     channels: Channels
     shapes: dict[str, tuple[int, ...]]

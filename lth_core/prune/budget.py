@@ -17,7 +17,7 @@ from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.scores import SUMMED
 from lth_core.prune.structure import ChannelUnits
 from lth_core.spec import PruneBase
-from lth_core.spec.prune import LATENCIES
+from lth_core.spec.prune_base import LATENCIES
 
 Removals = list[tuple[str, int]]
 """Channels (group, number) in the order in which they are removed."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from lth_core.prune.channel_scores import over_weights
 from lth_core.prune.network import PrunableNetwork, Scores, from_weights
 from lth_core.seeds import generator
-from lth_core.spec.prune import CHANNELS
+from lth_core.spec.prune_base import CHANNELS
 
 EXAMPLE = from_weights(
     {"fc.weight": torch.tensor([-2.0, 0.5])}, initial={"fc.weight": torch.tensor([1.0, 1.0])}

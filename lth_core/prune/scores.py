@@ -32,7 +32,7 @@ from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.snip import snip
 from lth_core.seeds import derive, seeded_draws
 from lth_core.spec import PruneBase
-from lth_core.spec.prune import LEARNED
+from lth_core.spec.prune_base import LEARNED
 
 Score = Callable[[PrunableNetwork], Scores]
 """A function from a network to the scores of its weights."""

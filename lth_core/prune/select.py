@@ -18,7 +18,7 @@ from lth_core.prune.scores import ROUNDS, SUMMED, scores_of
 from lth_core.prune.structure import ChannelUnits, Units, WeightUnits, highest_n_of_m
 from lth_core.prune.top_k import lowest
 from lth_core.spec import PruneBefore, PruneDuring, Pruning
-from lth_core.spec.prune import CHANNELS, TEMPERATURE, PruneBase
+from lth_core.spec.prune_base import CHANNELS, TEMPERATURE, PruneBase
 
 S = TypeVar("S", bound=PruneBase)
 

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from lth_core.masks import Mask
 from lth_core.models.channels import ChannelGroup, Channels, Kept, Part, kept_channels, masks_of
 from lth_core.spec import PruneBase
-from lth_core.spec.prune import CHANNELS
+from lth_core.spec.prune_base import CHANNELS
 
 Shapes = Mapping[str, Sequence[int]]
 """Weight shape of each prunable layer, (out, in, ...), in the model's order."""

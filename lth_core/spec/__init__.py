@@ -27,7 +27,6 @@ from lth_core.spec.fields import STRICT, Checks
 from lth_core.spec.model import Initialization, ModelSpec
 from lth_core.spec.prune import (
     PruneAfter,
-    PruneBase,
     PruneBefore,
     PruneDuring,
     PruneGates,
@@ -35,6 +34,7 @@ from lth_core.spec.prune import (
     PruneSpec,
     Pruning,
 )
+from lth_core.spec.prune_base import PruneBase
 from lth_core.spec.stability import StabilitySpec
 from lth_core.spec.train import Optimizer, Precision, Schedule, TrainSpec
 

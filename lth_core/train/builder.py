@@ -25,7 +25,7 @@ from lth_core.models.layers import load_state, state_of
 from lth_core.prune.network import Batch, PrunableNetwork
 from lth_core.seeds import generator
 from lth_core.spec import Pruning
-from lth_core.spec.prune import CHANNELS
+from lth_core.spec.prune_base import CHANNELS
 
 
 class Builder:

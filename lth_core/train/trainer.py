@@ -33,7 +33,7 @@ from lth_core.spec import (
     sha256,
 )
 from lth_core.spec.fields import steps_in
-from lth_core.spec.prune import CHANNELS
+from lth_core.spec.prune_base import CHANNELS
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket

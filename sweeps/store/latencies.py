@@ -20,7 +20,7 @@ from lth_core.errors import SpecError
 from lth_core.measures.latency import Structure, StructureLatency, structure_latency
 from lth_core.models.latency import BATCH_SIZE, THREADS, device_name
 from lth_core.parallel import map_in_threads
-from lth_core.spec.prune import CHANNELS, GATES
+from lth_core.spec.prune_base import CHANNELS, GATES
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
 from sweeps.plan.plan import Trial

@@ -103,7 +103,7 @@ class SimilarityTable:
 def cost_tables(
     records: Sequence[Record], axes: Sequence[str], rule: VerdictRule
 ) -> list[CostTable]:
-    """What structures cost and reach, and what finding them costs.
+    """Tables of what structures cost and reach, and what finding them costs.
 
     Args:
         records, axes: as in `lth_core.analysis.structures.structure_tables`.
@@ -113,7 +113,7 @@ def cost_tables(
 
 
 def similarity_tables(records: Sequence[Record], axes: Sequence[str]) -> list[SimilarityTable]:
-    """How alike the structures of several seeds are; arguments as in `cost_tables`."""
+    """Tables of how alike the structures of several seeds are; arguments as in `cost_tables`."""
     found = similarities(records, axes)
     several = len({each.level for each in found}) > 1
     return [_similarity(each, f", level {each.level}" * several) for each in found]

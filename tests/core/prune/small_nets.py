@@ -14,7 +14,7 @@ from lth_core.models.channels import channels_of
 from lth_core.models.costs import costs_of
 from lth_core.prune import SCORES, PrunableNetwork, prune
 from lth_core.spec import PruneSpec, Pruning
-from lth_core.spec.prune import OF_CHANNELS
+from lth_core.spec.prune_base import OF_CHANNELS
 
 OF_WEIGHTS = tuple(name for name in SCORES if name not in OF_CHANNELS)
 

@@ -13,7 +13,7 @@ from tiny import Lth, StudyFile, StudyOf, search, timeless
 
 from lth_core import Trainer, find_tickets
 from lth_core.models import removable_channels, template
-from lth_core.resolve import _pin_data, _pin_model
+from lth_core.resolve.pins import pin_data, pin_model
 from lth_core.store import Store, open_store
 from sweeps.plan.plan import Plan, make_plan
 from sweeps.store.garbage import collect
@@ -218,7 +218,7 @@ def own(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def forget() -> None:
     sys.modules.pop("own_gates", None)
-    for cached in (_pin_data, _pin_model, template, removable_channels):
+    for cached in (pin_data, pin_model, template, removable_channels):
         cached.cache_clear()
 
 

@@ -12,7 +12,7 @@ from tiny import Called, Lth, StudyOf, search
 
 from lth_core import Trainer
 from lth_core.errors import StoreError
-from lth_core.resolve import _pin_data, _pin_model
+from lth_core.resolve.pins import pin_data, pin_model
 from lth_core.store import Store, open_store
 from sweeps.plan.plan import make_plan
 from sweeps.store.garbage import collect
@@ -71,7 +71,7 @@ def evil(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget_imports() -> None:
     """Forget the module and what was resolved from it, as in a new process."""
     sys.modules.pop("evil", None)
-    for cached in (_pin_data, _pin_model):
+    for cached in (pin_data, pin_model):
         cached.cache_clear()
 
 

@@ -1,0 +1,226 @@
+"""Resolution of specs: names checked, durations in steps, content pinned by fingerprints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+
+from lth_core import data
+from lth_core.data import DATASETS
+from lth_core.errors import SpecError
+from lth_core.jobs.branches import BRANCHES, RETRAINED, SCRATCH
+from lth_core.prune import ROUNDS, SCHEDULES, scores
+from lth_core.resolve.channels import check_channels, is_measured
+from lth_core.resolve.networks import (
+    check_layers,
+    check_penalty,
+    check_scores,
+    check_smallest_batch,
+    check_token_ids,
+    check_training,
+)
+from lth_core.resolve.pins import Pins, pin_data, pin_model
+from lth_core.spec import (
+    PruneBefore,
+    PruneDuring,
+    PruneGates,
+    Pruning,
+    TicketSpec,
+    TrainSpec,
+)
+from lth_core.spec.fields import steps_in
+from lth_core.spec.learning_rate import learning_rate
+from lth_core.spec.prune_base import CHANNELS
+
+
+def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
+    """The spec with fingerprints filled in and every duration in steps.
+
+    No named dataset is read. A folder or a user's own data is read (and cached) to be pinned.
+
+    Args:
+        pins: fingerprints of data, models and scores outside of this package. With them nothing is
+            imported or read and no network is built, so patterns of layers are not checked.
+
+    Raises:
+        SpecError: a name is not known or has no pin, or the rewind point lies past the end of
+            training.
+        DataError: data that must be read are missing or broken.
+    """
+    _check_branches(spec)
+    pinned, examples = _checked(spec) if pins is None else _pinned(spec, pins)
+    steps_per_epoch = -(-examples // spec.train.batch_size)
+    train = _train_in_steps(spec.train, steps_per_epoch)
+    steps = steps_in(train.steps)
+    if "finetune" in spec.branches and not learning_rate(train, steps - 1) > 0:
+        rule = "must not end training at rate 0: branch finetune trains at the last rate"
+        raise SpecError("train.gamma", rule, train.gamma)
+    rewind = steps_in(spec.rewind, steps_per_epoch, steps)
+    _check_rewind(spec, rewind, steps)
+    restart = spec.restart_schedule and rewind > 0  # at rewind point 0 it changes nothing
+    first = 0 if restart else rewind
+    gated = examples + (_released(spec, pins) if isinstance(spec.prune, PruneGates) else 0)
+    with _within("prune"):
+        prune = _resolve_prune(pinned.prune, gated, steps_per_epoch, steps, first)
+    if pins is None:
+        _check_batch(spec, examples, "train.batch_size", train.batch_size, steps)
+        if isinstance(prune, PruneGates):
+            size, last = prune.gate_batch_size, steps_in(prune.gate_steps)
+            _check_batch(spec, gated, "prune.gate_batch_size", size, last)
+    return replace(pinned, train=train, prune=prune, rewind=f"{rewind}it", restart_schedule=restart)
+
+
+def _checked(spec: TicketSpec) -> tuple[TicketSpec, int]:
+    """The spec with fingerprints and its number of training examples, its network checked."""
+    prune = replace(spec.prune, fingerprint=scores.fingerprint(spec.prune))
+    pinned_data, (examples, shape, classes) = pin_data(spec.data)
+    network = spec.model, shape, classes
+    pinned_model, _ = pin_model(*network, spec.prune.include)
+    check_training(*network, spec.prune.include)
+    check_token_ids(spec.model, spec.data, pinned_data.fingerprint)
+    check_layers(*network, spec.prune)
+    check_scores(*network, spec.prune, spec.predictors)
+    check_penalty(*network, spec.train.norm_penalty)
+    if spec.prune.structure in CHANNELS:
+        check_channels(*network, spec.prune, spec.levels)
+    return replace(spec, data=pinned_data, model=pinned_model, prune=prune), examples
+
+
+def _pinned(spec: TicketSpec, pins: Pins) -> tuple[TicketSpec, int]:
+    """The spec with fingerprints and its number of training examples, all from pins."""
+    prune = replace(spec.prune, fingerprint=pins.of_score(spec.prune))
+    pinned_data, examples = pins.of_data(spec.data)
+    model = pins.of_model(spec.model)
+    return replace(spec, data=pinned_data, model=model, prune=prune), examples
+
+
+def _check_rewind(spec: TicketSpec, rewind: int, steps: int) -> None:
+    """Check that something is left to train after the rewind point where the method needs it.
+
+    Args:
+        rewind: step of the rewind point.
+        steps: length of the dense run.
+    """
+    if rewind > steps:
+        rule = f"must not lie past the end of training, step {steps}"
+        raise SpecError("rewind", rule, spec.rewind)
+    if isinstance(spec.prune, PruneGates) and spec.prune.expand != 1 and rewind:
+        rule = "must be 0 where prune.expand widens the network, which is trained from there"
+        raise SpecError("rewind", rule, spec.rewind)
+    first = 0 if spec.restart_schedule else rewind
+    if first == steps and spec.levels and spec.prune.when in ("during", "never"):
+        rule = f"must come before the end of training, step {steps}"
+        raise SpecError("rewind", rule, spec.rewind)
+
+
+def _check_batch(spec: TicketSpec, examples: int, field: str, size: int, steps: int) -> None:
+    """Check a training's smallest batch, if it comes to the end of an epoch."""
+    if steps >= -(-examples // size):
+        _, (_, shape, classes) = pin_data(spec.data)
+        check_smallest_batch(spec.model, shape, classes, examples, size, field)
+
+
+def _check_branches(spec: TicketSpec) -> None:
+    if spec.model.gates:
+        rule = "must be false: prune.when: gates sets it for the training of the gates"
+        raise SpecError("model.gates", rule, spec.model.gates)
+    for branch in spec.branches:
+        if branch not in BRANCHES:
+            raise SpecError("branches", "is not a known branch", branch, BRANCHES)
+        if branch in RETRAINED and spec.prune.when != "after":
+            rule = "continues from trained weights, so it needs prune.when: after"
+            raise SpecError("branches", rule, branch)
+    for branch in set(SCRATCH) & set(spec.branches):
+        if spec.prune.structure not in CHANNELS:
+            rule = "trains the channels that are left, so it needs prune.structure: channels or "
+            raise SpecError("branches", rule + "neurons", branch)
+        if branch == "scratch_b" and "flops" not in spec.prune.budget:
+            rule = "trains for the dense run's FLOPs, so it needs prune.budget: {flops: ...}"
+            raise SpecError("branches", rule, branch)
+    if is_measured(spec.prune) and spec.levels > 1:
+        rule = "must be at most 1 beside a budget of milliseconds, which levels do not multiply"
+        raise SpecError("levels", rule, spec.levels)
+    if "twin" in spec.branches and spec.prune.when in ("during", "never"):
+        rule = "compares runs under one mask, so it needs prune.when: before or after"
+        raise SpecError("branches", rule, "twin")
+    if spec.predictors and spec.prune.when != "after":
+        raise SpecError("predictors", "needs prune.when: after", spec.predictors)
+
+
+def _released(spec: TicketSpec, pins: Pins | None) -> int:
+    """Number of validation examples of the data that gates are trained on.
+
+    Args:
+        pins: as in `resolve`; with them no data are read.
+
+    Raises:
+        SpecError: none are held out, or too many.
+    """
+    assert isinstance(spec.prune, PruneGates)
+    held_out, validation = spec.prune.gate_validation, spec.data.validation
+    if held_out is None:
+        if pins is None and not data.has_validation(spec.data):
+            rule = "must be given where data.validation is 0: it chooses among evaluations"
+            raise SpecError("prune.gate_validation", rule, held_out)
+        return 0
+    if spec.data.name not in DATASETS or validation != int(validation):
+        rule = "needs a named dataset, and a whole number of data.validation"
+        raise SpecError("prune.gate_validation", rule, held_out)
+    data.outline(replace(spec.data, validation=held_out))  # refuses too many
+    return int(validation) - held_out
+
+
+def _schedule(prune: PruneBefore | PruneDuring) -> str:
+    if prune.when == "before":
+        default = "exponential"
+    else:
+        default = "cubic" if prune.grow == "none" else "constant"
+    name = prune.schedule or default
+    if name not in SCHEDULES:
+        raise SpecError("schedule", "is not a known schedule", name, SCHEDULES)
+    if name == "constant" and prune.when == "during" and prune.grow == "none":
+        rule = "must begin denser than it ends, because no weights grow back"
+        raise SpecError("schedule", rule, name, sorted(SCHEDULES.keys() - {name}))
+    return name
+
+
+@lru_cache(maxsize=1024)
+def _train_in_steps(spec: TrainSpec, steps_per_epoch: int) -> TrainSpec:
+    with _within("train"):  # a duration may round to 0 steps, or be too long
+        return spec.in_steps(steps_per_epoch)
+
+
+@lru_cache(maxsize=1024)
+def _resolve_prune(
+    spec: Pruning, gated: int, steps_per_epoch: int, steps: int, first: int
+) -> Pruning:
+    """The spec with every duration in steps.
+
+    Args:
+        gated: number of examples on which gates are trained.
+        first: the step at which the ticket's run starts.
+    """
+    if isinstance(spec, PruneBefore):
+        rounds = spec.rounds or ROUNDS.get(spec.score, 1)
+        spec = replace(spec, rounds=rounds, schedule=_schedule(spec))
+    elif isinstance(spec, PruneGates):
+        spec = spec.in_steps(-(-gated // spec.gate_batch_size))
+    elif isinstance(spec, PruneDuring):
+        spec = replace(spec.in_steps(steps_per_epoch, steps, first), schedule=_schedule(spec))
+        # The mask must reach the level's density before training ends.
+        begin, end = steps_in(spec.begin), steps_in(spec.end)
+        if not begin < end < steps:
+            rule = f"must come after begin (and rewind) and before {steps}, the end of training"
+            raise SpecError("end", rule, f"begin {begin}, end {end}")
+    return spec
+
+
+@contextmanager
+def _within(part: str) -> Iterator[None]:
+    """Prefix the field of a SpecError with the part of the spec that has it."""
+    try:
+        yield
+    except SpecError as error:
+        raise error.under(part) from None
