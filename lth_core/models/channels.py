@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -233,13 +233,28 @@ def masks_of(channels: Channels, kept: Kept, shapes: Mapping[str, torch.Size]) -
     Returns:
         bool in the shape of each parameter that loses entries, by name; True = kept.
     """
-    masks: dict[str, Tensor] = {}
-    for name, dims in kept_entries(channels, kept).items():
-        if name in shapes:
-            masks[name] = torch.ones(shapes[name], dtype=torch.bool)
-            for dim, stays in dims.items():
-                masks[name] &= stays.view(-1, *[1] * (len(shapes[name]) - dim - 1))
-    return masks
+    entries = kept_entries(channels, kept)
+    return {n: places(dims, shapes[n]) for n, dims in entries.items() if n in shapes}
+
+
+def places(dims: Mapping[int, Tensor], shape: Sequence[int]) -> Tensor:
+    """bool in a tensor's shape: the entries that are kept along each of some dimensions.
+
+    >>> places({0: torch.tensor([True, False])}, (2, 3)).sum(1)
+    tensor([3, 0])
+
+    Args:
+        dims: (entries,) bool by dimension.
+    """
+    kept = torch.ones(*shape, dtype=torch.bool)
+    for dim, stays in dims.items():
+        kept &= stays.view(-1, *[1] * (len(shape) - dim - 1))
+    return kept
+
+
+def narrow_shape(dims: Mapping[int, Tensor], shape: Sequence[int]) -> list[int]:
+    """Shape of what is left of a tensor; arguments as in `places`."""
+    return [int(dims[dim].sum()) if dim in dims else size for dim, size in enumerate(shape)]
 
 
 def kept_channels(channels: Channels, mask: Mapping[str, Tensor]) -> Kept:

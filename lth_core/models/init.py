@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_core.errors import SpecError
+from lth_core.models.channels import narrow_shape, places
 from lth_core.models.layers import norm_scales, parameter_of, prunable_layers
 from lth_core.spec import Initialization, ModelSpec
 
@@ -71,15 +72,12 @@ def narrow_weights(
     for layer, (module, weight) in prunable_layers(model).items():
         if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             name = parameter_of(layer)
-            stays = torch.ones_like(weight, dtype=torch.bool)
-            shape = list(weight.shape)
-            for dim, kept in entries.get(name, {}).items():
-                stays &= kept.view(-1, *[1] * (weight.dim() - dim - 1))
-                shape[dim] = int(kept.sum())
+            dims = entries.get(name, {})
+            shape = narrow_shape(dims, weight.shape)
             drawn[name] = torch.zeros(weight.shape)
             if 0 not in shape:
                 narrow = _DRAW[init](torch.empty(shape), generator=generator)
-                drawn[name][stays] = narrow.reshape(-1)
+                drawn[name][places(dims, weight.shape)] = narrow.reshape(-1)
     return drawn
 
 

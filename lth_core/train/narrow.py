@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from lth_core.masks import Mask, State
-from lth_core.models.channels import Channels, kept_channels, kept_entries, without_channels
+from lth_core.models.channels import (
+    Channels,
+    kept_channels,
+    kept_entries,
+    narrow_shape,
+    places,
+    without_channels,
+)
 from lth_core.train.loop import Outcome
 
 
@@ -39,7 +45,7 @@ class Narrow:
             found[name] = value
             if name in self.entries:
                 found[name] = self.whole[name].clone()
-                found[name][_places(self.entries[name], found[name])] = value.reshape(-1)
+                found[name][places(self.entries[name], found[name].shape)] = value.reshape(-1)
         return found
 
 
@@ -56,20 +62,8 @@ def narrowed(model: nn.Module, channels: Channels, state: State, mask: Mask) -> 
     entries = kept_entries(channels, kept)
     if not entries or not all(bool(stays.any()) for stays in kept.values()):
         return None
-    left = {
-        name: m[_places(entries[name], m)].view(_shape(entries[name], m)) if name in entries else m
-        for name, m in mask.items()
-    }
+    left: Mask = {}
+    for name, m in mask.items():
+        dims = entries.get(name, {})
+        left[name] = m[places(dims, m.shape)].view(narrow_shape(dims, m.shape))
     return Narrow(without_channels(model, channels, kept), left, state, mask, entries)
-
-
-def _places(dims: dict[int, Tensor], tensor: Tensor) -> Tensor:
-    """bool in the shape of a tensor: its entries that stay."""
-    places = torch.ones(tensor.shape, dtype=torch.bool)
-    for dim, stays in dims.items():
-        places &= stays.view(-1, *[1] * (tensor.dim() - dim - 1))
-    return places
-
-
-def _shape(dims: dict[int, Tensor], tensor: Tensor) -> list[int]:
-    return [int(dims[dim].sum()) if dim in dims else size for dim, size in enumerate(tensor.shape)]
