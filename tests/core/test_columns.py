@@ -47,6 +47,7 @@ def measures(kind: type[Measure] = Measure) -> Iterator[type[Measure]]:
         yield from measures(each)
 
 
+@pytest.mark.slow
 def test_every_record_has_the_columns_of_its_training(rows: list[Record]) -> None:
     assert all(columns_of("training") <= row.keys() for row in rows)
 

@@ -30,6 +30,7 @@ def made(accuracies, predictors, key="rewind_loss"):
     return found
 
 
+@pytest.mark.slow
 def test_ranks_correlate_as_1_less_6_squares_over_n_times_n_squared_less_1():
     # Ranks 1 2 3 4 5 and 2 1 4 3 5 differ by 1 four times: 1 - 6 * 4 / (5 * 24).
     assert rank_correlation([1, 2, 3, 4, 5], [20, 10, 40, 30, 50]) == 0.8

@@ -149,6 +149,7 @@ def test_dataset_of_another_size_is_refused(
 
 
 @pytest.mark.parametrize("name", ["svhn", "cifar10", "cifar100"])
+@pytest.mark.slow
 def test_files_with_other_checksums_are_refused(
     name: str, tmp_path: Path, load: Callable[..., Dataset]
 ) -> None:

@@ -70,6 +70,7 @@ CASES = {
 
 @pytest.mark.parametrize("per_image", [False, True])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_loaded_network_takes_pixels_and_computes_what_the_full_one_does(
     name: str, per_image: bool, tmp_path: Path
 ) -> None:

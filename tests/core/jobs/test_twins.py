@@ -103,6 +103,7 @@ def test_twins_start_from_one_state_and_part_with_the_first_step(
 
 
 @pytest.mark.parametrize("level", [0, 1])
+@pytest.mark.slow
 def test_twins_train_as_the_textbook_does_on_their_own_batches(
     level: int, spec: TicketSpec, trainer: Trainer
 ) -> None:

@@ -154,6 +154,7 @@ def test_cifar_stem_is_torchvisions_network_but_halves_images_less_often(name: s
 @pytest.mark.parametrize(
     ("name", "published"), [("vgg-16", 3.13e8), ("resnet-56", 1.25e8), ("resnet-110", 2.53e8)]
 )
+@pytest.mark.slow
 def test_multiply_adds_are_the_published_ones(name: str, published: float) -> None:
     """Li et al. 2017, table 1: a VGG-16 with one more linear layer, shortcuts of no parameters."""
     layers = shapes_and_positions(build(name, COLOUR), COLOUR).values()

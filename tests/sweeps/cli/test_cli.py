@@ -131,6 +131,7 @@ def test_console_script_is_installed() -> None:
     assert os.access(Path(sys.executable).with_name("lth"), os.X_OK)
 
 
+@pytest.mark.slow
 def test_report_as_json_is_one_record_a_line(lth: Lth, swept: Path) -> None:
     called = lth("report", "tiny", "--json")
     rows = [json.loads(line) for line in called.out.splitlines()]
@@ -392,6 +393,7 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
         (["ui"], "does not exist yet; sweep a study first"),
     ],
 )
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_exit_code_2_and_leaves_nothing(
     arguments: list[str], said: str, lth: Lth, here: Path
 ) -> None:

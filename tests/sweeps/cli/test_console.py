@@ -113,6 +113,7 @@ def test_plan_prints_names_of_networks_as_they_are(lth: Lth, here: Path) -> None
 
 
 @pytest.mark.usefixtures("own_net")
+@pytest.mark.slow
 def test_verdicts_print_values_of_axes_as_they_are(screen: PlainConsole) -> None:
     study = parse_study(tiny_fields({"axes.model.name": NAMES, "base.levels": 1}))
     records = [row for _, rows in search(study, Trainer(Store())) for row in rows]
@@ -138,6 +139,7 @@ def test_error_prints_a_value_as_it_is(lth: Lth) -> None:
     assert "but got ':smile: [red]x[/red]'\n" in called.err
 
 
+@pytest.mark.slow
 def test_report_prints_its_path_as_it_is(lth: Lth, swept: Path, tmp_path: Path) -> None:
     target = tmp_path / ":smile:[red]x[/red]" / ("long" * 30) / "page.html"
     target.parent.mkdir(parents=True)

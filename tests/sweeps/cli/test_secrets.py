@@ -121,6 +121,7 @@ def test_address_with_a_password_is_refused_and_not_repeated(
     ["s3://KEY:hunter22@bucket/p", "s3://KEY:hunt/er22@bucket/p", "s3://bucket/p?x=hunter22",
      "s3://bucket?hunter22", "s3://bucket/p/#hunter22"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_store_with_keys_in_its_address_is_refused_and_not_repeated(
     store: str, tiny: StudyOf, tiny_file: StudyFile, lth: Lth, here: Path
 ) -> None:

@@ -82,6 +82,7 @@ def answers() -> dict[object, Answer]:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.slow
 def test_command_imports_no_torch(command: tuple[str, ...], answers: dict[object, Answer]) -> None:
     assert COMMANDS[command] in answers[command].printed
     assert answers[command].loaded & set(HEAVY) == set()

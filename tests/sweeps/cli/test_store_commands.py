@@ -372,6 +372,7 @@ def test_prefix_in_s3_that_is_no_store_is_refused_and_what_is_not_the_stores_sta
 
 
 @pytest.mark.parametrize("command", EVERY_DELETION[:-1], ids=" ".join)
+@pytest.mark.slow
 def test_links_are_not_followed_but_named(
     command: tuple[str, ...], mine: Path, here: Path, lth: Lth
 ) -> None:

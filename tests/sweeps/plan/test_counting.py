@@ -170,6 +170,7 @@ def test_trials_are_the_cells_read_one_by_one(study: Study) -> None:
 
 @quick
 @given(studies())
+@pytest.mark.slow
 def test_rows_say_of_each_trial_what_it_trains(study: Study) -> None:
     plan = make_plan(study)
     for trial, row in zip(plan.trials, plan.rows(), strict=True):

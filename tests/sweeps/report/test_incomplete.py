@@ -66,6 +66,7 @@ def html(here: Path) -> str:
     return (here / "lth-studies" / "tiny" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_report_of_a_complete_study_speaks_of_nothing_missing(
     here: Path, tiny: StudyOf, lth: Lth
 ) -> None:

@@ -138,6 +138,7 @@ def test_collecting_twice_or_with_nothing_to_collect_removes_nothing() -> None:
     assert entries(store) == kept_for(SHARING.keys() - {"rewound"})
 
 
+@pytest.mark.slow
 def test_dry_run_says_what_would_go_and_removes_nothing() -> None:
     store = copy_of(everything())
     before = {found.path: found for found in store.files.files("")}
@@ -223,6 +224,7 @@ def test_what_is_young_stays_until_it_is_old(on_disk: Store) -> None:
 
 
 @pytest.mark.parametrize("skew", [-30 * DAY, 30 * DAY])
+@pytest.mark.slow
 def test_a_machine_whose_clock_is_wrong_collects_the_same(
     on_disk: Store, skew: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

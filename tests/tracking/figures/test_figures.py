@@ -211,6 +211,7 @@ def drawn(records):
     return {n for n, chart in FIGURES.items() if chart.draw(records, ["seed"], curves)}
 
 
+@pytest.mark.slow
 def test_figures_without_data_are_not_drawn():
     assert drawn(taxonomy(levels=2)) == set(FIGURES) - {"width"} - OF_REWINDING - OF_STRUCTURES
     bare = [{**r, "travel_inside": None, "travel_outside": None} for r in study()]

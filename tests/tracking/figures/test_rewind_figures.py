@@ -158,6 +158,7 @@ def row(panel, name, color):
     return [float(x) for line in found for x in line.get_xdata()]
 
 
+@pytest.mark.slow
 def test_predictors_are_rows_with_their_correlations():
     figure = predictors(settled(), AXES, curves)
     panel = figure.axes[0]
