@@ -90,7 +90,8 @@ class Run:
         self._losses: list[Tensor] = []
         self._scales = layers.norm_scales(task.model) if task.spec.norm_penalty else []
         self._dropout = [m for m in task.model.modules() if isinstance(m, Dropout)]
-        self._earlier_seconds, self._started = 0.0, time.perf_counter()
+        self.seconds = 0.0
+        """Training time so far, including the time before an interruption."""
 
     def __iter__(self) -> Iterator[int]:
         """Train to the last step; a task of no steps is only evaluated.
@@ -98,23 +99,45 @@ class Run:
         Raises:
             DivergedError: the loss is not finite at an evaluation.
         """
-        task, data = self.task, self.task.data
-        device = data.train.x.device
-        step_and_clear = stepper(self.optimizer)
+        task, device = self.task, self.task.data.train.x.device
+        step_and_clear, started = stepper(self.optimizer), time.perf_counter()
         with arithmetic(task.spec.precision, device):
             for step, index, draw in task.order.batches(self.done, task.last, device):
-                if step in task.keep:
-                    self.points[step] = state_of(task.model)
+                self.keep_point(step)
                 with self._seeded(step), flushed_denormals():
-                    self._step(step, index, draw, step_and_clear)
+                    self.end_step(self._step(step, index, draw, step_and_clear))
+                self.seconds += time.perf_counter() - started
                 yield self.done
+                started = time.perf_counter()
             if task.first == task.last:
                 with self._seeded(task.last), flushed_denormals():
-                    train_loss, _ = evaluate(task.model, data, data.train)
-                    self._evaluate(train_loss)
-        task.masking.finish()
-        if task.last in task.keep:
-            self.points[task.last] = state_of(task.model)
+                    self.evaluate_start()
+        self.finish()
+        self.seconds += time.perf_counter() - started
+
+    def keep_point(self, step: int) -> None:
+        """Copy the state after ``step`` steps if it is to be kept."""
+        if step in self.task.keep:
+            self.points[step] = state_of(self.task.model)
+
+    def end_step(self, loss: Tensor) -> None:
+        """Record the loss of a step, (), and evaluate where the grid has a point."""
+        self._losses.append(loss)
+        self.done += 1
+        if self.done % steps_in(self.task.spec.evaluate_every) == 0 or self.done == self.task.last:
+            self.task.masking.apply_mask()
+            self._evaluate(torch.stack(self._losses).mean().item())
+            self._losses.clear()
+
+    def evaluate_start(self) -> None:
+        """Evaluate a task of no steps."""
+        train_loss, _ = evaluate(self.task.model, self.task.data, self.task.data.train)
+        self._evaluate(train_loss)
+
+    def finish(self) -> None:
+        """Give the network its final state, after the last step."""
+        self.task.masking.finish()
+        self.keep_point(self.task.last)
 
     def _seeded(self, step: int) -> AbstractContextManager[None]:
         """Seed all that the model draws in a step from the replicate, the run and the step."""
@@ -125,7 +148,8 @@ class Run:
 
     def _step(
         self, step: int, index: Tensor, draw: Tensor, step_and_clear: Callable[[bool], None]
-    ) -> None:
+    ) -> Tensor:
+        """Train one step; returns its loss, ()."""
         model, spec, data, masking = (
             self.task.model, self.task.spec, self.task.data, self.task.masking,
         )  # fmt: skip
@@ -142,13 +166,7 @@ class Run:
         with torch.no_grad():
             step_and_clear(masking.before_step(step, self.optimizer))
             masking.after_step()
-        self._losses.append(loss.detach())
-        self.done = step + 1
-        if self.done % steps_in(spec.evaluate_every) == 0 or self.done == self.task.last:
-            masking.apply_mask()
-            train_loss = torch.stack(self._losses).mean().item()
-            self._evaluate(train_loss)
-            self._losses.clear()
+        return loss.detach()
 
     def _evaluate(self, train_loss: float) -> None:
         """Add a point to the curves, at the number of steps done."""
@@ -156,11 +174,6 @@ class Run:
         record_evaluation(curves, self.done, train_loss, task.model, task.data)
         measured = bool(curves.validation_accuracy)
         task.masking.after_evaluation(curves.validation_accuracy[-1] if measured else None)
-
-    @property
-    def seconds(self) -> float:
-        """Training time so far, including the time before an interruption."""
-        return self._earlier_seconds + time.perf_counter() - self._started
 
     def checkpoint(self) -> Checkpoint:
         """The state of the run between two steps."""
@@ -202,7 +215,7 @@ class Run:
         task.masking.restore(checkpoint.part("masking"))
         self._losses = list(checkpoint.tensors["losses"].to(device).unbind())
         self.curves, self.done = checkpoint.curves, checkpoint.step
-        self._earlier_seconds = checkpoint.seconds
+        self.seconds = checkpoint.seconds
 
     def outcome(self) -> Outcome:
         """The outcome of a finished run."""
