@@ -44,8 +44,8 @@ FAULTS = [
     Fault(
         "rewind to k+1",
         "lth_core/train/loop.py",
-        "if step in task.keep:\n                    self.points[step] =",
-        "if step - 1 in task.keep:\n                    self.points[step - 1] =",
+        "if step in self.task.keep:\n            self.points[step] =",
+        "if step - 1 in self.task.keep:\n            self.points[step - 1] =",
         "tests/core/train/test_loop.py",
     ),
     Fault(
@@ -59,8 +59,8 @@ FAULTS = [
     Fault(
         "schedule shifted by one at rewind",
         "lth_core/train/loop.py",
-        'group["lr"] = learning_rate(spec, step)',
-        'group["lr"] = learning_rate(spec, step - (self.task.first > 0))',
+        "set_rate(self.optimizer, learning_rate(spec, step))",
+        "set_rate(self.optimizer, learning_rate(spec, step - (self.task.first > 0)))",
         "tests/core/train/test_loop.py",
     ),
     Fault(
@@ -339,6 +339,48 @@ FAULTS = [
         "for part in normed or produced:",
         "for part in produced:",
         "tests/core/prune/test_channel_scores.py",
+    ),
+    Fault(
+        "pack: no mask after the step",
+        "lth_core/train/pack/stack.py",
+        "weight.mul_(mask)",
+        "weight.mul_(mask.clamp(min=1))",
+        "tests/core/train/pack/test_pack.py",
+    ),
+    Fault(
+        "pack: all runs on the first one's batches",
+        "lth_core/train/pack/stack.py",
+        "task.order.epoch(epoch) for task in self._tasks",
+        "order.epoch(epoch) for task in self._tasks",
+        "tests/core/train/pack/test_pack.py",
+    ),
+    Fault(
+        "pack: one dropout stream for all runs",
+        "lth_core/train/pack/stack.py",
+        "(task.order.seed, task.order.run) for task in self._tasks",
+        "(order.seed, order.run) for order in [self._tasks[0].order] * len(self._tasks)",
+        "tests/core/train/pack/test_pack.py",
+    ),
+    Fault(
+        "pack: one count of Adam's steps for runs that join later",
+        "lth_core/train/pack/stack.py",
+        'and (len(taken) == 1 or runs[0].task.spec.optimizer == "sgd")',
+        "and len(taken) > 0",
+        "tests/core/train/pack/test_pack.py",
+    ),
+    Fault(
+        "pack: a fresh optimizer where its runs change",
+        "lth_core/train/pack/stack.py",
+        "if state.get(name) is None else state[name]",
+        "",
+        "tests/core/train/pack/test_pack.py",
+    ),
+    Fault(
+        "pack: the first run's labels for all",
+        "lth_core/train/pack/stack.py",
+        "y[own] for y, own in zip(labels, index, strict=True)",
+        "labels[0][own] for own in index",
+        "tests/core/train/pack/test_pack.py",
     ),
 ]  # fmt: skip
 

@@ -79,10 +79,9 @@ class Dataset:
         )
 
     def normalize(self, x: Tensor) -> Tensor:
-        """A raw batch (b, ...) as float32 of the same shape, scaled to mean 0 and deviation 1."""
-        if self.per_image:
-            return standardized(x.float())
-        return (x.float() - self.mean) / self.std
+        """A raw batch (b, ...) as floats of the same shape, scaled to mean 0 and deviation 1."""
+        x = x.to(self.mean.dtype)
+        return standardized(x) if self.per_image else (x - self.mean) / self.std
 
 
 def standardized(x: Tensor) -> Tensor:

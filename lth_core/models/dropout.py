@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -26,20 +29,50 @@ class Dropout(nn.Module):
 
     def begin_step(self, seed: int, run: str, step: int) -> None:
         """Set the seed, run and step of the next draws."""
-        self._step = (seed, "dropout", run, self.name, step)
+        self.begin_stacked_step([(seed, run)], step)
+
+    def begin_stacked_step(self, runs: Sequence[tuple[int, str]], step: int) -> None:
+        """Set the seed and run of each network of a pack, and the step, of the next draws."""
+        self._steps = [(seed, "dropout", run, self.name, step) for seed, run in runs]
         self._calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape, with dropped entries, in the same shape."""
         if not self.training or not self.p:
             return x
-        stream = generator(*self._step, *([self._calls] if self._calls else []))
+        if len(self._steps) > 1:  # within `torch.vmap`, whose hidden dimension is the pack's
+            return _StackedDropout.apply(x, self)  # type: ignore[no-any-return]
+        return self.stacked(x[None])[0]
+
+    def stacked(self, x: Tensor) -> Tensor:
+        """x (P, ...) of a pack's networks, with entries dropped by each network's own draws."""
+        if not self.training or not self.p:
+            return x
+        call = [self._calls] if self._calls else []
         self._calls += 1
-        kept = torch.rand(x.shape, generator=stream) >= self.p
+        kept = torch.stack(
+            [torch.rand(x.shape[1:], generator=generator(*s, *call)) >= self.p for s in self._steps]
+        )
         return x * kept.to(x.device, x.dtype) / (1 - self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
+
+
+class _StackedDropout(torch.autograd.Function):
+    """`Dropout.stacked` under `torch.vmap`, which shows a layer one network's x."""
+
+    @staticmethod
+    def forward(x: Tensor, layer: Dropout) -> Tensor:
+        raise NotImplementedError("dropout of several networks needs torch.vmap")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        return
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int, None], x: Tensor, layer: Dropout) -> tuple[Tensor, int]:
+        return layer.stacked(x.movedim(in_dims[0], 0)), 0
 
 
 def replace_dropout(model: nn.Module) -> None:

@@ -32,20 +32,27 @@ SETTLING = 0.3
 
 @contextmanager
 def claimed(
-    files: Files, digest: str, done: Callable[[], bool], lease: float = LEASE
+    files: Files,
+    digest: str,
+    done: Callable[[], bool],
+    lease: float = LEASE,
+    *,
+    wait: bool = True,
 ) -> Iterator[bool]:
     """Acquire a job's claim for the duration of a block; wait while another process has it.
 
     Args:
         done: whether the job is finished.
         lease: seconds after which a claim that was not renewed expires.
+        wait: whether to wait for another process. Who has acquired one claim must not wait for a
+            second: two processes would wait for each other.
 
     Yields:
-        True if the caller is to train the job; False if another process has finished it.
+        True if the caller is to train the job; False if another process has finished it, or does.
     """
     path = f"claims/{digest}/claim.json"
     claim = {**this_process(), "token": uuid.uuid4().hex, "beat": 0}
-    if not _acquire(files, path, claim, done, lease):
+    if not _acquire(files, path, claim, done, lease if wait else None):
         yield False
         return
     released = threading.Event()
@@ -63,17 +70,23 @@ def claimed(
 
 
 def _acquire(
-    files: Files, path: str, claim: dict[str, Any], done: Callable[[], bool], lease: float
+    files: Files, path: str, claim: dict[str, Any], done: Callable[[], bool], lease: float | None
 ) -> bool:
-    """Whether the claim was acquired; False where the job was finished first."""
+    """Whether the claim was acquired; False where the job was finished first.
+
+    Args:
+        lease: as in `claimed`; None: give up at once where a running process has the claim.
+    """
     pause, last_seen, since = FIRST_PAUSE, dict[str, Any](), time.monotonic()
     while not _create(files, path, claim):
         other = read_claim(files, path)
         if other != last_seen:
             last_seen, since = other, time.monotonic()
-        expired = has_ended(other) or time.monotonic() - since > lease
-        if expired and _take_over(files, path, claim):
+        waited = lease is not None and time.monotonic() - since > lease
+        if (has_ended(other) or waited) and _take_over(files, path, claim):
             break
+        if lease is None:
+            return False
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
         if done():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -106,6 +106,10 @@ class Archive:
                 self._warn(f"{kind}/{job.digest}: {error}")
         return None
 
+    def missing_points(self, job: Job, steps: Sequence[int]) -> list[int]:
+        """Those of the steps at which a job has no rewind point."""
+        return [k for k in steps if self.entry("points", ended_at(job, k).digest) is None]
+
     def put_points(self, job: Job, points: Mapping[int, State], mask: Mask) -> None:
         """Store rewind points of a job, by step: states in the model's shapes, under one mask."""
         for step, state in points.items():
@@ -143,8 +147,12 @@ def ended_at(job: Job, step: int) -> Job:
     return replace(job, last=step, keep=())
 
 
-def made_with(device: torch.device) -> dict[str, str]:
-    """Versions, device and arithmetic of trainings in this thread, stored with each training."""
+def made_with(device: torch.device, pack: int = 1) -> dict[str, str]:
+    """Versions, device and arithmetic of trainings in this thread, stored with each training.
+
+    Args:
+        pack: number of trainings in the pack.
+    """
     on_gpu = device.type == "cuda"
     found = {
         "torch": torch.__version__,
@@ -155,6 +163,8 @@ def made_with(device: torch.device) -> dict[str, str]:
     with flushed_denormals():
         if device.type == "cpu" and all_threads_flush():
             found["denormals"] = "flushed"
+    if pack > 1:
+        found["pack"] = str(pack)
     return found
 
 

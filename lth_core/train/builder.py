@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,8 +26,30 @@ from lth_core.models.latency import ChannelLatency
 from lth_core.models.layers import load_state, state_of
 from lth_core.prune.network import Batch, PrunableNetwork
 from lth_core.seeds import generator
-from lth_core.spec import Pruning
+from lth_core.spec import PruneGates, PruneNever, Pruning, TrainSpec
 from lth_core.spec.prune_base import CHANNELS
+from lth_core.train.batches import Order
+from lth_core.train.loop import Outcome, Task
+from lth_core.train.masking.base import Fixed, Masking
+from lth_core.train.masking.gates import Gates
+from lth_core.train.masking.registry import GROW, LEARN
+from lth_core.train.narrow import Narrow, narrowed
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedJob:
+    """A job, and the task that trains it."""
+
+    job: Job
+    task: Task
+    start: State
+    """Weights and buffers before the mask, in the network's shapes."""
+    narrow: Narrow | None = None
+    """The network without the mask's removed channels, if that is what the task trains."""
+
+    def whole(self, outcome: Outcome) -> Outcome:
+        """An outcome of the task, in the shapes of the job's network."""
+        return self.narrow.widened(outcome) if self.narrow else outcome
 
 
 class Builder:
@@ -140,3 +164,69 @@ class Builder:
             copy=lambda: self.network(job, state), batch=batch, seed=job.seed,
             channels=lambda: self.channels(job), costs=lambda: self.costs(job), spec=prune,
         )  # fmt: skip
+
+    def prepare(
+        self,
+        job: Job,
+        start: State,
+        mask: Mask,
+        initial: Callable[[], State],
+        points: Sequence[int] = (),
+    ) -> PreparedJob:
+        """A job with its task.
+
+        Args:
+            start: weights and buffers before the mask, in the network's shapes.
+            mask: (out, in, ...) bool of each prunable layer, by parameter name.
+            initial: gives weights and buffers of the first training in the chain, for scores.
+            points: steps of missing rewind points: the task ends at the last of them.
+        """
+        dataset, state = self.data(job), self.masked(job, start, mask)
+        model, narrow = self.network(job, state), None
+        if may_be_narrow(job):
+            narrow = narrowed(model, self.channels(job), state, mask)
+        masking: Masking
+        if narrow:
+            model = self.in_layout(job, narrow.model)
+            masking = Fixed(model, narrow.mask)
+        else:
+            masking = self._masking(job, model, mask, start, initial)
+        order = Order(
+            examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
+            run=job.run, augment=job.data.augment,
+        )  # fmt: skip
+        task = Task(
+            model=model, masking=masking, data=dataset, spec=_train_spec(job), order=order,
+            first=job.first, last=max(points, default=job.last), keep=points or job.keep,
+            draws=models.may_draw(job.model),
+        )  # fmt: skip
+        return PreparedJob(job, task, start, narrow)
+
+    def _masking(
+        self, job: Job, model: nn.Module, mask: Mask, start: State, initial: Callable[[], State]
+    ) -> Masking:
+        """The rule that keeps, changes or learns the job's mask."""
+        removed_with = partial(self.removed_with, job)
+        if job.finds is None:
+            return Fixed(model, mask, removed_with)
+        if isinstance(job.finds, PruneGates):
+            return Gates(model, mask, job.finds)
+        if isinstance(job.finds, PruneNever):
+            return LEARN[job.finds.score](model, mask, job.finds, job.seed, job.level)
+        network = self.prunable_network(start, mask, initial(), job, job.finds)
+        return GROW[job.finds.grow](model, mask, network, job.level, removed_with)
+
+
+def may_be_narrow(job: Job) -> bool:
+    """Whether a job is trained without the channels that its mask removes.
+
+    A user's network may not run with fewer channels, and is trained whole.
+    """
+    fixed = job.finds is None and not job.keep
+    return fixed and job.structure in CHANNELS and job.model.name in models.MODELS
+
+
+def _train_spec(job: Job) -> TrainSpec:
+    """The job's training spec; a learned mask may have a learning rate of its own."""
+    own_rate = job.finds.lr if isinstance(job.finds, PruneNever) else None
+    return replace(job.train, lr=own_rate) if own_rate else job.train

@@ -140,9 +140,10 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
     for key, value in tensors.items():
         number, _, name = key.partition("/")
         parameter = parameters[int(number)]
-        # A moment gets its parameter's memory layout and device; a step count keeps its own.
+        # A moment gets its parameter's memory layout.
         is_moment = value.shape == parameter.shape
-        copy = torch.empty_like(parameter).copy_(value) if is_moment else value.clone()
+        like = parameter if is_moment else value.to(parameter.device)
+        copy = torch.empty_like(like).copy_(value)
         states.setdefault(int(number), {})[name] = copy.detach()
     for position, state in states.items():
         optimizer.state[parameters[position]] = state

@@ -32,7 +32,7 @@ from lth_core.train.checkpoint import (
     shapes_and_types,
 )
 from lth_core.train.masking.base import Masking
-from lth_core.train.optimizer import make_optimizer, stepper
+from lth_core.train.optimizer import make_optimizer, set_rate, stepper
 from lth_core.train.precision import arithmetic, flushed_denormals
 from lth_core.train.training import Curves
 
@@ -59,6 +59,11 @@ class Task:
     last: int
     keep: Sequence[int] = ()
     draws: bool = True
+
+    @property
+    def dropout(self) -> list[Dropout]:
+        """Layers of the model that drop units."""
+        return [m for m in self.model.modules() if isinstance(m, Dropout) and m.p]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,9 @@ class Run:
         self.optimizer = make_optimizer(task.masking.trained(), task.spec)
         self.points: dict[int, State] = {}
         """States at the kept steps so far."""
+        self._dropout = task.dropout
         self._losses: list[Tensor] = []
-        self._scales = layers.norm_scales(task.model) if task.spec.norm_penalty else []
-        self._dropout = [m for m in task.model.modules() if isinstance(m, Dropout)]
+        self.scales = layers.norm_scales(task.model) if task.spec.norm_penalty else []
         self.seconds = 0.0
         """Training time so far, including the time before an interruption."""
 
@@ -156,13 +161,12 @@ class Run:
         x = data.train.x[index]
         if self.task.order.augment != "none":
             x = augment(x, draw)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(spec, step)
+        set_rate(self.optimizer, learning_rate(spec, step))
         masking.before_forward(step)
         loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
         loss.backward()
         if spec.norm_penalty:
-            add_norm_penalty(self._scales, spec.norm_penalty)
+            add_norm_penalty(self.scales, spec.norm_penalty)
         with torch.no_grad():
             step_and_clear(masking.before_step(step, self.optimizer))
             masking.after_step()

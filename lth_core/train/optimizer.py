@@ -12,21 +12,36 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from lth_core.spec import TrainSpec
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], spec: TrainSpec) -> Optimizer:
-    """SGD, Adam or AdamW over the parameters, in one fused kernel a step."""
+def make_optimizer(parameters: Iterable[Tensor], spec: TrainSpec) -> Optimizer:
+    """SGD, Adam or AdamW over the parameters, in one fused kernel a step.
+
+    On a GPU the learning rate is a tensor, so that a CUDA graph of the step can read it.
+    """
     _skip_tracer()
+    parameters = list(parameters)
     options: dict[str, Any] = {"lr": spec.lr, "weight_decay": spec.weight_decay, "fused": True}
+    if on_gpu := bool(parameters) and parameters[0].is_cuda:
+        options["lr"] = torch.tensor(spec.lr, device=parameters[0].device)
     if spec.optimizer == "adam":
-        return torch.optim.Adam(parameters, **options)
+        return torch.optim.Adam(parameters, **options, capturable=on_gpu)
     if spec.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **options)
+        return torch.optim.AdamW(parameters, **options, capturable=on_gpu)
     return torch.optim.SGD(parameters, momentum=spec.momentum, nesterov=spec.nesterov, **options)
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the learning rate of an optimizer's next steps."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def stepper(optimizer: Optimizer) -> Callable[[bool], None]:

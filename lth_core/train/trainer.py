@@ -6,16 +6,16 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from math import isfinite
+from typing import Literal
 
 import torch
-from torch import nn
 
-from lth_core import masks, models, ticket
-from lth_core.errors import PreemptedError, StoreError
+from lth_core import masks, ticket
+from lth_core.errors import DivergedError, StoreError
 from lth_core.jobs.controls import FreshlyNarrow
 from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure, Recipe
 from lth_core.masks import Mask, State
@@ -23,34 +23,19 @@ from lth_core.models.gates import GATE
 from lth_core.models.latency import ChannelLatency
 from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.seeds import seeded_draws
-from lth_core.spec import (
-    PruneDuring,
-    PruneGates,
-    PruneNever,
-    TicketSpec,
-    TrainSpec,
-    describe,
-    sha256,
-)
+from lth_core.spec import PruneDuring, PruneNever, TicketSpec, describe, sha256
 from lth_core.spec.fields import steps_in
-from lth_core.spec.prune_base import CHANNELS
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
-from lth_core.train.archive import Archive, cached, ended_at, made_with, to_blobs
-from lth_core.train.batches import Order, examples_seen
-from lth_core.train.builder import Builder
-from lth_core.train.checkpoint import (
-    CHECKPOINT_EVERY,
-    delete_checkpoint,
-    load_checkpoint,
-    store_checkpoint,
-)
-from lth_core.train.loop import Outcome, Run, Task
-from lth_core.train.masking.base import Fixed, Masking
-from lth_core.train.masking.gates import Gates
-from lth_core.train.masking.registry import GROW, LEARN
-from lth_core.train.narrow import narrowed
+from lth_core.train.archive import Archive, cached, made_with, to_blobs
+from lth_core.train.batches import examples_seen
+from lth_core.train.builder import Builder, PreparedJob, may_be_narrow
+from lth_core.train.checkpoint import CHECKPOINT_EVERY
+from lth_core.train.loop import Outcome
+from lth_core.train.pack.rules import groups
+from lth_core.train.pack.runner import Runner
+from lth_core.train.pack.size import check_pack, pack_size
 from lth_core.train.training import Result, Training
 
 
@@ -66,6 +51,11 @@ class Trainer(Builder):
         frozen: never train; a result that the store lacks is a StoreError.
         checkpoint_every: seconds between checkpoints, from which an interrupted training resumes; a
             shorter training has none.
+        pack: largest number of jobs that are trained as one program; ``auto``: the number that
+            this device trains fastest.
+
+    Raises:
+        SpecError: `pack` is wrong.
     """
 
     def __init__(
@@ -75,26 +65,58 @@ class Trainer(Builder):
         *,
         frozen: bool = False,
         checkpoint_every: float = CHECKPOINT_EVERY,
+        pack: int | Literal["auto"] = "auto",
     ) -> None:
+        check_pack("pack", pack)
         super().__init__(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         self.store = store or Store()
         self._archive = Archive(self.store)
-        self.frozen, self.checkpoint_every = frozen, checkpoint_every
+        self.frozen, self.pack = frozen, pack
         self.ending = threading.Event()
         """Once set, the running training stores a checkpoint and raises PreemptedError."""
-        self._interrupted = set[str]()
-        """Digests of trainings that have, or had, a checkpoint in the store."""
+        self._runner = Runner(
+            self.store, self._archive, checkpoint_every, lambda: self.ending.is_set()
+        )
+        self._trained_ahead = set[str]()
+        """Digests of trainings made by `train_ahead` whose results were not yet asked for."""
+        self._diverged: dict[str, DivergedError] = {}
+        """Errors of trainings in packs, by digest."""
         self._finals: OrderedDict[str, tuple[State, Mask]] = OrderedDict()
         self._masks: OrderedDict[str, Mask] = OrderedDict()
 
     def __call__(self, jobs: Sequence[Job]) -> list[Result]:
         """Results of the jobs, in their order; those in the store are not trained again."""
+        self.train_ahead(jobs)
         return [self._result(job) for job in jobs]
 
+    def train_ahead(self, jobs: Sequence[Job]) -> None:
+        """Train in packs those of the jobs that can share a program and that the store lacks.
+
+        The other jobs are trained when their results are asked for.
+        """
+        if self.pack == 1 or self.frozen or len(jobs) < 2:
+            return
+        for alike in groups([job for job in jobs if not self._is_trained(job)]):
+            if (size := self._pack_size(alike)) > 1:
+                for number in range(0, len(alike), size):
+                    self._train_pack(alike[number : number + size])
+
+    def _pack_size(self, jobs: Sequence[Job]) -> int:
+        if self.pack != "auto":
+            return self.pack
+        return pack_size(self.store, jobs, lambda job: self._prepare(job).task, self.device)
+
+    def _is_trained(self, job: Job) -> bool:
+        return job.digest in self._diverged or self._archive.training(job) is not None
+
     def _result(self, job: Job) -> Result:
+        if error := self._diverged.get(job.digest):
+            raise error
         training = self._archive.training(job)
-        if training and not self._missing_points(job, job.keep):
-            return Result(job, training, reused=True)
+        if training and not self._archive.missing_points(job, job.keep):
+            reused = job.digest not in self._trained_ahead
+            self._trained_ahead.discard(job.digest)
+            return Result(job, training, reused)
         self._refuse_if_frozen(job)
         with claimed(self.store.files, job.digest, lambda: self.known(job)) as acquired:
             if acquired:
@@ -106,20 +128,16 @@ class Trainer(Builder):
         training = self._archive.training(job)
         if training is None:
             return Result(job, self._train(job)[0], reused=False)
-        if missing := self._missing_points(job, job.keep):
-            outcome = self._run(job, points=missing)
+        if missing := self._archive.missing_points(job, job.keep):
+            outcome = self._outcome(self._prepare(job, missing))
             self._archive.put_points(job, outcome.points, outcome.mask)
-            self._delete_checkpoint(job)
+            self._runner.delete_checkpoint(job)
         return Result(job, training, reused=True)
 
     def known(self, job: Job) -> bool:
         """Whether the store has a readable training of the job and all its rewind points."""
         has_training = self._archive.training(job) is not None
-        return has_training and not self._missing_points(job, job.keep)
-
-    def _missing_points(self, job: Job, steps: Sequence[int]) -> list[int]:
-        """The steps whose rewind points the store lacks."""
-        return [k for k in steps if self._archive.entry("points", ended_at(job, k).digest) is None]
+        return has_training and not self._archive.missing_points(job, job.keep)
 
     # The interface for recipes: `lth_core.jobs.recipes.Context`
 
@@ -255,9 +273,30 @@ class Trainer(Builder):
     # Training and storing
 
     def _train(self, job: Job) -> tuple[Training, tuple[State, Mask]]:
-        start = self.start(job)
-        outcome = self._run(job, start)
-        mask, state = outcome.mask, outcome.state
+        prepared = self._prepare(job)
+        return self._put(prepared, self._outcome(prepared))
+
+    def _train_pack(self, jobs: Sequence[Job]) -> None:
+        """Train and store jobs as one program, but those that another process trains."""
+        with ExitStack() as claims:
+            prepared = [self._prepare(job) for job in jobs if self._claim(job, claims)]
+            for each, outcome in zip(prepared, self._runner.outcomes(prepared), strict=True):
+                if isinstance(outcome, DivergedError):
+                    self._diverged[each.job.digest] = outcome
+                else:
+                    self._put(each, outcome, len(prepared))
+                    self._trained_ahead.add(each.job.digest)
+
+    def _claim(self, job: Job, claims: ExitStack) -> bool:
+        """Whether the job's claim was acquired, until ``claims`` closes."""
+        known = partial(self.known, job)
+        return claims.enter_context(claimed(self.store.files, job.digest, known, wait=False))
+
+    def _put(
+        self, prepared: PreparedJob, outcome: Outcome, pack: int = 1
+    ) -> tuple[Training, tuple[State, Mask]]:
+        """Store a job's training, made in a pack of a number of jobs."""
+        job, mask, state = prepared.job, outcome.mask, outcome.state
         final = cached(self._finals, job.digest, lambda: (state, mask))
         removed = mask | self.removed_with(job, mask)
         training = Training(
@@ -266,83 +305,29 @@ class Trainer(Builder):
             parameters=self.parameters(job),
             kept_parameters=self.parameters(job) - sum(int((~m).sum()) for m in removed.values()),
             mask_digest=masks.digest(mask),
-            ticket_digest=ticket.digest(mask, self.masked(job, start, mask)),
+            ticket_digest=ticket.digest(mask, self.masked(job, prepared.start, mask)),
             seconds=outcome.seconds,
             finished_at=time.time(),
-            made_with=made_with(self.device),
+            made_with=made_with(self.device, pack),
         )  # fmt: skip
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
-        self._delete_checkpoint(job)
-        if not self._may_be_narrow(job):  # a plan does not know how narrow
+        self._runner.delete_checkpoint(job)
+        if not may_be_narrow(job):  # a plan does not know how narrow
             self._archive.put_speed(job, training.seconds, self.device)
         return training, final
 
-    def _run(self, job: Job, start: State | None = None, *, points: Sequence[int] = ()) -> Outcome:
-        """Train a job; given the steps of missing rewind points, only up to the last of them."""
+    def _prepare(self, job: Job, points: Sequence[int] = ()) -> PreparedJob:
+        """A job with its task, as `Builder.prepare`."""
         self._refuse_if_frozen(job)
-        mask = self.mask(job.mask, job)
-        start = self.start(job) if start is None else start
-        dataset, state = self.data(job), self.masked(job, start, mask)
-        model, narrow = self.network(job, state), None
-        if self._may_be_narrow(job):
-            narrow = narrowed(model, self.channels(job), state, mask)
-        masking: Masking
-        if narrow:
-            model = self.in_layout(job, narrow.model)
-            masking = Fixed(model, narrow.mask)
-        else:
-            masking = self._masking(job, model, mask, start)
-        order = Order(
-            examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
-            run=job.run, augment=job.data.augment,
-        )  # fmt: skip
-        outcome = self._train_task(
-            job,
-            Task(model=model, masking=masking, data=dataset,
-                 spec=_train_spec(job), order=order, first=job.first,
-                 last=max(points, default=job.last), keep=points or job.keep,
-                 draws=models.may_draw(job.model)),
-        )  # fmt: skip
-        return narrow.widened(outcome) if narrow else outcome
+        mask, start = self.mask(job.mask, job), self.start(job)
+        return self.prepare(job, start, mask, lambda: job.root.make(self, job), points)
 
-    @staticmethod
-    def _may_be_narrow(job: Job) -> bool:
-        """Whether a job is trained without the channels that its mask removes.
-
-        A user's network may not run with fewer channels, and is trained whole.
-        """
-        fixed = job.finds is None and not job.keep
-        return fixed and job.structure in CHANNELS and job.model.name in models.MODELS
-
-    def _train_task(self, job: Job, task: Task) -> Outcome:
-        """Train a task from its start, or from the checkpoint of an interrupted training."""
-        run, stored_at = Run(task), time.monotonic()
-        if checkpoint := load_checkpoint(self.store, job):
-            self._interrupted.add(job.digest)
-            passed = [step for step in task.keep if step < checkpoint.step]
-            # The interrupted training may have stored fewer rewind points than are needed now.
-            if run.fits(checkpoint) and not self._missing_points(job, passed):
-                run.restore(checkpoint)
-        for step in run:
-            ending = self.ending.is_set()
-            due = ending or time.monotonic() - stored_at > self.checkpoint_every
-            if step == task.last or not due:
-                continue
-            self._archive.put_points(job, run.points, task.masking.mask)
-            run.points.clear()
-            store_checkpoint(self.store, job, run.checkpoint())
-            self._interrupted.add(job.digest)
-            stored_at = time.monotonic()
-            if ending:
-                raise PreemptedError(
-                    f"interrupted; training {job.digest[:12]} is stored at step {step}"
-                )
-        return run.outcome()
-
-    def _delete_checkpoint(self, job: Job) -> None:
-        if job.digest in self._interrupted:
-            delete_checkpoint(self.store, job)
+    def _outcome(self, prepared: PreparedJob) -> Outcome:
+        (outcome,) = self._runner.outcomes([prepared])
+        if isinstance(outcome, DivergedError):
+            raise outcome
+        return outcome
 
     def _refuse_if_frozen(self, job: Job) -> None:
         if self.frozen:
@@ -350,22 +335,3 @@ class Trainer(Builder):
                 f"the store has lost training {job.digest}, or it was altered: remove altered "
                 "entries with `lth store verify --remove`, and sweep again to train it"
             )
-
-    def _masking(self, job: Job, model: nn.Module, mask: Mask, start: State) -> Masking:
-        """The rule that keeps, changes or learns the job's mask."""
-        removed_with = partial(self.removed_with, job)
-        if job.finds is None:
-            return Fixed(model, mask, removed_with)
-        if isinstance(job.finds, PruneGates):
-            return Gates(model, mask, job.finds)
-        if isinstance(job.finds, PruneNever):
-            return LEARN[job.finds.score](model, mask, job.finds, job.seed, job.level)
-        initial = job.root.make(self, job)
-        network = self.prunable_network(start, mask, initial, job, job.finds)
-        return GROW[job.finds.grow](model, mask, network, job.level, removed_with)
-
-
-def _train_spec(job: Job) -> TrainSpec:
-    """The job's training spec; a learned mask may have a learning rate of its own."""
-    own_rate = job.finds.lr if isinstance(job.finds, PruneNever) else None
-    return replace(job.train, lr=own_rate) if own_rate else job.train

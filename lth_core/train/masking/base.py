@@ -74,8 +74,9 @@ class Fixed:
             mask: (out, in, ...) bool of each prunable layer, by parameter name.
         """
         self.mask = mask
-        both = mask | self._removed_with(mask)
-        self._weights, self._masks = masked_parameters(self.model, both)
+        self.all_masks = mask | self._removed_with(mask)
+        """The mask, with those of the biases and norms that it removes."""
+        self._weights, self._masks = masked_parameters(self.model, self.all_masks)
 
     def trained(self) -> Iterable[nn.Parameter]:
         return self.model.parameters()

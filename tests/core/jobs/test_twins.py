@@ -163,7 +163,7 @@ def test_twin_drops_other_units(spec: TicketSpec) -> None:
     dropping = replace(spec, model=ModelSpec(widths=(32,), dropout=0.5))
     list(find_tickets(dropping, trainer))
     layers = [m for net in trainer.networks for m in net.modules() if isinstance(m, Dropout)]
-    drawn_last = [(run, step) for _, _, run, _, step in (layer._step for layer in layers)]
+    drawn_last = [(run, step) for _, _, run, _, step in (layer._steps[0] for layer in layers)]
     assert drawn_last == [("0", 39), ("0", 39), ("0.1", 39), ("1", 39), ("1.1", 39)]
 
 

@@ -140,7 +140,7 @@ def test_ticket_with_dropout_agrees_with_the_textbook(replay: bool, small: Ticke
 def test_rewind_point_with_dropout_is_the_run_stopped_there(small: TicketSpec) -> None:
     dense = jobs_of(replace(small, model=replace(small.model, dropout=0.5)))[0]["dense"]
     trainer = Trainer()
-    whole = trainer._run(dense)
-    stopped = trainer._run(replace(dense, last=7, keep=()))
+    whole = trainer._outcome(trainer._prepare(dense))
+    stopped = trainer._outcome(trainer._prepare(replace(dense, last=7, keep=())))
     assert dense.keep == (7,)
     assert same(whole.points[7], stopped.state)

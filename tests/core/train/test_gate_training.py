@@ -210,7 +210,7 @@ def test_choice_is_by_validation_examples_not_by_test_examples() -> None:
             seen.append(float(accuracy or 0))
             super().after_evaluation(accuracy)
 
-    trainer._masking = lambda job, model, mask, start: Noted(model, mask, finds)  # type: ignore[method-assign]
+    trainer._masking = lambda job, model, mask, *starts: Noted(model, mask, finds)  # type: ignore[method-assign]
     (result,) = trainer([job])
     curves = result.training.curves
     assert seen == curves.validation_accuracy != curves.test_accuracy

@@ -164,7 +164,8 @@ def test_dense_run_alone_trains_with_the_penalty_on_scales(rewind: int) -> None:
     train = {"optimizer": "sgd", "lr": 0.5, "steps": 6}
     plain = jobs_of(spec_of("resnet-8", train, rewind=rewind))
     slim = jobs_of(spec_of("resnet-8", {**train, "norm_penalty": 0.01}, rewind=rewind))
-    one, other = (Trainer()._run(jobs[0]["dense"], points=[1]).state for jobs in (plain, slim))
+    trainer, dense = Trainer(), [jobs[0]["dense"] for jobs in (plain, slim)]
+    one, other = (trainer._outcome(trainer._prepare(job, [1])).state for job in dense)
     for name, value in one.items():
         is_scale = "norm" in name and name.endswith("weight")
         expected = value - 0.005 if is_scale else value  # scales begin at 1

@@ -2,7 +2,7 @@ import logging
 import random
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,9 @@ from lth_core.masks import State
 from lth_core.results import LevelResult
 from lth_core.seeds import generator
 from lth_core.store import Store
+from lth_core.train.builder import PreparedJob
 from lth_core.train.checkpoint import Checkpoint
-from lth_core.train.loop import Outcome, Run
+from lth_core.train.loop import Run
 
 Final = Callable[[Job], State]
 
@@ -116,10 +117,10 @@ class Counting(Trainer):
         self.runs, self.claims = list[str](), set[str]()
         self.ending = After(ends_after)  # type: ignore[assignment]
 
-    def _run(self, job: Job, *args: Any, **kwargs: Any) -> Outcome:
+    def _prepare(self, job: Job, points: Sequence[int] = ()) -> PreparedJob:
         self.runs.append(job.digest)
         self.claims |= set(self.store.digests("claims"))
-        return super()._run(job, *args, **kwargs)
+        return super()._prepare(job, points)
 
 
 class After:

@@ -1,6 +1,6 @@
 """A trainer that lets tests look at every step of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +84,10 @@ class Watching(Trainer):
 
     seen: Watch
 
-    def _masking(self, job: Job, model: nn.Module, mask: Mask, start: State) -> Watch:
-        self.seen = Watch(super()._masking(job, model, mask, start), model)
+    def _masking(
+        self, job: Job, model: nn.Module, mask: Mask, start: State, initial: Callable[[], State]
+    ) -> Watch:
+        self.seen = Watch(super()._masking(job, model, mask, start, initial), model)
         return self.seen
 
 

@@ -1,0 +1,109 @@
+"""Training of several runs together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from lth_core.errors import DivergedError
+from lth_core.train.loop import Run
+from lth_core.train.pack.stack import Stack
+from lth_core.train.precision import arithmetic, flushed_denormals
+
+
+class Pack:
+    """Runs in training, together. Iterate to train: each step yields the number of steps done.
+
+    All runs follow one schedule. A run that starts later, as from a rewind point, or that resumes
+    from a checkpoint, joins at its own step; one that has ended, or whose loss is not finite,
+    leaves. Between two such events the same runs are one `Stack`.
+
+    Args:
+        runs: as in `Stack`, but their steps may differ.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = runs
+        self.errors: dict[int, DivergedError] = {}
+        """Errors of the runs that diverged, by position."""
+
+    def __iter__(self) -> Iterator[int]:
+        if self._is_plain:
+            yield from self._alone(0)
+            return
+        spec, device = self.runs[0].task.spec, self.runs[0].task.data.train.x.device
+        with arithmetic(spec.precision, device):
+            for position, run in enumerate(self.runs):
+                if run.task.first == run.task.last:
+                    self._evaluate_start(position, run)
+            while stack := self._next_stack():
+                yield from self._train(*stack)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether there is one run, which gains nothing by a stack: on a CPU, or of a network that
+        draws from global generators."""
+        task = self.runs[0].task
+        return len(self.runs) == 1 and (task.draws or not task.data.train.x.is_cuda)
+
+    def _alone(self, position: int) -> Iterator[int]:
+        try:
+            yield from self.runs[position]
+        except DivergedError as error:
+            self.errors[position] = error
+
+    def _next_stack(self) -> tuple[list[int], int] | None:
+        """Positions of the runs with the fewest steps done, and the step at which that changes."""
+        left = {
+            position: run
+            for position, run in enumerate(self.runs)
+            if position not in self.errors and run.done < run.task.last
+        }
+        if not left:
+            return None
+        first = min(run.done for run in left.values())
+        members = [position for position, run in left.items() if run.done == first]
+        later = [run.done for run in left.values() if run.done > first]
+        return members, min(*later, *(left[position].task.last for position in members))
+
+    def _train(self, members: Sequence[int], last: int) -> Iterator[int]:
+        runs = [self.runs[position] for position in members]
+        stack, started = Stack(runs), time.perf_counter()
+        for step, index, draw in stack.batches(runs[0].done, last):
+            for run in runs:
+                run.keep_point(step)
+            with flushed_denormals():
+                losses = stack.step(step, index, draw)
+                for position, loss in zip(members, losses.unbind(), strict=True):
+                    self._end_step(position, loss)
+            self._charge(runs, time.perf_counter() - started)
+            yield step + 1
+            started = time.perf_counter()
+            if self.errors.keys() & set(members):
+                break
+        for position in members:
+            run = self.runs[position]
+            if run.done == run.task.last and position not in self.errors:
+                run.finish()
+
+    def _evaluate_start(self, position: int, run: Run) -> None:
+        try:
+            with flushed_denormals():
+                run.evaluate_start()
+            run.finish()
+        except DivergedError as error:
+            self.errors[position] = error
+
+    def _end_step(self, position: int, loss: Tensor) -> None:
+        try:
+            self.runs[position].end_step(loss)
+        except DivergedError as error:
+            self.errors[position] = error
+
+    @staticmethod
+    def _charge(runs: Sequence[Run], seconds: float) -> None:
+        """Divide the time of a step among its runs."""
+        for run in runs:
+            run.seconds += seconds / len(runs)

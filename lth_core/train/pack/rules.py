@@ -1,0 +1,67 @@
+"""Which jobs may be trained in one pack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+
+from lth_core import models
+from lth_core.jobs.recipes import Job, Recipe
+from lth_core.spec import describe, sha256
+from lth_core.spec.prune_base import CHANNELS
+
+_PROGRAM = (
+    "optimizer", "momentum", "nesterov", "batch_size", "steps", "evaluate_every", "precision"
+)  # fmt: skip
+"""Fields of `TrainSpec` in which the jobs of a pack are equal."""
+_METHOD = ("when", "score", "grow")
+"""Fields of a `Pruning` that changes or learns the mask, in which they are equal."""
+_ALONE = ("lstm",)
+"""Networks that `torch.vmap` cannot stack."""
+
+
+def pack_key(job: Job) -> str | None:
+    """Key of the jobs that one program can train; None where a job is trained alone.
+
+    The jobs of a pack have one network, one dataset, one way to change the mask, and equal fields
+    `_PROGRAM`. They may differ in seed, mask, start, data order, learning rate, weight decay, label
+    noise and first step. A user's network may draw from global generators, and jobs whose channels
+    are removed have networks of different widths.
+    """
+    alone = models.may_draw(job.model) or job.model.name in _ALONE
+    if alone or job.structure in CHANNELS:
+        return None
+    program = [describe(getattr(job.train, name)) for name in _PROGRAM]
+    method = [getattr(job.finds, name, None) for name in _METHOD] if job.finds else None
+    data = replace(job.data, label_noise=0.0)
+    return sha256([describe(data), describe(job.model), program, method, job.last > job.first])
+
+
+def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
+    """Jobs of equal `pack_key`; none needs a job of its own or of a later group.
+
+    Jobs that are trained alone are left out. Of equal jobs one is left, with the rewind points of
+    all.
+    """
+    left: dict[str, Job] = {}
+    for job in jobs:
+        if pack_key(job):
+            known = left.get(job.digest, job)
+            left[job.digest] = replace(known, keep=tuple(sorted({*known.keep, *job.keep})))
+    while left:
+        ready = [job for job in left.values() if not any(p in left for p in parents(job))]
+        alike: dict[str | None, list[Job]] = {}
+        for job in ready:
+            alike.setdefault(pack_key(job), []).append(left.pop(job.digest))
+        yield from alike.values()
+
+
+def parents(recipe: Recipe) -> Iterator[str]:
+    """Digests of the trainings from which a recipe's start and mask are made."""
+    for field in fields(recipe):
+        value = getattr(recipe, field.name)
+        if isinstance(value, Job):
+            if field.name != "dense":  # the search's dense run, not a part of the recipe
+                yield value.digest
+        elif isinstance(value, Recipe):
+            yield from parents(value)

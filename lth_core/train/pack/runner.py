@@ -1,0 +1,85 @@
+"""Training of jobs to their last steps, with checkpoints from which an interrupted one resumes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from lth_core.errors import DivergedError, PreemptedError
+from lth_core.jobs.recipes import Job
+from lth_core.store import Store
+from lth_core.train.archive import Archive
+from lth_core.train.builder import PreparedJob
+from lth_core.train.checkpoint import delete_checkpoint, load_checkpoint, store_checkpoint
+from lth_core.train.loop import Outcome, Run
+from lth_core.train.pack.pack import Pack
+
+
+class Runner:
+    """Trains prepared jobs, alone or as a pack.
+
+    Args:
+        every: seconds between checkpoints.
+        is_ending: asked after each step; once true, running trainings store checkpoints and raise
+            PreemptedError.
+    """
+
+    def __init__(
+        self, store: Store, archive: Archive, every: float, is_ending: Callable[[], bool]
+    ) -> None:
+        self._store, self._archive, self._every, self._is_ending = store, archive, every, is_ending
+        self._interrupted = set[str]()
+        """Digests of trainings that have, or had, a checkpoint in the store."""
+
+    def outcomes(self, jobs: Sequence[PreparedJob]) -> list[Outcome | DivergedError]:
+        """Outcome of each job, trained from its start or from its checkpoint.
+
+        Raises:
+            PreemptedError: the training was interrupted; checkpoints are stored.
+        """
+        runs = [self._resumed(prepared) for prepared in jobs]
+        pack = Pack(runs)
+        stored_at = time.monotonic()
+        for _ in pack:
+            ending = self._is_ending()
+            if not (ending or time.monotonic() - stored_at > self._every):
+                continue
+            running = [
+                (prepared.job, run)
+                for prepared, run in zip(jobs, runs, strict=True)
+                if run.task.first < run.done < run.task.last
+            ]
+            for job, run in running:
+                self._store_checkpoint(job, run)
+            stored_at = time.monotonic()
+            if ending and running:
+                job, run = running[0]
+                raise PreemptedError(
+                    f"interrupted; training {job.digest[:12]} is stored at step {run.done}"
+                )
+        return [
+            pack.errors.get(position) or prepared.whole(run.outcome())
+            for position, (prepared, run) in enumerate(zip(jobs, runs, strict=True))
+        ]
+
+    def delete_checkpoint(self, job: Job) -> None:
+        """Delete the checkpoint of a finished job."""
+        if job.digest in self._interrupted:
+            delete_checkpoint(self._store, job)
+
+    def _resumed(self, prepared: PreparedJob) -> Run:
+        """The run of a job, from its checkpoint if it has one."""
+        job, run = prepared.job, Run(prepared.task)
+        if checkpoint := load_checkpoint(self._store, job):
+            self._interrupted.add(job.digest)
+            passed = [step for step in prepared.task.keep if step < checkpoint.step]
+            # The interrupted training may have stored fewer rewind points than are needed now.
+            if run.fits(checkpoint) and not self._archive.missing_points(job, passed):
+                run.restore(checkpoint)
+        return run
+
+    def _store_checkpoint(self, job: Job, run: Run) -> None:
+        self._archive.put_points(job, run.points, run.task.masking.mask)
+        run.points.clear()
+        store_checkpoint(self._store, job, run.checkpoint())
+        self._interrupted.add(job.digest)

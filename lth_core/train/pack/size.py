@@ -1,0 +1,150 @@
+"""Number of jobs in a pack, by a measurement of this device."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+
+import torch
+
+from lth_core.errors import SpecError
+from lth_core.jobs.recipes import Job
+from lth_core.spec import sha256
+from lth_core.store import Entry, Store
+from lth_core.store.decode import check, read_entry
+from lth_core.train.loop import Run, Task
+from lth_core.train.pack.forward import is_linear_chain
+from lth_core.train.pack.stack import Stack
+from lth_core.train.precision import arithmetic, flushed_denormals
+from lth_core.train.timings import speed_key
+
+KIND = "packs"
+"""Kind of store entry."""
+
+SIZES = (1, 2, 4, 8, 16, 32)
+"""Sizes of packs that are measured."""
+PROBE_STEPS, PROBE_SECONDS = 200, 0.15
+"""Limits of the measurement of one size, whichever comes first."""
+LEAST_STEPS = 5000
+"""Least number of steps of the jobs that a measurement is made for."""
+LEAST_GAIN = 1.2
+"""Least ratio of a pack's speed to that of jobs trained alone."""
+MOST_PARAMETERS = 200_000
+"""Largest network that is measured on a CPU, where larger ones gain nothing."""
+MOST_MEMORY = 0.8
+"""Largest share of a GPU's memory that a pack may take."""
+
+Speeds = Mapping[int, float]
+"""Steps a second, summed over a pack's jobs, by its size."""
+
+
+def check_pack(field: str, pack: object) -> None:
+    """Check a number of jobs in a pack.
+
+    Raises:
+        SpecError: it is neither `auto` nor a whole number of at least 1.
+    """
+    if pack != "auto" and not (type(pack) is int and pack >= 1):
+        raise SpecError(field, "must be auto or a whole number of at least 1", pack)
+
+
+def pack_size(
+    store: Store, jobs: Sequence[Job], make: Callable[[Job], Task], device: torch.device
+) -> int:
+    """Number of jobs in a pack, of those with one `pack_key`, that trains them fastest.
+
+    Few steps are not worth a measurement. A measurement is stored, and made once for each kind of
+    network and device.
+
+    Args:
+        make: makes a new task of a job.
+    """
+    if len(jobs) < 2 or sum(job.last - job.first for job in jobs) < LEAST_STEPS:
+        return 1
+    key = pack_speeds_key(jobs[0], device)
+    speeds = read_entry(store, KIND, key, _speeds_of)
+    if speeds is None:
+        task = make(jobs[0])
+        small = sum(p.numel() for p in task.model.parameters()) <= MOST_PARAMETERS
+        if device.type == "cpu" and not (small and is_linear_chain(task.model)):
+            return 1
+        speeds = measure(lambda: make(jobs[0]), device)
+        meta = {"steps_per_second": {str(size): speed for size, speed in speeds.items()}}
+        store.put(KIND, key, meta)
+    return fastest(speeds)
+
+
+def fastest(speeds: Speeds) -> int:
+    """The size with the highest speed; 1 where packs gain too little.
+
+    >>> fastest({1: 100.0, 2: 150.0, 4: 140.0}), fastest({1: 100.0, 2: 110.0})
+    (2, 1)
+    """
+    size = max(speeds, key=lambda size: speeds[size])
+    return size if speeds[size] >= LEAST_GAIN * speeds[1] else 1
+
+
+def measure(make: Callable[[], Task], device: torch.device) -> dict[int, float]:
+    """Steps a second of packs of each size, summed over their jobs, until a size is slower.
+
+    Args:
+        make: makes a new task, all of one job.
+    """
+    speeds: dict[int, float] = {}
+    for size in SIZES:
+        speed = _speed([make() for _ in range(size)], device)
+        if speed is None:
+            break
+        speeds[size] = speed
+        if speed < max(speeds.values()):
+            break
+    return speeds or {1: 1.0}
+
+
+def _speed(tasks: Sequence[Task], device: torch.device) -> float | None:
+    """Steps a second of a pack; None if its network cannot be stacked, or memory is short."""
+    on_gpu, spec = device.type == "cuda", tasks[0].spec
+    try:
+        with arithmetic(spec.precision, device), flushed_denormals():
+            stack = Stack([Run(task) for task in tasks])
+            batches = stack.batches(tasks[0].first, tasks[0].last)
+            for batch in islice(batches, 5):  # of which a GPU captures the last
+                stack.step(*batch)
+            _wait(device)
+            started, steps = time.perf_counter(), 0
+            for batch in islice(batches, PROBE_STEPS):
+                stack.step(*batch)
+                steps += 1
+                if not steps % 10:
+                    _wait(device)
+                    if time.perf_counter() - started > PROBE_SECONDS:
+                        break
+            _wait(device)
+    except RuntimeError:  # also torch.OutOfMemoryError
+        return None
+    if on_gpu:
+        free, total = torch.cuda.mem_get_info(device)
+        if total - free > MOST_MEMORY * total:
+            return None
+    return len(tasks) * steps / (time.perf_counter() - started)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def pack_speeds_key(job: Job, device: torch.device) -> str:
+    """sha256 of what the speeds of packs depend on: the job's kind, the device and torch."""
+    on_gpu = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
+    return sha256([speed_key(job, device), name, torch.__version__])
+
+
+def _speeds_of(entry: Entry) -> dict[int, float]:
+    check(speeds := entry.meta["steps_per_second"], dict[str, float])
+    if "1" not in speeds:
+        raise ValueError("steps_per_second must have an entry of size 1")
+    return {int(size): speed for size, speed in speeds.items()}
