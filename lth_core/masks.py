@@ -13,7 +13,7 @@ from lth_core.models.layers import layer_of, parameter_of, prunable_layers
 
 __all__ = [
     "Mask", "State", "chance_overlap", "counts", "density", "digest", "kept", "layer_of", "masked",
-    "nested", "ones", "overlap", "pack_bits", "parameter_of", "total", "unpack_bits",
+    "nested", "ones", "overlap", "pack_bits", "parameter_of", "survivors", "total", "unpack_bits",
 ]  # fmt: skip
 
 Mask = dict[str, Tensor]
@@ -36,7 +36,7 @@ def ones(model: nn.Module, include: Sequence[str] = ()) -> Mask:
 
 def kept(mask: Mask) -> int:
     """Number of weights kept."""
-    return sum(int(m.sum()) for m in mask.values())
+    return sum(int(m.count_nonzero()) for m in mask.values())
 
 
 def total(mask: Mask) -> int:
@@ -51,13 +51,15 @@ def density(mask: Mask) -> float:
 
 def counts(a: Mask, b: Mask) -> list[tuple[int, int, int]]:
     """Numbers of weights (kept by a, kept by b, in all) of each layer."""
-    return [(int(a[name].sum()), int(b[name].sum()), a[name].numel()) for name in a]
+    return [
+        (int(a[name].count_nonzero()), int(b[name].count_nonzero()), a[name].numel()) for name in a
+    ]
 
 
 def overlap(a: Mask, b: Mask) -> float:
     """Jaccard overlap: weights kept by both / weights kept by either; 1 where neither keeps any."""
-    both = sum(int((a[name] & b[name]).sum()) for name in a)
-    either = sum(int((a[name] | b[name]).sum()) for name in a)
+    both = sum(int((a[name] & b[name]).count_nonzero()) for name in a)
+    either = sum(int((a[name] | b[name]).count_nonzero()) for name in a)
     return both / either if either else 1.0
 
 
@@ -98,6 +100,23 @@ def masked(state: Mapping[str, Tensor], mask: Mask) -> State:
         name: torch.where(mask[name], value, 0) if name in mask else value.clone()
         for name, value in state.items()
     }
+
+
+def survivors(values: Tensor, mask: Tensor) -> Tensor:
+    """The values at the kept entries, (kept,), in C order.
+
+    Args:
+        values: of the mask's shape and device.
+
+    >>> survivors(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([True, False, True]))
+    tensor([1., 3.])
+    """
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.float64):
+        # NumPy's index is four times faster than torch's on a CPU.
+        found = values.numpy()[mask.numpy()]
+        # torch gives an empty array the stride 0, with which it cannot be viewed as bytes.
+        return torch.from_numpy(found) if found.size else values.new_empty(0)
+    return values[mask]
 
 
 def pack_bits(mask: Tensor) -> Tensor:

@@ -244,7 +244,7 @@ def pack(state: State, mask: Mask) -> dict[str, Tensor]:
     for name, value in state.items():
         if name in mask:
             packed[f"mask/{name}"] = masks.pack_bits(mask[name])
-            packed[f"kept/{name}"] = value[mask[name]]
+            packed[f"kept/{name}"] = masks.survivors(value, mask[name])
         else:
             packed[f"dense/{name}"] = value.contiguous()
     return packed

@@ -35,7 +35,7 @@ def magnitude(network: PrunableNetwork) -> Scores:
     >>> magnitude(from_weights({"fc.weight": torch.tensor([-2.0, 0.5])}))
     {'fc.weight': tensor([2.0000, 0.5000])}
     """
-    return network.score_layers(lambda w, initial: w.abs())
+    return {name: w.abs() for name, w in network.weights.items()}
 
 
 def random(network: PrunableNetwork) -> Scores:

@@ -86,7 +86,7 @@ def scores_of(network: PrunableNetwork, name: str) -> Scores:
             rule = f"must give each weight of {parameter} a float, shape {tuple(mask.shape)}"
             raise SpecError("prune.score", rule, name)
         checked[parameter] = scores[parameter].detach().to(mask.device)
-        if bool(checked[parameter][mask].isnan().any()):
+        if bool((checked[parameter].isnan() & mask).any()):
             raise DivergedError(f"cannot prune {parameter}: its scores by {name} are NaN")
     return checked
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from lth_core.masks import Mask, layer_of, parameter_of
+from lth_core.masks import Mask, layer_of, parameter_of, survivors
 from lth_core.prune.budget import budget_at, kept_within_budget
 from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.schedules import SCHEDULES
@@ -46,9 +46,11 @@ def prune(network: PrunableNetwork, spec: Pruning, generator: torch.Generator) -
     network = replace(network, spec=spec)
     start = network.mask
     rounds = (spec.rounds or 1) if isinstance(spec, PruneBefore) else 1
-    for done in range(1, rounds + 1):
-        network = network.with_mask(pruned_to(network, start, spec, done / rounds, generator))
-    return network.mask
+    mask = pruned_to(network, start, spec, 1 / rounds, generator)
+    for done in range(2, rounds + 1):
+        network = network.with_mask(mask)
+        mask = pruned_to(network, start, spec, done / rounds, generator)
+    return mask
 
 
 def pruned_to(
@@ -105,16 +107,18 @@ def keep_highest(
     for names, keep in quotas:
         alive = [units.alive(mask, name) for name in names]
         values = torch.cat(
-            [units.scores(scores, mask, n, summed)[a] for n, a in zip(names, alive, strict=True)]
+            [
+                survivors(units.scores(scores, mask, name, summed), a)
+                for name, a in zip(names, alive, strict=True)
+            ]
         )
         # Each group has its own stream: ties in one do not change the draws of the next, so that
         # masks of different fractions (one-shot levels) are nested.
         stream = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         survives = ~lowest(values, len(values) - keep, stream)
-        sizes = [int(a.sum()) for a in alive]
+        sizes = [int(a.count_nonzero()) for a in alive]
         for name, a, stays in zip(names, alive, survives.split(sizes), strict=True):
-            kept[name] = a.clone()
-            kept[name][a] = stays
+            kept[name] = a.clone().masked_scatter_(a, stays)
     return units.mask(kept, mask)
 
 
@@ -195,7 +199,7 @@ def units_of(network: PrunableNetwork, spec: PruneBase) -> Units:
 
 def _alive(mask: Mask, units: Units) -> dict[str, int]:
     """Number of units with a survivor in each set."""
-    return {name: int(units.alive(mask, name).sum()) for name in units.names(list(mask))}
+    return {name: int(units.alive(mask, name).count_nonzero()) for name in units.names(list(mask))}
 
 
 def shapes_of(mask: Mask) -> dict[str, tuple[int, ...]]:

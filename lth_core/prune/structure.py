@@ -56,6 +56,8 @@ class Units(Protocol):
     def scores(self, scores: Mapping[str, Tensor], mask: Mask, name: str, summed: bool) -> Tensor:
         """(units,) float: scores of a set's units from those of weights, (out, in, ...) each.
 
+        Those of units without a kept weight mean nothing.
+
         Args:
             summed: whether a unit's score is the sum over its kept weights, else the mean.
         """
@@ -74,7 +76,7 @@ class WeightUnits:
         return mask[name].reshape(-1)
 
     def scores(self, scores: Mapping[str, Tensor], mask: Mask, name: str, summed: bool) -> Tensor:
-        return scores[name].where(mask[name], 0).reshape(-1)
+        return scores[name].reshape(-1)
 
     def mask(self, kept: Kept, mask: Mask) -> Mask:
         return {n: m & kept[n].view(m.shape) if n in kept else m for n, m in mask.items()}

@@ -26,7 +26,7 @@ def lowest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
     threshold = kth_lowest(scores, k)
     chosen = scores < threshold
     tied = (scores == threshold).nonzero().squeeze(1)
-    drawn = torch.randperm(len(tied), generator=generator)[: k - int(chosen.sum())]
+    drawn = torch.randperm(len(tied), generator=generator)[: k - int(chosen.count_nonzero())]
     chosen[tied[drawn.to(tied.device)]] = True
     return chosen
 
