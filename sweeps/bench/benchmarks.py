@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sweeps.bench.compact import LEAST, bench_compact
 from sweeps.bench.plan import MIB as PLAN_MIB
 from sweeps.bench.plan import SECONDS as PLAN_SECONDS
 from sweeps.bench.plan import bench_plan
+from sweeps.bench.prune import CHAIN_MIB, EARLY, LATE, bench_chain, bench_prune
 from sweeps.bench.report import MIB as REPORT_MIB
 from sweeps.bench.report import SECONDS as REPORT_SECONDS
 from sweeps.bench.report import bench_report
@@ -31,6 +32,7 @@ from sweeps.bench.sweep import (
     lth,
     sweep_watched,
 )
+from sweeps.bench.train import bench_train
 
 Row = dict[str, Any]
 
@@ -49,24 +51,43 @@ SWEEP: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A measured figure and its limit."""
+    """A measured figure and its limit: the most that it may be, or the least, or none."""
 
     benchmark: str
     figure: str
     measured: float
-    at_most: float
+    at_most: float | None = None
+    at_least: float | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """The numbers that the figure was computed from, by name and unit."""
 
     @property
-    def ratio(self) -> float:
-        """Measured figure divided by its limit; below 1 the figure is within it."""
-        return self.measured / self.at_most
+    def ratio(self) -> float | None:
+        """Figure over the most that it may be, or the least over the figure; 1 or less is within.
+
+        >>> Measured("plan", "seconds", 5.0, at_most=10.0).ratio
+        0.5
+        >>> Measured("train", "times a textbook loop", 5.0, at_least=10.0).ratio
+        2.0
+        """
+        if self.at_least is not None:
+            return self.at_least / self.measured
+        return None if self.at_most is None else self.measured / self.at_most
 
     def to_json(self) -> Row:
-        return {**asdict(self), "ratio": self.ratio}
+        """The fields that are given, and the ratio, with the numbers beside them."""
+        row = {**asdict(self), "ratio": self.ratio, **self.numbers}
+        del row["numbers"]
+        return {name: value for name, value in row.items() if value is not None}
 
     def __str__(self) -> str:
-        value = f"{self.measured:.3g} of {self.at_most:.4g}"
-        return f"{self.benchmark:7} {value:18} ratio {self.ratio:.2f}  {self.figure}"
+        value = f"{self.measured:.3g}"
+        if self.at_least is not None:
+            value += f" of {self.at_least:.4g} at least"
+        elif self.at_most is not None:
+            value += f" of {self.at_most:.4g}"
+        ratio = "" if self.ratio is None else f"ratio {self.ratio:.2f}"
+        return f"{self.benchmark:7} {value:22} {ratio:11} {self.figure}"
 
 
 def compact() -> Iterator[Measured]:
@@ -80,6 +101,21 @@ def plan() -> Iterator[Measured]:
     cost = bench_plan()
     yield Measured("plan", f"seconds for {cost.trials:,} trials", cost.seconds, PLAN_SECONDS)
     yield Measured("plan", "MiB at most", cost.peak_mib, PLAN_MIB)
+
+
+def prune() -> Iterator[Measured]:
+    """Cost of one level's pruning of 25 million weights, and memory of a chain of 20 levels."""
+    cost = bench_prune()
+    count = f"{cost.weights:,} weights"
+    yield Measured(
+        "prune", f"CPU seconds for exact global top-k of {count}", cost.top_k_seconds, 1.0
+    )
+    yield Measured("prune", f"CPU seconds for a global pruning of {count}", cost.prune_seconds, 1.0)
+    figure = f"MB of bool masks (a byte a weight) packed and written in a second, {count}"
+    yield Measured("prune", figure, cost.mask_mb_per_second, at_least=100.0)
+    chain = bench_chain()
+    figure = f"MiB of memory more after level {LATE} than after level {EARLY} of a search"
+    yield Measured("prune", figure, chain[LATE] - chain[EARLY], CHAIN_MIB)
 
 
 def report() -> Iterator[Measured]:
@@ -133,11 +169,21 @@ def sweep(trials: int = TRIALS) -> Iterator[Measured]:
     yield Measured("sweep", f"files in the store {each}", short.files, FILES)
 
 
+def train() -> Iterator[Measured]:
+    """Training steps a second, as multiples of a textbook loop's, and the floor."""
+    for each in bench_train():
+        yield Measured(
+            "train", str(each), each.times_textbook, at_least=each.at_least, numbers=each.numbers
+        )
+
+
 BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {
     "compact": compact,
     "plan": plan,
+    "prune": prune,
     "report": report,
     "start": start,
     "sweep": sweep,
+    "train": train,
 }
 """Benchmarks by name."""

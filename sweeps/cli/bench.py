@@ -21,7 +21,8 @@ def bench(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME]...", help="compact, plan, report, start, sweep; by default all."
+            metavar="[NAME]...",
+            help="compact, plan, prune, report, start, sweep, train; by default all.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -1,0 +1,306 @@
+"""Benchmark of training: steps a second of ours, of a textbook loop, and at the floor."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from statistics import median
+from typing import Any, cast
+
+import torch
+from torch.utils.data import TensorDataset
+
+from lth_core.data import Dataset
+from lth_core.jobs.recipes import Job
+from lth_core.lottery import levels
+from lth_core.masks import Mask
+from lth_core.models.latency import device_name
+from lth_core.resolve import resolve
+from lth_core.spec import DataSpec, ModelSpec, Precision, TicketSpec, TrainSpec
+from lth_core.train import Trainer
+from lth_core.train.batches import Order
+from lth_core.train.loop import Run, Task
+from lth_core.train.loop import evaluate as our_evaluate
+from lth_core.train.masking.base import Fixed
+from lth_core.train.precision import arithmetic
+from sweeps.bench import images, textbook
+from sweeps.bench.floor import GEMM_FLOPS, products, traffic, work_of
+from sweeps.bench.turns import one_thread, take_turns, times_faster
+
+DENSITY = 0.2
+"""Share of the weights that the masks keep, at random."""
+MANY = "1000000it"
+"""More steps than are measured, so that no evaluation falls among them."""
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A network, its data and its training.
+
+    name: as rows name it.
+    train: in float32.
+    fraction: share of the training examples.
+    steps: in each turn.
+    evaluated: examples of an evaluation, at most.
+    rounds: turns of each contender.
+    precisions: that are compared.
+    limits: least times as many steps a second as the textbook loop in float32, by precision.
+    """
+
+    name: str
+    data: str
+    model: ModelSpec
+    train: TrainSpec
+    fraction: float = 1.0
+    augment: bool = False
+    steps: int
+    rounds: int
+    evaluated: int = 1000
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    limits: Mapping[Precision, float] = field(default_factory=dict)
+
+    def job(self, precision: Precision) -> Job:
+        """The training, without evaluations."""
+        train = replace(self.train, steps=MANY, evaluate_every=MANY, precision=precision)
+        data = DataSpec(
+            name=self.data, validation=0.0, fraction=self.fraction,
+            augment="crop_flip" if self.augment else "none",
+        )  # fmt: skip
+        spec = TicketSpec(data=data, model=self.model, train=train, levels=0)
+        return next(levels(resolve(spec)))["dense"]
+
+
+WORKLOADS = (
+    Workload(
+        name="lenet-300-100", data=images.MNIST, model=ModelSpec(name="lenet-300-100"),
+        train=TrainSpec(optimizer="sgd", lr=0.1, batch_size=128), fraction=0.2, steps=94, rounds=5,
+        limits={"fp32": 7.0, "bf16": 10.0},
+    ),
+    Workload(
+        name="resnet-20", data=images.CIFAR10, model=ModelSpec(name="resnet-20"),
+        train=TrainSpec(optimizer="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4, batch_size=128),
+        augment=True, steps=1, rounds=11, evaluated=128,
+        limits={"bf16": 3.0},
+    ),
+    Workload(
+        name="mlp 64-32-32-10", data="digits", model=ModelSpec(name="mlp", widths=(32, 32)),
+        train=TrainSpec(optimizer="adam", lr=1.2e-3, batch_size=60), steps=200, rounds=9,
+        precisions=("fp32",),
+    ),
+)  # fmt: skip
+"""What is measured. LeNet's turn is an epoch of 12,000 images."""
+
+
+@dataclass(frozen=True)
+class TrainBench:
+    """Speed of a training without evaluations, one thread, or of evaluations."""
+
+    network: str
+    precision: Precision
+    data: str
+    """Origin of the examples."""
+    ours: float
+    """Steps a second."""
+    textbook: float
+    """Steps a second of the textbook loop in float32."""
+    textbook_alike: float
+    """Steps a second of the textbook loop in the same precision."""
+    floor: float
+    """Steps a second at the floor."""
+    gflops: float
+    """Billions of FLOPs a second of the fastest matrix product in this precision."""
+    times_textbook: float
+    """Median of the turns' ratios: how many times as fast as the textbook loop in float32."""
+    times_alike: float
+    """The same, against the textbook loop in the same precision."""
+    at_least: float | None
+    """Limit of `times_textbook`."""
+
+    @property
+    def times_floor(self) -> float:
+        """Duration of a step as a multiple of the floor's."""
+        return self.floor / self.ours
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The measured rates, by name."""
+        return {
+            "steps_per_second": self.ours, "textbook_steps_per_second": self.textbook,
+            f"textbook_{self.precision}_steps_per_second": self.textbook_alike,
+            "floor_steps_per_second": self.floor, "gflops": self.gflops,
+            "times_floor": self.times_floor, "times_textbook_alike": self.times_alike,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        alike = (
+            f", {self.textbook_alike:.4g} in {self.precision}" if self.precision != "fp32" else ""
+        )
+        return (
+            f"times a textbook loop, {self.network} {self.precision}: {self.ours:.4g} steps a "
+            f"second, textbook {self.textbook:.4g} in fp32{alike}, floor {self.floor:.4g} "
+            f"({self.times_floor:.1f} times its time); {self.data}"
+        )
+
+
+@dataclass(frozen=True)
+class EvaluationBench:
+    """Speed of evaluations in float32, one thread, in examples a second."""
+
+    network: str
+    data: str
+    ours: float
+    textbook: float
+    times_textbook: float
+    at_least: None = None
+    """There is no limit."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The measured rates, by name."""
+        return {"examples_per_second": self.ours, "textbook_examples_per_second": self.textbook}
+
+    def __str__(self) -> str:
+        return (
+            f"times a textbook evaluation, {self.network} fp32: {self.ours:,.0f} examples a "
+            f"second, textbook {self.textbook:,.0f}; {self.data}"
+        )
+
+
+def bench_train(
+    workloads: Sequence[Workload] = WORKLOADS,
+) -> Iterator[TrainBench | EvaluationBench]:
+    """Speeds of each workload in each precision, and of its evaluation."""
+    with one_thread():
+        for workload in workloads:
+            yield from _bench(workload)
+
+
+def _bench(workload: Workload) -> Iterator[TrainBench | EvaluationBench]:
+    trainer, data = Trainer(device="cpu"), _source(workload)
+    job = workload.job("fp32")
+    dataset = trainer.data(job)
+    mask = random_mask(trainer, job)
+    model = textbook.with_masks(trainer.model(job), mask)
+    batch = dataset.normalize(dataset.train.x[: workload.train.batch_size])
+    work = work_of(model, batch, workload.train.optimizer, workload.train.momentum)
+    summed, moved = traffic(trainer.parameters(job))
+    contenders: dict[str, Callable[[], object]] = {"traffic": summed}
+    for precision in workload.precisions:
+        task = task_of(trainer, workload.job(precision), mask)
+        contenders[f"ours {precision}"] = our_turn(task, workload.steps)
+        theirs = textbook_steps(workload, dataset, model, precision)
+        contenders[f"textbook {precision}"] = _turn(theirs, workload.steps)
+        contenders |= {f"gemm {precision} {n}": run for n, run in products(precision).items()}
+    seconds = take_turns(contenders, workload.rounds)
+    slow = seconds["textbook fp32"]
+    for precision in workload.precisions:
+        ours, alike = seconds[f"ours {precision}"], seconds[f"textbook {precision}"]
+        rate = GEMM_FLOPS / min(
+            median(s) for name, s in seconds.items() if name.startswith(f"gemm {precision}")
+        )
+        yield TrainBench(
+            network=workload.name, precision=precision, data=data,
+            ours=workload.steps / median(ours), textbook=workload.steps / median(slow),
+            textbook_alike=workload.steps / median(alike),
+            floor=1 / work.seconds(rate, moved / median(seconds["traffic"])), gflops=rate / 1e9,
+            times_textbook=times_faster(slow, ours), times_alike=times_faster(alike, ours),
+            at_least=workload.limits.get(precision),
+        )  # fmt: skip
+    yield _bench_evaluation(workload, trainer, dataset, mask, data)
+
+
+def _bench_evaluation(
+    workload: Workload, trainer: Trainer, dataset: Dataset, mask: Mask, data: str
+) -> EvaluationBench:
+    test = dataset.test.at(torch.arange(min(workload.evaluated, len(dataset.test))))
+    task = task_of(trainer, workload.job("fp32"), mask)
+    model = textbook.with_masks(trainer.model(workload.job("fp32")), mask)
+    batches = textbook.loader(_examples(workload, dataset, test, False), len(test), shuffle=False)
+
+    def ours() -> None:
+        with arithmetic("fp32", CPU):
+            our_evaluate(task.model, dataset, test)
+
+    contenders = {"ours": ours, "textbook": lambda: textbook.evaluate(model, batches)}
+    seconds = take_turns(contenders, workload.rounds)
+    return EvaluationBench(
+        workload.name, data, len(test) / median(seconds["ours"]),
+        len(test) / median(seconds["textbook"]),
+        times_faster(seconds["textbook"], seconds["ours"]),
+    )  # fmt: skip
+
+
+def random_mask(trainer: Trainer, job: Job, density: float = DENSITY) -> Mask:
+    """A mask of the job's network that keeps each weight with a probability."""
+    draw = torch.Generator().manual_seed(0)
+    full = trainer.mask(job.mask, job)
+    return {name: torch.rand(m.shape, generator=draw) < density for name, m in full.items()}
+
+
+def task_of(trainer: Trainer, job: Job, mask: Mask) -> Task:
+    """The training of a job under a fixed mask, as `Trainer` makes it."""
+    dataset = trainer.data(job)
+    model = trainer.network(job, trainer.masked(job, trainer.start(job), mask))
+    order = Order(
+        examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
+        run=job.run, augment=job.data.augment,
+    )  # fmt: skip
+    return Task(
+        model=model, masking=Fixed(model, mask), data=dataset, spec=job.train, order=order,
+        first=job.first, last=job.last, draws=False,
+    )  # fmt: skip
+
+
+def our_turn(task: Task, steps: int) -> Callable[[], None]:
+    """A function that trains a task by the next steps."""
+    run = Run(task)
+
+    def turn() -> None:
+        # Closed after each turn: autocast would else stay on for the next contender.
+        with closing(cast("Generator[int, None, None]", iter(run))) as done:
+            for _ in islice(done, steps):
+                pass
+
+    return turn
+
+
+def textbook_steps(
+    workload: Workload, dataset: Dataset, model: torch.nn.Module, precision: Precision
+) -> Iterator[float]:
+    """The textbook loop on the workload's training examples, from a copy of a network."""
+    model = copy.deepcopy(model)
+    spec = workload.train
+    if spec.optimizer == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), spec.lr)
+    else:
+        optimizer = torch.optim.SGD(
+            model.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+        )
+    examples = _examples(workload, dataset, dataset.train, workload.augment)
+    batches = textbook.loader(examples, spec.batch_size)
+    return textbook.steps(model, batches, optimizer, precision == "bf16")
+
+
+def _examples(workload: Workload, dataset: Dataset, split: Any, augmented: bool) -> Any:
+    """Examples one by one: images, or rows of a table that was normalized before."""
+    if workload.data not in images.MEAN:
+        return TensorDataset(dataset.normalize(split.x), split.y)
+    mean, std = images.MEAN[workload.data], images.STD[workload.data]
+    return textbook.Images(split, textbook.transform(mean, std, augmented))
+
+
+def _turn(steps: Iterator[float], count: int) -> Callable[[], None]:
+    def turn() -> None:
+        for _ in islice(steps, count):
+            pass
+
+    return turn
+
+
+def _source(workload: Workload) -> str:
+    where = images.source(workload.data) if workload.data in images.MEAN else workload.data
+    return f"{where}, batch {workload.train.batch_size}, one thread, {device_name(CPU)}"
