@@ -15,6 +15,7 @@ from typing import Any
 
 from lth_core.parallel import usable_cpus
 from sweeps.bench.compact import LEAST, bench_compact
+from sweeps.bench.pack import bench_pack
 from sweeps.bench.plan import MIB as PLAN_MIB
 from sweeps.bench.plan import SECONDS as PLAN_SECONDS
 from sweeps.bench.plan import bench_plan
@@ -94,6 +95,13 @@ def compact() -> Iterator[Measured]:
     """Time of Conv-6 and VGG-16 without half of their FLOPs, as a share of the full networks'."""
     for each in bench_compact():
         yield Measured("compact", str(each), each.share, 1 / LEAST)
+
+
+def pack() -> Iterator[Measured]:
+    """Training steps a second of packs of networks, as multiples of those of one network."""
+    for each in bench_pack():
+        numbers = {"steps_per_second": each.steps_per_second}
+        yield Measured("pack", str(each), each.gain, numbers=numbers)
 
 
 def plan() -> Iterator[Measured]:
@@ -179,6 +187,7 @@ def train() -> Iterator[Measured]:
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {
     "compact": compact,
+    "pack": pack,
     "plan": plan,
     "prune": prune,
     "report": report,

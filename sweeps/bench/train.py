@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -21,14 +21,12 @@ from lth_core.models.latency import device_name
 from lth_core.resolve import resolve
 from lth_core.spec import DataSpec, ModelSpec, Precision, TicketSpec, TrainSpec
 from lth_core.train import Trainer
-from lth_core.train.batches import Order
 from lth_core.train.loop import Run, Task
 from lth_core.train.loop import evaluate as our_evaluate
-from lth_core.train.masking.base import Fixed
 from lth_core.train.precision import arithmetic
 from sweeps.bench import images, textbook
 from sweeps.bench.floor import GEMM_FLOPS, products, traffic, work_of
-from sweeps.bench.turns import one_thread, take_turns, times_faster
+from sweeps.bench.turns import one_thread, rate_text, take_turns, times_faster
 
 DENSITY = 0.2
 """Share of the weights that the masks keep, at random."""
@@ -137,11 +135,13 @@ class TrainBench:
 
     def __str__(self) -> str:
         alike = (
-            f", {self.textbook_alike:.4g} in {self.precision}" if self.precision != "fp32" else ""
+            f", {rate_text(self.textbook_alike)} in {self.precision}"
+            if self.precision != "fp32"
+            else ""
         )
         return (
-            f"times a textbook loop, {self.network} {self.precision}: {self.ours:.4g} steps a "
-            f"second, textbook {self.textbook:.4g} in fp32{alike}, floor {self.floor:.4g} "
+            f"times a textbook loop, {self.network} {self.precision}: {rate_text(self.ours)} steps a "
+            f"second, textbook {rate_text(self.textbook)} in fp32{alike}, floor {rate_text(self.floor)} "
             f"({self.times_floor:.1f} times its time); {self.data}"
         )
 
@@ -165,8 +165,8 @@ class EvaluationBench:
 
     def __str__(self) -> str:
         return (
-            f"times a textbook evaluation, {self.network} fp32: {self.ours:,.0f} examples a "
-            f"second, textbook {self.textbook:,.0f}; {self.data}"
+            f"times a textbook evaluation, {self.network} fp32: {rate_text(self.ours)} examples a "
+            f"second, textbook {rate_text(self.textbook)}; {self.data}"
         )
 
 
@@ -180,7 +180,7 @@ def bench_train(
 
 
 def _bench(workload: Workload) -> Iterator[TrainBench | EvaluationBench]:
-    trainer, data = Trainer(device="cpu"), _source(workload)
+    trainer, data = Trainer(device="cpu"), source_of(workload)
     job = workload.job("fp32")
     dataset = trainer.data(job)
     mask = random_mask(trainer, job)
@@ -190,8 +190,8 @@ def _bench(workload: Workload) -> Iterator[TrainBench | EvaluationBench]:
     summed, moved = traffic(trainer.parameters(job))
     contenders: dict[str, Callable[[], object]] = {"traffic": summed}
     for precision in workload.precisions:
-        task = task_of(trainer, workload.job(precision), mask)
-        contenders[f"ours {precision}"] = our_turn(task, workload.steps)
+        run = Run(task_of(trainer, workload.job(precision), mask))
+        contenders[f"ours {precision}"] = our_turn(run, workload.steps)
         theirs = textbook_steps(workload, dataset, model, precision)
         contenders[f"textbook {precision}"] = _turn(theirs, workload.steps)
         contenders |= {f"gemm {precision} {n}": run for n, run in products(precision).items()}
@@ -242,26 +242,17 @@ def random_mask(trainer: Trainer, job: Job, density: float = DENSITY) -> Mask:
 
 
 def task_of(trainer: Trainer, job: Job, mask: Mask) -> Task:
-    """The training of a job under a fixed mask, as `Trainer` makes it."""
-    dataset = trainer.data(job)
-    model = trainer.network(job, trainer.masked(job, trainer.start(job), mask))
-    order = Order(
-        examples=len(dataset.train), batch_size=job.train.batch_size, seed=job.seed,
-        run=job.run, augment=job.data.augment,
-    )  # fmt: skip
-    return Task(
-        model=model, masking=Fixed(model, mask), data=dataset, spec=job.train, order=order,
-        first=job.first, last=job.last, draws=False,
-    )  # fmt: skip
+    """The task of a job under a fixed mask."""
+    start = trainer.start(job)
+    return trainer.prepare(job, start, mask, lambda: start).task
 
 
-def our_turn(task: Task, steps: int) -> Callable[[], None]:
-    """A function that trains a task by the next steps."""
-    run = Run(task)
+def our_turn(trained: Iterable[int], steps: int) -> Callable[[], None]:
+    """A function that trains a `Run` or a `Pack` by the next steps."""
 
     def turn() -> None:
         # Closed after each turn: autocast would else stay on for the next contender.
-        with closing(cast("Generator[int, None, None]", iter(run))) as done:
+        with closing(cast("Generator[int, None, None]", iter(trained))) as done:
             for _ in islice(done, steps):
                 pass
 
@@ -301,6 +292,7 @@ def _turn(steps: Iterator[float], count: int) -> Callable[[], None]:
     return turn
 
 
-def _source(workload: Workload) -> str:
+def source_of(workload: Workload) -> str:
+    """Origin of the examples, batch size, threads and processor, in words."""
     where = images.source(workload.data) if workload.data in images.MEAN else workload.data
     return f"{where}, batch {workload.train.batch_size}, one thread, {device_name(CPU)}"

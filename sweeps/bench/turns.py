@@ -40,6 +40,15 @@ def times_faster(slow: Sequence[float], fast: Sequence[float]) -> float:
     return median(s / f for s, f in zip(slow, fast, strict=True))
 
 
+def rate_text(rate: float) -> str:
+    """A rate in three digits, or whole.
+
+    >>> rate_text(10_973.2), rate_text(2.5862)
+    ('10,973', '2.59')
+    """
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Run the block on one thread of torch's."""
