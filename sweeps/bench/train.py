@@ -134,15 +134,14 @@ class TrainBench:
         }  # fmt: skip
 
     def __str__(self) -> str:
-        alike = (
-            f", {rate_text(self.textbook_alike)} in {self.precision}"
-            if self.precision != "fp32"
-            else ""
-        )
+        ours, textbook, floor = map(rate_text, (self.ours, self.textbook, self.floor))
+        alike = ""
+        if self.precision != "fp32":
+            alike = f", {rate_text(self.textbook_alike)} in {self.precision}"
         return (
-            f"times a textbook loop, {self.network} {self.precision}: {rate_text(self.ours)} steps a "
-            f"second, textbook {rate_text(self.textbook)} in fp32{alike}, floor {rate_text(self.floor)} "
-            f"({self.times_floor:.1f} times its time); {self.data}"
+            f"times a textbook loop, {self.network} {self.precision}: {ours} steps a second, "
+            f"textbook {textbook} in fp32{alike}, floor {floor} ({self.times_floor:.1f} times its "
+            f"time); {self.data}"
         )
 
 
@@ -190,24 +189,24 @@ def _bench(workload: Workload) -> Iterator[TrainBench | EvaluationBench]:
     summed, moved = traffic(trainer.parameters(job))
     contenders: dict[str, Callable[[], object]] = {"traffic": summed}
     for precision in workload.precisions:
-        run = Run(task_of(trainer, workload.job(precision), mask))
-        contenders[f"ours {precision}"] = our_turn(run, workload.steps)
+        ours = Run(task_of(trainer, workload.job(precision), mask))
+        contenders[f"ours {precision}"] = our_turn(ours, workload.steps)
         theirs = textbook_steps(workload, dataset, model, precision)
         contenders[f"textbook {precision}"] = _turn(theirs, workload.steps)
         contenders |= {f"gemm {precision} {n}": run for n, run in products(precision).items()}
     seconds = take_turns(contenders, workload.rounds)
     slow = seconds["textbook fp32"]
     for precision in workload.precisions:
-        ours, alike = seconds[f"ours {precision}"], seconds[f"textbook {precision}"]
+        own, alike = seconds[f"ours {precision}"], seconds[f"textbook {precision}"]
         rate = GEMM_FLOPS / min(
             median(s) for name, s in seconds.items() if name.startswith(f"gemm {precision}")
         )
         yield TrainBench(
             network=workload.name, precision=precision, data=data,
-            ours=workload.steps / median(ours), textbook=workload.steps / median(slow),
+            ours=workload.steps / median(own), textbook=workload.steps / median(slow),
             textbook_alike=workload.steps / median(alike),
             floor=1 / work.seconds(rate, moved / median(seconds["traffic"])), gflops=rate / 1e9,
-            times_textbook=times_faster(slow, ours), times_alike=times_faster(alike, ours),
+            times_textbook=times_faster(slow, own), times_alike=times_faster(alike, own),
             at_least=workload.limits.get(precision),
         )  # fmt: skip
     yield _bench_evaluation(workload, trainer, dataset, mask, data)
