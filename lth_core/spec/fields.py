@@ -166,3 +166,13 @@ class Checks:
         if positive and steps_in(value, 10**9, 10**9) == 0:
             raise SpecError(name, "must be more than 0", value)
         self._set(name, value)
+
+
+def check_pack(field: str, pack: object) -> None:
+    """Check a number of jobs in a pack.
+
+    Raises:
+        SpecError: it is neither `auto` nor a whole number of at least 1.
+    """
+    if pack != "auto" and not (type(pack) is int and pack >= 1):
+        raise SpecError(field, "must be auto or a whole number of at least 1", pack)

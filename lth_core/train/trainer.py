@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from lth_core.models.latency import ChannelLatency
 from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.seeds import seeded_draws
 from lth_core.spec import PruneDuring, PruneNever, TicketSpec, describe, sha256
-from lth_core.spec.fields import steps_in
+from lth_core.spec.fields import check_pack, steps_in
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
@@ -35,8 +36,10 @@ from lth_core.train.checkpoint import CHECKPOINT_EVERY
 from lth_core.train.loop import Outcome
 from lth_core.train.pack.rules import groups
 from lth_core.train.pack.runner import Runner
-from lth_core.train.pack.size import check_pack, pack_size
+from lth_core.train.pack.size import PackSpeeds
 from lth_core.train.training import Result, Training
+
+logger = logging.getLogger("lth")
 
 
 class Trainer(Builder):
@@ -77,6 +80,7 @@ class Trainer(Builder):
         self._runner = Runner(
             self.store, self._archive, checkpoint_every, lambda: self.ending.is_set()
         )
+        self._pack_speeds = PackSpeeds(self.store, self.device)
         self._trained_ahead = set[str]()
         """Digests of trainings made by `train_ahead` whose results were not yet asked for."""
         self._diverged: dict[str, DivergedError] = {}
@@ -97,14 +101,26 @@ class Trainer(Builder):
         if self.pack == 1 or self.frozen or len(jobs) < 2:
             return
         for alike in groups([job for job in jobs if not self._is_trained(job)]):
-            if (size := self._pack_size(alike)) > 1:
+            steps = sum(job.last - job.first for job in alike)
+            if (size := self.pack_size(alike, steps)) > 1:
                 for number in range(0, len(alike), size):
-                    self._train_pack(alike[number : number + size])
+                    part = alike[number : number + size]
+                    try:
+                        self._train_pack(part)
+                    except RuntimeError as error:  # memory is short, or an operation has no rule
+                        logger.warning("a pack of %d jobs failed, each is trained alone: %s",
+                                       len(part), error)  # fmt: skip
 
-    def _pack_size(self, jobs: Sequence[Job]) -> int:
+    def pack_size(self, jobs: Sequence[Job], steps: int) -> int:
+        """Number of jobs of one `pack_key` that are best trained as one program.
+
+        Args:
+            jobs: at least one.
+            steps: number of steps that are to be trained; few are not worth a measurement.
+        """
         if self.pack != "auto":
             return self.pack
-        return pack_size(self.store, jobs, lambda job: self._prepare(job).task, self.device)
+        return self._pack_speeds.size(jobs, steps, lambda job: self._prepare(job).task)
 
     def _is_trained(self, job: Job) -> bool:
         return job.digest in self._diverged or self._archive.training(job) is not None

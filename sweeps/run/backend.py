@@ -21,6 +21,8 @@ class Backend(Protocol):
         InterruptedSweepError: on Ctrl-C or SIGTERM.
     """
 
+    concurrency: int
+    """Number of items that run at once."""
     live: bool
     """Whether a progress bar may be drawn during a run."""
 

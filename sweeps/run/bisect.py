@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain, starmap
 from math import ceil, log2
 from typing import Any
 
@@ -16,10 +17,12 @@ from lth_core.analysis.groups import group_by
 from lth_core.analysis.verdict import judge
 from lth_core.analysis.verdict_rule import FEWEST
 from lth_core.errors import SpecError
+from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.results import record
 from lth_core.spec.fields import steps_in
 from lth_core.train import Trainer
+from sweeps.plan.packs import packs_of
 from sweeps.plan.plan import Plan, Trial
 from sweeps.run.backend import Backend, check_backend, open_backend
 from sweeps.run.launch import (
@@ -33,7 +36,7 @@ from sweeps.run.launch import (
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem
 from sweeps.run.rewind_answer import Answer
-from sweeps.run.worker import trial_config
+from sweeps.run.worker import item_config, item_names
 from sweeps.store.records import register
 from sweeps.studies.axes import Fields, base_values, spec_of
 from sweeps.studies.schema import Stop, Study
@@ -201,34 +204,39 @@ def find_rewinds(
     context = replace(make_context(study, outcome), stop=Stop())
     register(trainer.store, study)
     search = Bisection(plan, trainer)
-    first = [(number, trial) for number in range(len(search.cells))
-             for trial in search.next_trials(number)]  # fmt: skip
-    if first:
+    first = {number: search.next_trials(number) for number in range(len(search.cells))}
+    if any(first.values()):
         backend = open_backend(study, context, address, serial, stack)
         _probe(study, search, first, backend, outcome, console)
     return list(search.answers()), outcome
 
 
 def _probe(
-    study: Study, search: Bisection, first: Sequence[tuple[int, Trial]], backend: Backend,
+    study: Study, search: Bisection, first: Mapping[int, Sequence[Trial]], backend: Backend,
     outcome: SweepOutcome, console: Console,
 ) -> None:  # fmt: skip
     """Run trials, and those that follow from their results, until all cells are finished."""
 
-    def item(number: int, trial: Trial) -> WorkItem:
-        dense, *rest = trial.jobs()
-        dense = replace(dense, keep=tuple(sorted({*dense.keep, *search.cells[number].bracket()})))
-        config = {"cell": number, **trial_config(trial, dense.keep)}
-        return WorkItem(config, [dense, *rest])
+    def items(number: int, trials: Sequence[Trial]) -> Iterator[WorkItem]:
+        packs = packs_of(trials, study.resources, search.trainer, backend.concurrency)
+        for pack in packs if trials else ():
+            jobs, work = list[Job](), list[tuple[Trial, Sequence[int]]]()
+            for trial in pack:
+                dense, *rest = trial.jobs()
+                kept = tuple(sorted({*dense.keep, *search.cells[number].bracket()}))
+                jobs += [replace(dense, keep=kept), *rest]
+                work.append((trial, kept))
+            yield WorkItem({"cell": number, **item_config(work)}, jobs)
 
-    def following(ended: WorkItem) -> list[WorkItem]:
+    def following(ended: WorkItem) -> Iterator[WorkItem]:
         number = ended.config["cell"]
-        return [item(number, trial) for trial in search.trial_finished(number)]
+        for _ in item_names(ended.config):
+            yield from items(number, search.trial_finished(number))
 
     most_trials = sum(len(cell.seeds) * len(cell.points) for cell in search.cells)
     expected = sum(len(c.seeds) * ceil(log2(len(c.points) + 1)) for c in search.cells)
-    levels_each = first[0][1].spec.levels + 1
-    queue = open_queue([item(*each) for each in first], search.trainer, following)
+    levels_each = next(trial for trials in first.values() for trial in trials).spec.levels + 1
+    queue = open_queue(chain(*starmap(items, first.items())), search.trainer, following)
     progress = SweepProgress(
         study.name, search.trainer.store, console, most_trials, 0, expected * levels_each,
         backend.live,

@@ -16,10 +16,12 @@ from rich.console import Console
 
 from lth_core import data
 from lth_core.errors import StoreError, TrackingError
+from lth_core.jobs.recipes import Job
 from lth_core.parallel import map_in_threads
 from lth_core.store import Store, open_store
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
+from sweeps.plan.packs import packs_of
 from sweeps.plan.plan import Plan, Trial, is_stored
 from sweeps.plan.stopping import why_stop
 from sweeps.report.completeness import missing_work
@@ -29,7 +31,7 @@ from sweeps.run.queue import WorkItem, WorkQueue
 from sweeps.run.search import best_lines, finished_samples, open_study
 from sweeps.run.store_health import StoreHealth, probe
 from sweeps.run.trial import SweepContext, make_trainer, run_trial
-from sweeps.run.worker import config_trials, trial_config
+from sweeps.run.worker import config_trials, item_config
 from sweeps.store.latencies import measure_latencies
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.store.samples import completed_samples, sample_trials
@@ -108,7 +110,7 @@ def sweep_trainer(study: Study) -> Trainer:
     """The driver's trainer; makes the store if it is absent, which workers never do."""
     store = absolute(study.store)
     open_store(store)
-    return make_trainer(store)
+    return make_trainer(store, pack=study.resources.pack)
 
 
 def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
@@ -133,6 +135,7 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
         margin=study.verdict.margin,
         cpu=study.resources.cpu,
         checkpoint_every=60 * study.checkpoint_minutes,
+        pack=study.resources.pack,
         tracking=publisher,
         folder=str(Path.cwd()),
     )
@@ -143,9 +146,13 @@ def _sweep(
     outcome: SweepOutcome,
 ) -> None:  # fmt: skip
     shared, items = plan.shared(), list[WorkItem]()
-    for trial in missing:
-        jobs = [shared[job.digest] for job in trial.jobs() if job.digest in shared]
-        items.append(WorkItem(trial_config(trial, jobs[0].keep if jobs else ()), jobs))
+    for pack in packs_of(missing, plan.study.resources, trainer, backend.concurrency):
+        needed, work = dict[str, Job](), list[tuple[Trial, Sequence[int]]]()
+        for trial in pack:
+            jobs = [shared[job.digest] for job in trial.jobs() if job.digest in shared]
+            needed |= {job.digest: job for job in jobs}
+            work.append((trial, jobs[0].keep if jobs else ()))
+        items.append(WorkItem(item_config(work), list(needed.values())))
     queue = open_queue(items, trainer)
     done, levels = len(plan.trials) - len(missing), sum(t.spec.levels + 1 for t in missing)
     progress = SweepProgress(
@@ -200,8 +207,8 @@ def progress_of(trainer: Trainer) -> Callable[[WorkItem], object]:
     """Function that gives, for each training of an item, True if it is stored, else its step."""
 
     def progress(item: WorkItem) -> object:
-        _, trials = config_trials(item.config)
-        jobs = [replace(job, keep=()) for trial in trials for job in trial.jobs()]
+        work = config_trials(item.config)
+        jobs = [replace(job, keep=()) for trial, _ in work for job in trial.jobs()]
         return [trainer.known(job) or checkpoint_step(trainer.store, job) for job in jobs]
 
     return progress

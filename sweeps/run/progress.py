@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -95,23 +95,26 @@ class SweepProgress:
         if "latest" in report:
             self._count_level(report["of"], report["level"], report["latest"])
 
-    def ended(self, name: str, report: Mapping[str, Any]) -> None:
-        """Record the last report of an item."""
-        self.failed.pop(name, None)  # an earlier worker of the item may have died
-        self._reached.pop(name, None)
-        if error := report.get("store"):  # the item may be retried, as after a worker's death
-            self.store_error = self.failed[name] = error
-        else:
-            self.failed |= dict(report.get("failed", []))
-            self._ended += not report.get("failed")
+    def ended(self, names: Sequence[str], report: Mapping[str, Any]) -> None:
+        """Record the last report of an item, by the names of its trials."""
+        failed = dict(report.get("failed", []))
+        for name in names:
+            self.failed.pop(name, None)  # an earlier worker of the item may have died
+            self._reached.pop(name, None)
+            if error := report.get("store"):  # the item may be retried, as after a worker's death
+                self.store_error = self.failed[name] = error
+        if not report.get("store"):
+            self.failed |= failed
+            # A sample is one name, but its failures are those of its trials.
+            self._ended += max(0, len(names) - len(failed))
 
-    def died(self, name: str, reason: str) -> None:
+    def died(self, names: Sequence[str], reason: str) -> None:
         """Record that an item's worker has died; the item may be retried."""
-        self.failed[name] = reason
+        self.failed |= dict.fromkeys(names, reason)
 
-    def running(self, items: int) -> None:
-        """Record the number of running items; called often, saved every few seconds."""
-        self._running = items
+    def running(self, trials: int) -> None:
+        """Record the number of running trials; called often, saved every few seconds."""
+        self._running = trials
         if time.monotonic() >= self._due:
             self._save("running")
 

@@ -25,7 +25,7 @@ LOOKUP_PAUSE_RATIO = 10
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """Work of one worker at a time: a trial.
+    """Work of one worker at a time: a trial, or a pack of trials that train together.
 
     config: configuration for the worker.
     shared: trainings of the item that other items need too.
@@ -130,7 +130,7 @@ class WorkQueue:
         except StoreError:
             self._health.trip()
             progress = None
-        key = repr((item.config.get("name"), progress))
+        key = repr((item.config.get("names"), progress))
         self._deaths[key] += 1
         return self._deaths[key] <= RETRIES
 

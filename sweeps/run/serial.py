@@ -25,7 +25,7 @@ from sweeps.run.queue import RETRIES, WorkQueue
 from sweeps.run.search import distributions, open_study, sampler
 from sweeps.run.signals import is_interrupted, save_on_signal
 from sweeps.run.trial import SweepContext, drain_publishing, use_threads
-from sweeps.run.worker import MACHINE_ERRORS, RERAISED, item_name, reports
+from sweeps.run.worker import MACHINE_ERRORS, RERAISED, item_names, reports
 from sweeps.studies.schema import Study
 
 RETRY_INTERVAL = 0.2
@@ -47,6 +47,7 @@ class SerialBackend:
         LaunchError: this machine lacks a trial's resources.
     """
 
+    concurrency = 1
     live = False  # a bar redraws from a thread, over a debugger's prompt
 
     def __init__(self, study: Study, context: SweepContext) -> None:
@@ -57,7 +58,10 @@ class SerialBackend:
         device = None if study.resources.gpu else "cpu"  # as Ray hides GPUs that were not requested
         # Not the cached trainer of this process, which an earlier signal may have stopped.
         self._trainer = Trainer(
-            existing_store(context.store), device, checkpoint_every=context.checkpoint_every
+            existing_store(context.store),
+            device,
+            checkpoint_every=context.checkpoint_every,
+            pack=context.pack,
         )
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
@@ -108,9 +112,9 @@ class SerialBackend:
             reraised = (*RERAISED, BdbQuit)
             for report in reports(config, self._context, searched, self._trainer, reraised):
                 progress.report(report)
-                progress.running(1)
+                progress.running(len(item_names(config)))
                 if report["done"]:
-                    progress.ended(item_name(config), report)
+                    progress.ended(item_names(config), report)
                     return report
         except PreemptedError:
             pass
@@ -118,5 +122,5 @@ class SerialBackend:
             raise KeyboardInterrupt from None
         except MACHINE_ERRORS as error:
             line, *_ = "".join(format_exception_only(error)).splitlines()
-            progress.died(item_name(config), without_secrets(line))
+            progress.died(item_names(config), without_secrets(line))
         return None

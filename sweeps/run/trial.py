@@ -7,6 +7,7 @@ from bdb import BdbQuit
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 
@@ -42,6 +43,8 @@ class SweepContext:
     checkpoint_every: float
     """Checkpoint interval in seconds."""
     tracking: Publisher | None
+    pack: int | Literal["auto"] = 1
+    """Most trials that train together, as `Resources.pack`."""
     folder: str = ""
     """Folder in which workers look for the user's modules; empty: none."""
 
@@ -97,13 +100,15 @@ def trial_line(trial: Trial, rows: Sequence[Record]) -> str:
 
 
 @lru_cache(maxsize=1)
-def make_trainer(store: str, checkpoint_every: float = CHECKPOINT_EVERY) -> Trainer:
+def make_trainer(
+    store: str, checkpoint_every: float = CHECKPOINT_EVERY, pack: int | Literal["auto"] = 1
+) -> Trainer:
     """This process's trainer; a reused worker keeps it and its data.
 
     Raises:
         SpecError: there is no such store.
     """
-    return Trainer(existing_store(store), checkpoint_every=checkpoint_every)
+    return Trainer(existing_store(store), checkpoint_every=checkpoint_every, pack=pack)
 
 
 def drain_publishing(context: SweepContext) -> None:

@@ -31,7 +31,7 @@ from sweeps.run.queue import RETRIES, WorkQueue
 from sweeps.run.search import distributions, open_study, sampler
 from sweeps.run.signals import is_interrupted, save_on_signal, save_workers
 from sweeps.run.trial import SweepContext, drain_publishing, make_trainer, use_threads
-from sweeps.run.worker import item_name, reports
+from sweeps.run.worker import item_names, reports
 from sweeps.store.samples import journal_storage
 from sweeps.studies.schema import Study
 from sweeps.studies.user_modules import search_last
@@ -53,7 +53,7 @@ class TuneBackend:
     live = True
 
     def __init__(self, study: Study, context: SweepContext, concurrency: int) -> None:
-        self._study, self._context, self._concurrency = study, context, concurrency
+        self._study, self._context, self.concurrency = study, context, concurrency
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
         """Run a queue until it is exhausted.
@@ -81,10 +81,10 @@ class TuneBackend:
                 samples -= count
 
     def _round(self) -> int:
-        return max(LEAST_ROUND, ROUND_EACH * self._concurrency)
+        return max(LEAST_ROUND, ROUND_EACH * self.concurrency)
 
     def _tune(self, searcher: Searcher, samples: int = -1, searched: Study | None = None) -> None:
-        _configure_tune(self._concurrency)
+        _configure_tune(self.concurrency)
         scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
         tuner = tune.Tuner(
             tune.with_resources(
@@ -147,7 +147,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         use_threads(context.cpu)
         if context.folder:
             search_last(context.folder)
-        self._trainer = make_trainer(context.store, context.checkpoint_every)
+        self._trainer = make_trainer(context.store, context.checkpoint_every, context.pack)
         self._reports: Iterator[dict[str, Any]] | None = None
         self._ray_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
         self.reset_config(config)
@@ -230,15 +230,16 @@ class ProgressCallback(Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for progress in _observed:
-            progress.ended(item_name(trial.config), trial.last_result)
+            progress.ended(item_names(trial.config), trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         for progress in _observed if not is_interrupted() else ():
-            progress.died(item_name(trial.config), _reason(trial))
+            progress.died(item_names(trial.config), _reason(trial))
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        running = [trial for trial in trials if trial.status == "RUNNING"]
         for progress in _observed:
-            progress.running(sum(trial.status == "RUNNING" for trial in trials))
+            progress.running(sum(len(item_names(trial.config)) for trial in running))
 
 
 @contextmanager

@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 
+from lth_core.columns import Record
 from lth_core.errors import LthError, PreemptedError, StoreError
+from lth_core.jobs.recipes import Job
+from lth_core.lottery import levels
 from lth_core.redaction import without_secrets
 from lth_core.train import Trainer
 from sweeps.plan.plan import Trial, check_objective
@@ -27,8 +30,8 @@ RERAISED: tuple[type[BaseException], ...] = (PreemptedError, *MACHINE_ERRORS)
 
 logger = logging.getLogger("lth")
 
-Work = tuple[Sequence[int], Sequence[Trial]]
-"""Steps of the dense run that other trials rewind to, and the trials of a work item."""
+Work = list[tuple[Trial, Sequence[int]]]
+"""Trials of a work item, and the steps of each one's dense run that other trials rewind to."""
 
 
 def reports(
@@ -47,46 +50,88 @@ def reports(
     A failure that would recur (bad data, a loss that is not finite, an error in a user's code) is
     reported, not reraised.
     """
-    name = item_name(config)
     try:
-        keep, trials = sampled_trials(searched, config) if searched else config_trials(config)
+        work = sampled_trials(searched, config) if searched else config_trials(config)
     except LthError as error:
-        yield {"failed": [(name, reason(error))], "done": True}
+        failed = [(name, reason(error)) for name in item_names(config)]
+        yield {"failed": failed, "done": True}
         return
     report: dict[str, Any] = {"failed": [], "done": True}
-    last_rows: list[dict[str, Any]] = []
-    for trial in trials:
-        rows: list[dict[str, Any]] = []
-        try:
-            for rows in run_trial(trial, context, trainer, keep):
-                yield {"level": rows[0]["level"], "of": trial.id,
-                       "latest": trial_line(trial, rows), "done": False}  # fmt: skip
-        except reraised:
-            raise
-        except StoreError as error:
-            report["store"] = reason(error)
-        # A user's network or data may raise anything. One trial's failure must not end the sweep:
-        # it is reported by name, makes the exit code 1, and its traceback is in the worker's log.
-        except Exception as error:  # noqa: BLE001
-            if not isinstance(error, LthError):
-                logger.error("trial %s: %s", trial.id, without_secrets(format_exc()))
-            report["failed"].append((trial.id, reason(error)))
-        last_rows += [row for row in rows if row["branch"] in ("ticket", "dense")]
+    last_rows: list[Record] = []
+    for pack in [work] if trainer.pack != 1 else [[each] for each in work]:
+        last: dict[str, list[Record]] = {}
+        for trial, rows in _levels(pack, context, trainer, reraised, report):
+            last[trial.id] = rows
+            yield {"level": rows[0]["level"], "of": trial.id,
+                   "latest": trial_line(trial, rows), "done": False}  # fmt: skip
+        rows_of_all = [row for rows in last.values() for row in rows]
+        last_rows += [row for row in rows_of_all if row["branch"] in ("ticket", "dense")]
     if searched and last_rows and report == {"failed": [], "done": True}:
         report |= {key: fmean(row[key] for row in last_rows) for key in searched.search.objective}
     yield report
 
 
-def trial_config(trial: Trial, keep: Sequence[int]) -> dict[str, Any]:
-    """Configuration of a trial's work item, with the trial as JSON."""
-    values = {"fields": trial.fields, "spec": spec_values(trial.spec), "keep": list(keep)}
-    return {"name": trial.id, "trial": json.dumps(values)}
+def _levels(
+    pack: Work, context: SweepContext, trainer: Trainer,
+    reraised: tuple[type[BaseException], ...], report: dict[str, Any],
+) -> Iterator[tuple[Trial, list[Record]]]:  # fmt: skip
+    """Finished levels of trials that train together, level by level; failures go to the report."""
+    running = [(trial, levels(trial.spec, keep), run_trial(trial, context, trainer, keep))
+               for trial, keep in pack]  # fmt: skip
+    while running:
+        if len(pack) > 1:
+            jobs = [job for _, each, _ in running for job in next(each, {}).values()]
+            _train_ahead(trainer, jobs, reraised)
+        for member in list(running):
+            trial, _, search = member
+            rows = None
+            try:
+                rows = next(search, None)
+            except reraised:
+                raise
+            except StoreError as error:
+                report["store"] = reason(error)
+            # A user's network or data may raise anything. One trial's failure must not end the
+            # sweep: it is reported by name, makes the exit code 1, and its traceback is in the
+            # worker's log.
+            except Exception as error:  # noqa: BLE001
+                if not isinstance(error, LthError):
+                    logger.error("trial %s: %s", trial.id, without_secrets(format_exc()))
+                report["failed"].append((trial.id, reason(error)))
+            if rows:
+                yield trial, rows
+            else:
+                running.remove(member)
+
+
+def _train_ahead(
+    trainer: Trainer, jobs: Sequence[Job], reraised: tuple[type[BaseException], ...]
+) -> None:
+    try:
+        trainer.train_ahead(jobs)
+    except reraised:
+        raise
+    # Whatever one trial's data or network raises, that trial meets again when it trains its own
+    # jobs, and is reported by its name.
+    except Exception as error:  # noqa: BLE001
+        logger.debug("not trained together: %s", without_secrets(str(error)))
+
+
+def item_config(work: Work) -> dict[str, Any]:
+    """Configuration of a work item, with its trials as JSON."""
+    values = [
+        {"fields": trial.fields, "spec": spec_values(trial.spec), "keep": list(keep)}
+        for trial, keep in work
+    ]
+    return {"names": [trial.id for trial, _ in work], "trials": json.dumps(values)}
 
 
 def config_trials(config: Mapping[str, Any]) -> Work:
-    """Steps and trial from a configuration of `trial_config`."""
-    values = json.loads(config["trial"])
-    return values["keep"], (Trial(values["fields"], parse_spec(values["spec"])),)
+    """Trials from a configuration of `item_config`."""
+    return [
+        (Trial(values["fields"], parse_spec(values["spec"])), values["keep"])
+        for values in json.loads(config["trials"])
+    ]
 
 
 def sampled_trials(study: Study, sample: Mapping[str, Any]) -> Work:
@@ -98,11 +143,11 @@ def sampled_trials(study: Study, sample: Mapping[str, Any]) -> Work:
     """
     base = base_values(study)
     points: list[Fields] = [{**sample, **values} for values in combinations(study)]
-    trials = tuple(Trial(fields, spec_of(base, fields)) for fields in points)
+    trials = [Trial(fields, spec_of(base, fields)) for fields in points]
     check_objective(study, (trial.spec for trial in trials))  # a space may hold data.validation
-    return (), trials
+    return [(trial, ()) for trial in trials]
 
 
-def item_name(config: Mapping[str, Any]) -> str:
-    """Name of an item: its trial's id, or the sample."""
-    return str(config.get("name", config))
+def item_names(config: Mapping[str, Any]) -> list[str]:
+    """Names of an item: the ids of its trials, or the sample."""
+    return config.get("names") or [str(config)]

@@ -26,6 +26,7 @@ from lth_core.columns import OBJECTIVES
 from lth_core.errors import SpecError
 from lth_core.redaction import without_login
 from lth_core.spec import PruneBase, TicketSpec, canonical_json, describe, sha256
+from lth_core.spec.fields import check_pack
 from lth_core.spec.prune import PRUNING
 from lth_core.store import check_place
 from tracking.publish.client import address_fault
@@ -131,7 +132,7 @@ class Search(_Part):
 
 
 class Resources(_Part):
-    """CPUs and GPUs of each trial."""
+    """CPUs and GPUs of each trial, or of each pack of trials."""
 
     cpu: Annotated[FiniteFloat, Field(gt=0)] = 1
     """Number of CPUs, above 0; torch uses as many threads."""
@@ -139,6 +140,15 @@ class Resources(_Part):
     """Number of GPUs; a fraction shares one with other trials."""
     gpu_type: str | None = None
     """Ray's name of the GPU: T4, A10G, L4, A100, H100, ...; null: any."""
+    pack: int | Literal["auto"] = "auto"
+    """Most trials that train together as one program: they have one network, dataset and batch
+    size. `auto`: as many as the device trains fastest; on a CPU that is 1 for most networks."""
+
+    @field_validator("pack", mode="before")
+    @classmethod
+    def _valid_pack(cls, pack: Any) -> Any:
+        check_pack("", pack)
+        return pack
 
     @field_validator("gpu_type")
     @classmethod

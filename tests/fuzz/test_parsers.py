@@ -21,7 +21,7 @@ from lth_core.train.archive import Archive
 from lth_core.train.checkpoint import load_checkpoint
 from lth_core.train.loop import Run
 from sweeps.plan.plan import make_plan
-from sweeps.run.worker import config_trials, trial_config
+from sweeps.run.worker import config_trials, item_config
 from sweeps.store.records import every_trial, register
 from sweeps.studies.find import presets
 from sweeps.studies.reader import parse_spec, read_study, spec_values
@@ -175,7 +175,7 @@ def test_claims(said: bytes) -> None:
 def test_what_a_worker_is_given_is_what_was_given() -> None:
     """The one JSON that travels beside the store is made and read by the same code."""
     (trial, *_) = make_plan(read_study(presets()["digits"])).trials
-    assert config_trials(trial_config(trial, [3]))[1][0].digest == trial.digest
+    assert config_trials(item_config([(trial, [3])]))[0][0].digest == trial.digest
 
 
 @cache

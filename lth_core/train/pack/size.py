@@ -9,7 +9,6 @@ from itertools import islice
 
 import torch
 
-from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.spec import sha256
 from lth_core.store import Entry, Store
@@ -28,7 +27,7 @@ SIZES = (1, 2, 4, 8, 16, 32)
 PROBE_STEPS, PROBE_SECONDS = 200, 0.15
 """Limits of the measurement of one size, whichever comes first."""
 LEAST_STEPS = 5000
-"""Least number of steps of the jobs that a measurement is made for."""
+"""Least number of steps to be trained for which a measurement is made."""
 LEAST_GAIN = 1.2
 """Least ratio of a pack's speed to that of jobs trained alone."""
 MOST_PARAMETERS = 200_000
@@ -40,40 +39,38 @@ Speeds = Mapping[int, float]
 """Steps a second, summed over a pack's jobs, by its size."""
 
 
-def check_pack(field: str, pack: object) -> None:
-    """Check a number of jobs in a pack.
+class PackSpeeds:
+    """Speeds of packs on a device, measured once for each kind of network and stored."""
 
-    Raises:
-        SpecError: it is neither `auto` nor a whole number of at least 1.
-    """
-    if pack != "auto" and not (type(pack) is int and pack >= 1):
-        raise SpecError(field, "must be auto or a whole number of at least 1", pack)
+    def __init__(self, store: Store, device: torch.device) -> None:
+        self._store, self._device = store, device
+        self._known: dict[str, Speeds] = {}
+        """Speeds by key."""
 
+    def size(self, jobs: Sequence[Job], steps: int, make: Callable[[Job], Task]) -> int:
+        """Number of jobs in the fastest pack of jobs with one `pack_key`.
 
-def pack_size(
-    store: Store, jobs: Sequence[Job], make: Callable[[Job], Task], device: torch.device
-) -> int:
-    """Number of jobs in a pack, of those with one `pack_key`, that trains them fastest.
-
-    Few steps are not worth a measurement. A measurement is stored, and made once for each kind of
-    network and device.
-
-    Args:
-        make: makes a new task of a job.
-    """
-    if len(jobs) < 2 or sum(job.last - job.first for job in jobs) < LEAST_STEPS:
-        return 1
-    key = pack_speeds_key(jobs[0], device)
-    speeds = read_entry(store, KIND, key, _speeds_of)
-    if speeds is None:
-        task = make(jobs[0])
-        small = sum(p.numel() for p in task.model.parameters()) <= MOST_PARAMETERS
-        if device.type == "cpu" and not (small and is_linear_chain(task.model)):
+        Args:
+            steps: number of steps to be trained; few are not worth a measurement.
+            make: makes a new task of a job.
+        """
+        if len(jobs) < 2:
             return 1
-        speeds = measure(lambda: make(jobs[0]), device)
-        meta = {"steps_per_second": {str(size): speed for size, speed in speeds.items()}}
-        store.put(KIND, key, meta)
-    return fastest(speeds)
+        key = pack_speeds_key(jobs[0], self._device)
+        if key not in self._known and (speeds := read_entry(self._store, KIND, key, _speeds_of)):
+            self._known[key] = speeds
+        if key not in self._known and steps >= LEAST_STEPS:
+            self._known[key] = self._measured(lambda: make(jobs[0]))
+            counts = {str(size): speed for size, speed in self._known[key].items()}
+            self._store.put(KIND, key, {"steps_per_second": counts})
+        return fastest(self._known.get(key, {1: 1.0}))
+
+    def _measured(self, make: Callable[[], Task]) -> Speeds:
+        model = make().model
+        small = sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
+        if self._device.type == "cpu" and not (small and is_linear_chain(model)):
+            return {1: 1.0}
+        return measure(make, self._device)
 
 
 def fastest(speeds: Speeds) -> int:

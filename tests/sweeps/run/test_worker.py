@@ -10,7 +10,7 @@ from tiny import StudyOf, context_of
 from lth_core import Trainer
 from lth_core.errors import DataError, PreemptedError, StoreError
 from sweeps.plan.plan import make_plan
-from sweeps.run.worker import reports, trial_config
+from sweeps.run.worker import item_config, reports
 
 Told = Callable[[Exception], list[dict[str, Any]]]
 
@@ -26,7 +26,7 @@ def told(tiny: StudyOf, monkeypatch: pytest.MonkeyPatch) -> Told:
             raise error
 
         monkeypatch.setattr("sweeps.run.trial.find_tickets", raises)
-        said = list(reports(trial_config(trial, ()), context_of(study), None, Trainer()))
+        said = list(reports(item_config([(trial, ())]), context_of(study), None, Trainer()))
         for report in said:
             assert [name for name, _ in report["failed"]] in ([], [trial.id])
         return said

@@ -1,0 +1,177 @@
+"""Packs of trials: how they are formed, and that a sweep of packs is the sweep of its trials."""
+
+import json
+from typing import Any
+
+import pytest
+from tiny import Lth, StudyFile, StudyOf, context_of, search
+
+from lth_core import Trainer
+from lth_core.errors import StoreError
+from lth_core.store import open_store
+from lth_core.train.pack.size import SIZES, measure
+from sweeps.plan.packs import packs_of
+from sweeps.plan.plan import Trial, make_plan
+from sweeps.run.worker import config_trials, item_config, item_names, reports
+from sweeps.store.records import load_records
+from sweeps.studies.schema import Resources, Study
+
+SEEDS = {"axes.seed": [0, 1, 2, 3, 4]}
+
+
+def sizes(study: Study, pack: Any, at_once: int, trainer: Trainer | None = None) -> list[int]:
+    trials = make_plan(study).trials
+    packs = packs_of(trials, Resources(pack=pack), trainer or Trainer(), at_once)
+    return [len(pack) for pack in packs]
+
+
+def test_trials_of_one_program_form_packs_that_leave_no_worker_without_one(tiny: StudyOf) -> None:
+    study = tiny(SEEDS)
+    assert sizes(study, 4, 1) == [4, 1]
+    assert sizes(study, 4, 2) == [3, 2]
+    assert sizes(study, 4, 8) == [1] * 5
+    assert sizes(study, 1, 1) == [1] * 5
+    assert sizes(tiny({**SEEDS, "axes.prune.fraction": [0.2, 0.5]}), 99, 1) == [10]
+    assert sizes(tiny({**SEEDS, "axes.train.batch_size": [30, 60]}), 99, 1) == [5, 5]
+    assert sizes(tiny({**SEEDS, "base.model": {"name": "lstm"}}), 99, 1) == [1] * 5
+
+
+def test_auto_is_one_trial_unless_a_measurement_gains_and_more_on_a_gpu(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, measured = tiny(SEEDS), list[int]()
+    assert sizes(study, "auto", 1) == [1] * 5  # 800 steps are not worth a measurement
+
+    def measure(make: Any, device: Any) -> dict[int, float]:
+        measured.append(1)
+        return {1: 100.0, 2: 150.0, 4: 145.0}
+
+    monkeypatch.setattr("lth_core.train.pack.size.measure", measure)
+    long, trainer = tiny({**SEEDS, "base.train.steps": "1000it"}), Trainer()
+    assert sizes(long, "auto", 1, trainer) == [2, 2, 1]
+    assert sizes(long, "auto", 1, Trainer(trainer.store)) == [2, 2, 1]  # stored
+    assert measured == [1]
+    large = tiny({**SEEDS, "base.train.steps": "1000it", "base.model": {"widths": [3000]}})
+    assert sizes(large, "auto", 1) == [1] * 5
+    trials = make_plan(study).trials
+    on_gpu = packs_of(trials, Resources(pack="auto", gpu=1), trainer, 1)
+    assert [len(pack) for pack in on_gpu] == [5]
+
+
+def test_measurement_grows_until_a_size_is_slower(tiny: StudyOf) -> None:
+    (trial, *_), trainer = make_plan(tiny()).trials, Trainer(device="cpu")
+    speeds = measure(lambda: trainer._prepare(next(trial.jobs())).task, trainer.device)
+    assert list(speeds) == list(SIZES[: len(speeds)])
+    assert len(speeds) > 1
+    *rising, last = speeds.values()
+    assert rising[0] > 0
+    assert rising == sorted(rising)
+    assert last >= rising[-1] or len(speeds) < len(SIZES)
+
+
+def rows_of(study: Study, trials: Any) -> dict[str, list[dict[str, Any]]]:
+    rows = load_records(open_store(study.store), study.name, trials)
+    return {t.id: [row for row in rows if row["trial"] == t.id] for t in trials}
+
+
+def test_a_sweep_of_packs_stores_the_records_of_its_trials(
+    tiny: StudyOf, tiny_file: StudyFile, lth: Lth
+) -> None:
+    changes = {"axes.seed": [0, 1, 2], "axes.prune.fraction": [0.2, 0.5], "resources.pack": 4}
+    called = lth("sweep", tiny_file(changes), "--serial")
+    assert called.code == 0, called
+    assert "18/18 levels" in called.out
+    study = tiny(changes)
+    trials = make_plan(study).trials
+    packed = rows_of(study, trials)
+    alone = {trial.id: rows for trial, rows in search(study, Trainer())}
+    assert packed.keys() == alone.keys()
+    for name, rows in alone.items():
+        assert [(r["level"], r["branch"], r["training_digest"]) for r in packed[name]] == [
+            (r["level"], r["branch"], r["training_digest"]) for r in rows
+        ]
+        for one, other in zip(packed[name], rows, strict=True):
+            assert one["density"] == other["density"]
+            assert abs(one["final_test_accuracy"] - other["final_test_accuracy"]) < 0.05
+    # Each training is made once: the dense runs of three seeds, and five of each trial's.
+    assert sum(not row["reused"] for rows in packed.values() for row in rows) == 3 + 6 * 4
+    again = lth("sweep", tiny_file(changes), "--serial")
+    assert again.code == 0
+    assert {n: [r["training_digest"] for r in rs] for n, rs in rows_of(study, trials).items()} == {
+        n: [r["training_digest"] for r in rs] for n, rs in packed.items()
+    }
+
+
+def work_of(study: Study) -> tuple[list[Trial], dict[str, Any]]:
+    trials = list(make_plan(study).trials)
+    return trials, item_config([(trial, ()) for trial in trials])
+
+
+def test_levels_of_a_pack_are_reported_together_and_a_stopped_trial_leaves_it(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny({"axes.seed": [0, 1, 2]})
+    trials, config = work_of(study)
+    stopped = trials[1].id
+
+    def why_stop(records: list[dict[str, Any]], *rule: Any) -> str | None:
+        return "stopped" if records[-1]["trial"] == stopped and records[-1]["level"] == 1 else None
+
+    monkeypatch.setattr("sweeps.run.trial.why_stop", why_stop)
+    *levels, last = reports(config, context_of(study), None, Trainer(pack=3))
+    assert [(report["level"], report["of"]) for report in levels] == [
+        (level, trial.id)
+        for level in range(3)
+        for trial in trials
+        if level < 2 or trial.id != stopped
+    ]
+    assert last == {"failed": [], "done": True}
+    assert item_names(config) == [trial.id for trial in trials]
+    assert [trial.id for trial, _ in config_trials(config)] == item_names(config)
+    assert json.dumps(config)
+
+
+def test_a_trial_that_fails_leaves_the_others_of_its_pack(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny(
+        {"axes.seed": [0, 1], "axes.train.lr": [0.01, 1e30], "base.train.optimizer": "sgd"}
+    )
+    trials, config = work_of(study)
+    *levels, last = reports(config, context_of(study), None, Trainer(pack=4))
+    failed = [trial.id for trial in trials if trial.fields["train.lr"] > 1]
+    assert sorted(name for name, _ in last["failed"]) == sorted(failed)
+    assert all("loss is not finite" in why for _, why in last["failed"])
+    assert len(levels) == 2 * 3
+
+
+def test_what_fails_in_a_pack_is_met_by_the_trial_itself(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny({"axes.seed": [0, 1]})
+    _, config = work_of(study)
+
+    class Unstackable(Trainer):
+        def _train_pack(self, jobs: Any) -> None:
+            raise RuntimeError("Batching rule not implemented")
+
+    *levels, last = reports(config, context_of(study), None, Unstackable(pack=2))
+    assert len(levels) == 2 * 3
+    assert last == {"failed": [], "done": True}
+
+    class Lost(Trainer):
+        def _train_pack(self, jobs: Any) -> None:
+            raise StoreError("no space left")
+
+        def __call__(self, jobs: Any) -> Any:
+            raise StoreError("no space left")
+
+    (report,) = reports(config, context_of(study), None, Lost(pack=2))
+    assert report == {"failed": [], "done": True, "store": "no space left"}
+
+
+@pytest.mark.parametrize("pack", [0, -1, "most", 1.5])
+def test_bad_sizes_are_refused(pack: Any, tiny_file: StudyFile, lth: Lth) -> None:
+    called = lth("plan", tiny_file({"resources.pack": pack}))
+    assert called.code == 2
+    assert called.err.startswith("lth: resources.pack: ")
