@@ -34,13 +34,18 @@ class Dropout(nn.Module):
     def begin_stacked_step(self, runs: Sequence[tuple[int, str]], step: int) -> None:
         """Set the seed and run of each network of a pack, and the step, of the next draws."""
         self._steps = [(seed, "dropout", run, self.name, step) for seed, run in runs]
+        self.choose(None)
+
+    def choose(self, number: int | None) -> None:
+        """Draw for one network of the pack from now on; None: for all of them."""
+        self._chosen = self._steps if number is None else [self._steps[number]]
         self._calls = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape, with dropped entries, in the same shape."""
         if not self.training or not self.p:
             return x
-        if len(self._steps) > 1:  # within `torch.vmap`, whose hidden dimension is the pack's
+        if len(self._chosen) > 1:  # within `torch.vmap`, whose hidden dimension is the pack's
             return _StackedDropout.apply(x, self)  # type: ignore[no-any-return]
         return self.stacked(x[None])[0]
 
@@ -50,9 +55,8 @@ class Dropout(nn.Module):
             return x
         call = [self._calls] if self._calls else []
         self._calls += 1
-        kept = torch.stack(
-            [torch.rand(x.shape[1:], generator=generator(*s, *call)) >= self.p for s in self._steps]
-        )
+        streams = (generator(*step, *call) for step in self._chosen)
+        kept = torch.stack([torch.rand(x.shape[1:], generator=s) >= self.p for s in streams])
         return x * kept.to(x.device, x.dtype) / (1 - self.p)
 
     def extra_repr(self) -> str:

@@ -34,9 +34,10 @@ from lth_core.train.batches import examples_seen
 from lth_core.train.builder import Builder, PreparedJob, may_be_narrow
 from lth_core.train.checkpoint import CHECKPOINT_EVERY
 from lth_core.train.loop import Outcome
+from lth_core.train.pack.forward import Way, ways_of
 from lth_core.train.pack.rules import groups
 from lth_core.train.pack.runner import Runner
-from lth_core.train.pack.size import PackSpeeds
+from lth_core.train.pack.size import PackSizes, PackSpeeds
 from lth_core.train.training import Result, Training
 
 logger = logging.getLogger("lth")
@@ -80,7 +81,7 @@ class Trainer(Builder):
         self._runner = Runner(
             self.store, self._archive, checkpoint_every, lambda: self.ending.is_set()
         )
-        self._pack_speeds = PackSpeeds(self.store, self.device)
+        self._pack_sizes = PackSizes(self.store, self.device)
         self._trained_ahead = set[str]()
         """Digests of trainings made by `train_ahead` whose results were not yet asked for."""
         self._diverged: dict[str, DivergedError] = {}
@@ -102,7 +103,7 @@ class Trainer(Builder):
             return
         for alike in groups([job for job in jobs if not self._is_trained(job)]):
             steps = sum(job.last - job.first for job in alike)
-            if (size := self.pack_size(alike, steps)) > 1:
+            if len(alike) > 1 and (size := self.pack_size(alike[0], steps)) > 1:
                 for number in range(0, len(alike), size):
                     part = alike[number : number + size]
                     try:
@@ -111,16 +112,26 @@ class Trainer(Builder):
                         logger.warning("a pack of %d jobs failed, each is trained alone: %s",
                                        len(part), error)  # fmt: skip
 
-    def pack_size(self, jobs: Sequence[Job], steps: int) -> int:
-        """Number of jobs of one `pack_key` that are best trained as one program.
+    def pack_size(self, job: Job, steps: int) -> int:
+        """Most jobs of a job's `pack_key` that are trained as one program.
 
         Args:
-            jobs: at least one.
             steps: number of steps that are to be trained; few are not worth a measurement.
         """
         if self.pack != "auto":
             return self.pack
-        return self._pack_speeds.size(jobs, steps, lambda job: self._prepare(job).task)
+        speeds = self._pack_speeds(job, steps)
+        return speeds.fastest if speeds else 1
+
+    def _pack_speeds(self, job: Job, steps: int) -> PackSpeeds | None:
+        return self._pack_sizes.speeds(job, steps, lambda: self._prepare(job).task)
+
+    def _way(self, jobs: Sequence[PreparedJob]) -> Way:
+        """The fastest way to compute a pack, measured where several may be."""
+        ways = ways_of(jobs[0].task.model, self.device)
+        steps = sum(each.task.last - each.task.first for each in jobs)
+        speeds = self._pack_speeds(jobs[0].job, steps) if len(ways) > 1 else None
+        return speeds.way if speeds else ways[0]
 
     def _is_trained(self, job: Job) -> bool:
         return job.digest in self._diverged or self._archive.training(job) is not None
@@ -296,7 +307,8 @@ class Trainer(Builder):
         """Train and store jobs as one program, but those that another process trains."""
         with ExitStack() as claims:
             prepared = [self._prepare(job) for job in jobs if self._claim(job, claims)]
-            for each, outcome in zip(prepared, self._runner.outcomes(prepared), strict=True):
+            outcomes = self._runner.outcomes(prepared, self._way(prepared)) if prepared else []
+            for each, outcome in zip(prepared, outcomes, strict=True):
                 if isinstance(outcome, DivergedError):
                     self._diverged[each.job.digest] = outcome
                 else:

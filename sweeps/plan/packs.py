@@ -45,6 +45,5 @@ def _size(trials: Sequence[Trial], resources: Resources, trainer: Trainer) -> in
         return resources.pack
     if resources.gpu:
         return MOST_ON_GPU
-    dense = [next(trial.jobs()) for trial in trials]
     steps = sum(job.last - job.first for trial in trials for job in trial.jobs())
-    return trainer.pack_size(dense, steps)
+    return trainer.pack_size(next(trials[0].jobs()), steps) if len(trials) > 1 else 1

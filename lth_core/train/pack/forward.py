@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import pad
+from torch.nn.functional import conv2d, pad, unfold
+from torch.overrides import TorchFunctionMode
 
 from lth_core.models.dropout import Dropout
 from lth_core.models.networks.mlp import WithConstant
@@ -19,38 +22,122 @@ Forward = Callable[[Tensors, Tensors, Tensor], Tensor]
 """(parameters (P, ...), buffers (P, ...), x (P, b, ...)) -> logits (P, b, classes)."""
 
 
-def stacked_forward(model: nn.Module, count: int) -> Forward:
-    """The forward pass of ``count`` networks with the structure of ``model``.
+class Way(StrEnum):
+    """How a pack's forward pass is computed."""
 
-    One network is called as it is. A chain of linear layers is computed by batched matrix products,
-    because `torch.vmap` costs more than small ones do. Other networks are computed by `torch.vmap`.
-    """
-    if count > 1 and is_linear_chain(model):
+    STACKED = "stacked"
+    """`torch.vmap`: a convolution of P networks is one grouped convolution. A chain of linear
+    layers is computed by batched matrix products, because `torch.vmap` costs more than small ones
+    do."""
+    UNFOLDED = "unfolded"
+    """`torch.vmap`, with each convolution as a matrix product of unfolded patches."""
+    EACH = "each"
+    """Each network by itself, on a GPU on its own stream, so that their kernels overlap."""
+
+
+def ways_of(model: nn.Module, device: torch.device) -> list[Way]:
+    """Ways that may be the fastest for a network on a device; the first is the default."""
+    modules = list(model.modules())
+    if any(isinstance(module, nn.RNNBase) for module in modules):  # `torch.vmap` has no rule
+        return [Way.EACH]
+    if device.type == "cuda" and any(isinstance(module, nn.Conv2d) for module in modules):
+        return list(Way)
+    return [Way.STACKED]
+
+
+def packed_forward(model: nn.Module, count: int, way: Way) -> Forward:
+    """The forward pass of ``count`` networks with the structure of ``model``."""
+    if way is Way.STACKED and count > 1 and is_linear_chain(model):
         return lambda parameters, buffers, x: _chain(model, parameters, x)
 
     def forward(parameters: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
-        return cast("Tensor", functional_call(model, (dict(parameters), dict(buffers)), (x,)))
+        named = dict(parameters), dict(buffers)
+        with _matrix_products(model, way):
+            return cast("Tensor", functional_call(model, named, (x,)))
 
-    def alone(parameters: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
-        return forward(_first(parameters), _first(buffers), x[0])[None]
-
-    return vmap(_plain_attention(model, forward)) if count > 1 else alone
-
-
-def _plain_attention(model: nn.Module, forward: Forward) -> Forward:
-    """A forward pass whose attention is plain matrix products: fused kernels cannot be stacked."""
-    if not any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
-        return forward
-
-    def plain(parameters: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
-        with sdpa_kernel(SDPBackend.MATH):
-            return forward(parameters, buffers, x)
-
-    return plain
+    if way is Way.EACH or count == 1:
+        dropout = [m for m in model.modules() if isinstance(m, Dropout) and m.p]
+        return _EachNetwork(forward, count, dropout)
+    return vmap(forward)
 
 
-def _first(tensors: Tensors) -> Tensors:
-    return {name: tensor[0] for name, tensor in tensors.items()}
+class _EachNetwork:
+    """Forward passes of P networks, one by one; on a GPU on a stream each."""
+
+    def __init__(self, forward: Forward, count: int, dropout: Sequence[Dropout]) -> None:
+        self._forward, self._count, self._dropout = forward, count, dropout
+        self._streams = list[torch.cuda.Stream]()
+
+    def __call__(self, parameters: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
+        parts = zip(_parts(parameters, self._count), _parts(buffers, self._count), x, strict=True)
+        if x.is_cuda and self._count > 1:
+            return torch.stack(self._on_streams(parts, x.device))
+        return torch.stack([self._network(n, *part) for n, part in enumerate(parts)])
+
+    def _network(self, number: int, parameters: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
+        for layer in self._dropout:
+            layer.choose(number)
+        return self._forward(parameters, buffers, x)
+
+    def _on_streams(
+        self, parts: Iterable[tuple[Tensors, Tensors, Tensor]], device: torch.device
+    ) -> list[Tensor]:
+        if not self._streams:
+            self._streams = [torch.cuda.Stream(device) for _ in range(self._count)]
+        current, outputs = torch.cuda.current_stream(device), list[Tensor]()
+        for number, (stream, part) in enumerate(zip(self._streams, parts, strict=True)):
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                outputs.append(self._network(number, *part))
+        for stream in self._streams:
+            current.wait_stream(stream)
+        return outputs
+
+
+def _parts(tensors: Tensors, count: int) -> list[Tensors]:
+    """Tensors (P, ...) of a pack by network: (...) each, by name."""
+    parts = {name: tensor.unbind() for name, tensor in tensors.items()}
+    return [{name: part[number] for name, part in parts.items()} for number in range(count)]
+
+
+@contextmanager
+def _matrix_products(model: nn.Module, way: Way) -> Iterator[None]:
+    """Compute attention, and for `Way.UNFOLDED` convolutions, as matrix products in the block."""
+    with ExitStack() as stack:
+        if any(isinstance(module, nn.MultiheadAttention) for module in model.modules()):
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # fused kernels cannot be stacked
+        if way is Way.UNFOLDED:
+            stack.enter_context(_Unfolded())
+        yield
+
+
+class _Unfolded(TorchFunctionMode):
+    """Mode in which a convolution is a matrix product of its weight and the unfolded patches."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return (unfolded_conv2d if func is conv2d else func)(*args, **(kwargs or {}))
+
+
+def unfolded_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
+    dilation: Any = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
+    """`conv2d` of x (b, in, height, width) by a matrix product; plain `conv2d` with groups."""
+    if groups > 1 or isinstance(padding, str):
+        return conv2d(x, weight, bias, stride, padding, dilation, groups)
+    size = weight.shape[2:]
+    patches = unfold(x, size, dilation, padding, stride)  # (b, in x h x w, positions)
+    out = torch.matmul(weight.flatten(1), patches)
+    if bias is not None:
+        out = out + bias[:, None]
+    sides = zip(x.shape[2:], size, _two(padding), _two(dilation), _two(stride), strict=True)
+    return torch.unflatten(
+        out, 2, [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, p, d, s in sides]
+    )
+
+
+def _two(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def is_linear_chain(model: nn.Module) -> bool:

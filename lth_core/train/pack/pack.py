@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lth_core.errors import DivergedError
 from lth_core.train.loop import Run
+from lth_core.train.pack.forward import Way
 from lth_core.train.pack.stack import Stack
 from lth_core.train.precision import arithmetic, flushed_denormals
 
@@ -24,8 +25,8 @@ class Pack:
         runs: as in `Stack`, but their steps may differ.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs = runs
+    def __init__(self, runs: Sequence[Run], way: Way = Way.STACKED) -> None:
+        self.runs, self._way = runs, way
         self.errors: dict[int, DivergedError] = {}
         """Errors of the runs that diverged, by position."""
 
@@ -70,7 +71,7 @@ class Pack:
 
     def _train(self, members: Sequence[int], last: int) -> Iterator[int]:
         runs = [self.runs[position] for position in members]
-        stack, started = Stack(runs), time.perf_counter()
+        stack, started = Stack(runs, self._way), time.perf_counter()
         for step, index, draw in stack.batches(runs[0].done, last):
             for run in runs:
                 run.keep_point(step)

@@ -16,8 +16,6 @@ _PROGRAM = (
 """Fields of `TrainSpec` in which the jobs of a pack are equal."""
 _METHOD = ("when", "score", "grow")
 """Fields of a `Pruning` that changes or learns the mask, in which they are equal."""
-_ALONE = ("lstm",)
-"""Networks that `torch.vmap` cannot stack."""
 
 
 def pack_key(job: Job) -> str | None:
@@ -28,8 +26,7 @@ def pack_key(job: Job) -> str | None:
     noise and first step. A user's network may draw from global generators, and jobs whose channels
     are removed have networks of different widths.
     """
-    alone = models.may_draw(job.model) or job.model.name in _ALONE
-    if alone or job.structure in CHANNELS:
+    if models.may_draw(job.model) or job.structure in CHANNELS:
         return None
     program = [describe(getattr(job.train, name)) for name in _PROGRAM]
     method = [getattr(job.finds, name, None) for name in _METHOD] if job.finds else None

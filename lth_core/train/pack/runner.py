@@ -12,6 +12,7 @@ from lth_core.train.archive import Archive
 from lth_core.train.builder import PreparedJob
 from lth_core.train.checkpoint import delete_checkpoint, load_checkpoint, store_checkpoint
 from lth_core.train.loop import Outcome, Run
+from lth_core.train.pack.forward import Way
 from lth_core.train.pack.pack import Pack
 
 
@@ -31,14 +32,16 @@ class Runner:
         self._interrupted = set[str]()
         """Digests of trainings that have, or had, a checkpoint in the store."""
 
-    def outcomes(self, jobs: Sequence[PreparedJob]) -> list[Outcome | DivergedError]:
+    def outcomes(
+        self, jobs: Sequence[PreparedJob], way: Way = Way.STACKED
+    ) -> list[Outcome | DivergedError]:
         """Outcome of each job, trained from its start or from its checkpoint.
 
         Raises:
             PreemptedError: the training was interrupted; checkpoints are stored.
         """
         runs = [self._resumed(prepared) for prepared in jobs]
-        pack = Pack(runs)
+        pack = Pack(runs, way)
         stored_at = time.monotonic()
         for _ in pack:
             ending = self._is_ending()

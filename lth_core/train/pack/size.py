@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -14,7 +15,7 @@ from lth_core.spec import sha256
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
 from lth_core.train.loop import Run, Task
-from lth_core.train.pack.forward import is_linear_chain
+from lth_core.train.pack.forward import Way, is_linear_chain, ways_of
 from lth_core.train.pack.stack import Stack
 from lth_core.train.precision import arithmetic, flushed_denormals
 from lth_core.train.timings import speed_key
@@ -24,6 +25,8 @@ KIND = "packs"
 
 SIZES = (1, 2, 4, 8, 16, 32)
 """Sizes of packs that are measured."""
+COMPARED = 4
+"""Size at which ways to compute a pack are compared."""
 PROBE_STEPS, PROBE_SECONDS = 200, 0.15
 """Limits of the measurement of one size, whichever comes first."""
 LEAST_STEPS = 5000
@@ -35,77 +38,92 @@ MOST_PARAMETERS = 200_000
 MOST_MEMORY = 0.8
 """Largest share of a GPU's memory that a pack may take."""
 
-Speeds = Mapping[int, float]
-"""Steps a second, summed over a pack's jobs, by its size."""
 
-
+@dataclass(frozen=True)
 class PackSpeeds:
-    """Speeds of packs on a device, measured once for each kind of network and stored."""
+    """Speeds of packs of one kind of job on one device."""
+
+    way: Way
+    """The fastest way to compute a pack."""
+    steps_per_second: Mapping[int, float]
+    """Summed over a pack's jobs, by its size, from 1 on."""
+
+    @property
+    def fastest(self) -> int:
+        """The size with the highest speed; 1 where packs gain too little.
+
+        >>> PackSpeeds(Way.STACKED, {1: 100.0, 2: 150.0, 4: 140.0}).fastest
+        2
+        >>> PackSpeeds(Way.STACKED, {1: 100.0, 2: 110.0}).fastest
+        1
+        """
+        speeds = self.steps_per_second
+        size = max(speeds, key=lambda size: speeds[size])
+        return size if speeds[size] >= LEAST_GAIN * speeds[1] else 1
+
+
+class PackSizes:
+    """Sizes of packs on a device, measured once for each kind of job and stored."""
 
     def __init__(self, store: Store, device: torch.device) -> None:
         self._store, self._device = store, device
-        self._known: dict[str, Speeds] = {}
+        self._known: dict[str, PackSpeeds] = {}
         """Speeds by key."""
 
-    def size(self, jobs: Sequence[Job], steps: int, make: Callable[[Job], Task]) -> int:
-        """Number of jobs in the fastest pack of jobs with one `pack_key`.
+    def speeds(self, job: Job, steps: int, make: Callable[[], Task]) -> PackSpeeds | None:
+        """Speeds of packs of a job's kind; None where they are not known.
 
         Args:
             steps: number of steps to be trained; few are not worth a measurement.
-            make: makes a new task of a job.
+            make: makes a new task of the job.
         """
-        if len(jobs) < 2:
-            return 1
-        key = pack_speeds_key(jobs[0], self._device)
+        key = pack_speeds_key(job, self._device)
         if key not in self._known and (speeds := read_entry(self._store, KIND, key, _speeds_of)):
             self._known[key] = speeds
         if key not in self._known and steps >= LEAST_STEPS:
-            self._known[key] = self._measured(lambda: make(jobs[0]))
-            counts = {str(size): speed for size, speed in self._known[key].items()}
-            self._store.put(KIND, key, {"steps_per_second": counts})
-        return fastest(self._known.get(key, {1: 1.0}))
+            speeds = self._known[key] = self._measured(make)
+            counts = {str(size): speed for size, speed in speeds.steps_per_second.items()}
+            self._store.put(KIND, key, {"way": speeds.way.value, "steps_per_second": counts})
+        return self._known.get(key)
 
-    def _measured(self, make: Callable[[], Task]) -> Speeds:
+    def _measured(self, make: Callable[[], Task]) -> PackSpeeds:
         model = make().model
         small = sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
         if self._device.type == "cpu" and not (small and is_linear_chain(model)):
-            return {1: 1.0}
+            return PackSpeeds(ways_of(model, self._device)[0], {1: 1.0})
         return measure(make, self._device)
 
 
-def fastest(speeds: Speeds) -> int:
-    """The size with the highest speed; 1 where packs gain too little.
-
-    >>> fastest({1: 100.0, 2: 150.0, 4: 140.0}), fastest({1: 100.0, 2: 110.0})
-    (2, 1)
-    """
-    size = max(speeds, key=lambda size: speeds[size])
-    return size if speeds[size] >= LEAST_GAIN * speeds[1] else 1
-
-
-def measure(make: Callable[[], Task], device: torch.device) -> dict[int, float]:
-    """Steps a second of packs of each size, summed over their jobs, until a size is slower.
+def measure(make: Callable[[], Task], device: torch.device) -> PackSpeeds:
+    """Speeds of packs of each size, until a size is slower.
 
     Args:
         make: makes a new task, all of one job.
     """
+
+    def speed(size: int, way: Way) -> float | None:
+        return _speed([make() for _ in range(size)], way, device)
+
+    way, *others = ways_of(make().model, device)
+    if others:
+        way = max((way, *others), key=lambda way: speed(COMPARED, way) or 0.0)
     speeds: dict[int, float] = {}
     for size in SIZES:
-        speed = _speed([make() for _ in range(size)], device)
-        if speed is None:
+        measured = speed(size, way)
+        if measured is None:
             break
-        speeds[size] = speed
-        if speed < max(speeds.values()):
+        speeds[size] = measured
+        if measured < max(speeds.values()):
             break
-    return speeds or {1: 1.0}
+    return PackSpeeds(way, speeds or {1: 1.0})
 
 
-def _speed(tasks: Sequence[Task], device: torch.device) -> float | None:
+def _speed(tasks: Sequence[Task], way: Way, device: torch.device) -> float | None:
     """Steps a second of a pack; None if its network cannot be stacked, or memory is short."""
     on_gpu, spec = device.type == "cuda", tasks[0].spec
     try:
         with arithmetic(spec.precision, device), flushed_denormals():
-            stack = Stack([Run(task) for task in tasks])
+            stack = Stack([Run(task) for task in tasks], way)
             batches = stack.batches(tasks[0].first, tasks[0].last)
             for batch in islice(batches, 5):  # of which a GPU captures the last
                 stack.step(*batch)
@@ -140,8 +158,9 @@ def pack_speeds_key(job: Job, device: torch.device) -> str:
     return sha256([speed_key(job, device), name, torch.__version__])
 
 
-def _speeds_of(entry: Entry) -> dict[int, float]:
+def _speeds_of(entry: Entry) -> PackSpeeds:
     check(speeds := entry.meta["steps_per_second"], dict[str, float])
     if "1" not in speeds:
         raise ValueError("steps_per_second must have an entry of size 1")
-    return {int(size): speed for size, speed in speeds.items()}
+    counts = {int(size): speed for size, speed in speeds.items()}
+    return PackSpeeds(Way(entry.meta["way"]), counts)

@@ -15,7 +15,7 @@ from lth_core.spec.learning_rate import learning_rate
 from lth_core.train.loop import Run, add_norm_penalty
 from lth_core.train.masking.base import Fixed
 from lth_core.train.optimizer import make_optimizer, set_rate, stepper
-from lth_core.train.pack.forward import stacked_forward
+from lth_core.train.pack.forward import Way, packed_forward
 from lth_core.train.pack.graph import StepGraph, can_capture
 
 MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq")}
@@ -36,13 +36,13 @@ class Stack:
             and precision.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], way: Way = Way.STACKED) -> None:
         self.runs, self._tasks = runs, [run.task for run in runs]
         models = [task.model for task in self._tasks]
         self._members = [list(model.parameters()) for model in models]
         self._parameters = _share([dict(model.named_parameters()) for model in models])
         self._buffers = _share([dict(model.named_buffers()) for model in models])
-        self._forward = stacked_forward(models[0], len(models))
+        self._forward = packed_forward(models[0], len(models), way)
         self._dropout = self._tasks[0].dropout
         for task in self._tasks:
             if isinstance(task.masking, Fixed):

@@ -9,7 +9,8 @@ from tiny import Lth, StudyFile, StudyOf, context_of, search
 from lth_core import Trainer
 from lth_core.errors import StoreError
 from lth_core.store import open_store
-from lth_core.train.pack.size import SIZES, measure
+from lth_core.train.pack.forward import Way
+from lth_core.train.pack.size import SIZES, PackSpeeds, measure
 from sweeps.plan.packs import packs_of
 from sweeps.plan.plan import Trial, make_plan
 from sweeps.run.worker import config_trials, item_config, item_names, reports
@@ -33,7 +34,8 @@ def test_trials_of_one_program_form_packs_that_leave_no_worker_without_one(tiny:
     assert sizes(study, 1, 1) == [1] * 5
     assert sizes(tiny({**SEEDS, "axes.prune.fraction": [0.2, 0.5]}), 99, 1) == [10]
     assert sizes(tiny({**SEEDS, "axes.train.batch_size": [30, 60]}), 99, 1) == [5, 5]
-    assert sizes(tiny({**SEEDS, "base.model": {"name": "lstm"}}), 99, 1) == [1] * 5
+    channels = {"base.prune": {"structure": "channels", "scope": "global"}}
+    assert sizes(tiny({**SEEDS, **channels, "base.model": {"name": "resnet-8"}}), 99, 1) == [1] * 5
 
 
 def test_auto_is_one_trial_unless_a_measurement_gains_and_more_on_a_gpu(
@@ -42,9 +44,9 @@ def test_auto_is_one_trial_unless_a_measurement_gains_and_more_on_a_gpu(
     study, measured = tiny(SEEDS), list[int]()
     assert sizes(study, "auto", 1) == [1] * 5  # 800 steps are not worth a measurement
 
-    def measure(make: Any, device: Any) -> dict[int, float]:
+    def measure(make: Any, device: Any) -> PackSpeeds:
         measured.append(1)
-        return {1: 100.0, 2: 150.0, 4: 145.0}
+        return PackSpeeds(Way.STACKED, {1: 100.0, 2: 150.0, 4: 145.0})
 
     monkeypatch.setattr("lth_core.train.pack.size.measure", measure)
     long, trainer = tiny({**SEEDS, "base.train.steps": "1000it"}), Trainer()
@@ -60,7 +62,9 @@ def test_auto_is_one_trial_unless_a_measurement_gains_and_more_on_a_gpu(
 
 def test_measurement_grows_until_a_size_is_slower(tiny: StudyOf) -> None:
     (trial, *_), trainer = make_plan(tiny()).trials, Trainer(device="cpu")
-    speeds = measure(lambda: trainer._prepare(next(trial.jobs())).task, trainer.device)
+    found = measure(lambda: trainer._prepare(next(trial.jobs())).task, trainer.device)
+    speeds = found.steps_per_second
+    assert found.way is Way.STACKED
     assert list(speeds) == list(SIZES[: len(speeds)])
     assert len(speeds) > 1
     *rising, last = speeds.values()

@@ -1,6 +1,7 @@
 """A trainer in float64, where rounding is out of the way."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -12,6 +13,7 @@ from lth_core.masks import Mask, State
 from lth_core.models.layers import load_state
 from lth_core.train.builder import PreparedJob
 from lth_core.train.loop import Outcome
+from lth_core.train.pack.forward import Way
 from lth_core.train.training import Training
 
 
@@ -19,8 +21,9 @@ class Double(Trainer):
     """Trains in float64, and notes the sizes of its packs. A store's states are float32, so those
     of this trainer are kept here."""
 
-    def __init__(self, pack: int) -> None:
+    def __init__(self, pack: int, way: Way | None = None) -> None:
         super().__init__(device="cpu", pack=pack)
+        self.way = way
         self.packs, self.ended = list[int](), dict[str, Outcome]()
 
     def network(self, job: Job, state: State) -> nn.Module:
@@ -36,6 +39,9 @@ class Double(Trainer):
         if job.digest not in self.ended:
             self._train(job)
         return self.ended[job.digest].state, self.ended[job.digest].mask
+
+    def _way(self, jobs: Sequence[PreparedJob]) -> Way:
+        return self.way or super()._way(jobs)
 
     def _train_pack(self, jobs: list[Job]) -> None:  # type: ignore[override]
         self.packs.append(len(jobs))

@@ -19,6 +19,7 @@ from lth_core.masks import State
 from lth_core.resolve import resolve
 from lth_core.store import Store
 from lth_core.store.locks import claimed
+from lth_core.train.pack.forward import Way
 from lth_core.train.pack.rules import groups, pack_key
 
 SGD: dict[str, Any] = {
@@ -100,6 +101,22 @@ def test_pack_equals_its_members_trained_alone_in_float64(name: str) -> None:
         assert one.points.keys() == other.points.keys()
         for step, state in other.points.items():
             assert worst([(one.points[step], state)]) < 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "way"), [
+    ("conv-2", Way.EACH), ("conv-2", Way.UNFOLDED), ("resnet-8", Way.UNFOLDED), ("lstm", None),
+])  # fmt: skip
+def test_each_way_to_compute_a_pack_equals_the_others(name: str, way: Way | None) -> None:
+    model = ModelSpec(name=name, width=0.1, dropout=0.2 if name == "conv-2" else 0.0)
+    train = TrainSpec(**ADAM | {"steps": "20it"})
+    jobs = [dense_of(spec) for spec in searches((0, 1), (0,), data=FEW, model=model, train=train)]
+    alone, packed = Double(pack=1), Double(pack=2, way=way)
+    alone(jobs)
+    packed(jobs)
+    assert packed.packs == [2]
+    states = [(packed.ended[job.digest].state, alone.ended[job.digest].state) for job in jobs]
+    assert worst(states) < 1e-9
 
 
 @pytest.mark.slow
@@ -245,7 +262,6 @@ def test_only_jobs_of_one_program_share_a_pack() -> None:
     assert len(keys) == 1 + len(others)
     assert None not in keys
     assert pack_key(replace(dense, seed=9, mask=jobs_of(spec)[1]["ticket"].mask)) in keys
-    assert pack_key(replace(dense, model=ModelSpec(name="lstm"))) is None
     assert pack_key(replace(dense, model=ModelSpec(name="toys:batch_norm_net"))) is None
 
 
