@@ -114,7 +114,7 @@ FAULTS = [
     ),
     Fault(
         "validation loss taken from the test set",
-        "lth_core/train/loop.py",
+        "lth_core/train/evaluate.py",
         "evaluate(model, data, data.validation)",
         "evaluate(model, data, data.test)",
         "tests/core/train/test_splits.py",
@@ -180,9 +180,9 @@ FAULTS = [
     ),
     Fault(
         "barrier in training mode",
-        "lth_core/train/loop.py",
-        "    model.eval()\n    precise",
-        "    model.train()\n    precise",
+        "lth_core/train/evaluate.py",
+        "    model.eval()\n    device",
+        "    model.train()\n    device",
         "tests/core/train/test_splits.py",
     ),
     Fault(

@@ -27,16 +27,26 @@ __all__ = [
     "Dataset",
     "NamedDataset",
     "Outline",
+    "PartSizes",
     "Split",
     "absolute",
     "fingerprint",
     "has_validation",
     "load",
     "outline",
+    "part_sizes",
 ]
 
 Outline = tuple[int, tuple[int, ...], int]
 """Training examples, shape of one, classes."""
+
+
+class PartSizes(NamedTuple):
+    """Numbers of examples of each part after the split."""
+
+    train: int
+    validation: int
+    test: int
 
 
 class NamedDataset(NamedTuple):
@@ -96,13 +106,7 @@ def outline(spec: DataSpec) -> Outline:
         SpecError: validation leaves no training examples.
         DataError: data that must be read are missing or broken.
     """
-    own_validation = 0
-    if spec.name in DATASETS:
-        _, available, _, shape, classes = DATASETS[spec.name]
-    else:
-        raw = _raw(spec)
-        available, shape, classes = len(raw.train), raw.shape, raw.classes
-        own_validation = len(raw.validation)
+    available, own_validation, _, shape, classes = _unsplit(spec)
     train, _ = split_sizes(spec, available, own_validation)
     if train < 1:
         rule = f"must leave at least one of {available * spec.fraction:g} examples for training"
@@ -115,6 +119,17 @@ def outline(spec: DataSpec) -> Outline:
     if spec.alpha != "black" and absolute(spec).name != "folder":
         raise SpecError("data.alpha", "applies to folder:PATH alone", spec.alpha)
     return train, shape, classes
+
+
+def part_sizes(spec: DataSpec) -> PartSizes:
+    """Numbers of training, validation and test examples; a named dataset is not read.
+
+    Raises:
+        SpecError: the name is not known.
+        DataError: data that must be read are missing or broken.
+    """
+    available, own_validation, test, _, _ = _unsplit(spec)
+    return PartSizes(*split_sizes(spec, available, own_validation), test)
 
 
 def has_validation(spec: DataSpec) -> bool:
@@ -169,6 +184,15 @@ def absolute(spec: DataSpec) -> DataSpec:
         return replace(spec, root=str(Path(spec.root).expanduser().absolute()))
     except RuntimeError:  # ~name of an unknown user
         raise SpecError("data.root", "must begin in an existing home folder", spec.root) from None
+
+
+def _unsplit(spec: DataSpec) -> tuple[int, int, int, tuple[int, ...], int]:
+    """Numbers of training, validation and test examples before the split, shape of one, classes."""
+    if spec.name in DATASETS:
+        _, train, test, shape, classes = DATASETS[spec.name]
+        return train, 0, test, shape, classes
+    raw = _raw(spec)
+    return len(raw.train), len(raw.validation), len(raw.test), raw.shape, raw.classes
 
 
 def _raw(spec: DataSpec) -> Dataset:

@@ -17,7 +17,7 @@ from lth_core.jobs.recipes import Context, Job, Measure
 from lth_core.masks import State
 from lth_core.models.layers import load_state
 from lth_core.spec import StabilitySpec
-from lth_core.train.loop import evaluate
+from lth_core.train.evaluate import evaluate
 from lth_core.train.precision import arithmetic
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

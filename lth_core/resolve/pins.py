@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import NamedTuple
 
 from lth_core import data, models
 from lth_core.data import DATASETS, Outline
@@ -17,29 +18,41 @@ from lth_core.seeds import generator
 from lth_core.spec import DataSpec, ModelSpec, PruneBase
 
 
+class DataPin(NamedTuple):
+    """Fingerprint and size of data outside of this package."""
+
+    fingerprint: str
+    """Digest of the content."""
+    examples: int
+    """Number of training examples."""
+    evaluated: int
+    """Number of validation and test examples; 0 in pins of older code, which did not need it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pins:
     """Fingerprints of code and data outside of this package: a user's own data, models and
     scores, and folders of images. With them a spec resolves to the same on another machine."""
 
-    data: dict[DataSpec, tuple[str, int]] = field(default_factory=dict)
-    """Fingerprint of the content and number of training examples, by spec."""
+    data: dict[DataSpec, DataPin] = field(default_factory=dict)
+    """Pins of data by spec."""
     sources: dict[str, str] = field(default_factory=dict)
     """Fingerprint of the source, by ``package.module:name``."""
 
-    def of_data(self, spec: DataSpec) -> tuple[DataSpec, int]:
-        """The pinned spec, and its number of training examples.
+    def of_data(self, spec: DataSpec) -> tuple[DataSpec, int, int]:
+        """The pinned spec, and its numbers of training and of evaluated examples.
 
         Raises:
             SpecError: the data have no pin.
         """
         if spec.name in DATASETS:
             pinned, (examples, _, _) = pin_data(spec)
-            return pinned, examples
+            return pinned, examples, evaluated_examples(spec)
         if spec not in self.data:
             raise SpecError("data.name", _NO_PIN, spec.name)
-        fingerprint, examples = self.data[spec]
-        return replace(data.absolute(spec), fingerprint=fingerprint), examples
+        pin = self.data[spec]
+        pinned = replace(data.absolute(spec), fingerprint=pin.fingerprint)
+        return pinned, pin.examples, pin.evaluated
 
     def of_model(self, spec: ModelSpec) -> ModelSpec:
         """The pinned spec.
@@ -85,7 +98,7 @@ def find_pins(
     for spec in datasets:
         if spec.name not in DATASETS:
             pinned, (examples, _, _) = pin_data(spec)
-            pins.data[spec] = pinned.fingerprint, examples
+            pins.data[spec] = DataPin(pinned.fingerprint, examples, evaluated_examples(spec))
     for path, names in (("model.name", networks), ("prune.score", criteria)):
         custom = {name for name in names if ":" in name}
         pins.sources.update((name, source_fingerprint(path, name)) for name in custom)
@@ -100,6 +113,13 @@ def pin_data(spec: DataSpec) -> tuple[DataSpec, Outline]:
     """The pinned spec, and the outline of its data."""
     pinned = replace(data.absolute(spec), fingerprint=data.fingerprint(spec))
     return pinned, data.outline(spec)
+
+
+@lru_cache(maxsize=256)
+def evaluated_examples(spec: DataSpec) -> int:
+    """Number of validation and test examples."""
+    _, validation, test = data.part_sizes(spec)
+    return validation + test
 
 
 @lru_cache(maxsize=256)

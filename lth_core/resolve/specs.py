@@ -13,6 +13,7 @@ from lth_core.errors import SpecError
 from lth_core.jobs.branches import BRANCHES, RETRAINED, SCRATCH
 from lth_core.prune import ROUNDS, SCHEDULES, scores
 from lth_core.resolve.channels import check_channels, is_measured
+from lth_core.resolve.evaluation import check_evaluation, evaluation_interval
 from lth_core.resolve.networks import (
     check_layers,
     check_penalty,
@@ -21,7 +22,7 @@ from lth_core.resolve.networks import (
     check_token_ids,
     check_training,
 )
-from lth_core.resolve.pins import Pins, pin_data, pin_model
+from lth_core.resolve.pins import Pins, evaluated_examples, pin_data, pin_model
 from lth_core.spec import (
     PruneBefore,
     PruneDuring,
@@ -33,6 +34,7 @@ from lth_core.spec import (
 from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate
 from lth_core.spec.prune_base import CHANNELS
+from lth_core.spec.train import AUTO
 
 
 def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
@@ -50,9 +52,9 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
         DataError: data that must be read are missing or broken.
     """
     _check_branches(spec)
-    pinned, examples = _checked(spec) if pins is None else _pinned(spec, pins)
+    pinned, examples, evaluated = _checked(spec) if pins is None else _pinned(spec, pins)
     steps_per_epoch = -(-examples // spec.train.batch_size)
-    train = _train_in_steps(spec.train, steps_per_epoch)
+    train = _train_in_steps(spec.train, examples, evaluated)
     steps = steps_in(train.steps)
     if "finetune" in spec.branches and not learning_rate(train, steps - 1) > 0:
         rule = "must not end training at rate 0: branch finetune trains at the last rate"
@@ -72,8 +74,9 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     return replace(pinned, train=train, prune=prune, rewind=f"{rewind}it", restart_schedule=restart)
 
 
-def _checked(spec: TicketSpec) -> tuple[TicketSpec, int]:
-    """The spec with fingerprints and its number of training examples, its network checked."""
+def _checked(spec: TicketSpec) -> tuple[TicketSpec, int, int]:
+    """The spec with fingerprints and its numbers of training and of evaluated examples, its network
+    checked."""
     prune = replace(spec.prune, fingerprint=scores.fingerprint(spec.prune))
     pinned_data, (examples, shape, classes) = pin_data(spec.data)
     network = spec.model, shape, classes
@@ -83,17 +86,20 @@ def _checked(spec: TicketSpec) -> tuple[TicketSpec, int]:
     check_layers(*network, spec.prune)
     check_scores(*network, spec.prune, spec.predictors)
     check_penalty(*network, spec.train.norm_penalty)
+    check_evaluation(spec)
     if spec.prune.structure in CHANNELS:
         check_channels(*network, spec.prune, spec.levels)
-    return replace(spec, data=pinned_data, model=pinned_model, prune=prune), examples
+    pinned = replace(spec, data=pinned_data, model=pinned_model, prune=prune)
+    return pinned, examples, evaluated_examples(spec.data)
 
 
-def _pinned(spec: TicketSpec, pins: Pins) -> tuple[TicketSpec, int]:
-    """The spec with fingerprints and its number of training examples, all from pins."""
+def _pinned(spec: TicketSpec, pins: Pins) -> tuple[TicketSpec, int, int]:
+    """The spec with fingerprints and its numbers of training and of evaluated examples, all from
+    pins."""
     prune = replace(spec.prune, fingerprint=pins.of_score(spec.prune))
-    pinned_data, examples = pins.of_data(spec.data)
+    pinned_data, examples, evaluated = pins.of_data(spec.data)
     model = pins.of_model(spec.model)
-    return replace(spec, data=pinned_data, model=model, prune=prune), examples
+    return replace(spec, data=pinned_data, model=model, prune=prune), examples, evaluated
 
 
 def _check_rewind(spec: TicketSpec, rewind: int, steps: int) -> None:
@@ -187,9 +193,18 @@ def _schedule(prune: PruneBefore | PruneDuring) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _train_in_steps(spec: TrainSpec, steps_per_epoch: int) -> TrainSpec:
+def _train_in_steps(spec: TrainSpec, examples: int, evaluated: int) -> TrainSpec:
+    """The spec with every duration in steps.
+
+    Args:
+        examples, evaluated: numbers of training examples, and of validation and test examples.
+    """
     with _within("train"):  # a duration may round to 0 steps, or be too long
-        return spec.in_steps(steps_per_epoch)
+        spec = spec.in_steps(-(-examples // spec.batch_size))
+    if spec.evaluate_every != AUTO:
+        return spec
+    every = evaluation_interval(steps_in(spec.steps), spec.batch_size, examples, evaluated)
+    return replace(spec, evaluate_every=f"{every}it")
 
 
 @lru_cache(maxsize=1024)

@@ -151,7 +151,16 @@ class Checks:
         if getattr(self, name) not in known:
             raise SpecError(name, "is not known", getattr(self, name), known)
 
-    def _duration(self, name: str, *, positive: bool = False, share: bool = True) -> None:
+    def _duration(
+        self, name: str, *, positive: bool = False, share: bool = True, alternative: str = ""
+    ) -> None:
+        """Check a duration and write it with its unit.
+
+        Args:
+            positive: whether it must be above 0.
+            share: whether it may be a share of training.
+            alternative: a word that the field takes too, for the error.
+        """
         value = getattr(self, name)
         if type(value) is int:
             value = f"{value}it"
@@ -159,7 +168,8 @@ class Checks:
         if not match or (match[3] and not share):
             rule = "must be steps such as '500it' or epochs such as '2ep'"
             rule += " or a share of training such as '5%'" if share else ""
-            raise SpecError(name, f"{rule}, not negative", value)
+            rule += ", not negative" + (f", or {alternative!r}" if alternative else "")
+            raise SpecError(name, rule, value)
         if match[3] and float(match[3]) > 100:
             raise SpecError(name, "must be at most 100% of training", value)
         check_length(name, match)

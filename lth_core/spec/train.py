@@ -13,6 +13,10 @@ from lth_core.spec.fields import DURATION, STRICT, Checks, check_length, steps_i
 Optimizer = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "multistep", "cosine"]
 Precision = Literal["fp32", "tf32", "bf16"]
+EvaluateTest = Literal["grid", "best"]
+
+AUTO = "auto"
+"""Value of `TrainSpec.evaluate_every` that `lth_core.resolve` replaces by a number of steps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,8 +51,12 @@ class TrainSpec(Checks):
     """multistep: factor of the rate at each milestone, in [0, 1]."""
     warmup: int | str = "0it"
     """Duration of the linear warm-up of the learning rate from 0."""
-    evaluate_every: int | str = "20it"
-    """Interval between evaluations on validation and test data; the last step is evaluated too."""
+    evaluate_every: int | str = AUTO
+    """Interval between evaluations on validation and test data; the last step is evaluated too.
+    auto: 40 evaluations in the dense run, or fewer if they cost over a tenth of its training."""
+    evaluate_test: EvaluateTest = field(default="grid", metadata=added_later(implied="grid"))
+    """Evaluations that include the test data. grid: all. best: those with the lowest validation
+    loss so far, and the last; early stop and end are the same, but the test curve has gaps."""
     precision: Precision = "fp32"
     """Arithmetic of the forward and backward pass; weights stay float32."""
     replay_order: bool = False
@@ -60,6 +68,7 @@ class TrainSpec(Checks):
             ("optimizer", Optimizer),
             ("schedule", Schedule),
             ("precision", Precision),
+            ("evaluate_test", EvaluateTest),
         ):
             self._one_of(name, literal)
         if not isinstance(self.lr, float) or not 0 < self.lr < float("inf"):
@@ -70,7 +79,8 @@ class TrainSpec(Checks):
         self._number("gamma", 0, 1)
         self._number("batch_size", 1)
         self._duration("steps", positive=True, share=False)
-        self._duration("evaluate_every", positive=True)
+        if self.evaluate_every != AUTO:
+            self._duration("evaluate_every", positive=True, alternative=AUTO)
         self._duration("warmup")
         self._milestones()
         if self.nesterov and not self.momentum:
@@ -89,7 +99,7 @@ class TrainSpec(Checks):
             raise SpecError("milestones", rule, durations)
 
     def in_steps(self, steps_per_epoch: int) -> TrainSpec:
-        """The spec with every duration in steps.
+        """The spec with every duration in steps, except for an interval `AUTO`.
 
         Raises:
             SpecError: a duration rounds to 0 steps, or a milestone lies within the warm-up.
@@ -108,6 +118,6 @@ class TrainSpec(Checks):
             self,
             steps=f"{steps}it",
             warmup=as_steps(self.warmup),
-            evaluate_every=as_steps(self.evaluate_every),
+            evaluate_every=AUTO if self.evaluate_every == AUTO else as_steps(self.evaluate_every),
             milestones=tuple(as_steps(m) for m in self.milestones),
         )

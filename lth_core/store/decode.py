@@ -39,6 +39,7 @@ logger = logging.getLogger("lth")
 
 _PLAIN = (bool, int, float, str, dict, list)
 """Types that JSON has; a value of one of them is checked by `is_a`."""
+_NUMBERS = (float, float | None)
 
 
 @contextmanager
@@ -106,7 +107,7 @@ def _check_elements(values: list[Any], annotations: tuple[Any, ...], path: str) 
     if len(annotations) > 1 and annotations[1] is not ...:  # a tuple of fixed length
         if len(values) != len(annotations):
             raise TypeError(f"{path} must have {len(annotations)} values, but got {len(values)}")
-    elif annotations[0] is float and set(map(type, values)) == {float}:  # fast for a long curve
+    elif annotations[0] in _NUMBERS and set(map(type, values)) == {float}:  # fast for a long curve
         return
     else:
         annotations = annotations[:1] * len(values)

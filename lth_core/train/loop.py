@@ -6,15 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
-from math import isfinite
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from lth_core.data import Dataset, Split
+from lth_core.data import Dataset
 from lth_core.data.augment import augment
-from lth_core.errors import DivergedError
 from lth_core.masks import Mask, State
 from lth_core.models import layers
 from lth_core.models.dropout import Dropout
@@ -31,12 +29,11 @@ from lth_core.train.checkpoint import (
     restore_optimizer,
     shapes_and_types,
 )
+from lth_core.train.evaluate import evaluate, record_evaluation
 from lth_core.train.masking.base import Masking
 from lth_core.train.optimizer import make_optimizer, set_rate, stepper
 from lth_core.train.precision import arithmetic, flushed_denormals
 from lth_core.train.training import Curves
-
-EVALUATION_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +172,10 @@ class Run:
     def _evaluate(self, train_loss: float) -> None:
         """Add a point to the curves, at the number of steps done."""
         task, curves = self.task, self.curves
-        record_evaluation(curves, self.done, train_loss, task.model, task.data)
+        test_at_best = task.spec.evaluate_test == "best" and self.done < task.last
+        record_evaluation(
+            curves, self.done, train_loss, task.model, task.data, test_at_best=test_at_best
+        )
         measured = bool(curves.validation_accuracy)
         task.masking.after_evaluation(curves.validation_accuracy[-1] if measured else None)
 
@@ -246,49 +246,6 @@ def run(task: Task) -> Outcome:
     for _ in running:
         pass
     return running.outcome()
-
-
-def record_evaluation(
-    curves: Curves, step: int, train_loss: float, model: nn.Module, data: Dataset
-) -> None:
-    """Add one point to the curves: mean training loss since the last point, validation and test.
-
-    Without validation examples the curves have no validation.
-
-    Raises:
-        DivergedError: a loss is not finite.
-    """
-    validation = evaluate(model, data, data.validation) if len(data.validation) else None
-    _, test_accuracy = evaluate(model, data, data.test)
-    losses = {"training": train_loss}
-    if validation:
-        losses["validation"] = validation[0]
-    if not all(map(isfinite, losses.values())):
-        text = ", ".join(f"{name} {loss:g}" for name, loss in losses.items())
-        raise DivergedError(
-            f"the loss is not finite at step {step} ({text}); a smaller train.lr may help"
-        )
-    curves.step.append(step)
-    curves.train_loss.append(train_loss)
-    curves.test_accuracy.append(test_accuracy)
-    if validation:
-        curves.validation_loss.append(validation[0])
-        curves.validation_accuracy.append(validation[1])
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, data: Dataset, split: Split) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy in [0, 1] over all of a split, in evaluation mode."""
-    model.eval()
-    precise = torch.float32 if split.y.device.type == "mps" else torch.float64  # mps has no float64
-    loss = torch.zeros((), device=split.y.device, dtype=precise)
-    correct = torch.zeros((), device=split.y.device, dtype=torch.int64)
-    for x, y in zip(split.x.split(EVALUATION_BATCH), split.y.split(EVALUATION_BATCH), strict=True):
-        logits = model(data.normalize(x)).float()
-        loss += cross_entropy(logits, y, reduction="sum")
-        correct += (logits.argmax(1) == y).sum()
-    model.train()
-    return loss.item() / len(split), correct.item() / len(split)
 
 
 def state_of(model: nn.Module) -> State:

@@ -37,6 +37,8 @@ def speed_key(job: Job | SpeedFactors, device: torch.device | str) -> str:
         [describe(getattr(spec, name, None)) for name in names] if spec else None
         for spec, names in parts
     ]
+    if job.train.evaluate_test != "grid":  # no part of the keys of older code
+        values.append([job.train.evaluate_test])
     return sha256([*values, torch.device(device).type])
 
 

@@ -24,7 +24,8 @@ class Curves:
     """Mean over the steps since the previous evaluation."""
     validation_loss: list[float] = field(default_factory=list)
     validation_accuracy: list[float] = field(default_factory=list)
-    test_accuracy: list[float] = field(default_factory=list)
+    test_accuracy: list[float | None] = field(default_factory=list)
+    """None where the test examples were not evaluated (`train.evaluate_test`: best)."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Curves:
@@ -99,6 +100,8 @@ class Training:
         }
         if not curves.step or not layers:
             raise TypeError("curves and layers must not be empty")
+        if None in (curves.test_accuracy[-1], curves.test_accuracy[curves.early_stop or 0]):
+            raise TypeError("curves must have test accuracy at the early stop and at the end")
         for name, layer in layers.items():
             possible = 0 <= layer.kept <= layer.weights <= LARGEST
             if min(layer.shape, default=0) <= 0 or not possible:

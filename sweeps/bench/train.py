@@ -21,8 +21,8 @@ from lth_core.models.latency import device_name
 from lth_core.resolve import resolve
 from lth_core.spec import DataSpec, ModelSpec, Precision, TicketSpec, TrainSpec
 from lth_core.train import Trainer
+from lth_core.train.evaluate import evaluate as our_evaluate
 from lth_core.train.loop import Run, Task
-from lth_core.train.loop import evaluate as our_evaluate
 from lth_core.train.precision import arithmetic
 from sweeps.bench import images, textbook
 from sweeps.bench.floor import GEMM_FLOPS, products, traffic, work_of

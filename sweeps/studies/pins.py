@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any, TypedDict, cast
 
 from lth_core.data import DATASETS
-from lth_core.resolve import Pins, find_pins
+from lth_core.resolve import DataPin, Pins, find_pins
 from lth_core.spec import DataSpec
 from lth_core.store.decode import check
 from sweeps.studies.axes import SpecReader, base_values, variants
@@ -22,6 +22,8 @@ class _Data(TypedDict):
     spec: dict[str, Any]
     fingerprint: str
     examples: int
+    evaluated: int | None
+    """None in a study that older code stored."""
 
 
 class _Pins(TypedDict):
@@ -49,10 +51,7 @@ def study_pins(study: Study) -> Pins:
 
 def pins_to_json(pins: Pins) -> dict[str, Any]:
     """Pins as JSON for the store; empty where a study names nothing of the user's own."""
-    data = [
-        {"spec": asdict(spec), "fingerprint": fingerprint, "examples": examples}
-        for spec, (fingerprint, examples) in pins.data.items()
-    ]
+    data = [{"spec": asdict(spec), **pin._asdict()} for spec, pin in pins.data.items()]
     return {"data": data, "sources": pins.sources}
 
 
@@ -65,7 +64,9 @@ def pins_from_json(values: Any) -> Pins:
     """
     check(values, _Pins, "pins")
     data = {
-        cast(DataSpec, parse_part("data", row["spec"])): (row["fingerprint"], row["examples"])
+        cast(DataSpec, parse_part("data", row["spec"])): DataPin(
+            row["fingerprint"], row["examples"], row.get("evaluated") or 0
+        )
         for row in values["data"]
     }
     return Pins(data, values["sources"])

@@ -6,7 +6,8 @@ import pytest
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.errors import SpecError
-from lth_core.resolve import Pins, find_pins, resolve
+from lth_core.lottery import levels
+from lth_core.resolve import DataPin, Pins, find_pins, resolve
 from lth_core.spec import Pruning
 from lth_core.spec import TicketSpec as Spec
 
@@ -17,6 +18,38 @@ def test_durations_become_steps_of_the_examples_that_are_trained_on() -> None:
     assert (spec.train.steps, spec.train.evaluate_every, spec.rewind) == ("42it", "21it", "10it")
     half = resolve(TicketSpec(data=DataSpec(fraction=0.5), train=TrainSpec(steps="2ep")))
     assert half.train.steps == "22it"
+
+
+@pytest.mark.parametrize(
+    ("steps", "every"),
+    [
+        ("600it", 36),  # 34,651 examples seen: 17 passes over the 584 cost less than a tenth
+        ("4000it", 100),  # 40 points
+        ("4001it", 101),  # no 41st
+        ("20it", 20),  # not a single one is affordable
+    ],
+)
+def test_open_interval_between_evaluations_is_a_share_of_training(steps: str, every: int) -> None:
+    """135 validation and 449 test examples; a training step costs three forward passes."""
+    train = resolve(TicketSpec(train=TrainSpec(steps=steps, evaluate_every="auto"))).train
+    assert train.evaluate_every == f"{every}it"
+    assert resolve(TicketSpec(train=TrainSpec(steps=steps))).train == train
+
+
+def test_open_interval_is_that_of_the_dense_run_wherever_a_ticket_starts() -> None:
+    late = TicketSpec(rewind="90%", branches=("ticket", "reinit", "finetune"), levels=1)
+    jobs = [job for branches in levels(resolve(late)) for job in branches.values()]
+    assert {job.last - job.first for job in jobs} == {60, 600}
+    assert {job.train.evaluate_every for job in jobs} == {"36it"}
+
+
+def test_open_interval_and_its_steps_are_one_result() -> None:
+    given = TicketSpec(train=TrainSpec(evaluate_every="36it"))
+    assert resolve(TicketSpec()).digest() == resolve(given).digest()
+
+
+def test_given_interval_stays() -> None:
+    assert resolve(TicketSpec(train=TrainSpec(evaluate_every="1it"))).train.evaluate_every == "1it"
 
 
 def test_resolving_twice_changes_nothing() -> None:
@@ -46,7 +79,7 @@ def test_resolving_by_pins_refuses_what_has_none_and_does_not_import_it(field: s
     part, _, name = field.partition(".")
     spec = replace(TicketSpec(), **{part: replace(getattr(PINNED, part), **{name: "nowhere:it"})})
     with pytest.raises(SpecError, match="must have a stored fingerprint") as found:
-        resolve(spec, Pins({PINNED.data: ("0", 9)}, {PINNED.model.name: "0"}))
+        resolve(spec, Pins({PINNED.data: DataPin("0", 9, 3)}, {PINNED.model.name: "0"}))
     assert (found.value.field, found.value.got) == (field, "nowhere:it")
 
 
@@ -76,6 +109,10 @@ TWIN = ("ticket", "twin")
         (TicketSpec(train=TrainSpec(steps="0.01ep")), "train.steps"),
         (TicketSpec(train=TrainSpec(evaluate_every="0.01ep")), "train.evaluate_every"),
         (TicketSpec(train=TrainSpec(evaluate_every="0.01%")), "train.evaluate_every"),
+        (
+            TicketSpec(data=DataSpec(validation=0), train=TrainSpec(evaluate_test="best")),
+            "train.evaluate_test",
+        ),
         (
             TicketSpec(
                 train=TrainSpec(warmup="1ep", schedule="multistep", milestones=("20it", "10ep"))

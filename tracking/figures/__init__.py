@@ -177,7 +177,8 @@ FIGURES = {
         learning_curves,
         "Learning curves",
         "Mean test accuracy over seeds during training, of the dense run (darkest) and of the "
-        "tickets of a few levels; the sparser, the paler.",
+        "tickets of a few levels; the sparser, the paler. Validation accuracy where the test "
+        "examples were evaluated at the best steps alone.",
     ),
     "layer_density": Chart(
         layer_density,

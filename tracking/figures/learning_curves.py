@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 from lth_core.analysis.cells import cells, evenly_spaced
 from lth_core.columns import Record
 from lth_core.parallel import map_in_threads
+from lth_core.train.training import Curves
 from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf
 from tracking.figures.drawing.panels import (
     SHADES,
     accuracy_scale,
     color_bar,
     dense_and_tickets,
+    label_y,
     limits,
     panels,
     percent_ticks,
@@ -28,19 +30,27 @@ MOST_CURVES = 6
 
 
 def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure:
-    """Mean test accuracy (%) against step, of the dense run and of the tickets at a few levels."""
+    """Mean test accuracy (%) against step, of the dense run and of the tickets at a few levels.
+
+    Where some curve lacks test accuracies, the figure has validation accuracies: the steps at which
+    the test examples were evaluated differ between seeds.
+    """
     figure, drawn = panels(cells(records, axes), "Training step", ACCURACY)
     lines = [
         (panel, rows)
         for panel, cell in drawn
         for rows in evenly_spaced(dense_and_tickets(cell), MOST_CURVES)
     ]
+    loaded = [_loaded(rows, curves) for _, rows in lines]
+    tested = all(None not in curve.test_accuracy for line in loaded for curve in line)
+    if not tested:
+        label_y(figure, ACCURACY.replace("Test", "Validation"))
     percents = [100 * fmean(row["density"] for row in rows) for _, rows in lines]
     low = min([50.0, *filter(None, percents)])
     norm = LogNorm(low, 100, clip=True)
     reached: list[float] = []
-    for (panel, rows), percent in zip(lines, percents, strict=True):
-        steps, means = _mean_curve(rows, curves)
+    for (panel, _), line, percent in zip(lines, loaded, percents, strict=True):
+        steps, means = _mean_curve(line, "test_accuracy" if tested else "validation_accuracy")
         panel.plot(steps, means, color=SHADES(norm(percent)), linewidth=1.6)
         reached += means
     if reached:
@@ -51,10 +61,18 @@ def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: Curv
     return figure
 
 
-def _mean_curve(rows: Sequence[Record], curves: CurvesOf) -> tuple[list[int], list[float]]:
-    """Steps at which every seed's curve was evaluated, and mean test accuracy (%) there."""
+def _loaded(rows: Sequence[Record], curves: CurvesOf) -> list[Curves]:
+    """Curves of the records' trainings that are not missing."""
     digests = (row["training_digest"] for row in rows)
-    loaded = [curve for curve in map_in_threads(curves, digests) if curve]
-    by_step = [dict(zip(curve.step, curve.test_accuracy, strict=True)) for curve in loaded]
+    return [curve for curve in map_in_threads(curves, digests) if curve]
+
+
+def _mean_curve(curves: Sequence[Curves], name: str) -> tuple[list[int], list[float]]:
+    """Steps at which every seed's curve was evaluated, and mean accuracy (%) there.
+
+    Args:
+        name: field of `Curves`; a curve without values of it has no steps.
+    """
+    by_step = [dict(zip(curve.step, getattr(curve, name), strict=False)) for curve in curves]
     steps = sorted(set.intersection(*map(set, by_step))) if by_step else []
     return steps, [100 * fmean(values[step] for values in by_step) for step in steps]

@@ -40,7 +40,8 @@ def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> I
             key = f"{names.level_folder(level.level)}/{branch}/{name}"
             values = getattr(curves, name)  # none of validation without validation examples
             for step, value in zip(curves.step, values, strict=bool(values)):
-                yield Metric(key, float(value), stamps[branch], step)
+                if value is not None:  # test examples that were not evaluated there
+                    yield Metric(key, float(value), stamps[branch], step)
     for layer, density in shared["layer_density"].items():
         key = names.entry_name(f"layer_density/{layer}")
         yield Metric(key, float(density), stamps[level.branch], level.level)

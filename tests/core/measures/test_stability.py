@@ -23,7 +23,7 @@ from lth_core.measures.stability import (
 from lth_core.models.dropout import Dropout
 from lth_core.results import LevelResult
 from lth_core.spec import StabilitySpec
-from lth_core.train.loop import evaluate
+from lth_core.train.evaluate import evaluate
 from lth_core.train.precision import arithmetic
 
 CPU = torch.device("cpu")

@@ -23,11 +23,13 @@ from lth_core.spec import (
     with_implied,
 )
 
+TRAIN = TrainSpec(evaluate_every="20it")
 LATE = TicketSpec(
-    levels=2, rewind="7it", branches=("ticket", "reinit", "random_mask", "finetune", "lr_rewind")
-)
+    levels=2, rewind="7it", train=TRAIN,
+    branches=("ticket", "reinit", "random_mask", "finetune", "lr_rewind"),
+)  # fmt: skip
 GROWN = TicketSpec(
-    levels=1, branches=("ticket", "trained", "shuffled_mask"),
+    levels=1, train=TRAIN, branches=("ticket", "trained", "shuffled_mask"),
     prune=PruneSpec(when="during", grow="gradient", layer_fractions={"fc*": 0.25}),
 )  # fmt: skip
 

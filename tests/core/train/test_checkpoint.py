@@ -23,6 +23,7 @@ CASES: dict[str, dict[str, Any]] = {
     "adam, dropout": {"model": MLP},
     "nesterov, cosine": {"train": {**SGD, "schedule": "cosine", "warmup": "5it"}},
     "bf16": {"train": {"precision": "bf16"}},
+    "test data at the best": {"train": {"evaluate_every": 1, "evaluate_test": "best", "lr": 0.05}},
     "conv, batch norm, augmented": {"model": CONV, "data": {"augment": "crop_flip"}, "train": SGD},
     "gmp": {"prune": DURING, "model": MLP},
     "set": {"prune": {**DURING, "grow": "random", "scope": "erk"}},

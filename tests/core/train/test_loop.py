@@ -14,7 +14,8 @@ from lth_core.masks import Mask, masked, ones
 from lth_core.seeds import generator
 from lth_core.spec import DataSpec
 from lth_core.train.batches import Order
-from lth_core.train.loop import Task, evaluate, run
+from lth_core.train.evaluate import evaluate
+from lth_core.train.loop import Task, run
 from lth_core.train.masking.base import Fixed, masked_parameters
 
 SGD = TrainSpec(optimizer="sgd", lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01)

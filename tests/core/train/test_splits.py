@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lth_core.data import Dataset, Split
 from lth_core.errors import DivergedError
 from lth_core.measures.stability import estimate_statistics
-from lth_core.train.loop import evaluate, record_evaluation
+from lth_core.train.evaluate import evaluate, record_evaluation
 from lth_core.train.training import Curves
 
 EXAMPLES = 40

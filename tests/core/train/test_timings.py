@@ -5,12 +5,13 @@ import pytest
 import torch
 from toys import jobs_of
 
-from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
+from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec
 from lth_core.jobs.recipes import Job
 from lth_core.store import MANIFEST, Store, open_store
 from lth_core.train.timings import KIND, seconds_per_step, speed_key, store_speed
 
 JOB = jobs_of(TicketSpec(levels=0))[0]["dense"]
+TRAIN = JOB.train
 
 
 def of(**changes: object) -> Job:
@@ -22,7 +23,7 @@ def test_speed_is_found_again_of_jobs_that_are_as_fast() -> None:
     assert seconds_per_step(store, JOB, "cpu") is None
     store_speed(store, JOB, 0.004, torch.device("cpu"))
     store_speed(store, JOB, 0.002, "cpu")
-    alike = of(seed=7, level=3, first=9, train=TrainSpec(lr=0.5), data=DataSpec(split_seed=3))
+    alike = of(seed=7, level=3, first=9, train=replace(TRAIN, lr=0.5), data=DataSpec(split_seed=3))
     assert seconds_per_step(store, alike, "cpu") == 0.002
     assert store.digests(KIND) == [speed_key(JOB, "cpu")]
 
@@ -33,9 +34,11 @@ def test_speed_is_found_again_of_jobs_that_are_as_fast() -> None:
         {"data": DataSpec(name="mnist1d")},
         {"data": DataSpec(fraction=0.5)},
         {"model": ModelSpec(width=0.5)},
-        {"train": TrainSpec(batch_size=30)},
-        {"train": TrainSpec(precision="bf16")},
-        {"train": TrainSpec(optimizer="sgd")},
+        {"train": replace(TRAIN, batch_size=30)},
+        {"train": replace(TRAIN, precision="bf16")},
+        {"train": replace(TRAIN, optimizer="sgd")},
+        {"train": replace(TRAIN, evaluate_every=1)},
+        {"train": replace(TRAIN, evaluate_test="best")},
         {"finds": PruneSpec(when="during")},
     ],
 )

@@ -12,7 +12,7 @@ from tiny import Called, Lth, StudyOf, search
 
 from lth_core import Trainer
 from lth_core.errors import StoreError
-from lth_core.resolve.pins import pin_data, pin_model
+from lth_core.resolve.pins import evaluated_examples, pin_data, pin_model
 from lth_core.store import Store, open_store
 from sweeps.plan.plan import make_plan
 from sweeps.store.garbage import collect
@@ -36,6 +36,7 @@ def score(network):
 """
 OWN: dict[str, Any] = {
     "base.data.name": "evil:data", "base.model": {"name": "evil:net"}, "base.levels": 1,
+    "base.train.evaluate_every": "auto",
     "axes.prune.score": ["magnitude", "evil:score"], "axes.seed": [0],
 }  # fmt: skip
 IN_AXES: dict[str, Any] = {
@@ -71,7 +72,7 @@ def evil(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget_imports() -> None:
     """Forget the module and what was resolved from it, as in a new process."""
     sys.modules.pop("evil", None)
-    for cached in (pin_data, pin_model):
+    for cached in (pin_data, pin_model, evaluated_examples):
         cached.cache_clear()
 
 
@@ -110,6 +111,20 @@ def test_what_was_swept_is_needed_and_not_what_the_edited_source_would_give(
     forget_imports()
     (evil / "evil.py").write_text(EVIL + "\n# edited\n")
     assert not needed <= planned(study)
+    forget_imports()
+    assert find_needs(store).digests == {"tiny": needed}
+
+
+def test_study_that_was_stored_before_pins_counted_evaluated_examples_is_read(
+    evil: Path, tiny: StudyOf
+) -> None:
+    store, study = Store(), tiny({**OWN, "base.train.evaluate_every": "20it"})
+    needed = planned(study)
+    register(store, study)
+    (key,) = store.digests("studies")
+    meta = store.get("studies", key).meta  # type: ignore[union-attr]
+    del meta["pins"]["data"][0]["evaluated"]
+    store.put("studies", key, meta)
     forget_imports()
     assert find_needs(store).digests == {"tiny": needed}
 

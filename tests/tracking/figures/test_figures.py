@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import sqrt
 
 import pytest
@@ -97,6 +98,19 @@ def test_learning_curves_choose_few_of_many_levels_with_the_first_and_the_last()
 def test_learning_curves_that_are_not_at_hand_leave_an_empty_panel():
     panel, _ = learning_curves(study(), AXES, lambda digest: None).axes
     assert not any(len(drawn.get_xdata()) for drawn in panel.lines)
+
+
+def test_learning_curves_are_of_validation_where_test_examples_were_not_always_evaluated():
+    def best(digest):
+        known = curves(digest)
+        return known and replace(known, test_accuracy=[None, known.test_accuracy[1]])
+
+    figure = learning_curves(study(), AXES, best)
+    assert figure.get_supylabel().startswith("Validation accuracy")
+    for drawn in figure.axes[0].lines:
+        assert list(drawn.get_xdata()) == [50, 100]
+        assert list(drawn.get_ydata()) == pytest.approx([50, 90])
+    assert learning_curves(study(), AXES, curves).get_supylabel().startswith("Test accuracy")
 
 
 def test_layer_density_draws_each_layer_from_dense_on():

@@ -140,6 +140,17 @@ def test_without_validation_examples_there_are_no_metrics_of_them() -> None:
 
 
 @mlflow
+def test_test_accuracy_is_a_metric_at_those_steps_that_have_it() -> None:
+    train = replace(SPEC.train, lr=0.1, evaluate_every=1, evaluate_test="best")
+    (level,) = find_tickets(replace(SPEC, train=train, levels=0))
+    curves = level.results["dense"].training.curves
+    known = [s for s, a in zip(curves.step, curves.test_accuracy, strict=True) if a is not None]
+    assert 0 < len(known) < len(curves.step)
+    metrics = [m for m in level_metrics(level, level.records()) if m.key.endswith("/test_accuracy")]
+    assert [metric.step for metric in metrics] == known
+
+
+@mlflow
 def test_what_was_not_measured_is_no_metric(levels: list[LevelResult]) -> None:
     ticket, reinit = levels[1].records()
     records = [

@@ -71,7 +71,7 @@ def panels(
         left_out = len(cells) - len(shown)
         x_label += f"\n\nThe first {len(shown)} of {len(cells)} cells; {left_out} are left out."
     figure.supxlabel(x_label, color=INK, fontsize=10.5)
-    figure.supylabel(y_label, color=INK, fontsize=10.5)
+    label_y(figure, y_label)
     if not shown:
         return figure, []
     grid = figure.subplots(rows, columns, sharex=share_x, sharey=True, squeeze=False).flatten()
@@ -83,6 +83,11 @@ def panels(
     for panel, cell in drawn:
         _style_panel(panel, cell, letters=round(10.5 * wide))
     return figure, drawn
+
+
+def label_y(figure: Figure, label: str) -> None:
+    """Set the label of the y axis that the panels share."""
+    figure.supylabel(label, color=INK, fontsize=10.5)
 
 
 def dense_and_tickets(cell: Cell) -> list[list[Record]]:
