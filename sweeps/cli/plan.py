@@ -16,6 +16,7 @@ from sweeps.cli.lazy import lazy_imports
 
 with lazy_imports():
     from sweeps.plan import estimate as estimates
+    from sweeps.plan import evaluation as evaluations
     from sweeps.plan import plan as plans
     from sweeps.plan import sizes
     from sweeps.studies import find, reader
@@ -52,8 +53,9 @@ def plan(
         sharing = {name: {"made": m, "used": u} for name, (m, u) in planned.sharing().items()}
         time = estimates.estimate(planned, at_once).to_json()
         networks = [size.to_json() for size in sizes.network_sizes(planned)]
+        evaluation = evaluations.evaluation_share(planned).share
         print_json([{**plans.summary(planned), "sharing": sharing, "networks": networks,
-                     "time": time}])  # fmt: skip
+                     "evaluation_share": evaluation, "time": time}])  # fmt: skip
     else:
         if listed:
             print_rows(planned, limit)
@@ -107,5 +109,6 @@ def plan_text(plan: plans.Plan, at_once: int | None = None) -> Text:
               if made < used]  # fmt: skip
     lines = [f"shared: {', '.join(shared)}"] if shared else []
     lines += sizes.size_lines(plan)
+    lines += filter(None, [evaluations.evaluation_share(plan).sentence()])
     rest = "\n".join([cost_text, *lines, estimates.estimate(plan, at_once).sentence()])
     return Text.assemble((plan.study.name, "bold"), rest)

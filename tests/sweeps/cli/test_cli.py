@@ -35,6 +35,7 @@ PLAN = {
     "steps_unique",
     "sharing",
     "networks",
+    "evaluation_share",
     "time",
 }
 
@@ -66,6 +67,7 @@ def test_plan_as_json_is_one_object_with_its_keys(lth: Lth, tiny_file: StudyFile
         },
         "networks": [{"network": "mlp 16 on digits", "parameters": 1210, "prunable": 1184,
                       "others": {"biases and norms": 26}}],
+        "evaluation_share": pytest.approx(0.1442, abs=1e-4),
         "time": {"left": False, "steps": 400, "seconds": None, "at_once": min(2, len(os.sched_getaffinity(0))),
                  "unknown": {"mlp 16 on digits": 400}},
     }  # fmt: skip

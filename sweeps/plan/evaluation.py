@@ -1,0 +1,64 @@
+"""Estimate of the share of a plan's training time that evaluations take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from lth_core.data import PartSizes, part_sizes
+from lth_core.resolve.evaluation import TRAINING_PASSES
+from lth_core.spec import PruneGates
+from lth_core.spec.fields import steps_in
+from lth_core.train.timings import SpeedFactors
+from sweeps.plan.plan import Plan
+
+MOST_UNSAID = 0.2
+"""Largest share that a plan does not mention."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationShare:
+    """Share of training time that evaluations take, in [0, 1], and what it depends on."""
+
+    share: float
+    fields: tuple[str, ...]
+    """Fields with the interval between evaluations, of those trainings whose share is too large."""
+
+    def sentence(self) -> str:
+        """The share in words where it is large: ``evaluation: about 40% of training time; ...``."""
+        if self.share <= MOST_UNSAID:
+            return ""
+        advice = f"; a longer {' or '.join(self.fields)} takes less" if self.fields else ""
+        return f"evaluation: about {self.share:.0%} of training time{advice}"
+
+
+def evaluation_share(plan: Plan) -> EvaluationShare:
+    """Share of a plan's training time that evaluations take.
+
+    It is estimated from numbers of examples, as if a forward pass took equally long in all
+    networks. With ``evaluate_test: best`` no test examples are counted: how many evaluations have
+    them is not known.
+    """
+    sizes = cache(part_sizes)
+    evaluation, training, fields = 0.0, 0.0, set[str]()
+    for factors, steps in plan.counts.work.items():
+        evaluated, trained = _passes_per_step(factors, sizes(factors.data))
+        evaluation += evaluated * steps
+        training += trained * steps
+        too_large = evaluated > MOST_UNSAID * (evaluated + trained)
+        if too_large and steps_in(factors.train.evaluate_every) < steps_in(factors.train.steps):
+            gates = isinstance(factors.finds, PruneGates)
+            fields.add("prune.gate_every" if gates else "train.evaluate_every")
+    share = evaluation / (evaluation + training) if training else 0.0
+    return EvaluationShare(share, tuple(sorted(fields)))
+
+
+def _passes_per_step(factors: SpeedFactors, sizes: PartSizes) -> tuple[float, float]:
+    """Forward passes of an example in a step's share of an evaluation, and in the step itself."""
+    train = factors.train
+    steps_per_epoch = -(-sizes.train // train.batch_size)
+    evaluated = sizes.validation + (sizes.test if train.evaluate_test == "grid" else 0)
+    return (
+        evaluated / steps_in(train.evaluate_every),
+        TRAINING_PASSES * sizes.train / steps_per_epoch,
+    )
