@@ -62,6 +62,7 @@ KINDS = {
     "checkpoints": Kind(content="an interrupted training", lifetime=Lifetime.TRAINING),
     "claims": Kind(content="locks of trainings", lifetime=Lifetime.TRAINING, entries=False),
     "speeds": Kind(content="seconds per step", lifetime=Lifetime.ALWAYS),
+    "linears": Kind(content="speed of a linear layer by oneDNN", lifetime=Lifetime.ALWAYS),
     "packs": Kind(content="speeds of packs of trainings", lifetime=Lifetime.ALWAYS),
     "studies": Kind(content="a study and its pins", lifetime=Lifetime.ALWAYS, key=STUDY),
     "trials": Kind(content="records of a trial", lifetime=Lifetime.ALWAYS, key=STUDY),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,7 +20,6 @@ from lth_core.models.layers import state_of
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, decoding
 from lth_core.train.checkpoint import shapes_and_types
-from lth_core.train.precision import all_threads_flush, flushed_denormals
 from lth_core.train.timings import speed_key, store_speed
 from lth_core.train.training import Training
 
@@ -145,27 +143,6 @@ class Archive:
 def ended_at(job: Job, step: int) -> Job:
     """The job ended at a step; its digest names the rewind point's entry."""
     return replace(job, last=step, keep=())
-
-
-def made_with(device: torch.device, pack: int = 1) -> dict[str, str]:
-    """Versions, device and arithmetic of trainings in this thread, stored with each training.
-
-    Args:
-        pack: number of trainings in the pack.
-    """
-    on_gpu = device.type == "cuda"
-    found = {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
-        "threads": str(torch.get_num_threads()),
-    }
-    with flushed_denormals():
-        if device.type == "cpu" and all_threads_flush():
-            found["denormals"] = "flushed"
-    if pack > 1:
-        found["pack"] = str(pack)
-    return found
 
 
 def cached(cache: OrderedDict[str, T], key: str, make: Callable[[], T], size: int = 16) -> T:

@@ -32,7 +32,7 @@ from lth_core.train.checkpoint import (
 from lth_core.train.evaluate import evaluate, record_evaluation
 from lth_core.train.masking.base import Masking
 from lth_core.train.optimizer import make_optimizer, set_rate, stepper
-from lth_core.train.precision import arithmetic, flushed_denormals
+from lth_core.train.precision import arithmetic, flushed_denormals, made_with
 from lth_core.train.training import Curves
 
 
@@ -68,6 +68,7 @@ class Outcome:
     """Final state and mask, on the CPU, in the model's shapes.
 
     points: states at the kept steps.
+    made_with: as `Training.made_with`.
     """
 
     state: State
@@ -75,6 +76,7 @@ class Outcome:
     points: dict[int, State]
     curves: Curves
     seconds: float
+    made_with: dict[str, str]
 
 
 class Run:
@@ -225,7 +227,7 @@ class Run:
         """The outcome of a finished run."""
         return Outcome(
             state_of(self.task.model), self.task.masking.mask, self.points, self.curves,
-            self.seconds,
+            self.seconds, made_with(self.task.data.train.x.device, self.task.model),
         )  # fmt: skip
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from lth_core.spec import Precision
+from lth_core.train.linear import onednn_layers
 
 (_SMALLEST,) = struct.unpack("<d", bytes([1, 0, 0, 0, 0, 0, 0, 0]))
 """Smallest positive float64, from its bits: a thread that flushes may parse 5e-324 as 0."""
@@ -62,3 +65,20 @@ def all_threads_flush() -> bool:
     count = torch.get_num_threads() * _ELEMENTS_A_THREAD
     denormals = torch.ones(count, dtype=torch.int32).view(torch.float32)
     return not bool((denormals * 1.0).view(torch.int32).any())
+
+
+def made_with(device: torch.device, model: nn.Module) -> dict[str, str]:
+    """Versions, device and arithmetic of a model's training in this thread, stored with it."""
+    on_gpu = device.type == "cuda"
+    found = {
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }
+    with flushed_denormals():
+        if device.type == "cpu" and all_threads_flush():
+            found["denormals"] = "flushed"
+    if layers := onednn_layers(model):
+        found["onednn"] = " ".join(layers)
+    return found

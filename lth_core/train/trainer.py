@@ -29,7 +29,7 @@ from lth_core.spec.fields import check_pack, steps_in
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
-from lth_core.train.archive import Archive, cached, made_with, to_blobs
+from lth_core.train.archive import Archive, cached, to_blobs
 from lth_core.train.batches import examples_seen
 from lth_core.train.builder import Builder, PreparedJob, may_be_narrow
 from lth_core.train.checkpoint import CHECKPOINT_EVERY
@@ -336,7 +336,7 @@ class Trainer(Builder):
             ticket_digest=ticket.digest(mask, self.masked(job, prepared.start, mask)),
             seconds=outcome.seconds,
             finished_at=time.time(),
-            made_with=made_with(self.device, pack),
+            made_with=outcome.made_with | ({"pack": str(pack)} if pack > 1 else {}),
         )  # fmt: skip
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))

@@ -73,7 +73,7 @@ class Training:
     finished_at: float
     """Unix time."""
     made_with: dict[str, str]
-    """Versions and device."""
+    """Versions, device and arithmetic."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

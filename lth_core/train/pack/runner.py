@@ -11,6 +11,7 @@ from lth_core.store import Store
 from lth_core.train.archive import Archive
 from lth_core.train.builder import PreparedJob
 from lth_core.train.checkpoint import delete_checkpoint, load_checkpoint, store_checkpoint
+from lth_core.train.linear import LinearChoice
 from lth_core.train.loop import Outcome, Run
 from lth_core.train.pack.forward import Way
 from lth_core.train.pack.pack import Pack
@@ -29,6 +30,7 @@ class Runner:
         self, store: Store, archive: Archive, every: float, is_ending: Callable[[], bool]
     ) -> None:
         self._store, self._archive, self._every, self._is_ending = store, archive, every, is_ending
+        self._linear_choice = LinearChoice(store)
         self._interrupted = set[str]()
         """Digests of trainings that have, or had, a checkpoint in the store."""
 
@@ -40,6 +42,9 @@ class Runner:
         Raises:
             PreemptedError: the training was interrupted; checkpoints are stored.
         """
+        task = jobs[0].task
+        if len(jobs) == 1 and task.spec.precision != "bf16":
+            self._linear_choice.apply(task.model, task.spec.batch_size)
         runs = [self._resumed(prepared) for prepared in jobs]
         pack = Pack(runs, way)
         stored_at = time.monotonic()

@@ -11,13 +11,13 @@ import pytest
 import torch
 from test_loop import make
 from torch import Tensor
+from torch.nn import Module
 
 import lth_core.train.loop as loop
 from lth_core import TrainSpec
 from lth_core.errors import DivergedError
-from lth_core.train.archive import made_with
 from lth_core.train.loop import Run
-from lth_core.train.precision import flushed_denormals
+from lth_core.train.precision import flushed_denormals, made_with
 
 FADING = TrainSpec(optimizer="sgd", lr=1.5, momentum=0.01)
 """Units die; the momentum of their weights falls by a factor of 100 a step."""
@@ -133,24 +133,23 @@ def test_setting_is_given_back(
 
 
 def test_training_says_that_denormals_were_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert made_with(CPU)["denormals"] == "flushed"
+    assert made_with(CPU, Module())["denormals"] == "flushed"
     assert not flushes()
-    assert "denormals" not in made_with(torch.device("meta"))
+    assert "denormals" not in made_with(torch.device("meta"), Module())
     # A CPU that cannot flush: the setting has no effect.
     monkeypatch.setattr(torch, "set_flush_denormal", lambda on: False)
-    assert "denormals" not in made_with(CPU)
+    assert "denormals" not in made_with(CPU, Module())
 
 
 TWO_THREADS = """
 import torch
-from lth_core.train.archive import made_with
-from lth_core.train.precision import all_threads_flush, flushed_denormals
+from lth_core.train.precision import all_threads_flush, flushed_denormals, made_with
 
 torch.set_num_threads(2)
 {first}
 all_threads_flush()  # starts torch's second thread
 torch.set_flush_denormal(False)
-print(made_with(torch.device("cpu")).get("denormals"))
+print(made_with(torch.device("cpu"), torch.nn.Module()).get("denormals"))
 """
 
 

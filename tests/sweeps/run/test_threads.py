@@ -14,11 +14,11 @@ from lth_core.store import open_store
 
 SCRIPT = """
 import torch
-from lth_core.train.archive import made_with
+from lth_core.train.precision import made_with
 from sweeps.run.trial import use_threads
 
 use_threads(2)
-print(torch.get_num_threads(), made_with(torch.device("cpu")).get("denormals"))
+print(torch.get_num_threads(), made_with(torch.device("cpu"), torch.nn.Module()).get("denormals"))
 """
 
 
