@@ -81,7 +81,7 @@ class Dataset:
     def normalize(self, x: Tensor) -> Tensor:
         """A raw batch (b, ...) as floats of the same shape, scaled to mean 0 and deviation 1."""
         x = x.to(self.mean.dtype)
-        return standardized(x) if self.per_image else (x - self.mean) / self.std
+        return standardized(x) if self.per_image else (x - self.mean).div_(self.std)
 
 
 def standardized(x: Tensor) -> Tensor:

@@ -157,12 +157,13 @@ class Run:
         model, spec, data, masking = (
             self.task.model, self.task.spec, self.task.data, self.task.masking,
         )  # fmt: skip
-        x = data.train.x[index]
+        # `x[index]` copies bytes one by one, and takes five times as long.
+        x, y = (tensor.index_select(0, index) for tensor in (data.train.x, data.train.y))
         if self.task.order.augment != "none":
             x = augment(x, draw)
         set_rate(self.optimizer, learning_rate(spec, step))
         masking.before_forward(step)
-        loss = cross_entropy(model(data.normalize(x)), data.train.y[index])
+        loss = cross_entropy(model(data.normalize(x)), y)
         loss.backward()
         if spec.norm_penalty:
             add_norm_penalty(self.scales, spec.norm_penalty)

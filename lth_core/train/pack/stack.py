@@ -14,13 +14,9 @@ from lth_core.data.augment import augment
 from lth_core.spec.learning_rate import learning_rate
 from lth_core.train.loop import Run, add_norm_penalty
 from lth_core.train.masking.base import Fixed
-from lth_core.train.optimizer import make_optimizer, set_rate, stepper
+from lth_core.train.optimizer import MOMENTS, make_optimizer, set_rate, stepper
 from lth_core.train.pack.forward import Way, packed_forward
 from lth_core.train.pack.graph import StepGraph, can_capture
-
-MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq")}
-MOMENTS["adamw"] = MOMENTS["adam"]
-"""Names of an optimizer's moments; SGD has one only with momentum."""
 
 
 class Stack:
@@ -105,7 +101,7 @@ class Stack:
         """Forward and backward pass; returns the losses, (P,)."""
         task, count = self._tasks[0], len(self._tasks)
         flat = index.flatten()
-        x = task.data.train.x[flat]
+        x = task.data.train.x.index_select(0, flat)
         if task.order.augment != "none":
             x = augment(x, draw.flatten(0, 1))
         x = task.data.normalize(x).unflatten(0, (count, -1))
@@ -119,7 +115,7 @@ class Stack:
         """Labels (P x b,) int64; those of runs may differ by label noise."""
         labels = [task.data.train.y for task in self._tasks]
         if all(y is labels[0] for y in labels):
-            return labels[0][index.flatten()]
+            return labels[0].index_select(0, index.flatten())
         return torch.cat([y[own] for y, own in zip(labels, index, strict=True)])
 
     @torch.no_grad()
