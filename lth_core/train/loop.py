@@ -109,7 +109,7 @@ class Run:
             for step, index, draw in task.order.batches(self.done, task.last, device):
                 self.keep_point(step)
                 with self._seeded(step), flushed_denormals():
-                    self.end_step(self._step(step, index, draw, step_and_clear))
+                    self.end_step(self.train_step(step, index, draw, step_and_clear))
                 self.seconds += time.perf_counter() - started
                 yield self.done
                 started = time.perf_counter()
@@ -150,8 +150,8 @@ class Run:
             layer.begin_step(seed, run, step)
         return seeded_draws(derive(seed, "draws", run, step)) if self.task.draws else nullcontext()
 
-    def _step(
-        self, step: int, index: Tensor, draw: Tensor, step_and_clear: Callable[[bool], None]
+    def train_step(
+        self, step: int, index: Tensor, draw: Tensor, take_step: Callable[[bool], None]
     ) -> Tensor:
         """Train one step; returns its loss, ()."""
         model, spec, data, masking = (
@@ -168,7 +168,7 @@ class Run:
         if spec.norm_penalty:
             add_norm_penalty(self.scales, spec.norm_penalty)
         with torch.no_grad():
-            step_and_clear(masking.before_step(step, self.optimizer))
+            take_step(masking.before_step(step, self.optimizer))
             masking.after_step()
         return loss.detach()
 

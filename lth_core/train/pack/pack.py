@@ -31,7 +31,7 @@ class Pack:
         """Errors of the runs that diverged, by position."""
 
     def __iter__(self) -> Iterator[int]:
-        if self._is_plain:
+        if trains_plainly(self.runs):
             yield from self._alone(0)
             return
         spec, device = self.runs[0].task.spec, self.runs[0].task.data.train.x.device
@@ -41,13 +41,6 @@ class Pack:
                     self._evaluate_start(position, run)
             while stack := self._next_stack():
                 yield from self._train(*stack)
-
-    @property
-    def _is_plain(self) -> bool:
-        """Whether there is one run, which gains nothing by a stack: on a CPU, or of a network that
-        draws from global generators."""
-        task = self.runs[0].task
-        return len(self.runs) == 1 and (task.draws or not task.data.train.x.is_cuda)
 
     def _alone(self, position: int) -> Iterator[int]:
         try:
@@ -108,3 +101,10 @@ class Pack:
         """Divide the time of a step among its runs."""
         for run in runs:
             run.seconds += seconds / len(runs)
+
+
+def trains_plainly(runs: Sequence[Run]) -> bool:
+    """Whether there is one run, and it gains nothing by a stack: it is on a CPU, or its network
+    draws from global generators."""
+    task = runs[0].task
+    return len(runs) == 1 and (task.draws or not task.data.train.x.is_cuda)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 import torch
+from torch import Tensor
 
 from lth_core.jobs.recipes import Job
 from lth_core.spec import sha256
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
 from lth_core.train.loop import Run, Task
+from lth_core.train.optimizer import stepper
 from lth_core.train.pack.forward import Way, is_linear_chain, ways_of
+from lth_core.train.pack.pack import trains_plainly
 from lth_core.train.pack.stack import Stack
 from lth_core.train.precision import arithmetic, flushed_denormals
 from lth_core.train.timings import speed_key
@@ -27,8 +31,8 @@ SIZES = (1, 2, 4, 8, 16, 32)
 """Sizes of packs that are measured."""
 COMPARED = 4
 """Size at which ways to compute a pack are compared."""
-PROBE_STEPS, PROBE_SECONDS = 200, 0.15
-"""Limits of the measurement of one size, whichever comes first."""
+TIMED_STEPS, PROBE_SECONDS = 10, 0.15
+"""Number of steps that are timed together, and seconds for which a size is timed."""
 LEAST_STEPS = 5000
 """Least number of steps to be trained for which a measurement is made."""
 LEAST_GAIN = 1.2
@@ -120,30 +124,42 @@ def measure(make: Callable[[], Task], device: torch.device) -> PackSpeeds:
 
 def _speed(tasks: Sequence[Task], way: Way, device: torch.device) -> float | None:
     """Steps a second of a pack; None if its network cannot be stacked, or memory is short."""
-    on_gpu, spec = device.type == "cuda", tasks[0].spec
     try:
-        with arithmetic(spec.precision, device), flushed_denormals():
-            stack = Stack([Run(task) for task in tasks], way)
-            batches = stack.batches(tasks[0].first, tasks[0].last)
-            for batch in islice(batches, 5):  # of which a GPU captures the last
-                stack.step(*batch)
-            _wait(device)
-            started, steps = time.perf_counter(), 0
-            for batch in islice(batches, PROBE_STEPS):
-                stack.step(*batch)
-                steps += 1
-                if not steps % 10:
-                    _wait(device)
-                    if time.perf_counter() - started > PROBE_SECONDS:
-                        break
-            _wait(device)
+        with arithmetic(tasks[0].spec.precision, device), flushed_denormals():
+            seconds = min(_step_seconds(tasks, way, device), default=None)
     except RuntimeError:  # also torch.OutOfMemoryError
         return None
-    if on_gpu:
+    if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         if total - free > MOST_MEMORY * total:
             return None
-    return len(tasks) * steps / (time.perf_counter() - started)
+    return len(tasks) / seconds if seconds else None
+
+
+def _step_seconds(tasks: Sequence[Task], way: Way, device: torch.device) -> Iterator[float]:
+    """Mean seconds of a pack's step over some steps, several times: other work on the machine makes
+    some of them too long, and none too short."""
+    runs, first, last = [Run(task) for task in tasks], tasks[0].first, tasks[0].last
+    train: Callable[[int, Tensor, Tensor], object]
+    batches: Iterator[tuple[int, Tensor, Tensor]]
+    if trains_plainly(runs):
+        train = partial(runs[0].train_step, take_step=stepper(runs[0].optimizer))
+        batches = tasks[0].order.batches(first, last, device)
+    else:
+        stack = Stack(runs, way)
+        train, batches = stack.step, stack.batches(first, last)
+    for batch in islice(batches, 5):  # of which a GPU captures the last
+        train(*batch)
+    begun = time.perf_counter()
+    while len(timed := list(islice(batches, TIMED_STEPS))) == TIMED_STEPS:
+        _wait(device)
+        started = time.perf_counter()
+        for batch in timed:
+            train(*batch)
+        _wait(device)
+        yield (time.perf_counter() - started) / TIMED_STEPS
+        if time.perf_counter() - begun > PROBE_SECONDS:
+            return
 
 
 def _wait(device: torch.device) -> None:
