@@ -6,12 +6,10 @@ from lth_core import data
 from lth_core.errors import SpecError
 from lth_core.spec import TicketSpec
 from lth_core.train.batches import examples_seen
+from lth_core.train.timings import TRAINING_PASSES
 
 MOST_EVALUATIONS = 40
 """Largest number of evaluations of the dense run where `train.evaluate_every` is auto."""
-TRAINING_PASSES = 3
-"""Forward passes that cost as much as a training step, of the same examples: its own, and two for
-the backward pass."""
 LEAST_TRAINING = 10
 """Least cost of a training as a multiple of that of its evaluations, unless there is only one."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 
+from lth_core.data import PartSizes, part_sizes
 from lth_core.jobs.recipes import Job
 from lth_core.spec import DataSpec, ModelSpec, Pruning, TrainSpec, describe, sha256
+from lth_core.spec.fields import steps_in
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
 
@@ -16,8 +19,13 @@ KIND = "speeds"
 
 _DATA = ("name", "fingerprint", "validation", "fraction", "augment")
 _MODEL = ("name", "widths", "width", "depth", "stem", "dropout", "fingerprint")
-_TRAIN = ("optimizer", "batch_size", "evaluate_every", "precision")
+_TRAIN = ("optimizer", "batch_size", "precision")
 _FINDS = ("when", "score", "grow", "every")
+
+
+TRAINING_PASSES = 3
+"""Forward passes that cost as much as a training step, of the same examples: its own, and two for
+the backward pass."""
 
 
 class SpeedFactors(NamedTuple):
@@ -30,16 +38,42 @@ class SpeedFactors(NamedTuple):
 
 
 def speed_key(job: Job | SpeedFactors, device: torch.device | str) -> str:
-    """sha256 of the factors of seconds per step: data, network, optimizer, batch size, evaluation,
-    precision, changes of the mask, and the kind of device (``cpu``, ``cuda``)."""
+    """sha256 of the factors of seconds per step: data, network, optimizer, batch size, precision,
+    changes of the mask, the kind of device (``cpu``, ``cuda``), and the share of evaluations.
+
+    The share is rounded to tenths, and at least one: trainings that differ in their number of steps
+    have other intervals between evaluations, but about the same speed.
+    """
     parts = ((job.data, _DATA), (job.model, _MODEL), (job.train, _TRAIN), (job.finds, _FINDS))
     values = [
         [describe(getattr(spec, name, None)) for name in names] if spec else None
         for spec, names in parts
     ]
-    if job.train.evaluate_test != "grid":  # no part of the keys of older code
-        values.append([job.train.evaluate_test])
-    return sha256([*values, torch.device(device).type])
+    evaluated, trained = passes_per_step(job.train, _sizes(job.data))
+    share = max(0.1, round(evaluated / (evaluated + trained), 1))
+    return sha256([*values, share, torch.device(device).type])
+
+
+def passes_per_step(train: TrainSpec, sizes: PartSizes) -> tuple[float, float]:
+    """Forward passes of an example in a step's share of an evaluation, and in the step itself.
+
+    With ``evaluate_test: best`` no test examples are counted: how many evaluations have them is not
+    known before.
+
+    Args:
+        train: all durations in steps.
+    """
+    steps_per_epoch = -(-sizes.train // train.batch_size)
+    evaluated = sizes.validation + (sizes.test if train.evaluate_test == "grid" else 0)
+    return (
+        evaluated / steps_in(train.evaluate_every),
+        TRAINING_PASSES * sizes.train / steps_per_epoch,
+    )
+
+
+@lru_cache(maxsize=256)
+def _sizes(spec: DataSpec) -> PartSizes:
+    return part_sizes(spec)
 
 
 def store_speed(

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from lth_core.data import PartSizes, part_sizes
-from lth_core.resolve.evaluation import TRAINING_PASSES
+from lth_core.data import part_sizes
 from lth_core.spec import PruneGates
 from lth_core.spec.fields import steps_in
-from lth_core.train.timings import SpeedFactors
+from lth_core.train.timings import passes_per_step
 from sweeps.plan.plan import Plan
 
 MOST_UNSAID = 0.2
@@ -36,13 +35,12 @@ def evaluation_share(plan: Plan) -> EvaluationShare:
     """Share of a plan's training time that evaluations take.
 
     It is estimated from numbers of examples, as if a forward pass took equally long in all
-    networks. With ``evaluate_test: best`` no test examples are counted: how many evaluations have
-    them is not known.
+    networks.
     """
     sizes = cache(part_sizes)
     evaluation, training, fields = 0.0, 0.0, set[str]()
     for factors, steps in plan.counts.work.items():
-        evaluated, trained = _passes_per_step(factors, sizes(factors.data))
+        evaluated, trained = passes_per_step(factors.train, sizes(factors.data))
         evaluation += evaluated * steps
         training += trained * steps
         too_large = evaluated > MOST_UNSAID * (evaluated + trained)
@@ -51,14 +49,3 @@ def evaluation_share(plan: Plan) -> EvaluationShare:
             fields.add("prune.gate_every" if gates else "train.evaluate_every")
     share = evaluation / (evaluation + training) if training else 0.0
     return EvaluationShare(share, tuple(sorted(fields)))
-
-
-def _passes_per_step(factors: SpeedFactors, sizes: PartSizes) -> tuple[float, float]:
-    """Forward passes of an example in a step's share of an evaluation, and in the step itself."""
-    train = factors.train
-    steps_per_epoch = -(-sizes.train // train.batch_size)
-    evaluated = sizes.validation + (sizes.test if train.evaluate_test == "grid" else 0)
-    return (
-        evaluated / steps_in(train.evaluate_every),
-        TRAINING_PASSES * sizes.train / steps_per_epoch,
-    )
