@@ -5,12 +5,10 @@ They are not part of the tests: machines are shared, so figures vary from run to
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from lth_core.parallel import usable_cpus
@@ -24,14 +22,16 @@ from sweeps.bench.report import MIB as REPORT_MIB
 from sweeps.bench.report import SECONDS as REPORT_SECONDS
 from sweeps.bench.report import bench_report
 from sweeps.bench.start import COMMANDS, bench_start
+from sweeps.bench.study import LIMIT as STUDY_LIMIT
+from sweeps.bench.study import LONGER, OUTSIDE, TRAINING, bench_study
 from sweeps.bench.sweep import (
     CPU_SECONDS,
     FILES,
     SHORT_KIB,
     bench_short,
     growth,
-    lth,
     sweep_watched,
+    trainings,
 )
 from sweeps.bench.train import bench_train
 
@@ -141,6 +141,29 @@ def start() -> Iterator[Measured]:
         yield Measured("start", figure, ratio, COMMANDS[name][1])
 
 
+def study() -> Iterator[Measured]:
+    """Time of a study as a sweep, as a multiple of that of a textbook script, and its parts.
+
+    Raises:
+        LaunchError: the sweep fails.
+    """
+    found = bench_study()
+    many = f"trainings {LONGER} times as long"
+    at_once = f"one training at a time on {usable_cpus()} cores"
+    yield Measured(
+        "study", f"times a textbook script's speed, {at_once}, {many}",
+        found.alone * found.times(LONGER), at_least=STUDY_LIMIT, numbers=found.numbers,
+    )  # fmt: skip
+    for longer, length in ((LONGER, many), (1, "as run")):
+        figure = f"times its speed with a process on each core, {length}: {found.text(longer)}"
+        yield Measured("study", figure, found.times(longer))
+    yield Measured("study", "times by a process on each core (in wall time)", found.alone)
+    for name, factor in found.factors(LONGER).items():
+        yield Measured("study", f"times by {name}", factor)
+    figure = f"share outside training if each of {found.unique_trainings} takes {TRAINING:g} s"
+    yield Measured("study", figure, found.outside_share(TRAINING), OUTSIDE)
+
+
 def sweep(trials: int = TRIALS) -> Iterator[Measured]:
     """Cost of a sweep of 300 trials of five short trainings each, tracked and reported.
 
@@ -155,11 +178,7 @@ def sweep(trials: int = TRIALS) -> Iterator[Measured]:
         started = time.perf_counter()
         observations = sweep_watched(folder, {**SWEEP, "axes": {"seed": list(range(trials))}})
         wall = time.perf_counter() - started
-        with lth(folder, "report", "bench", "--json"):
-            pass
-        rows = [json.loads(line) for line in (Path(folder) / "out").read_text().splitlines()]
-    seconds = {row["training_digest"]: row["train_seconds"] for row in rows}
-    trained = sum(seconds.values())
+        trained = sum(training.seconds for training in trainings(folder))
     outside = 1 - trained / (wall * cpus)
     yield Measured("sweep", f"share of {wall:.0f} s on {cpus} CPUs outside training", outside, 0.1)
     outside_each = (wall * cpus - trained) / trials
@@ -192,6 +211,7 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Measured]]] = {
     "prune": prune,
     "report": report,
     "start": start,
+    "study": study,
     "sweep": sweep,
     "train": train,
 }

@@ -22,13 +22,14 @@ from lth_core.data.dataset import Dataset, Split, raw
 from lth_core.spec import DataSpec
 
 MNIST, CIFAR10 = "sweeps.bench.images:mnist", "sweeps.bench.images:cifar10"
+HALF_OF_MNIST = "sweeps.bench.images:half_of_mnist"
 """Names of the datasets in a `DataSpec`."""
 ARCHIVE = "cifar10-images.tar.xz"
 """CIFAR-10 as JPEG files, train/CLASS/* and test/CLASS/*."""
 ONE_IN = 10
 """One of as many images of the archive is read: 5,000 + 1,000."""
-MEAN = {MNIST: (0.1307,), CIFAR10: (0.4914, 0.4822, 0.4465)}
-STD = {MNIST: (0.3081,), CIFAR10: (0.2470, 0.2435, 0.2616)}
+MEAN = {MNIST: (0.1307,), HALF_OF_MNIST: (0.1307,), CIFAR10: (0.4914, 0.4822, 0.4465)}
+STD = {MNIST: (0.3081,), HALF_OF_MNIST: (0.3081,), CIFAR10: (0.2470, 0.2435, 0.2616)}
 """Means and deviations of pixels in 0..1, by channel."""
 
 
@@ -40,7 +41,7 @@ def folder() -> Path:
 
 def source(name: str) -> str:
     """Origin of a dataset's images, in words."""
-    if name == MNIST:
+    if name in (MNIST, HALF_OF_MNIST):
         return "MNIST" if _has_mnist() else "made-up images like MNIST's"
     return "CIFAR-10" if (folder() / ARCHIVE).is_file() else "made-up images like CIFAR-10's"
 
@@ -51,6 +52,13 @@ def mnist(spec: DataSpec) -> Dataset:
         found = sources.mnist(replace(spec, name="mnist", root=str(folder())))
         return _dataset(MNIST, found.train, found.test)
     return _dataset(MNIST, made_up(60_000, (1, 28, 28)), made_up(10_000, (1, 28, 28)))
+
+
+def half_of_mnist(spec: DataSpec) -> Dataset:
+    """The first half of `mnist`'s training images, and of its test images."""
+    whole = mnist(spec)
+    train, test = (part.at(torch.arange(len(part) // 2)) for part in (whole.train, whole.test))
+    return replace(whole, train=train, test=test)
 
 
 def cifar10(spec: DataSpec) -> Dataset:

@@ -12,7 +12,7 @@ from lth_core.train.loop import Run
 from lth_core.train.pack.pack import Pack
 from sweeps.bench import images
 from sweeps.bench.train import Workload, our_turn, random_mask, source_of, task_of
-from sweeps.bench.turns import one_thread, rate_text, take_turns, times_faster
+from sweeps.bench.turns import rate_text, take_turns, threads, times_faster
 
 SIZES = (1, 3, 9, 27)
 """Numbers of networks in a pack."""
@@ -66,7 +66,7 @@ def bench_pack(
     workloads: Sequence[tuple[Workload, Sequence[int]]] = WORKLOADS,
 ) -> Iterator[PackBench]:
     """Speeds of packs of each size; the first size must be 1."""
-    with one_thread():
+    with threads(1):
         for workload, sizes in workloads:
             yield from _bench(workload, sizes)
 

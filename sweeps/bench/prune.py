@@ -22,7 +22,7 @@ from lth_core.prune.top_k import lowest
 from lth_core.spec import ModelSpec, PruneAfter, TicketSpec, TrainSpec
 from lth_core.store import open_store
 from sweeps.bench.sweep import resident_mib
-from sweeps.bench.turns import one_thread, take_turns
+from sweeps.bench.turns import take_turns, threads
 
 LAYERS, SIDE = 25, 1000
 """Layers of SIDE x SIDE weights: 25 million in all, as many as ResNet-50 has."""
@@ -68,7 +68,7 @@ def bench_prune(layers: int = LAYERS, side: int = SIDE, rounds: int = ROUNDS) ->
     def ties() -> torch.Generator:
         return torch.Generator().manual_seed(0)
 
-    with one_thread(), tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
+    with threads(1), tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         store, mask = open_store(folder), prune(network, spec, ties())
 
         def write() -> None:

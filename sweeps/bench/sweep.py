@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from lth_core.errors import LaunchError
 from lth_core.parallel import usable_cpus
 from lth_core.store import Store, open_store
 from lth_core.store.decode import read_entry
+from lth_core.train.training import Training
 from sweeps.store.records import TRIALS
 from sweeps.store.status import STATUS, status_key
 
@@ -86,6 +89,20 @@ def bench_short(trials: int = SHORT_TRIALS) -> ShortBench:
     return ShortBench(trials, wall * cpus / trials, kib, files / trials)
 
 
+def sweep_cpu_seconds(folder: str, study: Mapping[str, Any]) -> float:
+    """CPU seconds of a sweep of a study in a folder: of the driver, Ray and all workers.
+
+    Raises:
+        LaunchError: the sweep fails.
+    """
+    with _sweep(folder, study) as driver:
+        tree = ProcessTree(driver.pid)
+        while driver.poll() is None:
+            tree.observe()
+            time.sleep(OBSERVE_INTERVAL)
+    return tree.cpu_seconds
+
+
 def sweep_watched(
     folder: str, study: Mapping[str, Any], done: Callable[[], int] | None = None
 ) -> list[Observation]:
@@ -97,10 +114,31 @@ def sweep_watched(
     Raises:
         LaunchError: the sweep fails.
     """
-    (Path(folder) / "bench.yaml").write_text(yaml.safe_dump(dict(study)))
     store = _store(folder)
-    with lth(folder, "sweep", "bench.yaml") as driver:
+    with _sweep(folder, study) as driver:
         return watch(driver, done or (lambda: trials_done(store, study["name"])))
+
+
+@contextmanager
+def _sweep(folder: str, study: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    """A sweep of a study, in another process and a folder.
+
+    Raises:
+        LaunchError: the sweep fails.
+    """
+    (Path(folder) / "bench.yaml").write_text(yaml.safe_dump(dict(study)))
+    with lth(folder, "sweep", "bench.yaml") as driver:
+        yield driver
+
+
+def trainings(folder: str) -> list[Training]:
+    """The trainings in the store of a sweep in a folder."""
+    store = _store(folder)
+    found = (
+        read_entry(store, "trainings", digest, lambda entry: Training.from_json(entry.meta))
+        for digest in store.digests("trainings")
+    )
+    return [training for training in found if training]
 
 
 def _store(folder: str) -> Store:
@@ -133,6 +171,45 @@ def watch(driver: subprocess.Popen[str], done: Callable[[], int]) -> list[Observ
             observations.append(Observation(done(), resident_mib(driver.pid)))
         time.sleep(OBSERVE_INTERVAL)
     return observations
+
+
+class ProcessTree:
+    """CPU time of a process and of all processes that it or they have started.
+
+    A process is measured while it runs, so the time since its last observation is lost.
+
+    Args:
+        root: number of the process.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._seconds: dict[tuple[int, int], float] = {}
+        """CPU seconds by number and start of a process: numbers are used again."""
+
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU seconds, user and system, up to the last observation."""
+        return sum(self._seconds.values())
+
+    def observe(self) -> None:
+        """Read the times of all processes that run now."""
+        children: dict[int, list[int]] = defaultdict(list)
+        read: dict[int, tuple[int, float]] = {}
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # the process has ended
+                # The name, which stands in brackets, may contain spaces.
+                fields = file.read_text().rpartition(")")[2].split()
+                process, parent = int(file.parent.name), int(fields[1])
+                children[parent].append(process)
+                ticks = int(fields[11]) + int(fields[12])
+                read[process] = int(fields[19]), ticks / os.sysconf("SC_CLK_TCK")
+        tree = [self._root]
+        for process in tree:  # grows while it is read
+            tree += children[process]
+            if process in read:
+                start, seconds = read[process]
+                self._seconds[process, start] = seconds
 
 
 def resident_mib(process: int) -> float:

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, linear
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from lth_core.data import Split
+from lth_core.data import Dataset, Split
+from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask
 from lth_core.models.layers import parameter_of, prunable_layers
+from sweeps.bench import images
 
+EVALUATION_BATCH = 1000
 Example = tuple[Tensor, int]
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -87,9 +91,37 @@ def transform(
     return composed
 
 
-def loader(dataset: TorchDataset[Example], batch_size: int, shuffle: bool = True) -> Batches:
-    """Batches of a dataset."""
-    return DataLoader(dataset, batch_size, shuffle=shuffle, num_workers=0)
+def training(job: Job, dataset: Dataset, model: nn.Module) -> Iterator[float]:
+    """The loss of each step of a job's training, epoch after epoch, on a copy of a network.
+
+    Args:
+        model: as from `with_masks`.
+    """
+    model, spec = copy.deepcopy(model), job.train
+    if spec.optimizer == "adam":
+        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), spec.lr)
+    else:
+        optimizer = torch.optim.SGD(
+            model.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
+        )
+    examples = _examples(job, dataset, dataset.train, job.data.augment != "none")
+    batches = DataLoader(examples, spec.batch_size, shuffle=True, num_workers=0)
+    return steps(model, batches, optimizer, spec.precision == "bf16")
+
+
+def evaluated(job: Job, dataset: Dataset, split: Split) -> Batches:
+    """Batches of a part of a job's data, for an evaluation."""
+    return DataLoader(_examples(job, dataset, split, False), EVALUATION_BATCH, num_workers=0)
+
+
+def _examples(
+    job: Job, dataset: Dataset, split: Split, augmented: bool
+) -> TorchDataset[tuple[Any, ...]]:
+    """Examples one by one: images, or rows of a table that was normalized before."""
+    if job.data.name not in images.MEAN:
+        return TensorDataset(dataset.normalize(split.x), split.y)
+    mean, std = images.MEAN[job.data.name], images.STD[job.data.name]
+    return Images(split, transform(mean, std, augmented))
 
 
 def steps(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from statistics import median
-from typing import Any, cast
+from typing import cast
 
 import torch
-from torch.utils.data import TensorDataset
 
 from lth_core.data import Dataset
 from lth_core.jobs.recipes import Job
@@ -26,7 +24,7 @@ from lth_core.train.loop import Run, Task
 from lth_core.train.precision import arithmetic
 from sweeps.bench import images, textbook
 from sweeps.bench.floor import GEMM_FLOPS, products, traffic, work_of
-from sweeps.bench.turns import one_thread, rate_text, take_turns, times_faster
+from sweeps.bench.turns import rate_text, take_turns, threads, times_faster
 
 DENSITY = 0.2
 """Share of the weights that the masks keep, at random."""
@@ -173,7 +171,7 @@ def bench_train(
     workloads: Sequence[Workload] = WORKLOADS,
 ) -> Iterator[TrainBench | EvaluationBench]:
     """Speeds of each workload in each precision, and of its evaluation."""
-    with one_thread():
+    with threads(1):
         for workload in workloads:
             yield from _bench(workload)
 
@@ -191,7 +189,7 @@ def _bench(workload: Workload) -> Iterator[TrainBench | EvaluationBench]:
     for precision in workload.precisions:
         ours = Run(task_of(trainer, workload.job(precision), mask))
         contenders[f"ours {precision}"] = our_turn(ours, workload.steps)
-        theirs = textbook_steps(workload, dataset, model, precision)
+        theirs = textbook.training(workload.job(precision), dataset, model)
         contenders[f"textbook {precision}"] = _turn(theirs, workload.steps)
         contenders |= {f"gemm {precision} {n}": run for n, run in products(precision).items()}
     seconds = take_turns(contenders, workload.rounds)
@@ -216,9 +214,9 @@ def _bench_evaluation(
     workload: Workload, trainer: Trainer, dataset: Dataset, mask: Mask, data: str
 ) -> EvaluationBench:
     test = dataset.test.at(torch.arange(min(workload.evaluated, len(dataset.test))))
-    task = task_of(trainer, workload.job("fp32"), mask)
-    model = textbook.with_masks(trainer.model(workload.job("fp32")), mask)
-    batches = textbook.loader(_examples(workload, dataset, test, False), len(test), shuffle=False)
+    job = workload.job("fp32")
+    task, model = task_of(trainer, job, mask), textbook.with_masks(trainer.model(job), mask)
+    batches = textbook.evaluated(job, dataset, test)
 
     def ours() -> None:
         with arithmetic("fp32", CPU):
@@ -256,31 +254,6 @@ def our_turn(trained: Iterable[int], steps: int) -> Callable[[], None]:
                 pass
 
     return turn
-
-
-def textbook_steps(
-    workload: Workload, dataset: Dataset, model: torch.nn.Module, precision: Precision
-) -> Iterator[float]:
-    """The textbook loop on the workload's training examples, from a copy of a network."""
-    model = copy.deepcopy(model)
-    spec = workload.train
-    if spec.optimizer == "adam":
-        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), spec.lr)
-    else:
-        optimizer = torch.optim.SGD(
-            model.parameters(), spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay
-        )
-    examples = _examples(workload, dataset, dataset.train, workload.augment)
-    batches = textbook.loader(examples, spec.batch_size)
-    return textbook.steps(model, batches, optimizer, precision == "bf16")
-
-
-def _examples(workload: Workload, dataset: Dataset, split: Any, augmented: bool) -> Any:
-    """Examples one by one: images, or rows of a table that was normalized before."""
-    if workload.data not in images.MEAN:
-        return TensorDataset(dataset.normalize(split.x), split.y)
-    mean, std = images.MEAN[workload.data], images.STD[workload.data]
-    return textbook.Images(split, textbook.transform(mean, std, augmented))
 
 
 def _turn(steps: Iterator[float], count: int) -> Callable[[], None]:

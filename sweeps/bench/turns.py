@@ -50,10 +50,10 @@ def rate_text(rate: float) -> str:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Run the block on one thread of torch's."""
+def threads(count: int) -> Iterator[None]:
+    """Run the block on a number of torch's threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -22,7 +22,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="compact, pack, plan, prune, report, start, sweep, train; by default all.",
+            help="compact, pack, plan, prune, report, start, study, sweep, train; by default all.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -7,7 +7,7 @@ import pytest
 
 from lth_core.store import Store
 from sweeps.bench import sweep as bench_sweep
-from sweeps.bench.sweep import Observation, growth, trials_done, watch
+from sweeps.bench.sweep import Observation, ProcessTree, growth, trials_done, watch
 from sweeps.store.status import STATUS, status_key
 
 
@@ -42,3 +42,22 @@ def test_done_is_what_the_sweep_says_of_itself() -> None:
     assert trials_done(store, "tiny") == 0
     store.put(STATUS, status_key("tiny"), {"done": 3})
     assert trials_done(store, "tiny") == 3
+
+
+def test_cpu_time_is_that_of_a_process_and_of_those_that_it_started() -> None:
+    """The child counts, and so does a process that has ended since it was observed."""
+    burn = "import time\nwhile time.process_time() < 0.2: pass\n"
+    both = f"import subprocess, sys; {burn!r}; subprocess.run([sys.executable, '-c', {burn + 'print(flush=True); input()'!r}])"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", both], text=True, **pipes) as driver:
+        tree = ProcessTree(driver.pid)
+        assert driver.stdin
+        assert driver.stdout
+        driver.stdout.readline()
+        tree.observe()
+        driver.stdin.close()
+        driver.wait()
+    before = tree.cpu_seconds
+    tree.observe()
+    assert before == tree.cpu_seconds
+    assert 0.15 < before < 5

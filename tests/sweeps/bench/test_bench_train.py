@@ -9,7 +9,7 @@ from sweeps.bench import turns
 from sweeps.bench.benchmarks import BENCHMARKS, Measured
 from sweeps.bench.floor import GEMM_FLOPS, Work, products, traffic, work_of
 from sweeps.bench.train import WORKLOADS, TrainBench, Workload, bench_train
-from sweeps.bench.turns import one_thread, take_turns, times_faster
+from sweeps.bench.turns import take_turns, threads, times_faster
 
 TINY = Workload(
     name="tiny", data="digits", model=ModelSpec(name="mlp", widths=(8,)),
@@ -31,12 +31,12 @@ def test_ratio_is_the_median_of_the_turns_own_ratios() -> None:
 
 
 def test_measurement_uses_one_thread_and_gives_the_others_back(monkeypatch) -> None:
-    threads = [4]
-    monkeypatch.setattr(turns.torch, "get_num_threads", lambda: threads[-1])
-    monkeypatch.setattr(turns.torch, "set_num_threads", threads.append)
-    with one_thread():
-        assert threads[-1] == 1
-    assert threads[-1] == 4
+    counts = [4]
+    monkeypatch.setattr(turns.torch, "get_num_threads", lambda: counts[-1])
+    monkeypatch.setattr(turns.torch, "set_num_threads", counts.append)
+    with threads(1):
+        assert counts[-1] == 1
+    assert counts[-1] == 4
 
 
 def test_work_counts_no_gradient_of_the_input() -> None:
