@@ -10,9 +10,9 @@ from lth_core.spec import ModelSpec, TrainSpec
 from lth_core.train import Trainer
 from lth_core.train.loop import Run
 from lth_core.train.pack.pack import Pack
-from sweeps.bench import images
+from sweeps.bench.baselines import images
+from sweeps.bench.baselines.turns import rate_text, take_turns, threads, times_faster
 from sweeps.bench.train import Workload, our_turn, random_mask, source_of, task_of
-from sweeps.bench.turns import rate_text, take_turns, threads, times_faster
 
 SIZES = (1, 3, 9, 27)
 """Numbers of networks in a pack."""

@@ -21,8 +21,8 @@ from lth_core.prune.network import from_weights
 from lth_core.prune.top_k import lowest
 from lth_core.spec import ModelSpec, PruneAfter, TicketSpec, TrainSpec
 from lth_core.store import open_store
+from sweeps.bench.baselines.turns import take_turns, threads
 from sweeps.bench.sweep import resident_mib
-from sweeps.bench.turns import take_turns, threads
 
 LAYERS, SIDE = 25, 1000
 """Layers of SIDE x SIDE weights: 25 million in all, as many as ResNet-50 has."""

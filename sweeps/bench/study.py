@@ -21,10 +21,10 @@ from lth_core.lottery import levels
 from lth_core.parallel import usable_cpus
 from lth_core.spec import Precision
 from lth_core.train import Trainer
-from sweeps.bench import images, textbook
+from sweeps.bench.baselines import images, textbook
+from sweeps.bench.baselines.turns import take_turns, threads
 from sweeps.bench.sweep import sweep_cpu_seconds, trainings
 from sweeps.bench.train import random_mask
-from sweeps.bench.turns import take_turns, threads
 from sweeps.plan.plan import make_plan
 from sweeps.studies.reader import parse_study
 

@@ -22,9 +22,9 @@ from lth_core.train import Trainer
 from lth_core.train.evaluate import evaluate as our_evaluate
 from lth_core.train.loop import Run, Task
 from lth_core.train.precision import arithmetic
-from sweeps.bench import images, textbook
-from sweeps.bench.floor import GEMM_FLOPS, products, traffic, work_of
-from sweeps.bench.turns import rate_text, take_turns, threads, times_faster
+from sweeps.bench.baselines import images, textbook
+from sweeps.bench.baselines.floor import GEMM_FLOPS, products, traffic, work_of
+from sweeps.bench.baselines.turns import rate_text, take_turns, threads, times_faster
 
 DENSITY = 0.2
 """Share of the weights that the masks keep, at random."""

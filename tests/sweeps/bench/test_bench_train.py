@@ -5,11 +5,11 @@ from torch import nn
 
 from lth_core.spec import ModelSpec, TrainSpec
 from lth_core.train import loop
-from sweeps.bench import turns
+from sweeps.bench.baselines import turns
+from sweeps.bench.baselines.floor import GEMM_FLOPS, Work, products, traffic, work_of
+from sweeps.bench.baselines.turns import take_turns, threads, times_faster
 from sweeps.bench.benchmarks import BENCHMARKS, Measured
-from sweeps.bench.floor import GEMM_FLOPS, Work, products, traffic, work_of
 from sweeps.bench.train import WORKLOADS, TrainBench, Workload, bench_train
-from sweeps.bench.turns import take_turns, threads, times_faster
 
 TINY = Workload(
     name="tiny", data="digits", model=ModelSpec(name="mlp", widths=(8,)),
@@ -55,7 +55,7 @@ def test_floor_is_the_time_of_the_products_and_of_the_optimizers_bytes() -> None
 
 
 def test_every_measured_product_is_a_matrix_product(monkeypatch) -> None:
-    from sweeps.bench import floor
+    from sweeps.bench.baselines import floor
 
     monkeypatch.setattr(floor, "SIDE", 8)
     assert GEMM_FLOPS == 2 * 1024**3

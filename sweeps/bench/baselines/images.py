@@ -1,7 +1,7 @@
 """Images of the benchmarks: real ones where they are found, else made-up ones of the same shape.
 
-A training step takes as long on either. The functions are datasets of a study too
-(``sweeps.bench.images:mnist``), so that ours and the textbook's loop read the same pixels.
+A training step takes as long on either. The functions are also datasets that a study can name, so
+that ours and the textbook loop read the same pixels.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from lth_core.data import sources
 from lth_core.data.dataset import Dataset, Split, raw
 from lth_core.spec import DataSpec
 
-MNIST, CIFAR10 = "sweeps.bench.images:mnist", "sweeps.bench.images:cifar10"
-HALF_OF_MNIST = "sweeps.bench.images:half_of_mnist"
+MNIST, CIFAR10 = "sweeps.bench.baselines.images:mnist", "sweeps.bench.baselines.images:cifar10"
+HALF_OF_MNIST = "sweeps.bench.baselines.images:half_of_mnist"
 """Names of the datasets in a `DataSpec`."""
 ARCHIVE = "cifar10-images.tar.xz"
 """CIFAR-10 as JPEG files, train/CLASS/* and test/CLASS/*."""
@@ -35,7 +35,7 @@ STD = {MNIST: (0.3081,), HALF_OF_MNIST: (0.3081,), CIFAR10: (0.2470, 0.2435, 0.2
 
 def folder() -> Path:
     """Folder of the images: LTH_DATA, or shared/data beside the checkout."""
-    beside = Path(__file__).parents[2].parent / "shared" / "data"
+    beside = Path(__file__).parents[3].parent / "shared" / "data"
     return Path(os.environ.get("LTH_DATA", beside))
 
 

@@ -22,7 +22,7 @@ from lth_core.data import Dataset, Split
 from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask
 from lth_core.models.layers import parameter_of, prunable_layers
-from sweeps.bench import images
+from sweeps.bench.baselines import images
 
 EVALUATION_BATCH = 1000
 Example = tuple[Tensor, int]

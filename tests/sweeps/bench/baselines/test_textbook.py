@@ -9,7 +9,7 @@ from torch import nn
 from lth_core.models.layers import prunable_layers
 from lth_core.models.networks.resnet import resnet
 from lth_core.spec import ModelSpec
-from sweeps.bench import images, textbook
+from sweeps.bench.baselines import images, textbook
 
 
 def _net() -> nn.Module:
