@@ -60,7 +60,7 @@ class Pack:
         first = min(run.done for run in left.values())
         members = [position for position, run in left.items() if run.done == first]
         later = [run.done for run in left.values() if run.done > first]
-        return members, min(*later, *(left[position].task.last for position in members))
+        return members, min([*later, *(left[position].task.last for position in members)])
 
     def _train(self, members: Sequence[int], last: int) -> Iterator[int]:
         runs = [self.runs[position] for position in members]

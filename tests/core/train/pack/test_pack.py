@@ -131,6 +131,25 @@ def test_masks_of_five_levels_are_equal_in_float64() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("network", ["mlp", "conv-2"])
+def test_stack_of_one_gives_the_masks_of_the_plain_loop_in_float32(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU trains single jobs as a stack of one, from which its graph is made."""
+    width = {"mlp": 1.0, "conv-2": 0.1}[network]
+    model = ModelSpec(name=network, widths=(20,), width=width)
+    spec = TicketSpec(
+        model=model, train=TrainSpec(**SGD), levels=3, branches=("ticket",), data=FEW
+    )  # fmt: skip
+    plain = [level.records()[-1] for level in find_tickets(spec, Trainer(device="cpu"))]
+    monkeypatch.setattr("lth_core.train.pack.pack.trains_plainly", lambda runs: False)
+    stacked = [level.records()[-1] for level in find_tickets(spec, Trainer(device="cpu"))]
+    assert [row["mask_digest"] for row in stacked] == [row["mask_digest"] for row in plain]
+    for one, other in zip(stacked, plain, strict=True):
+        assert one["final_test_accuracy"] == pytest.approx(other["final_test_accuracy"], abs=0.01)
+
+
+@pytest.mark.slow
 def test_members_may_differ_in_rates_decay_and_label_noise() -> None:
     spec = resolve(TicketSpec(model=MLP, train=TrainSpec(**SGD), levels=0))
     jobs = [dense_of(spec)]
