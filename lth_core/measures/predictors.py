@@ -19,7 +19,7 @@ from lth_core.masks import Mask, State, chance_overlap, counts, overlap
 from lth_core.models.derivatives import twice_differentiable
 from lth_core.models.dropout import dropout_off
 from lth_core.seeds import generator
-from lth_core.train.precision import arithmetic
+from lth_core.train.precision import arithmetic, precise
 
 EXAMPLES = 1000
 """Random training examples on which loss, gradient and curvature are computed."""
@@ -145,7 +145,8 @@ def top_eigenvalue(
 
 
 def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    return float(sum((x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)))
+    pairs = [(x.to(precise(x.device)), y.to(precise(y.device))) for x, y in zip(a, b, strict=True)]
+    return float(sum((x * y).sum() for x, y in pairs))
 
 
 def _norm(vector: Sequence[Tensor]) -> float:

@@ -81,7 +81,7 @@ def channels_of(model: nn.Module, shape: tuple[int, ...]) -> Channels:
     """
     import torch_pruning as tp
 
-    model = copy.deepcopy(model).float()  # the run may change what a user's network keeps
+    model = copy.deepcopy(model).cpu().float()  # the run may change what a user's network keeps
     for parameter in model.parameters():
         parameter.requires_grad_()  # torch-pruning follows the graph of gradients
     graph = tp.DependencyGraph()

@@ -74,9 +74,11 @@ def compact_and_kept(
     model: nn.Module, mask: Mapping[str, Tensor], shape: tuple[int, ...]
 ) -> tuple[nn.Module, Kept]:
     """The network of `compact`, and the channels of the full network that it has."""
-    model, channels = copy.deepcopy(model), channels_of(model, shape)
-    alive = {name: mask[name].clone() if name in mask else torch.ones_like(p, dtype=torch.bool)
-             for name, p in model.named_parameters()}  # fmt: skip
+    model, channels = copy.deepcopy(model).cpu(), channels_of(model, shape)
+    full = {name: torch.ones_like(p, dtype=torch.bool) for name, p in model.named_parameters()}
+    alive = {
+        name: mask[name].cpu().clone() if name in mask else ones for name, ones in full.items()
+    }
     kept = {name: torch.ones(group.size, dtype=torch.bool) for name, group in channels.items()}
     _set_zeros(model, alive)
     masked = copy.deepcopy(model)

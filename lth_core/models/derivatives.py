@@ -1,9 +1,9 @@
-"""Second derivatives of networks whose fast kernels have none."""
+"""Derivatives of networks whose fast kernels have none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -11,10 +11,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 @contextmanager
+def differentiable(model: nn.Module) -> Iterator[None]:
+    """Use kernels of recurrent layers that can be differentiated in evaluation mode too.
+
+    cuDNN's cannot; so on a GPU such a network would have no scores by running statistics.
+    """
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    with torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+        yield
+
+
+@contextmanager
 def twice_differentiable(model: nn.Module) -> Iterator[None]:
     """Use the kernels of attention and recurrent layers that can be differentiated twice."""
-    with ExitStack() as stack:
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+    with sdpa_kernel(SDPBackend.MATH), differentiable(model):
         yield

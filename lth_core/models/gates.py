@@ -12,7 +12,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,5 +127,5 @@ def _activated_norms(model: nn.Module, shape: tuple[int, ...]) -> list[str]:
 
 def _multiply(norm: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
     """Multiply the output (b, channels, ...) of a batch norm by its gates."""
-    gate = norm.get_parameter("gate")
+    gate = cast("Tensor", norm.gate)  # in a pack no parameter of the module
     return output * gate.view(1, -1, *[1] * (output.dim() - 2))

@@ -244,7 +244,7 @@ def shapes_and_positions(
         shape: shape of one example, such as (3, 32, 32).
         include: embeddings, as in `prunable_layers`.
     """
-    model = copy.deepcopy(model)  # the run may change what a user's network keeps
+    model = copy.deepcopy(model).cpu()  # the run may change what a user's network keeps
     layers = prunable_layers(model, include)
     names = {id(layer.weight): name for name, layer in layers.items()}
     positions = dict.fromkeys(layers, 0)

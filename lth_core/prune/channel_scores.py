@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lth_core.errors import SpecError
 from lth_core.masks import layer_of
+from lth_core.models.derivatives import differentiable
 from lth_core.prune.network import PrunableNetwork, Scores
 
 
@@ -49,7 +50,8 @@ def taylor(network: PrunableNetwork) -> Scores:
     parameters = {name: model.get_parameter(name) for name in [*network.mask, *affine]}
     for parameter in parameters.values():
         parameter.requires_grad_()
-    gradients = torch.autograd.grad(cross_entropy(model(x), y), list(parameters.values()))
+    with differentiable(model):
+        gradients = torch.autograd.grad(cross_entropy(model(x), y), list(parameters.values()))
     effects = {
         name: (parameter.detach() * gradient).float().cpu()
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True)

@@ -25,7 +25,7 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrunableNetwork:
-    """A network about to be pruned.
+    """A network about to be pruned; its tensors here are on the CPU, its copies on any device.
 
     weights: (out, in, ...) float by parameter name; pruned weights are 0.
     mask: (out, in, ...) bool of every prunable layer in the model's order, the output last.
@@ -98,8 +98,8 @@ def from_model(
     {'weight': (3, 2)}
     """
     spec = spec or PruneAfter()
-    mask = mask or ones(model, spec.include)
-    weights = {n: p.detach().clone() for n, p in model.named_parameters() if n in mask}
+    mask = {n: m.cpu() for n, m in (mask or ones(model, spec.include)).items()}
+    weights = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if n in mask}
 
     def copy() -> nn.Module:
         replace_dropout(copied := deepcopy(model))

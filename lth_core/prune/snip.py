@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import cross_entropy
 
+from lth_core.models.derivatives import differentiable
 from lth_core.prune.network import PrunableNetwork, Scores
 
 
@@ -31,6 +32,7 @@ def snip(network: PrunableNetwork) -> Scores:
         name: mask.to(device, torch.float32).requires_grad_() for name, mask in network.mask.items()
     }
     connected = {name: parameters[name].detach() * c[name] for name in c}
-    logits = torch.func.functional_call(model, connected, (x,))
-    gradients = torch.autograd.grad(cross_entropy(logits, y), list(c.values()))
+    with differentiable(model):
+        logits = torch.func.functional_call(model, connected, (x,))
+        gradients = torch.autograd.grad(cross_entropy(logits, y), list(c.values()))
     return {name: g.abs().cpu() for name, g in zip(c, gradients, strict=True)}

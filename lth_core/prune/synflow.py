@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lth_core.errors import SpecError
+from lth_core.models.derivatives import differentiable
 from lth_core.models.layers import prunable_layers
 from lth_core.prune.network import PrunableNetwork, Scores
 
@@ -34,7 +35,10 @@ def synflow(network: PrunableNetwork) -> Scores:
     >>> bool((scores["0.weight"].sum() - scores["2.weight"].sum()).abs() < 1e-12)
     True
     """
-    model = network.model().double().eval()
+    model = network.model().eval()
+    if next(model.parameters()).device.type == "mps":
+        model = model.cpu()  # mps has no float64
+    model = model.double()
     _refuse_embeddings(model, network)
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():
@@ -44,9 +48,10 @@ def synflow(network: PrunableNetwork) -> Scores:
                 tensor.abs_()
     _without_ceilings(model)
     weights = [dict(model.named_parameters())[name] for name in network.mask]
-    x, _ = network.batch()
-    flow = model(torch.ones_like(x[:1], dtype=torch.float64)).sum()
-    gradients = torch.autograd.grad(flow, weights)
+    shape = network.batch()[0].shape[1:]
+    ones = torch.ones(1, *shape, dtype=torch.float64, device=weights[0].device)
+    with differentiable(model):
+        gradients = torch.autograd.grad(model(ones).sum(), weights)
     return {
         name: (w * g).detach().abs().cpu()
         for name, w, g in zip(network.mask, weights, gradients, strict=True)

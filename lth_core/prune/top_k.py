@@ -37,7 +37,7 @@ def kth_lowest(scores: Tensor, k: int) -> Tensor:
     >>> kth_lowest(torch.tensor([3.0, 1.0, 2.0]), 2)
     tensor(2.)
     """
-    if scores.is_cuda:
+    if scores.device.type != "cpu":
         return scores.kthvalue(k).values
     # NumPy's partition is about ten times faster than kthvalue on a CPU.
     return torch.from_numpy(np.partition(scores.numpy(), k - 1)[k - 1 : k])[0]

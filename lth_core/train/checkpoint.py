@@ -140,7 +140,7 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
     for key, value in tensors.items():
         number, _, name = key.partition("/")
         parameter = parameters[int(number)]
-        # A moment gets its parameter's memory layout.
+        # A moment gets its parameter's memory layout. The fused kernels read all on one device.
         is_moment = value.shape == parameter.shape
         like = parameter if is_moment else value.to(parameter.device)
         copy = torch.empty_like(like).copy_(value)

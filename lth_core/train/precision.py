@@ -44,6 +44,11 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
 
 
+def precise(device: torch.device) -> torch.dtype:
+    """The type in which long sums are computed on a device: float64 where it has that."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
     """Compute denormal numbers as 0 in this thread, where the CPU can; then as before.

@@ -38,6 +38,7 @@ from lth_core.train.pack.forward import Way, ways_of
 from lth_core.train.pack.rules import groups
 from lth_core.train.pack.runner import Runner
 from lth_core.train.pack.size import PackSizes, PackSpeeds
+from lth_core.train.precision import arithmetic
 from lth_core.train.training import Result, Training
 
 logger = logging.getLogger("lth")
@@ -176,7 +177,13 @@ class Trainer(Builder):
         """The mask of a recipe for the job's network, (out, in, ...) bool of each layer."""
         # The network is part of the key, because `Full` is one recipe for all networks.
         key = sha256([recipe.digest, describe(job.model), describe(job.data)])
-        return cached(self._masks, key, lambda: recipe.make(self, job))
+
+        def make() -> Mask:
+            # A GPU's default for convolutions is tf32, and kernels that differ from call to call.
+            with arithmetic("fp32", self.device):
+                return recipe.make(self, job)
+
+        return cached(self._masks, key, make)
 
     def final(self, job: Job) -> tuple[State, Mask]:
         """Weights and buffers after a job's last step, and its mask, in its network's shapes."""

@@ -38,7 +38,8 @@ class Learned(ABC):
         self.weights = {name: named[name].requires_grad_() for name in mask}
         self.frozen = {name: w.detach().clone() for name, w in self.weights.items()}
         draws = generator(seed, "mask", "learned", level)
-        self.quotas: Quotas = quotas_of(from_weights(self.frozen, mask), mask, spec, 1.0, draws)
+        network = from_weights({name: w.cpu() for name, w in self.frozen.items()}, mask)
+        self.quotas: Quotas = quotas_of(network, mask, spec, 1.0, draws)
         self.scores = {
             name: nn.Parameter(self.initial_scores(w, draws))
             for name, w in self.weights.items()

@@ -7,7 +7,7 @@ from torch import nn
 from lth_core import ModelSpec, PruneSpec, TicketSpec, models
 from lth_core.errors import SpecError
 from lth_core.masks import Mask, masked, ones
-from lth_core.models.semi_structured import fitting_layers, semi_structured
+from lth_core.models.semi_structured import fitting_layers
 from lth_core.prune.structure import highest_n_of_m
 from lth_core.seeds import generator
 from lth_core.ticket import Ticket
@@ -46,22 +46,3 @@ def test_machine_without_such_a_gpu_is_refused() -> None:
     )  # fmt: skip
     with pytest.raises(SpecError, match=r"device: must be a GPU of compute capability 8.0 or high"):
         ticket.semi_structured()
-
-
-@pytest.mark.gpu
-def test_network_in_the_form_computes_the_same() -> None:
-    model, mask = two_of_four((64, 128))
-    converted = semi_structured(model, mask)
-    x = torch.randn(64, 1, 8, 8, generator=generator(1, "x"))
-    with torch.no_grad():
-        expected = model.eval()(x)
-        assert torch.allclose(converted(x.half().cuda()).float().cpu(), expected, atol=0.02)
-    weight = converted.get_parameter("fc1.weight")
-    assert isinstance(weight.data, torch.sparse.SparseSemiStructuredTensor)
-
-
-@pytest.mark.gpu
-def test_network_without_such_a_layer_is_refused() -> None:
-    model, mask = two_of_four((33,))
-    with pytest.raises(SpecError, match=r"prune.structure: must be 2:4 in a linear layer"):
-        semi_structured(model, mask)

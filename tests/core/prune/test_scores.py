@@ -13,12 +13,33 @@ from lth_core import models
 from lth_core.errors import DivergedError, SpecError
 from lth_core.masks import digest, ones
 from lth_core.prune import ROUNDS, SCORES
-from lth_core.prune.network import from_weights
+from lth_core.prune.network import from_model, from_weights
 from lth_core.prune.scores import fingerprint, scores_of
+from lth_core.seeds import generator
 from lth_core.spec import ModelSpec, PruneSpec
 
 MODEL = mlp(4, 6, 3)
 NETWORK = prunable_network(MODEL, *batch((4,), 3))
+
+
+@pytest.mark.parametrize("score", ["snip", "grasp", "synflow"])
+def test_recurrent_layers_are_scored_without_cudnn(
+    score: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no backward pass of theirs in evaluation mode."""
+    forward, used = nn.LSTM.forward, []
+
+    def watched(*arguments: Any) -> Any:
+        used.append(torch.backends.cudnn.enabled)
+        return forward(*arguments)
+
+    monkeypatch.setattr(nn.LSTM, "forward", watched)
+    model = models.build(ModelSpec(name="lstm", width=0.1), (1, 4, 4), 3, generator(0, "init"))
+    x, y = batch((1, 4, 4), 3)
+    spec = PruneSpec(when="before", score=score, statistics="running")
+    scores_of(from_model(model, x.float(), y, spec=spec), score)
+    assert used
+    assert not any(used)
 
 
 @pytest.mark.parametrize("name", ["of_the_copy", "attached"])

@@ -17,6 +17,7 @@ from lth_core import ModelSpec, TicketSpec, Trainer, data, find_tickets, models,
 from lth_core.errors import PreemptedError, StoreError
 from lth_core.jobs.recipes import Job
 from lth_core.masks import State
+from lth_core.prune import SCORES, PrunableNetwork, Scores
 from lth_core.results import LevelResult
 from lth_core.seeds import generator
 from lth_core.store import Store
@@ -34,6 +35,24 @@ def numbers(levels: list[LevelResult]) -> list[dict[str, object]]:
 def stopped(job: Job, step: int) -> State:
     """The run stopped at a step, by a trainer that knows nothing yet."""
     return Trainer().final(replace(job, last=step, keep=()))[0]
+
+
+def test_masks_are_found_in_fp32_with_deterministic_kernels(
+    small: TicketSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default a GPU convolves in tf32, with kernels that may differ from call to call."""
+    magnitude, seen = SCORES["magnitude"], []
+
+    def watched(network: PrunableNetwork) -> Scores:
+        cudnn = torch.backends.cudnn
+        seen.append((cudnn.allow_tf32, cudnn.deterministic, torch.is_autocast_enabled("cpu")))
+        return magnitude(network)
+
+    monkeypatch.setitem(SCORES, "magnitude", watched)
+    train = replace(small.train, precision="bf16", steps=10)
+    spec = replace(small, train=train, branches=("ticket",), levels=1, rewind=0)
+    list(find_tickets(spec, Trainer(device="cpu")))
+    assert seen == [(False, True, False)]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,65 @@
+"""The device of these tests, from LTH_DEVICE; their results as JSON lines.
+
+- ``cuda``: the GPU. These are the tests of `make gpu`.
+- ``cpu``: the CPU, to see that the tests themselves run.
+- ``labels``, the default: a GPU by label (`labels.py`). `make test` runs them so.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+DEVICE = os.environ.get("LTH_DEVICE", "labels")
+PRINTED = os.environ.get("LTH_JSON_LINES") == "1"
+
+if DEVICE not in ("cuda", "cpu", "labels"):
+    raise pytest.UsageError(f"LTH_DEVICE: must be cuda, cpu or labels, but got {DEVICE!r}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == HERE and item.path.name != "test_labels.py":
+            item.add_marker(pytest.mark.gpu if DEVICE == "cuda" else pytest.mark.slow)
+
+
+@pytest.fixture
+def device() -> Iterator[str]:
+    """Name of the device on which a test trains."""
+    import torch
+
+    if DEVICE == "labels":
+        from labels import gpu_by_label
+
+        with gpu_by_label():
+            yield "cuda"
+        return
+    if DEVICE == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU")
+    yield DEVICE
+
+
+@pytest.fixture
+def gpu(device: str) -> str:
+    """A real GPU, of tests that use its own kernels."""
+    if DEVICE != "cuda":
+        pytest.skip("needs a real GPU: LTH_DEVICE=cuda")
+    return device
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print the outcome of each test as a JSON line, where `tests/gpu/run` asks for it."""
+    if PRINTED and (report.when == "call" or report.outcome != "passed"):
+        row = {
+            "test": report.nodeid,
+            "outcome": report.outcome,
+            "seconds": round(report.duration, 3),
+        }
+        if report.skipped and isinstance(report.longrepr, tuple):
+            row["reason"] = report.longrepr[2]
+        elif report.failed:
+            row["reason"] = report.longreprtext[-4000:]
+        print(json.dumps(row), flush=True)

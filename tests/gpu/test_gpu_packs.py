@@ -1,0 +1,150 @@
+"""Packs and CUDA graphs on the device, against the same runs alone and without graphs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from small import DIGITS, PIXELS, dense_job
+
+from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer
+from lth_core.jobs.recipes import Job
+from lth_core.lottery import levels
+from lth_core.masks import State
+from lth_core.resolve import resolve
+from lth_core.train.loop import Outcome, Run
+from lth_core.train.pack import stack
+from lth_core.train.pack.graph import can_capture
+from lth_core.train.pack.pack import Pack
+from lth_core.train.pack.size import measure
+
+SEEDS = (0, 1, 2)
+COSINE: dict[str, Any] = {"schedule": "cosine", "warmup": "3it", "steps": "12it",
+                          "evaluate_every": "6it"}  # fmt: skip
+CASES: dict[str, TicketSpec] = {
+    "mlp, adam": replace(DIGITS, train=replace(DIGITS.train, **COSINE)),
+    "mlp, dropout, adamw": replace(
+        DIGITS, model=ModelSpec(widths=(16,), dropout=0.3),
+        train=replace(DIGITS.train, optimizer="adamw", weight_decay=0.1),
+    ),
+    "mlp, sgd, short last batches": replace(
+        DIGITS, data=replace(DIGITS.data, fraction=0.1), train=replace(
+            DIGITS.train, optimizer="sgd", momentum=0.9, nesterov=True, lr=0.05, batch_size=50,
+            **COSINE,
+        ),
+    ),
+    "resnet-8, crop and flip": PIXELS,
+    "conv-2, bf16": replace(
+        PIXELS, model=ModelSpec(name="conv-2", width=0.1),
+        train=replace(PIXELS.train, precision="bf16"),
+    ),
+    "gmp": replace(DIGITS, prune=PruneSpec(when="during", fraction=0.5, begin="2it", end="8it",
+                                           every="2it")),
+    "rigl": replace(DIGITS, prune=PruneSpec(when="during", fraction=0.5, grow="gradient",
+                                            begin="2it", end="8it", every="2it")),
+    "edge-popup": replace(DIGITS, prune=PruneSpec(when="never", score="edge-popup", lr=0.05)),
+    "supermask": replace(DIGITS, prune=PruneSpec(when="never", score="supermask", lr=0.05)),
+}  # fmt: skip
+
+
+def jobs_of(spec: TicketSpec) -> list[Job]:
+    """Jobs of three seeds: the dense runs, or those that find the masks."""
+    found = []
+    for seed in SEEDS:
+        dense, level = levels(resolve(replace(spec, seed=seed)))
+        found.append(level["ticket"] if level["ticket"].finds else dense["dense"])
+    return found
+
+
+def ended(jobs: Sequence[Job], device: str, *, packed: bool) -> list[Outcome]:
+    """Outcomes of jobs, trained as one pack or one after the other."""
+    trainer = Trainer(device=device)
+    runs = [Run(trainer._prepare(job).task) for job in jobs]
+    for pack in [Pack(runs)] if packed else [Pack([run]) for run in runs]:
+        for _ in pack:
+            pass
+        assert not pack.errors
+    return [run.outcome() for run in runs]
+
+
+def assert_near(state: State, expected: State, rel: float) -> None:
+    for name, value in expected.items():
+        if value.is_floating_point():
+            difference = float((state[name] - value).abs().max())
+            assert difference <= rel * float(value.abs().max()) + 1e-6, name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pack_is_near_its_members_trained_alone(device: str, name: str) -> None:
+    jobs = jobs_of(CASES[name])
+    packed, alone = (ended(jobs, device, packed=each) for each in (True, False))
+    for ours, expected in zip(packed, alone, strict=True):
+        rough = 0.2 if "bf16" in name else 0.05
+        assert ours.curves.step == expected.curves.step
+        assert ours.curves.train_loss == pytest.approx(expected.curves.train_loss, rel=rough)
+        kept = [sum(int(m.sum()) for m in each.mask.values()) for each in (ours, expected)]
+        assert kept[0] == kept[1]
+        if jobs[0].finds is None:  # else a weight at the limit may be in one mask alone
+            assert_near(ours.state, expected.state, 4 * rough)
+
+
+def test_runs_that_start_later_join_a_pack(device: str) -> None:
+    spec = replace(CASES["mlp, adam"], rewind=5, branches=("ticket", "reinit", "random_mask"))
+    _, level = levels(resolve(spec))
+    jobs = list(level.values())
+    assert {job.first for job in jobs} == {0, 5}
+    for ours, expected in zip(ended(jobs, device, packed=True), ended(jobs, "cpu", packed=False),
+                              strict=True):  # fmt: skip
+        assert ours.curves.step == expected.curves.step
+        assert ours.curves.train_loss == pytest.approx(expected.curves.train_loss, rel=0.1)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["alone", "packed"])
+@pytest.mark.parametrize("name", [
+    "mlp, adam", "mlp, sgd, short last batches", "resnet-8, crop and flip", "conv-2, bf16",
+])  # fmt: skip
+def test_graph_of_a_step_computes_what_the_step_does(
+    device: str, name: str, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rates, order and draws are not frozen, and the last batch of an epoch has its own graph."""
+    if device == "cpu":
+        pytest.skip("a CPU has no graphs")
+    spec = CASES[name]
+    spec = replace(spec, train=replace(spec.train, **COSINE))
+    jobs = jobs_of(spec)[: None if packed else 1]
+    captured = []
+    capture = stack.StepGraph._capture
+
+    def watched(self: Any, index: Any, draw: Any) -> Any:
+        captured.append(index.shape[1])
+        return capture(self, index, draw)
+
+    monkeypatch.setattr(stack.StepGraph, "_capture", watched)
+    with_graph = ended(jobs, device, packed=True)
+    assert captured
+    assert len(set(captured)) == len(captured), "one graph for each batch size"
+    count = len(captured)
+    monkeypatch.setattr(stack, "can_capture", lambda tasks: False)
+    plain = ended(jobs, device, packed=True)
+    assert len(captured) == count
+    for ours, expected in zip(with_graph, plain, strict=True):
+        assert ours.curves.train_loss == pytest.approx(expected.curves.train_loss, rel=1e-3)
+        assert_near(ours.state, expected.state, 0.02 if "bf16" in name else 2e-3)
+
+
+def test_steps_that_draw_or_decide_on_the_cpu_have_no_graph(device: str) -> None:
+    trainer = Trainer(device=device)
+    for name, captures in (("mlp, adam", True), ("mlp, dropout, adamw", False), ("rigl", False)):
+        (job, *_) = jobs_of(CASES[name])
+        assert can_capture([trainer._prepare(job).task]) is (captures and device != "cpu")
+
+
+def test_speeds_of_packs_are_measured(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lth_core.train.pack.size.SIZES", (1, 2))
+    monkeypatch.setattr("lth_core.train.pack.size.PROBE_STEPS", 20)
+    trainer = Trainer(device=device)
+    job = dense_job(replace(CASES["mlp, adam"], train=replace(DIGITS.train, steps=100)))
+    speeds = measure(lambda: trainer._prepare(job).task, torch.device(device))
+    assert 1 in speeds
+    assert all(speed > 0 for speed in speeds.values())
