@@ -14,7 +14,8 @@ import pytest
 
 HERE = Path(__file__).parent
 DEVICE = os.environ.get("LTH_DEVICE", "labels")
-PRINTED = os.environ.get("LTH_JSON_LINES") == "1"
+RESULTS = os.environ.get("LTH_RESULTS")
+"""File of the results, which `tests/gpu/main.py` reads."""
 
 if DEVICE not in ("cuda", "cpu", "labels"):
     raise pytest.UsageError(f"LTH_DEVICE: must be cuda, cpu or labels, but got {DEVICE!r}")
@@ -51,8 +52,8 @@ def gpu(device: str) -> str:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Print the outcome of each test as a JSON line, where `tests/gpu/run` asks for it."""
-    if PRINTED and (report.when == "call" or report.outcome != "passed"):
+    """Write the outcome of each test as a JSON line, where `tests/gpu/main.py` asks for it."""
+    if RESULTS and (report.when == "call" or report.outcome != "passed"):
         row = {
             "test": report.nodeid,
             "outcome": report.outcome,
@@ -62,4 +63,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             row["reason"] = report.longrepr[2]
         elif report.failed:
             row["reason"] = report.longreprtext[-4000:]
-        print(json.dumps(row), flush=True)
+        with Path(RESULTS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
