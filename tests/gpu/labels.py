@@ -73,23 +73,26 @@ class Graph:
     """A CUDA graph. A capture computes nothing; here it computes the first replay."""
 
     def __init__(self) -> None:
-        self.operations: list[tuple[Any, Any, Any, Any]] = []
-        """(function, arguments, named arguments, outputs) of each operation."""
+        self.operations: list[tuple[Any, Any, Any, Any, bool]] = []
+        """(function, arguments, named arguments, outputs, whether gradients were on) of each."""
         self._replays = 0
 
-    @torch.no_grad()
     def replay(self) -> None:
         self._replays += 1
         if self._replays == 1:
             return
-        for function, args, kwargs, outputs in self.operations:
-            again = function(*args, **kwargs)
-            for output, value in zip(tensors_in(outputs), tensors_in(again), strict=True):
-                if output.untyped_storage()._cdata != value.untyped_storage()._cdata:
-                    output.copy_(value)
+        for function, args, kwargs, outputs, gradients in self.operations:
+            with torch._C._AutoDispatchBelowAutograd(), torch.set_grad_enabled(gradients):
+                again = function(*args, **kwargs)
+                for output, value in zip(tensors_in(outputs), tensors_in(again), strict=True):
+                    if output.untyped_storage()._cdata != value.untyped_storage()._cdata:
+                        output.copy_(value)
 
 
 class _Stream:
+    def __init__(self, device: object = None) -> None:
+        pass
+
     def wait_stream(self, other: _Stream) -> None:
         pass
 
@@ -125,7 +128,7 @@ class _Operations(TorchDispatchMode):
             raise CaptureError(f"{name}: a CUDA graph cannot wait for the CPU, or read from it")
         output = func(*args, **kwargs)
         if self.graph:
-            self.graph.operations.append((func, args, kwargs, output))
+            self.graph.operations.append((func, args, kwargs, output, torch.is_grad_enabled()))
         known = {t.untyped_storage()._cdata for t in inputs}
         for tensor in tensors_in(output):
             if tensor.untyped_storage()._cdata not in known:

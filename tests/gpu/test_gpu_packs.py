@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from lth_core.masks import State
 from lth_core.resolve import resolve
 from lth_core.train.loop import Outcome, Run
 from lth_core.train.pack import stack
+from lth_core.train.pack.forward import Way, ways_of
 from lth_core.train.pack.graph import can_capture
 from lth_core.train.pack.pack import Pack
 from lth_core.train.pack.size import measure
@@ -39,6 +41,7 @@ CASES: dict[str, TicketSpec] = {
         PIXELS, model=ModelSpec(name="conv-2", width=0.1),
         train=replace(PIXELS.train, precision="bf16"),
     ),
+    "lstm": replace(DIGITS, model=ModelSpec(name="lstm", width=0.25)),
     "gmp": replace(DIGITS, prune=PruneSpec(when="during", fraction=0.5, begin="2it", end="8it",
                                            every="2it")),
     "rigl": replace(DIGITS, prune=PruneSpec(when="during", fraction=0.5, grow="gradient",
@@ -57,11 +60,14 @@ def jobs_of(spec: TicketSpec) -> list[Job]:
     return found
 
 
-def ended(jobs: Sequence[Job], device: str, *, packed: bool) -> list[Outcome]:
+def ended(
+    jobs: Sequence[Job], device: str, *, packed: bool, way: Way | None = None
+) -> list[Outcome]:
     """Outcomes of jobs, trained as one pack or one after the other."""
     trainer = Trainer(device=device)
     runs = [Run(trainer._prepare(job).task) for job in jobs]
-    for pack in [Pack(runs)] if packed else [Pack([run]) for run in runs]:
+    way = way or ways_of(runs[0].task.model, torch.device(device))[0]
+    for pack in [Pack(runs, way)] if packed else [Pack([run], way) for run in runs]:
         for _ in pack:
             pass
         assert not pack.errors
@@ -89,6 +95,15 @@ def test_pack_is_near_its_members_trained_alone(device: str, name: str) -> None:
             assert_near(ours.state, expected.state, 4 * rough)
 
 
+@pytest.mark.parametrize("way", Way)
+def test_ways_to_compute_a_pack_agree(device: str, way: Way) -> None:
+    jobs = jobs_of(PIXELS)
+    expected = ended(jobs, device, packed=False)
+    for ours, alone in zip(ended(jobs, device, packed=True, way=way), expected, strict=True):
+        assert ours.curves.train_loss == pytest.approx(alone.curves.train_loss, rel=0.05)
+        assert_near(ours.state, alone.state, 0.2)
+
+
 def test_runs_that_start_later_join_a_pack(device: str) -> None:
     spec = replace(CASES["mlp, adam"], rewind=5, branches=("ticket", "reinit", "random_mask"))
     _, level = levels(resolve(spec))
@@ -100,12 +115,15 @@ def test_runs_that_start_later_join_a_pack(device: str) -> None:
         assert ours.curves.train_loss == pytest.approx(expected.curves.train_loss, rel=0.1)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["alone", "packed"])
-@pytest.mark.parametrize("name", [
-    "mlp, adam", "mlp, sgd, short last batches", "resnet-8, crop and flip", "conv-2, bf16",
+@pytest.mark.parametrize(("name", "way", "packed"), [
+    *product(("mlp, adam", "mlp, sgd, short last batches"), [None], [False, True]),
+    ("lstm", None, True),
+    ("conv-2, bf16", None, True),
+    *(pytest.param("resnet-8, crop and flip", way, True,
+                   marks=() if way is Way.STACKED else pytest.mark.long) for way in Way),
 ])  # fmt: skip
 def test_graph_of_a_step_computes_what_the_step_does(
-    device: str, name: str, packed: bool, monkeypatch: pytest.MonkeyPatch
+    device: str, name: str, way: Way | None, packed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rates, order and draws are not frozen, and the last batch of an epoch has its own graph."""
     if device == "cpu":
@@ -121,12 +139,12 @@ def test_graph_of_a_step_computes_what_the_step_does(
         return capture(self, index, draw)
 
     monkeypatch.setattr(stack.StepGraph, "_capture", watched)
-    with_graph = ended(jobs, device, packed=True)
+    with_graph = ended(jobs, device, packed=True, way=way)
     assert captured
     assert len(set(captured)) == len(captured), "one graph for each batch size"
     count = len(captured)
     monkeypatch.setattr(stack, "can_capture", lambda tasks: False)
-    plain = ended(jobs, device, packed=True)
+    plain = ended(jobs, device, packed=True, way=way)
     assert len(captured) == count
     for ours, expected in zip(with_graph, plain, strict=True):
         assert ours.curves.train_loss == pytest.approx(expected.curves.train_loss, rel=1e-3)
@@ -146,5 +164,5 @@ def test_speeds_of_packs_are_measured(device: str, monkeypatch: pytest.MonkeyPat
     trainer = Trainer(device=device)
     job = dense_job(replace(CASES["mlp, adam"], train=replace(DIGITS.train, steps=100)))
     speeds = measure(lambda: trainer._prepare(job).task, torch.device(device))
-    assert 1 in speeds
-    assert all(speed > 0 for speed in speeds.values())
+    assert 1 in speeds.steps_per_second
+    assert all(speed > 0 for speed in speeds.steps_per_second.values())
