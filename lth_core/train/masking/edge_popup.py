@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import sqrt
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lth_core.masks import Mask
 from lth_core.prune.top_k import kth_lowest
+from lth_core.spec import Pruning
 from lth_core.train.masking.learned import Learned
 
 
@@ -27,6 +28,11 @@ class EdgePopup(Learned):
     ('edge-popup', 0.5)
     """
 
+    def __init__(self, model: nn.Module, mask: Mask, spec: Pruning, seed: int, level: int) -> None:
+        super().__init__(model, mask, spec, seed, level)
+        self._thresholds: dict[int, float] = {}
+        """Highest pruned score of the last step, by number of the quota: the next one is near."""
+
     def initial_scores(self, weight: Tensor, draws: torch.Generator) -> Tensor:
         """Uniform within 1/sqrt(fan in), as in the authors' code."""
         bound = 1 / sqrt(max(1, weight[0].numel()))
@@ -37,14 +43,18 @@ class EdgePopup(Learned):
         return score.abs()
 
     def score_gradient(self, name: str, gradient: Tensor) -> Tensor:
-        return gradient * self.scores[name].detach().sign()
+        return gradient.mul_(self.scores[name].detach().sign())
 
     def step_mask(self, step: int) -> Mask:
         mask: Mask = {}
-        for names, keep in self.quotas:
+        for number, (names, keep) in enumerate(self.quotas):
             flat = self.flat_ranking(names)
             chosen = torch.ones_like(flat, dtype=torch.bool)
             if keep < len(flat):
-                chosen = flat > kth_lowest(flat, len(flat) - keep)
+                guess = self._thresholds.get(number)
+                threshold = kth_lowest(flat, len(flat) - keep, guess)
+                if not flat.is_cuda:  # where it would have to be waited for
+                    self._thresholds[number] = float(threshold)
+                chosen = flat > threshold
             mask |= self.split_by_layer(names, chosen)
         return mask

@@ -74,7 +74,7 @@ class Learned(ABC):
         for name, score in self.scores.items():
             gradient = self.weights[name].grad
             if gradient is not None:  # else the network skipped the layer in this step
-                score.grad = self.score_gradient(name, gradient * self.frozen[name])
+                score.grad = self.score_gradient(name, gradient.mul_(self.frozen[name]))
         for weight in self.weights.values():
             weight.grad = None
         return True
@@ -120,4 +120,4 @@ class Learned(ABC):
     def _apply(self, mask: Mask) -> None:
         with torch.no_grad():
             for name in self.scores:
-                self.weights[name].copy_(self.frozen[name] * mask[name])
+                torch.mul(self.frozen[name], mask[name], out=self.weights[name])

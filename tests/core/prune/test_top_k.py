@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lth_core.prune import lowest
+from lth_core.prune.top_k import kth_lowest
 
 # Few values, so that most draws have ties.
 scores = st.lists(st.integers(0, 4).map(float), min_size=1, max_size=40)
@@ -45,3 +46,16 @@ def test_ties_fall_by_the_seed_not_by_position() -> None:
 def test_more_than_there_are_cannot_be_chosen(k: int) -> None:
     with pytest.raises(AssertionError):
         chosen([1.0, 2.0, 3.0], k)
+
+
+@given(
+    values=st.lists(st.floats(0, 4, width=32) | st.sampled_from([0.0, 1.0, 2.0]), min_size=1),
+    guess=st.floats(0, 5) | st.sampled_from([0.0, 1.0, 2.0]),
+    data=st.data(),
+)
+def test_kth_lowest_is_the_same_whatever_the_guess(
+    values: list[float], guess: float, data: st.DataObject
+) -> None:
+    k, scores = data.draw(st.integers(1, len(values))), torch.tensor(values)
+    assert kth_lowest(scores, k, guess) == sorted(scores.tolist())[k - 1]
+    assert kth_lowest(scores, k) == sorted(scores.tolist())[k - 1]
