@@ -58,6 +58,8 @@ class Trainer(Builder):
             shorter training has none.
         pack: largest number of jobs that are trained as one program; ``auto``: the number that
             this device trains fastest.
+        compiled: compile the steps of packs, and on a GPU of single jobs, by `torch.compile`. The
+            time that this takes is part of the trainings' seconds.
 
     Raises:
         SpecError: `pack` is wrong.
@@ -71,16 +73,17 @@ class Trainer(Builder):
         frozen: bool = False,
         checkpoint_every: float = CHECKPOINT_EVERY,
         pack: int | Literal["auto"] = "auto",
+        compiled: bool = False,
     ) -> None:
         check_pack("pack", pack)
         super().__init__(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         self.store = store or Store()
         self._archive = Archive(self.store)
-        self.frozen, self.pack = frozen, pack
+        self.frozen, self.pack, self.compiled = frozen, pack, compiled
         self.ending = threading.Event()
         """Once set, the running training stores a checkpoint and raises PreemptedError."""
         self._runner = Runner(
-            self.store, self._archive, checkpoint_every, lambda: self.ending.is_set()
+            self.store, self._archive, checkpoint_every, lambda: self.ending.is_set(), compiled
         )
         self._pack_sizes = PackSizes(self.store, self.device)
         self._trained_ahead = set[str]()
@@ -343,7 +346,7 @@ class Trainer(Builder):
             ticket_digest=ticket.digest(mask, self.masked(job, prepared.start, mask)),
             seconds=outcome.seconds,
             finished_at=time.time(),
-            made_with=outcome.made_with | ({"pack": str(pack)} if pack > 1 else {}),
+            made_with=outcome.made_with | self._made_in_pack(pack),
         )  # fmt: skip
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
@@ -351,6 +354,12 @@ class Trainer(Builder):
         if not may_be_narrow(job):  # a plan does not know how narrow
             self._archive.put_speed(job, training.seconds, self.device)
         return training, final
+
+    def _made_in_pack(self, pack: int) -> dict[str, str]:
+        """Entries of `made_with` that tell a pack's training from a single one's on a CPU."""
+        compiled = self.compiled and (pack > 1 or self.device.type == "cuda")
+        size = {"pack": str(pack)} if pack > 1 else {}
+        return size | ({"compiled": "true"} if compiled else {})
 
     def _prepare(self, job: Job, points: Sequence[int] = ()) -> PreparedJob:
         """A job with its task, as `Builder.prepare`."""

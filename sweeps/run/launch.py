@@ -136,6 +136,7 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
         cpu=study.resources.cpu,
         checkpoint_every=60 * study.checkpoint_minutes,
         pack=study.resources.pack,
+        compiled=study.resources.compile,
         tracking=publisher,
         folder=str(Path.cwd()),
     )

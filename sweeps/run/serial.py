@@ -62,6 +62,7 @@ class SerialBackend:
             device,
             checkpoint_every=context.checkpoint_every,
             pack=context.pack,
+            compiled=context.compiled,
         )
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:

@@ -45,6 +45,8 @@ class SweepContext:
     tracking: Publisher | None
     pack: int | Literal["auto"] = 1
     """Most trials that train together, as `Resources.pack`."""
+    compiled: bool = False
+    """As `Resources.compile`."""
     folder: str = ""
     """Folder in which workers look for the user's modules; empty: none."""
 
@@ -101,14 +103,19 @@ def trial_line(trial: Trial, rows: Sequence[Record]) -> str:
 
 @lru_cache(maxsize=1)
 def make_trainer(
-    store: str, checkpoint_every: float = CHECKPOINT_EVERY, pack: int | Literal["auto"] = 1
+    store: str,
+    checkpoint_every: float = CHECKPOINT_EVERY,
+    pack: int | Literal["auto"] = 1,
+    compiled: bool = False,
 ) -> Trainer:
     """This process's trainer; a reused worker keeps it and its data.
 
     Raises:
         SpecError: there is no such store.
     """
-    return Trainer(existing_store(store), checkpoint_every=checkpoint_every, pack=pack)
+    return Trainer(
+        existing_store(store), checkpoint_every=checkpoint_every, pack=pack, compiled=compiled
+    )
 
 
 def drain_publishing(context: SweepContext) -> None:

@@ -147,7 +147,9 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         use_threads(context.cpu)
         if context.folder:
             search_last(context.folder)
-        self._trainer = make_trainer(context.store, context.checkpoint_every, context.pack)
+        self._trainer = make_trainer(
+            context.store, context.checkpoint_every, context.pack, context.compiled
+        )
         self._reports: Iterator[dict[str, Any]] | None = None
         self._ray_handler = signal.signal(signal.SIGTERM, self._on_sigterm)
         self.reset_config(config)

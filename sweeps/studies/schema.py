@@ -143,6 +143,9 @@ class Resources(_Part):
     pack: int | Literal["auto"] = "auto"
     """Most trials that train together as one program: they have one network, dataset and batch
     size. `auto`: as many as the device trains fastest; on a CPU that is 1 for most networks."""
+    compile: bool = False
+    """Whether `torch.compile` compiles the steps of packs, and on a GPU those of single trials; its
+    time is part of the trainings'."""
 
     @field_validator("pack", mode="before")
     @classmethod

@@ -25,8 +25,8 @@ class Pack:
         runs: as in `Stack`, but their steps may differ.
     """
 
-    def __init__(self, runs: Sequence[Run], way: Way = Way.STACKED) -> None:
-        self.runs, self._way = runs, way
+    def __init__(self, runs: Sequence[Run], way: Way = Way.STACKED, compiled: bool = False) -> None:
+        self.runs, self._way, self._compiled = runs, way, compiled
         self.errors: dict[int, DivergedError] = {}
         """Errors of the runs that diverged, by position."""
 
@@ -64,7 +64,7 @@ class Pack:
 
     def _train(self, members: Sequence[int], last: int) -> Iterator[int]:
         runs = [self.runs[position] for position in members]
-        stack, started = Stack(runs, self._way), time.perf_counter()
+        stack, started = Stack(runs, self._way, self._compiled), time.perf_counter()
         for step, index, draw in stack.batches(runs[0].done, last):
             for run in runs:
                 run.keep_point(step)

@@ -24,11 +24,18 @@ class Runner:
         every: seconds between checkpoints.
         is_ending: asked after each step; once true, running trainings store checkpoints and raise
             PreemptedError.
+        compiled: as in `Stack`.
     """
 
     def __init__(
-        self, store: Store, archive: Archive, every: float, is_ending: Callable[[], bool]
+        self,
+        store: Store,
+        archive: Archive,
+        every: float,
+        is_ending: Callable[[], bool],
+        compiled: bool,
     ) -> None:
+        self._compiled = compiled
         self._store, self._archive, self._every, self._is_ending = store, archive, every, is_ending
         self._linear_choice = LinearChoice(store)
         self._interrupted = set[str]()
@@ -46,7 +53,7 @@ class Runner:
         if len(jobs) == 1 and task.spec.precision != "bf16":
             self._linear_choice.apply(task.model, task.spec.batch_size)
         runs = [self._resumed(prepared) for prepared in jobs]
-        pack = Pack(runs, way)
+        pack = Pack(runs, way, self._compiled)
         stored_at = time.monotonic()
         for _ in pack:
             ending = self._is_ending()

@@ -30,15 +30,17 @@ class Stack:
     Args:
         runs: of networks with one structure, on data of one shape, with one batch size, optimizer
             and precision.
+        compiled: whether `torch.compile` compiles the forward pass, and so the backward pass.
     """
 
-    def __init__(self, runs: Sequence[Run], way: Way = Way.STACKED) -> None:
+    def __init__(self, runs: Sequence[Run], way: Way = Way.STACKED, compiled: bool = False) -> None:
         self.runs, self._tasks = runs, [run.task for run in runs]
         models = [task.model for task in self._tasks]
         self._members = [list(model.parameters()) for model in models]
         self._parameters = _share([dict(model.named_parameters()) for model in models])
         self._buffers = _share([dict(model.named_buffers()) for model in models])
-        self._forward = packed_forward(models[0], len(models), way)
+        forward = packed_forward(models[0], len(models), way)
+        self._forward = torch.compile(forward) if compiled and way is not Way.EACH else forward
         self._dropout = self._tasks[0].dropout
         for task in self._tasks:
             if isinstance(task.masking, Fixed):

@@ -302,3 +302,15 @@ def test_a_job_waits_for_the_one_that_finds_its_mask() -> None:
 def test_bad_sizes_of_packs_are_refused(pack: Any) -> None:
     with pytest.raises(SpecError, match="pack: must be auto or a whole number"):
         Trainer(pack=pack)
+
+
+@pytest.mark.long
+def test_compiled_pack_equals_the_others() -> None:
+    jobs = [dense_of(spec) for spec in searches((0, 1), (0,), **TICKETS)]
+    plain, compiled = Trainer(pack=2), Trainer(pack=2, compiled=True)
+    for one, other in zip(compiled(jobs), plain(jobs), strict=True):
+        assert one.training.made_with["compiled"] == "true"
+        assert "compiled" not in other.training.made_with
+        curves = one.training.curves, other.training.curves
+        assert curves[0].validation_loss == pytest.approx(curves[1].validation_loss, rel=1e-3)
+        assert one.training.seconds > other.training.seconds  # compilation is counted
