@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from math import ceil
+
+import torch
 
 from lth_core.analysis.groups import group_by
 from lth_core.lottery import levels
@@ -45,5 +48,18 @@ def _size(trials: Sequence[Trial], resources: Resources, trainer: Trainer) -> in
         return resources.pack
     if resources.gpu:
         return MOST_ON_GPU
+    if len(trials) < 2:
+        return 1
     steps = sum(job.last - job.first for trial in trials for job in trial.jobs())
-    return trainer.pack_size(next(trials[0].jobs()), steps) if len(trials) > 1 else 1
+    with _threads(max(1, int(resources.cpu))):  # as many as a worker has
+        return trainer.pack_size(next(trials[0].jobs()), steps)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
