@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from math import isfinite
 from numbers import Real
 from typing import get_args
@@ -53,6 +53,7 @@ def is_a(value: object, kind: type) -> bool:
     return not isinstance(value, float) or isfinite(value)
 
 
+@lru_cache(maxsize=1024)  # each step of a training asks for a few
 def steps_in(duration: int | str, steps_per_epoch: int = 0, steps: int = 0) -> int:
     """Optimizer steps in a duration: ``"500it"``, ``"2ep"`` (epochs), ``"5%"`` (of training).
 

@@ -49,10 +49,11 @@ def make_optimizer(parameters: Iterable[Tensor], spec: TrainSpec) -> Optimizer:
 def set_rate(optimizer: Optimizer, rate: float) -> None:
     """Set the learning rate of an optimizer's next steps."""
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
+        if not isinstance(group["lr"], Tensor):
             group["lr"] = rate
+        elif group.get("rate") != rate:  # to fill a tensor on a GPU is a launch
+            group["lr"].fill_(rate)
+            group["rate"] = rate
 
 
 def stepper(optimizer: Optimizer) -> Callable[[bool], None]:
