@@ -35,7 +35,7 @@ from lth_core.train.builder import Builder, PreparedJob, may_be_narrow
 from lth_core.train.checkpoint import CHECKPOINT_EVERY
 from lth_core.train.loop import Outcome
 from lth_core.train.pack.forward import Way, ways_of
-from lth_core.train.pack.rules import groups
+from lth_core.train.pack.rules import groups, needed
 from lth_core.train.pack.runner import Runner
 from lth_core.train.pack.size import PackSizes, PackSpeeds
 from lth_core.train.precision import arithmetic
@@ -105,11 +105,13 @@ class Trainer(Builder):
         """
         if self.pack == 1 or self.frozen or len(jobs) < 2:
             return
-        for alike in groups([job for job in jobs if not self._is_trained(job)]):
+        missing = [job for job in jobs if not self._is_trained(job)]
+        for alike in groups(missing):
             steps = sum(job.last - job.first for job in alike)
             if len(alike) > 1 and (size := self.pack_size(alike[0], steps)) > 1:
-                for number in range(0, len(alike), size):
-                    part = alike[number : number + size]
+                ready = [job for job in alike if self._is_ready(job, missing)]
+                for number in range(0, len(ready), size):
+                    part = ready[number : number + size]
                     try:
                         self._train_pack(part)
                     except RuntimeError as error:  # memory is short, or an operation has no rule
@@ -136,6 +138,21 @@ class Trainer(Builder):
         steps = sum(each.task.last - each.task.first for each in jobs)
         speeds = self._pack_speeds(jobs[0].job, steps) if len(ways) > 1 else None
         return speeds.way if speeds else ways[0]
+
+    def _is_ready(self, job: Job, jobs: Sequence[Job]) -> bool:
+        """Train those of the jobs that a job needs; returns whether all could be.
+
+        They were not trained in packs: each has another program, or another process trains it.
+        """
+        for each in needed(job, jobs):
+            try:
+                result = self._result(each)
+            except DivergedError as error:
+                self._diverged[each.digest] = error
+                return False
+            if not result.reused:
+                self._trained_ahead.add(each.digest)
+        return True
 
     def _is_trained(self, job: Job) -> bool:
         return job.digest in self._diverged or self._archive.training(job) is not None

@@ -76,7 +76,7 @@ def run_trial(
             if publishing:
                 publishing.publish(run, level, rows)
             yield rows
-            if why_stop(records, context.stop, context.margin):
+            if stops(records, context):
                 break
     except (PreemptedError, BdbQuit):
         raise
@@ -88,6 +88,11 @@ def run_trial(
         raise
     if publishing:
         publishing.finish(run)
+
+
+def stops(records: Sequence[Record], context: SweepContext) -> bool:
+    """Whether a trial ends after these records, before its last level."""
+    return bool(records) and why_stop(records, context.stop, context.margin) is not None
 
 
 def reason(error: Exception) -> str:

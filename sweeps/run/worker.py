@@ -18,7 +18,7 @@ from lth_core.lottery import levels
 from lth_core.redaction import without_secrets
 from lth_core.train import Trainer
 from sweeps.plan.plan import Trial, check_objective
-from sweeps.run.trial import SweepContext, reason, run_trial, trial_line
+from sweeps.run.trial import SweepContext, reason, run_trial, stops, trial_line
 from sweeps.studies.axes import Fields, base_values, combinations, spec_of
 from sweeps.studies.reader import parse_spec, spec_values
 from sweeps.studies.schema import Study
@@ -78,9 +78,11 @@ def _levels(
     """Finished levels of trials that train together, level by level; failures go to the report."""
     running = [(trial, levels(trial.spec, keep), run_trial(trial, context, trainer, keep))
                for trial, keep in pack]  # fmt: skip
+    records: dict[str, list[Record]] = {trial.id: [] for trial, _ in pack}
     while running:
         if len(pack) > 1:
-            jobs = [job for _, each, _ in running for job in next(each, {}).values()]
+            going_on = [each for trial, each, _ in running if not stops(records[trial.id], context)]
+            jobs = [job for each in going_on for job in next(each, {}).values()]
             _train_ahead(trainer, jobs, reraised)
         for member in list(running):
             trial, _, search = member
@@ -99,6 +101,7 @@ def _levels(
                     logger.error("trial %s: %s", trial.id, without_secrets(format_exc()))
                 report["failed"].append((trial.id, reason(error)))
             if rows:
+                records[trial.id] += rows
                 yield trial, rows
             else:
                 running.remove(member)

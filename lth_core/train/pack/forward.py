@@ -58,7 +58,21 @@ def packed_forward(model: nn.Module, count: int, way: Way) -> Forward:
     if way is Way.EACH or count == 1:
         dropout = [m for m in model.modules() if isinstance(m, Dropout) and m.p]
         return _EachNetwork(forward, count, dropout)
-    return vmap(forward)
+    stacked = vmap(forward)
+
+    def in_any_layout(parameters: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
+        if x.shape[1] == 1 and not x.is_cuda:
+            # On one example torch's own kernels (2.15, not oneDNN's) compute wrong gradients of a
+            # grouped convolution whose weights are in channels_last.
+            parameters = {name: _in_rows(tensor) for name, tensor in parameters.items()}
+        return stacked(parameters, buffers, x)
+
+    return in_any_layout
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    """A differentiable copy in torch's default layout."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 class _EachNetwork:

@@ -37,8 +37,8 @@ class Pack:
         spec, device = self.runs[0].task.spec, self.runs[0].task.data.train.x.device
         with arithmetic(spec.precision, device):
             for position, run in enumerate(self.runs):
-                if run.task.first == run.task.last:
-                    self._evaluate_start(position, run)
+                if run.done == run.task.last:  # without steps, or resumed after its last one
+                    self._finish_early(position, run)
             while stack := self._next_stack():
                 yield from self._train(*stack)
 
@@ -63,8 +63,8 @@ class Pack:
         return members, min([*later, *(left[position].task.last for position in members)])
 
     def _train(self, members: Sequence[int], last: int) -> Iterator[int]:
-        runs = [self.runs[position] for position in members]
-        stack, started = Stack(runs, self._way, self._compiled), time.perf_counter()
+        runs, started = [self.runs[position] for position in members], time.perf_counter()
+        stack = Stack(runs, self._way, self._compiled)
         for step, index, draw in stack.batches(runs[0].done, last):
             for run in runs:
                 run.keep_point(step)
@@ -72,7 +72,7 @@ class Pack:
                 losses = stack.step(step, index, draw)
                 for position, loss in zip(members, losses.unbind(), strict=True):
                     self._end_step(position, loss)
-            self._charge(runs, time.perf_counter() - started)
+            _charge(runs, started)
             yield step + 1
             started = time.perf_counter()
             if self.errors.keys() & set(members):
@@ -81,14 +81,18 @@ class Pack:
             run = self.runs[position]
             if run.done == run.task.last and position not in self.errors:
                 run.finish()
+        _charge(runs, started)
 
-    def _evaluate_start(self, position: int, run: Run) -> None:
+    def _finish_early(self, position: int, run: Run) -> None:
+        started = time.perf_counter()
         try:
-            with flushed_denormals():
-                run.evaluate_start()
+            if run.task.first == run.task.last:
+                with flushed_denormals():
+                    run.evaluate_start()
             run.finish()
         except DivergedError as error:
             self.errors[position] = error
+        _charge([run], started)
 
     def _end_step(self, position: int, loss: Tensor) -> None:
         try:
@@ -96,15 +100,16 @@ class Pack:
         except DivergedError as error:
             self.errors[position] = error
 
-    @staticmethod
-    def _charge(runs: Sequence[Run], seconds: float) -> None:
-        """Divide the time of a step among its runs."""
-        for run in runs:
-            run.seconds += seconds / len(runs)
-
 
 def trains_plainly(runs: Sequence[Run]) -> bool:
     """Whether there is one run, and it gains nothing by a stack: it is on a CPU, or its network
     draws from global generators."""
     task = runs[0].task
     return len(runs) == 1 and (task.draws or not task.data.train.x.is_cuda)
+
+
+def _charge(runs: Sequence[Run], started: float) -> None:
+    """Divide the time since ``started``, by `time.perf_counter`, among runs."""
+    seconds = time.perf_counter() - started
+    for run in runs:
+        run.seconds += seconds / len(runs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, replace
+from functools import lru_cache
 
 from lth_core import models
 from lth_core.jobs.recipes import Job, Recipe
@@ -46,19 +47,30 @@ def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
             known = left.get(job.digest, job)
             left[job.digest] = replace(known, keep=tuple(sorted({*known.keep, *job.keep})))
     while left:
-        ready = [job for job in left.values() if not any(p in left for p in parents(job))]
+        ready = [job for job in left.values() if not needed(job, left.values())]
         alike: dict[str | None, list[Job]] = {}
         for job in ready:
             alike.setdefault(pack_key(job), []).append(left.pop(job.digest))
         yield from alike.values()
 
 
-def parents(recipe: Recipe) -> Iterator[str]:
-    """Digests of the trainings from which a recipe's start and mask are made."""
+def needed(job: Job, jobs: Iterable[Job]) -> list[Job]:
+    """Those of the jobs from whose result, or a rewind point, a job's start or mask is made."""
+    runs = set(map(_run_of, _parents(job)))
+    return [each for each in jobs if _run_of(each) in runs]
+
+
+@lru_cache(maxsize=1000)
+def _run_of(job: Job) -> str:
+    """Digest of a job without its last step: a training and its rewind points have one."""
+    return replace(job, last=job.first).digest
+
+
+def _parents(recipe: Recipe) -> Iterator[Job]:
     for field in fields(recipe):
         value = getattr(recipe, field.name)
         if isinstance(value, Job):
             if field.name != "dense":  # the search's dense run, not a part of the recipe
-                yield value.digest
+                yield value
         elif isinstance(value, Recipe):
-            yield from parents(value)
+            yield from _parents(value)

@@ -61,8 +61,8 @@ class Runner:
                 continue
             running = [
                 (prepared.job, run)
-                for prepared, run in zip(jobs, runs, strict=True)
-                if run.task.first < run.done < run.task.last
+                for position, (prepared, run) in enumerate(zip(jobs, runs, strict=True))
+                if run.task.first < run.done < run.task.last and position not in pack.errors
             ]
             for job, run in running:
                 self._store_checkpoint(job, run)

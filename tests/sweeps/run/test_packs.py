@@ -78,6 +78,7 @@ def rows_of(study: Study, trials: Any) -> dict[str, list[dict[str, Any]]]:
     return {t.id: [row for row in rows if row["trial"] == t.id] for t in trials}
 
 
+@pytest.mark.slow
 def test_a_sweep_of_packs_stores_the_records_of_its_trials(
     tiny: StudyOf, tiny_file: StudyFile, lth: Lth
 ) -> None:
@@ -111,6 +112,7 @@ def work_of(study: Study) -> tuple[list[Trial], dict[str, Any]]:
     return trials, item_config([(trial, ()) for trial in trials])
 
 
+@pytest.mark.slow
 def test_levels_of_a_pack_are_reported_together_and_a_stopped_trial_leaves_it(
     tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +124,8 @@ def test_levels_of_a_pack_are_reported_together_and_a_stopped_trial_leaves_it(
         return "stopped" if records[-1]["trial"] == stopped and records[-1]["level"] == 1 else None
 
     monkeypatch.setattr("sweeps.run.trial.why_stop", why_stop)
-    *levels, last = reports(config, context_of(study), None, Trainer(pack=3))
+    trainer = Trainer(pack=3)
+    *levels, last = reports(config, context_of(study), None, trainer)
     assert [(report["level"], report["of"]) for report in levels] == [
         (level, trial.id)
         for level in range(3)
@@ -130,11 +133,14 @@ def test_levels_of_a_pack_are_reported_together_and_a_stopped_trial_leaves_it(
         if level < 2 or trial.id != stopped
     ]
     assert last == {"failed": [], "done": True}
+    # Nothing of the stopped trial's next level: 3 dense runs, and 2 branches of 3 and 2 trials.
+    assert len(trainer.store.digests("trainings")) == 3 + 2 * 3 + 2 * 2
     assert item_names(config) == [trial.id for trial in trials]
     assert [trial.id for trial, _ in config_trials(config)] == item_names(config)
     assert json.dumps(config)
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_leaves_the_others_of_its_pack(
     tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +155,7 @@ def test_a_trial_that_fails_leaves_the_others_of_its_pack(
     assert len(levels) == 2 * 3
 
 
+@pytest.mark.slow
 def test_what_fails_in_a_pack_is_met_by_the_trial_itself(
     tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:

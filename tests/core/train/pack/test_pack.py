@@ -1,50 +1,32 @@
 """A pack equals its members trained alone: in float64 to rounding, in float32 statistically."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import pytest
 import torch
 from double import Double
-from toys import jobs_of, timeless
+from pack_jobs import CONTROLS, MLP, TICKETS, by_level, dense_of, searches
+from toys import timeless
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
-from lth_core.errors import DivergedError, PreemptedError, SpecError
+from lth_core.errors import SpecError
 from lth_core.jobs.branches import BRANCHES
-from lth_core.jobs.recipes import Job
-from lth_core.lottery import levels
 from lth_core.masks import State
 from lth_core.resolve import resolve
-from lth_core.store import Store
-from lth_core.store.locks import claimed
 from lth_core.train.pack.forward import Way
-from lth_core.train.pack.rules import groups, pack_key
 
 SGD: dict[str, Any] = {
     "optimizer": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3, "warmup": "5it",
     "steps": "50it", "evaluate_every": "25it", "schedule": "cosine",
 }  # fmt: skip
 ADAM: dict[str, Any] = {"lr": 2e-3, "steps": "50it", "evaluate_every": "25it"}
-CONTROLS = ("ticket", "reinit", "random_mask")
 FEW = DataSpec(fraction=0.3)
-MLP = ModelSpec(widths=(20,))
+COLOURS = DataSpec(name="toys:colours")
+IMAGES = {"steps": "12it", "evaluate_every": "6it", "batch_size": 11}
+"""Of `COLOURS`, an epoch has 4 batches of 11 and one of a single example."""
 EVERY_BRANCH = tuple(name for name in BRANCHES if not name.startswith("scratch"))
-
-
-def searches(seeds: Sequence[int], rewinds: Sequence[int], **fields: Any) -> list[TicketSpec]:
-    return [
-        resolve(TicketSpec(seed=seed, rewind=rewind, **fields))
-        for seed in seeds
-        for rewind in rewinds
-    ]
-
-
-def by_level(specs: Sequence[TicketSpec]) -> Iterator[list[Job]]:
-    """The jobs of all searches, level by level."""
-    for level in zip(*map(levels, specs), strict=True):
-        yield [job for branches in level for job in branches.values()]
 
 
 def worst(states: Sequence[tuple[State, State]]) -> float:
@@ -56,19 +38,21 @@ def worst(states: Sequence[tuple[State, State]]) -> float:
 CASES: dict[str, tuple[dict[str, Any], list[int]]] = {
     # Two seeds, rewound to steps 7 and 0: the dense runs, then all branches of both steps.
     "mlp": ({"model": MLP, "train": TrainSpec(**SGD), "branches": CONTROLS}, [2, 10, 12]),
-    "every branch": ({"model": MLP, "train": TrainSpec(**ADAM), "branches": EVERY_BRANCH,
-                      "levels": 1}, [8, 34]),
-    "conv-2": ({"model": ModelSpec(name="conv-2", width=0.1, dropout=0.2),
-                "data": FEW, "train": TrainSpec(**ADAM), "branches": CONTROLS, "levels": 1}, [2, 10]),
+    "every branch": ({"model": MLP, "train": TrainSpec(**ADAM | {"steps": "20it"}),
+                      "branches": EVERY_BRANCH, "levels": 1}, [4, 4, 34]),
+    "conv-2": ({"model": ModelSpec(name="conv-2", width=0.1, dropout=0.2), "data": COLOURS,
+                "train": TrainSpec(**ADAM | IMAGES), "branches": CONTROLS, "levels": 1}, [2, 10]),
     "resnet-8, crop and flip": (
-        {"model": ModelSpec(name="resnet-8", width=0.25), "branches": CONTROLS, "levels": 1,
-         "data": replace(FEW, augment="crop_flip"), "train": TrainSpec(**SGD)}, [2, 10]),
-    "vit": ({"model": ModelSpec(name="vit-tiny", width=0.25), "data": FEW, "train": TrainSpec(**ADAM),
-             "branches": ("ticket",), "levels": 1}, [2, 4]),
+        {"model": ModelSpec(name="resnet-8", width=0.25), "branches": ("ticket", "reinit"),
+         "data": replace(COLOURS, augment="crop_flip"), "train": TrainSpec(**SGD | IMAGES),
+         "levels": 1}, [2, 6]),
+    "vit": ({"model": ModelSpec(name="vit-tiny", width=0.25, depth=2), "data": COLOURS,
+             "train": TrainSpec(**SGD | IMAGES), "branches": ("ticket",), "levels": 1}, [2, 4]),
     "norm penalty": ({"model": ModelSpec(name="resnet-8", width=0.25), "branches": ("ticket",),
-                      "data": FEW, "train": TrainSpec(**SGD, norm_penalty=1e-3), "levels": 0}, [2]),
+                      "data": COLOURS, "train": TrainSpec(**SGD | IMAGES, norm_penalty=1e-3),
+                      "levels": 0}, [2]),
     "replayed order": ({"model": MLP, "train": TrainSpec(**ADAM, replay_order=True),
-                        "branches": CONTROLS}, [2, 10, 12]),
+                        "branches": CONTROLS, "levels": 1}, [2, 10]),
     "gmp": ({"model": MLP, "train": TrainSpec(**ADAM), "branches": CONTROLS, "levels": 1,
              "prune": PruneSpec(when="during", fraction=0.5)}, [2, 4, 8]),
     "rigl": ({"model": MLP, "train": TrainSpec(**SGD), "branches": ("ticket",), "levels": 1,
@@ -169,7 +153,7 @@ def test_members_may_differ_in_rates_decay_and_label_noise() -> None:
 @pytest.mark.slow
 def test_accuracies_are_statistically_equal_in_float32() -> None:
     """The mean difference over ten seeds is within two standard errors and a tenth of a point."""
-    train = TrainSpec(**ADAM | {"steps": "200it", "evaluate_every": "200it"})
+    train = TrainSpec(**ADAM | {"steps": "100it", "evaluate_every": "100it"})
     specs = searches(range(10), (0,), model=MLP, train=train, levels=1, branches=("ticket",))
     alone, packed = (Trainer(device="cpu", pack=pack) for pack in (1, 10))
     differences = []
@@ -179,14 +163,6 @@ def test_accuracies_are_statistically_equal_in_float32() -> None:
             differences.append(curves[0].test_accuracy[-1] - curves[1].test_accuracy[-1])
     gaps = torch.tensor(differences)
     assert abs(float(gaps.mean())) <= 2 * float(gaps.std()) / len(gaps) ** 0.5 + 0.001
-
-
-def dense_of(spec: TicketSpec) -> Job:
-    return jobs_of(spec)[0]["dense"]
-
-
-QUICK = TrainSpec(lr=2e-3, steps="12it", evaluate_every="4it")
-TICKETS: dict[str, Any] = {"model": MLP, "train": QUICK, "levels": 1, "branches": CONTROLS}
 
 
 def test_records_show_a_pack_in_made_with_alone() -> None:
@@ -205,97 +181,6 @@ def test_records_show_a_pack_in_made_with_alone() -> None:
     assert made == [None, "2", "2", None]  # the dense run and the last branch are alone
     reused = [result.reused for jobs in by_level([spec]) for result in trainer(jobs)]
     assert reused == [True] * 4
-
-
-def test_interrupted_pack_resumes_to_the_same_results() -> None:
-    specs = searches((0, 1), (0, 5), **TICKETS)
-    whole, store = Trainer(pack=99), Store()
-    expected = [[r.training.curves for r in whole(jobs)] for jobs in by_level(specs)]
-    times, found = 0, []
-    for steps in (3, 7, 2, 9, 1, 10**9):
-        trainer = Trainer(store, "cpu", pack=99)
-        trainer.ending = After(steps)  # type: ignore[assignment]
-        try:
-            found = [[r.training.curves for r in trainer(jobs)] for jobs in by_level(specs)]
-            break
-        except PreemptedError:
-            times += 1
-            assert store.digests("checkpoints")
-    assert times >= 3
-    for one, other in zip(chain(*found), chain(*expected), strict=True):
-        assert one.step == other.step
-        assert one.validation_loss == pytest.approx(other.validation_loss, rel=1e-4)
-        assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
-    assert not store.digests("checkpoints")
-
-
-class After:
-    """An event that is set once it was asked so often."""
-
-    def __init__(self, times: int) -> None:
-        self.times = times
-
-    def is_set(self) -> bool:
-        self.times -= 1
-        return self.times < 0
-
-
-def test_a_run_that_diverges_leaves_its_pack() -> None:
-    jobs = [dense_of(spec) for spec in searches((0, 1, 2), (0,), **TICKETS)]
-    jobs[1] = replace(jobs[1], train=replace(jobs[1].train, optimizer="sgd", lr=1e30))
-    jobs[0], jobs[2] = (replace(j, train=replace(j.train, optimizer="sgd")) for j in jobs[::2])
-    alone, packed = Trainer(pack=1), Trainer(pack=3)
-    packed.train_ahead(jobs)
-    with pytest.raises(DivergedError, match="not finite at step 4"):
-        packed([jobs[1]])
-    for job in jobs[::2]:
-        (one,), (other,) = packed([job]), alone([job])
-        assert not one.reused
-        expected = other.training.curves.validation_loss
-        assert one.training.curves.validation_loss == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_job_that_another_process_trains_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [dense_of(spec) for spec in searches((0, 1, 2), (0,), **TICKETS)]
-    trainer = Trainer(pack=3)
-    with claimed(trainer.store.files, jobs[1].digest, lambda: False):
-        trainer.train_ahead(jobs)
-    assert [trainer.known(job) for job in jobs] == [True, False, True]
-    assert [result.reused for result in trainer(jobs)] == [False] * 3
-
-
-def test_only_jobs_of_one_program_share_a_pack() -> None:
-    spec = resolve(TicketSpec(**TICKETS))
-    dense = dense_of(spec)
-    train = dense.train
-    others = [
-        replace(dense, train=replace(train, batch_size=30)),
-        replace(dense, train=replace(train, optimizer="sgd")),
-        replace(dense, train=replace(train, precision="bf16")),
-        replace(dense, train=replace(train, evaluate_every="3it")),
-        replace(dense, model=replace(dense.model, widths=(21,))),
-        replace(dense, data=replace(dense.data, fraction=0.5)),
-        replace(dense, first=12),
-    ]
-    keys = {pack_key(job) for job in (dense, *others)}
-    assert len(keys) == 1 + len(others)
-    assert None not in keys
-    assert pack_key(replace(dense, seed=9, mask=jobs_of(spec)[1]["ticket"].mask)) in keys
-    assert pack_key(replace(dense, model=ModelSpec(name="toys:batch_norm_net"))) is None
-
-
-def test_a_job_waits_for_the_one_that_finds_its_mask() -> None:
-    spec = TicketSpec(
-        model=MLP, train=QUICK, levels=1, branches=CONTROLS,
-        prune=PruneSpec(when="during", fraction=0.5),
-    )  # fmt: skip
-    (_, level) = jobs_of(spec)
-    assert [[job.finds is not None for job in each] for each in groups(list(level.values()))] == [
-        [True],
-        [False, False],
-    ]
-    twice = [replace(level["ticket"], keep=keep) for keep in ((3,), (5,))]
-    assert [[job.keep for job in each] for each in groups(twice)] == [[(3, 5)]]
 
 
 @pytest.mark.parametrize("pack", [0, -1, 1.5, "most", True, None])
