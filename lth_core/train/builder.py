@@ -29,6 +29,7 @@ from lth_core.seeds import generator
 from lth_core.spec import PruneGates, PruneNever, Pruning, TrainSpec
 from lth_core.spec.prune_base import CHANNELS
 from lth_core.train.batches import Order
+from lth_core.train.layers.sparsify import Sparse
 from lth_core.train.loop import Outcome, Task
 from lth_core.train.masking.base import Fixed, Masking
 from lth_core.train.masking.gates import Gates
@@ -44,12 +45,12 @@ class PreparedJob:
     task: Task
     start: State
     """Weights and buffers before the mask, in the network's shapes."""
-    narrow: Narrow | None = None
-    """The network without the mask's removed channels, if that is what the task trains."""
+    smaller: Narrow | Sparse | None = None
+    """The network without the mask's removed channels or weights, if the task trains that."""
 
     def whole(self, outcome: Outcome) -> Outcome:
         """An outcome of the task, in the shapes of the job's network."""
-        return self.narrow.widened(outcome) if self.narrow else outcome
+        return self.smaller.widened(outcome) if self.smaller else outcome
 
 
 class Builder:

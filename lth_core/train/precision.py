@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from lth_core.spec import Precision
-from lth_core.train.linear import onednn_layers
+from lth_core.train.layers.linear import onednn_layers
+from lth_core.train.layers.sparse import sparse_layers
 
 (_SMALLEST,) = struct.unpack("<d", bytes([1, 0, 0, 0, 0, 0, 0, 0]))
 """Smallest positive float64, from its bits: a thread that flushes may parse 5e-324 as 0."""
@@ -84,6 +85,7 @@ def made_with(device: torch.device, model: nn.Module) -> dict[str, str]:
     with flushed_denormals():
         if device.type == "cpu" and all_threads_flush():
             found["denormals"] = "flushed"
-    if layers := onednn_layers(model):
-        found["onednn"] = " ".join(layers)
+    for way, layers in (("onednn", onednn_layers(model)), ("sparse", sparse_layers(model))):
+        if layers:
+            found[way] = " ".join(layers)
     return found

@@ -368,7 +368,8 @@ class Trainer(Builder):
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
         self._runner.delete_checkpoint(job)
-        if not may_be_narrow(job):  # a plan does not know how narrow
+        # A plan does not know how narrow or sparse a job's network is.
+        if not may_be_narrow(job) and "sparse" not in training.made_with:
             self._archive.put_speed(job, training.seconds, self.device)
         return training, final
 

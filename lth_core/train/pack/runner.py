@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from lth_core.errors import DivergedError, PreemptedError
 from lth_core.jobs.recipes import Job
@@ -11,7 +12,8 @@ from lth_core.store import Store
 from lth_core.train.archive import Archive
 from lth_core.train.builder import PreparedJob
 from lth_core.train.checkpoint import delete_checkpoint, load_checkpoint, store_checkpoint
-from lth_core.train.linear import LinearChoice
+from lth_core.train.layers.linear import LinearChoice
+from lth_core.train.layers.sparsify import sparsified
 from lth_core.train.loop import Outcome, Run
 from lth_core.train.pack.forward import Way
 from lth_core.train.pack.pack import Pack
@@ -49,9 +51,8 @@ class Runner:
         Raises:
             PreemptedError: the training was interrupted; checkpoints are stored.
         """
-        task = jobs[0].task
-        if len(jobs) == 1 and task.spec.precision != "bf16":
-            self._linear_choice.apply(task.model, task.spec.batch_size)
+        if len(jobs) == 1:
+            jobs = [self._with_faster_layers(jobs[0])]
         runs = [self._resumed(prepared) for prepared in jobs]
         pack = Pack(runs, way, self._compiled)
         stored_at = time.monotonic()
@@ -76,6 +77,16 @@ class Runner:
             pack.errors.get(position) or prepared.whole(run.outcome())
             for position, (prepared, run) in enumerate(zip(jobs, runs, strict=True))
         ]
+
+    def _with_faster_layers(self, prepared: PreparedJob) -> PreparedJob:
+        """A job that is trained alone, with the layers that a CPU computes faster otherwise."""
+        sparse = None if prepared.smaller else sparsified(prepared.task)
+        if sparse:
+            prepared = replace(prepared, task=sparse.task, smaller=sparse)
+        task = prepared.task
+        if task.spec.precision != "bf16":
+            self._linear_choice.apply(task.model, task.spec.batch_size)
+        return prepared
 
     def delete_checkpoint(self, job: Job) -> None:
         """Delete the checkpoint of a finished job."""

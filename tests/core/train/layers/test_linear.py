@@ -12,8 +12,8 @@ from toys import jobs_of
 from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec
 from lth_core.models.networks.mlp import WithConstant
 from lth_core.store import Store
-from lth_core.train import linear as linear_module
-from lth_core.train.linear import (
+from lth_core.train.layers import linear as linear_module
+from lth_core.train.layers.linear import (
     AVAILABLE,
     KIND,
     LinearChoice,
