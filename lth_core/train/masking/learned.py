@@ -109,7 +109,8 @@ class Learned(ABC):
 
     def flat_ranking(self, names: Sequence[str]) -> Tensor:
         """Ranking values of competing layers, (n,) float."""
-        return torch.cat([self.ranking(self.scores[name].detach()).reshape(-1) for name in names])
+        parts = [self.ranking(self.scores[name].detach()).reshape(-1) for name in names]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def split_by_layer(self, names: Sequence[str], flat: Tensor) -> dict[str, Tensor]:
         """Values (n,) of competing layers by layer, each (out, in, ...)."""
