@@ -36,9 +36,9 @@ FAULTS = [
     Fault(
         "mask applied before the optimizer's step",
         "lth_core/train/loop.py",
-        "step_and_clear(masking.before_step(step, self.optimizer))\n            masking.after_step()",
+        "take_step(masking.before_step(step, self.optimizer))\n            masking.after_step()",
         "taken = masking.before_step(step, self.optimizer)\n            masking.after_step()\n"
-        "            step_and_clear(taken)",
+        "            take_step(taken)",
         "tests/core/train/test_loop.py",
     ),
     Fault(

@@ -52,7 +52,7 @@ class Stack:
             self._optimizers = [self._shared_optimizer()]
         else:
             self._optimizers = [run.optimizer for run in runs]
-            _own_counts(self._optimizers)
+            _own_states(self._optimizers)
         self._steppers = [stepper(optimizer) for optimizer in self._optimizers]
         self._graph = StepGraph(self._compute) if can_capture(self._tasks) else None
 
@@ -170,7 +170,8 @@ class Stack:
                     torch.zeros_like(p) if state.get(name) is None else state[name]
                     for state, p in zip(states, own, strict=True)
                 ]
-                optimizer.state[stacked][name] = torch.stack(parts)
+                # In the layout of the weights, because fused kernels read both in memory's order.
+                optimizer.state[stacked][name] = torch.empty_like(stacked).copy_(torch.stack(parts))
                 for state, part in zip(states, optimizer.state[stacked][name], strict=True):
                     state[name] = part
             if spec.optimizer != "sgd":
@@ -210,9 +211,13 @@ def _step_alike(runs: Sequence[Run]) -> bool:
     return len(specs) == 1 and (len(taken) == 1 or runs[0].task.spec.optimizer == "sgd")
 
 
-def _own_counts(optimizers: Sequence[Optimizer]) -> None:
-    """Give each optimizer a step count of its own; those of an earlier stack shared one."""
+def _own_states(optimizers: Sequence[Optimizer]) -> None:
+    """Give each optimizer step counts of its own, for those of an earlier stack shared one, and
+    moments in the layout of their parameters, which fused kernels need."""
     for optimizer in optimizers:
-        for state in optimizer.state.values():
-            if "step" in state:
-                state["step"] = state["step"].clone()
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                if name == "step":
+                    state[name] = value.clone()
+                elif isinstance(value, Tensor) and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter).copy_(value)
