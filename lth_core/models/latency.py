@@ -54,7 +54,7 @@ def latency(
         x = made_up_examples(networks[0], batch_size, shape)
     x = x.to(device).contiguous(memory_format=layout)
     took: list[list[float]] = [[] for _ in copies]
-    with torch.inference_mode(), _threads(threads):
+    with torch.inference_mode(), torch_threads(threads):
         for network in WARM_UP * copies:
             network(x)
         start = time.perf_counter()
@@ -130,8 +130,8 @@ def _milliseconds(network: nn.Module, x: Tensor) -> float:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run the block with a number of threads of the CPU."""
+def torch_threads(count: int) -> Iterator[None]:
+    """Run the block with a number of torch's threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import platform
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from math import prod
 
 import torch
 from torch import nn
 
+from lth_core.models.latency import torch_threads
+from lth_core.models.layers import shapes_and_positions
 from lth_core.spec import Precision
 from lth_core.train.layers.linear import onednn_layers
 from lth_core.train.layers.sparse import sparse_layers
@@ -19,6 +22,30 @@ from lth_core.train.layers.sparse import sparse_layers
 _ELEMENTS_A_THREAD = 32_768
 """torch divides an elementwise operation between threads in pieces of at least this many elements
 (at::internal::GRAIN_SIZE)."""
+
+
+LEAST_PRODUCTS = 200_000_000
+"""Multiplications of a step's forward pass from which a training uses all of torch's threads."""
+
+
+def threads_for(
+    model: nn.Module, shape: tuple[int, ...], batch_size: int
+) -> AbstractContextManager[None]:
+    """Use one of torch's threads in a block that trains a small network on a CPU, else all.
+
+    Operations of a small network take less time than threads need to share them: beside other work
+    on the machine two threads take ten times as long as one (docs/scale.md).
+
+    Args:
+        shape: shape of one example.
+    """
+    threads = torch.get_num_threads()
+    on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
+    if threads > 1 and on_cpu:
+        layers = shapes_and_positions(model, shape).values()
+        products = batch_size * sum(prod(weights) * positions for weights, positions in layers)
+        threads = threads if products >= LEAST_PRODUCTS else 1
+    return torch_threads(threads)
 
 
 @contextmanager

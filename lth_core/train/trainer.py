@@ -48,7 +48,8 @@ class Trainer(Builder):
     """Trains the jobs that the store lacks, and computes recipes.
 
     The weights and masks that a job needs come from a cache of the last jobs, else from the store,
-    else from training their recipe again. A corrupt entry is logged and replaced.
+    else from training their recipe again. A corrupt entry is logged and replaced. On a CPU small
+    networks are trained by one of torch's threads (`precision.threads_for`).
 
     Args:
         store: the store of results; by default this process's memory.

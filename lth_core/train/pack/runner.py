@@ -17,6 +17,7 @@ from lth_core.train.layers.sparsify import sparsified
 from lth_core.train.loop import Outcome, Run
 from lth_core.train.pack.forward import Way
 from lth_core.train.pack.pack import Pack
+from lth_core.train.precision import threads_for
 
 
 class Runner:
@@ -48,9 +49,16 @@ class Runner:
     ) -> list[Outcome | DivergedError]:
         """Outcome of each job, trained from its start or from its checkpoint.
 
+        On a CPU small networks are trained by one of torch's threads.
+
         Raises:
             PreemptedError: the training was interrupted; checkpoints are stored.
         """
+        task = jobs[0].task
+        with threads_for(task.model, task.data.shape, task.spec.batch_size):
+            return self._outcomes(jobs, way)
+
+    def _outcomes(self, jobs: Sequence[PreparedJob], way: Way) -> list[Outcome | DivergedError]:
         if len(jobs) == 1:
             jobs = [self._with_faster_layers(jobs[0])]
         runs = [self._resumed(prepared) for prepared in jobs]

@@ -21,7 +21,7 @@ from lth_core.train.optimizer import stepper
 from lth_core.train.pack.forward import Way, is_linear_chain, ways_of
 from lth_core.train.pack.pack import trains_plainly
 from lth_core.train.pack.stack import Stack
-from lth_core.train.precision import arithmetic, flushed_denormals
+from lth_core.train.precision import arithmetic, flushed_denormals, threads_for
 from lth_core.train.timings import speed_key
 
 KIND = "packs"
@@ -91,11 +91,13 @@ class PackSizes:
         return self._known.get(key)
 
     def _measured(self, make: Callable[[], Task]) -> PackSpeeds:
-        model = make().model
+        task = make()
+        model = task.model
         small = sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
         if self._device.type == "cpu" and not (small and is_linear_chain(model)):
             return PackSpeeds(ways_of(model, self._device)[0], {1: 1.0})
-        return measure(make, self._device)
+        with threads_for(model, task.data.shape, task.spec.batch_size):
+            return measure(make, self._device)
 
 
 def measure(make: Callable[[], Task], device: torch.device) -> PackSpeeds:

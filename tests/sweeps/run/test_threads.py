@@ -36,7 +36,12 @@ def test_all_threads_of_a_trial_flush_denormals() -> None:
 def test_threads_of_a_serial_sweep_flush_although_the_plan_is_made_in_the_process(
     tmp_path: Path,
 ) -> None:
-    changes = {"axes.seed": [0], "base.levels": 0, "resources": {"cpu": 2}, "store": "store"}
+    changes = {
+        "axes.seed": [0], "base.levels": 0, "resources": {"cpu": 2}, "store": "store",
+        # Large enough for two threads.
+        "base.model.widths": [4000, 800],
+        "base.train": {"steps": "1it", "evaluate_every": "1it"},
+    }  # fmt: skip
     (tmp_path / "tiny.yaml").write_text(json.dumps(tiny_fields(changes)))  # JSON is YAML
     command = [sys.executable, "-m", "sweeps.cli", "sweep", "tiny.yaml", "--serial"]
     subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
