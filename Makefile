@@ -10,7 +10,7 @@ FITS := (3, 11) <= sys.version_info[:2] <= (3, 14)
 # Where the environment forbids bytecode, each of hundreds of processes would compile the project.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup python demo test long fast check format lock clean
+.PHONY: setup python demo test long fast gpu check format lock clean
 
 setup: $(READY)
 
@@ -44,6 +44,10 @@ long: setup
 
 fast: setup
 	$(PYTEST) -n 2 -m "not (ray or slow or mlflow or data or long or gpu)"
+
+# On a machine with a GPU, bare or set up.
+gpu:
+	bash tests/gpu/run $(or $(OUT),gpu-results)
 
 check: setup
 	$(BIN)/ruff format --check .

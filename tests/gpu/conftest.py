@@ -23,7 +23,7 @@ if DEVICE not in ("cuda", "cpu", "labels"):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent == HERE and item.path.name != "test_labels.py":
+        if item.path.parent == HERE and item.path.name.startswith("test_gpu_"):
             item.add_marker(pytest.mark.gpu if DEVICE == "cuda" else pytest.mark.slow)
 
 

@@ -16,11 +16,13 @@ from lth_core.resolve import resolve
 from lth_core.spec import DataSpec, ModelSpec, PruneSpec, TicketSpec, TrainSpec
 from lth_core.train import Trainer
 from lth_core.train.loop import Run
+from lth_core.train.pack.forward import Way, ways_of
 from lth_core.train.pack.pack import Pack
 
 Row = dict[str, Any]
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Sizes of packs of small networks."""
 DENSITY = 0.2
 NEVER = "1000000it"
 WARM_UP = 12
@@ -29,17 +31,17 @@ WARM_UP = 12
 
 @dataclass(frozen=True)
 class Workload:
-    """A network in training, and the largest pack of it that is measured."""
+    """A network in training, and the sizes of its packs."""
 
     name: str
     data: DataSpec
     train: TrainSpec
-    most: int
+    sizes: tuple[int, ...]
 
 
 WORKLOADS = (
     Workload("lenet-300-100", DataSpec(name=MNIST_LIKE),
-             TrainSpec(lr=1.2e-3, batch_size=60, steps=NEVER, evaluate_every=NEVER), 64),
+             TrainSpec(lr=1.2e-3, batch_size=60, steps=NEVER, evaluate_every=NEVER), SIZES),
     Workload("resnet-20", DataSpec(name=CIFAR_LIKE, augment="crop_flip"),
              TrainSpec(optimizer="sgd", lr=0.1, momentum=0.9, batch_size=128, steps=NEVER,
                        evaluate_every=NEVER), 16),
@@ -47,7 +49,7 @@ WORKLOADS = (
 
 
 def speeds(device: torch.device, seconds: float, until: float, small: bool) -> Iterator[Row]:
-    """Steps a second, summed over a pack's networks, by network, precision and size of the pack.
+    """Steps a second, summed over a pack's networks, by network, precision, way and size of the pack.
 
     Args:
         seconds: of each measurement.
@@ -62,16 +64,24 @@ def speeds(device: torch.device, seconds: float, until: float, small: bool) -> I
                      "precision": precision, "batch": train.batch_size}  # fmt: skip
             plain = _plain(job, device, seconds)
             yield {**about, "loop": "textbook", "steps_per_second": plain}
-            for size in SIZES[:2] if small else SIZES:
-                if size > workload.most or time.monotonic() > until:
-                    break
+            for size, way in _packs(job, device, SIZES[:2] if small else workload.sizes):
+                if time.monotonic() > until:
+                    return
+                row = {**about, "loop": "lth_core", "pack": size, "way": way.value}
                 try:
-                    speed = _pack(job, size, device, seconds)
+                    speed = _pack(job, size, way, device, seconds)
                 except RuntimeError as error:  # memory, or a kernel that the device lacks
-                    yield {**about, "loop": "lth_core", "pack": size, "error": str(error)[:500]}
-                    break
-                yield {**about, "loop": "lth_core", "pack": size, "steps_per_second": speed,
-                       "times_textbook": round(speed / plain, 2), **_memory(device)}  # fmt: skip
+                    yield {**row, "outcome": "failed", "reason": str(error)[:2000]}
+                    continue
+                yield {**row, "steps_per_second": speed, "times_textbook": round(speed / plain, 2),
+                       **_memory(device)}  # fmt: skip
+
+
+def _packs(job: Job, device: torch.device, sizes: tuple[int, ...]) -> Iterator[tuple[int, Way]]:
+    """Sizes of packs, each with the ways in which it may be computed."""
+    ways = ways_of(Trainer(device=str(device)).model(job), device)
+    for size in sizes:
+        yield from ((size, way) for way in (ways if size > 1 else ways[:1]))
 
 
 def _job(workload: Workload) -> Job:
@@ -93,11 +103,11 @@ def _plain(job: Job, device: torch.device, seconds: float) -> float:
     return _rate(loop, 1, device, seconds)
 
 
-def _pack(job: Job, size: int, device: torch.device, seconds: float) -> float:
+def _pack(job: Job, size: int, way: Way, device: torch.device, seconds: float) -> float:
     trainer = Trainer(device=str(device))
     jobs = [replace(job, seed=seed) for seed in range(size)]
     return _rate(
-        iter(Pack([Run(trainer._prepare(each).task) for each in jobs])), size, device, seconds
+        iter(Pack([Run(trainer._prepare(each).task) for each in jobs], way)), size, device, seconds
     )
 
 
