@@ -20,6 +20,7 @@ from lth_core.resolve import resolve
 from lth_core.spec import DataSpec, ModelSpec, Precision, TicketSpec, TrainSpec
 from lth_core.train import Trainer
 from lth_core.train.evaluate import evaluate as our_evaluate
+from lth_core.train.layers.linear import LinearChoice
 from lth_core.train.loop import Run, Task
 from lth_core.train.precision import arithmetic
 from sweeps.bench.baselines import images, textbook
@@ -239,9 +240,12 @@ def random_mask(trainer: Trainer, job: Job, density: float = DENSITY) -> Mask:
 
 
 def task_of(trainer: Trainer, job: Job, mask: Mask) -> Task:
-    """The task of a job under a fixed mask."""
+    """The task of a job under a fixed mask, with the layers that the trainer would choose."""
     start = trainer.start(job)
-    return trainer.prepare(job, start, mask, lambda: start).task
+    task = trainer.prepare(job, start, mask, lambda: start).task
+    if job.train.precision != "bf16":
+        LinearChoice(trainer.store).apply(task.model, job.train.batch_size)
+    return task
 
 
 def our_turn(trained: Iterable[int], steps: int) -> Callable[[], None]:
