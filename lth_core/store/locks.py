@@ -29,6 +29,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 SETTLING = 0.3
 """Seconds after which a claim that several processes may have written at once is read again."""
 
+_held = set[str]()
+"""Tokens of the claims that this process holds or acquires."""
+
 
 @contextmanager
 def claimed(
@@ -52,20 +55,31 @@ def claimed(
     """
     path = f"claims/{digest}/claim.json"
     claim = {**this_process(), "token": uuid.uuid4().hex, "beat": 0}
-    if not _acquire(files, path, claim, done, lease if wait else None):
-        yield False
-        return
+    _held.add(claim["token"])
+    try:
+        if not _acquire(files, path, claim, done, lease if wait else None):
+            yield False
+            return
+        with _renewed(files, path, claim, lease / 6):
+            yield True
+    finally:
+        _held.discard(claim["token"])
+
+
+@contextmanager
+def _renewed(files: Files, path: str, claim: dict[str, Any], interval: float) -> Iterator[None]:
+    """Renew a claim for the duration of a block, then release it."""
     released = threading.Event()
     renewal = threading.Thread(
-        target=_renew, args=(files, path, claim, released, lease / 6), daemon=True
+        target=_renew, args=(files, path, claim, released, interval), daemon=True
     )
     renewal.start()
     try:
-        yield True
+        yield
     finally:
         released.set()
         renewal.join()
-        with suppress(StoreError):  # the claim expires by itself
+        with suppress(StoreError):  # this process takes it over later; for others it expires
             _release(files, path, claim)
 
 
@@ -83,7 +97,7 @@ def _acquire(
         if other != last_seen:
             last_seen, since = other, time.monotonic()
         waited = lease is not None and time.monotonic() - since > lease
-        if (has_ended(other) or waited) and _take_over(files, path, claim):
+        if (has_ended(other) or _is_left(other) or waited) and _take_over(files, path, claim):
             break
         if lease is None:
             return False
@@ -154,6 +168,11 @@ def has_ended(identity: dict[str, Any]) -> bool:
     if identity.get("machine") != _machine() or not isinstance(identity.get("process"), int):
         return False
     return _start_time(identity["process"]) != identity.get("born")
+
+
+def _is_left(claim: dict[str, Any]) -> bool:
+    """Whether a claim is one that this process could not release, as while the store failed."""
+    return claim.get("token") not in _held and this_process().items() <= claim.items()
 
 
 def _machine() -> str:

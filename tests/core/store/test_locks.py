@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lth_core.store import locks
+from lth_core.store import locks, make_folder
 from lth_core.store.files import Files, MemoryFiles
 from lth_core.store.folder import FolderFiles
 from lth_core.store.locks import LEASE, SETTLING, claimed, this_process
@@ -306,3 +306,20 @@ def test_claim_ends_with_its_block_also_where_that_fails() -> None:
     with pytest.raises(ZeroDivisionError):
         fail()
     assert files.read("claims/job/claim.json") is None
+
+
+def test_claim_that_could_not_be_released_is_taken_over_by_its_own_process(tmp_path: Path) -> None:
+    """A store that was away for a while does not delay each of its trainings by a lease."""
+    files = FolderFiles(make_folder(tmp_path / "store"))
+    with claimed(files, "job", bool) as acquired:
+        assert acquired
+        (tmp_path / "store").rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").rename(tmp_path / "store")
+    assert [*files.files("claims")]
+    started = time.monotonic()
+    with claimed(files, "job", bool) as acquired:
+        assert acquired
+        with claimed(files, "job", bool, wait=False) as twice:
+            assert not twice
+    assert time.monotonic() - started < LEASE / 2
+    assert [*files.files("claims")] == []
