@@ -13,6 +13,7 @@ from lth_core.seeds import generator
 from lth_core.spec import Augment, TicketSpec
 from lth_core.train.batches import Order
 from lth_core.train.loop import evaluate
+from lth_core.train.precision import arithmetic
 
 CPU = torch.device("cpu")
 
@@ -56,7 +57,8 @@ def test_evaluation_is_that_of_the_cpu(device: str, spec: TicketSpec) -> None:
         trainer, job = Trainer(device=name), dense_job(spec)
         dataset = trainer.data(job)
         model = trainer.network(job, trainer.start(job))
-        figures.append(evaluate(model, dataset, dataset.train))
+        with arithmetic("fp32", torch.device(name)):
+            figures.append(evaluate(model, dataset, dataset.train))
     (loss, accuracy), (other_loss, other_accuracy) = figures
     assert other_loss == pytest.approx(loss, rel=1e-3)
     assert other_accuracy == pytest.approx(accuracy, abs=2 / 160)

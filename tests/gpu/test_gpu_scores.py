@@ -11,11 +11,12 @@ from small import DIGITS, PIXELS, dense_job
 
 from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, masks
 from lth_core.masks import Mask
-from lth_core.prune import SCORES, lowest, prune
+from lth_core.prune import SCORES, Scores, lowest, prune
 from lth_core.prune.network import PrunableNetwork, from_model
 from lth_core.prune.scores import scores_of
 from lth_core.seeds import generator
 from lth_core.train.masking.registry import LEARN
+from lth_core.train.precision import arithmetic
 
 OF_CHANNELS = ("slimming", "taylor", "gates")
 BY_PASSES = ("snip", "grasp", "synflow", "taylor")
@@ -37,6 +38,12 @@ def network(spec: TicketSpec, device: str, **settings: Any) -> PrunableNetwork:
     return trainer.prunable_network(start, mask, start, job, PruneSpec(**settings))
 
 
+def scored(spec: TicketSpec, device: str, name: str, **settings: Any) -> Scores:
+    """Scores of a spec's untrained network, computed as `Trainer.mask` has them computed."""
+    with arithmetic("fp32", torch.device(device)):
+        return scores_of(network(spec, device, **settings), name)
+
+
 def assert_close(ours: masks.State, expected: masks.State, rel: float) -> None:
     """Check values against others, by the largest of each layer: small ones are sums of large ones."""
     for name, value in expected.items():
@@ -49,9 +56,7 @@ def assert_close(ours: masks.State, expected: masks.State, rel: float) -> None:
     *product(BY_PASSES[:3], NETWORKS),
 ])  # fmt: skip
 def test_scores_are_close_to_those_of_the_cpu(device: str, score: str, net: str) -> None:
-    cpu, other = (
-        scores_of(network(NETWORKS[net], each, when="before"), score) for each in ("cpu", device)
-    )
+    cpu, other = (scored(NETWORKS[net], each, score, when="before") for each in ("cpu", device))
     assert_close(other, cpu, 0.02 if score in BY_PASSES else 0)
 
 
@@ -63,9 +68,7 @@ def test_scores_in_both_modes_of_batch_norm_and_recurrent_layers(
     """cuDNN has no backward pass of recurrent layers in evaluation mode."""
     for net in ("resnet-8", "lstm"):
         settings = {"when": "before", "score": score, "statistics": statistics}
-        cpu, other = (
-            scores_of(network(NETWORKS[net], each, **settings), score) for each in ("cpu", device)
-        )
+        cpu, other = (scored(NETWORKS[net], each, score, **settings) for each in ("cpu", device))
         assert_close(other, cpu, 0.02)
 
 
@@ -73,13 +76,14 @@ def test_scores_in_both_modes_of_batch_norm_and_recurrent_layers(
 @pytest.mark.skipif(not find_spec("torch_pruning"), reason="torch-pruning is not installed")
 def test_scores_of_channels_are_close_to_those_of_the_cpu(device: str, score: str) -> None:
     settings = {"when": "before", "structure": "channels", "scope": "global", "score": score}
-    cpu, other = (scores_of(network(PIXELS, each, **settings), score) for each in ("cpu", device))
+    cpu, other = (scored(PIXELS, each, score, **settings) for each in ("cpu", device))
     assert_close(other, cpu, 0.02)
 
 
 def pruned(spec: TicketSpec, device: str, **settings: Any) -> Mask:
     found = network(spec, device, **settings)
-    return prune(found, found.spec, generator(0, "ties"))
+    with arithmetic("fp32", torch.device(device)):
+        return prune(found, found.spec, generator(0, "ties"))
 
 
 @pytest.mark.parametrize("settings", [

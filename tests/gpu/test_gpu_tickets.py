@@ -19,6 +19,7 @@ from lth_core.models.semi_structured import semi_structured
 from lth_core.prune.structure import highest_n_of_m
 from lth_core.results import LevelResult
 from lth_core.seeds import generator
+from lth_core.train.precision import arithmetic
 
 
 def found(spec: TicketSpec, trainer: Trainer) -> LevelResult:
@@ -63,7 +64,7 @@ def test_smaller_network_computes_the_same_on_the_device(device: str, tmp_path: 
     (tmp_path / "small.safetensors").write_bytes(export.to_bytes())
     small = load_compact(tmp_path / "small.safetensors").to(device)
     full = full.eval().to(device)
-    with torch.no_grad():
+    with torch.no_grad(), arithmetic("fp32", torch.device(device)):
         x = dataset.test.x[:20]
         assert torch.allclose(small(x), full(dataset.normalize(x)), atol=1e-3)
     compact = level.ticket.compact().to(device)
