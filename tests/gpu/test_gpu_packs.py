@@ -1,5 +1,7 @@
 """Packs and CUDA graphs on the device, against the same runs alone and without graphs."""
 
+import gc
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -159,11 +161,11 @@ def test_graph_of_a_step_computes_what_the_step_does(
     captured = []
     capture = stack.StepGraph._capture
 
-    def watched(self: Any, index: Any, draw: Any) -> Any:
+    def watched(compute: Any, index: Any, draw: Any) -> Any:
         captured.append(index.shape[1])
-        return capture(self, index, draw)
+        return capture(compute, index, draw)
 
-    monkeypatch.setattr(stack.StepGraph, "_capture", watched)
+    monkeypatch.setattr(stack.StepGraph, "_capture", staticmethod(watched))
     with_graph = ended(jobs, device, packed=True, way=way)
     assert captured
     assert len(set(captured)) == len(captured), "one graph for each batch size"
@@ -174,6 +176,22 @@ def test_graph_of_a_step_computes_what_the_step_does(
     for ours, expected in zip(with_graph, plain, strict=True):
         assert ours.curves.train_loss == pytest.approx(expected.curves.train_loss, rel=1e-3)
         assert_near(ours.state, expected.state, 0.02 if "bf16" in name else 2e-3)
+
+
+def test_memory_of_a_pack_is_freed_with_it(device: str) -> None:
+    """Not at some later garbage collection: a graph holds much of a GPU's memory."""
+    trainer = Trainer(device=device)
+    runs = [Run(trainer._prepare(job).task) for job in jobs_of(CASES["mlp, adam"])]
+    gc.disable()
+    try:
+        pack = Pack(runs)
+        for _ in pack:
+            pass
+        models = [weakref.ref(run.task.model) for run in runs]
+        del pack, runs
+        assert [model() for model in models] == [None] * len(SEEDS)
+    finally:
+        gc.enable()
 
 
 def test_steps_that_draw_or_decide_on_the_cpu_have_no_graph(device: str) -> None:

@@ -32,48 +32,53 @@ def can_capture(tasks: Sequence[Task]) -> bool:
 
 
 class StepGraph:
-    """A computation of one step, replayed from a CUDA graph for each batch size.
+    """The computation of a step, replayed from a CUDA graph for each batch size.
 
+    It holds no reference to what computes, so that the memory of both is freed with the last one.
     Replays read the indices and draws of each step from tensors that are filled before them, and
     learning rates from the optimizer's tensors. Masks are changed in place between replays.
     An epoch's last batch, if it is smaller, has a graph of its own, so that batch norm sees no
     padding.
     """
 
-    def __init__(self, compute: Compute) -> None:
-        self._compute = compute
+    def __init__(self) -> None:
         self._side = torch.cuda.Stream()
         self._warm: dict[int, int] = {}
         """Number of steps that ran without a graph, by batch size."""
         self._captured: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
         """Graph, indices, draws and losses, by batch size."""
 
-    def __call__(self, index: Tensor, draw: Tensor) -> Tensor:
-        """Run one step; returns its losses, (P,)."""
+    def __call__(self, compute: Compute, index: Tensor, draw: Tensor) -> Tensor:
+        """Run one step; returns its losses, (P,).
+
+        Args:
+            compute: the same in each call.
+        """
         size = index.shape[1]
         if self._warm.get(size, 0) < WARM_UP:
             self._warm[size] = self._warm.get(size, 0) + 1
-            return self._run(index, draw)
+            return self._run(compute, index, draw)
         if size not in self._captured:
-            self._captured[size] = self._capture(index.clone(), draw.clone())
+            self._captured[size] = self._capture(compute, index.clone(), draw.clone())
         graph, indices, draws, losses = self._captured[size]
         indices.copy_(index)
         draws.copy_(draw)
         graph.replay()
         return losses.clone()
 
-    def _run(self, index: Tensor, draw: Tensor) -> Tensor:
+    def _run(self, compute: Compute, index: Tensor, draw: Tensor) -> Tensor:
         """Run a step on a side stream, as capture needs of the steps before it."""
         self._side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._side):
-            losses = self._compute(index, draw)
+            losses = compute(index, draw)
         torch.cuda.current_stream().wait_stream(self._side)
         return losses
 
+    @staticmethod
     def _capture(
-        self, index: Tensor, draw: Tensor
+        compute: Compute, index: Tensor, draw: Tensor
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            losses = self._compute(index, draw)
+            losses = compute(index, draw)
         return graph, index, draw, losses

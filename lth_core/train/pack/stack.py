@@ -54,7 +54,7 @@ class Stack:
             self._optimizers = [run.optimizer for run in runs]
             _own_states(self._optimizers)
         self._steppers = [stepper(optimizer) for optimizer in self._optimizers]
-        self._graph = StepGraph(self._compute) if can_capture(self._tasks) else None
+        self._graph = StepGraph() if can_capture(self._tasks) else None
 
     def batches(self, first: int, last: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(step, indices (P, b) int64, augmentation draws (P, b, 3) int64) of steps
@@ -86,7 +86,7 @@ class Stack:
         for task in self._tasks:
             task.masking.before_forward(step)
         if self._graph:
-            return self._graph(index, draw)
+            return self._graph(self._compute, index, draw)
         if self._fixed:
             return self._compute(index, draw)
         loss = self._backward(index, draw)
