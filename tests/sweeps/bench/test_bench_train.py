@@ -1,5 +1,6 @@
 from itertools import count
 
+import pytest
 import torch
 from torch import nn
 
@@ -13,7 +14,7 @@ from sweeps.bench.train import WORKLOADS, TrainBench, Workload, bench_train
 
 TINY = Workload(
     name="tiny", data="digits", model=ModelSpec(name="mlp", widths=(8,)),
-    train=TrainSpec(optimizer="sgd", lr=0.1, batch_size=50), steps=2, rounds=2,
+    train=TrainSpec(optimizer="sgd", lr=0.1, batch_size=50), steps=2, rounds=1,
     limits={"fp32": 2.0},
 )  # fmt: skip
 
@@ -80,9 +81,11 @@ def test_speeds_of_both_loops_and_the_floor_are_measured_in_each_precision() -> 
         assert isinstance(each, TrainBench)
         assert min(each.ours, each.textbook, each.floor, each.gflops) > 0
         assert each.times_floor == each.floor / each.ours
+        assert each.times_textbook == pytest.approx(each.ours / each.textbook)
+        assert each.times_alike == pytest.approx(each.ours / each.textbook_alike)
         assert "digits, batch 50, one thread" in str(each)
     assert [each.at_least for each in speeds] == [2.0, None]
-    assert speeds[0].times_textbook == speeds[0].times_alike
+    assert speeds[0].textbook == speeds[1].textbook == speeds[0].textbook_alike
     assert evaluation.ours > 0
     assert "examples a second" in str(evaluation)
     assert not torch.is_autocast_enabled("cpu")
