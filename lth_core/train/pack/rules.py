@@ -23,16 +23,17 @@ def pack_key(job: Job) -> str | None:
     """Key of the jobs that one program can train; None where a job is trained alone.
 
     The jobs of a pack have one network, one dataset, one way to change the mask, and equal fields
-    `_PROGRAM`. They may differ in seed, mask, start, data order, learning rate, weight decay, label
-    noise and first step. A user's network may draw from global generators, and jobs whose channels
-    are removed have networks of different widths.
+    `_PROGRAM`. They may differ in seed, initialization, mask, start, data order, learning rate,
+    weight decay, label noise and first step. A user's network may draw from global generators, and
+    jobs whose channels are removed have networks of different widths.
     """
     if models.may_draw(job.model) or job.structure in CHANNELS:
         return None
     program = [describe(getattr(job.train, name)) for name in _PROGRAM]
     method = [getattr(job.finds, name, None) for name in _METHOD] if job.finds else None
     data = replace(job.data, label_noise=0.0)
-    return sha256([describe(data), describe(job.model), program, method, job.last > job.first])
+    model = replace(job.model, init="as_built", norm_init="ones")  # these decide the start alone
+    return sha256([describe(data), describe(model), program, method, job.last > job.first])
 
 
 def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:

@@ -134,16 +134,17 @@ def test_stack_of_one_gives_the_masks_of_the_plain_loop_in_float32(
 
 
 @pytest.mark.slow
-def test_members_may_differ_in_rates_decay_and_label_noise() -> None:
+def test_members_may_differ_in_rates_decay_label_noise_and_initialization() -> None:
     spec = resolve(TicketSpec(model=MLP, train=TrainSpec(**SGD), levels=0))
     jobs = [dense_of(spec)]
     for change in ({"lr": 0.01}, {"weight_decay": 0.1}, {"schedule": "constant"}):
         jobs.append(replace(jobs[0], train=replace(jobs[0].train, **change)))
     jobs.append(replace(jobs[0], data=replace(jobs[0].data, label_noise=0.3)))
+    jobs.append(replace(jobs[0], model=replace(jobs[0].model, init="signed_constant")))
     alone, packed = Double(pack=1), Double(pack=99)
     alone(jobs)
     packed(jobs)
-    assert packed.packs == [5]
+    assert packed.packs == [6]
     states = [(packed.ended[job.digest].state, alone.ended[job.digest].state) for job in jobs]
     assert worst(states) < 1e-9
     for job in jobs[1:]:  # each differs from the first, as trained alone

@@ -30,6 +30,8 @@ def test_only_jobs_of_one_program_share_a_pack() -> None:
     assert len(keys) == 1 + len(others)
     assert None not in keys
     assert pack_key(replace(dense, seed=9, mask=jobs_of(spec)[1]["ticket"].mask)) in keys
+    drawn = replace(dense.model, init="signed_constant", norm_init="uniform")
+    assert pack_key(replace(dense, model=drawn)) == pack_key(dense)
     assert pack_key(replace(dense, model=ModelSpec(name="toys:batch_norm_net"))) is None
 
 
