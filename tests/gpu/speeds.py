@@ -44,7 +44,7 @@ WORKLOADS = (
              TrainSpec(lr=1.2e-3, batch_size=60, steps=NEVER, evaluate_every=NEVER), SIZES),
     Workload("resnet-20", DataSpec(name=CIFAR_LIKE, augment="crop_flip"),
              TrainSpec(optimizer="sgd", lr=0.1, momentum=0.9, batch_size=128, steps=NEVER,
-                       evaluate_every=NEVER), 16),
+                       evaluate_every=NEVER), (1, 4, 8, 16)),
 )  # fmt: skip
 
 
