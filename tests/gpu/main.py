@@ -22,6 +22,8 @@ Row = dict[str, Any]
 
 def unusable(device: str) -> str | None:
     """The reason for which nothing can run here, in one line."""
+    if device not in ("cuda", "cpu"):
+        return f"LTH_DEVICE: must be cuda or cpu, but got {device!r}"
     try:
         import torch
     except ImportError:
@@ -30,8 +32,6 @@ def unusable(device: str) -> str | None:
         return f"torch must be 2.11 or newer, but is {torch.__version__}"
     if device == "cuda" and not torch.cuda.is_available():
         return f"torch {torch.__version__} finds no GPU; LTH_DEVICE=cpu runs on the CPU"
-    if device not in ("cuda", "cpu"):
-        return f"LTH_DEVICE: must be cuda or cpu, but got {device!r}"
     return None
 
 

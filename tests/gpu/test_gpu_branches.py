@@ -19,7 +19,7 @@ COUNTED = ("branch", "level", "density", "weights_kept", "layer_density", "steps
 
 SEARCH = replace(
     DIGITS, branches=WEIGHTS, rewind=4, levels=2, prune=PruneSpec(fraction=0.5, scope="global"),
-    train=replace(DIGITS.train, steps=40, evaluate_every=20),
+    train=replace(DIGITS.train, steps=12, evaluate_every=12),
 )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def test_every_branch_has_the_counts_of_the_cpu_and_learns_as_well(device: str) 
     assert [counted(row) for row in other] == [counted(row) for row in cpu]
     for ours, expected in zip(other, cpu, strict=True):
         accuracy = expected["final_test_accuracy"]
-        assert ours["final_test_accuracy"] == pytest.approx(accuracy, abs=0.08), ours["branch"]
+        assert ours["final_test_accuracy"] == pytest.approx(accuracy, abs=0.12), ours["branch"]
         assert ours["mask_overlap"] == pytest.approx(expected["mask_overlap"], abs=0.02)
     assert {row["branch"] for row in other} == {*WEIGHTS, "dense", "rewound"}
 
@@ -64,9 +64,10 @@ def test_second_search_in_the_same_store_trains_nothing(device: str) -> None:
     assert store.digests("trainings") == trainings
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not find_spec("torch_pruning"), reason="torch-pruning is not installed")
 @pytest.mark.parametrize("settings", [
-    pytest.param({"structure": "channels", "budget": {"flops": 0.5}}, marks=pytest.mark.long),
+    {"structure": "channels", "budget": {"flops": 0.5}},
     {"structure": "channels", "fraction": 0.4},
 ], ids=["budget", "fraction"])  # fmt: skip
 def test_structures_are_trained_narrow_on_the_device(device: str, settings: Any) -> None:

@@ -60,7 +60,9 @@ def interrupted(spec: TicketSpec, devices: list[str]) -> tuple[list[dict[str, An
             times += 1
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.long if name == "rigl" else ()) for name in CASES
+])  # fmt: skip
 def test_interrupted_search_comes_out_the_same_to_the_bit(device: str, name: str) -> None:
     rows, times = interrupted(CASES[name], [device])
     assert times >= 1
@@ -75,7 +77,7 @@ def test_interrupted_training_of_gates_comes_out_the_same_to_the_bit(device: str
     assert rows == records(GATES, Trainer(device=device))
 
 
-@pytest.mark.parametrize("name", ["adam, dropout", "rigl", "supermask"])
+@pytest.mark.parametrize("name", ["adam, dropout", "gmp", "supermask"])
 def test_search_resumes_on_another_device(device: str, name: str) -> None:
     rows, times = interrupted(CASES[name], ["cpu", device])
     assert times >= 2

@@ -97,18 +97,15 @@ def test_pack_is_near_its_members_trained_alone(device: str, name: str) -> None:
             assert_near(ours.state, expected.state, 4 * rough)
 
 
-@pytest.mark.parametrize("method", ["fixed", "rigl"])
+ONE_CHANNEL = replace(PIXELS, model=ModelSpec(name="resnet-8", width=1 / 16))
+"""Where a weight has one channel, its strides do not tell a layout: torch may choose any."""
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_resumed_pack_of_convolutions_of_one_channel_is_equal_to_the_bit(
-    device: str, method: str, size: int
+    device: str, size: int
 ) -> None:
-    """Where a weight has one channel, strides do not tell its layout: moments must have the same."""
-    spec = replace(PIXELS, model=ModelSpec(name="resnet-8", width=1 / 16))
-    if method == "rigl":
-        prune = PruneSpec(when="during", fraction=0.3, grow="gradient", begin="1it", end="3it",
-                          every="1it")  # fmt: skip
-        spec = replace(spec, prune=prune)
-    trainer, jobs = Trainer(device=device), jobs_of(spec)[:size]
+    trainer, jobs = Trainer(device=device), jobs_of(ONE_CHANNEL)[:size]
     whole, first, second = ([Run(trainer._prepare(job).task) for job in jobs] for _ in range(3))
     for _ in Pack(whole):
         pass
@@ -120,6 +117,21 @@ def test_resumed_pack_of_convolutions_of_one_channel_is_equal_to_the_bit(
     for ours, expected in zip(second, whole, strict=True):
         state, other = ours.outcome().state, expected.outcome().state
         assert all(value.equal(other[name]) for name, value in state.items())
+
+
+def test_moments_have_the_layout_of_their_weights(device: str) -> None:
+    """Fused kernels read weights, gradients and moments in the order of memory."""
+    prune = PruneSpec(when="during", fraction=0.3, begin="1it", end="3it", every="1it")
+    spec = replace(ONE_CHANNEL, prune=prune)
+    trainer = Trainer(device=device)
+    first, second = ([Run(trainer._prepare(job).task) for job in jobs_of(spec)] for _ in range(2))
+    next(iter(Pack(first)))
+    for run, interrupted in zip(second, first, strict=True):
+        run.restore(interrupted.checkpoint())
+    optimizers = [*stack.Stack(second)._optimizers, *(run.optimizer for run in second)]
+    for optimizer in optimizers:
+        for weight, state in optimizer.state.items():
+            assert state["momentum_buffer"].stride() == weight.stride()
 
 
 @pytest.mark.parametrize("way", Way)
