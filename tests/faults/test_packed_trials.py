@@ -22,7 +22,7 @@ from lth_core.train.pack.runner import Runner
 from sweeps.plan.plan import make_plan
 from sweeps.studies.reader import parse_study
 
-STEPS, SIZE = 3000, 4
+STEPS, SIZE = 5000, 4
 """Of a training, a few seconds; and of a pack."""
 PACKED: dict[str, Any] = {
     "base": {
@@ -35,7 +35,7 @@ PACKED: dict[str, Any] = {
     },
     "axes": {"seed": list(range(2 * SIZE))},
     "resources": {"pack": SIZE, "cpu": usable_cpus() / 2},
-    "checkpoint_minutes": 0.4 / 60,
+    "checkpoint_minutes": 0.2 / 60,
 }
 TRAININGS = 2 * 2 * SIZE
 """Of two seeds for each member of a pack, the dense runs and the tickets."""
