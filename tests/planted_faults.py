@@ -436,7 +436,7 @@ FAULTS = [
         "lth_core/train/masking/base.py",
         "torch.empty_like(w).copy_(mask[n])",
         "mask[n].to(w.dtype)",
-        "tests/gpu/test_gpu_branches.py",
+        "tests/gpu/test_gpu_maskings.py",
     ),
     Fault(
         "a learned mask's network left on the GPU",
