@@ -95,7 +95,8 @@ def test_all_that_a_network_sees_is_scaled_per_image_after_augmentation(when: st
             level.records()
     finally:
         hook.remove()
-    assert {50, 135, 449, *([100] if when == "before" else [607, 1000])} <= sizes
+    # 449 test examples are evaluated as 250 and 199.
+    assert {50, 135, 199, 250, *([100] if when == "before" else [607, 1000])} <= sizes
     mean, std = torch.cat(means), torch.cat(stds)
     assert mean.abs().max() < 1e-4
     assert std.max() < 1 + 1e-4
