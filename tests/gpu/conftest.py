@@ -2,7 +2,8 @@
 
 - ``cuda``: the GPU. These are the tests of `make gpu`.
 - ``cpu``: the CPU, to see that the tests themselves run.
-- ``labels``, the default: a GPU by label (`labels.py`). `make test` runs them so.
+- ``labels``, the default: a GPU by label (`labels.py`). `make test` runs them so. Those marked long
+  run by label only where the variable says so.
 """
 
 import json
@@ -22,9 +23,15 @@ if DEVICE not in ("cuda", "cpu", "labels"):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.parent == HERE and item.path.name.startswith("test_gpu_"):
-            item.add_marker(pytest.mark.gpu if DEVICE == "cuda" else pytest.mark.slow)
+    of_device = [
+        item
+        for item in items
+        if item.path.parent == HERE and item.path.name.startswith("test_gpu_")
+    ]
+    for item in of_device:
+        item.add_marker(pytest.mark.gpu if DEVICE == "cuda" else pytest.mark.slow)
+    if "LTH_DEVICE" not in os.environ:  # a small case of each path is enough for `make long`
+        items[:] = [i for i in items if i not in of_device or not i.get_closest_marker("long")]
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def test_pruned_weights_are_0_at_the_end(device: str, method: str) -> None:
         assert all(state[n][m].equal(start[n][m]) for n, m in mask.items())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not find_spec("torch_pruning"), reason="torch-pruning is not installed")
 def test_gates_find_a_structure_within_the_budget(device: str) -> None:
     prune = PruneSpec(when="gates", structure="channels", scope="global", budget={"flops": 0.5},

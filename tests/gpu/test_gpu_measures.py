@@ -73,6 +73,7 @@ def test_structure_within_a_budget_of_milliseconds_on_the_gpu(gpu: str) -> None:
     assert records(spec, trainer)[-1]["density"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not find_spec("torch_pruning"), reason="torch-pruning is not installed")
 def test_costs_of_a_structure_are_those_of_the_cpu(device: str) -> None:
     spec: TicketSpec = replace(

@@ -61,6 +61,7 @@ def test_second_training_is_equal_to_the_bit(device: str, name: str) -> None:
     assert all(value.equal(second[key]) for key, value in first.items())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 @pytest.mark.parametrize("name", ["mlp", "resnet-8", "vit-tiny", "lstm"])
 def test_losses_in_less_precision_are_near_those_of_fp32(

@@ -83,7 +83,10 @@ def assert_near(state: State, expected: State, rel: float) -> None:
             assert difference <= rel * float(value.abs().max()) + 1e-6, name
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if number == 0 else pytest.mark.long)
+    for number, name in enumerate(CASES)
+])  # fmt: skip
 def test_pack_is_near_its_members_trained_alone(device: str, name: str) -> None:
     jobs = jobs_of(CASES[name])
     packed, alone = (ended(jobs, device, packed=each) for each in (True, False))
@@ -134,6 +137,7 @@ def test_moments_have_the_layout_of_their_weights(device: str) -> None:
             assert state["momentum_buffer"].stride() == weight.stride()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", Way)
 def test_ways_to_compute_a_pack_agree(device: str, way: Way) -> None:
     jobs = jobs_of(PIXELS)

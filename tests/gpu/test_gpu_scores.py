@@ -60,6 +60,7 @@ def test_scores_are_close_to_those_of_the_cpu(device: str, score: str, net: str)
     assert_close(other, cpu, 0.02 if score in BY_PASSES else 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 @pytest.mark.parametrize("score", BY_PASSES[:3])
 def test_scores_in_both_modes_of_batch_norm_and_recurrent_layers(

@@ -50,6 +50,7 @@ def test_ticket_is_trained_on_the_device_by_hand(device: str) -> None:
         assert not bool(model.get_parameter(name).detach().cpu()[~mask].any())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not find_spec("torch_pruning"), reason="torch-pruning is not installed")
 def test_smaller_network_computes_the_same_on_the_device(device: str, tmp_path: Path) -> None:
     trainer = Trainer(device=device)

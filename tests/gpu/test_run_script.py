@@ -19,7 +19,7 @@ def run(out: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_small_run_prints_and_writes_a_line_for_each_test_and_figure(tmp_path: Path) -> None:
     ran = run(tmp_path / "out", LTH_DEVICE="cpu")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -54,7 +54,7 @@ def test_machine_without_a_gpu_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tests_need_no_package_that_a_bare_machine_lacks() -> None:
     """Their imports, and those of lth_core, are torch, numpy, safetensors and pytest's."""
     code = (

@@ -14,7 +14,7 @@ def check(noise: str, seeds: int, studies: int, deviations: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("noise", list(NOISES)[:1])
 def test_verdicts_are_seldom_wrong(noise: str) -> None:
     check(noise, seeds=3, studies=150, deviations=2)
 

@@ -289,6 +289,7 @@ def test_ignored_output_is_the_layer_that_makes_the_logits(small: TicketSpec) ->
      {"when": "before", "score": "grasp"}, {"when": "during", "grow": "gradient"}],
     ids=["imp", "snip", "synflow", "grasp", "rigl"],
 )  # fmt: skip
+@pytest.mark.long
 def test_transformer_and_lstm_have_tickets_of_every_method(
     name: str, prune: dict[str, object], small: TicketSpec
 ) -> None:

@@ -17,6 +17,7 @@ def test_rate_of_masks_is_in_bytes_of_bool_masks() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_is_measured_after_each_level_of_another_process() -> None:
     found = bench_chain(levels=2)
     assert len(found) == 3

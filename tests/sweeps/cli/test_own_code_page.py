@@ -16,6 +16,7 @@ BLOCKS = re.findall(r"```(?:python|yaml)\n(.*?)```", PAGE.read_text(), flags=re.
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_pages_network_is_planned_and_swept(lth: Lth, here: Path) -> None:
     code, study = BLOCKS[:2]
     sys.modules.pop("mine", None)  # other tests have a file of that name

@@ -50,6 +50,7 @@ def test_complete_records_are_not_computed_again(
 
 
 @pytest.mark.mlflow
+@pytest.mark.long
 def test_trial_with_an_altered_file_does_not_stop_the_publishing_of_others(
     tiny: StudyOf, lth: Lth
 ) -> None:

@@ -33,6 +33,7 @@ def test_all_threads_of_a_trial_flush_denormals() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(usable_cpus() < 2, reason="needs two CPUs")
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this CPU cannot flush denormals")
+@pytest.mark.long
 def test_threads_of_a_serial_sweep_flush_although_the_plan_is_made_in_the_process(
     tmp_path: Path,
 ) -> None:

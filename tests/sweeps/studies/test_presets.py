@@ -293,6 +293,7 @@ def test_taxonomy_and_the_structures_have_every_way_there_is() -> None:
     ("name", "norm_init", "penalty"), [("vgg16", "half", 1e-4), ("resnet56", "ones", 1e-5)]
 )
 @pytest.mark.slow
+@pytest.mark.long
 def test_pruning_from_scratch_has_the_authors_recipe(
     name: str, norm_init: str, penalty: float
 ) -> None:

@@ -83,6 +83,7 @@ def other_address() -> str:
 
 @pytest.mark.mlflow
 @pytest.mark.slow
+@pytest.mark.long
 def test_without_the_password_nothing_is_answered(ui: Ui) -> None:
     search = "/api/2.0/mlflow/experiments/search?max_results=5"
     for path in ("/", search):
