@@ -303,7 +303,7 @@ def test_transformer_and_lstm_have_tickets_of_every_method(
     assert counted_flops(model, SHAPE) >= records[0]["dense_flops"] or name == "lstm"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "steps", "accuracy"), [("vit-tiny", 300, 0.85), ("lstm", 300, 0.85)]
 )

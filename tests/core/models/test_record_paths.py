@@ -110,7 +110,10 @@ def rows_of(levels: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("net", "prune"), CASES)
+@pytest.mark.parametrize(("net", "prune"), [
+    pytest.param(*case, marks=pytest.mark.long if case[1] in ("neurons", "channels") else ())
+    for case in CASES
+])  # fmt: skip
 def test_records_and_tickets_do_not_depend_on_their_path(
     net: str, prune: str, tmp_path: Path
 ) -> None:

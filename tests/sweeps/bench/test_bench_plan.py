@@ -3,7 +3,7 @@ import pytest
 from sweeps.bench.plan import LARGE, MIB, bench_plan
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_benchmark_lists_every_trial_of_its_study_and_says_what_that_took() -> None:
     axes = {**LARGE["axes"], "train.lr": [0.1], "rewind": ["0it"], "model.width": [1]}
     found = bench_plan({**LARGE, "axes": axes})

@@ -62,7 +62,7 @@ def test_compact_file_has_the_trained_network_without_pruned_neurons(
     assert float(correct) == pytest.approx(accuracy, abs=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_all_forms_are_written_by_one_command(lth: Lth, record: Record, tmp_path: Path) -> None:
     import onnxruntime
 

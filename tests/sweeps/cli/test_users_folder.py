@@ -62,7 +62,7 @@ def run(*arguments: object, **env: str) -> str:
     return called.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_files_with_our_names_are_not_imported_by_a_plan(study: Path) -> None:
     assert "own_net:net" in run("plan", study)
 

@@ -93,7 +93,7 @@ def test_without_the_password_nothing_is_answered(ui: Ui) -> None:
 
 
 @pytest.mark.mlflow
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_password_is_seen_nowhere(ui: Ui) -> None:
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -109,7 +109,7 @@ def test_the_password_is_seen_nowhere(ui: Ui) -> None:
 
 
 @pytest.mark.mlflow
-@pytest.mark.slow
+@pytest.mark.long
 def test_only_the_owner_can_read_the_users_and_git_takes_none_of_them(ui: Ui) -> None:
     folder = ui.folder / "mlflow-auth"
     assert folder.stat().st_mode & 0o077 == 0
@@ -123,7 +123,7 @@ def test_only_the_owner_can_read_the_users_and_git_takes_none_of_them(ui: Ui) ->
 
 
 @pytest.mark.mlflow
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_other_name_is_listened_to(ui: Ui) -> None:
     told = basic("admin", PASSWORD)
     assert ui.get(Host="evil.example", Authorization=told) == 403
@@ -131,7 +131,7 @@ def test_no_other_name_is_listened_to(ui: Ui) -> None:
 
 
 @pytest.mark.mlflow
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_other_address_of_the_machine_answers(ui: Ui) -> None:
     with pytest.raises(OSError, match=r"refused|timed out|unreachable|No route"):
         socket.create_connection((other_address(), ui.port), timeout=5).close()
