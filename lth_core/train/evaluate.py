@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from lth_core.data import Dataset, Split
 from lth_core.errors import DivergedError
+from lth_core.train.precision import precise
 from lth_core.train.training import Curves
 
 BATCH, GPU_BATCH = 250, 1000
@@ -65,13 +66,12 @@ def evaluate(model: nn.Module, data: Dataset, split: Split) -> tuple[float, floa
     """
     model.eval()
     device = split.y.device
-    precise = torch.float32 if device.type == "mps" else torch.float64  # mps has no float64
     batch = BATCH if device.type == "cpu" else GPU_BATCH
-    loss = torch.zeros((), device=device, dtype=precise)
+    loss = torch.zeros((), device=device, dtype=precise(device))
     correct = torch.zeros((), device=device, dtype=torch.int64)
     for x, y in zip(split.x.split(batch), split.y.split(batch), strict=True):
         logits = model(data.normalize(x)).float()
-        loss += cross_entropy(logits, y, reduction="none").sum(dtype=precise)
+        loss += cross_entropy(logits, y, reduction="none").sum(dtype=precise(device))
         correct += (logits.argmax(1) == y).sum()
     model.train()
     return loss.item() / len(split), correct.item() / len(split)

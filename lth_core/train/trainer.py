@@ -37,7 +37,7 @@ from lth_core.train.loop import Outcome
 from lth_core.train.pack.forward import Way, ways_of
 from lth_core.train.pack.rules import groups, needed
 from lth_core.train.pack.runner import Runner
-from lth_core.train.pack.size import PackSizes, PackSpeeds
+from lth_core.train.pack.size import PackSizes, PackSpeeds, steps_of
 from lth_core.train.precision import arithmetic
 from lth_core.train.training import Result, Training
 
@@ -106,18 +106,23 @@ class Trainer(Builder):
         """
         if self.pack == 1 or self.frozen or len(jobs) < 2:
             return
+        for alike in groups(jobs):
+            size = self._pack_size_of(alike)
+            ready = [job for job in alike if self._is_ready(job, jobs)] if size > 1 else []
+            for number in range(0, len(ready), size):
+                part = ready[number : number + size]
+                try:
+                    self._train_pack(part)
+                except RuntimeError as error:  # memory is short, or an operation has no rule
+                    text = "a pack of %d jobs failed, each is trained alone: %s"
+                    logger.warning(text, len(part), error)
+
+    def _pack_size_of(self, jobs: Sequence[Job]) -> int:
+        """Most jobs in a pack of those of one `pack_key`; 1 where too few are not trained yet."""
+        if len(jobs) < 2 or (self.pack == "auto" and not self._pack_sizes.may_gain(jobs)):
+            return 1
         missing = [job for job in jobs if not self._is_trained(job)]
-        for alike in groups(missing):
-            steps = sum(job.last - job.first for job in alike)
-            if len(alike) > 1 and (size := self.pack_size(alike[0], steps)) > 1:
-                ready = [job for job in alike if self._is_ready(job, missing)]
-                for number in range(0, len(ready), size):
-                    part = ready[number : number + size]
-                    try:
-                        self._train_pack(part)
-                    except RuntimeError as error:  # memory is short, or an operation has no rule
-                        logger.warning("a pack of %d jobs failed, each is trained alone: %s",
-                                       len(part), error)  # fmt: skip
+        return self.pack_size(missing[0], steps_of(missing)) if len(missing) > 1 else 1
 
     def pack_size(self, job: Job, steps: int) -> int:
         """Most jobs of a job's `pack_key` that are trained as one program.
@@ -141,11 +146,16 @@ class Trainer(Builder):
         return speeds.way if speeds else ways[0]
 
     def _is_ready(self, job: Job, jobs: Sequence[Job]) -> bool:
-        """Train those of the jobs that a job needs; returns whether all could be.
+        """Whether a job is to be trained, after those of the jobs that it needs are.
 
-        They were not trained in packs: each has another program, or another process trains it.
+        They are trained here if no pack has: each has another program, or another process trains
+        it.
         """
+        if self._is_trained(job):
+            return False
         for each in needed(job, jobs):
+            if each.digest not in self._diverged and self._is_trained(each):
+                continue
             try:
                 result = self._result(each)
             except DivergedError as error:

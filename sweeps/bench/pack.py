@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from lth_core.models.latency import torch_threads
 from lth_core.spec import ModelSpec, TrainSpec
 from lth_core.train import Trainer
 from lth_core.train.loop import Run
 from lth_core.train.pack.pack import Pack
 from sweeps.bench.baselines import images
-from sweeps.bench.baselines.turns import rate_text, take_turns, threads, times_faster
+from sweeps.bench.baselines.turns import rate_text, take_turns, times_faster
 from sweeps.bench.train import Workload, our_turn, random_mask, source_of, task_of
 
 SIZES = (1, 3, 9, 27)
@@ -66,7 +67,7 @@ def bench_pack(
     workloads: Sequence[tuple[Workload, Sequence[int]]] = WORKLOADS,
 ) -> Iterator[PackBench]:
     """Speeds of packs of each size; the first size must be 1."""
-    with threads(1):
+    with torch_threads(1):
         for workload, sizes in workloads:
             yield from _bench(workload, sizes)
 

@@ -16,12 +16,13 @@ from safetensors.torch import save
 
 from lth_core import Trainer, find_tickets
 from lth_core.masks import pack_bits
+from lth_core.models.latency import torch_threads
 from lth_core.prune import prune
 from lth_core.prune.network import from_weights
 from lth_core.prune.top_k import lowest
 from lth_core.spec import ModelSpec, PruneAfter, TicketSpec, TrainSpec
 from lth_core.store import open_store
-from sweeps.bench.baselines.turns import take_turns, threads
+from sweeps.bench.baselines.turns import take_turns
 from sweeps.bench.sweep import resident_mib
 
 LAYERS, SIDE = 25, 1000
@@ -68,7 +69,7 @@ def bench_prune(layers: int = LAYERS, side: int = SIDE, rounds: int = ROUNDS) ->
     def ties() -> torch.Generator:
         return torch.Generator().manual_seed(0)
 
-    with threads(1), tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
+    with torch_threads(1), tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         store, mask = open_store(folder), prune(network, spec, ties())
 
         def write() -> None:

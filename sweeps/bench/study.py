@@ -18,11 +18,12 @@ from typing import Any
 
 from lth_core.jobs.recipes import Init, Job
 from lth_core.lottery import levels
+from lth_core.models.latency import torch_threads
 from lth_core.parallel import usable_cpus
 from lth_core.spec import Precision
 from lth_core.train import Trainer
 from sweeps.bench.baselines import images, textbook
-from sweeps.bench.baselines.turns import take_turns, threads
+from sweeps.bench.baselines.turns import take_turns
 from sweeps.bench.sweep import sweep_cpu_seconds, trainings
 from sweeps.bench.train import random_mask
 from sweeps.plan.plan import make_plan
@@ -176,7 +177,7 @@ def _training_seconds(job: Job) -> tuple[float, float, float, float]:
             pass
 
     def train_on_all_cores() -> None:
-        with threads(usable_cpus()):
+        with torch_threads(usable_cpus()):
             train_textbook()
 
     def evaluate_textbook() -> None:
@@ -187,7 +188,7 @@ def _training_seconds(job: Job) -> tuple[float, float, float, float]:
         "steps": train_textbook, "evaluation": evaluate_textbook,
         "fp32": _trainings_of(trainer, job, "fp32"), "bf16": _trainings_of(trainer, job, "bf16"),
     }  # fmt: skip
-    with threads(1):
+    with torch_threads(1):
         seconds = take_turns(contenders, ROUNDS)
         walls = take_turns(
             {"one": train_textbook, "all": train_on_all_cores}, ROUNDS, time.perf_counter

@@ -15,7 +15,7 @@ from lth_core.data import Dataset
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.masks import Mask
-from lth_core.models.latency import device_name
+from lth_core.models.latency import device_name, torch_threads
 from lth_core.resolve import resolve
 from lth_core.spec import DataSpec, ModelSpec, Precision, TicketSpec, TrainSpec
 from lth_core.train import Trainer
@@ -25,7 +25,7 @@ from lth_core.train.loop import Run, Task
 from lth_core.train.precision import arithmetic
 from sweeps.bench.baselines import images, textbook
 from sweeps.bench.baselines.floor import GEMM_FLOPS, products, traffic, work_of
-from sweeps.bench.baselines.turns import rate_text, take_turns, threads, times_faster
+from sweeps.bench.baselines.turns import rate_text, take_turns, times_faster
 
 DENSITY = 0.2
 """Share of the weights that the masks keep, at random."""
@@ -172,7 +172,7 @@ def bench_train(
     workloads: Sequence[Workload] = WORKLOADS,
 ) -> Iterator[TrainBench | EvaluationBench]:
     """Speeds of each workload in each precision, and of its evaluation."""
-    with threads(1):
+    with torch_threads(1):
         for workload in workloads:
             yield from _bench(workload)
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from math import ceil
 
-import torch
-
 from lth_core.analysis.groups import group_by
 from lth_core.lottery import levels
+from lth_core.models.latency import torch_threads
 from lth_core.train import Trainer
 from lth_core.train.pack.rules import pack_key
+from lth_core.train.pack.size import steps_of
 from sweeps.plan.plan import Trial
 from sweeps.studies.schema import Resources
 
@@ -50,16 +49,6 @@ def _size(trials: Sequence[Trial], resources: Resources, trainer: Trainer) -> in
         return MOST_ON_GPU
     if len(trials) < 2:
         return 1
-    steps = sum(job.last - job.first for trial in trials for job in trial.jobs())
-    with _threads(max(1, int(resources.cpu))):  # as many as a worker has
+    steps = steps_of(job for trial in trials for job in trial.jobs())
+    with torch_threads(max(1, int(resources.cpu))):  # as many as a worker has
         return trainer.pack_size(next(trials[0].jobs()), steps)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -114,8 +114,8 @@ def _train_ahead(
         trainer.train_ahead(jobs)
     except reraised:
         raise
-    # Whatever one trial's data or network raises, that trial meets again when it trains its own
-    # jobs, and is reported by its name.
+    # A user's data or score may raise anything while a job is prepared. Which trial's it is, is not
+    # known here; that trial prepares the job again, raises again, and is reported by its name.
     except Exception as error:  # noqa: BLE001
         logger.debug("not trained together: %s", without_secrets(str(error)))
 

@@ -165,3 +165,14 @@ def textbook(
                 if name in mask:
                     parameter *= mask[name]
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+class After:
+    """An event that is set once it was asked so often: each step asks."""
+
+    def __init__(self, times: int) -> None:
+        self.times = times
+
+    def is_set(self) -> bool:
+        self.times -= 1
+        return self.times < 0

@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from semi_structured_nets import two_of_four
 from small import DIGITS, PIXELS
-from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, find_tickets, load_ticket, models
+from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets, load_ticket, models
 from lth_core.errors import SpecError
 from lth_core.files.export import Export, load_compact
-from lth_core.masks import Mask, ones
 from lth_core.models.layers import load_state
 from lth_core.models.semi_structured import semi_structured
-from lth_core.prune.structure import highest_n_of_m
 from lth_core.results import LevelResult
 from lth_core.seeds import generator
 from lth_core.train.precision import arithmetic
@@ -73,20 +71,6 @@ def test_smaller_network_computes_the_same_on_the_device(device: str, tmp_path: 
 
 
 # 2:4
-
-
-def two_of_four(widths: tuple[int, ...]) -> tuple[nn.Module, Mask]:
-    """An mlp on 64 features with half of its weights, 2 of every 4."""
-    model = models.build(ModelSpec(widths=widths), (1, 8, 8), 10, generator(0, "init"))
-    mask = {
-        name: highest_n_of_m(
-            model.get_parameter(name).detach().abs(), kept, 2, 4, generator(0, "x")
-        )
-        for name, kept in ones(model).items()
-    }
-    for name, kept in mask.items():
-        model.get_parameter(name).data *= kept
-    return model, mask
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])

@@ -23,7 +23,7 @@ Forward = Callable[[Tensors, Tensors, Tensor], Tensor]
 
 
 class Way(StrEnum):
-    """How a pack's forward pass is computed."""
+    """Way to compute a pack's forward pass."""
 
     STACKED = "stacked"
     """`torch.vmap`: a convolution of P networks is one grouped convolution. A chain of linear

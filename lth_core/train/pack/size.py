@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lth_core.jobs.recipes import Job
+from lth_core.models.latency import device_name
 from lth_core.spec import sha256
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
@@ -71,8 +71,13 @@ class PackSizes:
 
     def __init__(self, store: Store, device: torch.device) -> None:
         self._store, self._device = store, device
-        self._known: dict[str, PackSpeeds] = {}
-        """Speeds by key."""
+        self._known: dict[str, PackSpeeds | None] = {}
+        """Speeds by key; None where the store had none."""
+
+    def may_gain(self, jobs: Sequence[Job]) -> bool:
+        """Whether packs of jobs of one kind gain, or are worth a measurement."""
+        speeds = self._stored(pack_speeds_key(jobs[0], self._device))
+        return speeds.fastest > 1 if speeds else steps_of(jobs) >= LEAST_STEPS
 
     def speeds(self, job: Job, steps: int, make: Callable[[], Task]) -> PackSpeeds | None:
         """Speeds of packs of a job's kind; None where they are not known.
@@ -82,13 +87,18 @@ class PackSizes:
             make: makes a new task of the job.
         """
         key = pack_speeds_key(job, self._device)
-        if key not in self._known and (speeds := read_entry(self._store, KIND, key, _speeds_of)):
-            self._known[key] = speeds
-        if key not in self._known and steps >= LEAST_STEPS:
-            speeds = self._known[key] = self._measured(make)
-            counts = {str(size): speed for size, speed in speeds.steps_per_second.items()}
-            self._store.put(KIND, key, {"way": speeds.way.value, "steps_per_second": counts})
-        return self._known.get(key)
+        if self._stored(key) is None and steps >= LEAST_STEPS:
+            del self._known[key]  # another process may have measured them
+            if self._stored(key) is None:
+                speeds = self._known[key] = self._measured(make)
+                counts = {str(size): speed for size, speed in speeds.steps_per_second.items()}
+                self._store.put(KIND, key, {"way": speeds.way.value, "steps_per_second": counts})
+        return self._known[key]
+
+    def _stored(self, key: str) -> PackSpeeds | None:
+        if key not in self._known:
+            self._known[key] = read_entry(self._store, KIND, key, _speeds_of)
+        return self._known[key]
 
     def _measured(self, make: Callable[[], Task]) -> PackSpeeds:
         task = make()
@@ -164,6 +174,11 @@ def _step_seconds(tasks: Sequence[Task], way: Way, device: torch.device) -> Iter
             return
 
 
+def steps_of(jobs: Iterable[Job]) -> int:
+    """Number of steps of jobs, summed."""
+    return sum(job.last - job.first for job in jobs)
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -171,9 +186,7 @@ def _wait(device: torch.device) -> None:
 
 def pack_speeds_key(job: Job, device: torch.device) -> str:
     """sha256 of what the speeds of packs depend on: the job's kind, the device and torch."""
-    on_gpu = device.type == "cuda"
-    name = torch.cuda.get_device_name(device) if on_gpu else platform.machine()
-    return sha256([speed_key(job, device), name, torch.__version__])
+    return sha256([speed_key(job, device), device_name(device), torch.__version__])
 
 
 def _speeds_of(entry: Entry) -> PackSpeeds:

@@ -1,1 +1,1 @@
-"""What training is measured against: a textbook loop on the same images, and the floor."""
+"""Baselines of training: a textbook loop on the same images, and the floor."""

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-
-import torch
 
 
 def take_turns(
@@ -47,14 +44,3 @@ def rate_text(rate: float) -> str:
     ('10,973', '2.59')
     """
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Run the block on a number of torch's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

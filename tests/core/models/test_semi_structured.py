@@ -2,29 +2,13 @@
 
 import pytest
 import torch
-from torch import nn
+from semi_structured_nets import two_of_four
 
-from lth_core import ModelSpec, PruneSpec, TicketSpec, models
+from lth_core import ModelSpec, PruneSpec, TicketSpec
 from lth_core.errors import SpecError
-from lth_core.masks import Mask, masked, ones
+from lth_core.masks import masked
 from lth_core.models.semi_structured import fitting_layers
-from lth_core.prune.structure import highest_n_of_m
-from lth_core.seeds import generator
 from lth_core.ticket import Ticket
-
-
-def two_of_four(widths: tuple[int, ...]) -> tuple[nn.Module, Mask]:
-    """An mlp on 64 features with half of its weights, 2 of every 4."""
-    model = models.build(ModelSpec(widths=widths), (1, 8, 8), 10, generator(0, "init"))
-    mask = {
-        name: highest_n_of_m(
-            model.get_parameter(name).detach().abs(), kept, 2, 4, generator(0, "x")
-        )
-        for name, kept in ones(model).items()
-    }
-    for name, kept in mask.items():
-        model.get_parameter(name).data *= kept
-    return model, mask
 
 
 def test_layers_of_fitting_sizes_with_two_of_four_weights_have_the_form() -> None:

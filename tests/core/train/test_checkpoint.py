@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from toys import After
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.errors import PreemptedError
@@ -66,17 +67,6 @@ def kept(store: Store) -> dict[tuple[str, str], Any]:
             about = {k: v for k, v in entry.meta.items() if k not in ("seconds", "finished_at")}
             found[kind, digest] = about, {name: b["sha256"] for name, b in entry.blobs.items()}
     return found
-
-
-class After:
-    """An event that is set once it was asked so often: each step asks."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def is_set(self) -> bool:
-        self.steps -= 1
-        return self.steps < 0
 
 
 UNDISTURBED: dict[str, tuple[list[dict[str, Any]], dict[tuple[str, str], Any]]] = {}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import jobs_of, same, timeless
+from toys import After, jobs_of, same, timeless
 
 from lth_core import ModelSpec, TicketSpec, Trainer, data, find_tickets, models, open_store
 from lth_core.errors import PreemptedError, StoreError
@@ -140,17 +140,6 @@ class Counting(Trainer):
         self.runs.append(job.digest)
         self.claims |= set(self.store.digests("claims"))
         return super()._prepare(job, points)
-
-
-class After:
-    """An event that is set once it was asked so often: each step asks."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def is_set(self) -> bool:
-        self.steps -= 1
-        return self.steps < 0
 
 
 def dense_of(spec: TicketSpec, *keep: int) -> Job:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from lth_core.models.latency import torch_threads
 from lth_core.spec import ModelSpec, TrainSpec
 from lth_core.train import loop
-from sweeps.bench.baselines import turns
 from sweeps.bench.baselines.floor import GEMM_FLOPS, Work, products, traffic, work_of
-from sweeps.bench.baselines.turns import take_turns, threads, times_faster
+from sweeps.bench.baselines.turns import take_turns, times_faster
 from sweeps.bench.benchmarks import BENCHMARKS, Measured
 from sweeps.bench.train import WORKLOADS, TrainBench, Workload, bench_train
 
@@ -33,9 +33,9 @@ def test_ratio_is_the_median_of_the_turns_own_ratios() -> None:
 
 def test_measurement_uses_one_thread_and_gives_the_others_back(monkeypatch) -> None:
     counts = [4]
-    monkeypatch.setattr(turns.torch, "get_num_threads", lambda: counts[-1])
-    monkeypatch.setattr(turns.torch, "set_num_threads", counts.append)
-    with threads(1):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: counts[-1])
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    with torch_threads(1):
         assert counts[-1] == 1
     assert counts[-1] == 4
 

@@ -7,6 +7,7 @@ from itertools import chain
 import pytest
 from double import Double
 from pack_jobs import TICKETS, by_level, dense_of, searches
+from toys import After
 
 from lth_core import Trainer
 from lth_core.errors import DivergedError, PreemptedError
@@ -38,17 +39,6 @@ def test_interrupted_pack_resumes_to_the_same_results() -> None:
         assert one.validation_loss == pytest.approx(other.validation_loss, rel=1e-4)
         assert one.train_loss == pytest.approx(other.train_loss, rel=1e-4)
     assert not store.digests("checkpoints")
-
-
-class After:
-    """An event that is set once it was asked so often."""
-
-    def __init__(self, times: int) -> None:
-        self.times = times
-
-    def is_set(self) -> bool:
-        self.times -= 1
-        return self.times < 0
 
 
 def dense_jobs(count: int) -> list[Job]:
@@ -127,3 +117,19 @@ def test_members_share_the_time_of_their_pack() -> None:
     assert len(seconds) == 4
     assert min(seconds) > 0
     assert sum(seconds) <= time.perf_counter() - started
+
+
+def test_jobs_that_gain_nothing_by_packs_are_not_looked_up_in_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that each level costs a store in S3 no more calls than without packs."""
+    jobs, trainer = dense_jobs(3), Trainer()
+
+    def fail(job: Job) -> None:
+        raise AssertionError("looked up")
+
+    monkeypatch.setattr(trainer._archive, "training", fail)
+    trainer.train_ahead(jobs)
+    monkeypatch.setattr(trainer, "pack", 3)
+    with pytest.raises(AssertionError, match="looked up"):
+        trainer.train_ahead(jobs)
