@@ -22,9 +22,19 @@ class EvaluationShare:
     share: float
     fields: tuple[str, ...]
     """Fields with the interval between evaluations, of those trainings whose share is too large."""
+    only_last: bool = False
+    """Whether some training is evaluated after its last step alone, and so has no early stop."""
 
     def sentence(self) -> str:
-        """The share in words where it is large: ``evaluation: about 40% of training time; ...``."""
+        """The share in words where it is large: ``evaluation: about 40% of training time; ...``.
+
+        Where it is not, the missing early stop, if there is a training without.
+        """
+        if self.share <= MOST_UNSAID and self.only_last:
+            return (
+                "evaluation: after the last step alone; a shorter train.evaluate_every gives "
+                "curves and an early stop"
+            )
         if self.share <= MOST_UNSAID:
             return ""
         advice = f"; a longer {' or '.join(self.fields)} takes less" if self.fields else ""
@@ -38,14 +48,17 @@ def evaluation_share(plan: Plan) -> EvaluationShare:
     networks.
     """
     sizes = cache(part_sizes)
-    evaluation, training, fields = 0.0, 0.0, set[str]()
+    evaluation, training, fields, only_last = 0.0, 0.0, set[str](), False
     for factors, steps in plan.counts.work.items():
         evaluated, trained = passes_per_step(factors.train, sizes(factors.data))
         evaluation += evaluated * steps
         training += trained * steps
         too_large = evaluated > MOST_UNSAID * (evaluated + trained)
-        if too_large and steps_in(factors.train.evaluate_every) < steps_in(factors.train.steps):
-            gates = isinstance(factors.finds, PruneGates)
+        length = steps_in(factors.train.steps)
+        is_last = steps_in(factors.train.evaluate_every) >= length
+        gates = isinstance(factors.finds, PruneGates)
+        only_last |= is_last and length > 1 and not gates
+        if too_large and not is_last:
             fields.add("prune.gate_every" if gates else "train.evaluate_every")
     share = evaluation / (evaluation + training) if training else 0.0
-    return EvaluationShare(share, tuple(sorted(fields)))
+    return EvaluationShare(share, tuple(sorted(fields)), only_last)

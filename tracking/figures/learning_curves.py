@@ -51,7 +51,9 @@ def learning_curves(records: Sequence[Record], axes: Sequence[str], curves: Curv
     reached: list[float] = []
     for (panel, _), line, percent in zip(lines, loaded, percents, strict=True):
         steps, means = _mean_curve(line, "test_accuracy" if tested else "validation_accuracy")
-        panel.plot(steps, means, color=SHADES(norm(percent)), linewidth=1.6)
+        # A training that is evaluated once is a point, which a line without markers would not show.
+        marker = "o" if len(steps) == 1 else None
+        panel.plot(steps, means, color=SHADES(norm(percent)), linewidth=1.6, marker=marker)
         reached += means
     if reached:
         accuracy_scale(drawn[0][0], *unstretch(limits(list(map(stretch, reached)))))

@@ -53,6 +53,18 @@ def test_field_that_would_change_nothing_is_not_named(tiny: StudyOf) -> None:
     assert found.sentence() == "evaluation: about 40% of training time"
 
 
+def test_training_that_is_evaluated_at_its_end_alone_is_told(tiny: StudyOf) -> None:
+    """As MNIST's of few steps are by default, whose evaluations cost much."""
+    line = (
+        "evaluation: after the last step alone; a shorter train.evaluate_every gives curves and an "
+        "early stop"
+    )
+    once = {"base.train.steps": "40it", "base.train.evaluate_every": "40it"}
+    assert evaluation_share(make_plan(tiny(once))).sentence() == line
+    twice = {**once, "base.train.evaluate_every": "20it"}
+    assert evaluation_share(make_plan(tiny(twice))).sentence() == ""
+
+
 def test_gates_have_a_field_of_their_own(tiny: StudyOf) -> None:
     gates = {
         "base.model": {"name": "vgg-11", "width": 0.05}, "base.data.name": "mnist-5k",

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import astuple, replace
 from math import sqrt
 
 import pytest
@@ -7,6 +7,7 @@ from matplotlib._pylab_helpers import Gcf
 from matplotlib.colors import to_hex
 
 from lth_core.analysis.cells import cells
+from lth_core.train.training import Curves
 from tracking.figures import FIGURES
 from tracking.figures.accuracy import accuracy
 from tracking.figures.drawing.panels import MOST_PANELS, limits, plain, stretch, unstretch
@@ -111,6 +112,17 @@ def test_learning_curves_are_of_validation_where_test_examples_were_not_always_e
         assert list(drawn.get_xdata()) == [50, 100]
         assert list(drawn.get_ydata()) == pytest.approx([50, 90])
     assert learning_curves(study(), AXES, curves).get_supylabel().startswith("Test accuracy")
+
+
+def test_learning_curve_of_one_evaluation_is_a_point_that_can_be_seen():
+    def once(digest):
+        known = curves(digest)
+        return known and Curves(*([value[-1]] for value in astuple(known)))
+
+    panel, _ = learning_curves(study(), AXES, once).axes
+    assert {drawn.get_marker() for drawn in panel.lines} == {"o"}
+    panel, _ = learning_curves(study(), AXES, curves).axes
+    assert {drawn.get_marker() for drawn in panel.lines} == {"None"}
 
 
 def test_layer_density_draws_each_layer_from_dense_on():
