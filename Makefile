@@ -2,9 +2,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Three processes on two cores: tests that start servers or Ray mostly wait. A file's tests stay in
-# one process, which makes what they share once; the order is tests/conftest.py's, slow ones first.
-PYTEST := $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+# A file's tests stay in one process, which makes what they share once; the order is
+# tests/conftest.py's, slow ones first.
+PYTEST := $(BIN)/pytest --dist loadfile --no-loadscope-reorder
 FITS := (3, 11) <= sys.version_info[:2] <= (3, 14)
 
 # Where the environment forbids bytecode, each of hundreds of processes would compile the project.
@@ -35,12 +35,14 @@ python:
 demo: setup
 	$(BIN)/lth sweep mnist-5k
 
+# Four processes on two cores: tests that start servers mostly wait.
 test: setup
-	$(PYTEST) -m "not (long or gpu)"
+	$(PYTEST) -n 4 -m "not (long or gpu)"
 
-# Tests with a real cluster, real kills, and 10,000 inputs for each parser.
+# Tests with a real cluster, real kills, and 10,000 inputs for each parser. Each Ray has processes of
+# its own, so three tests at once keep two cores busy.
 long: setup
-	$(PYTEST) -m "long and not gpu"
+	$(PYTEST) -n 3 -m "long and not gpu"
 
 fast: setup
 	$(PYTEST) -n 2 -m "not (ray or slow or mlflow or data or long or gpu)"

@@ -52,6 +52,7 @@ def test_every_record_has_the_columns_of_its_training(rows: list[Record]) -> Non
     assert all(columns_of("training") <= row.keys() for row in rows)
 
 
+@pytest.mark.slow
 def test_records_have_no_column_but_those_of_the_table(rows: list[Record]) -> None:
     assert set().union(*rows) == columns_of("training") | columns_of("measure")
 

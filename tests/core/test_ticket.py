@@ -251,6 +251,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.slow
 def test_damaged_file_is_refused_by_its_name(damage: str, file: Path) -> None:
     DAMAGES[damage](file)
     with pytest.raises(TicketFileError) as refused:

@@ -38,6 +38,7 @@ def test_every_branch_has_the_counts_of_the_cpu_and_learns_as_well(device: str) 
     assert {row["branch"] for row in other} == {*WEIGHTS, "dense", "rewound"}
 
 
+@pytest.mark.long
 def test_search_on_convolutions_has_the_counts_of_the_cpu(device: str) -> None:
     search = replace(PIXELS, branches=("ticket", "lr_rewind"), rewind=2,
                      prune=PruneSpec(fraction=0.5))  # fmt: skip

@@ -12,6 +12,7 @@ from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer
 from lth_core.errors import PreemptedError
 from lth_core.store import Store
 
+QUICK = ("adam, dropout", "adamw, bf16", "edge-popup")
 CASES: dict[str, TicketSpec] = {
     "adam, dropout": replace(DIGITS, model=ModelSpec(widths=(16,), dropout=0.3)),
     "adamw, bf16": replace(
@@ -61,7 +62,7 @@ def interrupted(spec: TicketSpec, devices: list[str]) -> tuple[list[dict[str, An
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.long if name == "rigl" else ()) for name in CASES
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in CASES
 ])  # fmt: skip
 def test_interrupted_search_comes_out_the_same_to_the_bit(device: str, name: str) -> None:
     rows, times = interrupted(CASES[name], [device])

@@ -28,7 +28,9 @@ def spec_of(method: str, base: TicketSpec) -> TicketSpec:
 
 
 @pytest.mark.parametrize(("method", "base"), [
-    *(pytest.param(method, DIGITS, id=f"{method}, mlp") for method in METHODS),
+    *(pytest.param(method, DIGITS, id=f"{method}, mlp",
+                   marks=() if method in ("gmp", "rigl", "edge-popup") else pytest.mark.long)
+      for method in METHODS),
     *(pytest.param(method, PIXELS, id=f"{method}, resnet-8", marks=pytest.mark.long)
       for method in ("gmp by snip", "rigl")),
 ])  # fmt: skip

@@ -24,6 +24,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "vit-tiny": {"width": 0.25},
     "lstm": {"width": 0.25},
 }
+QUICK = ("mlp", "mlp-constant", "lenet-300-100", "lenet-5", "conv-2", "resnet-8", "lstm")
 OF_TORCHVISION = ("resnet-18", "mobilenet-v2")
 
 DETERMINISTIC = ("mlp", "conv-2", "vgg-11", "resnet-8")
@@ -43,7 +44,7 @@ def trained(spec: TicketSpec, device: str) -> State:
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.long if name in OF_TORCHVISION else ()) for name in NETWORKS
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in NETWORKS
 ])  # fmt: skip
 def test_losses_are_close_to_those_of_the_cpu(device: str, name: str) -> None:
     spec = spec_of(name)
@@ -76,7 +77,7 @@ def test_losses_in_less_precision_are_near_those_of_fp32(
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.long)])
 def test_mlp_learns_as_on_the_cpu(device: str, optimizer: Any) -> None:
     train = replace(DIGITS.train, optimizer=optimizer, steps=120, evaluate_every=60,
                     lr=0.3 if optimizer == "sgd" else 0.01)  # fmt: skip

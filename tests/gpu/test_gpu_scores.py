@@ -103,7 +103,9 @@ def test_first_mask_of_equal_weights_is_that_of_the_cpu(device: str, settings: A
         )
 
 
-@pytest.mark.parametrize("score", BY_PASSES[:3])
+@pytest.mark.parametrize("score", [
+    BY_PASSES[0], *(pytest.param(name, marks=pytest.mark.long) for name in BY_PASSES[1:3]),
+])  # fmt: skip
 def test_first_mask_by_a_pass_keeps_as_many_and_mostly_the_same(device: str, score: str) -> None:
     settings = {"when": "before", "score": score, "fraction": 0.6, "rounds": 3, "scope": "global"}
     cpu, other = (pruned(PIXELS, each, **settings) for each in ("cpu", device))

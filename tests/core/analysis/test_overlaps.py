@@ -46,6 +46,7 @@ def overlapped(records: list[Record], axes: list[str] | None = None) -> list[Rec
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.randoms()), min_size=1, max_size=3))
+@pytest.mark.slow
 def test_overlap_of_bits_is_that_of_masks(layers: list[Any]) -> None:
     one, other = (
         {f"{i}.weight": torch.tensor([r.random() < 0.4 for _ in range(n)])

@@ -43,6 +43,7 @@ def test_few_points_or_a_side_that_never_changes_have_no_correlation(x, y):
     assert rank_correlation(x, y) is None
 
 
+@pytest.mark.slow
 def test_seeds_have_a_correlation_each_and_an_interval_over_them():
     up, mixed = [1, 2, 3, 4, 5], [2, 1, 4, 3, 5]
     value = correlation_of(made([up, up, up], [up, mixed, up]), "loss").over_all

@@ -116,6 +116,7 @@ def test_mean_and_deviation_are_per_channel_with_constant_channels_left_alone() 
     assert std.flatten().tolist() == pytest.approx([*flat.std(1, correction=0).tolist()[:2], 1.0])
 
 
+@pytest.mark.slow
 def test_user_dataset_is_split_and_pinned_by_its_content() -> None:
     spec = resolve(TicketSpec(data=DataSpec(name="toys:colours", validation=10))).data
     dataset = data.load(spec, CPU)

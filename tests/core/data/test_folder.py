@@ -204,6 +204,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
+@pytest.mark.slow
 def test_damaged_cache_costs_time_not_a_result(
     kind: str, folder: Path, tmp_path: Path, decoded: list[bytes], forget: Callable[[], None]
 ) -> None:

@@ -146,6 +146,7 @@ FORGED: dict[str, tuple[Callable[[dict[str, torch.Tensor], dict[str, str]], obje
 
 
 @pytest.mark.parametrize("name", FORGED)
+@pytest.mark.slow
 def test_file_that_does_not_fit_its_network_is_refused(name: str, tmp_path: Path) -> None:
     change, rule = FORGED[name]
     file = written(small()[0], tmp_path)

@@ -184,6 +184,7 @@ def named(ticket: Ticket, patterns: list[str]) -> Ticket:
         ("mask_digest", "x" * 1_000_000),
     ],
 )
+@pytest.mark.slow
 def test_sizes_beyond_any_networks_are_refused_in_one_short_line(
     field: str, value: str, ticket: Ticket, tmp_path: Path
 ) -> None:

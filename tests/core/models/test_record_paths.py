@@ -50,6 +50,7 @@ PRUNES: dict[str, dict[str, Any]] = {
 CASES = [("mlp", "global"), ("vit", "neurons"), ("lstm", "output_fraction"),
          ("conv", "channels"), ("tied", "like"), ("tied", "set"), ("head_first", "ignore"),
          ("head_first", "2:4"), ("head_first", "erk"), ("head_first", "edge-popup")]  # fmt: skip
+LONG = ("neurons", "channels", "output_fraction", "like", "2:4", "erk")
 
 
 def spec_of(net: str, prune: str) -> TicketSpec:
@@ -111,7 +112,7 @@ def rows_of(levels: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("net", "prune"), [
-    pytest.param(*case, marks=pytest.mark.long if case[1] in ("neurons", "channels") else ())
+    pytest.param(*case, marks=pytest.mark.long if case[1] in LONG else ())
     for case in CASES
 ])  # fmt: skip
 def test_records_and_tickets_do_not_depend_on_their_path(

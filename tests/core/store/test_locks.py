@@ -308,6 +308,7 @@ def test_claim_ends_with_its_block_also_where_that_fails() -> None:
     assert files.read("claims/job/claim.json") is None
 
 
+@pytest.mark.slow
 def test_claim_that_could_not_be_released_is_taken_over_by_its_own_process(tmp_path: Path) -> None:
     """A store that was away for a while does not delay each of its trainings by a lease."""
     files = FolderFiles(make_folder(tmp_path / "store"))

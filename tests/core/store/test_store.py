@@ -355,6 +355,7 @@ def test_entry_json_lists_everything_and_is_written_last(tmp_path: Path) -> None
     )
 
 
+@pytest.mark.slow
 def test_concurrent_writers_of_an_entry_leave_it_sound(files: Files) -> None:
     """Writers of different content: a reader sees one of them whole, at any time."""
     failures: list[Exception] = []

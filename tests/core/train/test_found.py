@@ -86,6 +86,7 @@ def test_search_stopped_between_levels_resumes_there(
 
 
 @pytest.mark.parametrize("way", ["rigl", "edge-popup"])
+@pytest.mark.slow
 def test_further_control_finds_the_mask_in_the_store(
     way: str, stored: Stored, tmp_path: Path
 ) -> None:

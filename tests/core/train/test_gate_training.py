@@ -47,6 +47,7 @@ def trained() -> tuple[Job, State, State, Watch]:
     return job, trainer.start(job), trainer.final(job)[0], watch(job)
 
 
+@pytest.mark.slow
 def test_weights_biases_and_norms_stay_bit_for_bit_and_running_statistics_change(
     trained: tuple[Job, State, State, Watch],
 ) -> None:

@@ -93,6 +93,7 @@ def test_gmp_agrees_with_the_textbook(train: TrainSpec, scope: str) -> None:
 
 @pytest.mark.parametrize("level", [1, 2])
 @pytest.mark.parametrize("scope", ["global", "layerwise"])
+@pytest.mark.slow
 def test_masks_shrink_at_each_change_to_what_the_schedule_says(scope: str, level: int) -> None:
     masks = watch(jobs_of(gmp(scope=scope))[level]["ticket"]).masks
     fraction = 1 - 0.4**level

@@ -160,6 +160,7 @@ class Top(torch.autograd.Function):
         return gradient, None
 
 
+@pytest.mark.slow
 def test_edge_popup_agrees_with_autograd_straight_through(trainer: Trainer) -> None:
     job = job_of(train=replace(SGD, steps=15, weight_decay=0.01, lr=1.0))
     start, seen = trainer.start(job), watch(job)
@@ -243,6 +244,7 @@ def test_supermask_keeps_its_likeliest_weights(drawn: tuple[Job, Watch]) -> None
 @pytest.mark.parametrize(
     "init", ["kaiming_normal", pytest.param("signed_constant", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_untrained_network_holds_a_subnetwork_that_tells_digits_apart(
     score: str, lr: float, init: Any, trainer: Trainer
 ) -> None:

@@ -102,6 +102,7 @@ VARIANTS = {
         ]
     ],
 )
+@pytest.mark.slow
 def test_ticket_agrees_with_the_textbook(
     variant: str, net: ModelSpec, small: TicketSpec, trainer: Callable[..., object]
 ) -> None:

@@ -208,6 +208,7 @@ def test_set_grows_weights_as_they_are_drawn() -> None:
 
 @pytest.mark.parametrize("train", [SGD, ADAM], ids=["momentum", "adam"])
 @pytest.mark.parametrize("grow", ["random", "gradient"])
+@pytest.mark.slow
 def test_new_weights_start_at_zero_without_a_past_and_come_alive(
     grow: str, train: TrainSpec
 ) -> None:

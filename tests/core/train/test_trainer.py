@@ -85,6 +85,7 @@ def test_rewinding_restores_buffers_too(normed: TicketSpec, trainer: Trainer) ->
     assert trainer.final(job)[0]["norm.num_batches_tracked"] == 40
 
 
+@pytest.mark.slow
 def test_run_resumed_from_its_rewind_point_ends_where_it_would_have(
     normed: TicketSpec, final: Final
 ) -> None:
@@ -302,6 +303,7 @@ def test_global_seed_does_not_enter_the_result(normed: TicketSpec, trainer: Trai
     assert numbers(other) == numbers(list(find_tickets(normed, trainer)))
 
 
+@pytest.mark.slow
 def test_one_trainer_serves_networks_of_other_shapes(tiny: TicketSpec, trainer: Trainer) -> None:
     for widths in ((8,), (9, 4)):
         spec = replace(tiny, model=ModelSpec(widths=widths), levels=1)

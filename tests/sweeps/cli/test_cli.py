@@ -145,6 +145,7 @@ def test_report_as_json_is_one_record_a_line(lth: Lth, swept: Path) -> None:
     assert {row["verdict"] for row in rows if row["branch"] != "ticket"} == {None}
 
 
+@pytest.mark.slow
 def test_report_says_how_far_masks_overlap(lth: Lth, swept: Path) -> None:
     rows = [json.loads(line) for line in lth("report", "tiny", "--json").out.splitlines()]
     found = {(row["seed"], row["level"]): row for row in rows if row["branch"] == "ticket"}
@@ -642,6 +643,7 @@ def fill(folder: Path) -> None:
         pytest.fail("the ballast should just fit")
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_no_ticket_and_no_schema(lth: Lth, swept: Path, full: Path) -> None:
     fill(full)
     digest = record_of(swept, lth, level=1, branch="ticket")["ticket_digest"]

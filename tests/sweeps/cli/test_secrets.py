@@ -198,6 +198,7 @@ def everywhere(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_study_cannot_be_named_out_of_its_folder(
     name: str, tiny: StudyOf, tiny_file: StudyFile, lth: Lth, here: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_command_imports_no_torch(command: tuple[str, ...], answers: dict[object
     assert answers[command].loaded & set(HEAVY) == set()
 
 
+@pytest.mark.slow
 def test_help_imports_no_pydantic(answers: dict[object, Answer]) -> None:
     assert "pydantic" not in answers[("--help",)].loaded
 

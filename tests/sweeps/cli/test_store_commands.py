@@ -105,6 +105,7 @@ def test_verify_is_silent_about_a_sound_store(mine: Path, lth: Lth) -> None:
     assert lth("store", "verify", "--json") == Called(0, "", "")
 
 
+@pytest.mark.slow
 def test_verify_names_each_fault_and_removes_it_when_asked(mine: Path, lth: Lth) -> None:
     torn, lost, _ = sorted(mine.glob("trainings/*"))[:3]
     (torn / "entry.json").write_bytes(b"{")

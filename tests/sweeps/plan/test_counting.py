@@ -118,6 +118,7 @@ def test_sharing_counts_branches_with_distinct_digests(study: Study) -> None:
 
 @quick
 @given(studies())
+@pytest.mark.slow
 def test_shared_trainings_are_those_that_are_met_twice(study: Study) -> None:
     plan = make_plan(study)
     jobs = every_job(plan)
@@ -154,6 +155,7 @@ def test_work_is_the_steps_of_jobs_with_distinct_digests(study: Study) -> None:
 
 @quick
 @given(studies())
+@pytest.mark.slow
 def test_trials_are_the_cells_read_one_by_one(study: Study) -> None:
     points = [
         {**sample, **cell}

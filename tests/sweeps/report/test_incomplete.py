@@ -80,6 +80,7 @@ def test_report_of_a_complete_study_speaks_of_nothing_missing(
     assert {(r["replicates"], r["replicates_planned"]) for r in records(lth)} == {(4, 4)}
 
 
+@pytest.mark.slow
 def test_report_says_first_what_is_missing_and_marks_verdicts_on_fewer_replicates(
     here: Path, tiny: StudyOf, lth: Lth
 ) -> None:

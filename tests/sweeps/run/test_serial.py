@@ -72,6 +72,7 @@ def test_records_equal_those_of_a_sweep_on_ray_bit_for_bit(
     assert timeless(serial) == timeless(on_ray)
 
 
+@pytest.mark.slow
 def test_breakpoint_in_a_users_network_stops_in_this_process(
     tiny_file: StudyFile, lth: Lth, hooked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_quitting_the_debugger_ends_the_sweep(
     assert "failed" not in called.out
 
 
+@pytest.mark.slow
 def test_ctrl_c_stores_a_checkpoint_from_which_the_next_sweep_resumes(
     tiny: StudyOf, tiny_file: StudyFile, lth: Lth, hooked: Callable[..., Any]
 ) -> None:
@@ -133,6 +135,7 @@ def test_failed_trial_is_named_with_its_reason_while_the_others_finish(
     assert {row["trial"] for row in stored(tiny(changes))} == {good.id}
 
 
+@pytest.mark.slow
 def test_trial_for_which_the_machine_lacked_memory_once_is_retried(
     tiny_file: StudyFile, lth: Lth, hooked: Callable[..., Any]
 ) -> None:

@@ -110,6 +110,7 @@ def test_trial_cut_off_has_its_finished_levels_in_the_store(tiny: StudyOf) -> No
     assert [row["reused"] for row in rows_of(study, trainer)] == [True] * 3 + [False] * 2
 
 
+@pytest.mark.slow
 def test_trial_is_known_to_its_store_before_it_has_trained_anything(
     tiny: StudyOf, lth: Lth
 ) -> None:

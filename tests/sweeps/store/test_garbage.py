@@ -240,6 +240,7 @@ def test_a_machine_whose_clock_is_wrong_collects_the_same(
 # What is left behind
 
 
+@pytest.mark.slow
 def test_what_was_left_half_written_goes_and_what_is_at_work_stays() -> None:
     store = copy_of(everything())
     whole = {found.path for found in store.files.files("")}

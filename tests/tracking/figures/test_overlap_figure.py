@@ -55,6 +55,7 @@ def test_each_pair_of_methods_is_shown_once_with_its_chance_level_below():
     assert panel.get_title(loc="left") == "Level 2: 25% of the weights remain"
 
 
+@pytest.mark.slow
 def test_a_pair_that_could_not_be_compared_is_left_blank():
     records = taxonomy()
     for record in records:

@@ -76,6 +76,7 @@ def test_of_many_densities_some_have_columns():
     assert (found.densities, found.left_out) == (["50%"], 1)
 
 
+@pytest.mark.slow
 def test_predictors_are_rows_with_two_correlations_a_density():
     (found,) = predictor_tables(merge_rewound_methods(rewound(), AXES), AXES)
     assert found.densities == ["50%", "25%"]
