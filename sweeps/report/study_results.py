@@ -49,6 +49,13 @@ class StudyResults:
         return " ".join(f"{sentence}." for sentence in sentences if sentence)
 
     @property
+    def unfinished(self) -> str:
+        """`10 of 96 levels are done`; empty where the study is finished."""
+        done = len({(record["trial"], record["level"]) for record in self.records})
+        missing = sum(each.planned - each.levels for each in self.missing)
+        return f"{done} of {done + missing} levels are done" if missing else self.samples.lower()
+
+    @property
     def digest(self) -> str:
         """sha256 of everything but the study's thresholds that decides the report."""
         return sha256([self.records, self.axes, self.incomplete])

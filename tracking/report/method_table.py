@@ -130,13 +130,13 @@ def variant_verdicts(
     retrainings."""
     words = {}
     for together in group_by(compared, lambda variant: variant.branch == "ticket").values():
-        judged = judge([_compared(cell, variant) for variant in together], [], rule)
+        judged = judge([judged_records(cell, variant) for variant in together], [], rule)
         for variant, found in zip(together, judged, strict=True):
             words[variant] = {verdict.level: verdict.verdict for verdict in found}
     return words
 
 
-def _compared(cell: Cell, variant: Variant) -> list[Record]:
+def judged_records(cell: Cell, variant: Variant) -> list[Record]:
     """The records on which a variant is judged: a retraining, as its ticket, against dense."""
     records = cell.of_method(variant.method).records
     baselines = ("dense", "reinit") if variant.branch == "ticket" else ("dense",)

@@ -1,0 +1,142 @@
+import pytest
+from hand_made import rewound, study, taxonomy
+from varied import cell
+
+from tracking.report.answer import Answer, study_answer
+
+WINS = ([0.1, 0, -0.1, -3], [3, 1, 1, 0.1])
+WIDTH = "model.width"
+
+
+def answer(records, *axes: str, **more) -> Answer:
+    return study_answer(records, ["seed", *axes], **more)
+
+
+@pytest.mark.parametrize(
+    ("records", "sentence"),
+    [
+        (
+            cell(*WINS),
+            "Yes, tickets win down to 12.5% of the weights; fresh weights under the same masks "
+            "fall behind from 50% on.",
+        ),
+        (
+            cell(WINS[0], [0, 1, 0, 0.1]),
+            "Yes, tickets win down to 25% of the weights and match down to 12.5%; fresh weights "
+            "under the same masks fall behind from 25% on.",
+        ),
+        (
+            cell(WINS[0], [0, 0, 0, 0]),
+            "Partly, tickets match down to 12.5% of the weights, but are not shown better than "
+            "fresh weights under the same masks.",
+        ),
+        (
+            cell(WINS[0]),
+            "Tickets match down to 12.5% of the weights; no control with fresh weights was "
+            "trained.",
+        ),
+        (cell([-3, -4]), "No, already at 50% of the weights tickets fall more than 0.5 points "
+                         "behind."),
+        (cell([-0.2, -4], spread=6), "Undecided from 50% of the weights on: about 18 seeds would "
+                                     "decide."),
+        (
+            cell(*WINS, seeds=2),
+            "No verdict: 2 seeds of the 3 that it takes. Mean accuracy stays within 0.5 points of "
+            "the dense network's down to 12.5%.",
+        ),
+        (study(levels=0), "No ticket has been trained yet."),
+        ([], "Nothing has been trained yet."),
+    ],
+)  # fmt: skip
+def test_one_setting_is_answered_in_a_sentence(records, sentence):
+    found = answer(records)
+    assert (found.kind, found.sentence) == ("tickets", sentence)
+
+
+def test_level_that_ends_undecided_is_said_to_be():
+    found = answer(cell([0.1, -0.45], [3, 1], spread=3))
+    assert found.sentence.endswith("At 25% it is undecided: about 141 seeds would decide.")
+
+
+def test_settings_are_counted_and_each_says_how_sparse():
+    narrow = cell(*WINS, **{WIDTH: 1})
+    wide = cell([0.1, -3], [3, 1], **{WIDTH: 2})
+    none = cell([-3], [1], **{WIDTH: 3})
+    assert answer(narrow + wide + none, WIDTH).sentence == (
+        "Yes, in 2 of 3 settings tickets match the dense network (they win in 2). They match down "
+        "to 12.5% at model.width=1, 50% at model.width=2."
+    )
+    many = [row for width in range(4, 8) for row in cell(*WINS, **{WIDTH: width})]
+    assert answer(many + wide, WIDTH).sentence.endswith(
+        "The sparsest matching ticket keeps 12.5% of the weights (model.width=4); where tickets "
+        "match least far it is 50% (model.width=2)."
+    )
+    assert answer(none + cell([-4], **{WIDTH: 4}), WIDTH).sentence == (
+        "No, in none of 2 settings does a ticket match the dense network."
+    )
+
+
+def points(*gaps_of: tuple[int, list[float]], **more):
+    """Records of rewind points, by step, with the tickets' gaps to the dense run by level."""
+    return [
+        {**row, **more}
+        for step, gaps in gaps_of
+        for row in cell(gaps, rewind=f"{step}it", rewind_step=step)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("records", "sentence"),
+    [
+        (
+            points((0, [0.1, 0, -3]), (20, [0.1, 0, -3])),
+            "Rewinding is not needed: step 0 matches down to 25% of the weights, as far as any "
+            "later point.",
+        ),
+        (
+            points((0, [0.1, -3, -3]), (20, [0.1, 0, -3]), (40, [0.1, 0, -3])),
+            "Rewinding helps: step 20it is the earliest that matches down to 25% of the weights, "
+            "step 0 only to 50%.",
+        ),
+        (
+            points((0, [-3, -3]), (20, [0.1, -3])),
+            "Rewinding helps: step 20it is the earliest that matches down to 50% of the weights, "
+            "step 0 nowhere.",
+        ),
+        (
+            points((10, [-3, -3]), (20, [0.1, -3])),
+            "Of the points tried, 20it is the earliest that matches down to 50% of the weights.",
+        ),
+        (points((0, [-3]), (20, [-3])), "No rewind point matches the dense network."),
+        (rewound(), "No rewind point is shown to match the dense network."),
+    ],
+)
+def test_rewind_points_are_answered_by_the_earliest_that_matches_furthest(records, sentence):
+    found = answer(records, "rewind")
+    assert (found.kind, found.sentence) == ("rewind", sentence)
+
+
+def test_methods_are_ordered_by_how_far_they_match():
+    records = [
+        {**row, "method": name, "trial": f"{name}-{row['trial']}", "prune.score": name}
+        for name, gaps in {"snip": [0.1, -3, -3], "imp": [0.1, 0, -3], "random": [-3]}.items()
+        for row in cell(gaps)
+    ]
+    found = answer(records, "prune.score")
+    assert found.kind == "methods"
+    assert found.sentence == (
+        "imp matches the dense network furthest, down to 25% of the weights; then snip 50%; "
+        "1 of 3 methods is not shown to match."
+    )
+    assert answer(taxonomy(), "prune.score").sentence == (
+        "No method is shown to match the dense network. The highest accuracy is random's, "
+        "97.00±2.48% at 50% of the weights (dense 97.00±2.48%)."
+    )
+
+
+def test_unfinished_study_says_first_how_much_is_done():
+    found = answer(cell(*WINS), incomplete="10 of 96 levels are done")
+    assert found.sentence.startswith("So far (10 of 96 levels are done): yes, tickets win")
+    assert found.basis == "5 seeds, margin 0.5 points, 95% confidence"
+    assert found.lines == ["Tickets win down to 12.5% density (5 seeds, p against reinit <0.0001, "
+                           "adjusted <0.0001); 6.25% does not match"]  # fmt: skip

@@ -1,0 +1,312 @@
+"""The answer of a study in one sentence, with what it rests on and a line for each setting.
+
+A study of rewind points, methods or structures has a question of its own; the others ask whether
+tickets exist, and how sparse they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lth_core.analysis.cells import Cell, cells, open_cells
+from lth_core.analysis.families import Variant, variants
+from lth_core.analysis.groups import group_by, key_of, methods
+from lth_core.analysis.rewinds import (
+    STABLE_BELOW,
+    merge_rewound_methods,
+    rewind_cells,
+    rewind_points,
+)
+from lth_core.analysis.structures import StructureTable, only_structures, structure_tables
+from lth_core.analysis.verdict import Verdict, first_open, judge, sparsest, verdicts
+from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
+from lth_core.columns import Record
+from tracking.report.method_table import judged_records
+from tracking.report.structure_table import similarity_tables
+from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, sections
+from tracking.text import accuracy_text, count, density_text
+
+Kind = Literal["tickets", "rewind", "methods", "structures"]
+"""What a study asks; a report shows first what answers it."""
+
+MOST_NAMED = 3
+"""Largest number of settings or methods that a sentence names."""
+HALF = 0.5
+"""Share of the dense network's FLOPs at which structures are compared in the sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer of a study."""
+
+    kind: Kind
+    sentence: str
+    """One or two sentences; the first word is the answer where the question is yes or no."""
+    basis: str
+    """`5 seeds, margin 0.5 points, 95% confidence`."""
+    lines: list[str]
+    """One line a cell: its sparsest matching ticket, and how it compares with reinit."""
+
+
+def study_answer(
+    records: Sequence[Record],
+    axes: Sequence[str],
+    rule: VerdictRule = DEFAULT_RULE,
+    stable_below: float = STABLE_BELOW,
+    incomplete: str = "",
+) -> Answer:
+    """The answer that a study's records give.
+
+    Args:
+        records, axes, rule, stable_below: as in `tracking.report.html.write_report`.
+        incomplete: what is done where a study is not finished, such as `10 of 96 levels are done`.
+    """
+    records = merge_rewound_methods(records, axes)
+    kind = kind_of(records, axes)
+    sentence = _SENTENCES[kind](records, axes, rule) if records else NO_RECORDS
+    if incomplete:
+        sentence = f"So far ({incomplete}): {sentence[0].lower()}{sentence[1:]}"
+    lines = [section.headline for section in sections(records, axes, rule)]
+    return Answer(kind, sentence, _basis(records, rule), lines)
+
+
+def kind_of(records: Sequence[Record], axes: Sequence[str]) -> Kind:
+    """What a study asks, from what varies in its records.
+
+    Args:
+        records: the output of `merge_rewound_methods`.
+    """
+    if only_structures(records, axes) or similarity_tables(records, axes):
+        return "structures"
+    if rewind_cells(records, axes):
+        return "rewind"
+    return "methods" if len(methods(records)) > 1 else "tickets"
+
+
+def _basis(records: Sequence[Record], rule: VerdictRule) -> str:
+    margin = f"{100 * rule.margin:.3g}"
+    seeds = count(len({record["seed"] for record in records}), "seed")
+    points = f"margin {margin} point{'s' * (margin != '1')}"
+    return f"{seeds}, {points}, {100 * rule.confidence:.4g}% confidence"
+
+
+# Tickets: do they exist, and how sparse
+
+
+def _tickets(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) -> str:
+    found = group_by(verdicts(records, axes, rule), lambda verdict: list(verdict.cell.values()))
+    judged = {
+        cell.label: found.get(key_of(list(cell.values.values())), [])
+        for cell in cells(records, axes)
+    }
+    if len(judged) == 1:
+        return _one_cell(next(iter(judged.values())))
+    ends = {label: best.density for label, each in judged.items() if (best := sparsest(each))}
+    won = sum(bool(sparsest(each, ["winning"])) for each in judged.values())
+    if not ends:
+        return _none_matches(judged)
+    order = sorted(ends, key=lambda label: ends[label])
+    text = f"in {len(ends)} of {len(judged)} settings tickets match the dense network"
+    text += f" (they win in {won})" if won else ", and win in none"
+    text = f"Yes, {text}" if won else text.capitalize()
+    if len(ends) == 1:
+        return f"{text}: down to {_weights(ends[order[0]])} at {order[0]}."
+    if len(ends) <= MOST_NAMED:
+        reached = ", ".join(f"{density_text(ends[label])} at {label}" for label in ends)
+        return f"{text}. They match down to {reached}."
+    first, last = order[0], order[-1]
+    return (
+        f"{text}. The sparsest matching ticket keeps {_weights(ends[first])} "
+        f"({first}); where tickets match least far it is {density_text(ends[last])} ({last})."
+    )
+
+
+def _none_matches(judged: Mapping[str, Sequence[Verdict]]) -> str:
+    words = {verdict.verdict for each in judged.values() for verdict in each}
+    settings = count(len(judged), "setting")
+    if words <= {TOO_FEW}:
+        return f"No verdict yet: a verdict takes {FEWEST} seeds."
+    if "undecided" in words:
+        return f"Undecided, in none of {settings} is a ticket shown to match the dense network."
+    return f"No, in none of {settings} does a ticket match the dense network."
+
+
+def _one_cell(judged: Sequence[Verdict]) -> str:
+    if not judged:
+        return "No ticket has been trained yet."
+    best, winner, end = sparsest(judged), sparsest(judged, ["winning"]), first_open(judged)
+    if best is None:
+        assert end is not None
+        return _no_match(judged, end)
+    if winner:
+        first = next(verdict for verdict in judged if verdict.verdict == "winning")
+        text = f"Yes, tickets win down to {_weights(winner.density)}"
+        if best is not winner:
+            text += f" and match down to {density_text(best.density)}"
+        start = density_text(first.density)
+        text += f"; fresh weights under the same masks fall behind from {start} on."
+    elif any(verdict.p_reinit for verdict in judged):
+        text = f"Partly, tickets match down to {_weights(best.density)}, but are not shown better "
+        text += "than fresh weights under the same masks."
+    else:
+        text = f"Tickets match down to {_weights(best.density)}; no control with fresh weights was "
+        text += "trained."
+    if end and end.verdict == "undecided":
+        text += f" At {density_text(end.density)} it is undecided{_would_decide(end)}."
+    return text
+
+
+def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:
+    """Sentence on a cell in which no ticket is shown to match."""
+    density, margin = density_text(end.density), f"{100 * end.rule.margin:.3g} points"
+    if end.verdict == TOO_FEW:
+        seeds = count(end.accuracy["ticket"].n, "seed")
+        text = f"No verdict: {seeds} of the {FEWEST} that it takes."
+        near = [v for v in judged if _gap(v) > -v.rule.margin]
+        if near:
+            lowest = density_text(min(v.density for v in near))
+            text += f" Mean accuracy stays within {margin} of the dense network's down to {lowest}."
+        return text
+    if end.verdict == "undecided":
+        return f"Undecided from {density} of the weights on{_would_decide(end)}."
+    return f"No, already at {density} of the weights tickets fall more than {margin} behind."
+
+
+def _weights(density: float) -> str:
+    return f"{density_text(density)} of the weights"
+
+
+def _gap(verdict: Verdict) -> float:
+    return verdict.accuracy["ticket"].mean - verdict.accuracy["dense"].mean
+
+
+def _would_decide(verdict: Verdict) -> str:
+    seeds = verdict.seeds_to_decide
+    return f": about {seeds:,} seeds would decide" if seeds else ""
+
+
+# Rewind points: to which step must one rewind
+
+
+def _rewind(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) -> str:
+    found = rewind_cells(records, axes)
+    answers = [_needed(cell, rule) for cell in found]
+    if len(answers) == 1:
+        return answers[0]
+    return " ".join(f"{cell.label}: {text}" for cell, text in zip(found, answers, strict=True))
+
+
+def _needed(cell: Cell, rule: VerdictRule) -> str:
+    points = rewind_points(cell)
+    judged = [verdicts(point.cell.records, [], rule) for point in points]
+    ends = [best.density if (best := sparsest(each)) else None for each in judged]
+    matched = [end for end in ends if end is not None]
+    if not matched:
+        words = {verdict.verdict for each in judged for verdict in each}
+        if words <= {TOO_FEW}:
+            return f"No verdict yet: a verdict takes {FEWEST} seeds."
+        shown = "is shown to match" if "undecided" in words else "matches"
+        return f"No rewind point {shown} the dense network."
+    sparsest_end = min(matched)
+    earliest = next(i for i, end in enumerate(ends) if end == sparsest_end)
+    reach = f"down to {_weights(sparsest_end)}"
+    point = points[earliest]
+    if point.step == 0:
+        return f"Rewinding is not needed: step 0 matches {reach}, as far as any later point."
+    if points[0].step == 0:
+        end = ends[0]
+        compared = f"step 0 only to {density_text(end)}" if end else "step 0 nowhere"
+        return (
+            f"Rewinding helps: step {point.name} is the earliest that matches {reach}, {compared}."
+        )
+    return f"Of the points tried, {point.name} is the earliest that matches {reach}."
+
+
+# Methods: which keeps the accuracy longest
+
+
+def _methods(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) -> str:
+    found = open_cells(records, axes)
+    compared = variants(records)
+    answers = [_longest(cell, compared, rule) for cell in found]
+    if len(answers) == 1:
+        return answers[0]
+    if len(answers) <= MOST_NAMED:
+        return " ".join(f"{c.label}: {text}" for c, text in zip(found, answers, strict=True))
+    return f"{found[0].label}: {answers[0]} {count(len(found) - 1, 'more setting')} below."
+
+
+def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
+    compared = [v for v in compared if v.series(cell, "final_test_accuracy")]
+    ends: dict[str, float] = {}
+    for together in group_by(compared, lambda variant: variant.branch == "ticket").values():
+        judged = judge([judged_records(cell, variant) for variant in together], [], rule)
+        for variant, each in zip(together, judged, strict=True):
+            if best := sparsest(each):
+                ends[variant.name] = best.density
+    if not ends:
+        return _highest(cell, compared)
+    first, *others = sorted(ends, key=lambda name: ends[name])
+    text = f"{first} matches the dense network furthest, down to {_weights(ends[first])}"
+    if others:
+        named = ", ".join(f"{name} {density_text(ends[name])}" for name in others[:MOST_NAMED])
+        text += f"; then {named}"
+    if silent := len(compared) - len(ends):
+        verb = "is" if silent == 1 else "are"
+        text += f"; {silent} of {len(compared)} methods {verb} not shown to match"
+    return f"{text}."
+
+
+def _highest(cell: Cell, compared: Sequence[Variant]) -> str:
+    """Sentence on methods of which none is shown to match: the highest accuracy."""
+    best, point = max(
+        ((v, p) for v in compared for p in v.series(cell, "final_test_accuracy")),
+        key=lambda found: found[1].value.mean,
+    )
+    dense = cell.series("dense", "final_test_accuracy")
+    against = f" (dense {accuracy_text(dense[0].value)}%)" if dense else ""
+    return (
+        f"No method is shown to match the dense network. The highest accuracy is {best.name}'s, "
+        f"{accuracy_text(point.value)}% at {_weights(point.density)}{against}."
+    )
+
+
+# Structures: accuracy at half the FLOPs, similarity between seeds
+
+
+def _structures(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) -> str:
+    if tables := similarity_tables(records, axes):
+        if len(tables) == 1:
+            return _sentence(tables[0].answer)
+        return " ".join(f"{table.label}: {_sentence(table.answer)}" for table in tables)
+    return " ".join(_at_half(table) for table in structure_tables(records, axes))
+
+
+def _at_half(table: StructureTable) -> str:
+    """Sentence on the methods at the budget nearest to half of the FLOPs."""
+    near = sorted(table.rows, key=lambda row: abs(row.shares["flops"].mean - HALF))
+    first = {row.variant.name: row for row in reversed(near)}.values()
+    best, *others = sorted(first, key=lambda row: -row.accuracy.mean)
+    flops, dense = best.shares["flops"].mean, best.cell.series("dense", "final_test_accuracy")
+    against = f" (dense {accuracy_text(dense[0].value)}%)" if dense else ""
+    named = "; then " + ", ".join(f"{row.variant.name} {accuracy_text(row.accuracy)}%"
+                                  for row in others[:MOST_NAMED]) if others else ""  # fmt: skip
+    label = f"{table.cell.label}: " if table.cell.label else ""
+    return (
+        f"{label}At about {density_text(flops)} of the FLOPs {best.variant.name} is the most "
+        f"accurate, {accuracy_text(best.accuracy)}%{against}{named}."
+    )
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
+
+
+_SENTENCES = {
+    "tickets": _tickets,
+    "rewind": _rewind,
+    "methods": _methods,
+    "structures": _structures,
+}
