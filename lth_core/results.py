@@ -57,8 +57,12 @@ class LevelResult:
         """The ticket's mask."""
         return self.trainer.mask_of(self.results[self.branch].job)
 
+    @property
     def records(self) -> list[Record]:
-        """Flat records of the branches, with the columns of `lth_core.columns`."""
+        """Flat records of the branches, with the columns of `lth_core.columns`.
+
+        Measures that the store lacks are taken, which may take seconds.
+        """
         return [
             in_order(
                 record(self.spec, self.level, branch, result, self._whole(result.job))
@@ -82,7 +86,7 @@ class LevelResult:
         return numbers
 
     def __str__(self) -> str:
-        rows = self.records()
+        rows = self.records
         accuracies = "  ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
         return f"level {self.level:2d}  density {rows[0]['density']:.3f}  {accuracies}"
 

@@ -9,7 +9,7 @@ not trained, those of the controls are not either.
 >>> spec = TicketSpec(model=ModelSpec(widths=(20,)), train=TrainSpec(steps=20), levels=1,
 ...                   rewind=5, branches=("ticket", "reinit", "inverted_mask", "finetune"))
 >>> *_, level = find_tickets(spec)
->>> for row in level.records():
+>>> for row in level.records:
 ...     print(row["branch"], round(row["density"], 2), row["steps"])
 ticket 0.8 15
 reinit 0.8 20

@@ -107,6 +107,6 @@ def print_chain(levels: int) -> None:
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         for level in find_tickets(spec, Trainer(open_store(folder), "cpu")):
-            level.records()
+            _ = level.records
             trim(0)
             print(resident_mib(os.getpid()), flush=True)  # noqa: T201

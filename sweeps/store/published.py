@@ -18,7 +18,7 @@ def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:
     """A level's records with the study's columns."""
     return [
         with_axis_values({"study": study, "trial": trial.id, **record}, trial)
-        for record in level.records()
+        for record in level.records
     ]
 
 

@@ -33,7 +33,7 @@ def levels(small: TicketSpec) -> list[LevelResult]:
 
 @pytest.fixture(scope="module")
 def rows(levels: list[LevelResult]) -> list[Record]:
-    return [row for level in levels for row in level.records()]
+    return [row for level in levels for row in level.records]
 
 
 def columns_of(source: str) -> set[str]:

@@ -78,8 +78,8 @@ def test_one_shot_prunes_the_dense_run_to_the_same_counts(
     dense = trainer.final(shots[0].results["dense"].job)[0]
     assert nested(shots[2].mask, shots[1].mask)
     for shot, level in zip(shots, search, strict=True):
-        assert shot.records()[0]["density"] == level.records()[0]["density"]
-        assert shot.records()[0]["requested_density"] == level.records()[0]["requested_density"]
+        assert shot.records[0]["density"] == level.records[0]["density"]
+        assert shot.records[0]["requested_density"] == level.records[0]["requested_density"]
         for name, kept in shot.mask.items():
             if not kept.all():
                 assert dense[name][~kept].abs().max() <= dense[name][kept].abs().min()
@@ -125,8 +125,8 @@ def test_collapsed_layer_is_flagged_and_training_goes_on(
 ) -> None:
     prune = PruneSpec(fraction=0.5, layer_fractions={"fc2": 0.9995})
     levels = list(find_tickets(replace(small, prune=prune), trainer))
-    assert [level.records()[0]["collapsed_layers"] for level in levels] == [0, 1, 1]
-    assert levels[2].records()[0]["layer_density"]["fc2"] == 0
+    assert [level.records[0]["collapsed_layers"] for level in levels] == [0, 1, 1]
+    assert levels[2].records[0]["layer_density"]["fc2"] == 0
     for level in levels[1:]:
         for result in level.results.values():
             curves = result.training.curves

@@ -47,7 +47,7 @@ def unvalidated(small: TicketSpec, trainer: Trainer) -> list[LevelResult]:
 
 def test_early_stop_is_none_where_all_examples_train(unvalidated: list[LevelResult]) -> None:
     for level in unvalidated:
-        for row in level.records():
+        for row in level.records:
             training = level.results[row["branch"]].training
             assert {name for name, value in row.items() if value is None} >= {
                 "early_stop_step", "early_stop_test_accuracy", "early_stop_validation_loss"
@@ -68,7 +68,7 @@ def test_curves_of_unequal_length_are_not_read(unvalidated: list[LevelResult]) -
 
 def test_records_hold_the_numbers_of_masks_and_curves(search: list[LevelResult]) -> None:
     for level in search:
-        for row in level.records():
+        for row in level.records:
             result = level.results[row["branch"]]
             assert row["density"] == pytest.approx(density(level.mask))
             assert row["requested_density"] == pytest.approx(
@@ -93,14 +93,14 @@ def test_flops_count_a_kept_weight_at_each_of_its_positions(
 ) -> None:
     level = list(find_tickets(normed, trainer))[1]
     conv, output = (int(level.mask[name].sum()) for name in ("conv.weight", "output.weight"))
-    row = level.records()[0]
+    row = level.records[0]
     assert (conv, output) == (18, 1920)
     assert row["flops"] == 2 * (18 * 64 + 1920)
     assert row["dense_flops"] == 2 * (36 * 64 + 2560)
 
 
 def test_overlap_is_with_the_levels_ticket(search: list[LevelResult], trainer: Trainer) -> None:
-    for row in search[2].records():
+    for row in search[2].records:
         job = search[2].results[row["branch"]].job
         assert row["mask_overlap"] == overlap(trainer.mask(job.mask, job), search[2].mask)
         assert (row["mask_overlap"] == 1) == (row["branch"] in ("ticket", "reinit"))
@@ -115,12 +115,12 @@ def test_overlap_of_a_branch_that_finds_its_own_mask_is_with_the_levels_ticket_t
     shared = [
         (row["mask_overlap"], overlap(trainer.mask(job.mask, job), level.mask))
         for level in (first, second)
-        for row in level.records()
+        for row in level.records
         if row["branch"] == branch and (job := level.results[branch].job)
     ]
     assert all(got == expected for got, expected in shared)
     assert shared[0][0] == 1 > shared[1][0] > 0
-    row = second.records()[1]
+    row = second.records[1]
     assert 0 < row["mask_overlap_chance"] < row["mask_overlap"]
 
 
@@ -129,7 +129,7 @@ def test_ignored_layer_stays_dense_and_out_of_the_count(
 ) -> None:
     prune = PruneSpec(fraction=0.5, ignore=("output",))
     levels = list(find_tickets(replace(small, prune=prune, branches=("ticket",)), trainer))
-    row = levels[2].records()[0]
+    row = levels[2].records[0]
     assert row["weights_prunable"] == 2560
     assert row["weights_kept"] == 640
     assert row["density"] == row["requested_density"] == levels[2].ticket.density == 0.25
@@ -143,7 +143,7 @@ def test_records_hold_how_far_weights_travelled(
     dense = search[0].results["dense"].job
     whole = trainer.start(dense), trainer.final(dense)[0]
     for level in search:
-        for row in level.records():
+        for row in level.records:
             job = level.results[row["branch"]].job
             mask = trainer.mask(job.mask, job)
             start, end = trainer.start(job), trainer.final(job)[0]
@@ -155,7 +155,7 @@ def test_records_hold_how_far_weights_travelled(
             ticket = search[level.level].mask
             assert row["mask_overlap_chance"] == chance_overlap(counts(mask, ticket))
             assert (row["method"], row["when"]) == ("imp-rewind", "after")
-    rows = {row["branch"]: row for row in search[2].records()}
+    rows = {row["branch"]: row for row in search[2].records}
     assert rows["ticket"]["travel_inside"] > rows["ticket"]["travel_outside"]
     drawn = rows["random_mask"]
     assert drawn["travel_inside"] == pytest.approx(drawn["travel_outside"], rel=0.15)
@@ -164,7 +164,7 @@ def test_records_hold_how_far_weights_travelled(
 
 def test_records_are_json_and_trainings_come_back_from_it(search: list[LevelResult]) -> None:
     for level in search:
-        json.dumps(level.records(), allow_nan=False)
+        json.dumps(level.records, allow_nan=False)
         for result in level.results.values():
             content = json.loads(json.dumps(result.training.to_json()))
             assert Training.from_json(content) == result.training
@@ -179,4 +179,4 @@ def test_level_prints_as_one_line(search: list[LevelResult]) -> None:
 def test_search_learns() -> None:
     """Small as it is, the net tells digits apart, so that what is compared is no noise."""
     level = next(find_tickets(TicketSpec(levels=0)))
-    assert level.records()[0]["final_test_accuracy"] > 0.93
+    assert level.records[0]["final_test_accuracy"] > 0.93

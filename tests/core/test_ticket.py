@@ -144,7 +144,7 @@ def test_compact_ticket_of_channels_has_the_parameters_on_its_record(
         prune=PruneSpec(structure="channels", fraction=0.5), levels=1,
     )  # fmt: skip
     level = list(find_tickets(spec, trainer))[1]
-    (record,) = (row for row in level.records() if row["branch"] == "ticket")
+    (record,) = (row for row in level.records if row["branch"] == "ticket")
     model, smaller, x = level.ticket.model(), level.ticket.compact(), torch.rand(4, 1, 8, 8)
     assert sum(p.numel() for p in smaller.parameters()) == record["kept_parameters"]
     assert record["kept_parameters"] < 0.6 * record["parameters"]

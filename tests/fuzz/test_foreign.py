@@ -79,7 +79,7 @@ def registered() -> tuple[str, str, Any]:
 def recorded() -> tuple[str, str, Any]:
     store, trial = Store(), Trial({"seed": 0}, resolve(SPEC))
     level = next(iter(find_tickets(SPEC)))
-    rows = [{"study": "tiny", "trial": trial.id, **row} for row in level.records()]
+    rows = [{"study": "tiny", "trial": trial.id, **row} for row in level.records]
     save_records(store, "tiny", STUDY.digest(), trial, rows)
     return meta_of(store)
 

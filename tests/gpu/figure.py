@@ -48,7 +48,7 @@ def figure(device: str, until: float, small: bool) -> Iterator[dict[str, Any]]:
         if time.monotonic() > until:
             break
         trainer.train_ahead([job for branches in jobs for job in branches.values()])
-        rows = [row for search in searches for row in next(search).records()]
+        rows = [row for search in searches for row in next(search).records]
         for branch in dict.fromkeys(row["branch"] for row in rows):
             own = [row for row in rows if row["branch"] == branch]
             accuracies = [row["final_test_accuracy"] for row in own]

@@ -46,7 +46,7 @@ def patches(spec: DataSpec) -> Dataset:
 
 def records(spec: TicketSpec, trainer: Trainer) -> list[dict[str, Any]]:
     """Records of a search, without what varies."""
-    rows = [row for level in find_tickets(spec, trainer) for row in level.records()]
+    rows = [row for level in find_tickets(spec, trainer) for row in level.records]
     return [{k: v for k, v in row.items() if k not in VARIES} for row in rows]
 
 

@@ -51,7 +51,7 @@ def test_pruned_weights_are_0_at_the_end(device: str, method: str) -> None:
     job = level.results["ticket"].job
     state, mask = trainer.final(job)
     assert all(not bool(state[name][~m].any()) for name, m in mask.items())
-    assert masks.kept(mask) == level.records()[0]["weights_kept"]
+    assert masks.kept(mask) == level.records[0]["weights_kept"]
     if method in LEARN:
         start = trainer.start(job)
         assert all(state[n][m].equal(start[n][m]) for n, m in mask.items())

@@ -76,7 +76,7 @@ class SET(Regrowth):
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", grow="random", fraction=0.9)
     >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
-    >>> level.records()[0]["method"], round(level.ticket.density, 2)
+    >>> level.records[0]["method"], round(level.ticket.density, 2)
     ('set', 0.1)
     """
 
@@ -92,7 +92,7 @@ class RigL(Regrowth):
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", grow="gradient", fraction=0.9)
     >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
-    >>> level.records()[0]["method"], round(level.ticket.density, 2)
+    >>> level.records[0]["method"], round(level.ticket.density, 2)
     ('rigl', 0.1)
     """
 

@@ -24,7 +24,7 @@ class EdgePopup(Learned):
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="never", score="edge-popup", fraction=0.5, lr=0.05)
     >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
-    >>> level.records()[0]["method"], round(level.ticket.density, 2)
+    >>> level.records[0]["method"], round(level.ticket.density, 2)
     ('edge-popup', 0.5)
     """
 

@@ -29,7 +29,7 @@ class Gates:
     ...                     budget={"flops": 0.5}, gate_steps=40, gate_every=20),
     ... )
     >>> *_, level = find_tickets(spec)
-    >>> record = level.records()[0]
+    >>> record = level.records[0]
     >>> record["method"], record["flops"] <= 0.5 * record["dense_flops"]
     ('gates', True)
 

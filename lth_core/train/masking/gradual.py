@@ -29,7 +29,7 @@ class GMP(Fixed):
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", fraction=0.9)
     >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
-    >>> level.records()[0]["method"], round(level.ticket.density, 2)
+    >>> level.records[0]["method"], round(level.ticket.density, 2)
     ('gmp', 0.1)
 
     Args:

@@ -84,7 +84,7 @@ def record(folder: Path) -> dict[str, object]:
     spec = TicketSpec(
         data=DataSpec(name=f"folder:{folder}", validation=2), train=TrainSpec(steps=2), levels=0
     )
-    return next(find_tickets(spec)).records()[0]
+    return next(find_tickets(spec)).records[0]
 
 
 def test_search_on_a_folder_has_one_digest_wherever_the_folder_lies(folder: Path) -> None:

@@ -319,7 +319,7 @@ def test_own_validation_part_chooses_the_early_stop_step(given: Callable[..., Da
     part = Split(x, y)
     dataset = raw(part, part, torch.zeros(1), torch.ones(1), 2, Split(x, 1 - y))
     spec = TicketSpec(data=given(dataset), train=TrainSpec(steps=60, lr=0.01), levels=0)
-    (row,) = next(find_tickets(spec)).records()
+    (row,) = next(find_tickets(spec)).records
     assert row["final_test_accuracy"] == 1
     assert row["early_stop_step"] < 60
 

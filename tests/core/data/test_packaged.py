@@ -75,7 +75,7 @@ def test_mlp_learns_mnist1d(mnist1d: Dataset) -> None:
         branches=("ticket",),
     )
     (dense,) = find_tickets(spec, Trainer())
-    assert dense.records()[0]["final_test_accuracy"] > 0.2
+    assert dense.records[0]["final_test_accuracy"] > 0.2
 
 
 def test_mnist_5k_is_real_digits_normalized_with_a_fixed_test_set() -> None:

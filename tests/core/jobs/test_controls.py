@@ -188,7 +188,7 @@ def test_controls_of_a_mask_found_in_training_train_under_the_mask_found(
     job = level.results["ticket"].job
     assert job.finds is not None
     assert digest(trainer.mask(job.mask, job)) != digest(found)
-    assert len({row["training_digest"] for row in level.records()}) == len(level.results)
+    assert len({row["training_digest"] for row in level.records}) == len(level.results)
 
 
 @pytest.mark.parametrize("name", NEVER)
@@ -200,7 +200,7 @@ def test_controls_of_a_learned_mask_are_evaluated_as_they_are(name: str, trainer
         assert same(state, masked(trainer.start(result.job), mask))
         assert (digest(mask) == digest(level.mask)) == (branch in SAME_MASK)
         assert result.training.curves.step == [7]
-    steps = {row["branch"]: row["steps"] for row in level.records()}
+    steps = {row["branch"]: row["steps"] for row in level.records}
     assert steps == {**dict.fromkeys(CONTROLS, 0), "ticket": 33, "trained": 33}
 
 
@@ -236,7 +236,7 @@ def test_ticket_file_holds_the_mask_found_and_the_rewind_points_weights(
     level.ticket.save(tmp_path / "t")
     again = load_ticket(tmp_path / "t")
     job = level.results["ticket"].job
-    row = level.records()[0]
+    row = level.records[0]
     assert digest(again.mask) == row["mask_digest"] == digest(trainer.final(job)[1])
     assert same(again.start, masked(trainer.start(job), level.mask))
     assert again.digest == row["ticket_digest"] == level.ticket_of("trained").digest

@@ -143,7 +143,7 @@ def test_scratch_branches_train_on_the_whole_schedule_after_a_rewind_point() -> 
 def expanded() -> tuple[TicketSpec, list[dict[str, Any]], Trainer]:
     trainer = Trainer()
     spec = spec_of({**GATES, "expand": 2.0}, branches=("ticket", "scratch_b", "random_mask"))
-    return spec, [row for level in find_tickets(spec, trainer) for row in level.records()], trainer
+    return spec, [row for level in find_tickets(spec, trainer) for row in level.records], trainer
 
 
 @pytest.mark.slow
@@ -195,12 +195,12 @@ def test_structure_of_a_seed_is_one_and_another_seed_has_another() -> None:
     digests = []
     for spec in specs:
         *_, level = find_tickets(spec, trainer)
-        digests.append(level.records()[0]["mask_digest"])
+        digests.append(level.records[0]["mask_digest"])
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_record_of_gates_counts_no_gates_as_parameters() -> None:
-    dense, gates = next(find_tickets(replace(with_gates(), levels=0))).records()
+    dense, gates = next(find_tickets(replace(with_gates(), levels=0))).records
     assert (dense["branch"], gates["branch"]) == ("dense", "gates")
     assert gates["parameters"] == gates["kept_parameters"] == dense["parameters"]
 
@@ -220,7 +220,7 @@ def forward(width: float = 0.25) -> int:
 def search_flops(spec: TicketSpec) -> list[float]:
     """Of the last level's branches."""
     *_, level = find_tickets(spec)
-    return [row["search_flops"] for row in level.records()]
+    return [row["search_flops"] for row in level.records]
 
 
 def seen(steps: int, batch: int = 32, examples: int = EXAMPLES) -> int:
@@ -244,9 +244,9 @@ def test_search_of_trained_structures_costs_the_dense_run_and_every_ticket_befor
     assert search_flops(spec_of(AFTER)) == [dense]
     assert search_flops(spec_of({**AFTER, "score": "slimming"}, {"norm_penalty": 0.1})) == [dense]
     first, second = list(find_tickets(spec_of(AFTER, levels=2)))[1:]
-    ticket = first.records()[0]
+    ticket = first.records[0]
     assert ticket["train_flops"] == 3 * ticket["flops"] * seen(12)
-    assert second.records()[0]["search_flops"] == dense + ticket["train_flops"]
+    assert second.records[0]["search_flops"] == dense + ticket["train_flops"]
     assert search_flops(spec_of({**AFTER, "one_shot": True}, levels=2)) == [dense]
 
 

@@ -116,7 +116,7 @@ def test_all_branches_train_on_the_whole_schedule(spec: TicketSpec) -> None:
 def test_records_count_a_runs_own_steps(found: list[LevelResult]) -> None:
     """So a restarted ticket takes no more steps than the dense run, and may match it."""
     for level in found:
-        for row in level.records():
+        for row in level.records:
             assert (row["steps"], row["rewind_step"]) == (40, 7)
             assert level.results[row["branch"]].training.curves.step == [10, 20, 30, 40]
 
@@ -124,7 +124,7 @@ def test_records_count_a_runs_own_steps(found: list[LevelResult]) -> None:
 def test_early_mask_is_that_of_the_rewind_point(spec: TicketSpec, found: list[LevelResult]) -> None:
     on = find_tickets(replace(spec, predictors=True, restart_schedule=False), found[0].trainer)
     for level, other in zip(found, on, strict=True):
-        row, expected = level.records()[0], other.records()[0]
+        row, expected = level.records[0], other.records[0]
         names = [name for name in row if name.startswith("rewind_")]
         assert len(names) > 2
         assert {n: row[n] for n in names} == {n: expected[n] for n in names}
@@ -183,7 +183,7 @@ def test_learned_masks_train_on_the_whole_schedule_and_their_controls_not_at_all
     learned = replace(spec, model=ModelSpec(widths=(8,)), prune=NEVER,
                       branches=("ticket", "reinit", "random_mask", "trained"))  # fmt: skip
     level = list(find_tickets(learned, trainer))[1]
-    steps = {row["branch"]: row["steps"] for row in level.records()}
+    steps = {row["branch"]: row["steps"] for row in level.records}
     assert steps == {"ticket": 40, "reinit": 0, "random_mask": 0, "trained": 40}
 
 

@@ -40,15 +40,15 @@ def test_rewinding_to_the_end_evaluates_the_pruned_network_as_it_is(
     for found in search[1:]:
         ends = [trainer.final(found.results[branch].job)[0] for branch in ON]
         assert all(same(end, masked(dense, found.mask)) for end in ends)
-        rows = found.records()
+        rows = found.records
         assert [row["steps"] for row in rows] == [0, 0, 0]
         for name in ("final_test_accuracy", "mask_digest", "ticket_digest"):
             assert len({row[name] for row in rows}) == 1
         assert [(row["travel"], row["sign_agreement"]) for row in rows] == [(0, 1)] * 3
         assert all(found.results[branch].training.curves.step == [40] for branch in ON)
     # The dense run is not pruned, and ends where it ends without a rewind point, too.
-    accuracy = level(stepped, trainer, 0).records()[0]["final_test_accuracy"]
-    assert search[0].records()[0]["final_test_accuracy"] == accuracy
+    accuracy = level(stepped, trainer, 0).records[0]["final_test_accuracy"]
+    assert search[0].records[0]["final_test_accuracy"] == accuracy
 
 
 @pytest.mark.parametrize("rewind", [30, 31, 39])
@@ -88,7 +88,7 @@ def test_before_the_end_the_ticket_differs_from_retrained_weights(
 def test_every_branch_can_be_asked_for_at_the_end(small: TicketSpec, trainer: Trainer) -> None:
     branches = tuple(name for name in BRANCHES if name not in SCRATCH)
     found = level(replace(small, rewind="100%", branches=branches, levels=1), trainer)
-    steps = {row["branch"]: row["steps"] for row in found.records()}
+    steps = {row["branch"]: row["steps"] for row in found.records}
     assert steps == {**dict.fromkeys(branches, 0), "reinit": 40}
 
 
@@ -116,7 +116,7 @@ def test_first_mask_is_the_same_wherever_one_rewinds_to(small: TicketSpec) -> No
             entry = trainer.store.get("trainings", found.results["ticket"].job.digest)
             assert entry is not None
             digests[found.level].append(entry.meta["mask_digest"])
-            assert entry.meta["mask_digest"] == found.records()[0]["mask_digest"]
+            assert entry.meta["mask_digest"] == found.records[0]["mask_digest"]
     assert len(set(digests[1])) == 1
     assert len(set(digests[2])) == len(POINTS)  # that one hangs on the retrained ticket
     # One dense run, and two tickets for each point.

@@ -121,8 +121,8 @@ def test_twins_train_as_the_textbook_does_on_their_own_batches(
 def test_twins_are_deterministic(found: list[LevelResult], spec: TicketSpec) -> None:
     torch.rand(3)
     for one, again in zip(found, find_tickets(spec, Trainer()), strict=True):
-        rows = [timeless(row) for row in again.records()]
-        assert rows == [timeless(row) for row in one.records()]
+        rows = [timeless(row) for row in again.records]
+        assert rows == [timeless(row) for row in one.records]
         assert same(*(level.trainer.final(of(level)[1])[0] for level in (one, again)))
 
 
@@ -172,7 +172,7 @@ def test_twin_drops_other_units(spec: TicketSpec) -> None:
 
 def test_barriers_are_recorded_of_twins_alone(found: list[LevelResult]) -> None:
     for level in found:
-        rows = {row["branch"]: row for row in level.records()}
+        rows = {row["branch"]: row for row in level.records}
         assert list(rows) == (["ticket", "twin"] if level.level else ["dense", "rewound", "twin"])
         assert {"test_barrier", "train_barrier"} <= set(rows["twin"])
         assert [row["steps"] for row in rows.values()] == (
@@ -190,7 +190,7 @@ def test_barrier_is_between_the_twins_of_one_level(
     """With as few points as there may be: the ends, and their middle."""
     for level in found:
         three = replace(level.spec, stability=replace(level.spec.stability, points=3))
-        row = replace(level, spec=three).records()[-1]
+        row = replace(level, spec=three).records[-1]
         job, twin = of(level)
         one, two = (trainer.final(j)[0] for j in (job, twin))
         errors = []
@@ -201,7 +201,7 @@ def test_barrier_is_between_the_twins_of_one_level(
             errors.append(float((y != dataset.test.y).double().mean()))
         expected = max(errors) - (errors[0] + errors[2]) / 2
         assert row["test_barrier"] == pytest.approx(expected, abs=0.003)
-        *_, first, second = level.records()
+        *_, first, second = level.records
         assert errors[0] == pytest.approx(1 - first["final_test_accuracy"], abs=1e-9)
         assert errors[2] == pytest.approx(1 - second["final_test_accuracy"], abs=1e-9)
 
@@ -216,14 +216,14 @@ def test_store_of_a_version_without_the_first_copy_trains_it_alone_and_measures_
     (level,) = find_tickets(alone, trainer)
     reused = {branch: result.reused for branch, result in level.results.items()}
     assert reused == {"dense": True, "rewound": False, "twin": True}
-    assert level.records()[-1]["train_barrier"] != earlier["train_barrier"]
+    assert level.records[-1]["train_barrier"] != earlier["train_barrier"]
 
 
 def test_no_barrier_where_one_rewinds_to_the_end(spec: TicketSpec, trainer: Trainer) -> None:
     """Nothing is trained, so the twins are one network."""
     for level in find_tickets(replace(spec, rewind="100%"), trainer):
         job, twin = of(level)
-        row = level.records()[-1]
+        row = level.records[-1]
         assert row["steps"] == 0
         assert (row["test_barrier"], row["train_barrier"]) == (0, 0)
         assert same(trainer.final(job)[0], trainer.final(twin)[0])

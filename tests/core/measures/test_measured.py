@@ -32,7 +32,7 @@ def test_records_of_dense_run_and_tickets_hold_the_predictors(
 ) -> None:
     columns = {}
     for level in searched:
-        for row in level.records():
+        for row in level.records:
             columns[level.level, row["branch"]] = {n for n in row if n.startswith("rewind_")}
             assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert columns == {
@@ -44,19 +44,19 @@ def test_records_of_dense_run_and_tickets_hold_the_predictors(
         (1, "twin"): {"rewind_step"},
     }
     plain = replace(searched[0], spec=replace(searched[0].spec, predictors=False))
-    assert set(searched[0].records()[0]) - set(plain.records()[0]) == AT_REWIND
+    assert set(searched[0].records[0]) - set(plain.records[0]) == AT_REWIND
 
 
 def test_what_was_measured_is_remembered_by_the_store(searched: list[LevelResult]) -> None:
     store = searched[0].trainer.store
-    rows = [timeless(row) for level in searched for row in level.records()]
+    rows = [timeless(row) for level in searched for row in level.records]
     # One of each branch's mask and travel; and of the dense run, of the ticket and of two twins.
     stored = len(rows) + 4
     assert len(store.digests("measures")) == stored
     trainings = len(store.digests("trainings"))
     for trainer in (Trainer(store), Trainer(store, frozen=True)):
         again = [timeless(row) for level in searched
-                 for row in replace(level, trainer=trainer).records()]  # fmt: skip
+                 for row in replace(level, trainer=trainer).records]  # fmt: skip
         assert again == rows
     assert (len(store.digests("measures")), len(store.digests("trainings"))) == (stored, trainings)
 
@@ -72,8 +72,8 @@ def test_order_of_asking_changes_no_value(searched: list[LevelResult]) -> None:
     trainer = Trainer(store)
     torch.rand(2)
     for level in reversed(searched):
-        again = replace(level, trainer=trainer).records()
-        assert [timeless(r) for r in again] == [timeless(r) for r in level.records()]
+        again = replace(level, trainer=trainer).records
+        assert [timeless(r) for r in again] == [timeless(r) for r in level.records]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -192,7 +192,7 @@ def largest(weights: State, keep: dict[str, int]) -> dict[str, set[int]]:
 
 
 def masks_of(spec: TicketSpec, trainer: Trainer) -> list[dict[str, float]]:
-    rows = [level.records()[0] for level in find_tickets(spec, trainer)]
+    rows = [level.records[0] for level in find_tickets(spec, trainer)]
     assert not OF_MASKS & set(rows[0])
     return [{name: row[name] for name in OF_MASKS} for row in rows[1:]]
 

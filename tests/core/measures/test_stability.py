@@ -108,7 +108,7 @@ def test_path_begins_and_ends_with_the_two_runs_own_errors(points: int, twins: L
     _, one, other = ends(twins)
     test, train = follow(twins, one, other, StabilitySpec(points=points, renormalize=False))
     assert len(test) == len(train) == points
-    rows = {row["branch"]: row["final_test_accuracy"] for row in twins.records()}
+    rows = {row["branch"]: row["final_test_accuracy"] for row in twins.records}
     assert (test[0], test[-1]) == (1 - rows["rewound"], 1 - rows["twin"])
     for state, error in [(one, train[0]), (other, train[-1])]:
         assert error == pytest.approx(wrong(twins, state, "train"), abs=1e-12)
@@ -185,7 +185,7 @@ def test_convex_loss_has_no_barrier() -> None:
     assert not same(one, other)
     assert all(loss <= losses[0] + (losses[-1] - losses[0]) * step / 8 + 1e-6
                for step, loss in enumerate(losses))  # fmt: skip
-    row = level.records()[-1]
+    row = level.records[-1]
     assert row["final_test_accuracy"] > 0.85
     # Two of the 449 test examples, four of the 1,213 training examples.
     assert 0 <= row["test_barrier"] < 2.1 / 449
@@ -297,10 +297,10 @@ def test_barrier_is_measured_in_the_arithmetic_of_training() -> None:
         rewind=7, levels=0, branches=("ticket", "twin"), stability=FIVE,
     )  # fmt: skip
     (level,) = find_tickets(spec)
-    measured = level.records()[-1]["test_barrier"]
+    measured = level.records[-1]["test_barrier"]
     _, *states = ends(level)
     with arithmetic("bf16", CPU):
         test, _ = follow(level, *states, FIVE)
-    recorded = [row["final_test_accuracy"] for row in level.records()[-2:]]
+    recorded = [row["final_test_accuracy"] for row in level.records[-2:]]
     assert [1 - test[0], 1 - test[-1]] == pytest.approx(recorded, abs=1e-12)
     assert measured == barrier(test) != barrier(follow(level, *states, FIVE)[0])

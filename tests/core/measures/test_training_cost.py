@@ -39,7 +39,7 @@ def trainer() -> Trainer:
 
 def examples_of(spec: TicketSpec, trainer: Trainer) -> list[float]:
     """Cost of finding each level's mask, in examples that the dense network is trained on."""
-    levels = [level.records() for level in find_tickets(spec, trainer)]
+    levels = [level.records for level in find_tickets(spec, trainer)]
     (dense,) = [row for row in levels[0] if row["branch"] == "dense"]
     assert dense["search_flops"] == 0
     return [row["search_flops"] / (3 * dense["dense_flops"]) for rows in levels[1:] for row in rows]
@@ -61,7 +61,7 @@ def test_a_run_and_its_beginning_count_once(trainer: Trainer) -> None:
     spec = replace(SMALL, rewind=2, levels=2, prune=halves)
     first, second = examples_of(spec, trainer)
     *_, level, _ = find_tickets(spec, trainer)
-    (ticket,) = level.records()
+    (ticket,) = level.records
     # Level 2 is found by the ticket of level 1, which goes on from step 2 of the dense run.
     trained = ticket["train_flops"] / (3 * ticket["dense_flops"])
     assert (first, second) == (5 * 20, pytest.approx(5 * 20 + trained))

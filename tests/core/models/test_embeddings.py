@@ -231,7 +231,7 @@ def test_dense_run_is_the_same_with_and_without_an_embedding_included(trainer: T
     )
     jobs = [level.results["dense"].job for level in (plain, asked)]
     assert same(*(trainer.final(job)[0] for job in jobs))
-    (row,), (more,) = plain.records(), asked.records()
+    (row,), (more,) = plain.records, asked.records
     assert (row["weights_prunable"], more["weights_prunable"]) == (16, 16 + TOKENS * 8)
     assert row["final_test_accuracy"] == more["final_test_accuracy"]
     assert row["dense_flops"] == more["dense_flops"] == 2 * 16
@@ -260,7 +260,7 @@ def test_every_method_prunes_an_embedding_to_the_density_and_keeps_zeros(
     """`max_norm` scales rows in the forward pass, and a padding row has no gradient."""
     spec = spec_of(net, levels=1, **WORDS, **METHODS[method])
     *_, level = find_tickets(spec, trainer)
-    (row,), mask = level.records(), level.mask["words.weight"]
+    (row,), mask = level.records, level.mask["words.weight"]
     assert row["weights_kept"] == (16 + TOKENS * 8) // 2
     assert method in ("global", "erk") or int(mask.sum()) == TOKENS * 8 // 2
     state, _ = trainer.final(level.results["ticket"].job)
@@ -296,4 +296,4 @@ def test_ids_reach_the_network_as_they_are(net: str, trainer: Trainer) -> None:
     assert torch.equal(data.normalize(data.train.x), data.train.x)
     assert set(data.train.x.unique().tolist()) <= set(range(TOKENS))
     (level,) = find_tickets(spec, trainer)
-    assert level.records()[0]["density"] == 1
+    assert level.records[0]["density"] == 1

@@ -131,7 +131,7 @@ def test_checks_leave_a_networks_buffers_as_they_were_built() -> None:
 def test_predictors_are_taken_over_the_weights_that_take_part(small: TicketSpec) -> None:
     spec = replace(spec_of(small, "idle"), predictors=True, levels=0)
     (level,) = find_tickets(spec)
-    row = level.records()[0]
+    row = level.records[0]
     assert row["rewind_gradient_norm"] > 0
     assert row["rewind_curvature"] > 0
 
@@ -149,7 +149,7 @@ def test_layer_that_training_skips_at_random_is_pruned_without_its_gradient(
     train = replace(small.train, steps=12, evaluate_every=6)
     spec = replace(spec_of(small, "skipping", **prune), train=train, levels=1)
     *_, level = find_tickets(replace(spec, branches=("ticket",)))
-    assert set(level.records()[0]["layer_density"].values()) == {0.5}
+    assert set(level.records[0]["layer_density"].values()) == {0.5}
 
 
 # Its output
@@ -163,9 +163,9 @@ def test_output_of_a_stored_training_and_of_a_ticket_file_is_that_of_the_network
 ) -> None:
     """JSON in a store has sorted keys, and `one` comes after `head`."""
     spec, store = replace(spec_of(small, "tied", **prune), levels=1), Store()
-    trained = [level.records()[0] for level in find_tickets(spec, Trainer(store))]
+    trained = [level.records[0] for level in find_tickets(spec, Trainer(store))]
     levels = list(find_tickets(spec, Trainer(store, frozen=True)))
-    reused = [level.records()[0] for level in levels]
+    reused = [level.records[0] for level in levels]
     assert [timeless(row) for row in reused] == [timeless(row) for row in trained]
     assert list(reused[0]["layer_density"]) == ["embed", "one", "head"]
     assert all(row["reused"] for row in reused)
@@ -259,7 +259,7 @@ def test_tickets_of_every_network_have_the_density_asked_for(
     trainer = Trainer()
     levels = list(find_tickets(spec, trainer))
     weights = masks.total(masks.ones(built(name)))
-    kept = [level.records()[0]["weights_kept"] for level in levels]
+    kept = [level.records[0]["weights_kept"] for level in levels]
     assert kept == pytest.approx([weights, weights / 2, weights / 4], abs=2)
     job = jobs_of(spec)[2]["ticket"]
     state, mask = trainer.final(job)
@@ -294,7 +294,7 @@ def test_transformer_and_lstm_have_tickets_of_every_method(
     name: str, prune: dict[str, object], small: TicketSpec
 ) -> None:
     spec = replace(spec_of(small, "tied", **prune), model=ModelSpec(name=name, width=0.25))
-    records = [row for level in find_tickets(spec) for row in level.records()]
+    records = [row for level in find_tickets(spec) for row in level.records]
     weights = records[0]["weights_prunable"]
     kept = [row["weights_kept"] for row in records if row["branch"] in ("dense", "ticket")]
     assert kept == pytest.approx([weights, weights / 2, weights / 4], abs=2)
@@ -313,4 +313,4 @@ def test_transformer_and_lstm_learn_the_digits(
     train = replace(small.train, optimizer="adam", lr=0.003, steps=steps, evaluate_every=100)
     spec = replace(small, model=ModelSpec(name=name), train=train, levels=0, rewind=0)
     (level,) = find_tickets(spec)
-    assert level.records()[0]["final_test_accuracy"] > accuracy
+    assert level.records[0]["final_test_accuracy"] > accuracy

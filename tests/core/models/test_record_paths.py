@@ -107,7 +107,7 @@ PATHS = (in_a_folder, measured_later, extended, interrupted)
 
 
 def rows_of(levels: Any) -> list[dict[str, Any]]:
-    return [timeless(row) for level in levels for row in level.records()]
+    return [timeless(row) for level in levels for row in level.records]
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_records_and_tickets_do_not_depend_on_their_path(
                 ticket, again = one.ticket_of(branch), other.ticket_of(branch)
                 assert (ticket.digest, list(ticket.mask)) == (again.digest, list(again.mask))
     for level in fresh:
-        for row in level.records():
+        for row in level.records:
             ticket = level.ticket_of(row["branch"])
             ticket.save(tmp_path / "ticket")
             loaded = load_ticket(tmp_path / "ticket")

@@ -34,7 +34,7 @@ def test_the_example_in_the_docs_finds_tickets_from_a_study(
         prune=PruneSpec(score=score, fraction=float(fraction)), levels=2, branches=("ticket",),
     )  # fmt: skip
     found = list(find_tickets(spec))
-    assert found[-1].records()[0]["density"] == pytest.approx(0.64, abs=1e-3)
+    assert found[-1].records[0]["density"] == pytest.approx(0.64, abs=1e-3)
     assert found[-1].spec.prune.fingerprint
 
     import mine

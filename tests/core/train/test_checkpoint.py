@@ -50,7 +50,7 @@ def spec_of(case: dict[str, Any]) -> TicketSpec:
 
 def searched(trainer: Trainer, spec: TicketSpec) -> list[dict[str, Any]]:
     """What a search tells, but for its time."""
-    rows = [row for level in find_tickets(spec, trainer) for row in level.records()]
+    rows = [row for level in find_tickets(spec, trainer) for row in level.records]
     return [
         {k: v for k, v in r.items() if k not in ("train_seconds", "search_seconds", "reused")}
         for r in rows

@@ -44,7 +44,7 @@ def test_records_of_best_test_evaluations_are_those_of_all(
 ) -> None:
     def rows(name: str) -> list[dict[str, Any]]:
         made = ("train_seconds", "spec_digest", "training_digest")
-        records = (record for level in searches[name] for record in level.records())
+        records = (record for level in searches[name] for record in level.records)
         return [{k: v for k, v in record.items() if k not in made} for record in records]
 
     assert rows("grid") == rows("best")

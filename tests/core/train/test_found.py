@@ -34,7 +34,7 @@ def search(way: str, **prune: Any) -> TicketSpec:
 
 
 def numbers(levels: list[LevelResult]) -> list[dict[str, object]]:
-    return [timeless(record) for level in levels for record in level.records()]
+    return [timeless(record) for level in levels for record in level.records]
 
 
 class Idle(Trainer):
@@ -69,7 +69,7 @@ def test_search_resumed_from_the_store_trains_nothing_again(way: str, stored: St
     for one, two in zip(first, again, strict=True):
         assert same(two.mask, one.mask)
         assert two.ticket.digest == one.ticket.digest
-        assert digest(two.ticket.mask) == two.records()[0]["mask_digest"]
+        assert digest(two.ticket.mask) == two.records[0]["mask_digest"]
 
 
 @pytest.mark.slow
@@ -160,7 +160,7 @@ def test_layer_collapse_is_flagged_and_leaves_every_number_finite(
     """At a density of some weights in all, a layer or more is gone."""
     spec = search(way, layer_fractions={"fc2": 0.99999, "fc1": 0.9995})
     level = list(find_tickets(replace(spec, levels=1), trainer))[1]
-    for row in level.records():
+    for row in level.records:
         assert row["collapsed_layers"] >= 1
         assert row["layer_density"]["fc2"] == 0
         curves = level.results[row["branch"]].training.curves
@@ -175,7 +175,7 @@ def test_network_without_a_weight_is_evaluated_and_has_no_travel(trainer: Traine
         level = list(
             find_tickets(replace(spec, prune=replace(spec.prune, fraction=0.99999)), trainer)
         )[1]
-        for row in level.records():
+        for row in level.records:
             assert (row["weights_kept"], row["collapsed_layers"]) == (0, 3)
             assert row["travel"] is row["sign_agreement"] is row["travel_inside"] is None
             assert row["mask_overlap"] == row["mask_overlap_chance"] == 1

@@ -129,7 +129,7 @@ def test_gmp_ends_at_the_density_of_one_shot(scope: str, schedule: str, trainer:
     fractions = {"scope": scope, "fraction": 0.37, "output_fraction": 0.15}
     shot = replace(spec, prune=PruneSpec(one_shot=True, **fractions))
     for gradual, once in zip(find_tickets(spec, trainer), find_tickets(shot, trainer), strict=True):
-        a, b = gradual.records()[0], once.records()[0]
+        a, b = gradual.records[0], once.records[0]
         assert a["weights_kept"] == b["weights_kept"]
         assert a["requested_density"] == b["requested_density"]
         assert scope == "global" or a["layer_density"] == b["layer_density"]
@@ -165,7 +165,7 @@ def test_neurons_go_whole_while_the_network_trains(trainer: Trainer) -> None:
 def test_layer_that_collapses_on_the_way_is_flagged_and_training_goes_on(trainer: Trainer) -> None:
     spec = replace(gmp(layer_fractions={"fc2": 0.9995}), branches=("ticket", "reinit"))
     for level in list(find_tickets(spec, trainer))[1:]:
-        for row in level.records():
+        for row in level.records:
             assert row["collapsed_layers"] == 1
             assert row["layer_density"]["fc2"] == 0
             curves = level.results[row["branch"]].training.curves

@@ -114,7 +114,7 @@ def test_records_of_every_level_hold_the_density_asked_for(trainer: Trainer) -> 
     levels = list(find_tickets(strong(levels=3, prune={"output_fraction": 0.3}), trainer))
     left = [round(2560 * 0.36**n) for n in range(4)]
     for level, of_hidden in zip(levels, left, strict=True):
-        row = level.records()[0]
+        row = level.records[0]
         assert abs(row["weights_kept"] - of_hidden - 160 * 0.7**level.level) < 2
         assert row["density"] == pytest.approx(row["requested_density"], abs=1e-3)
 
@@ -122,10 +122,10 @@ def test_records_of_every_level_hold_the_density_asked_for(trainer: Trainer) -> 
 @pytest.mark.parametrize("score", SCORES)
 def test_learned_mask_depends_on_the_seed_alone(score: str, trainer: Trainer) -> None:
     spec = strong(score)
-    one = [timeless(level.records()[0]) for level in find_tickets(spec, trainer)]
+    one = [timeless(level.records[0]) for level in find_tickets(spec, trainer)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(99)
-        again = [timeless(level.records()[0]) for level in find_tickets(spec, Trainer())]
+        again = [timeless(level.records[0]) for level in find_tickets(spec, Trainer())]
     assert one == again
 
 
@@ -253,7 +253,7 @@ def test_untrained_network_holds_a_subnetwork_that_tells_digits_apart(
         train=replace(SGD, steps=150, evaluate_every=50), rewind=0,
         prune={"fraction": 0.5, "lr": lr},
     )  # fmt: skip
-    ticket, random = list(find_tickets(spec, trainer))[1].records()
+    ticket, random = list(find_tickets(spec, trainer))[1].records
     assert ticket["final_test_accuracy"] > 0.8
     assert random["final_test_accuracy"] < 0.3
 
@@ -281,7 +281,7 @@ def test_mask_of_a_collapsed_layer_is_flagged_and_learning_goes_on(
 ) -> None:
     spec = strong(score, prune={"layer_fractions": {"fc2": 0.9999}}, branches=("ticket", "trained"))
     level = list(find_tickets(spec, trainer))[1]
-    for row in level.records():
+    for row in level.records:
         assert row["collapsed_layers"] == 1
         curves = level.results[row["branch"]].training.curves
         assert all(0 < loss < 100 for loss in (*curves.train_loss, *curves.validation_loss))

@@ -72,7 +72,7 @@ def test_network_that_is_trained_has_only_the_kept_channels() -> None:
     assert shapes["conv1.weight"][0] == shapes["conv2.weight"][1] == left["conv1.weight"] < 16
     assert all(bool(m.all()) and m.shape == shapes[name] for name, m in narrow.mask.items())
     trained = sum(p.numel() for p in narrow.model.parameters())
-    assert trained == level(spec, trainer).records()[0]["kept_parameters"]
+    assert trained == level(spec, trainer).records[0]["kept_parameters"]
 
 
 def test_network_that_loses_nothing_or_a_whole_layer_is_trained_as_it_is() -> None:

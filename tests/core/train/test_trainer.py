@@ -29,7 +29,7 @@ Final = Callable[[Job], State]
 
 
 def numbers(levels: list[LevelResult]) -> list[dict[str, object]]:
-    return [timeless(record) for level in levels for record in level.records()]
+    return [timeless(record) for level in levels for record in level.records]
 
 
 def stopped(job: Job, step: int) -> State:

@@ -112,7 +112,7 @@ def test_collecting_garbage_keeps_all_that_a_study_of_gates_needs(
     assert entries(store) == before
     for trial in plan.trials:
         for level in find_tickets(trial.spec, Trainer(store, frozen=True)):
-            assert level.records()
+            assert level.records
             assert level.ticket.density > 0
 
 

@@ -30,7 +30,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with everything that a search keeps: trainings, a rewind point, measures."""
     folder = tmp_path_factory.mktemp("searched")
     for level in find_tickets(SPEC, Trainer(open_store(str(folder)))):
-        level.records()
+        _ = level.records
     return folder
 
 

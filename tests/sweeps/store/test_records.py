@@ -32,7 +32,7 @@ def saved() -> Saved:
     study, store = parse_study(tiny_fields({"axes.seed": [0], "base.levels": 0})), Store()
     (trial,) = make_plan(study).trials
     (level,) = find_tickets(trial.spec, Trainer(store, "cpu"))
-    rows = [{"study": study.name, "trial": trial.id, **row} for row in level.records()]
+    rows = [{"study": study.name, "trial": trial.id, **row} for row in level.records]
     save_records(store, study.name, study.digest(), trial, rows)
     entry = store.get("trials", record_key(study.name, trial))
     assert entry is not None

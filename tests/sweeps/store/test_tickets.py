@@ -24,7 +24,7 @@ def test_ticket_and_its_twin_are_one_ticket_of_the_branch_ticket(tmp_path: Path)
     rows = [
         {"study": study.name, "trial": trial.id, **row}
         for level in find_tickets(trial.spec, Trainer(store, "cpu"))
-        for row in level.records()
+        for row in level.records
     ]
     save_records(store, study.name, study.digest(), trial, rows)
     one, other = (

@@ -77,7 +77,7 @@ def trial(name: str) -> TrialRun:
 
 def publish(work: BackgroundPublisher, name: str, levels: Sequence[LevelResult]) -> None:
     for level in levels:
-        work.publish(trial(name), level, level.records())
+        work.publish(trial(name), level, level.records)
     work.finish(trial(name))
 
 
@@ -133,11 +133,11 @@ def test_next_trial_after_the_pause_is_published_whole_and_the_failed_one_not_in
 ) -> None:
     publisher = Recording(before=fail_once())
     work = background(publisher, retry_after=0.2)
-    work.publish(trial("a"), levels[0], levels[0].records())
+    work.publish(trial("a"), levels[0], levels[0].records)
     assert work.drain(60)
     time.sleep(0.25)  # the server is back in the middle of a trial
     for level in levels[1:]:
-        work.publish(trial("a"), level, level.records())
+        work.publish(trial("a"), level, level.records)
     work.finish(trial("a"))
     publish(work, "b", levels)
     assert work.drain(60)
@@ -149,7 +149,7 @@ def test_a_failed_trial_is_published_as_failed_even_where_its_levels_are_skipped
 ) -> None:
     publisher = Recording(before=fail_once())
     work = background(publisher, retry_after=0.1)
-    work.publish(trial("a"), levels[0], levels[0].records())
+    work.publish(trial("a"), levels[0], levels[0].records)
     assert work.drain(60)
     time.sleep(0.15)
     work.finish(trial("a"), "FAILED", "its loss is not finite")
@@ -168,7 +168,7 @@ def test_full_queue_leaves_the_rest_of_the_trial_and_not_its_beginning(
     publisher = Recording(before=lambda: (go_on.wait(300), None)[1])
     work = background(publisher)
     many = [replace(levels[0], level=number) for number in range(MOST_CALLS + 9)]
-    records, run = levels[0].records(), trial("a")
+    records, run = levels[0].records, trial("a")
     for level in many:
         work.publish(run, level, records)
     work.finish(run)
@@ -190,10 +190,10 @@ def test_large_tickets_do_not_pile_up(
     go_on, begun = threading.Event(), threading.Event()
     publisher = Recording(before=lambda: (begun.set(), go_on.wait(300), None)[-1])
     work = background(publisher)
-    work.publish(trial("a"), levels[0], levels[0].records())
+    work.publish(trial("a"), levels[0], levels[0].records)
     assert begun.wait(60)
     for level in levels[1:]:  # one may wait, were it ever so large
-        work.publish(trial("a"), level, level.records())
+        work.publish(trial("a"), level, level.records)
     go_on.set()
     assert work.drain(60)
     assert publisher.said == [("a", 0), ("a", 1)]
@@ -201,7 +201,7 @@ def test_large_tickets_do_not_pile_up(
 
 def test_published_levels_are_not_kept_in_memory(levels: list[LevelResult]) -> None:
     work, run = background(Recording()), trial("a")
-    work.publish(run, levels[0], levels[0].records())
+    work.publish(run, levels[0], levels[0].records)
     assert work.drain(60)
     kept = weakref.ref(run)
     del run

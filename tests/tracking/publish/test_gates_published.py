@@ -24,7 +24,7 @@ def test_trial_with_gates_and_numbers_that_are_not_defined_is_published(tmp_path
     publish(publisher, levels)
     ((status, params, histories, files),) = [v for v in everything(publisher).values() if v[1]]
     assert (status, params["prune.budget.flops"]) == ("FINISHED", "0.6")
-    rows = {row["branch"]: row for level in levels for row in level.records()}
+    rows = {row["branch"]: row for level in levels for row in level.records}
     assert set(rows) == {"dense", "gates", "ticket", "scratch_b"}
     for branch in ("ticket", "scratch_b"):
         assert rows[branch]["travel_outside"] is None

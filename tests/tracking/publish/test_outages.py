@@ -50,7 +50,7 @@ def everything(publisher: Publisher, levels: list[LevelResult]) -> None:
     """Publish the trial as `lth sync` does."""
     published = publisher.runs().get("a")
     for level in levels:
-        published = publisher.publish(trial(), level, level.records(), published)
+        published = publisher.publish(trial(), level, level.records, published)
     publisher.finish(trial(), published=published)
 
 
@@ -101,12 +101,12 @@ def test_training_does_not_wait_and_nothing_is_lost_or_published_twice(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(PATIENCE))  # who asks does not give up
     work = BackgroundPublisher(publisher)
-    work.publish(trial(), levels[0], levels[0].records())
+    work.publish(trial(), levels[0], levels[0].records)
     assert work.drain(PATIENCE)
     faulty.fault, faulty.delay = fault, 1
     faulty.answers.clear()
     for level in levels[1:]:
-        work.publish(trial(), level, level.records())
+        work.publish(trial(), level, level.records)
     work.finish(trial())
     assert not work.drain(0.1), "all was handed in while the server kept the first call waiting"
     faulty.answers.set()
@@ -123,7 +123,7 @@ def test_no_other_trial_calls_an_unreachable_server_for_a_while(
     work = BackgroundPublisher(publisher, retry_after=600)
     faulty.fault = "down"
     for key in ("a", "b", "c"):
-        work.publish(trial(key), levels[0], levels[0].records())
+        work.publish(trial(key), levels[0], levels[0].records)
         assert work.drain(PATIENCE)
         if key == "a":
             asked = faulty.asked
@@ -134,10 +134,10 @@ def test_level_is_never_published_over_a_hole(
     publisher: Publisher, levels: list[LevelResult]
 ) -> None:
     with pytest.raises(TrackingError, match="a: level 1 cannot be published before level 0"):
-        publisher.publish(trial(), levels[1], levels[1].records())
-    published = publisher.publish(trial(), levels[0], levels[0].records())
+        publisher.publish(trial(), levels[1], levels[1].records)
+    published = publisher.publish(trial(), levels[0], levels[0].records)
     with pytest.raises(TrackingError, match="level 2 cannot be published before level 1"):
-        publisher.publish(trial(), levels[2], levels[2].records(), published)
+        publisher.publish(trial(), levels[2], levels[2].records, published)
     assert publisher.runs()["a"].levels == 1
 
 
@@ -147,7 +147,7 @@ def test_failed_trial_shows_why_and_finishes_when_a_later_sweep_succeeds(
     from mlflow import MlflowClient
 
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted-password")
-    published = publisher.publish(trial(), levels[0], levels[0].records())
+    published = publisher.publish(trial(), levels[0], levels[0].records)
     publisher.finish(trial(), "FAILED", "the loss is nan, planted-password", published)
     client = MlflowClient(publisher.uri)
     run = client.get_run(published.id)
@@ -165,10 +165,10 @@ def test_run_that_was_deleted_under_a_publisher_is_found_or_made_again(
 ) -> None:
     from mlflow import MlflowClient
 
-    published = publisher.publish(trial(), levels[0], levels[0].records())
+    published = publisher.publish(trial(), levels[0], levels[0].records)
     MlflowClient(server).delete_run(published.id)
     with pytest.raises(TrackingError, match="level 1 cannot be published before level 0"):
-        publisher.publish(trial(), levels[1], levels[1].records(), published)
+        publisher.publish(trial(), levels[1], levels[1].records, published)
     everything(publisher, levels)
     assert contents(server, publisher.experiment) == {"a": undisturbed}
 
@@ -178,7 +178,7 @@ def test_duplicate_runs_that_a_kill_left_become_one(
 ) -> None:
     from mlflow import MlflowClient
 
-    first = publisher.publish(trial(), levels[0], levels[0].records())
+    first = publisher.publish(trial(), levels[0], levels[0].records)
     MlflowClient(server).create_run(publisher.experiment, tags={"lth.spec_digest": "a"})
     assert publisher.runs()["a"].id == first.id
     everything(publisher, levels)
@@ -191,7 +191,7 @@ def test_version_of_another_machine_does_not_stop_a_trial_begun_elsewhere(
     """Params cannot be changed; a worker was killed after it had written them."""
     from mlflow import MlflowClient
 
-    published = publisher.publish(trial(), levels[0], levels[0].records())
+    published = publisher.publish(trial(), levels[0], levels[0].records)
     MlflowClient(publisher.uri).set_tag(published.id, "lth.levels", "0")
     monkeypatch.setattr("tracking.publish.payload.versions", lambda: {"torch": "another"})
     everything(publisher, levels)
@@ -204,9 +204,9 @@ def test_clocks_that_disagree_do_not_make_doubles(
     """The later of two runs says it is the earlier: its rival is deleted under a publisher."""
     from mlflow import MlflowClient
 
-    published = publisher.publish(trial(), levels[0], levels[0].records())
+    published = publisher.publish(trial(), levels[0], levels[0].records)
     tags = {"lth.spec_digest": "a"}
     early = MlflowClient(server).create_run(publisher.experiment, start_time=1, tags=tags)
     assert publisher.runs()["a"].id == early.info.run_id
-    again = publisher.publish(trial(), levels[0], levels[0].records(), replace(published, tags={}))
+    again = publisher.publish(trial(), levels[0], levels[0].records, replace(published, tags={}))
     assert again.id == early.info.run_id

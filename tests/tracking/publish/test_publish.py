@@ -57,7 +57,7 @@ def trial_of(levels: list[LevelResult]) -> TrialRun:
 
 def publish(publisher: Publisher, levels: list[LevelResult]) -> None:
     for level in levels:
-        publisher.publish(trial_of(levels), level, level.records())
+        publisher.publish(trial_of(levels), level, level.records)
     publisher.finish(trial_of(levels))
 
 
@@ -115,7 +115,7 @@ def test_metrics_have_the_level_and_curves_the_iteration_as_step(
     published: Publisher, levels: list[LevelResult]
 ) -> None:
     ((_, _, histories, _),) = [v for v in everything(published).values() if v[1]]
-    records = [record for level in levels for record in level.records()]
+    records = [record for level in levels for record in level.records]
     tickets = {r["level"]: r for r in records if r["branch"] in ("dense", "ticket")}
     assert [(s, v) for s, _, v in histories["density"]] == [
         (level, pytest.approx(record["density"])) for level, record in tickets.items()
@@ -134,7 +134,7 @@ def test_metrics_have_the_level_and_curves_the_iteration_as_step(
 def test_without_validation_examples_there_are_no_metrics_of_them() -> None:
     spec = replace(SPEC, data=DataSpec(validation=0), levels=0)
     (level,) = find_tickets(spec)
-    found = {metric.key for metric in level_metrics(level, level.records())}
+    found = {metric.key for metric in level_metrics(level, level.records)}
     assert not {key for key in found if "validation" in key or "early_stop" in key}
     assert {"dense/final_test_accuracy", "level_00/dense/test_accuracy"} <= found
 
@@ -146,13 +146,13 @@ def test_test_accuracy_is_a_metric_at_those_steps_that_have_it() -> None:
     curves = level.results["dense"].training.curves
     known = [s for s, a in zip(curves.step, curves.test_accuracy, strict=True) if a is not None]
     assert 0 < len(known) < len(curves.step)
-    metrics = [m for m in level_metrics(level, level.records()) if m.key.endswith("/test_accuracy")]
+    metrics = [m for m in level_metrics(level, level.records) if m.key.endswith("/test_accuracy")]
     assert [metric.step for metric in metrics] == known
 
 
 @mlflow
 def test_what_was_not_measured_is_no_metric(levels: list[LevelResult]) -> None:
-    ticket, reinit = levels[1].records()
+    ticket, reinit = levels[1].records
     records = [
         {**ticket, "travel": 0.1, "travel_inside": 0.0, "travel_outside": None},
         {k: v for k, v in reinit.items() if k != "travel"},
@@ -181,7 +181,7 @@ def test_each_level_keeps_its_mask_and_a_ticket_that_loads(
         assert ticket.digest == level.ticket.digest
         bits = load_file(Path(folder) / "mask.safetensors")
         kept = sum(int.from_bytes(b.tobytes(), "little").bit_count() for b in bits.values())
-        assert kept == level.records()[0]["weights_kept"]
+        assert kept == level.records[0]["weights_kept"]
 
 
 @mlflow
@@ -216,7 +216,7 @@ def test_a_refused_level_raises_although_the_user_has_mlflow_log_in_the_backgrou
     with monkeypatch.context() as patch:
         patch.setattr("tracking.publish.publisher.params", lambda spec: [Param("a//b", "")])
         with pytest.raises(TrackingError, match=r"refuses a call: .*a//b"):
-            publisher.publish(trial_of(levels), levels[0], levels[0].records())
+            publisher.publish(trial_of(levels), levels[0], levels[0].records)
     publish(publisher, levels)
     assert publisher.runs()[digest_of(levels)].levels == 3
 

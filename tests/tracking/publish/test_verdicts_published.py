@@ -57,7 +57,7 @@ def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
     (level,) = find_tickets(spec)
     for key in ("good", "bad", "few", "open", "silent"):
         run = TrialRun(key=key, name=key, fields={}, spec=level.spec)
-        publisher.publish(run, level, level.records())
+        publisher.publish(run, level, level.records)
     said = {
         "good": [verdict(1, "matching", None), verdict(2, "winning"), verdict(3, "not matching")],
         "bad": [verdict(1, "not matching", P(0.35, 0.7))],
@@ -112,7 +112,7 @@ def test_overlaps_and_latencies_are_written_level_by_level_and_once(publisher: P
                       train=TrainSpec(steps=2, evaluate_every=2), levels=0)  # fmt: skip
     (level,) = find_tickets(spec)
     run = TrialRun(key="alone", name="alone", fields={}, spec=level.spec)
-    held = publisher.publish(run, level, level.records())
+    held = publisher.publish(run, level, level.records)
     rows = [
         {"branch": "dense", "level": 0},
         {"branch": "ticket", "level": 1, "overlap_seeds": None, "overlap_level": 0.5},

@@ -125,9 +125,9 @@ def test_stack_of_one_gives_the_masks_of_the_plain_loop_in_float32(
     spec = TicketSpec(
         model=model, train=TrainSpec(**SGD), levels=3, branches=("ticket",), data=FEW
     )  # fmt: skip
-    plain = [level.records()[-1] for level in find_tickets(spec, Trainer(device="cpu"))]
+    plain = [level.records[-1] for level in find_tickets(spec, Trainer(device="cpu"))]
     monkeypatch.setattr("lth_core.train.pack.pack.trains_plainly", lambda runs: False)
-    stacked = [level.records()[-1] for level in find_tickets(spec, Trainer(device="cpu"))]
+    stacked = [level.records[-1] for level in find_tickets(spec, Trainer(device="cpu"))]
     assert [row["mask_digest"] for row in stacked] == [row["mask_digest"] for row in plain]
     for one, other in zip(stacked, plain, strict=True):
         assert one["final_test_accuracy"] == pytest.approx(other["final_test_accuracy"], abs=0.01)
@@ -170,11 +170,7 @@ def test_accuracies_are_statistically_equal_in_float32() -> None:
 def test_records_show_a_pack_in_made_with_alone() -> None:
     (spec,) = searches((0,), (3,), **TICKETS)
     rows = [
-        [
-            timeless(row)
-            for level in find_tickets(spec, Trainer(pack=pack))
-            for row in level.records()
-        ]
+        [timeless(row) for level in find_tickets(spec, Trainer(pack=pack)) for row in level.records]
         for pack in (1, 4)
     ]
     assert [row.keys() for row in rows[0]] == [row.keys() for row in rows[1]]
