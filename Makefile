@@ -10,7 +10,7 @@ FITS := (3, 11) <= sys.version_info[:2] <= (3, 14)
 # Where the environment forbids bytecode, each of hundreds of processes would compile the project.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup python demo test long fast gpu check format lock clean
+.PHONY: setup python demo test long fast gpu check docs format lock clean
 
 setup: $(READY)
 
@@ -56,6 +56,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The site, in build/site; links are checked.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 format: setup
 	$(BIN)/ruff format .
