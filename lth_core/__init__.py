@@ -7,6 +7,7 @@ for level in find_tickets(TicketSpec()):
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from lth_core.store import open_store
     from lth_core.ticket import Ticket, load_ticket
     from lth_core.train import Trainer
+
+    __version__: str
 
 __all__ = [
     "DataSpec",
@@ -51,11 +54,23 @@ _MODULES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used: torch takes seconds to import (PEP 562)."""
-    if name not in _MODULES:
+    if name == "__version__":
+        value: object = installed_version()
+    elif name in _MODULES:
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
     return value
 
 
+def installed_version() -> str:
+    """Version of the installed project; `unknown` where its folders were only copied."""
+    try:
+        return version("lottery-ticket-sweeps")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

@@ -38,6 +38,11 @@ class Column:
     about: str
     """Meaning in a few words."""
 
+    @property
+    def may_be_null(self) -> bool:
+        """Whether a record may lack the column, or have null in it."""
+        return self.source != "training" or self.needs_validation or self.nullable
+
 
 def _column(about: str, **fields: Any) -> Column:
     return Column(about=about, **fields)
@@ -208,9 +213,7 @@ def record_schema() -> dict[str, Any]:
     """JSON Schema of a line of `lth report --json`; the study's axes are further properties."""
 
     def schema_of(column: Column) -> dict[str, Any]:
-        measured = column.source != "training"
-        may_be_null = measured or column.needs_validation or column.nullable
-        types = [column.type, "null"] if may_be_null else column.type
+        types = [column.type, "null"] if column.may_be_null else column.type
         unit = {"unit": column.unit} if column.unit else {}
         return {"type": types, "description": column.about, **unit}
 

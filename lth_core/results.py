@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from lth_core.columns import Record, in_order
+from lth_core.display import table_html
 from lth_core.jobs.branches import RETRAINED
 from lth_core.jobs.methods import method
 from lth_core.jobs.recipes import Job, Measure, Pruned
@@ -25,7 +26,7 @@ from lth_core.train import Trainer
 from lth_core.train.training import Result
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LevelResult:
     """Results of a level's branches; the first is the dense run or the ticket.
 
@@ -63,11 +64,11 @@ class LevelResult:
 
         Measures that the store lacks are taken, which may take seconds.
         """
+        return [in_order(row | self._measured(row["branch"])) for row in self._unmeasured()]
+
+    def _unmeasured(self) -> list[Record]:
         return [
-            in_order(
-                record(self.spec, self.level, branch, result, self._whole(result.job))
-                | self._measured(branch)
-            )
+            record(self.spec, self.level, branch, result, self._whole(result.job))
             for branch, result in self.results.items()
         ]
 
@@ -86,9 +87,24 @@ class LevelResult:
         return numbers
 
     def __str__(self) -> str:
-        rows = self.records
+        rows = self._unmeasured()
         accuracies = "  ".join(f"{r['branch']} {r['final_test_accuracy']:.3f}" for r in rows)
         return f"level {self.level:2d}  density {rows[0]['density']:.3f}  {accuracies}"
+
+    def __repr__(self) -> str:
+        return f"<LevelResult: {' '.join(str(self).split())}>"
+
+    def _repr_html_(self) -> str:
+        rows = self._unmeasured()
+        return table_html(
+            f"level {self.level}, seed {self.spec.seed}",
+            ["branch", "density", "weights kept", "steps", "test accuracy"],
+            [
+                [row["branch"], f"{row['density']:.4f}", f"{row['weights_kept']:,}",
+                 f"{row['steps']:,}", f"{row['final_test_accuracy']:.4f}"]
+                for row in rows
+            ],
+        )  # fmt: skip
 
 
 def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator[Measure]:

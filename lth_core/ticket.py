@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_core import masks, models
+from lth_core.display import table_html
 from lth_core.errors import TicketFileError, exception_text
 from lth_core.files.limits import (
     check_finite,
@@ -56,7 +57,7 @@ from lth_core.spec.prune_base import CHANNELS
 FORMAT = "lth-ticket/1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Ticket:
     """A subnetwork ready to train.
 
@@ -88,6 +89,22 @@ class Ticket:
         compared = groups(shapes_of(self.mask), self.spec.prune)
         names = [masks.parameter_of(layer) for layers, _ in compared for layer in layers]
         return masks.density({name: self.mask[name] for name in names})
+
+    def __repr__(self) -> str:
+        spec = self.spec
+        return (
+            f"<Ticket: {spec.model.name} on {spec.data.name}, seed {spec.seed}, "
+            f"level {self.level}, {self.branch}, density {self.density:.4f}>"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [masks.layer_of(name), " x ".join(map(str, mask.shape)), f"{int(mask.sum()):,}",
+             f"{mask.float().mean():.4f}"]
+            for name, mask in self.mask.items()
+        ]  # fmt: skip
+        title = f"{repr(self)[1:-1]}, digest {self.digest[:12]}"
+        return table_html(title, ["layer", "shape", "weights kept", "density"], rows)
 
     def model(self) -> nn.Module:
         """The network in training mode, with the starting weights. Apply ``mask`` after each step.

@@ -67,6 +67,16 @@ def export(
     return [f"{path}: {described}" for path, _, described in files]
 
 
+def stored_ticket(store: str, digest: str) -> Ticket:
+    """The ticket of a digest, or of its start.
+
+    Raises:
+        SpecError: no ticket, or more than one, has the digest.
+        StoreError: the store lacks the training of the ticket.
+    """
+    return _find(store, digest).ticket()
+
+
 @dataclass(frozen=True, slots=True)
 class _Found:
     """A ticket of the store, and the training that started from it."""

@@ -180,3 +180,12 @@ def test_search_learns() -> None:
     """Small as it is, the net tells digits apart, so that what is compared is no noise."""
     level = next(find_tickets(TicketSpec(levels=0)))
     assert level.records[0]["final_test_accuracy"] > 0.93
+
+
+def test_level_is_shown_in_a_line_or_a_table_and_takes_no_measure(
+    search: list[LevelResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "measured", None)
+    assert repr(search[1]).startswith("<LevelResult: level 1 density 0.515 ticket 0.")
+    shown = search[1]._repr_html_()
+    assert all(f"<tr><td>{branch}</td>" in shown for branch in search[1].results)

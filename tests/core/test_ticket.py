@@ -327,3 +327,12 @@ def test_example_shape_of_another_program_is_refused(shape: str, file: Path) -> 
     rewrite(forge)(file)
     with pytest.raises(TicketFileError, match=r"example_shape|header"):
         load_ticket(file)
+
+
+def test_ticket_is_shown_in_a_line_or_a_table_of_its_layers(ticket: Ticket) -> None:
+    assert repr(ticket).startswith("<Ticket: mlp on digits, seed 0, level 2, ticket, density 0.")
+    shown = ticket._repr_html_()
+    assert ticket.digest[:12] in shown
+    for name, mask in ticket.mask.items():
+        layer, shape = name.removesuffix(".weight"), " x ".join(map(str, mask.shape))
+        assert f"<td>{layer}</td><td>{shape}</td><td>{int(mask.sum()):,}</td>" in shown

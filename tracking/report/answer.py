@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Literal
 
 from lth_core.analysis.cells import Cell, cells, open_cells
@@ -37,7 +38,7 @@ HALF = 0.5
 """Share of the dense network's FLOPs at which structures are compared in the sentence."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """The answer of a study."""
 
@@ -48,6 +49,13 @@ class Answer:
     """`5 seeds, margin 0.5 points, 95% confidence`."""
     lines: list[str]
     """One line a cell: its sparsest matching ticket, and how it compares with reinit."""
+
+    def __repr__(self) -> str:
+        return f"<Answer: {self.sentence} ({self.basis})>"
+
+    def _repr_html_(self) -> str:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in self.lines)
+        return f"<p><b>{escape(self.sentence)}</b><br>{escape(self.basis)}</p><ul>{lines}</ul>"
 
 
 def study_answer(
