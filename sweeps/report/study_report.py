@@ -11,7 +11,7 @@ from rich.text import Text
 from lth_core.errors import StoreError, TrackingError
 from sweeps.plan.plan import Plan
 from sweeps.report.study_html import write_html
-from sweeps.report.study_results import study_results
+from sweeps.report.study_results import answer_of, study_results
 from sweeps.report.sync import open_study_publisher, publish_missing, publish_study
 from tracking.report.terminal import verdict_table
 
@@ -34,6 +34,7 @@ def finish(plan: Plan, console: Console, output: Path | None = None) -> WrittenR
     study, results = plan.study, study_results(plan)
     if results.incomplete:
         console.print(Text(results.incomplete, style="yellow"), soft_wrap=True)
+    console.print(Text(answer_of(study, results).sentence, style="bold"))
     console.print(
         verdict_table(results.records, results.axes, study.verdict.rule(), study.stable_below)
     )

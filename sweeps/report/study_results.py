@@ -25,6 +25,7 @@ from sweeps.store.latencies import with_latencies
 from sweeps.store.records import load_mask, load_records, searched_trials, with_verdicts
 from sweeps.store.samples import completed_samples, sample_trials
 from sweeps.studies.schema import Study
+from tracking.report.answer import Answer, study_answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,13 @@ def study_results(plan: Plan) -> StudyResults:
         records=records, axes=axes, verdicts=cell_verdicts, trials=len(trials), missing=missing,
         samples=samples,
     )  # fmt: skip
+
+
+def answer_of(study: Study, results: StudyResults) -> Answer:
+    """The answer that the results give, and how much of the study is done where it is unfinished."""
+    return study_answer(
+        results.records, results.axes, study.verdict.rule(), study.stable_below, results.unfinished
+    )
 
 
 def study_records(plan: Plan) -> tuple[list[Record], list[Verdict]]:

@@ -84,7 +84,8 @@ def _verdicts(
     table = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
     for section in cell_sections:
         cell = Table.grid()
-        cell.add_row(Text(section.headline, style="bold"))
+        if len(cell_sections) > 1:  # one cell is the study, whose answer is printed first
+            cell.add_row(Text(section.headline, style="bold"))
         cell.add_row(Text(section.basis, style="dim"))
         if section.rows:
             cell.add_row(_levels_table(section, most))
