@@ -97,7 +97,7 @@ def study_results(plan: Plan) -> StudyResults:
 
 
 def answer_of(study: Study, results: StudyResults) -> Answer:
-    """The answer that the results give, and how much of the study is done where it is unfinished."""
+    """The answer that the results give; says how much is done where the study is unfinished."""
     return study_answer(
         results.records, results.axes, study.verdict.rule(), study.stable_below, results.unfinished
     )
