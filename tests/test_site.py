@@ -70,3 +70,25 @@ def parsed(command: Any, arguments: list[str]) -> None:
 def test_unknown_option_in_a_page_is_found() -> None:
     with pytest.raises(Exception, match="no-such-option"):
         parsed(get_command(app), ["sweep", "digits", "--no-such-option"])
+
+
+@pytest.mark.long
+def test_python_of_the_readme_and_of_the_first_hour_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sweeps
+
+    monkeypatch.chdir(tmp_path)
+    *_, code = blocks(ROOT / "README.md", "python")
+    exec(code, names := {})
+    assert names["level"].level == 5
+    assert Path("ticket.safetensors").is_file()
+    page = ROOT / "docs" / "start.md"
+    (study,) = blocks(page, "yaml")
+    Path("widths.yaml").write_text(study)
+    short = {"train.steps": "30it", "levels": 2, "seed": [0, 1, 2], "tracking.uri": None}
+    sweeps.run("widths.yaml", short)
+    (code,) = blocks(page, "python")
+    exec(code, names := {})
+    assert len(names["frame"]) == 3 * 3 * (1 + 2 * 3)
+    assert abs(names["ticket"].density - 0.49) < 0.01
