@@ -33,9 +33,11 @@ class Cell:
 
     values: dict[str, Any]
     records: list[Record]
+    shown: dict[str, str]
+    """Texts of its axis values by axis; empty in a study without axes. In a study of several
+    methods, the method's name, under `method`, replaces the axes that it determines."""
     label: str
-    """Its axis values, `prune.fraction=0.2, rewind=500it`; empty in a study without axes. In a
-    study of several methods, the method's name replaces the axes that it determines."""
+    """The shown values: `prune.fraction=0.2, rewind=500it`, or `imp, rewind=500it`."""
 
     @property
     def branches(self) -> list[str]:
@@ -100,8 +102,9 @@ def cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
     names = [axis for axis in axes if axis != "seed"]
     free = free_axes(records, axes) if len(methods(records)) > 1 else None
     grouped = [
-        Cell({n: rows[0].get(n) for n in names}, rows, _label(rows, names, free))
+        Cell({n: rows[0].get(n) for n in names}, rows, shown, _label(shown))
         for rows in group_by(records, values_of(names)).values()
+        for shown in [_shown(rows, names, free)]
     ]
     order = methods(records)
 
@@ -117,16 +120,22 @@ def open_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
     return cells(records, ["seed", *free_axes(records, axes)])
 
 
-def _label(rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | None) -> str:
-    """A cell's label.
+def _shown(
+    rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | None
+) -> dict[str, str]:
+    """Texts of a cell's values, as `Cell.shown`.
 
     Args:
         free: axes that no method determines, in a study of several methods.
     """
-    method: list[str] = []
+    method: dict[str, str] = {}
     if free is not None and len(methods(rows)) == 1:
-        method, names = [rows[0]["method"]], free
-    return ", ".join([*method, *(f"{name}={value_text(rows[0].get(name))}" for name in names)])
+        method, names = {"method": rows[0]["method"]}, free
+    return method | {name: value_text(rows[0].get(name)) for name in names}
+
+
+def _label(shown: dict[str, str]) -> str:
+    return ", ".join(v if name == "method" else f"{name}={v}" for name, v in shown.items())
 
 
 def evenly_spaced(items: Sequence[T], limit: int) -> list[T]:

@@ -41,7 +41,7 @@ def merge_rewound_methods(records: Sequence[Record], axes: Sequence[str]) -> lis
     at one point with methods that do not rewind keeps its names.
 
     Args:
-        records, axes: as in `tracking.report.html.headlines`.
+        records, axes: as in `tracking.report.html.write_report`.
     """
     if REWIND not in axes:
         return list(records)

@@ -30,6 +30,7 @@ __all__ = [
     "PartSizes",
     "Split",
     "absolute",
+    "content_sha256",
     "fingerprint",
     "has_validation",
     "load",
@@ -167,6 +168,16 @@ def fingerprint(spec: DataSpec) -> str:
         SpecError: the name is not known.
     """
     return "" if spec.name in DATASETS else content_fingerprint(_raw(spec))
+
+
+def content_sha256(spec: DataSpec) -> str:
+    """Digest of the content, of a named dataset too; reads the data.
+
+    Raises:
+        SpecError: the name is not known.
+        DataError: the data are missing or broken.
+    """
+    return content_fingerprint(_raw(spec))
 
 
 def absolute(spec: DataSpec) -> DataSpec:

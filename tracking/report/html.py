@@ -1,31 +1,50 @@
-"""HTML report of a study in one file, and a one-line verdict on each cell."""
+"""HTML report of a study in one file."""
 
 from __future__ import annotations
 
 import io
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib import rc_context, rcdefaults
 from matplotlib.figure import Figure
 
-from lth_core.analysis.cells import cells
 from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import STABLE_BELOW, merge_rewound_methods
 from lth_core.analysis.structures import only_structures
-from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
+from lth_core.analysis.verdict import WORDS
+from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from lth_core.store import make_folder
 from lth_core.store.folder import FolderFiles
 from tracking.figures import CurvesOf, figures
+from tracking.report.answer import Kind, study_answer
 from tracking.report.method_table import method_tables
 from tracking.report.rewind_table import predictor_tables, rewind_tables
+from tracking.report.scope import scope_text
 from tracking.report.structure_table import cost_tables, similarity_tables
-from tracking.report.verdict_table import NO_RECORDS, sections
-from tracking.text import count, density_text
+from tracking.report.verdict_table import sections
+from tracking.report.words import words_of
+
+PARTS: dict[Kind, list[str]] = {
+    "tickets": ["verdicts", "figures"],
+    "rewind": ["rewinds", "predictors", "figures", "verdicts"],
+    "methods": ["methods", "costs", "figures", "verdicts"],
+    "structures": ["similarities", "costs", "figures", "verdicts"],
+}
+"""Templates of a study's results, those that answer its question first."""
+KEY_FIGURES: dict[Kind, list[str]] = {
+    "tickets": ["width", "accuracy"],
+    "rewind": ["rewind"],
+    "methods": ["methods"],
+    "structures": ["similarity", "structures"],
+}
+"""Figures that answer the question; the first that was drawn is beside the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +63,33 @@ class DrawnFigure:
         return b64encode(self.png).decode()
 
 
-def headlines(
-    records: Sequence[Record], axes: Sequence[str], rule: VerdictRule = DEFAULT_RULE
-) -> list[str]:
-    """One line a cell: its sparsest matching ticket, and whether it is better than reinit.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """How a study was made, by the names that the report shows."""
 
-    Args:
-        records: as `lth_core.results.record`, with every axis by its dotted name.
-        axes: dotted names of the study's axes; a cell is a value of each but `seed`.
-        rule: margin, confidence and adjustment of the verdicts.
-    """
-    records = merge_rewound_methods(records, axes)
-    return [section.headline for section in sections(records, axes, rule)]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Machine, versions, data, durations, ..."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Addresses with http or https."""
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Commands as typed in a shell."""
+    spec: str = ""
+    """The study file, overrides included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completeness:
+    """Plan of a study against its records."""
+
+    planned: int | None = None
+    """Number of planned trials; None where it is not known."""
+    unfinished: str = ""
+    """`10 of 96 levels are done`; empty where the study is finished."""
+    missing: str = ""
+    """Sentences that say which records are missing; empty where none are."""
+
+
+COMPLETE = Completeness()
 
 
 def write_report(
@@ -65,20 +99,22 @@ def write_report(
     axes: Sequence[str],
     curves: CurvesOf,
     rule: VerdictRule,
-    provenance: Mapping[str, str],
+    provenance: Provenance,
     stable_below: float = STABLE_BELOW,
-    incomplete: str = "",
+    completeness: Completeness = COMPLETE,
 ) -> Path:
     """Write one self-contained HTML file, and figures/NAME.png and .pdf beside it.
 
     Args:
         file: its folder is made where it is missing; existing files are replaced one by one.
         study: the study's name.
-        records, axes, rule: as in `headlines`.
+        records: as `lth_core.results.record`, with every axis by its dotted name.
+        axes: dotted names of the study's axes; a cell is a value of each but `seed`.
+        rule: margin, confidence and adjustment of the verdicts.
         curves: from a record's `training_digest` to its learning curves.
-        provenance: how the study was run, by name: versions, machine, command, ...
+        provenance: how the study was made.
         stable_below: barrier, in error as a fraction, below which training is stable.
-        incomplete: sentences that say which records are missing; empty where none are.
+        completeness: which of its records are missing.
 
     Returns:
         The file's absolute path.
@@ -88,7 +124,7 @@ def write_report(
     """
     files = FolderFiles(make_folder(file.parent))
     drawn = drawn_figures(records, axes, curves, rule, stable_below)
-    text = page(study, records, axes, drawn, rule, provenance, stable_below, incomplete)
+    text = page(study, records, axes, drawn, rule, provenance, stable_below, completeness)
     for figure in drawn:
         files.write(f"figures/{figure.name}.png", figure.png)
         files.write(f"figures/{figure.name}.pdf", figure.pdf)
@@ -119,39 +155,55 @@ def page(
     axes: Sequence[str],
     drawn: Sequence[DrawnFigure],
     rule: VerdictRule,
-    provenance: Mapping[str, str],
+    provenance: Provenance,
     stable_below: float = STABLE_BELOW,
-    incomplete: str = "",
+    completeness: Completeness = COMPLETE,
 ) -> str:
     """The report's HTML with the figures in it; other arguments as in `write_report`."""
     records = merge_rewound_methods(records, axes)
+    answer = study_answer(records, axes, rule, stable_below, completeness.unfinished)
+    key = next((f for name in KEY_FIGURES[answer.kind] for f in drawn if f.name == name), None)
     structures_alone = len(methods(records)) > 1 and only_structures(records, axes)
-    template = _templates().get_template("report.html.jinja")
-    return template.render(
-        study=study,
-        scope=_scope(records, axes),
-        incomplete=incomplete,
-        methods=[] if structures_alone else method_tables(records, axes, rule),
-        costs=cost_tables(records, axes, rule),
-        similarities=similarity_tables(records, axes),
-        sections=sections(records, axes, rule),
-        rewinds=rewind_tables(records, axes, rule, stable_below),
-        predictors=predictor_tables(records, axes),
-        stable_below=f"{100 * stable_below:g}",
-        figures=drawn,
-        provenance=provenance,
-        fewest=FEWEST,
+    templates = _templates()
+    script, below = templates.get_template("script.js").render(), f"{100 * stable_below:g}"
+    content = {
+        "study": study,
+        "answer": answer,
+        "key_figure": key,
+        "scope": scope_text(records, axes, completeness.planned),
+        "incomplete": completeness.missing,
+        "order": PARTS[answer.kind],
+        "methods": [] if structures_alone else method_tables(records, axes, rule),
+        "costs": cost_tables(records, axes, rule),
+        "similarities": similarity_tables(records, axes),
+        "sections": sections(records, axes, rule),
+        "verdict_words": WORDS,
+        "rewinds": rewind_tables(records, axes, rule, stable_below),
+        "predictors": predictor_tables(records, axes),
+        "stable_below": below,
+        "figures": [figure for figure in drawn if figure is not key],
+        "provenance": provenance,
+    }
+    results = templates.get_template("results.html.jinja").render(content)
+    return templates.get_template("report.html.jinja").render(
+        content,
+        results=Markup(results),
+        words=words_of(results, below),
+        script=Markup(script),
+        script_hash=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
     )
 
 
 def _templates() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["spaced"] = lambda text: text.replace("±", " ± ")
+    return environment
 
 
 def _rendered(figure: Figure) -> tuple[bytes, bytes]:
@@ -162,17 +214,3 @@ def _rendered(figure: Figure) -> tuple[bytes, bytes]:
     with rc_context({"pdf.fonttype": 42}):  # fonts that journals accept
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
     return png.getvalue(), pdf.getvalue()
-
-
-def _scope(records: Sequence[Record], axes: Sequence[str]) -> str:
-    """Counts of trials, cells, seeds and methods, and the lowest density."""
-    if not records:
-        return NO_RECORDS
-    trials = len({record["trial"] for record in records})
-    seeds = len({record["seed"] for record in records})
-    density = min(record["density"] for record in records)
-    counts = [count(trials, "trial"), count(len(cells(records, axes)), "cell")]
-    counts.append(count(seeds, "seed"))
-    if (compared := len(methods(records))) > 1:
-        counts.append(count(compared, "method"))
-    return f"{', '.join(counts)}; down to {density_text(density)} of the weights."

@@ -57,7 +57,7 @@ def method_tables(
     """One table a cell of the axes that no method determines; none for a single method.
 
     Args:
-        records, axes, rule: as in `tracking.report.html.headlines`.
+        records, axes, rule: as in `tracking.report.html.write_report`.
         most: largest number of columns; `columns` chooses them.
     """
     if len(methods(records)) < 2:

@@ -105,7 +105,7 @@ def rewind_tables(
 
     Args:
         records: the output of `merge_rewound_methods`.
-        axes, rule: as in `tracking.report.html.headlines`.
+        axes, rule: as in `tracking.report.html.write_report`.
         stable_below: barrier, as a fraction, below which training is stable.
         most: largest number of densities; where there are more, evenly spaced ones are shown.
     """

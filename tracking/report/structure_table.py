@@ -107,7 +107,7 @@ def cost_tables(
 
     Args:
         records, axes: as in `lth_core.analysis.structures.structure_tables`.
-        rule: as in `tracking.report.html.headlines`.
+        rule: as in `tracking.report.html.write_report`.
     """
     return [_costs(table, rule) for table in structure_tables(records, axes)]
 

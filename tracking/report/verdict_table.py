@@ -59,7 +59,20 @@ class Section:
     """A cell as text."""
 
     label: str
-    headline: str
+    values: dict[str, str]
+    """Texts of the axis values and of the method, by name."""
+    finding: str
+    """Sentence, without its full stop, on the sparsest matching ticket, and on reinit."""
+    winning: str
+    """Density of the sparsest winning ticket; empty without one."""
+    matching: str
+    """Density of the sparsest matching ticket; empty without one."""
+    end: str
+    """Sentence on the level at which the matching ones end; empty where all match."""
+    seeds: str
+    """`5`, or `4 of 5` where there are fewer than planned."""
+    dense: str
+    """Accuracy of the dense runs in percent."""
     basis: str
     """The dense accuracy, the barrier between two copies of the dense network where it was
     measured, the margin, and what the verdicts are adjusted over."""
@@ -75,6 +88,8 @@ class Section:
     """One row a level."""
     best: int | None
     """Position of the sparsest matching row."""
+    headline: str
+    """The finding after the cell's label."""
 
 
 def sections(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) -> list[Section]:
@@ -95,9 +110,17 @@ def _section(cell: Cell, cell_verdicts: Sequence[Verdict]) -> Section:
     if any(verdict.verdict != TOO_FEW for verdict in cell_verdicts):
         basis += f"; {_rule_text(cell_verdicts[0])}"
     best, finding = sparsest(cell_verdicts), _finding(cell, cell_verdicts)
+    capital = f"{finding[0].upper()}{finding[1:]}"
+    winner, end = sparsest(cell_verdicts, words=["winning"]), first_open(cell_verdicts)
     return Section(
         label=cell.label or "All trials",
-        headline=f"{cell.label}: {finding}" if cell.label else finding.capitalize(),
+        values=cell.shown,
+        finding=capital,
+        winning=density_text(winner.density) if winner else "",
+        matching=density_text(best.density) if best else "",
+        end=_end(end) if end else "",
+        seeds=f"{cell.seeds} of {cell.planned}" if cell.is_short(cell.seeds) else str(cell.seeds),
+        dense=accuracy_text(dense[0].value) if dense else MISSING,
         basis=basis,
         branches=[branch for branch in cell.branches if branch not in ("dense", *NOT_COMPARED)],
         barriers="twin" in cell.branches,
@@ -105,6 +128,7 @@ def _section(cell: Cell, cell_verdicts: Sequence[Verdict]) -> Section:
         planned=cell.planned,
         rows=[_row(cell, verdict) for verdict in cell_verdicts],
         best=cell_verdicts.index(best) if best else None,
+        headline=f"{cell.label}: {finding}" if cell.label else capital,
     )
 
 

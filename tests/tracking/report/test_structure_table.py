@@ -7,7 +7,7 @@ from rich.console import Console
 from structured import AXES, NARROWING, TRAINED_AXES, costs, trained
 
 from lth_core.analysis.verdict_rule import DEFAULT_RULE
-from tracking.report.html import page
+from tracking.report.html import Provenance, page
 from tracking.report.structure_table import cost_tables, similarity_tables
 from tracking.report.terminal import verdict_table
 from tracking.text import MISSING, flops_text
@@ -22,7 +22,7 @@ def printed(records, axes, width=80):
 
 
 def html(records, axes):
-    return page("study", records, axes, [], DEFAULT_RULE, {})
+    return page("study", records, axes, [], DEFAULT_RULE, Provenance())
 
 
 def table_of(records, axes=AXES):
