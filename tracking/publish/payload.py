@@ -16,6 +16,7 @@ from lth_core.results import LevelResult
 from lth_core.spec import TicketSpec, describe
 from tracking.publish import names
 from tracking.publish.provenance import versions
+from tracking.publish.ticket_files import ticket_files
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
@@ -48,13 +49,13 @@ def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> I
 
 
 def level_files(level: LevelResult) -> dict[str, bytes]:
-    """Files of a level by name: the ticket, and its mask as packed bits."""
+    """Files of a level by name: the ticket and what explains it, and its mask as packed bits."""
     ticket = level.ticket
     bits = {f"mask/{name}": masks.pack_bits(m) for name, m in ticket.mask.items()}
     shapes = {name: str(list(m.shape)) for name, m in ticket.mask.items()}
     metadata = {"mask_digest": masks.digest(ticket.mask), **shapes}
     return {
-        "ticket.safetensors": ticket.to_bytes(),
+        **ticket_files(ticket),
         "mask.safetensors": save(bits, metadata=metadata),
     }
 

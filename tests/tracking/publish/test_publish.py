@@ -266,7 +266,7 @@ def test_publishing_cut_off_anywhere_is_made_whole_by_the_next(
     assert params["spec_digest"] == digest_of(levels)
     assert [step for step, _, _ in histories["density"]] == [0, 1, 2]
     assert [step for step, _, _ in histories["level_00/dense/train_loss"]] == [10, 20]
-    assert len(files) == 3 * 2
+    assert len(files) == 3 * 4
 
 
 @mlflow
