@@ -1,4 +1,4 @@
-"""`lth ui`: MLflow's UI on a study's tracking store."""
+"""`lth ui`: a study's page in MLflow's UI."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ui(
     study: Annotated[
         str | None,
         typer.Argument(
-            help="The study whose tracking store to show.", autocompletion=complete_study
+            help="The study to show; without it, the list of all.", autocompletion=complete_study
         ),
     ] = None,
     host: Annotated[
@@ -38,11 +38,23 @@ def ui(
             help="Require a password; needed where the address is open to other machines.",
         ),
     ] = None,
+    browser: Annotated[
+        bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
+    ] = True,
 ) -> None:
-    """Open MLflow's UI, by default for this machine only.
+    """Open the study's page in MLflow's UI, by default for this machine only.
+
+    The page is printed too, once the server answers. A study on a tracking server is shown there.
 
     With --auth the first start takes the password of `admin` from MLFLOW_AUTH_ADMIN_PASSWORD, or
     from the file mlflow-auth/password beside the database.
     """
-    tracking = find.find_study(study, [], swept=True).tracking if study else schema.Tracking()
-    server.serve_ui(tracking.uri, host, port, auth)
+    if study is None:
+        server.serve_ui(schema.Tracking().uri, host, port, auth, browser=browser)
+        return
+    known = find.find_study(study, [], swept=True)
+    uri, name = known.tracking.uri, known.name
+    if uri and not uri.startswith("sqlite:"):
+        server.show_study(uri, name, browser=browser)
+    else:
+        server.serve_ui(uri, host, port, auth, study=name, browser=browser)

@@ -23,6 +23,7 @@ from lth_core.results import LevelResult
 from lth_core.spec import TicketSpec, sha256
 from tracking.publish import names
 from tracking.publish.client import RefusedError, check_address, check_database, connect
+from tracking.publish.locations import artifact_folder, correct_locations, database_file
 from tracking.publish.payload import (
     level_files,
     level_metrics,
@@ -311,9 +312,10 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
         raise TrackingError(f"study: must be letters, digits, '.', '_' or '-', but got {study!r}")
     artifacts = None
     if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+        database = database_file(uri)
         check_database(database)
-        uri, artifacts = f"sqlite:///{database}", str(database.parent / "mlartifacts" / study)
+        correct_locations(database)
+        uri, artifacts = f"sqlite:///{database}", str(artifact_folder(database, study))
     with connect(uri) as client:
         experiment_id = find_or_make_experiment(client, study, artifacts)
         tags = {names.RUN_NAME: study, "mlflow.note.content": description}

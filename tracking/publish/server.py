@@ -15,28 +15,53 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from lth_core.errors import TrackingError
-from tracking.publish.client import DEFAULTS
+from tracking.publish.browse import open_page, open_when_up
+from tracking.publish.client import DEFAULTS, check_address, connect
+from tracking.publish.locations import FOLDER, correct_locations, database_file, experiment_id
 
 AUTH_FOLDER = "mlflow-auth"
 """Folder beside the database, readable by its owner alone: users, and the key of their sessions."""
 SHORTEST_PASSWORD = 12
 """Fewest characters of a password; MLflow's rule."""
 
-NO_FOLDER = "--app-dir /"
-"""Option by which uvicorn, and PYTHONSAFEPATH by which Python imports nothing from the current
-folder: a user's `random.py` or `flask.py` there would otherwise be imported by MLflow."""
+OPTIONS = "--app-dir / --log-level warning"
+"""Options of uvicorn. By the first one, as by PYTHONSAFEPATH, nothing is imported from the current
+folder: a user's `random.py` or `flask.py` there would otherwise be imported by MLflow. By the
+second one, a line for each request does not push the page's address out of the terminal."""
 
 
-def serve_ui(uri: str | None, host: str, port: int, auth: bool | None = None) -> None:
-    """Replace this process by the server, until Ctrl-C.
+def show_study(uri: str, study: str, *, browser: bool) -> None:
+    """Print a study's page on a tracking server that runs already, and open it.
+
+    Raises:
+        TrackingError: the server cannot be reached, or has no such study.
+    """
+    check_address(uri)
+    with connect(uri) as client:
+        experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        raise TrackingError(f"tracking.uri: {uri} has no study {study}; sweep it first")
+    page = f"{uri.rstrip('/')}{study_path(experiment.experiment_id)}"
+    sys.stdout.write(f"{page}\n")
+    if browser:
+        open_page(page)
+
+
+def serve_ui(
+    uri: str | None, host: str, port: int, auth: bool | None = None, *,
+    study: str | None = None, browser: bool = False,
+) -> None:  # fmt: skip
+    """Replace this process by the server, until Ctrl-C. Once it answers, print the study's page.
 
     Args:
         auth: whether to ask for a password; None: no, and only on this machine's own addresses.
+        study: name of the study whose page is shown; None: the list of all.
+        browser: whether to open the page, where there is a display.
 
     Raises:
-        TrackingError: tracking is off, the file is missing, or the address is a server's; other
-            machines reach the host and ``auth`` is None; the first password is missing; the port
-            is taken.
+        TrackingError: tracking is off, the file is missing or has no such study, or the address is
+            a server's; other machines reach the host and ``auth`` is None; the first password is
+            missing; the port is taken.
     """
     database = _database(uri)
     if auth is None and not is_loopback(host):
@@ -45,11 +70,14 @@ def serve_ui(uri: str | None, host: str, port: int, auth: bool | None = None) ->
             "or --no-auth to let everyone there read, change and delete all runs and artifacts"
         )
     _check_free(host, port)
+    correct_locations(database)
+    path = study_path(experiment_id(database, study) if study else None)
     env = {**DEFAULTS, **os.environ}
     env |= auth_environment(database.parent / AUTH_FOLDER) if auth else {}
     # MLflow's job runner takes 1.5 GB and 15 s, and the UI does not need it.
     env.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     env.setdefault("PYTHONSAFEPATH", "1")
+    env.setdefault("PYTHONWARNINGS", "ignore")  # MLflow's own use of other packages
     if not is_loopback(host):
         # Only these names are answered: a web page may make a user's browser send requests here
         # under a name of its own (DNS rebinding).
@@ -60,27 +88,38 @@ def serve_ui(uri: str | None, host: str, port: int, auth: bool | None = None) ->
         )
     sys.stdout.writelines(f"{line}\n" for line in notice(host, port, bool(auth)))
     sys.stdout.flush()
+    names = _names(host) if is_loopback(host) else [*_names(host), "localhost"]
+    pages = [f"http://{name}:{port}{path}" for name in names]
+    open_when_up(pages, env, browser=browser)
     command = ui_command(database, host, port, bool(auth))
     os.execve(command[0], command, env)
+
+
+def study_path(experiment: str | None) -> str:
+    """Path of a study's runs in the UI's mode for training, or of the list of studies.
+
+    Without the mode the UI opens its pages for traces of language models.
+    """
+    page = "experiments" if experiment is None else f"experiments/{experiment}/runs"
+    return f"/#/{page}?workflowType=machine_learning"
 
 
 def ui_command(database: Path, host: str, port: int, auth: bool) -> list[str]:
     """Command that serves an SQLite file; it holds no secret, because other users can list it."""
     return [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",
-        "--default-artifact-root", str(database.parent / "mlartifacts"),
-        "--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts", NO_FOLDER,
+        "--default-artifact-root", str(database.parent / FOLDER),
+        "--host", host, "--port", str(port), "--workers", "1", "--uvicorn-opts", OPTIONS,
         *(["--app-name", "basic-auth"] if auth else []),
     ]  # fmt: skip
 
 
 def notice(host: str, port: int, auth: bool) -> Iterator[str]:
-    """Lines on the UI's address, who can reach it, and what they can do."""
-    ends = "Ctrl-C ends it"
+    """Lines on who can reach the UI, and what they can do."""
     if is_loopback(host):
-        yield f"http://{_bracketed(host)}:{port}  (on this machine only; {ends})"
+        yield f"Starting MLflow's UI on port {port}, for this machine only; Ctrl-C ends it."
     else:
-        yield f"{' or '.join(f'http://{name}:{port}' for name in _names(host))}  ({ends})"
+        yield f"Starting MLflow's UI on port {port}; Ctrl-C ends it."
         if auth:
             yield "Other machines can reach this. Users with a password can change and delete runs."
         else:
@@ -146,10 +185,11 @@ def _database(uri: str | None) -> Path:
     if uri is None:
         raise TrackingError("tracking.uri: is null, so nothing was tracked")
     if not uri.startswith("sqlite:///"):
-        raise TrackingError(f"tracking.uri: {uri} is a server; open that address in a browser")
-    database = Path(uri.removeprefix("sqlite:///")).expanduser().absolute()
+        raise TrackingError(f"tracking.uri: {uri} is a server, which runs elsewhere")
+    database = database_file(uri)
     if not database.is_file():
-        raise TrackingError(f"tracking.uri: {database} does not exist yet; sweep a study first")
+        where = "sweep a study here first, or change to the folder of a sweep"
+        raise TrackingError(f"tracking.uri: {database} does not exist; {where}")
     return database
 
 

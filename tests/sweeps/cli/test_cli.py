@@ -392,8 +392,8 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
             "--store: must be a store: there is neither lth-store.json nor an entry of",
         ),
         (["ticket", "show", "nowhere"], "nowhere: is not a whole safetensors file"),
-        (["ui", "digits"], "does not exist yet; sweep a study first"),
-        (["ui"], "does not exist yet; sweep a study first"),
+        (["ui", "digits"], "mlflow.db does not exist; sweep a study here first"),
+        (["ui"], "mlflow.db does not exist; sweep a study here first"),
     ],
 )
 @pytest.mark.slow
