@@ -12,6 +12,7 @@ from sweeps.cli.console import AsJson, out, print_json
 from sweeps.cli.lazy import lazy_imports
 
 with lazy_imports():
+    from sweeps.report import promotion
     from sweeps.store import tickets
 
 ticket_app = typer.Typer(no_args_is_help=True, help="List, export and show tickets.")
@@ -77,6 +78,26 @@ def ticket_ls(
             str(row["level"]), f"{row['density']:.4f}", f"{row['final_test_accuracy']:.4f}",
         )  # fmt: skip
     out.print(table)
+
+
+@ticket_app.command("promote")
+def ticket_promote(
+    digest: Annotated[
+        str, typer.Argument(help="A ticket_digest of `lth report --json`, or its start.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="The registered model; made where it is missing.")
+    ] = "winning-tickets",
+    alias: Annotated[
+        str | None, typer.Option(help="A name for the version, beside its number.")
+    ] = None,
+    store: StoreOption = "./lth-store",
+) -> None:
+    """Register a ticket in MLflow's model registry, with its provenance.
+
+    Reports and `lth sync` register the sparsest winning ticket of each cell by themselves.
+    """
+    out.print(promotion.promote(store, digest, model, alias))
 
 
 @ticket_app.command("show")

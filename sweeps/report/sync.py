@@ -24,6 +24,7 @@ from sweeps.plan.plan import Plan, Trial
 from sweeps.plan.stopping import why_stop
 from sweeps.report.study_html import write_html
 from sweeps.report.study_results import StudyResults, study_results, study_trials
+from sweeps.report.winners import winning_tickets
 from sweeps.store.published import level_records, trial_run
 from sweeps.store.records import load_mask, load_records
 from sweeps.studies.schema import Study
@@ -31,6 +32,7 @@ from tracking.publish import names
 from tracking.publish.client import RefusedError
 from tracking.publish.payload import level_files
 from tracking.publish.publisher import Publisher, open_publisher
+from tracking.publish.registry import register_winners
 from tracking.publish.runs import PublishedRun
 
 MOST_SHOWN = 10
@@ -79,6 +81,7 @@ def publish_study(
     metrics["trials/planned"] = float(results.trials)
     metrics["trials/incomplete"] = float(len(results.missing))
     digest = sha256([results.digest, study.verdict.model_dump(), study.stable_below])
+    register_winners(publisher, study.name, winning_tickets(study.name, results))
     publisher.publish_study(digest, report, metrics, {names.VERDICT: best_word(results.verdicts)})
 
 

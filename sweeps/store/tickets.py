@@ -102,18 +102,29 @@ class _Found:
         )  # fmt: skip
 
 
-def _find(store: str, digest: str) -> _Found:
+def find_record(store: str, digest: str) -> tuple[dict[str, Any], Record]:
+    """A ticket's trial and record, by the ticket's digest or its start.
+
+    Raises:
+        SpecError: no ticket, or more than one, has the digest.
+    """
     if len(digest) < SHORTEST_DIGEST:
         raise SpecError("DIGEST", f"must have at least {SHORTEST_DIGEST} characters", digest)
-    opened = existing_store(store, "--store")
-    matches = {d: found for d, found in _tickets(opened).items() if d.startswith(digest)}
+    tickets = _tickets(existing_store(store, "--store"))
+    matches = {d: found for d, found in tickets.items() if d.startswith(digest)}
     if len(matches) != 1:
         rule = f"must be the digest of one ticket in {store}, listed by `lth ticket ls`"
         raise SpecError("DIGEST", rule, digest, sorted(matches))
-    ((trial, record),) = matches.values()
+    (found,) = matches.values()
+    return found
+
+
+def _find(store: str, digest: str) -> _Found:
+    trial, record = find_record(store, digest)
     spec = resolve(parse_stored_spec(trial["spec"]))
     job = list(levels(spec))[record["level"]][record["branch"]]
-    return _Found(Trainer(opened, "cpu", frozen=True), spec, record, job)
+    trainer = Trainer(existing_store(store, "--store"), "cpu", frozen=True)
+    return _Found(trainer, spec, record, job)
 
 
 def listing(store: str) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ DEFAULTS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 """Environment of MLflow, where the user has not set it. MLflow's own defaults wait for minutes,
 print a line a run and send telemetry. A call is tried twice: a silent server fails within 20 s, and

@@ -26,6 +26,8 @@ FAILURE = "lth.failure"
 """Tag of a failed trial's run: the reason."""
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
+MODEL_VERSIONS = "mlflow.modelVersions"
+"""Tag of a logged model: its registered versions, which the UI shows beside the run."""
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Tags by which the UI shows runs, metrics and artifacts, not its pages for language models."""

@@ -1,5 +1,6 @@
 """`lth sync` brings a study's own run too: finished, with its report, once."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,14 @@ import pytest
 from servers_mlflow import FaultyServer
 from tiny import Lth, StudyOf, search
 
-from lth_core import Trainer
+from lth_core import Trainer, load_ticket
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.report.sync import sync
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish import names
+from tracking.publish.registry import download_ticket
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
 
@@ -126,6 +128,27 @@ def test_sync_after_a_report_that_was_published_changes_nothing(
     assert is_whole(reported[0])
     assert lth("sync", study.name).code == 0
     assert study_runs(database, study.name) == reported
+
+
+def test_a_ticket_is_promoted_once_its_level_is_published(
+    database: str, swept_to: Callable[..., Study], lth: Lth, tmp_path: Path
+) -> None:
+    study = swept_to(database)
+    tickets = [json.loads(line) for line in lth("ticket", "ls", "--json").out.splitlines()]
+    digest, other = (
+        next(row["ticket_digest"] for row in tickets if row["branch"] == branch)
+        for branch in ("ticket", "reinit")
+    )
+    promote = ("ticket", "promote", digest[:12], "--model", "tried", "--alias", "mine")
+    assert f"`lth sync {study.name}` publishes it" in lth(*promote).err
+    lth("sync", study.name)
+    called = lth("ticket", "promote", digest[:12])
+    assert called.code == 2
+    assert "must be a winning ticket for winning-tickets" in called.err
+    assert "branch ticket" in lth("ticket", "promote", other, "--model", "tried").err
+    assert [lth(*promote).out for _ in range(2)] == ["models:/tried/1\n"] * 2
+    file = download_ticket("models:/tried@mine", tmp_path, database)
+    assert load_ticket(file).digest == digest
 
 
 def test_sync_makes_a_studys_run_that_was_deleted_again_with_its_trials_below_it(

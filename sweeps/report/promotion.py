@@ -1,0 +1,41 @@
+"""Registration of one ticket by hand: `lth ticket promote`."""
+
+from __future__ import annotations
+
+from lth_core.errors import SpecError
+from sweeps.plan.plan import make_plan
+from sweeps.report.study_results import study_results
+from sweeps.report.sync import open_study_publisher
+from sweeps.report.winners import found_ticket
+from sweeps.store.tickets import find_record
+from sweeps.studies.find import find_study
+from tracking.publish.registry import MODEL, register_ticket
+
+
+def promote(store: str, digest: str, name: str = MODEL, alias: str | None = None) -> str:
+    """Register a ticket of the store in its study's MLflow; returns its address, ``models:/...``.
+
+    Args:
+        digest: the ticket's digest, or its start.
+        name: registered model, made where it is missing.
+        alias: name of the version, beside its number.
+
+    Raises:
+        SpecError: no ticket, or more than one, has the digest; it is a control's; its study is not
+            known in this folder; a ticket that is not winning shall be in `MODEL`.
+        TrackingError: the study has no tracking server, or it cannot be reached or lacks the level.
+    """
+    trial, record = find_record(store, digest)
+    if record["branch"] != "ticket":
+        rule = "must be of the branch ticket, for MLflow has the files of no other"
+        raise SpecError("DIGEST", rule, f"{digest}: {record['branch']}")
+    study = find_study(trial["study"], swept=True)
+    results = study_results(make_plan(study))
+    judged = {row["ticket_digest"]: row for row in results.records if row["branch"] == "ticket"}
+    row = judged.get(record["ticket_digest"], record)  # the study may have lost the trial since
+    if name == MODEL and row.get("verdict") != "winning":
+        rule = f"must be a winning ticket for {MODEL}; name another model with --model"
+        raise SpecError("DIGEST", rule, f"{digest}: {row.get('verdict')}")
+    ticket = found_ticket(study.name, row, results.axes)
+    version = register_ticket(open_study_publisher(study), ticket, name, alias)
+    return f"models:/{name}/{version}"

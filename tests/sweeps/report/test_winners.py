@@ -1,0 +1,44 @@
+"""Which tickets are registered: the sparsest winning one of each cell, of its first seed."""
+
+from dataclasses import replace
+
+import hand_made
+
+from lth_core.analysis.verdict import verdicts
+from sweeps.report.study_results import StudyResults
+from sweeps.report.winners import winning_tickets
+
+
+def results_of(*words: str) -> StudyResults:
+    """Two cells of two levels, with these verdicts."""
+    records = [
+        {**row, "spec_digest": f"spec-{rewind}-{row['seed']}",
+         "ticket_digest": f"{rewind}-{row['level']}-{row['seed']}-{row['branch']}"}
+        for rewind in (0, 5)
+        for row in reversed(hand_made.study(rewind=rewind))
+    ]  # fmt: skip
+    axes = ["rewind", "seed"]
+    judged = [
+        replace(v, verdict=word) for v, word in zip(verdicts(records, axes), words, strict=True)
+    ]
+    return StudyResults(
+        records=records, axes=axes, verdicts=judged, trials=6, missing=[], samples=""
+    )
+
+
+def digests(*words: str) -> list[str]:
+    return [ticket.digest for ticket in winning_tickets("a-study", results_of(*words))]
+
+
+def test_the_sparsest_winning_ticket_of_each_cell_is_found() -> None:
+    assert digests("winning", "winning", "winning", "matching") == ["0-2-0-ticket", "5-1-0-ticket"]
+    assert digests("matching", "undecided", "matching", "winning") == ["5-2-0-ticket"]
+    assert digests("matching", "matching", "not matching", "too few replicates") == []
+
+
+def test_its_provenance_is_of_its_own_seed() -> None:
+    ticket, _ = winning_tickets("a-study", results_of("winning", "matching", "winning", "matching"))
+    assert (ticket.run_key, ticket.level, ticket.density) == ("spec-0-0", 1, 0.5)
+    assert ticket.tags["cell"] == "rewind=0"
+    assert ticket.tags["seed"] == "0"
+    assert ticket.tags["test_accuracy"] == f"{hand_made.TICKET[1][0]:.4f}"
