@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-STORED = "store:"
-"""Start of a ticket's name by digest."""
+STORED, REGISTERED = "store:", "models:/"
+"""Starts of a ticket's name by digest, and in MLflow's registry."""
 
 
 def run_study(
@@ -99,19 +100,31 @@ def load(
     return SweptStudy(make_plan(chosen, swept=True))
 
 
-def load_ticket(name: str | os.PathLike[str], *, store: str = "./lth-store") -> Ticket:
-    """A ticket, from a file or a store.
+def load_ticket(
+    name: str | os.PathLike[str], *, store: str = "./lth-store", tracking: str | None = None
+) -> Ticket:
+    """A ticket, from a file, a store or MLflow's model registry.
 
     Args:
-        name: path of a file, or ``store:DIGEST`` with a ticket's digest or its start.
+        name: path of a file; or ``store:DIGEST`` with a ticket's digest or its start; or
+            ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``, such as
+            ``models:/winning-tickets@sparsest``.
         store: the store of ``store:DIGEST``.
+        tracking: address of MLflow's server or ``sqlite:///FILE``; None: MLFLOW_TRACKING_URI of the
+            environment, else mlflow.db in the current folder.
 
     Raises:
         TicketFileError: the file is missing, altered, or no ticket.
         SpecError: no ticket, or more than one, has the digest.
         StoreError: the store lacks what the ticket is made from.
+        TrackingError: MLflow cannot be reached, or has no such version.
     """
     text = os.fspath(name)
+    if text.startswith(REGISTERED):
+        from tracking.publish.tickets.registry import download_ticket
+
+        with TemporaryDirectory(prefix="lth-") as folder:
+            return ticket_files.load_ticket(download_ticket(text, Path(folder), tracking))
     if text.startswith(STORED):
         return stored_ticket(store, text.removeprefix(STORED))
     return ticket_files.load_ticket(text)

@@ -11,7 +11,7 @@ from sweeps.cli.lazy import lazy_imports
 
 with lazy_imports():
     from sweeps.studies import find, schema
-    from tracking.publish import server
+    from tracking.publish.ui import server
 
 ui_app = typer.Typer()
 

@@ -9,7 +9,7 @@ from sweeps.report.sync import open_study_publisher
 from sweeps.report.winners import found_ticket
 from sweeps.store.tickets import find_record
 from sweeps.studies.find import find_study
-from tracking.publish.registry import MODEL, register_ticket
+from tracking.publish.tickets.registry import MODEL, register_ticket
 
 
 def promote(store: str, digest: str, name: str = MODEL, alias: str | None = None) -> str:

@@ -32,8 +32,8 @@ from tracking.publish import names
 from tracking.publish.client import RefusedError
 from tracking.publish.payload import level_files
 from tracking.publish.publisher import Publisher, open_publisher
-from tracking.publish.registry import register_winners
 from tracking.publish.runs import PublishedRun
+from tracking.publish.tickets.registry import register_winners
 
 MOST_SHOWN = 10
 """Largest number of unpublished trials that are listed one by one."""

@@ -8,7 +8,7 @@ from lth_core.analysis.groups import group_by, key_of, values_of
 from lth_core.analysis.verdict import Verdict, sparsest
 from lth_core.columns import Record
 from sweeps.report.study_results import StudyResults
-from tracking.publish.registry import FoundTicket
+from tracking.publish.tickets.registry import FoundTicket
 
 PROVENANCE = ("seed", "branch", "method", "verdict", "weights_kept", "rewind_step", "spec_digest",
               "mask_digest", "training_digest")  # fmt: skip

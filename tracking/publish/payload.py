@@ -16,7 +16,7 @@ from lth_core.results import LevelResult
 from lth_core.spec import TicketSpec, describe
 from tracking.publish import names
 from tracking.publish.provenance import versions
-from tracking.publish.ticket_files import ticket_files
+from tracking.publish.tickets.files import ticket_files
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag

@@ -10,14 +10,14 @@ import pytest
 from servers_mlflow import FaultyServer
 from tiny import Lth, StudyOf, search
 
-from lth_core import Trainer, load_ticket
+import sweeps
+from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.report.sync import sync
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish import names
-from tracking.publish.registry import download_ticket
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
 
@@ -131,7 +131,7 @@ def test_sync_after_a_report_that_was_published_changes_nothing(
 
 
 def test_a_ticket_is_promoted_once_its_level_is_published(
-    database: str, swept_to: Callable[..., Study], lth: Lth, tmp_path: Path
+    database: str, swept_to: Callable[..., Study], lth: Lth
 ) -> None:
     study = swept_to(database)
     tickets = [json.loads(line) for line in lth("ticket", "ls", "--json").out.splitlines()]
@@ -147,8 +147,7 @@ def test_a_ticket_is_promoted_once_its_level_is_published(
     assert "must be a winning ticket for winning-tickets" in called.err
     assert "branch ticket" in lth("ticket", "promote", other, "--model", "tried").err
     assert [lth(*promote).out for _ in range(2)] == ["models:/tried/1\n"] * 2
-    file = download_ticket("models:/tried@mine", tmp_path, database)
-    assert load_ticket(file).digest == digest
+    assert sweeps.load_ticket("models:/tried@mine", tracking=database).digest == digest
 
 
 def test_sync_makes_a_studys_run_that_was_deleted_again_with_its_trials_below_it(

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
 from lth_core.ticket import Ticket
-from tracking.publish.ticket_files import PICTURE, README, TICKET, first_layer, ticket_files
+from tracking.publish.tickets.files import PICTURE, README, TICKET, first_layer, ticket_files
 
 
 @pytest.fixture(scope="module")

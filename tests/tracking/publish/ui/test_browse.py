@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracking.publish.browse import open_page, open_when_up
+from tracking.publish.ui.browse import open_page, open_when_up
 
 
 class LateServer(HTTPServer):
@@ -61,7 +61,7 @@ def test_the_page_is_printed_and_opened_once_the_server_answers(
     env = {
         **os.environ,
         "http_proxy": "http://127.0.0.1:9",
-        "PYTHONPATH": str(Path(__file__).parents[3]),
+        "PYTHONPATH": str(Path(__file__).parents[4]),
     }
     waiting = open_when_up([late.page], env, browser=True)
     time.sleep(0.5)

@@ -15,9 +15,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from lth_core.errors import TrackingError
-from tracking.publish.browse import open_page, open_when_up
 from tracking.publish.client import DEFAULTS, check_address, connect
 from tracking.publish.locations import FOLDER, correct_locations, database_file, experiment_id
+from tracking.publish.ui.browse import open_page, open_when_up
 
 AUTH_FOLDER = "mlflow-auth"
 """Folder beside the database, readable by its owner alone: users, and the key of their sessions."""

@@ -12,7 +12,7 @@ from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
 from tracking.publish.locations import artifact_folder, database_file
 from tracking.publish.publisher import Publisher, TrialRun, open_publisher
-from tracking.publish.registry import (
+from tracking.publish.tickets.registry import (
     MODEL,
     SUPERSEDED,
     FoundTicket,

@@ -18,7 +18,7 @@ from servers_mlflow import free_port, wait_until_up
 
 from lth_core.errors import TrackingError
 from tracking.publish.publisher import open_publisher
-from tracking.publish.server import auth_environment, is_loopback, notice, serve_ui, ui_command
+from tracking.publish.ui.server import auth_environment, is_loopback, notice, serve_ui, ui_command
 
 PASSWORD = "planted-horse-battery"
 
@@ -54,7 +54,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     open_publisher(f"sqlite:///{folder}/mlflow.db", "a-study", "about it")
     command = [sys.executable, "-m", "sweeps.cli", "ui", "--auth", "--port", str(port), "--no-open"]
     env = {**os.environ, "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
-           "PYTHONPATH": str(Path(__file__).parents[3])}  # fmt: skip
+           "PYTHONPATH": str(Path(__file__).parents[4])}  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder,
                                    start_new_session=True)  # fmt: skip

@@ -19,7 +19,7 @@ from lth_core.ticket import load_ticket
 from tracking.publish import names
 from tracking.publish.client import check_address, connect
 from tracking.publish.locations import correct_locations, database_file
-from tracking.publish.ticket_files import TICKET, ticket_files
+from tracking.publish.tickets.files import TICKET, ticket_files
 from tracking.text import density_text
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Tickets in MLflow: the files beside each, and versions of registered models."""
