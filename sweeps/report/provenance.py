@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import yaml
 
+from lth_core.analysis.cells import evenly_spaced
 from lth_core.columns import Record
 from lth_core.data import content_sha256, part_sizes
 from lth_core.errors import LthError
+from lth_core.models.latency import device_name
 from lth_core.parallel import map_in_threads
 from lth_core.spec import DataSpec
 from lth_core.spec.fields import Checks
@@ -34,6 +36,8 @@ ALWAYS = {
     "prune": ["when", "score", "fraction"],
 }
 """Fields of a spec's parts that a report gives with their defaults too."""
+MOST_READ = 500
+"""Number of trainings that are read for dates and versions; of more, evenly spaced ones are."""
 SHORT = 16
 """Number of shown characters of a digest."""
 
@@ -43,7 +47,6 @@ class _Made(NamedTuple):
 
     finished_at: float
     """Unix time."""
-    seconds: float
     made_with: dict[str, str]
 
 
@@ -63,7 +66,7 @@ def provenance(plan: Plan, results: StudyResults) -> Provenance:
                for part, names in ALWAYS.items()},
             "search": settings_text(study.base, ["levels", "rewind"]),
             **({"commit": commit} if (commit := git_commit()) else {}),
-            "report made with": _pairs(versions()),
+            "report made with": _report_text(),
             "store": study.store,
             **({"tracking": uri} if uri and not uri.startswith("http") else {}),
         },
@@ -128,15 +131,15 @@ def _value_text(value: object) -> str:
 
 
 def _made(store: Store, records: Sequence[Record]) -> list[_Made]:
-    """When and with what the stored trainings of the records were made."""
-    digests = dict.fromkeys(record["training_digest"] for record in records)
+    """When and with what the stored trainings of the records were made, of at most `MOST_READ`."""
+    digests = list(dict.fromkeys(record["training_digest"] for record in records))
     read = partial(read_entry, store, "trainings", read=lambda entry: _made_of(entry.meta))
-    return [made for made in map_in_threads(read, digests) if made]
+    return [made for made in map_in_threads(read, evenly_spaced(digests, MOST_READ)) if made]
 
 
 def _made_of(meta: dict[str, object]) -> _Made:
     training = Training.from_json(meta)
-    return _Made(training.finished_at, training.seconds, training.made_with)
+    return _Made(training.finished_at, training.made_with)
 
 
 def _trained_facts(made: Sequence[_Made], records: Sequence[Record]) -> dict[str, str]:
@@ -144,16 +147,27 @@ def _trained_facts(made: Sequence[_Made], records: Sequence[Record]) -> dict[str
     if not made:
         return {}
     ends = [each.finished_at for each in made]
+    seconds = {record["training_digest"]: record["train_seconds"] for record in records}
+    about = "about " * (len(seconds) > len(made))
     facts = {
-        "trained": _dates_text(min(ends), max(ends)),
-        "duration": f"{duration(sum(each.seconds for each in made))} of training, summed over "
-        f"{len(made):,} trainings",
+        "trained": about + _dates_text(min(ends), max(ends)),
+        "duration": f"{duration(sum(seconds.values()))} of training, summed over "
+        f"{len(seconds):,} trainings",
     }
     names = dict.fromkeys(name for each in made for name in each.made_with)
     with_what = {name: _joined(each.made_with.get(name, "") for each in made) for name in names}
     parts = [name for name in names if name in ("device", "threads")]
     machine = {name: with_what.pop(name) for name in parts}
     return {**facts, "machine": _pairs(machine), "trained with": _pairs(with_what)}
+
+
+def _report_text() -> str:
+    """Versions and processor of this process, which may not be those of the trainings."""
+    import torch
+
+    packages = {name: value for name, value in versions().items() if name != "device"}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return f"{_pairs(packages)}, on {device_name(device)}"
 
 
 def _dates_text(first: float, last: float) -> str:

@@ -1,11 +1,15 @@
 """Structures in the report of real, small sweeps without Ray."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import Lth, StudyFile
+
+from sweeps.studies.find import find_study
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +43,14 @@ def test_methods_are_compared_by_cost(lth: Lth, tiny_file: StudyFile) -> None:
     assert {"structures", "search_cost"} <= figures
     assert not figures & {"similarity", "similarity_matrix", "methods"}
     assert "<h2>Structures</h2>" in report
+    made = re.findall(r"<dt>([^<]*)</dt><dd[^>]*>(.*?)</dd>", report)
+    facts = {name: re.sub("<[^>]*>", "", text) for name, text in made}
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d( to .*)? UTC", facts["trained"])
+    assert facts["data"].startswith(
+        "digits: 115 training, 20 validation, 449 test examples, sha256 "
+    )
+    assert facts["trained with"].startswith("torch 2.")
+    assert find_study(shlex.split(facts["run it again"].removesuffix("Copy"))[2]).name == "tiny"
     (line,) = {line.split()[-1] for line in out.splitlines() if line.startswith("  gates ")}
     (cost,) = {r["search_flops"] for r in records if r["branch"] == "ticket" and r["search_flops"]}
     trained = {r["train_flops"] for r in records if r["branch"] == "dense"}
