@@ -65,12 +65,12 @@ COLUMNS: dict[str, Column] = {
     "branch": _column("dense, ticket, a control, or a copy for barriers", type="string"),
     "level": _column("prunings applied", type="integer"),
     "prune_fraction": _column(
-        "share of the surviving weights that one level removes; null beside prune.budget",
+        "share of the surviving weights that one level removes; null beside prune.budget, ticket",
         per="level", nullable=True,
     ),
     "rewind_step": _column("step of the rewind point", type="integer", unit="steps", per="level"),
     "requested_density": _column(
-        "share of the prunable weights that the spec asks to keep; null beside prune.budget",
+        "share of the prunable weights that the spec asks for; null beside prune.budget or ticket",
         per="level", metric=True, nullable=True,
     ),
     "density": _column(
@@ -170,6 +170,10 @@ COLUMNS: dict[str, Column] = {
     ),
     "latency_device": _column(
         "processor or GPU on which the latencies were measured", type="string", source="study"
+    ),
+    "source_ticket": _column(
+        "digest of the ticket that `ticket` names; absent without one", type="string",
+        source="study",
     ),
     "verdict": _column("verdict on the ticket's cell and level", type="string", source="study"),
     "replicates": _column(

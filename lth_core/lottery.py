@@ -11,12 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from lth_core.jobs.branches import BRANCHES, twin
-from lth_core.jobs.methods import WHEN, gate_training
+from lth_core.jobs.methods import WHEN, gate_training, given
 from lth_core.jobs.recipes import Full, Init, Job
 from lth_core.resolve import check_latency, resolve
 from lth_core.results import LevelResult
 from lth_core.spec import PruneAfter, PruneGates, TicketSpec
 from lth_core.spec.fields import steps_in
+from lth_core.ticket import load_ticket
 from lth_core.train import Trainer
 
 
@@ -54,7 +55,11 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
     yield branches
     find, previous = WHEN[spec.prune.when], dict.fromkeys(spec.branches, dense)
     for level in range(1, spec.levels + 1):
-        ticket = find(replace(rewound, level=level), spec.prune, dense, previous["ticket"])
+        job = replace(rewound, level=level)
+        if spec.ticket:
+            ticket = given(job, spec)
+        else:
+            ticket = find(job, spec.prune, dense, previous["ticket"])
         jobs = {branch: BRANCHES[branch](ticket, previous[branch]) for branch in spec.branches}
         yield jobs
         if not (isinstance(spec.prune, PruneAfter) and spec.prune.one_shot):
@@ -76,9 +81,11 @@ def find_tickets(
         DataError: data are missing or broken.
         DivergedError: a loss is not finite.
     """
-    given, spec, train = spec, resolve(spec), train or Trainer()
-    if given != spec:  # a resolved spec was checked when it was planned
+    unresolved, spec, train = spec, resolve(spec), train or Trainer()
+    if unresolved != spec:  # a resolved spec was checked when it was planned
         check_latency(spec)
+    if unresolved.ticket != spec.ticket:
+        train.add_ticket(load_ticket(str(unresolved.ticket)))
     for level, jobs in enumerate(levels(spec, keep)):
         results = train(list(jobs.values()))
         yield LevelResult(spec, level, dict(zip(jobs, results, strict=True)), train)

@@ -156,7 +156,7 @@ def record(
     counted = {name for names, _ in groups(shapes, spec.prune) for name in names}
     kept = sum(layers[name].kept for name in counted)
     prunable = sum(dense.layers[name].weights for name in counted)
-    by_share = not spec.prune.budget
+    by_share = not (spec.prune.budget or spec.ticket)
     return {
         "seed": spec.seed,
         "method": method(spec),

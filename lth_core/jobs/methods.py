@@ -26,7 +26,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lth_core.jobs.recipes import Full, Job, Pruned, WithGates
+from lth_core.jobs.recipes import Full, Init, Job, Pruned, WithGates
+from lth_core.jobs.transfer import GivenMask, GivenStart, GivenTicket
 from lth_core.prune import at_level, compounded
 from lth_core.spec import (
     ModelSpec,
@@ -116,6 +117,15 @@ def gate_training(job: Job, prune: PruneGates) -> Job:
     )  # fmt: skip
 
 
+def given(job: Job, spec: TicketSpec) -> Job:
+    """The job with the mask and the weights of the spec's given ticket (Morcos et al. 2019)."""
+    assert spec.ticket is not None
+    assert isinstance(job.start, Init)
+    ticket = GivenTicket(content=spec.ticket)
+    mask = GivenMask(ticket=ticket, include=spec.prune.include)
+    return replace(job, mask=mask, start=GivenStart(ticket=ticket, fresh=job.start))
+
+
 def _widened(model: ModelSpec, prune: PruneGates) -> ModelSpec:
     return replace(model, width=model.width * prune.expand)
 
@@ -136,6 +146,8 @@ def method(spec: TicketSpec) -> str:
     ('imp', 'snip')
     """
     prune = spec.prune
+    if spec.ticket:
+        return "transfer"
     if prune.when == "during":
         name = {"none": "gmp", "random": "set", "gradient": "rigl"}[prune.grow]
         if prune.grow == "none" and prune.score != "magnitude":

@@ -79,6 +79,9 @@ class Context(Protocol):
     def network(self, job: Job, state: State) -> nn.Module:
         """The job's network with a state, on the device, in training mode."""
 
+    def given(self, ticket: Recipe) -> tuple[Mask, State]:
+        """Mask and starting weights of a ticket that was found elsewhere, from the store."""
+
     def channels(self, job: Job) -> Channels:
         """Removable channels of the job's network; where it has gates, those with a gate."""
 

@@ -38,6 +38,8 @@ class Pins:
     """Pins of data by spec."""
     sources: dict[str, str] = field(default_factory=dict)
     """Fingerprint of the source, by ``package.module:name``."""
+    tickets: dict[str, str] = field(default_factory=dict)
+    """Digest of each given ticket, by the name that a spec gives."""
 
     def of_data(self, spec: DataSpec) -> tuple[DataSpec, int, int]:
         """The pinned spec, and its numbers of training and of evaluated examples.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -23,6 +23,7 @@ from lth_core.resolve.networks import (
     check_training,
 )
 from lth_core.resolve.pins import Pins, evaluated_examples, pin_data, pin_model
+from lth_core.resolve.transfer import check_transfer, with_ticket_digest
 from lth_core.spec import (
     PruneBefore,
     PruneDuring,
@@ -35,9 +36,12 @@ from lth_core.spec.fields import steps_in
 from lth_core.spec.learning_rate import learning_rate
 from lth_core.spec.prune_base import CHANNELS
 from lth_core.spec.train import AUTO
+from lth_core.ticket import Ticket
 
 
-def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
+def resolve(
+    spec: TicketSpec, pins: Pins | None = None, tickets: Mapping[str, Ticket] | None = None
+) -> TicketSpec:
     """The spec with fingerprints filled in and every duration in steps.
 
     No named dataset is read. A folder or a user's own data is read (and cached) to be pinned.
@@ -45,6 +49,7 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     Args:
         pins: fingerprints of data, models and scores outside of this package. With them nothing is
             imported or read and no network is built, so patterns of layers are not checked.
+        tickets: tickets by the name that `spec.ticket` may give; it may name a file too.
 
     Raises:
         SpecError: a name is not known or has no pin, or the rewind point lies past the end of
@@ -52,7 +57,12 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
         DataError: data that must be read are missing or broken.
     """
     _check_branches(spec)
-    pinned, examples, evaluated = _checked(spec) if pins is None else _pinned(spec, pins)
+    if spec.ticket is not None:
+        check_transfer(spec)
+    if pins is None:
+        pinned, examples, evaluated = _checked(spec, tickets or {})
+    else:
+        pinned, examples, evaluated = _pinned(spec, pins)
     steps_per_epoch = -(-examples // spec.train.batch_size)
     train = _train_in_steps(spec.train, examples, evaluated)
     steps = steps_in(train.steps)
@@ -74,13 +84,15 @@ def resolve(spec: TicketSpec, pins: Pins | None = None) -> TicketSpec:
     return replace(pinned, train=train, prune=prune, rewind=f"{rewind}it", restart_schedule=restart)
 
 
-def _checked(spec: TicketSpec) -> tuple[TicketSpec, int, int]:
+def _checked(spec: TicketSpec, tickets: Mapping[str, Ticket]) -> tuple[TicketSpec, int, int]:
     """The spec with fingerprints and its numbers of training and of evaluated examples, its network
     checked."""
     prune = replace(spec.prune, fingerprint=scores.fingerprint(spec.prune))
     pinned_data, (examples, shape, classes) = pin_data(spec.data)
     network = spec.model, shape, classes
-    pinned_model, _ = pin_model(*network, spec.prune.include)
+    pinned_model, shapes = pin_model(*network, spec.prune.include)
+    if spec.ticket is not None:
+        spec = with_ticket_digest(spec, tickets, shapes)
     check_training(*network, spec.prune.include)
     check_token_ids(spec.model, spec.data, pinned_data.fingerprint)
     check_layers(*network, spec.prune)
@@ -98,8 +110,9 @@ def _pinned(spec: TicketSpec, pins: Pins) -> tuple[TicketSpec, int, int]:
     pins."""
     prune = replace(spec.prune, fingerprint=pins.of_score(spec.prune))
     pinned_data, examples, evaluated = pins.of_data(spec.data)
-    model = pins.of_model(spec.model)
-    return replace(spec, data=pinned_data, model=model, prune=prune), examples, evaluated
+    model, ticket = pins.of_model(spec.model), pins.tickets.get(spec.ticket or "", spec.ticket)
+    pinned = replace(spec, data=pinned_data, model=model, prune=prune, ticket=ticket)
+    return pinned, examples, evaluated
 
 
 def _check_rewind(spec: TicketSpec, rewind: int, steps: int) -> None:
@@ -114,6 +127,9 @@ def _check_rewind(spec: TicketSpec, rewind: int, steps: int) -> None:
         raise SpecError("rewind", rule, spec.rewind)
     if isinstance(spec.prune, PruneGates) and spec.prune.expand != 1 and rewind:
         rule = "must be 0 where prune.expand widens the network, which is trained from there"
+        raise SpecError("rewind", rule, spec.rewind)
+    if spec.ticket is not None and rewind:
+        rule = "must be 0 beside ticket, which has weights of its own"
         raise SpecError("rewind", rule, spec.rewind)
     first = 0 if spec.restart_schedule else rewind
     if first == steps and spec.levels and spec.prune.when in ("during", "never"):

@@ -98,6 +98,11 @@ class TicketSpec(Checks):
     on. At rewind point 0 both are the same."""
     branches: tuple[str, ...] = ("ticket", "reinit", "random_mask")
     """Branches of each level: the ticket and its controls; see `lth list branches`."""
+    ticket: str | None = field(default=None, metadata=added_later(implied=None))
+    """A ticket of another search, such as one with other data or another optimizer, whose mask and
+    weights level 1 takes (Morcos et al. 2019): a ticket file, or the digest of a ticket in the
+    study's store, or its start. The network must have its prunable layers; where the number of
+    classes differs, the output layer is fresh and whole. `levels` must be 1, and `rewind` 0."""
     predictors: bool = False
     """Whether to record numbers of the dense run at the rewind point that may predict whether it is
     late enough: distance, cosine and signs against its end, loss, gradient, curvature, masks."""

@@ -57,6 +57,7 @@ KINDS = {
     "points": Kind(
         content="weights at a step", lifetime=Lifetime.REFERENCED, masks=True, training="of"
     ),
+    "tickets": Kind(content="a ticket from elsewhere", lifetime=Lifetime.REFERENCED),
     "measures": Kind(content="numbers of trainings", lifetime=Lifetime.REFERENCED),
     "latencies": Kind(content="latency of a training's network", lifetime=Lifetime.REFERENCED),
     "checkpoints": Kind(content="an interrupted training", lifetime=Lifetime.TRAINING),

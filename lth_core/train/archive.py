@@ -15,10 +15,12 @@ from torch import nn
 from lth_core import masks, ticket
 from lth_core.errors import CorruptEntryError, TicketFileError
 from lth_core.jobs.recipes import Job
+from lth_core.jobs.transfer import GivenTicket
 from lth_core.masks import Mask, State
 from lth_core.models.layers import state_of
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, decoding
+from lth_core.ticket import Ticket
 from lth_core.train.checkpoint import shapes_and_types
 from lth_core.train.timings import speed_key, store_speed
 from lth_core.train.training import Training
@@ -123,6 +125,28 @@ class Archive:
         """
         meta = {"step": ended.last, "of": training}
         self._store.put("points", ended.digest, meta, to_blobs(state, mask))
+
+    def put_ticket(self, given: Ticket) -> None:
+        """Store a ticket that was found elsewhere, unless it is there."""
+        key = GivenTicket(content=given.digest).digest
+        if self.entry("tickets", key) is None:
+            shapes = {name: list(m.shape) for name, m in given.mask.items()}
+            meta = {"ticket_digest": given.digest, "shapes": shapes}
+            self._store.put("tickets", key, meta, to_blobs(given.start, given.mask))
+
+    def ticket(self, key: str) -> tuple[Mask, State] | None:
+        """Mask and weights of a ticket that was found elsewhere; None where it is missing."""
+        entry = self.entry("tickets", key)
+        if entry is None:
+            return None
+        try:
+            with decoding(f"tickets/{key}"):
+                tensors = {**load(entry.blob(MASK)), **load(entry.blob(STATE))}
+                state, mask = ticket.unpack(tensors, entry.meta["shapes"])
+        except (CorruptEntryError, TicketFileError) as error:
+            self._warn(str(error))
+            return None
+        return mask, state
 
     def put_speed(self, job: Job, seconds: float, device: torch.device) -> None:
         """Store seconds per step, once for all jobs of one speed; plans estimate durations from it.

@@ -238,6 +238,23 @@ class Trainer(Builder):
         """
         return self.final(job)[1] if job.finds else self.mask(job.mask, job)
 
+    def add_ticket(self, ticket: Ticket) -> None:
+        """Store a ticket that was found elsewhere, for specs that name it as `ticket`."""
+        self._archive.put_ticket(ticket)
+
+    def given(self, ticket: Recipe) -> tuple[Mask, State]:
+        """Mask and starting weights of a ticket that was found elsewhere, from the store.
+
+        Raises:
+            StoreError: the store lacks it.
+        """
+        found = self._archive.ticket(ticket.digest)
+        if found is None:
+            raise StoreError(
+                f"the store has lost tickets/{ticket.digest}, the ticket to start from"
+            )
+        return found
+
     def measured(self, measure: Measure) -> dict[str, float | None]:
         """A measure's numbers by column; computed and stored where the store lacks any of them."""
         entry = self._archive.entry("measures", measure.digest)

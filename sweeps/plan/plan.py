@@ -20,6 +20,7 @@ from lth_core.resolve import Pins, check_latency
 from lth_core.spec import TicketSpec, canonical_json, describe
 from lth_core.train import Trainer
 from sweeps.plan.counting import Counts, count, sharing_key, signature
+from sweeps.plan.tickets import study_tickets
 from sweeps.studies.axes import (
     Fields,
     SpecReader,
@@ -156,7 +157,8 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
         if study.search.algorithm == "optuna":
             check_space(study)
         points = combinations(study)
-    reader = SpecReader(base_values(study), pins)
+    tickets = study_tickets(study) if pins is None else {}
+    reader = SpecReader(base_values(study), pins, tickets)
     trials: dict[str, Trial] = {}
     for fields in points:
         trial = Trial(fields, reader.spec(fields))

@@ -197,6 +197,8 @@ def find_rewinds(
     """
     study, outcome = plan.study, SweepOutcome()
     _check_grid(study)
+    if given := [trial.spec.ticket for trial in plan.trials if trial.spec.ticket]:
+        raise SpecError("ticket", "has weights of its own, so it is not rewound", given[0])
     check_backend(address, serial)
     if address is None:
         check_data(plan)

@@ -16,10 +16,10 @@ METHOD_FIELDS = {"prune.when", "prune.score", "prune.scope", "prune.structure", 
 
 def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:
     """A level's records with the study's columns."""
-    return [
-        with_axis_values({"study": study, "trial": trial.id, **record}, trial)
-        for record in level.records
-    ]
+    columns = {"study": study, "trial": trial.id}
+    if trial.spec.ticket:
+        columns["source_ticket"] = trial.spec.ticket
+    return [with_axis_values({**columns, **record}, trial) for record in level.records]
 
 
 def trial_run(trial: Trial) -> TrialRun:

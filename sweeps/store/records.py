@@ -19,8 +19,10 @@ from lth_core.parallel import map_in_threads
 from lth_core.spec import SCHEMA
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
+from lth_core.train.archive import Archive
 from lth_core.train.training import Curves, Training
 from sweeps.plan.plan import Trial
+from sweeps.plan.tickets import study_tickets
 from sweeps.studies.pins import pins_to_json, study_pins
 from sweeps.studies.reader import parse_stored_spec, spec_values
 from sweeps.studies.schema import Study
@@ -59,19 +61,24 @@ class _Trial(TypedDict):
 
 
 def register(store: Store, study: Study) -> None:
-    """Store a study's description, so that `lth store gc` keeps the entries that the study needs.
+    """Store a study's description, so that `lth store gc` keeps the entries that the study needs,
+    and the tickets from elsewhere that its trials start from.
 
     Raises:
         SpecError: a name in the study cannot be imported, or its code fails.
         DataError: data are absent or damaged.
     """
+    pins = study_pins(study)
+    for name, ticket in study_tickets(study).items():
+        pins.tickets[name] = ticket.digest
+        Archive(store).put_ticket(ticket)
     description = {
         "schema": SCHEMA,
         "study": study.model_dump(mode="json"),
         # Order matters in two places: samples are drawn in the order of the space, and the later of
         # two axes that set one field overrides the other. An older store's JSON has sorted keys.
         "order": {"axes": list(study.axes), "search.space": list(study.search.space)},
-        "pins": pins_to_json(study_pins(study)),
+        "pins": pins_to_json(pins),
     }
     store.put(STUDIES, f"{study.name}.{study.digest()}", description)
 

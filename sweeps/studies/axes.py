@@ -14,6 +14,7 @@ from lth_core.analysis.groups import distinct, key_of
 from lth_core.errors import SpecError
 from lth_core.resolve import Pins, resolve
 from lth_core.spec import TicketSpec
+from lth_core.ticket import Ticket
 from sweeps.studies.reader import (
     SPEC_PARTS,
     get_field,
@@ -78,8 +79,13 @@ def axis_fields(study: Study) -> list[str]:
     return list(dict.fromkeys([*fields, *study.search.space]))
 
 
-def spec_of(base: Mapping[str, Any], fields: Fields, pins: Pins | None = None) -> TicketSpec:
-    """Spec from the base spec's plain values with some fields set, resolved by pins.
+def spec_of(
+    base: Mapping[str, Any],
+    fields: Fields,
+    pins: Pins | None = None,
+    tickets: Mapping[str, Ticket] | None = None,
+) -> TicketSpec:
+    """Spec from the base spec's plain values with some fields set, resolved by pins and tickets.
 
     Raises:
         SpecError: a value does not fit its field; names the field as an axis.
@@ -89,7 +95,7 @@ def spec_of(base: Mapping[str, Any], fields: Fields, pins: Pins | None = None) -
     for field, value in fields.items():
         set_field(values, field, value)
     try:
-        return resolve(parse_spec(values), pins)
+        return resolve(parse_spec(values), pins, tickets)
     except SpecError as error:
         by_axis = any(error.field.startswith(field) for field in fields)
         raise error.under("axes" if by_axis else "base") from None
@@ -100,11 +106,16 @@ class SpecReader:
 
     Args:
         base: the base spec's plain values.
-        pins: pins that `resolve` takes.
+        pins, tickets: as `resolve` takes them.
     """
 
-    def __init__(self, base: Mapping[str, Any], pins: Pins | None = None) -> None:
-        self._base, self._pins = base, pins
+    def __init__(
+        self,
+        base: Mapping[str, Any],
+        pins: Pins | None = None,
+        tickets: Mapping[str, Ticket] | None = None,
+    ) -> None:
+        self._base, self._pins, self._tickets = base, pins, tickets
         self._parts: dict[str, object] = {}
         self._replicates: dict[str, TicketSpec] = {}
 
@@ -120,7 +131,9 @@ class SpecReader:
                 self._replicates[key] = self._resolved(others)
             return replace(self._replicates[key], seed=fields["seed"])
         except SpecError:
-            return spec_of(self._base, fields, self._pins)  # its error names the axis
+            return spec_of(
+                self._base, fields, self._pins, self._tickets
+            )  # its error names the axis
 
     def _resolved(self, fields: Fields) -> TicketSpec:
         changes_of: dict[str, Fields] = {part: {} for part in SPEC_PARTS}
@@ -132,7 +145,8 @@ class SpecReader:
             else:
                 values[field] = value
         parts = {part: self.part(part, changes) for part, changes in changes_of.items()}
-        return resolve(parse_spec({**self._base, **parts, **values}), self._pins)
+        spec = parse_spec({**self._base, **parts, **values})
+        return resolve(spec, self._pins, self._tickets)
 
     def part(self, part: str, changes: Fields) -> object:
         """A part of the base spec with some of its fields set, not resolved.

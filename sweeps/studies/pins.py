@@ -29,6 +29,8 @@ class _Data(TypedDict):
 class _Pins(TypedDict):
     data: list[_Data]
     sources: dict[str, str]
+    tickets: dict[str, str] | None
+    """None in a study that older code stored."""
 
 
 def study_pins(study: Study) -> Pins:
@@ -52,7 +54,7 @@ def study_pins(study: Study) -> Pins:
 def pins_to_json(pins: Pins) -> dict[str, Any]:
     """Pins as JSON for the store; empty where a study names nothing of the user's own."""
     data = [{"spec": asdict(spec), **pin._asdict()} for spec, pin in pins.data.items()]
-    return {"data": data, "sources": pins.sources}
+    return {"data": data, "sources": pins.sources, "tickets": pins.tickets}
 
 
 def pins_from_json(values: Any) -> Pins:
@@ -69,4 +71,4 @@ def pins_from_json(values: Any) -> Pins:
         )
         for row in values["data"]
     }
-    return Pins(data, values["sources"])
+    return Pins(data, values["sources"], values.get("tickets") or {})

@@ -114,6 +114,15 @@ def not_a_dataset(spec: DataSpec) -> int:
     return 3
 
 
+def thirds(spec: DataSpec) -> Dataset:
+    """90 + 30 images in the shape of the digits, of 3 classes: which third is bright."""
+    y = torch.arange(120) % 3
+    x = torch.rand(120, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for label, rows in enumerate(((0, 2), (3, 5), (6, 8))):
+        x[y == label, :, rows[0] : rows[1]] += 1
+    return raw(Split(x[:90], y[:90]), Split(x[90:], y[90:]), torch.zeros(1), torch.ones(1), 3)
+
+
 def colours(spec: DataSpec) -> Dataset:
     """50 seeded 3x8x8 images of 3 classes: that of the brightest channel."""
     stream = torch.Generator().manual_seed(5)

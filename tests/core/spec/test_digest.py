@@ -145,19 +145,19 @@ def test_added_field_with_another_value_is_another_spec_and_another_training() -
 def test_stored_spec_without_an_added_field_has_the_implied_value_not_the_default() -> None:
     stored = {"levels": 2, "data": {"name": "digits"}}
     assert with_implied(LaterSpec, stored) == {
-        "levels": 2, "restart_schedule": False,
+        "levels": 2, "restart_schedule": False, "ticket": None,
         "data": {"name": "digits", "alpha": "black", "normalize": "dataset", "blur": 0.0},
     }  # fmt: skip
     blurred = {
         "restart_schedule": True, "data": {"alpha": "white", "normalize": "per_image", "blur": 2.0}
     }  # fmt: skip
-    assert with_implied(LaterSpec, blurred) == blurred
+    assert with_implied(LaterSpec, blurred) == {**blurred, "ticket": None}
 
 
 def test_stored_pruning_is_completed_by_its_own_when() -> None:
     stored = {"prune": {"when": "during", "grow": "random"}, "restart_schedule": True}
     completed = {**stored["prune"], "include": (), "budget": {}}
-    assert with_implied(TicketSpec, stored) == {**stored, "prune": completed}
+    assert with_implied(TicketSpec, stored) == {**stored, "ticket": None, "prune": completed}
     assert with_implied(GrowingLater, stored)["prune"] == {**completed, "warm": 1}
     after = {"fraction": 0.5, "include": (), "budget": {}}
     assert with_implied(GrowingLater, {"prune": {"fraction": 0.5}})["prune"] == after

@@ -326,8 +326,8 @@ def test_folder_that_is_no_store_is_refused_with_what_was_looked_for(
     assert (called.code, called.out) == (2, "")
     assert called.err == (
         "lth: STORE: must be a store: there is neither lth-store.json nor an entry of checkpoints, "
-        "claims, latencies, linears, measures, packs, points, speeds, status, studies, trainings, "
-        "trials, but got 'p'\n"
+        "claims, latencies, linears, measures, packs, points, speeds, status, studies, tickets, "
+        "trainings, trials, but got 'p'\n"
     )
     assert tree(project) == before
 
