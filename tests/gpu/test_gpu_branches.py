@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
 from small import DIGITS, PIXELS, records
 
-from lth_core import PruneSpec, Trainer
+from lth_core import PruneSpec, Trainer, find_tickets
 from lth_core.jobs.branches import BRANCHES, SCRATCH
 from lth_core.store import Store
 
@@ -50,6 +51,16 @@ def test_mask_before_training_and_its_controls_are_those_of_the_cpu(device: str)
     search = replace(SEARCH, prune=PruneSpec(when="before", fraction=0.7, scope="erk"), levels=1,
                      branches=("ticket", "reinit", "random_mask", "shuffled_mask", "reshuffled"),
                      rewind=0)  # fmt: skip
+    cpu, other = (records(search, Trainer(device=each)) for each in ("cpu", device))
+    for column in ("mask_digest", "ticket_digest", "training_digest"):
+        assert [row[column] for row in other] == [row[column] for row in cpu]
+
+
+def test_given_ticket_and_its_controls_are_those_of_the_cpu(device: str, tmp_path: Path) -> None:
+    source = replace(SEARCH, rewind=0, levels=1, branches=("ticket", "reinit", "random_mask"))
+    *_, level = find_tickets(source, Trainer(device="cpu"))
+    level.ticket.save(tmp_path / "ticket.safetensors")
+    search = replace(source, ticket=str(tmp_path / "ticket.safetensors"), seed=1)
     cpu, other = (records(search, Trainer(device=each)) for each in ("cpu", device))
     for column in ("mask_digest", "ticket_digest", "training_digest"):
         assert [row[column] for row in other] == [row[column] for row in cpu]
