@@ -200,7 +200,7 @@ class SweptStudy:
         from tracking.figures import figures
 
         study = self.plan.study
-        charts = figures(study.stable_below, study.verdict.margin)
+        charts = figures(study.stable_below, study.verdict.rule())
         if name not in charts:
             raise SpecError("figure", "is not known", name, charts)
         store = existing_store(study.store)

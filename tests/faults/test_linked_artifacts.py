@@ -50,7 +50,7 @@ def test_artifacts_behind_a_link_are_published_and_none_is_deleted(
     assert "lth sync" not in swept.lth("report", "hit.yaml"), "MLflow has all of it"
     reported = files(other_disk)
     assert reported.items() >= trained.items()
-    assert {path.name for path in reported.keys() - trained} >= {"report.html", "accuracy.png"}
+    assert {path.name for path in reported.keys() - trained} >= {"report.html", "accuracy.svg"}
 
     swept.lth("store", "gc", str(swept.store), "--older", "0s")
     (swept.folder / "mlflow.db").unlink()  # so that all is published again, under other names

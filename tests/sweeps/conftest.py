@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from matplotlib.figure import Figure
 from tiny import Called, Lth, StudyFile, StudyOf, search, tiny_fields
 
 from lth_core import Trainer
@@ -15,6 +14,7 @@ from lth_core.store import open_store
 from sweeps.store.records import register
 from sweeps.studies.find import save_swept
 from sweeps.studies.reader import parse_study
+from tracking.report import html
 
 
 @pytest.fixture
@@ -49,19 +49,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports draw each figure but render it to a few bytes: rendering takes a second a report."""
 
-    def savefig(figure: Figure, file: Any, **options: Any) -> None:
-        file.write(b"not rendered")
+    def nothing(*arguments: Any) -> tuple[str, bytes]:
+        return "<svg></svg>", b"not rendered"
 
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    monkeypatch.setattr(html, "_rendered", nothing)
 
 
-SAVEFIG = Figure.savefig
+RENDERED = html._rendered
 
 
 @pytest.fixture
 def rendered(unrendered: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports render their figures."""
-    monkeypatch.setattr(Figure, "savefig", SAVEFIG)
+    monkeypatch.setattr(html, "_rendered", RENDERED)
 
 
 @pytest.fixture

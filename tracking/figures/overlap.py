@@ -9,28 +9,37 @@ from statistics import fmean
 from typing import Any
 
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from lth_core.analysis.cells import cells
+from lth_core.analysis.cells import Point, cells
 from lth_core.analysis.families import Variant, variants
 from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import varying_axes
+from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line
+from tracking.figures.drawing.captions import intervals_text, seeds_text, sentences
+from tracking.figures.drawing.lines import (
+    DENSITY_TEXT,
+    REMAINING,
+    CurvesOf,
+    draw_line,
+    name_lines,
+    no_curves,
+)
 from tracking.figures.drawing.panels import (
     FAINT,
     INK,
     SHADES,
+    WIDEST,
     Panel,
     color_bar,
     density_scale,
-    legend,
     panels,
     plain,
 )
+from tracking.figures.drawing.study_figure import StudyFigure, Value
 from tracking.figures.drawing.styles import variant_styles
 
 COMPARED_AT = 0.2
@@ -45,7 +54,9 @@ Pairs = dict[tuple[str, str], tuple[float, float]]
 """Overlap and its chance level, in percent, by the names of two methods."""
 
 
-def overlap(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+def overlap(
+    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
+) -> StudyFigure | None:
     """Overlap (%) of methods with each other at one level, or of seeds against density.
 
     None where the records have no overlaps.
@@ -57,18 +68,24 @@ def overlap(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) ->
     return _between_seeds(measured, axes) if measured else None
 
 
-def _between_seeds(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
+def _between_seeds(tickets: Sequence[Record], axes: Sequence[str]) -> StudyFigure:
     axes = varying_axes(tickets, axes, ["density", *LINES])
-    figure, drawn = panels(cells(tickets, axes), REMAINING, OVERLAP)
-    handles, densities = dict[str, Any](), list[float]()
+    figure, drawn = panels(cells(tickets, axes), REMAINING, OVERLAP, x_text=DENSITY_TEXT, unit="%")
+    handles, shown = dict[str, Any](), list[Point]()
     for panel, cell in drawn:
         for key, (name, color, style) in LINES.items():
             points = [point for point in cell.series("ticket", key, 100) if point.density > 0]
-            handles[name] = draw_line(panel, points, color, **style)
-            densities += [point.density for point in points]
-    density_scale(drawn[0][0], 100 * min(densities, default=1))
+            handles[name] = draw_line(panel, name, points, color, **style)
+            shown += points
+    density_scale(drawn[0][0], 100 * min((point.density for point in shown), default=1))
     drawn[0][0].set_ylim(0, 100)
-    legend(figure, handles)
+    name_lines(figure, drawn, handles)
+    figure.caption = sentences(
+        "Weights that the tickets of two seeds both keep, as a share of those that either keeps, "
+        f"{seeds_text([cell for _, cell in drawn])}; dashed: of random masks with the same counts "
+        "in each layer.",
+        intervals_text([point.value for point in shown], drawn[0][0]),
+    )
     return figure
 
 
@@ -96,19 +113,23 @@ def pairs(tickets: Sequence[Record]) -> Pairs:
     }
 
 
-def _between_methods(tickets: Sequence[Record]) -> Figure | None:
+def _between_methods(tickets: Sequence[Record]) -> StudyFigure | None:
     level = compared_level(tickets)
     if level is None:
         return None
     tickets = [ticket for ticket in tickets if ticket["level"] == level]
     compared, measured = variants(tickets), pairs(tickets)
-    side = 0.46 * len(compared)
-    figure = Figure((side + 2.9, side + 1.7), facecolor="white", layout=ConstrainedLayoutEngine())
+    side = min(0.46 * len(compared), WIDEST - 2.9)
+    figure = StudyFigure((side + 2.9, side + 1.7), layout=ConstrainedLayoutEngine())
+    figure.unit = "%"
     panel = figure.subplots()
     norm = Normalize(0, max(share for share, _ in measured.values()))
     for row, variant in enumerate(compared):
         for column, other in enumerate(compared[: row + 1]):
-            _draw_pair(panel, column, row, measured.get((variant.method, other.method)), norm)
+            if shares := measured.get((variant.method, other.method)):
+                names, place = (variant.name, other.name), (column, row)
+                _record_pair(figure, panel, names, place, shares)
+            _draw_pair(panel, column, row, shares, norm)
     density = 100 * fmean(ticket["density"] for ticket in tickets)
     panel.set_title(
         f"Level {level}: {density:.3g}% of the weights remain", loc="left", color=INK, fontsize=10
@@ -116,7 +137,24 @@ def _between_methods(tickets: Sequence[Record]) -> Figure | None:
     _name_sides(panel, compared)
     bar = color_bar(figure, norm, [panel], OVERLAP)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=""))
+    figure.caption = (
+        "Weights that the tickets of two methods both keep, as a share of those that either keeps: "
+        "at the same seed, and on the diagonal between seeds. Small: of random masks with the same "
+        "counts in each layer. In percent."
+    )
     return figure
+
+
+def _record_pair(
+    figure: StudyFigure,
+    panel: Panel,
+    names: tuple[str, str],
+    place: tuple[int, int],
+    shares: tuple[float, float],
+) -> None:
+    value = Summary(0, shares[0], None, None, None)
+    note = f"{shares[1]:.3g}% by chance"
+    figure.values.append(Value(panel, names[0], names[1], value, place, note))
 
 
 def _draw_pair(

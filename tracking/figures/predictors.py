@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from lth_core.analysis.prediction import Correlation, predictor_correlations
 from lth_core.analysis.rewinds import rewind_cells
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import CurvesOf
+from tracking.figures.drawing.captions import seeds_text, sentences
+from tracking.figures.drawing.lines import CurvesOf, no_curves
 from tracking.figures.drawing.panels import FAINT, Panel, by_level, legend, panels
+from tracking.figures.drawing.study_figure import StudyFigure, Value
 
 CORRELATION = "Rank correlation with the ticket's accuracy, over rewind points"
 LOOKS: dict[str, dict[str, Any]] = {
@@ -24,9 +24,15 @@ LOOKS: dict[str, dict[str, Any]] = {
         "markerfacecolor": "white",
     },
 }
+UP_TO_BEST = (
+    "Filled: only the rewind points up to the best one, which is chosen on the other seeds; later "
+    "points leave too few steps to train."
+)
 
 
-def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+def predictors(
+    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
+) -> StudyFigure | None:
     """Spearman's correlation of each predictor with final test accuracy, a panel a level.
 
     None where a study has only one rewind point, or the records lack all predictors.
@@ -39,22 +45,32 @@ def predictors(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
     ]
     if not levels:
         return None
-    figure, drawn = panels([cell for cell, _ in levels], CORRELATION, "")
+    figure, drawn = panels([cell for cell, _ in levels], CORRELATION, "", x_text="{}")
     names = list(dict.fromkeys(each.predictor.name for _, row in levels for each in row))
     handles: dict[str, Any] = {}
     for (panel, _), (_, correlations) in zip(drawn, levels, strict=False):
         panel.axvline(0, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-        _draw(panel, correlations, names, handles)
+        _draw(figure, panel, correlations, names, handles)
     first = drawn[0][0]
     first.set_xlim(-1.08, 1.08)
     first.set_ylim(len(names) - 0.5, -0.5)
     first.set_yticks(range(len(names)), names)
     legend(figure, {name: handles[name] for name in LOOKS if name in handles})
+    figure.caption = sentences(
+        "Spearman's rank correlation over rewind points, between a number known at the rewind "
+        "point and the final test accuracy of the ticket rewound there, "
+        f"{seeds_text([cell for _, cell in drawn])}, with 95% t-intervals.",
+        UP_TO_BEST * (next(iter(LOOKS)) in handles),
+    )
     return figure
 
 
 def _draw(
-    panel: Panel, correlations: Sequence[Correlation], names: Sequence[str], handles: dict[str, Any]
+    figure: StudyFigure,
+    panel: Panel,
+    correlations: Sequence[Correlation],
+    names: Sequence[str],
+    handles: dict[str, Any],
 ) -> None:
     """Draw both correlations of each predictor, one above the other in its row."""
     for each in correlations:
@@ -63,6 +79,8 @@ def _draw(
         for (name, look), value, aside in both:
             if value is not None:
                 handles[name] = _draw_value(panel, value, row + aside, look)
+                place = (value.mean, row + aside)
+                figure.values.append(Value(panel, name, each.predictor.name, value, place))
 
 
 def _draw_value(panel: Panel, value: Summary, y: float, look: dict[str, Any]) -> Any:

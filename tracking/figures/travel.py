@@ -5,24 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lth_core.analysis.cells import cells, open_cells
 from lth_core.analysis.families import variants
 from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import varying_axes
+from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import REMAINING, CurvesOf, draw_line, draw_variants, grouped
+from tracking.figures.drawing.captions import intervals_text, seeds_text, sentences
+from tracking.figures.drawing.lines import (
+    DENSITY_TEXT,
+    REMAINING,
+    CurvesOf,
+    draw_line,
+    draw_variants,
+    grouped,
+    name_lines,
+    no_curves,
+)
 from tracking.figures.drawing.panels import (
     FAINT,
     bounds_of,
     density_scale,
-    legend,
     limits,
     panels,
     side_legend,
 )
+from tracking.figures.drawing.study_figure import StudyFigure
 
 DENSE_TRAVEL = "Mean distance from initialization"
 RATIO = "Distance moved, kept over pruned (log scale)"
@@ -32,7 +42,9 @@ SIDES = {
 }
 
 
-def travel(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+def travel(
+    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
+) -> StudyFigure | None:
     """Mean distance (absolute, of weights) of kept and of pruned weights against density (%).
 
     With several methods their ratio, one line a method. None where the records lack the distances.
@@ -50,25 +62,30 @@ def travel(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> 
     return _ratios(tickets, axes) if len(methods(records)) > 1 else _sides(tickets, axes)
 
 
-def _sides(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
+def _sides(tickets: Sequence[Record], axes: Sequence[str]) -> StudyFigure:
     axes = varying_axes(tickets, axes, ["density", *SIDES])
-    figure, drawn = panels(cells(tickets, axes), REMAINING, DENSE_TRAVEL)
+    figure, drawn = panels(cells(tickets, axes), REMAINING, DENSE_TRAVEL, x_text=DENSITY_TEXT)
     handles: dict[str, Any] = {}
-    reached, bounds = [0.0], list[tuple[float, float]]()
+    shown = list[Summary]()
     for panel, cell in drawn:
         for key, (name, color, marker) in SIDES.items():
             points = [point for point in cell.series("ticket", key) if point.density > 0]
-            handles[name] = draw_line(panel, points, color, marker)
-            reached += [point.value.mean for point in points]
-            bounds += bounds_of([point.value for point in points])
+            handles[name] = draw_line(panel, name, points, color, marker)
+            shown += [point.value for point in points]
     density_scale(drawn[0][0], 100 * min(ticket["density"] for ticket in tickets))
-    drawn[0][0].set_ylim(0, limits(reached, bounds)[1])
-    legend(figure, handles)
+    highest = limits([0.0, *(value.mean for value in shown)], bounds_of(shown))[1]
+    drawn[0][0].set_ylim(0, highest)
+    name_lines(figure, drawn, handles)
+    figure.caption = sentences(
+        "Distance of a weight between initialization and the end of the dense run, for the weights "
+        f"that the ticket keeps and those that it prunes, {seeds_text([c for _, c in drawn])}.",
+        intervals_text(shown, drawn[0][0]),
+    )
     return figure
 
 
-def _ratios(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
-    figure, drawn = panels(open_cells(tickets, axes), REMAINING, RATIO)
+def _ratios(tickets: Sequence[Record], axes: Sequence[str]) -> StudyFigure:
+    figure, drawn = panels(open_cells(tickets, axes), REMAINING, RATIO, x_text=DENSITY_TEXT)
     for panel, _ in drawn:
         panel.axhline(1, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
     handles, _ = draw_variants(drawn, variants(tickets), "travel_ratio")
@@ -78,4 +95,9 @@ def _ratios(tickets: Sequence[Record], axes: Sequence[str]) -> Figure:
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
     side_legend(figure, grouped(handles))
+    figure.caption = (
+        "Distance of the kept weights between initialization and the end of the dense run, over "
+        f"that of the pruned ones, {seeds_text([cell for _, cell in drawn])}. Above the dashed "
+        "line the kept weights move further."
+    )
     return figure

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lth_core.analysis.cells import Cell, cells
 from lth_core.analysis.summary import Summary, summarize
 from lth_core.analysis.verdict_rule import DEFAULT_RULE
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import CurvesOf
-from tracking.figures.drawing.panels import FAINT, SHADES, legend, limits, panels
+from tracking.figures.drawing.captions import (
+    intervals_text,
+    points_text,
+    seeds_text,
+    sentences,
+)
+from tracking.figures.drawing.lines import CurvesOf, draw_values, name_lines, no_curves
+from tracking.figures.drawing.panels import FAINT, SHADES, bounds_of, limits, panels
+from tracking.figures.drawing.study_figure import StudyFigure
 
 WIDTH, DEPTH = "model.width", "model.depth"
 GAP = "Best ticket less dense (points)"
@@ -22,9 +28,9 @@ GAP = "Best ticket less dense (points)"
 def width(
     records: Sequence[Record],
     axes: Sequence[str],
-    curves: CurvesOf,
+    curves: CurvesOf = no_curves,
     margin: float = DEFAULT_RULE.margin,
-) -> Figure | None:
+) -> StudyFigure | None:
     """Mean accuracy of the best ticket less the dense run's, in points, against width.
 
     One line a depth, a panel a cell of the other axes; None where a study has only one width.
@@ -38,10 +44,12 @@ def width(
         cells(records, [axis for axis in axes if axis not in (WIDTH, DEPTH)]),
         "Width multiplier (log scale)",
         GAP,
+        x_text="width {}",
+        unit=" points",
     )
     depths = sorted({record.get(DEPTH) or 0 for record in records})
     handles: dict[str, Any] = {}
-    reached, bounds = [0.0], list[tuple[float, float]]()
+    shown = list[Summary]()
     for panel, cell in drawn:
         panel.axhline(0, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
         panel.axhline(-100 * margin, color=FAINT, linewidth=1, linestyle=(0, (1, 2)))
@@ -51,23 +59,23 @@ def width(
             if not gaps:
                 continue
             color = SHADES(0.15 + 0.8 * i / max(1, len(depths) - 1))
-            values = list(gaps.values())
-            lows = [v.mean if v.low is None else v.low for v in values]
-            highs = [v.mean if v.high is None else v.high for v in values]
-            panel.fill_between(list(gaps), lows, highs, color=color, alpha=0.14, linewidth=0)
-            (handle,) = panel.plot(
-                list(gaps), [v.mean for v in values], color=color, marker="o", linewidth=1.6
-            )
-            handles[f"depth {depth}" if depth else "ticket"] = handle
-            reached += [v.mean for v in values]
-            bounds += list(zip(lows, highs, strict=True))
+            name = f"depth {depth}" if depth else "ticket"
+            handles[name] = draw_values(panel, name, list(gaps), list(gaps.values()), color, "o")
+            shown += gaps.values()
     first = drawn[0][0]
     first.set_xscale("log")
     first.xaxis.set_major_locator(FixedLocator(sorted({record[WIDTH] for record in records})))
     first.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     first.xaxis.set_minor_locator(NullLocator())
-    first.set_ylim(*limits(reached, bounds))
-    legend(figure, handles)
+    first.set_ylim(*limits([0.0, *(value.mean for value in shown)], bounds_of(shown)))
+    name_lines(figure, drawn, handles)
+    figure.caption = sentences(
+        "Test accuracy of the best ticket over all densities, less that of the dense run of the "
+        f"same seed, {seeds_text(cells(records, axes))}. Dashed: as good as dense; dotted: "
+        f"{points_text(margin)} below, where tickets still match. The best of several densities "
+        "is a little high by chance.",
+        intervals_text(shown, first),
+    )
     return figure
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import rc_context, rcdefaults
-from matplotlib.figure import Figure
 
 from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import STABLE_BELOW, merge_rewound_methods
@@ -22,7 +21,8 @@ from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from lth_core.store import make_folder
 from lth_core.store.folder import FolderFiles
-from tracking.figures import CurvesOf, figures
+from tracking.figures import CurvesOf, StudyFigure, figures
+from tracking.figures.drawing.svg import svg_text
 from tracking.report.answer import Kind, study_answer
 from tracking.report.method_table import method_tables
 from tracking.report.rewind_table import predictor_tables, rewind_tables
@@ -54,13 +54,11 @@ class DrawnFigure:
     name: str
     title: str
     caption: str
-    png: bytes
+    svg: str
+    """Element to be inlined in a page; a file of its own too."""
     pdf: bytes
-
-    @property
-    def png_base64(self) -> str:
-        """The PNG as it stands in a page's `data:` URL."""
-        return b64encode(self.png).decode()
+    csv: str
+    """The values drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +101,7 @@ def write_report(
     stable_below: float = STABLE_BELOW,
     completeness: Completeness = COMPLETE,
 ) -> Path:
-    """Write one self-contained HTML file, and figures/NAME.png and .pdf beside it.
+    """Write one self-contained HTML file, and figures/NAME.svg, .pdf and .csv beside it.
 
     Args:
         file: its folder is made where it is missing; existing files are replaced one by one.
@@ -126,8 +124,9 @@ def write_report(
     drawn = drawn_figures(records, axes, curves, rule, stable_below)
     text = page(study, records, axes, drawn, rule, provenance, stable_below, completeness)
     for figure in drawn:
-        files.write(f"figures/{figure.name}.png", figure.png)
+        files.write(f"figures/{figure.name}.svg", figure.svg.encode())
         files.write(f"figures/{figure.name}.pdf", figure.pdf)
+        files.write(f"figures/{figure.name}.csv", figure.csv.encode())
     files.write(file.name, text.encode())
     return file.absolute()
 
@@ -143,9 +142,12 @@ def drawn_figures(
     records, drawn = merge_rewound_methods(records, axes), []
     with rc_context():
         rcdefaults()  # a user's matplotlibrc, in the current folder too, is not for these figures
-        for name, chart in figures(stable_below, rule.margin).items() if records else ():
+        for name, chart in figures(stable_below, rule).items() if records else ():
             if figure := chart.draw(records, axes, curves):
-                drawn.append(DrawnFigure(name, chart.title, chart.caption, *_rendered(figure)))
+                svg, pdf = _rendered(figure, name, chart.title)
+                drawn.append(
+                    DrawnFigure(name, chart.title, figure.caption, svg, pdf, figure.csv_text())
+                )
     return drawn
 
 
@@ -206,11 +208,10 @@ def _templates() -> Environment:
     return environment
 
 
-def _rendered(figure: Figure) -> tuple[bytes, bytes]:
-    """PNG and PDF of a figure; equal figures give equal bytes."""
-    png, pdf = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    figure.set_layout_engine(None)  # the PNG laid it out; a second layout takes as long as drawing
+def _rendered(figure: StudyFigure, name: str, title: str) -> tuple[str, bytes]:
+    """SVG and PDF of a figure; equal figures give equal bytes."""
+    svg, pdf = svg_text(figure, name, title), io.BytesIO()
+    figure.set_layout_engine(None)  # the SVG laid it out; a second layout takes as long as drawing
     with rc_context({"pdf.fonttype": 42}):  # fonts that journals accept
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-    return png.getvalue(), pdf.getvalue()
+    return svg, pdf.getvalue()

@@ -181,8 +181,8 @@ def test_report_is_written_where_asked_with_its_figures_beside_it(
     assert called.code == 0, called
     assert f"report: {target}" in called.out.replace("\n", "")
     assert "</html>" in target.read_text()
-    png, pdf = (target.parent / "figures" / f"accuracy.{kind}" for kind in ("png", "pdf"))
-    assert png.read_bytes().startswith(b"\x89PNG")
+    svg, pdf = (target.parent / "figures" / f"accuracy.{kind}" for kind in ("svg", "pdf"))
+    assert svg.read_text().startswith("<svg")
     assert pdf.read_bytes().startswith(b"%PDF")
 
 

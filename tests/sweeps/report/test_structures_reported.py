@@ -32,7 +32,7 @@ def swept(lth: Lth, file: Path) -> tuple[str, list[dict[str, Any]], set[str], st
     assert called.code == 0, called
     records = [json.loads(line) for line in lth("report", str(file), "--json").out.splitlines()]
     (report,) = Path().rglob("report.html")
-    names = {figure.stem for figure in report.parent.glob("figures/*.png")}
+    names = {figure.stem for figure in report.parent.glob("figures/*.svg")}
     return called.out, records, names, report.read_text()
 
 

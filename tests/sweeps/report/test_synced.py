@@ -93,7 +93,7 @@ def is_whole(run: dict[str, Any]) -> bool:
         and sum(count for (count,) in counts) == 1
         and run["metrics"]["trials/planned"] == [3.0]
         and run["metrics"]["trials/incomplete"] == [0.0]
-        and {"report.html", "figures/accuracy.png", "figures/accuracy.pdf"} <= files
+        and {"report.html", "figures/accuracy.svg", "figures/accuracy.pdf"} <= files
     )
 
 

@@ -128,7 +128,7 @@ def test_sweep_trains_tracks_reports_and_leaves_no_process(
     assert not any(row["reused"] for row in rows)
     folder = here / "lth-studies" / "tiny"
     assert "</html>" in (folder / "report.html").read_text()
-    assert list((folder / "figures").glob("*.png"))
+    assert list((folder / "figures").glob("*.svg"))
     assert "Traceback" not in log
     assert "9/9 levels" in log
     assert f"report: {folder / 'report.html'}" in log

@@ -5,25 +5,34 @@ import pytest
 from hand_made import DENSE, TICKET, curves, record, rewound, study, taxonomy
 from matplotlib._pylab_helpers import Gcf
 from matplotlib.colors import to_hex
+from varied import cell
 
 from lth_core.analysis.cells import cells
+from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.train.training import Curves
 from tracking.figures import FIGURES
 from tracking.figures.accuracy import accuracy
-from tracking.figures.drawing.panels import MOST_PANELS, limits, plain, stretch, unstretch
+from tracking.figures.drawing.panels import MOST_PANELS, limits, plain, spread, stretch, unstretch
 from tracking.figures.drawing.styles import STYLES
 from tracking.figures.early_stop import early_stop
 from tracking.figures.layer_density import layer_density
 from tracking.figures.learning_curves import MOST_CURVES, learning_curves
 
 AXES = ["seed"]
+BLUE = STYLES["ticket"][0]
 OF_STRUCTURES = {"similarity", "similarity_matrix", "structures", "search_cost"}
 OF_REWINDING = {"rewind", "stability", "predictors", "rewind_travel"}
 
 
 def line(panel, branch):
-    (found,) = [line for line in panel.lines if line.get_color() == STYLES[branch][0]]
-    return found
+    return next(line for line in panel.lines if line.get_color() == STYLES[branch][0])
+
+
+def names(figure):
+    """Names of lines: beside them in a single panel, and in the legend above several."""
+    texts = [text for panel in figure.axes for text in panel.texts]
+    texts += [text for legend in figure.legends for text in legend.get_texts()]
+    return [text.get_text() for text in texts]
 
 
 def test_accuracy_draws_the_mean_of_each_branch_at_its_density_in_percent():
@@ -34,9 +43,23 @@ def test_accuracy_draws_the_mean_of_each_branch_at_its_density_in_percent():
     assert list(line(panel, "reinit").get_ydata()) == pytest.approx([95, 81])
 
 
-def test_the_dense_mean_is_a_line_across_the_panel():
-    (panel,) = accuracy(study(), AXES, curves).axes
-    assert list(line(panel, "dense").get_ydata()) == pytest.approx([97, 97])
+def test_the_dense_mean_and_the_margin_below_it_are_lines_across_the_panel():
+    (panel,) = accuracy(study(), AXES, rule=VerdictRule(margin=0.02)).axes
+    across = [list(x.get_ydata()) for x in panel.lines if list(x.get_xdata()) == [0, 1]]
+    assert across == [pytest.approx([97, 97]), pytest.approx([95, 95])]
+    assert "dense \N{MINUS SIGN} 2 points" in names(panel.figure)
+
+
+def test_matching_and_winning_tickets_are_marked_on_their_curve():
+    records = cell([0.1, 0.1, -0.45, -3], [3, 0, 3, 3])
+    (panel,) = accuracy(records, AXES).axes
+    winning, matching = [drawn for drawn in panel.lines if drawn.get_markersize() == 7.5]
+    assert (list(winning.get_xdata()), list(matching.get_xdata())) == ([50], [25])
+    assert (winning.get_markerfacecolor(), matching.get_markerfacecolor()) == (BLUE, "white")
+    (legend,) = panel.figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["winning ticket", "matching ticket"]
+    strict = accuracy(records, AXES, rule=VerdictRule(confidence=1 - 1e-12))
+    assert not strict.legends
 
 
 def test_the_band_is_the_95_percent_t_interval():
@@ -96,11 +119,6 @@ def test_learning_curves_choose_few_of_many_levels_with_the_first_and_the_last()
     assert len(panel.lines) == MOST_CURVES
 
 
-def test_learning_curves_that_are_not_at_hand_leave_an_empty_panel():
-    panel, _ = learning_curves(study(), AXES, lambda digest: None).axes
-    assert not any(len(drawn.get_xdata()) for drawn in panel.lines)
-
-
 def test_learning_curves_are_of_validation_where_test_examples_were_not_always_evaluated():
     def best(digest):
         known = curves(digest)
@@ -114,15 +132,28 @@ def test_learning_curves_are_of_validation_where_test_examples_were_not_always_e
     assert learning_curves(study(), AXES, curves).get_supylabel().startswith("Test accuracy")
 
 
-def test_learning_curve_of_one_evaluation_is_a_point_that_can_be_seen():
-    def once(digest):
-        known = curves(digest)
-        return known and Curves(*([value[-1]] for value in astuple(known)))
+def last(digest):
+    """The curves' last points alone."""
+    known = curves(digest)
+    return known and Curves(*([value[-1]] for value in astuple(known)))
 
-    panel, _ = learning_curves(study(), AXES, once).axes
-    assert {drawn.get_marker() for drawn in panel.lines} == {"o"}
-    panel, _ = learning_curves(study(), AXES, curves).axes
-    assert {drawn.get_marker() for drawn in panel.lines} == {"None"}
+
+def test_learning_curve_of_one_evaluation_is_a_point_that_can_be_seen():
+    def dense_once(digest):
+        return (last if digest.startswith("dense") else curves)(digest)
+
+    panel, _ = learning_curves(study(), AXES, dense_once).axes
+    assert [drawn.get_marker() for drawn in panel.lines] == ["o", "None", "None"]
+
+
+def test_figures_that_tell_nothing_are_not_drawn():
+    equal = [{**r, "layer_density": dict.fromkeys("ab", r["density"] + 0.004)} for r in study()]
+    assert layer_density(equal, AXES) is None
+    assert early_stop([{**r, "early_stop_step": 400} for r in study()], AXES) is None
+    assert learning_curves(study(), AXES, last) is None
+    assert learning_curves(study(), AXES) is None
+    for draw in (accuracy, early_stop):
+        assert draw(study(levels=0), AXES) is None
 
 
 def test_layer_density_draws_each_layer_from_dense_on():
@@ -143,15 +174,16 @@ def test_a_layer_with_no_weights_left_ends_its_line():
 
 
 def test_many_layers_get_a_colour_bar_instead_of_a_legend():
-    named = {"layer_density": {f"layer{i}": 0.5 for i in range(20)}}
+    named = {"layer_density": {f"layer{i}": 0.4 for i in range(20)}}
     figure = layer_density([record(0, "ticket", 1, 0.9, **named)], AXES, curves)
     assert not figure.legends
     ticks = figure.axes[1].get_yticklabels()
     assert [tick.get_text() for tick in ticks] == ["layer0", "layer19"]
 
 
-def test_equal_early_stop_steps_are_written_as_steps():
-    figure = early_stop([{**r, "early_stop_step": 400} for r in study()], AXES, curves)
+def test_early_stops_a_step_apart_have_whole_steps_as_ticks():
+    steps = [{**r, "early_stop_step": 400 + (r["branch"] == "dense")} for r in study()]
+    figure = early_stop(steps, AXES, curves)
     (panel,) = figure.axes
     figure.draw_without_rendering()
     assert panel.yaxis.get_offset_text().get_text() == ""
@@ -171,8 +203,8 @@ def test_copies_for_barriers_have_no_line_but_a_twin_has_a_style():
     copies += [record(s, branch, 0, 0.1) for s in range(3) for branch in ("rewound", "twin")]
     records = [*study(), *copies]
     for draw in (accuracy, early_stop):
-        names = [text.get_text() for text in draw(records, AXES, curves).legends[0].get_texts()]
-        assert names == ["dense", "ticket", "reinit"]
+        named = set(names(draw(records, AXES, curves)))
+        assert named - {"dense \N{MINUS SIGN} 0.5 points"} == {"dense", "ticket", "reinit"}
     assert "twin" in STYLES
 
 
@@ -209,8 +241,7 @@ def test_the_figure_says_that_cells_beyond_the_last_panel_are_left_out():
 def test_an_unknown_branch_gets_a_style_of_its_own_and_a_place_in_the_legend():
     records = [*study(), record(0, "late_reset", 1, 0.9)]
     figure = accuracy(records, AXES, curves)
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["dense", "ticket", "reinit", "late_reset"]
+    assert {"dense", "ticket", "reinit", "late_reset"} < set(names(figure))
     colors = [to_hex(drawn.get_color()) for drawn in figure.axes[0].lines]
     assert len(set(colors)) == 4
 
@@ -268,6 +299,11 @@ def test_limits_hold_all_values_but_cut_intervals_that_dwarf_them():
     low, high = limits([10, 12], [(9.5, 10.5), (-500, 524)])
     assert -500 < low < 9.5
     assert 12 < high < 524
+
+
+def test_names_of_lines_are_apart_and_near_their_lines():
+    assert spread([0.1, 0.5, 0.51], 0.1) == pytest.approx([0.1, 0.455, 0.555])
+    assert spread([-1, 0.99, 1], 0.1) == pytest.approx([0, 0.9, 1])
 
 
 def test_labels_are_shown_as_they_are():

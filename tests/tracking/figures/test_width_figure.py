@@ -2,6 +2,7 @@ import pytest
 from hand_made import curves, study
 
 from lth_core.analysis.cells import cells
+from lth_core.analysis.verdict_rule import VerdictRule
 from tracking.figures import figures
 from tracking.figures.width import best_gap, width
 
@@ -29,7 +30,9 @@ def test_best_level_less_dense_in_points_is_drawn_against_width():
 
 
 def test_the_margin_of_the_study_is_marked():
-    drawn = figures(margin=0.02)["width"].draw(wide({0.5: -0.05, 1: 0.0}), AXES, curves)
+    drawn = figures(rule=VerdictRule(margin=0.02))["width"].draw(
+        wide({0.5: -0.05, 1: 0.0}), AXES, curves
+    )
     zero, marked, _ = drawn.axes[0].lines
     assert (set(zero.get_ydata()), set(marked.get_ydata())) == ({0}, {-2})
 

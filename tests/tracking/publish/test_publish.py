@@ -294,7 +294,7 @@ def test_report_and_verdict_go_to_the_studys_own_run_and_again_change_nothing(
     history = client.get_metric_history(run.info.run_id, "verdicts/winning")
     assert [metric.value for metric in history] == [2.0, 1.0]
     assert artifacts(client, run.info.run_id) == {
-        "report.html", "figures", "figures/accuracy.png",
+        "report.html", "figures", "figures/accuracy.svg",
     }  # fmt: skip
     publish("c", 1.0)
     assert client.get_run(publisher.study_run).info.end_time == run.info.end_time
@@ -303,7 +303,7 @@ def test_report_and_verdict_go_to_the_studys_own_run_and_again_change_nothing(
 def drawn(folder: Path) -> Path:
     """A report with one figure; another process is writing a second one."""
     (folder / "figures").mkdir(exist_ok=True)
-    for name in ("report.html", "figures/accuracy.png", "figures/.0123.tmp"):
+    for name in ("report.html", "figures/accuracy.svg", "figures/.0123.tmp"):
         (folder / name).write_text("drawn")
     return folder / "report.html"
 

@@ -132,6 +132,6 @@ def test_a_report_of_1000_records_is_under_5_megabytes():
         for r in cell([0.1] * 4 + [-3] * 4, [3] * 8)[:44]
     ]
     assert len(records) > 1000
-    drawn = [DrawnFigure("travel", "", "", bytes(200_000), b"")] * 10
+    drawn = [DrawnFigure("travel", "", "", "x" * 200_000, b"", "")] * 10
     text = page("s", records, ["seed", "model.width"], drawn, DEFAULT_RULE, Provenance())
     assert len(text.encode()) < 5_000_000

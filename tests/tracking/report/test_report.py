@@ -7,11 +7,11 @@ import pytest
 from hand_made import curves, rewound, study, taxonomy
 from html_tables import rows
 from matplotlib import rc_context, rcParams
-from matplotlib.figure import Figure
 from varied import cell, varied
 
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 from tracking.figures import FIGURES
+from tracking.report import html
 from tracking.report.answer import study_answer
 from tracking.report.html import (
     Completeness,
@@ -59,20 +59,18 @@ def written(tmp_path_factory):
 @pytest.fixture
 def unrendered(monkeypatch):
     """Figures are drawn and rendered to nothing: rendering takes a second a study."""
-    monkeypatch.setattr(Figure, "savefig", lambda *arguments, **options: None)
+    monkeypatch.setattr(html, "_rendered", lambda *arguments: ("<svg></svg>", b""))
 
 
 @pytest.mark.slow
 def test_figures_are_drawn_alike_whatever_a_users_matplotlibrc_says(written, monkeypatch):
     """LaTeX, which `text.usetex` needs, may be missing."""
-    monkeypatch.setattr(
-        "tracking.report.html.figures", lambda *_: {"accuracy": FIGURES["accuracy"]}
-    )
+    monkeypatch.setattr(html, "figures", lambda *_: {"accuracy": FIGURES["accuracy"]})
     own = {"text.usetex": True, "figure.figsize": (1, 1), "lines.linewidth": 30, "axes.grid": True}
     with rc_context(own):
         (figure,) = drawn_figures(study(**FRACTION), AXES, curves, DEFAULT_RULE)
         assert rcParams["text.usetex"]
-    assert figure.png == (written / "figures" / "accuracy.png").read_bytes()
+    assert figure.svg == (written / "figures" / "accuracy.svg").read_text()
 
 
 def headlines(records, axes, rule=DEFAULT_RULE):
@@ -161,9 +159,9 @@ def test_levels_0_has_no_ticket_yet():
 def test_the_report_writes_each_figure_beside_it_and_in_it(tmp_path):
     text = write(tmp_path, taxonomy(levels=2))
     for name in FIGURES.keys() - {"width"} - OF_REWINDING - OF_STRUCTURES:
-        png = (tmp_path / "figures" / f"{name}.png").read_bytes()
-        assert png.startswith(b"\x89PNG")
-        assert base64.b64encode(png).decode() in text
+        svg = (tmp_path / "figures" / f"{name}.svg").read_text()
+        assert svg in text
+        assert (tmp_path / "figures" / f"{name}.csv").read_text().startswith("panel,line,x,mean,")
         assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -198,9 +196,9 @@ def test_the_report_is_well_formed_and_loads_nothing_from_outside(written):
     text = (written / "report.html").read_text("utf-8")
     parsed = parse(text)
     assert parsed.open == []
-    assert not re.search(r"https?://|url\(|@import", text)
+    assert not re.search(r"https?://|url\(|@import", re.sub(r'xmlns="[^"]*"|url\(#', "", text))
     assert parsed.loads
-    assert all(load.startswith("data:image/png;base64,") for load in parsed.loads)
+    assert all(re.match(r"#|data:image/png;base64,|figures/", load) for load in parsed.loads)
     assert not {*parsed.tags} & {"link", "iframe", "object"}
 
 
@@ -310,7 +308,7 @@ def test_the_report_flags_layer_collapse():
 def test_figures_without_data_are_not_in_the_report(written):
     text = (written / "report.html").read_text("utf-8")
     for name, chart in FIGURES.items():
-        assert (written / "figures" / f"{name}.png").exists() == (name not in ABSENT)
+        assert (written / "figures" / f"{name}.svg").exists() == (name not in ABSENT)
         assert (f"<h3>{chart.title}</h3>" in text) == (name not in ABSENT)
 
 
@@ -339,7 +337,7 @@ KEY, VERDICTS = "<h3>Accuracy of all methods</h3>", '<h2 id="verdicts">Verdicts<
 
 def blank(*names):
     """Figures of these names without an image."""
-    return [DrawnFigure(name, FIGURES[name].title, "", b"", b"") for name in names]
+    return [DrawnFigure(name, FIGURES[name].title, "", "", b"", "") for name in names]
 
 
 def test_the_report_of_one_method_has_no_table_of_methods_and_its_verdicts_first():
@@ -433,7 +431,7 @@ def test_the_report_of_partial_records_can_be_rendered(records, unrendered):
 def test_the_same_study_gives_the_same_files(written, tmp_path):
     write(tmp_path, study(**FRACTION))
     files = sorted(path for path in written.rglob("*") if path.is_file())
-    assert len(files) == 1 + 2 * (len(FIGURES) - len(ABSENT))
+    assert len(files) == 1 + 3 * (len(FIGURES) - len(ABSENT))
     for path in files:
         assert path.read_bytes() == (tmp_path / path.relative_to(written)).read_bytes()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from typing import Any
 
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgb
 
 from lth_core.analysis.cells import Cell, Point
 from lth_core.analysis.families import Variant, by_family
@@ -14,7 +14,8 @@ from lth_core.analysis.groups import methods
 from lth_core.analysis.summary import Summary
 from lth_core.jobs.branches import NOT_COMPARED
 from lth_core.train.training import Curves
-from tracking.figures.drawing.panels import Panel, density_scale, legend
+from tracking.figures.drawing.panels import Panel, density_scale, legend, name_ends
+from tracking.figures.drawing.study_figure import StudyFigure, record_values
 from tracking.figures.drawing.styles import DENSE, branch_styles, branch_width, variant_styles
 
 CurvesOf = Callable[[str], Curves | None]
@@ -22,35 +23,62 @@ CurvesOf = Callable[[str], Curves | None]
 
 ACCURACY = "Test accuracy (%, log scale of error)"
 REMAINING = "Weights remaining (%, log scale)"
+DENSITY_TEXT = "density {}%"
+"""Words of a density in hover texts."""
 MOST_BANDS = 6
 """Largest number of methods in a panel with intervals; more would hide the lines."""
 
 
+def no_curves(digest: str) -> None:
+    """`CurvesOf` of a study whose curves are not at hand."""
+
+
 def draw_line(
-    panel: Panel, points: list[Point], color: Any, marker: str, *, band: bool = True, **style: Any
+    panel: Panel,
+    name: str,
+    points: list[Point],
+    color: Any,
+    marker: str,
+    *,
+    notes: Mapping[int, str] | None = None,
+    **options: Any,
 ) -> Any:
-    """Draw means against density (%), with their 95% intervals as a band; returns the line."""
+    """Draw means against density (%), as `draw_values` does; returns the line.
+
+    Args:
+        notes: more about a value, by level.
+    """
     x, values = [100 * point.density for point in points], [point.value for point in points]
-    return draw_values(panel, x, values, color, marker, band=band, **style)
+    texts = [(notes or {}).get(point.level, "") for point in points]
+    return draw_values(panel, name, x, values, color, marker, notes=texts, **options)
 
 
 def draw_values(
     panel: Panel,
+    name: str,
     x: Sequence[float],
     values: Sequence[Summary],
     color: Any,
     marker: str,
     *,
     band: bool = True,
+    names: Sequence[str] | None = None,
+    notes: Sequence[str] | None = None,
     **style: Any,
 ) -> Any:
-    """Draw means against x, with their 95% intervals as a band; returns the line."""
-    if band:
+    """Draw means against x, with their 95% intervals as a band; returns the line.
+
+    Args:
+        name: the line's, in hover texts and the CSV file.
+        names, notes: as in `record_values`.
+    """
+    if band and any(value.low is not None for value in values):
         lows = [nan if value.low is None else value.low for value in values]
         highs = [nan if value.high is None else value.high for value in values]
         panel.fill_between(x, lows, highs, color=color, alpha=0.14, linewidth=0)
     look = {"markersize": 4.5, "linewidth": 1.6, **style}
     (line,) = panel.plot(x, [value.mean for value in values], color=color, marker=marker, **look)
+    record_values(panel, name, x, values, names, notes)
     return line
 
 
@@ -75,33 +103,57 @@ def shown_branches(cell: Cell) -> list[str]:
 
 
 def draw_branches(
-    figure: Figure, drawn: Sequence[tuple[Panel, Cell]], key: str, scale: float = 1
-) -> list[Summary]:
-    """Draw each branch against density in each panel, and a legend; returns the values drawn.
+    drawn: Sequence[tuple[Panel, Cell]],
+    key: str,
+    scale: float = 1,
+    notes: Sequence[Mapping[int, str]] | None = None,
+) -> tuple[dict[str, Any], list[Point]]:
+    """Draw each branch against density in each panel; returns its line, and the points drawn.
 
     Args:
         key: the record's field.
         scale: factor on the field's values, also on the returned ones.
+        notes: more about the ticket's values by level, for each panel.
     """
-    styles = branch_styles([cell for _, cell in drawn])
-    handles: dict[str, Any] = {}
-    shown: list[Point] = []
-    for panel, cell in drawn:
+    styles, handles, shown = branch_styles([cell for _, cell in drawn]), dict[str, Any](), []
+    for i, (panel, cell) in enumerate(drawn):
         for branch in reversed(shown_branches(cell)):
             points = [p for p in cell.series(branch, key, scale) if p.density > 0]
             if not points:
                 continue
             if branch == "dense":
                 handles[branch] = draw_dense(panel, points)
+                record_values(panel, branch, [100.0], [points[0].value])
             else:
                 handles[branch] = draw_line(
-                    panel, points, *styles[branch], linewidth=branch_width(branch)
-                )
+                    panel, branch, points, *styles[branch], linewidth=branch_width(branch),
+                    notes=notes[i] if notes and branch == "ticket" else None,
+                )  # fmt: skip
             shown += points
     if shown:
         density_scale(drawn[0][0], 100 * min(point.density for point in shown))
-    legend(figure, {name: handles[name] for name in styles if name in handles})
-    return [point.value for point in shown]
+    return {name: handles[name] for name in styles if name in handles}, shown
+
+
+def name_lines(
+    figure: StudyFigure, drawn: Sequence[tuple[Panel, Cell]], handles: Mapping[str, Any]
+) -> None:
+    """Name lines at the end of each in a single panel, and in a legend above several panels.
+
+    Args:
+        handles: lines by name; the panels' limits are final.
+    """
+    if len(drawn) == 1:
+        ends = {name: [y for y in line.get_ydata() if y == y] for name, line in handles.items()}
+        inks = {name: _ink(line.get_color()) for name, line in handles.items()}
+        name_ends(drawn[0][0], [(name, y[-1], inks[name]) for name, y in ends.items() if y])
+    else:
+        legend(figure, handles)
+
+
+def _ink(color: Any) -> tuple[float, ...]:
+    """A darker shade of a line's colour: letters need more contrast than lines."""
+    return tuple(0.75 * part for part in to_rgb(color))
 
 
 def draw_variants(
@@ -116,7 +168,9 @@ def draw_variants(
     for panel, cell in drawn:
         for variant in variants:
             if points := variant.series(cell, key, scale):
-                line = draw_line(panel, points, band=len(variants) <= MOST_BANDS, **styles[variant])
+                line = draw_line(
+                    panel, variant.name, points, band=len(variants) <= MOST_BANDS, **styles[variant]
+                )
                 handles.setdefault(variant, line)
                 shown += points
     if shown:

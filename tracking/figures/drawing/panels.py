@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil, floor, log10
+from statistics import fmean
 from textwrap import wrap
 from typing import Any, TypeAlias
 
@@ -22,15 +23,23 @@ from lth_core.analysis.cells import Cell, evenly_spaced
 from lth_core.analysis.rewinds import MOST_LEVELS, level_density
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
+from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.text import count, density_text
 
 Panel: TypeAlias = Axes
 """Panel here, because the axes of this project are a study's."""
 
 MOST_PANELS = 12
+WIDEST = 10.8
+"""Largest width of a figure, in inches; a page shows it unscaled, with letters of one size."""
+SIZES = {1: (6.8, 3.9), 2: (5.2, 3.3)}
+"""Width and height of a panel, in inches, by the number of columns; `SMALL` with more."""
+SMALL = (3.55, 2.7)
+NAME_HEIGHT = 0.18
+"""Height of a line's name beside it, in inches."""
 LEAST_ERROR = 0.1
 """Points added to the error on accuracy axes, so that 100% has a finite position."""
-INK, FAINT, GRID = "#333333", "#999999", "#e4e4e4"
+INK, FAINT, GRID = "#333333", "#8a8a8a", (0.2, 0.2, 0.2, 0.13)
 SHADES = ListedColormap(colormaps["viridis"].resampled(256)(range(230))).reversed()
 """Colours from pale to dark, without the yellow end, which is hard to see on white."""
 
@@ -54,19 +63,27 @@ def by_level(cells: Sequence[Cell]) -> list[tuple[int, Cell]]:
 
 
 def panels(
-    cells: Sequence[Cell], x_label: str, y_label: str, *, share_x: bool = True
-) -> tuple[Figure, list[tuple[Panel, Cell]]]:
+    cells: Sequence[Cell],
+    x_label: str,
+    y_label: str,
+    *,
+    x_text: str = "{}",
+    unit: str = "",
+    share_x: bool = True,
+) -> tuple[StudyFigure, list[tuple[Panel, Cell]]]:
     """Figure with an empty panel for each of the first cells; the panels share the y axis.
 
     Args:
-        share_x: whether they share the x axis too.
+        x_text, unit: words of hover texts, as in `StudyFigure`.
+        share_x: whether the panels share the x axis too.
     """
     shown = cells[:MOST_PANELS]
     columns = max(len(shown) if len(shown) < 4 else 2 if len(shown) == 4 else 3, 1)
     rows = max(ceil(len(shown) / columns), 1)
-    wide, high = {1: (6.8, 3.8), 2: (4.7, 3.3)}.get(columns, (3.7, 2.7))
+    wide, high = SIZES.get(columns, SMALL)
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    figure = Figure((wide * columns, high * rows + 0.7), facecolor="white", layout=layout)
+    figure = StudyFigure((wide * columns, high * rows + 0.7), layout=layout)
+    figure.x_text, figure.unit = x_text, unit
     if len(cells) > len(shown):
         left_out = len(cells) - len(shown)
         x_label += f"\n\nThe first {len(shown)} of {len(cells)} cells; {left_out} are left out."
@@ -81,6 +98,7 @@ def panels(
         lowest.tick_params(labelbottom=True)
     drawn = list(zip(grid, shown, strict=False))
     for panel, cell in drawn:
+        panel.set_label(cell.label)
         _style_panel(panel, cell, letters=round(10.5 * wide))
     return figure, drawn
 
@@ -102,6 +120,7 @@ def _style_panel(panel: Panel, cell: Cell, letters: int) -> None:
     if len(lines) > 3:
         lines = [*wrap(cell.label, letters, max_lines=2, placeholder=" ..."), seeds]
     panel.set_title("\n".join(lines), loc="left", parse_math=False, color=INK, fontsize=10)
+    panel.patch.set_visible(False)  # a page's background shows, light or dark
     panel.grid(color=GRID, linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
@@ -198,14 +217,16 @@ def legend(figure: Figure, handles: Mapping[str, Any]) -> None:
 
 
 def side_legend(figure: Figure, groups: Mapping[str, Mapping[str, Any]]) -> None:
-    """Add a legend to the right of all panels, by group; the figure grows to hold it."""
+    """Add a legend to the right of all panels, by group; the figure grows to hold it, up to
+    `WIDEST`."""
     rows: list[tuple[Any, str]] = []
     for title, handles in groups.items():
         rows += [(Line2D([], [], linestyle=""), title)] if title else []
         rows += [(handle, plain(name)) for name, handle in handles.items()]
     wide, high = figure.get_size_inches()
     letters = max((len(name) for _, name in rows), default=0)
-    figure.set_size_inches(wide + 0.75 + 0.08 * letters, max(high, 0.6 + 0.19 * len(rows)))
+    wide = min(wide + 0.75 + 0.08 * letters, WIDEST)
+    figure.set_size_inches(wide, max(high, 0.6 + 0.19 * len(rows)))
     drawn = figure.legend(
         [handle for handle, _ in rows], [name for _, name in rows], loc="outside right upper",
         frameon=False, fontsize=9, labelcolor=INK, handlelength=3.2, labelspacing=0.35,
@@ -227,3 +248,36 @@ def color_bar(figure: Figure, norm: Any, beside: list[Panel], label: str) -> Any
 def plain(text: str) -> str:
     """Label that matplotlib shows unchanged: `$` starts no formula, `_` hides nothing."""
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def name_ends(panel: Panel, ends: Sequence[tuple[str, float, Any]]) -> None:
+    """Write names of lines at the panel's right edge, at their last values, apart from each other.
+
+    Args:
+        ends: name, last value and colour of each line; the panel's limits are final.
+    """
+    apart = NAME_HEIGHT / (SIZES[1][1] * 0.72)
+    to_axes = panel.transData + panel.transAxes.inverted()
+    placed = sorted((float(to_axes.transform((1, y))[1]), name, ink) for name, y, ink in ends)
+    heights = spread([height for height, *_ in placed], apart)
+    for height, (_, name, ink) in zip(heights, placed, strict=True):
+        panel.text(
+            1.015, height, plain(name), transform=panel.transAxes, color=ink, va="center",
+            fontsize=10,
+        )  # fmt: skip
+
+
+def spread(heights: Sequence[float], apart: float) -> list[float]:
+    """Heights in [0, 1] nearest to rising ones (least squares) that are at least ``apart``.
+
+    >>> [round(height, 2) for height in spread([0.2, 0.5, 0.5], 0.1)]
+    [0.2, 0.45, 0.55]
+    """
+    blocks: list[list[float]] = []
+    for i, height in enumerate(heights):
+        blocks.append([height - i * apart])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    highest = max(1 - (len(heights) - 1) * apart, 0.0)
+    places = [min(max(fmean(block), 0.0), highest) for block in blocks for _ in block]
+    return [place + i * apart for i, place in enumerate(places)]

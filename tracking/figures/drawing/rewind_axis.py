@@ -18,6 +18,8 @@ from tracking.figures.drawing.panels import SHADES, Panel, bounds_of, limits, pl
 from tracking.text import density_text
 
 POINT = "Rewind point: step, and share of training (evenly spaced, not to scale)"
+POINT_TEXT = "rewind point {}"
+"""Words of a rewind point in hover texts."""
 MOST_TICKS = 9
 LEVEL_MARKERS = "os^Dv<>"
 
@@ -47,6 +49,7 @@ def level_styles(cells: Sequence[Cell]) -> dict[int, tuple[str, Any, str]]:
 
 def draw_along(
     panel: Panel,
+    name: str,
     positions: Mapping[str, int],
     values: Mapping[str, Summary],
     color: Any,
@@ -56,10 +59,11 @@ def draw_along(
     """Draw means by the names of rewind points, with their 95% intervals; returns the line.
 
     Args:
+        name: the line's.
         positions: the result of `rewind_axis`.
     """
-    x = [positions[name] for name in values]
-    return draw_values(panel, x, list(values.values()), color, marker, **style)
+    x, names = [positions[name] for name in values], list(values)
+    return draw_values(panel, name, x, list(values.values()), color, marker, names=names, **style)
 
 
 def limits_above_zero(values: Sequence[Summary], others: Sequence[float]) -> tuple[float, float]:

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lth_core.analysis.structures import COSTS, StructureRow, StructureTable, structure_tables
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import ACCURACY, CurvesOf
+from tracking.figures.drawing.captions import names_text
+from tracking.figures.drawing.lines import ACCURACY, CurvesOf, no_curves
 from tracking.figures.drawing.panels import panels
+from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.figures.structures.points import draw_rows, finish, method_colors
 
 SHARE = "Share of the dense network's (%)"
@@ -22,7 +23,9 @@ EQUAL = 0.05
 """Where the shares of all structures differ by less, methods are drawn side by side instead."""
 
 
-def structures(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+def structures(
+    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
+) -> StudyFigure | None:
     """Mean final test accuracy (%) against FLOPs, parameters and measured latency (% of dense).
 
     None where `structure_tables` has none.
@@ -37,7 +40,11 @@ def structures(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
     if not drawn_costs:
         return None
     titled = [replace(table.cell, label=_title(table, cost)) for table, cost in drawn_costs]
-    figure, drawn = panels(titled, SHARE, ACCURACY, share_x=False)
+    figure, drawn = panels(
+        titled, SHARE, ACCURACY, x_text="{}% of the dense network's", unit="%", share_x=False
+    )
+    names = dict.fromkeys(NAMES[cost] for _, cost in drawn_costs)
+    figure.caption = f"Test accuracy of structures against {names_text(list(names))}"
     colors = method_colors([row.variant for table in tables for row in table.rows])
     shown = list[Summary]()
     for (panel, _), (table, cost) in zip(drawn, drawn_costs, strict=False):

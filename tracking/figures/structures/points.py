@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lth_core.analysis.families import Variant
 from lth_core.analysis.groups import group_by
 from lth_core.analysis.structures import StructureRow, StructureTable
 from lth_core.analysis.summary import Summary
+from tracking.figures.drawing.captions import intervals_text, seeds_text, sentences
 from tracking.figures.drawing.lines import dense_means, grouped
 from tracking.figures.drawing.panels import FAINT, Panel, fit_accuracy_scale, side_legend
+from tracking.figures.drawing.study_figure import StudyFigure, record_values
 from tracking.figures.drawing.styles import DENSE, STYLES, variant_styles
 
 MOST_INTERVALS = 40
@@ -60,7 +61,9 @@ def draw_rows(
             marker=marker, markersize=6.5, markeredgecolor="white", markeredgewidth=0.7,
             linewidth=1.2, alpha=0.95,
         )  # fmt: skip
-        shown += [value for _, value in points]
+        values = [value for _, value in points]
+        record_values(panel, variant.name, [x for x, _ in points], values)
+        shown += values
     return shown
 
 
@@ -86,10 +89,19 @@ def method_colors(variants: Sequence[Variant]) -> dict[str, str]:
 
 
 def finish(
-    figure: Figure, first: Panel, tables: Sequence[StructureTable], shown: Sequence[Summary]
+    figure: StudyFigure, first: Panel, tables: Sequence[StructureTable], shown: Sequence[Summary]
 ) -> None:
-    """Set the accuracy axis that the panels share, and add the legend."""
+    """Set the accuracy axis that the panels share, add the legend, and end the caption."""
     fit_accuracy_scale(first, shown)
+    bars = intervals_text(shown, first, "Bars")
+    low = [
+        row for table in tables for row in table.rows if 100 * row.accuracy.mean < floor_of(table)
+    ]
+    figure.caption = sentences(
+        f"{figure.caption}, {seeds_text([table.cell for table in tables])}. Dashed: dense.",
+        bars * any(len(table.rows) <= MOST_INTERVALS for table in tables),
+        "Accuracies far below the others are numbers at the lower edge." * bool(low),
+    )
     variants = list(dict.fromkeys(row.variant for table in tables for row in table.rows))
     colors = method_colors(variants)
     methods = {

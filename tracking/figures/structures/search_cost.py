@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import log10
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from lth_core.analysis.groups import group_by
 from lth_core.analysis.structures import StructureRow, StructureTable, structure_tables
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import ACCURACY, CurvesOf
+from tracking.figures.drawing.lines import ACCURACY, CurvesOf, no_curves
 from tracking.figures.drawing.panels import FAINT, panels
+from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.figures.structures.points import draw_rows, finish, method_colors
 
 ASIDE = 1.07
@@ -21,7 +21,9 @@ ASIDE = 1.07
 SEARCH = "FLOPs of finding the structure / FLOPs of training the dense network (log scale)"
 
 
-def search_cost(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+def search_cost(
+    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
+) -> StudyFigure | None:
     """Mean final test accuracy (%) against the search's FLOPs, a share of the dense training's.
 
     None where `structure_tables` has none, or no method's search costs FLOPs.
@@ -30,7 +32,13 @@ def search_cost(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf
     spent = [1 / row.factor for table in tables for row in table.rows if row.factor]
     if not spent:
         return None
-    figure, drawn = panels([table.cell for table in tables], SEARCH, ACCURACY)
+    figure, drawn = panels(
+        [table.cell for table in tables], SEARCH, ACCURACY, x_text="search {} of training", unit="%"
+    )
+    figure.caption = (
+        "Test accuracy of structures against the FLOPs of finding them, over those of training the "
+        "dense network; the training of the structure itself is not counted"
+    )
     colors = method_colors([row.variant for table in tables for row in table.rows])
     free, shown = min([*spent, 0.1]) / 4, list[Summary]()
     for (panel, _), table in zip(drawn, tables, strict=False):

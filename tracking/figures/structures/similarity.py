@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from lth_core.analysis.groups import free_axes, group_by, methods, values_of
 from lth_core.analysis.rewinds import REWIND
 from lth_core.analysis.structures import Similarity, similarities
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import CurvesOf, draw_values
+from tracking.figures.drawing.captions import intervals_text, seeds_text, sentences
+from tracking.figures.drawing.lines import CurvesOf, draw_values, no_curves
 from tracking.figures.drawing.panels import FAINT, bounds_of, legend, limits, panels, plain
+from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.figures.drawing.styles import MARKERS
 
 TRAINED = "Training before the pruning (evenly spaced, not to scale)"
@@ -22,7 +22,9 @@ CORRELATION = "Correlation between seeds"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
-def similarity(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf) -> Figure | None:
+def similarity(
+    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
+) -> StudyFigure | None:
     """Mean correlation between the structures of two seeds, against the rewind point.
 
     A line a method, a panel a level and cell of the axes that no method determines. None where
@@ -34,7 +36,7 @@ def similarity(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
     free = [axis for axis in free_axes(records, axes) if axis != REWIND]
     groups = list(group_by(found, lambda s: [s.level, values_of(free)(s.cell.values)]).values())
     titled = [replace(group[0].cell, label=_label(group, free, len(groups))) for group in groups]
-    figure, drawn = panels(titled, TRAINED, CORRELATION)
+    figure, drawn = panels(titled, TRAINED, CORRELATION, x_text="{} of training")
     steps = {point.name: point.step for each in found for point in each.points}
     positions = {name: i for i, name in enumerate(sorted(steps, key=lambda name: steps[name]))}
     names = methods([record for each in found for record in each.cell.records])
@@ -54,8 +56,9 @@ def similarity(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
                 if value.low is not None and value.high is not None:
                     panel.plot([x, x], [value.low, value.high], color=color, linewidth=1.6)
             handles[name] = draw_values(
-                panel, list(values), list(values.values()), color, MARKERS[look % len(MARKERS)],
-                band=False,
+                panel, name, list(values), list(values.values()), color,
+                MARKERS[look % len(MARKERS)], band=False,
+                names=[p.name for p in each.points if p.between_seeds],
             )  # fmt: skip
             shown += values.values()
     first = drawn[0][0]
@@ -64,6 +67,11 @@ def similarity(records: Sequence[Record], axes: Sequence[str], curves: CurvesOf)
     low, _ = limits([*(value.mean for value in shown), 1.0], bounds_of(shown))
     first.set_ylim(max(low, -1.04), 1.04)
     legend(figure, handles)
+    figure.caption = sentences(
+        "Correlation, over layers, of the shares of channels that the structures of two seeds "
+        f"keep, {seeds_text([cell for _, cell in drawn])}, pair by pair.",
+        intervals_text(shown, first, "Bars").replace("t-intervals", "intervals of the jackknife"),
+    )
     return figure
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from lth_core.analysis.groups import methods
 from lth_core.analysis.structures import Similarity, similarities
+from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import CurvesOf
+from tracking.figures.drawing.lines import CurvesOf, no_curves
 from tracking.figures.drawing.panels import INK, MOST_PANELS, SHADES, Panel, color_bar, plain
+from tracking.figures.drawing.study_figure import StudyFigure, Value
 
 CORRELATION = "Correlation of the shares of channels kept, over layers"
 MOST_SEEDS = 40
@@ -24,8 +25,8 @@ MOST_SEEDS = 40
 
 
 def similarity_matrix(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf
-) -> Figure | None:
+    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
+) -> StudyFigure | None:
     """Heat map a method and level; None where `similarities` has none."""
     found = similarities(records, axes)[:MOST_PANELS]
     if not found:
@@ -33,7 +34,7 @@ def similarity_matrix(
     columns = min(len(found), 2)
     rows = ceil(len(found) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
-    figure = Figure((5.4 * columns + 0.9, 5.0 * rows + 0.4), facecolor="white", layout=layout)
+    figure = StudyFigure((4.95 * columns + 0.9, 4.6 * rows + 0.4), layout=layout)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for spare in grid[len(found) :]:
         spare.remove()
@@ -41,8 +42,25 @@ def similarity_matrix(
     several = len({each.level for each in found}) > 1
     for panel, each in zip(panels, found, strict=True):
         _draw(panel, each, norm, f", level {each.level}" if several else "")
+        _record(figure, panel, each)
     color_bar(figure, norm, panels, CORRELATION)
+    figure.caption = (
+        "Correlation of every two structures, in blocks by the training before the pruning, and "
+        "within a block by seed. Grey: a structure with equal shares in all layers has none."
+    )
     return figure
+
+
+def _record(figure: StudyFigure, panel: Panel, each: Similarity) -> None:
+    """Add the correlations on and below the diagonal to the figure's values."""
+    panel.set_label(panel.get_title(loc="left"))
+    names = [f"{structure.point} seed {structure.seed}" for structure in each.structures]
+    for row, correlations in enumerate(each.matrix):
+        for column, value in enumerate(correlations[: row + 1]):
+            if value is not None:
+                found = Summary(0, value, None, None, None)
+                drawn = Value(panel, names[row], names[column], found, (column, row))
+                figure.values.append(drawn)
 
 
 def _lowest(found: Sequence[Similarity]) -> float:
@@ -55,7 +73,7 @@ def _draw(panel: Panel, each: Similarity, norm: Normalize, ending: str) -> None:
     matrix = np.array([[nan if v is None else v for v in row] for row in each.matrix])
     n = len(matrix)
     panel.set_facecolor("#f2f2f2")
-    panel.imshow(matrix, cmap=SHADES, norm=norm, interpolation="nearest")
+    panel.imshow(matrix, cmap=SHADES, norm=norm, interpolation="none")
     name = (each.cell.label or methods(each.cell.records)[0]) + ending
     panel.set_title(plain(name), loc="left", color=INK, fontsize=10)
     panel.spines[:].set_visible(False)
