@@ -33,19 +33,16 @@ def width(
 ) -> StudyFigure | None:
     """Mean accuracy of the best ticket less the dense run's, in points, against width.
 
-    One line a depth, a panel a cell of the other axes; None where a study has only one width.
+    One line a depth, a panel a cell of the other axes; None where each panel has only one width.
 
     Args:
         margin: accuracy below dense that still matches, a fraction, at which a line is drawn.
     """
-    if WIDTH not in axes or len({record[WIDTH] for record in records}) < 2:
+    found = cells(records, [axis for axis in axes if axis not in (WIDTH, DEPTH)])
+    if WIDTH not in axes or all(len({r[WIDTH] for r in cell.records}) < 2 for cell in found):
         return None
     figure, drawn = panels(
-        cells(records, [axis for axis in axes if axis not in (WIDTH, DEPTH)]),
-        "Width multiplier (log scale)",
-        GAP,
-        x_text="width {}",
-        unit=" points",
+        found, "Width multiplier (log scale)", GAP, x_text="width {}", unit=" points"
     )
     depths = sorted({record.get(DEPTH) or 0 for record in records})
     handles: dict[str, Any] = {}

@@ -47,6 +47,8 @@ def test_each_depth_has_a_line_and_each_other_axis_a_panel():
 def test_studies_of_one_width_have_no_such_figure():
     assert width(study(), ["seed"], curves) is None
     assert width(wide({1: 0.0}), AXES, curves) is None
+    apart = [{**r, "train.lr": r["model.width"]} for r in wide({1: 0.0, 2: 0.01})]
+    assert width(apart, [*AXES, "train.lr"], curves) is None
 
 
 def test_gap_is_paired_by_seed_and_of_the_best_level():
