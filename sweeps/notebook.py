@@ -80,7 +80,7 @@ def _run_here(study: Study, console: PlainConsole) -> Plan:
     with _threads_as_before(), ExitStack() as stack:
         start_threads(study)
         plan = make_plan(study)
-        console.print(plan_text(plan))
+        console.print(plan_text(plan, at_once=1))
         _finish(plan, launch(plan, console, None, stack, serial=True), console)
     return plan
 

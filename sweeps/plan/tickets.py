@@ -11,10 +11,10 @@ from lth_core.jobs.transfer import GivenTicket
 from lth_core.lottery import levels
 from lth_core.resolve import resolve
 from lth_core.store import Store, open_store
-from lth_core.store.decode import read_entry
 from lth_core.store.kinds import DIGEST
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
+from sweeps.plan.recorded import ticket_records
 from sweeps.studies.axes import variants
 from sweeps.studies.reader import parse_stored_spec
 from sweeps.studies.schema import Study
@@ -53,12 +53,7 @@ def _stored(study: Study, digest: str) -> Ticket | None:
     if not _START.fullmatch(digest):
         raise SpecError("ticket", rule, digest)
     store = open_store(study.store, make=False)
-    found = dict[str, tuple[dict[str, Any], dict[str, Any]]]()
-    for key in store.digests("trials"):
-        trial = read_entry(store, "trials", key, lambda entry: entry.meta)
-        for record in trial["records"] if trial else ():
-            if record["ticket_digest"].startswith(digest):
-                found.setdefault(record["ticket_digest"], (trial or {}, record))
+    found = {d: each for d, each in ticket_records(store).items() if d.startswith(digest)}
     if len(found) == 1:
         ((trial, record),) = found.values()
         return _made(store, trial, record)

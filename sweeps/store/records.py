@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, TypedDict
 
 import numpy as np
 from safetensors.numpy import load
@@ -18,46 +17,18 @@ from lth_core.masks import layer_of
 from lth_core.parallel import map_in_threads
 from lth_core.spec import SCHEMA
 from lth_core.store import Entry, Store
-from lth_core.store.decode import check, read_entry
+from lth_core.store.decode import read_entry
 from lth_core.train.archive import Archive
 from lth_core.train.training import Curves, Training
 from sweeps.plan.plan import Trial
+from sweeps.plan.recorded import TRIALS as TRIALS
+from sweeps.plan.recorded import checked_meta, read_trial
 from sweeps.plan.tickets import study_tickets
 from sweeps.studies.pins import pins_to_json, study_pins
 from sweeps.studies.reader import parse_stored_spec, spec_values
 from sweeps.studies.schema import Study
 
-STUDIES, TRIALS, MASK = "studies", "trials", "mask.safetensors"
-
-
-class _Row(TypedDict):
-    """Columns of the records of all branches; tables and figures may use more."""
-
-    study: str
-    trial: str
-    seed: int
-    method: str
-    branch: str
-    level: int
-    density: float
-    weights_kept: int
-    final_test_accuracy: float
-    early_stop_step: int | None
-    early_stop_test_accuracy: float | None
-    steps: int
-    flops: int
-    layer_density: dict[str, Any]
-    spec_digest: str
-    ticket_digest: str
-    training_digest: str
-
-
-class _Trial(TypedDict):
-    study: str
-    study_digest: str
-    fields: dict[str, Any]
-    spec: dict[str, Any]
-    records: list[_Row]
+STUDIES, MASK = "studies", "mask.safetensors"
 
 
 def register(store: Store, study: Study) -> None:
@@ -110,7 +81,7 @@ def load_records(store: Store, study: str, trials: Iterable[Trial]) -> list[Reco
     """
     trials = list(trials)
     keys = [record_key(study, trial) for trial in trials]
-    entries = map_in_threads(partial(_read_trial, store), keys)
+    entries = map_in_threads(partial(read_trial, store), keys)
     return [
         with_axis_values(row, trial)
         for trial, content in zip(trials, entries, strict=True)
@@ -124,19 +95,12 @@ def with_axis_values(record: Record, trial: Trial) -> Record:
     return {**record, **trial.fields, "seed": trial.spec.seed}
 
 
-def every_trial(store: Store) -> Iterator[dict[str, Any]]:
-    """The stored content of each trial of any study: spec, axis values, records."""
-    for key in store.digests(TRIALS):
-        if content := _read_trial(store, key):
-            yield content
-
-
 def searched_trials(store: Store, study: Study) -> list[Trial]:
     """The trials that an adaptive search has made so far."""
     digest = study.digest()
 
     def read(entry: Entry) -> Trial | None:
-        content = _checked_meta(entry)
+        content = checked_meta(entry)
         if content["study_digest"] != digest:
             return None
         return Trial(content["fields"], parse_stored_spec(content["spec"]))
@@ -184,12 +148,3 @@ def _mask(entry: Entry) -> PackedMask | None:
             raise ValueError(f"{key} must have one bit for each of {weights} weights")
         parameters[name] = bits, weights
     return packed_mask(parameters)
-
-
-def _read_trial(store: Store, key: str) -> dict[str, Any] | None:
-    return read_entry(store, TRIALS, key, _checked_meta)
-
-
-def _checked_meta(entry: Entry) -> dict[str, Any]:
-    check(entry.meta, _Trial)
-    return entry.meta

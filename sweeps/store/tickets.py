@@ -17,14 +17,12 @@ from lth_core.lottery import levels
 from lth_core.models.layers import load_state
 from lth_core.resolve import resolve
 from lth_core.spec import TicketSpec
-from lth_core.store import Store, existing_store
+from lth_core.store import existing_store
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
-from sweeps.store.records import every_trial
+from sweeps.plan.recorded import ticket_records
+from sweeps.plan.tickets import SHORTEST_DIGEST
 from sweeps.studies.reader import parse_stored_spec
-
-SHORTEST_DIGEST = 6
-"""Least number of characters of a digest on the command line."""
 
 
 def export(
@@ -110,7 +108,7 @@ def find_record(store: str, digest: str) -> tuple[dict[str, Any], Record]:
     """
     if len(digest) < SHORTEST_DIGEST:
         raise SpecError("DIGEST", f"must have at least {SHORTEST_DIGEST} characters", digest)
-    tickets = _tickets(existing_store(store, "--store"))
+    tickets = ticket_records(existing_store(store, "--store"))
     matches = {d: found for d, found in tickets.items() if d.startswith(digest)}
     if len(matches) != 1:
         rule = f"must be the digest of one ticket in {store}, listed by `lth ticket ls`"
@@ -129,22 +127,7 @@ def _find(store: str, digest: str) -> _Found:
 
 def listing(store: str) -> list[dict[str, Any]]:
     """Records of the tickets in the store, each ticket once."""
-    return [record for _, record in _tickets(existing_store(store, "--store")).values()]
-
-
-def _tickets(store: Store) -> dict[str, tuple[dict[str, Any], Record]]:
-    """A trial with each ticket and its record there, by the ticket's digest.
-
-    Several trainings may start from one ticket, such as a twin or one with `restart_schedule`. The
-    record is of the branch `ticket` where there is one, else of the first branch.
-    """
-    found: dict[str, tuple[dict[str, Any], Record]] = {}
-    for trial in every_trial(store):
-        for record in trial["records"]:
-            _, known = found.setdefault(record["ticket_digest"], (trial, record))
-            if record["branch"] == "ticket" != known["branch"]:
-                found[record["ticket_digest"]] = trial, record
-    return found
+    return [record for _, record in ticket_records(existing_store(store, "--store")).values()]
 
 
 def describe_ticket(path: Path) -> dict[str, str]:

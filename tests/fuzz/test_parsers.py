@@ -21,8 +21,9 @@ from lth_core.train.archive import Archive
 from lth_core.train.checkpoint import load_checkpoint
 from lth_core.train.loop import Run
 from sweeps.plan.plan import make_plan
+from sweeps.plan.recorded import every_trial
 from sweeps.run.worker import config_trials, item_config
-from sweeps.store.records import every_trial, register
+from sweeps.store.records import register
 from sweeps.studies.find import presets
 from sweeps.studies.reader import parse_spec, read_study, spec_values
 
