@@ -7,6 +7,7 @@ The command line prints the message alone and exits with 2.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 from lth_core.redaction import without_secrets
 
@@ -29,6 +30,23 @@ def _shortened(text: str) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"
 
 
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The known names that an unknown one was probably meant to be, or an empty text.
+
+    The last part of a dotted name means each name that ends in it.
+
+    >>> nearest("sed", ["seed", "levels"]), nearest("x", ["seed"])
+    ('`seed`', '')
+    >>> nearest("fraction", ["data.fraction", "prune.fraction"])
+    '`data.fraction` or `prune.fraction`'
+    """
+    if not isinstance(name, str):
+        return ""
+    names = list(known)
+    ending = [each for each in names if each.endswith(f".{name}")]
+    return " or ".join(f"`{each}`" for each in ending or get_close_matches(name, names, 1))
+
+
 class LthError(Exception):
     """Base of all errors that the input or the machine causes, not the code.
 
@@ -47,22 +65,27 @@ class SpecError(LthError, ValueError):
         field: dotted path of the field, such as ``prune.fraction``.
         rule: the violated rule, such as ``must be in [0, 1)``.
         got: the offending value.
-        known: accepted values, if they can be listed.
+        known: accepted values, if they can be listed. The message suggests the one nearest to
+            ``got``.
+        meant: another suggestion, where not ``got`` is the unknown name.
     """
 
-    def __init__(self, field: str, rule: str, got: object, known: Iterable[str] = ()) -> None:
+    def __init__(
+        self, field: str, rule: str, got: object, known: Iterable[str] = (), meant: str = ""
+    ) -> None:
         self.field, self.rule, self.got, self.known = field, rule, got, tuple(known)
+        self.meant = meant or nearest(got, self.known)
+        guess = f"; did you mean {self.meant}?" if self.meant else ""
         listed = f"; known: {', '.join(self.known)}" if self.known else ""
-        super().__init__(f"{field}: {rule}, but got {_shortened(repr(got))}{listed}")
+        super().__init__(f"{field}: {rule}, but got {_shortened(repr(got))}{guess}{listed}")
 
     def under(self, prefix: str) -> SpecError:
         """This error with a prefix to its field: ``fraction`` becomes ``prune.fraction``."""
-        return SpecError(
-            f"{prefix}.{self.field}" if prefix else self.field, self.rule, self.got, self.known
-        )
+        field = f"{prefix}.{self.field}" if prefix else self.field
+        return SpecError(field, self.rule, self.got, self.known, self.meant)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return SpecError, (self.field, self.rule, self.got, self.known)
+        return SpecError, (self.field, self.rule, self.got, self.known, self.meant)
 
 
 class DataError(LthError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from lth_core.errors import SpecError
+from lth_core.errors import SpecError, nearest
 from lth_core.spec.data import Augment, DataSpec
 from lth_core.spec.digest import (
     NOT_DECIDING,
@@ -125,7 +125,10 @@ class TicketSpec(Checks):
             rule = f"must be 1: structure {self.prune.structure} has one density"
             raise SpecError("levels", rule, self.levels)
         if "ticket" not in self.branches or len(set(self.branches)) < len(self.branches):
-            raise SpecError("branches", "must name 'ticket', and each branch once", self.branches)
+            rule, misspelled = "must name 'ticket', and each branch once", ""
+            if "ticket" not in self.branches and nearest("ticket", map(str, self.branches)):
+                misspelled = "`ticket`"
+            raise SpecError("branches", rule, self.branches, meant=misspelled)
 
     def digest(self) -> str:
         """sha256 of everything that decides the result."""

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from lth_core.columns import record_schema
 from lth_core.errors import SpecError
@@ -28,14 +29,38 @@ def _complete_kind(incomplete: str) -> list[str]:
     return [kind for kind in CATALOGUE if kind.startswith(incomplete)]
 
 
+def _complete_preset(incomplete: str) -> list[str]:
+    return [name for name in presets() if name.startswith(incomplete)]
+
+
 @catalogue_app.command()
-def studies() -> None:
-    """List the preset studies."""
-    table = Table("study", "question", box=None)
-    for path in sorted(presets().values()):
-        comments = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
-        table.add_row(path.stem, " ".join(line.lstrip("# ") for line in comments))
-    out.print(table)
+def studies(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STUDY]", help="A preset, to print all that is written of it.",
+            autocompletion=_complete_preset,
+        ),
+    ] = None,
+) -> None:  # fmt: skip
+    """List the preset studies, each with its question on one line."""
+    known = presets()
+    if name is not None and name not in known:
+        raise SpecError("STUDY", "is not a preset", name, known)
+    if name is not None:
+        out.print(_about(known[name]))
+        return
+    width = max(map(len, known))
+    for each in sorted(known):
+        line = Text(f"{each:{width}}  {_about(known[each])}")
+        line.truncate(out.width, overflow="ellipsis")
+        out.print(line)
+
+
+def _about(path: Path) -> str:
+    """The comment at the head of a study file, on one line."""
+    comments = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return " ".join(line.lstrip("# ") for line in comments)
 
 
 @catalogue_app.command("list")

@@ -53,12 +53,8 @@ class PlainConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterator[Segment]:
-        for segment in super().render(renderable, options):
-            if segment.control:
-                yield segment
-            else:
-                lines = map(printable, segment.text.split("\n"))
-                yield Segment("\n".join(lines), segment.style)
+        segments = map(_escaped, super().render(renderable, options))
+        yield from segments if self.is_terminal else _without_ends(segments)
 
 
 out = PlainConsole()
@@ -71,6 +67,26 @@ def printable(text: str) -> str:
     a\tb [b] \x1b[31m
     """
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def _escaped(segment: Segment) -> Segment:
+    if segment.control:
+        return segment
+    return Segment("\n".join(map(printable, segment.text.split("\n"))), segment.style)
+
+
+def _without_ends(segments: Iterable[Segment]) -> Iterator[Segment]:
+    """Segments without the blanks at the ends of lines, with which rich fills cells of tables."""
+    blanks = ""
+    for segment in segments:
+        for text in re.split("(\n)", segment.text):
+            shown = text.rstrip(" ")
+            if shown:
+                yield Segment(("" if shown == "\n" else blanks) + shown, segment.style)
+                blanks = ""
+            blanks += text[len(shown) :]
+    if blanks:
+        yield Segment(blanks)
 
 
 def print_failure(console: Console, reason: str) -> None:

@@ -105,12 +105,18 @@ class Plan:
     def where(self, field: str, values: Sequence[Any]) -> Plan:
         """The trials whose field has one of the values.
 
+        Args:
+            field: dotted field of an axis, or its last part where no other axis has that.
+
         Raises:
             SpecError: the field is no axis, or no trial of the plan has a value.
         """
-        if field not in self.trials[0].fields:
+        axes = self.trials[0].fields
+        same_end = [axis for axis in axes if axis.endswith(f".{field}")]
+        if field not in axes and len(same_end) != 1:
             rule = "must name an axis of the study"
-            raise SpecError("--where", rule, field, self.trials[0].fields)
+            raise SpecError("--where", rule, field, same_end or axes)
+        field = field if field in axes else same_end[0]
         known = distinct(trial.fields[field] for trial in self.trials)
         for value in values:
             if value not in known.values():

@@ -11,7 +11,7 @@ import yaml
 from lth_core.errors import SpecError
 from lth_core.store import make_folder
 from lth_core.store.folder import FolderFiles
-from sweeps.studies.names import FILE, last_swept, presets
+from sweeps.studies.names import FILE, last_swept, presets, study_names
 from sweeps.studies.reader import read_study
 from sweeps.studies.schema import Study
 
@@ -33,7 +33,7 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
         elif name in known:
             path = known[name]
         else:
-            raise SpecError("STUDY", "is neither a file nor a known study", name, known)
+            raise SpecError("STUDY", "is neither a file nor a known study", name, study_names())
     study = read_study(path, overrides)
     last = last_swept(study.name)
     return read_study(last) if swept and last and not overrides else study

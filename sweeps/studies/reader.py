@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from lth_core.errors import SpecError
+from lth_core.errors import SpecError, nearest
 from lth_core.spec import PruneBase, TicketSpec, with_implied
 from lth_core.spec.prune import PRUNE_DEFAULTS, PRUNING, fields_of_when
 from sweeps.studies.schema import Study
@@ -274,9 +274,11 @@ def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, SpecError):
         full = ".".join(part for part in (path, inner.field) if part)
-        return SpecError(full, inner.rule, inner.got, inner.known)
+        return SpecError(full, inner.rule, inner.got, inner.known, inner.meant)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return SpecError(path, "is not a known field", first["input"], _siblings(adapter, parts))
+        known = _siblings(adapter, parts)
+        meant = nearest(parts[-1], known) or nearest(parts[-1], spec_fields())
+        return SpecError(path, "is not a known field", first["input"], known, meant)
     if first["type"] in ("missing", "missing_argument"):
         return SpecError(path, "must be given", None)
     rule = first["msg"].replace("Input should be", "must be")

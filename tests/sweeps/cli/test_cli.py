@@ -19,6 +19,7 @@ from lth_core.columns import record_schema
 from lth_core.errors import LaunchError, StoreError
 from lth_core.jobs.branches import BRANCHES
 from lth_core.store import open_store
+from sweeps.cli import console
 from sweeps.run.launch import SweepOutcome
 from sweeps.run.signals import InterruptedSweepError
 from sweeps.studies.catalogue import CATALOGUE
@@ -279,11 +280,16 @@ def test_everything_listed_is_explained() -> None:
     assert CATALOGUE["branches"]()["reinit"].endswith("(Frankle & Carbin 2019, section 2).")
 
 
-def test_studies_lists_the_presets_with_what_they_ask(lth: Lth) -> None:
+def test_studies_lists_the_presets_with_what_they_ask(
+    lth: Lth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console.out, "width", 80)
     said = lth("studies").out
     assert all(name in said for name in presets())
     assert "Do winning tickets exist?" in said
-    assert "prune fraction x seed." in said  # its last words, on a second line
+    assert max(map(len, said.splitlines())) <= 80
+    assert len(said.splitlines()) == len(presets())
+    assert lth("studies", "digits").out.endswith("prune fraction x seed.\n")  # its last words
 
 
 # Published figures
@@ -324,10 +330,14 @@ def test_verify_exits_with_1_where_a_row_does_not_agree(
     assert why in called.out.splitlines()[-1]
 
 
-def test_verify_refuses_a_study_without_published_figures(lth: Lth, swept: Path) -> None:
-    said = complaint(lth("verify", "tiny"))
-    assert said.startswith("reference: must be given in the study")
-    assert "known: at-init-vgg16" in said
+def test_verify_without_published_figures_has_nothing_to_compare(lth: Lth, swept: Path) -> None:
+    said = "tiny: nothing published to compare; studies with figures: at-init-vgg16"
+    called = lth("verify", "tiny")
+    assert (called.code, called.err) == (0, "")
+    assert called.out.startswith(said)
+    called = lth("verify", "tiny", "--json")
+    assert (called.code, called.out) == (0, "")
+    assert called.err.startswith(said)
 
 
 def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: Path) -> None:
@@ -351,6 +361,7 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
         (["plan", "."], "STUDY: is neither a file"),
         (["plan", "a" * 300], "STUDY: is neither a file"),
         (["plan", "digits", "bogus=1"], "base.bogus: is not a known field, but got 1; known: data"),
+        (["plan", "digit"], "but got 'digit'; did you mean `digits`?; known: at-init"),
         (["sweep", "digits", "prune.fraction=2"], "base.prune.fraction: must be a fraction"),
         (["sweep", "digits", "train.steps=-5it"], "base.train.steps: must be steps such as"),
         (["sweep", "digits", "rewind=601it"], "base.rewind: must not lie past the end"),

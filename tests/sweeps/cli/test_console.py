@@ -55,6 +55,17 @@ def test_table_prints_heads_and_cells_as_they_are(screen: PlainConsole) -> None:
     assert [line.rstrip() for line in printed(screen).splitlines()] == [short + short] * 2
 
 
+def test_lines_of_a_pipe_end_without_blanks_and_are_else_the_same() -> None:
+    table = Table.grid(padding=(0, 1), expand=True)
+    table.add_row(Text("a  b"), Text("c"))
+    table.add_row(Text("  d"), Text(""))
+    pipe = PlainConsole(file=io.StringIO(), width=40)
+    pipe.print(table, Text("e  "), "f")
+    assert printed(pipe).splitlines() == [
+        f"a  b{'c':>31}", "  d", "e   f",
+    ]  # fmt: skip
+
+
 def test_progress_prints_what_is_trained_as_it_is() -> None:
     from sweeps.run.progress import _bar
 

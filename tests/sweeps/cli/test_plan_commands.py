@@ -99,6 +99,17 @@ def test_limit_prints_the_first_trials_and_counts_all(lth: Lth, tiny_file: Study
     assert "more" not in lth("plan", tiny_file(GRID), "--list", "--limit", 8).out
 
 
+def test_where_takes_the_last_part_of_a_field_that_one_axis_has(
+    lth: Lth, tiny_file: StudyFile
+) -> None:
+    file = tiny_file(GRID)
+    short = lth("plan", file, "--list", "--where", "fraction=0.2").out
+    assert short == lth("plan", file, "--list", "--where", "prune.fraction=0.2").out
+    tiny_file({**GRID, "axes.data.fraction": [0.5, 1.0]})
+    known = "but got 'fraction'; did you mean `prune.fraction` or `data.fraction`?"
+    assert known in lth("plan", file, "--where", "fraction=0.2").err
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

@@ -78,7 +78,29 @@ def test_unknown_name_is_refused_with_the_known_names(
     assert (error.field, error.got) == (field, got)
     assert known in error.known
     assert str(error).startswith(f"{field}: ")
-    assert f"but got {got!r}; known: " in str(error)
+    guess = f"; did you mean {error.meant}?" if error.meant else ""
+    assert f"but got {got!r}{guess}; known: " in str(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("base: {sed: 1}", "`seed`"),
+        ("base: {lr: 0.1}", "`train.lr` or `prune.lr`"),
+        ("base: {train: {btch_size: 60}}", "`batch_size`"),
+        ("axes: {fraction: [0.1]}", "`data.fraction` or `prune.fraction`"),
+        ("base: {model: {name: lenet5}}", "`lenet-5`"),
+        ("base: {branches: [ticket, renit]}", "`reinit`"),
+        ("base: {branches: [tickt]}", "`ticket`"),
+        ("search: {objective: final_test_acuracy}", "`final_test_accuracy`"),
+        ("bse: {}", "`base`"),
+        ("base: {xyz: 1}", ""),
+    ],
+)
+def test_misspelled_name_is_answered_with_the_nearest_known_one(text: str, meant: str) -> None:
+    error = error_of("name: x\n" + text)
+    assert error.meant == meant
+    assert (f"; did you mean {meant}?" in str(error)) == bool(meant)
 
 
 WRONG = [
