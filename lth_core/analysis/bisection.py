@@ -89,8 +89,31 @@ def earliest_matching(
     if not monotone:
         chosen = grid
     else:
-        last = points[-1] if earliest is None else earliest
-        candidates = [p for p in points if (below is None or below < p) and p <= last]
-        chosen = candidates[max(len(candidates) // 2 - 1, 0) :][:1]
+        candidates = candidates_between(points, below, earliest)
+        chosen = candidates[_middle(len(candidates)) :][:1]
     next_points = tuple(point for point in chosen if point not in responses)
     return Finding(earliest, below, next_points, monotone)
+
+
+def candidates_between(points: Sequence[int], below: int | None, earliest: int | None) -> list[int]:
+    """Points that may be the earliest matching one; the last is evaluated, or assumed to match."""
+    last = points[-1] if earliest is None else earliest
+    return [point for point in points if (below is None or below < point) and point <= last]
+
+
+def most_evaluations(candidates: int, is_last_evaluated: bool) -> int:
+    """Largest number of evaluations that bisection of candidates takes, if they are monotone.
+
+    >>> most_evaluations(8, False), most_evaluations(8, True), most_evaluations(1, True)
+    (4, 3, 0)
+    """
+    if candidates == 0 or (candidates == 1 and is_last_evaluated):
+        return 0
+    first = _middle(candidates) + 1
+    matching = most_evaluations(first, True)
+    return 1 + max(matching, most_evaluations(candidates - first, is_last_evaluated))
+
+
+def _middle(candidates: int) -> int:
+    """Index of the candidate to evaluate."""
+    return max(candidates // 2 - 1, 0)

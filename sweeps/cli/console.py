@@ -36,6 +36,9 @@ Overrides = Annotated[
     typer.Argument(metavar="[FIELD=VALUE]...", help="Changes to the study."),
 ]
 
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print results and failures alone.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print a line for each level.")]
+
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, characters that change the writing direction, and unpaired surrogates."""
 

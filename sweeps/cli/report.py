@@ -45,7 +45,8 @@ def report(
     if as_json:
         results = study_results.study_results(plan)
         if results.incomplete:
-            PlainConsole(stderr=True).print(results.incomplete)
+            completes = f"`{plan.study.command()}` completes the study."
+            PlainConsole(stderr=True).print(f"{results.incomplete} {completes}")
         print_json(results.records)
         return
     written = study_report.finish(plan, out, output)

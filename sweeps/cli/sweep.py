@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,16 +16,20 @@ from sweeps.cli.console import (
     AsJson,
     Overrides,
     PlainConsole,
+    Quiet,
     StudyArgument,
+    Verbose,
     out,
     print_failure,
     print_json,
 )
 from sweeps.cli.lazy import lazy_imports
 from sweeps.cli.plan import plan_text
+from sweeps.phases import phase
 
 with lazy_imports():
     from lth_core.store import store as stores
+    from sweeps.plan import estimate as estimates
     from sweeps.plan import plan as plans
     from sweeps.report import study_report
     from sweeps.run import bisect, launch, rewind_answer
@@ -51,65 +56,86 @@ def sweep(
     serial: Serial = False,
     download: Annotated[bool, typer.Option("--download", help="Fetch absent datasets.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run or resume a study and write its report."""
+    notes = PlainConsole(quiet=True) if quiet else out
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
-    plan = _planned(study, changes, serial)
-    out.print(plan_text(plan))
-    if dry_run:
-        return
-    with ExitStack() as stack, _stoppable(f"lth sweep {study}", out):
-        _report(plan, launch.launch(plan, out, address, stack, serial))
+    with ExitStack() as stack, _stoppable(out):
+        plan = _planned(study, changes, address, serial, notes)
+        time = estimates.estimate(plan)
+        notes.print(plan_text(plan, time))
+        if dry_run:
+            return
+        outcome = launch.launch(plan, notes, address, stack, serial, verbose)
+        if outcome.seconds:
+            notes.print(_comparison(outcome.seconds, time))
+        _report(plan, outcome, notes)
 
 
-def _planned(name: str, overrides: list[str], in_this_process: bool) -> plans.Plan:
+def _planned(
+    name: str, overrides: list[str], address: str | None, in_this_process: bool,
+    notes: PlainConsole,
+) -> plans.Plan:  # fmt: skip
     """The plan of a study that is about to run."""
-    study = find.find_study(name, overrides)
-    if in_this_process:
-        serial_runs.start_threads(study)
-    return plans.make_plan(study)
+    with phase(notes, f"planning {name}", not in_this_process, logged=False):
+        study = find.find_study(name, overrides)
+        options = ["--address", address] if address else ["--serial"] if in_this_process else []
+        study = study.called(" ".join([study.arguments, *map(shlex.quote, options)]))
+        if in_this_process:
+            serial_runs.start_threads(study)
+        return plans.make_plan(study)
+
+
+def _comparison(seconds: float, time: estimates.Estimate) -> str:
+    """Duration of the trainings, beside the estimate before them."""
+    known = time.steps and not time.unknown
+    estimate = f"; the estimate was {estimates.duration(time.seconds)}" if known else ""
+    return f"trained for {estimates.duration(seconds)}{estimate}"
 
 
 @contextmanager
-def _stoppable(command: str, screen: PlainConsole) -> Iterator[None]:
+def _stoppable(screen: PlainConsole) -> Iterator[None]:
     """After Ctrl-C or SIGTERM, print the command that resumes, and exit with 130 or 143."""
     try:
         yield
     except KeyboardInterrupt as stopped:
-        screen.print(f"stopped; `{command}` resumes it")
+        screen.print(f"stopped; `{shlex.join(['lth', *sys.argv[1:]])}` resumes it")
         raise typer.Exit(getattr(stopped, "code", 130)) from None
 
 
-def _print_outcome(outcome: launch.SweepOutcome, screen: PlainConsole) -> None:
+def _print_outcome(outcome: launch.SweepOutcome, notes: PlainConsole, screen: PlainConsole) -> None:
     """Print the notes and failures of a sweep."""
     for note in outcome.notes:
-        screen.print(note)
+        notes.print(note)
     for name, reason in outcome.failures:
         print_failure(screen, f"{name}: {reason}")
 
 
-def _report(plan: plans.Plan, outcome: launch.SweepOutcome) -> None:
+def _report(plan: plans.Plan, outcome: launch.SweepOutcome, notes: PlainConsole) -> None:
     """Print a sweep's outcome and write its report.
 
     Exit with 1 if trials failed, or could not be published.
     """
-    _print_outcome(outcome, out)
+    _print_outcome(outcome, notes, out)
     try:
-        report = study_report.finish(plan, out)
+        with phase(notes, "writing the report", logged=False):
+            report = study_report.finish(plan, out)
     except SpecError:  # no trial has finished
         if not outcome.failures:
             raise
         raise typer.Exit(1) from None
     for note in report.notes:
-        out.print(note)
+        notes.print(note)
     for line in report.unpublished:
         print_failure(out, line)
     if report.unpublished:
         out.print(f"`lth sync {plan.study.name}` publishes what is missing")
-    out.print(f"report: {report.path}")
+    notes.print(f"report: {report.path}")
     if plan.study.tracking.uri:
         lth = "lth" if shutil.which("lth") else sys.argv[0]
-        out.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {plan.study.name}")
+        notes.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {plan.study.name}")
     if outcome.failures or report.unpublished:
         raise typer.Exit(1)
 
@@ -121,16 +147,19 @@ def rewind(
     address: Address = None,
     serial: Serial = False,
     as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Find the earliest matching rewind points by bisection.
 
     Each cell and density has one, on the evaluation grid.
     """
     screen = PlainConsole(stderr=True) if as_json else out
-    plan = _planned(study, overrides or [], serial)
-    with ExitStack() as stack, _stoppable(f"lth rewind {study}", screen):
-        answers, outcome = bisect.find_rewinds(plan, screen, address, stack, serial)
-        _print_outcome(outcome, screen)
+    notes = PlainConsole(quiet=True) if quiet else screen
+    with ExitStack() as stack, _stoppable(screen):
+        plan = _planned(study, overrides or [], address, serial, notes)
+        answers, outcome = bisect.find_rewinds(plan, notes, address, stack, serial, verbose)
+        _print_outcome(outcome, notes, screen)
         if as_json:
             print_json(answer.to_json() for answer in answers)
         else:
@@ -141,12 +170,12 @@ def rewind(
 
 @sweep_app.command()
 def status(study: StudyArgument, as_json: AsJson = False) -> None:
-    """Show a sweep's progress: trials, pace, time left, errors."""
+    """Show the progress of a study's sweep and bisection: trials, pace, time left, errors."""
     chosen = find.find_study(study, [], swept=True)
     store = stores.open_store(chosen.store, make=False)
-    progress = statuses.load_status(store, chosen)
+    progress = statuses.load_statuses(store, chosen)
     if as_json:
-        print_json([progress])
+        print_json(progress)
     else:
-        for line in statuses.lines(progress):
+        for line in (line for each in progress for line in statuses.lines(each)):
             out.print(line)

@@ -99,16 +99,11 @@ def count(specs: Iterable[TicketSpec]) -> Counts:
         alike[signatures][members[0].data, members[0].model] += 1
     counts = Counts()
     for signatures, members in examples.items():
-        counts.add(_walk(members), alike[signatures])
+        counts.add(counts_left(members), alike[signatures])
     return counts
 
 
-def work_left(specs: Iterable[TicketSpec], stored: Collection[str]) -> Counter[SpeedFactors]:
-    """Numbers of unique steps of trainings that are not stored; walks every job of every trial."""
-    return _walk(specs, stored).work
-
-
-def _walk(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Counts:
+def counts_left(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Counts:
     """Counts over every job of every trial; stored trainings are not among the unique ones."""
     counts, seen = Counts(), set(stored)
     digests: dict[str, set[str]] = defaultdict(set)

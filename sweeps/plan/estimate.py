@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from lth_core.errors import StoreError
 from lth_core.parallel import usable_cpus
 from lth_core.store import Store, open_store
 from lth_core.train.timings import SpeedFactors, seconds_per_step, speed_key
-from sweeps.plan.counting import work_left
+from sweeps.plan.counting import counts_left
 from sweeps.plan.plan import Plan, samples_of
 from sweeps.plan.sizes import network_text
 from sweeps.studies.schema import Resources
@@ -67,32 +67,49 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
     Args:
         at_once: number of concurrent trials; None: as many as this machine runs.
     """
-    resources, search = plan.study.resources, plan.study.search.algorithm
-    samples = samples_of(plan.study)
-    at_once = min(at_once or _local_concurrency(resources), plan.counts.trials * samples)
-    device, left, store_error = "cuda" if resources.gpu else "cpu", False, ""
-    work, speeds = plan.counts.work, dict[SpeedFactors, float | None]()
+    study, samples = plan.study, samples_of(plan.study)
+    trials, left, store_error = plan.counts.trials * samples, False, ""
+    work = plan.counts.work
     try:
-        store = open_store(plan.study.store, make=False)
+        store = open_store(study.store, make=False)
         stored: set[str] = set()
-        if search != "optuna" and plan.counts.trainings <= MOST_LOOKED_UP:
+        if study.search.algorithm != "optuna" and plan.counts.trainings <= MOST_LOOKED_UP:
             stored = set(store.digests("trainings"))
         if stored:
-            left, work = True, work_left((trial.spec for trial in plan.trials), stored)
-        speeds = _speeds(work, store, device)
+            left, work = True, counts_left((trial.spec for trial in plan.trials), stored).work
+        work = Counter({factors: steps * samples for factors, steps in work.items()})
+        found = estimate_work(work, trials, study.resources, store, at_once)
     except StoreError as error:
         store_error = str(error)
+        found = estimate_work(work, trials, study.resources, Store(), at_once)
+    return replace(found, left=left, store_error=store_error)
+
+
+def estimate_work(
+    work: Counter[SpeedFactors], trials: int, resources: Resources, store: Store,
+    at_once: int | None = None,
+) -> Estimate:  # fmt: skip
+    """Estimate of the time of some steps, from speeds in the store.
+
+    Args:
+        work: numbers of steps, by everything that decides the time of a step.
+        trials: number of trials that they belong to.
+        at_once: as in `estimate`.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    at_once = max(1, min(at_once or _local_concurrency(resources), trials))
+    speeds = _speeds(work, store, "cuda" if resources.gpu else "cpu")
     seconds, unknown = 0.0, Counter[str]()
     for factors, steps in work.items():
-        step_seconds = speeds.get(factors)
+        step_seconds = speeds[factors]
         if step_seconds is None:
-            unknown[network_text(factors.model, factors.data)] += steps * samples
+            unknown[network_text(factors.model, factors.data)] += steps
         else:
-            seconds += step_seconds * steps * samples
-    return Estimate(
-        left=left, steps=work.total() * samples, seconds=seconds / at_once, at_once=at_once,
-        unknown=dict(unknown), store_error=store_error,
-    )  # fmt: skip
+            seconds += step_seconds * steps
+    return Estimate(left=False, steps=work.total(), seconds=seconds / at_once, at_once=at_once,
+                    unknown=dict(unknown))  # fmt: skip
 
 
 def duration(seconds: float) -> str:

@@ -33,7 +33,8 @@ def finish(plan: Plan, console: Console, output: Path | None = None) -> WrittenR
     """Print the verdicts, write the report, and publish it to the study's run in MLflow."""
     study, results = plan.study, study_results(plan)
     if results.incomplete:
-        console.print(Text(results.incomplete, style="yellow"), soft_wrap=True)
+        text = f"{results.incomplete} `{study.command()}` completes the study."
+        console.print(Text(text, style="yellow"), soft_wrap=True)
     console.print(Text(answer_of(study, results).sentence, style="bold"))
     console.print(
         verdict_table(results.records, results.axes, study.verdict.rule(), study.stable_below)

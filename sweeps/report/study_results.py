@@ -82,7 +82,7 @@ def study_results(plan: Plan) -> StudyResults:
         trials, samples = _with_lost_trials(study, trials)
     records = load_records(store, study.name, trials)
     if not records:
-        rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
+        rule = f"must have been swept into {study.store} first: {study.command()}"
         raise SpecError("STUDY", rule, study.name)
     axes, missing = plan.axes, missing_work(trials, records, study.stop, study.verdict.margin)
     records = with_replicates(records, axes, planned_replicates(plan.trials, trials))

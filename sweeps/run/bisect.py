@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain, starmap
-from math import ceil, log2
 from typing import Any
 
 from rich.console import Console
 
-from lth_core.analysis.bisection import Finding, Response, earliest_matching
+from lth_core.analysis.bisection import (
+    Finding,
+    Response,
+    candidates_between,
+    earliest_matching,
+    most_evaluations,
+)
 from lth_core.analysis.groups import group_by
 from lth_core.analysis.verdict import judge
 from lth_core.analysis.verdict_rule import FEWEST
@@ -22,6 +27,9 @@ from lth_core.lottery import levels
 from lth_core.results import record
 from lth_core.spec.fields import steps_in
 from lth_core.train import Trainer
+from sweeps.phases import phase
+from sweeps.plan.counting import counts_left
+from sweeps.plan.estimate import estimate_work
 from sweeps.plan.packs import packs_of
 from sweeps.plan.plan import Plan, Trial
 from sweeps.run.backend import Backend, check_backend, open_backend
@@ -35,7 +43,7 @@ from sweeps.run.launch import (
 )
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem
-from sweeps.run.rewind_answer import Answer
+from sweeps.run.rewind_answer import Answer, Bounds
 from sweeps.run.worker import item_config, item_names
 from sweeps.store.records import register
 from sweeps.studies.axes import Fields, base_values, spec_of
@@ -56,6 +64,7 @@ class BisectedCell:
     points: list[int]
     grid: list[int]
     steps: int
+    levels: int
     responses: dict[int, dict[int, Response]] = field(default_factory=lambda: defaultdict(dict))
     """Responses by level, then by point."""
     densities: dict[int, float] = field(default_factory=dict)
@@ -78,6 +87,26 @@ class BisectedCell:
         self.not_monotone |= {level for level, f in findings.items() if not f.monotone}
         return sorted({point for f in findings.values() for point in f.next_points})
 
+    def next_looks(self) -> tuple[list[int], list[int]]:
+        """Points that are looked at next at most: while the responses are monotone, and where they
+        turn out not to be. The most costly points come first: those with the longest trainings."""
+        levels, intervals = set[int](), set[tuple[tuple[int, ...], bool]]()
+        for level, finding in self.findings().items():
+            if finding.next_points and level not in self.not_monotone:
+                between = candidates_between(self.points, finding.below, finding.earliest)
+                levels.add(level)
+                intervals.add((tuple(between), finding.earliest is not None))
+        if not self.responses:
+            levels, intervals = set(range(self.levels)), {(tuple(self.points), False)}
+        seen = set().union(*self.responses.values()) if self.responses else set()
+        open_points = sorted({p for points, _ in intervals for p in points} - seen)
+        rounds = max((most_evaluations(len(p), known) for p, known in intervals), default=0)
+        # In a round every level looks at one point of its interval; each round halves intervals.
+        looks = sum(min(len(levels), len(intervals) * 2**number) for number in range(rounds))
+        chosen = open_points[:looks]
+        grid = sorted({*chosen, *self.grid} - seen)
+        return (grid, grid) if self.not_monotone else (chosen, grid)
+
     def bracket(self) -> list[int]:
         """Points that bisection may still probe, while the responses are monotone."""
         findings = self.findings().values()
@@ -94,6 +123,7 @@ class Bisection:
     def __init__(self, plan: Plan, trainer: Trainer) -> None:
         study, self.trainer, self.cells = plan.study, trainer, list(_cells(plan))
         self._base, self._rule = base_values(study), study.verdict.rule()
+        self._resources = study.resources
         self._running: dict[int, int] = {}
         """Numbers of unfinished trials of the latest probes, by cell."""
         for cell in self.cells:
@@ -123,6 +153,33 @@ class Bisection:
         if not all(self._load_point(cell, point) for point in cell.next_points()):
             return []
         return self.next_trials(number)
+
+    def bounds(self) -> tuple[Bounds, Bounds]:
+        """Largest amounts of work: if responses are monotone, and if they turn out not to be."""
+        looks = [cell.next_looks() for cell in self.cells]
+        monotone, whole = (self._bounds([each[number] for each in looks]) for number in range(2))
+        return monotone, whole
+
+    def _bounds(self, points: Sequence[Sequence[int]]) -> Bounds:
+        trials = [
+            trial
+            for cell, looks in zip(self.cells, points, strict=True)
+            for point in looks
+            for trial in self._trials(cell, point)
+        ]
+        store = self.trainer.store
+        counts = counts_left((t.spec for t in trials), set(store.digests("trainings")))
+        return Bounds(
+            cells=len(self.cells), points=sum(len(cell.points) for cell in self.cells),
+            looks=sum(map(len, points)), trials=len(trials),
+            levels=sum(trial.spec.levels + 1 for trial in trials),
+            trainings=counts.unique_trainings,
+            time=estimate_work(counts.work, self._at_once(), self._resources, store),
+        )  # fmt: skip
+
+    def _at_once(self) -> int:
+        """Number of trials that can run at once: those of one look in each cell."""
+        return sum(len(cell.seeds) for cell in self.cells)
 
     def answers(self) -> Iterator[Answer]:
         """Answers of the cells and levels that have responses."""
@@ -184,38 +241,43 @@ class Bisection:
 
 
 def find_rewinds(
-    plan: Plan, console: Console, address: str | None, stack: ExitStack, serial: bool = False
-) -> tuple[list[Answer], SweepOutcome]:
+    plan: Plan, console: Console, address: str | None, stack: ExitStack, serial: bool = False,
+    verbose: bool = False,
+) -> tuple[list[Answer], SweepOutcome]:  # fmt: skip
     """The earliest matching rewind points of a study's cells.
 
     Args:
-        address, stack, serial: as in `launch`.
+        address, stack, serial, verbose: as in `launch`.
 
     Raises:
         SpecError: the study cannot be bisected: its search is not grid, it has too few seeds, ...
         InterruptedSweepError: on Ctrl-C or SIGTERM.
     """
     study, outcome = plan.study, SweepOutcome()
-    _check_grid(study)
-    if given := [trial.spec.ticket for trial in plan.trials if trial.spec.ticket]:
-        raise SpecError("ticket", "has weights of its own, so it is not rewound", given[0])
+    _check(plan)
     check_backend(address, serial)
     if address is None:
-        check_data(plan)
+        with phase(console, "loading data", not serial):
+            check_data(plan)
     trainer = sweep_trainer(study)
     context = replace(make_context(study, outcome), stop=Stop())
     register(trainer.store, study)
     search = Bisection(plan, trainer)
     first = {number: search.next_trials(number) for number in range(len(search.cells))}
     if any(first.values()):
-        backend = open_backend(study, context, address, serial, stack)
-        _probe(study, search, first, backend, outcome, console)
+        bounds, whole = search.bounds()
+        console.print(bounds.sentence())
+        if whole != bounds:
+            console.print(f"{whole.sentence()}, where accuracy falls before it matches")
+        with nullcontext() if serial else phase(console, "starting Ray"):
+            backend = open_backend(study, context, address, serial, stack)
+        _probe(study, search, first, backend, outcome, console, bounds, verbose)
     return list(search.answers()), outcome
 
 
 def _probe(
     study: Study, search: Bisection, first: Mapping[int, Sequence[Trial]], backend: Backend,
-    outcome: SweepOutcome, console: Console,
+    outcome: SweepOutcome, console: Console, bounds: Bounds, verbose: bool,
 ) -> None:  # fmt: skip
     """Run trials, and those that follow from their results, until all cells are finished."""
 
@@ -235,23 +297,27 @@ def _probe(
         for _ in item_names(ended.config):
             yield from items(number, search.trial_finished(number))
 
-    most_trials = sum(len(cell.seeds) * len(cell.points) for cell in search.cells)
-    expected = sum(len(c.seeds) * ceil(log2(len(c.points) + 1)) for c in search.cells)
-    levels_each = next(trial for trials in first.values() for trial in trials).spec.levels + 1
     queue = open_queue(chain(*starmap(items, first.items())), search.trainer, following)
     progress = SweepProgress(
-        study.name, search.trainer.store, console, most_trials, 0, expected * levels_each,
-        backend.live,
+        study, search.trainer.store, console, bounds.trials, 0, bounds.levels, backend.live,
+        run="rewind", verbose=verbose,
     )  # fmt: skip
     with progress:
         run_queue(backend, queue, progress)
+    outcome.seconds = progress.seconds
     outcome.failures += progress.failed.items()
 
 
-def _check_grid(study: Study) -> None:
+def _check(plan: Plan) -> None:
+    """Check that a study can be bisected, before its data are loaded."""
+    study = plan.study
     if study.search.algorithm != "grid":
         rule = "must be grid for rewind points to be bisected"
         raise SpecError("search.algorithm", rule, study.search.algorithm)
+    if given := [trial.spec.ticket for trial in plan.trials if trial.spec.ticket]:
+        raise SpecError("ticket", "has weights of its own, so it is not rewound", given[0])
+    for _ in _cells(plan):
+        pass
 
 
 def _cells(plan: Plan) -> Iterator[BisectedCell]:
@@ -277,5 +343,5 @@ def _cells(plan: Plan) -> Iterator[BisectedCell]:
         points = sorted({*range(0, steps, every), *named})
         yield BisectedCell(
             fields=cell_fields(trials[0]), seeds=seeds, points=points, steps=steps,
-            grid=sorted(named) if len(named) > 1 else points,
+            levels=spec.levels, grid=sorted(named) if len(named) > 1 else points,
         )  # fmt: skip

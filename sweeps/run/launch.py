@@ -7,7 +7,7 @@ which trials are missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from lth_core.parallel import map_in_threads
 from lth_core.store import Store, open_store
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
+from sweeps.phases import phase
 from sweeps.plan.packs import packs_of
 from sweeps.plan.plan import Plan, Trial, is_stored
 from sweeps.plan.stopping import why_stop
@@ -47,12 +48,15 @@ class SweepOutcome:
     """Outcome of a sweep: failed work as (name, reason), and notes for the user."""
 
     failures: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+    """Seconds from the first training to the last; 0 where nothing was trained."""
     notes: list[str] = field(default_factory=list)
 
 
 def launch(
-    plan: Plan, console: Console, address: str | None, stack: ExitStack, serial: bool = False
-) -> SweepOutcome:
+    plan: Plan, console: Console, address: str | None, stack: ExitStack, serial: bool = False,
+    verbose: bool = False,
+) -> SweepOutcome:  # fmt: skip
     """Run the missing trials of a study.
 
     Args:
@@ -60,6 +64,7 @@ def launch(
         stack: stack that shuts Ray down when it closes. Ray 2.60 may crash a process some seconds
             after its shutdown, so close the stack last.
         serial: run in this process, without Ray.
+        verbose: print a line for each level.
 
     Raises:
         LthError: bad input, before any training.
@@ -67,7 +72,8 @@ def launch(
     """
     check_backend(address, serial)
     if address is None:
-        check_data(plan)
+        with phase(console, "loading data", not serial):
+            check_data(plan)
     study, outcome = plan.study, SweepOutcome()
     trainer = sweep_trainer(study)
     context = make_context(study, outcome)
@@ -76,13 +82,14 @@ def launch(
     missing = {} if adaptive else _missing(plan, trainer)
     backend = None
     if missing or adaptive:
-        backend = open_backend(study, context, address, serial, stack)
+        with nullcontext() if serial else phase(console, "starting Ray"):
+            backend = open_backend(study, context, address, serial, stack)
     save_swept(study)  # only after the backend is open: a refused study is not the last swept one
     if backend and adaptive:
-        trials: Sequence[Trial] = _search(study, backend, trainer.store, console, outcome)
+        trials: Sequence[Trial] = _search(study, backend, trainer.store, console, outcome, verbose)
     else:
         if backend:
-            _sweep(plan, list(missing.values()), backend, trainer, console, outcome)
+            _sweep(plan, list(missing.values()), backend, trainer, console, outcome, verbose)
         _reuse_records(plan, missing, context, trainer)
         trials = plan.trials
     check_records(study, trials, trainer.store, outcome)
@@ -144,7 +151,7 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
 
 def _sweep(
     plan: Plan, missing: Sequence[Trial], backend: Backend, trainer: Trainer, console: Console,
-    outcome: SweepOutcome,
+    outcome: SweepOutcome, verbose: bool,
 ) -> None:  # fmt: skip
     shared, items = plan.shared(), list[WorkItem]()
     for pack in packs_of(missing, plan.study.resources, trainer, backend.concurrency):
@@ -157,25 +164,29 @@ def _sweep(
     queue = open_queue(items, trainer)
     done, levels = len(plan.trials) - len(missing), sum(t.spec.levels + 1 for t in missing)
     progress = SweepProgress(
-        plan.study.name, trainer.store, console, len(plan.trials), done, levels, backend.live
-    )
+        plan.study, trainer.store, console, len(plan.trials), done, levels, backend.live,
+        verbose=verbose,
+    )  # fmt: skip
     with progress:
         run_queue(backend, queue, progress)
+    outcome.seconds = progress.seconds
     outcome.failures += progress.failed.items()
 
 
 def _search(
-    study: Study, backend: Backend, store: Store, console: Console, outcome: SweepOutcome
-) -> list[Trial]:
+    study: Study, backend: Backend, store: Store, console: Console, outcome: SweepOutcome,
+    verbose: bool,
+) -> list[Trial]:  # fmt: skip
     """Run the missing samples of a study; returns the trials of all samples that have a value."""
     trials, done = study.search.trials, finished_samples(open_study(study))
     levels = sum(spec_of(base_values(study), values).levels + 1 for values in combinations(study))
     if left := max(0, trials - done):
         progress = SweepProgress(
-            study.name, store, console, trials, done, left * levels, backend.live
+            study, store, console, trials, done, left * levels, backend.live, verbose=verbose
         )
         with progress:
             backend.search(left, progress)
+        outcome.seconds = progress.seconds
         outcome.failures += progress.failed.items()
         if progress.store_error:
             raise StoreError(progress.store_error)

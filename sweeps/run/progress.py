@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,14 +18,15 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Column
 
 from lth_core.errors import StoreError
 from lth_core.store import Store
 from lth_core.store.locks import this_process
-from sweeps.store.status import SILENT_AFTER, Status, save_status
+from sweeps.plan.estimate import duration
+from sweeps.store.status import SILENT_AFTER, Run, Status, save_status
+from sweeps.studies.schema import Study
 
 SAVE_INTERVAL = 5.0
 """Least seconds between two saves of the status."""
@@ -33,6 +35,10 @@ SAVE_PAUSE_RATIO = 10
 a slow store, a status is still saved before readers count the sweep as killed."""
 PACE_SECONDS = 600.0
 """Seconds over which the pace is averaged."""
+LINE_INTERVAL = 60.0
+"""Seconds after which a log gets another line, though no tenth of the levels has ended."""
+STARTED, FIRST = "starting workers", "first trainings"
+"""Descriptions of the bar before the first level has ended."""
 
 
 class SweepProgress:
@@ -42,14 +48,18 @@ class SweepProgress:
         trials: number of trials of the study, finished ones included.
         done: number of trials that were finished before the sweep.
         levels: number of levels to run.
-        live: draw a bar on a terminal, from a thread; else print a line for each tenth.
+        live: draw a bar on a terminal, from a thread; else print lines: for the first level, for
+            each tenth, and after a minute without.
+        run: the command that runs the trials.
+        verbose: print a line for each level.
     """
 
     def __init__(
-        self, study: str, store: Store, console: Console, trials: int, done: int, levels: int,
-        live: bool = True,
+        self, study: Study, store: Store, console: Console, trials: int, done: int, levels: int,
+        live: bool = True, *, run: Run = "sweep", verbose: bool = False,
     ) -> None:  # fmt: skip
         self._study, self._store, self._console = study, store, console
+        self._run, self._verbose = run, verbose
         self._trials, self._done_before, self._total = trials, done, levels
         self._ended, self._levels, self._running = 0, 0, 0
         self._reached: dict[str, int] = {}
@@ -60,10 +70,14 @@ class SweepProgress:
         """Reasons of failures, by trial or sample."""
         self.store_error = ""
         """The latest failure of the store."""
-        self._started = self._saved = self._due = time.monotonic()
+        self._started = self._saved = self._due = self._printed = time.monotonic()
+        self._first: float | None = None
+        """Time at which the first training began."""
+        self._end: float | None = None
+        """Time at which the run will end, at its pace when the latest level ended."""
         self._live = live and console.is_terminal
         self._bar = _bar(console)
-        self._task = self._bar.add_task("starting", total=levels)
+        self._task = self._bar.add_task(STARTED, total=levels, left="")
 
     def __enter__(self) -> SweepProgress:
         if self._live:
@@ -75,7 +89,22 @@ class SweepProgress:
         if self._live:
             self._bar.stop()
         self._running = 0
+        if kind is None:  # a bisection may have needed fewer levels and trials than were expected
+            self._total = self._levels
+            self._trials = self._done_before + self._ended + len(self.failed)
         self._save("finished" if kind is None else "stopped")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the first training began."""
+        return time.monotonic() - self._first if self._first else 0.0
+
+    def stopping(self) -> None:
+        """Tell the user that the run ends after a signal."""
+        self._bar.update(self._task, description="stopping")
+        self._console.print(
+            "stopping: running trainings store their checkpoints; Ctrl-C again ends at once"
+        )
 
     def _count_level(self, trial: str, level: int, latest: str) -> None:
         """Count a finished level of a trial once: a resumed trial repeats its first reports."""
@@ -85,10 +114,33 @@ class SweepProgress:
         before, self._levels = self._levels, self._levels + 1
         self._times.append(time.monotonic())
         self._total = max(self._total, self._levels)  # bisection may need more
+        if self._levels < self._total:
+            left = (self._total - self._levels) / self._pace() * 60
+            self._end = time.monotonic() + left
+        else:
+            self._end = None
         self._bar.update(self._task, advance=1, total=self._total, description=latest)
         tenth = max(1, self._total // 10)
-        if not self._live and before // tenth < self._levels // tenth:
-            self._console.print(f"{self._levels}/{self._total} levels  {latest}", soft_wrap=True)
+        is_due = before // tenth < self._levels // tenth or not before
+        is_due |= time.monotonic() - self._printed >= LINE_INTERVAL
+        if self._verbose or (not self._live and is_due):
+            self._print_line(latest)
+
+    def _print_line(self, latest: str) -> None:
+        self._printed = time.monotonic()
+        left = f", {self._left()}" if self._end else ""
+        self._console.print(f"{self._levels}/{self._total} levels{left}  {latest}", soft_wrap=True)
+
+    def _left(self) -> str:
+        return f"about {duration(self._end - time.monotonic())} left" if self._end else ""
+
+    def _pace(self) -> float:
+        """Levels a minute, over `PACE_SECONDS` at most."""
+        now = time.monotonic()
+        while self._times and self._times[0] < now - PACE_SECONDS:
+            self._times.popleft()
+        seconds = min(PACE_SECONDS, now - (self._first or self._started))
+        return len(self._times) / seconds * 60 if seconds > 0 else 0.0
 
     def report(self, report: Mapping[str, Any]) -> None:
         """Record a worker's report; the last report of an item has no level."""
@@ -115,38 +167,42 @@ class SweepProgress:
     def running(self, trials: int) -> None:
         """Record the number of running trials; called often, saved every few seconds."""
         self._running = trials
+        if trials and self._first is None:
+            self._first = time.monotonic()
+            self._bar.update(self._task, description=FIRST)
+            if not self._live:
+                self._console.print(f"{FIRST} ...")
+        self._bar.update(self._task, left=self._left())
         if time.monotonic() >= self._due:
             self._save("running")
 
     def _save(self, state: str) -> None:
         self._saved = time.monotonic()
         with suppress(StoreError):  # a full or unreachable store fails the trials, which report it
-            save_status(self._store, self._study, self._status(state))
+            save_status(self._store, self._study.name, self._status(state), self._run)
         now = time.monotonic()
         pause = max(SAVE_INTERVAL, SAVE_PAUSE_RATIO * (now - self._saved))
         self._due = now + min(pause, SILENT_AFTER / 2)
 
     def _status(self, state: str) -> Status:
         failed = len(self.failed)
-        while self._times and self._times[0] < self._saved - PACE_SECONDS:
-            self._times.popleft()
-        minutes = min(PACE_SECONDS, self._saved - self._started) / 60
-        pace = len(self._times) / minutes if minutes > 0 else 0.0
         done = self._done_before + self._ended
         waiting = self._trials - done - failed - self._running
         return Status(
             state=state, host=socket.gethostname(), process=os.getpid(), driver=this_process(),
             trials=self._trials, done=done, running=self._running,
             failed=failed, waiting=max(0, waiting), levels_done=self._levels, levels=self._total,
-            levels_per_minute=pace, failures=list(self.failed.items()),
+            levels_per_minute=self._pace(), failures=list(self.failed.items()),
+            command=self._study.command(self._run),
         )  # fmt: skip
 
 
 def _bar(console: Console) -> Progress:
+    """A bar on one line, which is removed at its end."""
     rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     return Progress(
-        BarColumn(24), MofNCompleteColumn(), TextColumn("levels"), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(),
+        BarColumn(16), MofNCompleteColumn(), TextColumn("levels"), TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
         TextColumn("{task.description}", "dim", markup=False, table_column=rest),
-        console=console, expand=True,
+        console=console, expand=True, transient=True, redirect_stderr=sys.stderr.isatty(),
     )  # fmt: skip

@@ -10,8 +10,40 @@ from rich.table import Table
 from rich.text import Text
 
 from lth_core.analysis.cells import value_text
+from sweeps.plan.estimate import Estimate
 from sweeps.studies.axes import Fields
 from tracking.text import MISSING, density_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Largest amount of work of a bisection, before it starts.
+
+    cells, points: numbers of cells, and of their rewind points in all.
+    looks: number of points to train at, in all cells.
+    trials: number of trials, one for each look and seed.
+    levels: number of levels of these trials, the dense run's included.
+    trainings: number of trainings that the store lacks.
+    time: estimated time of these trainings.
+    """
+
+    cells: int
+    points: int
+    looks: int
+    trials: int
+    levels: int
+    trainings: int
+    time: Estimate
+
+    def sentence(self) -> str:
+        """`at most 4 looks at 8 rewind points: 27 trainings, about 2 min, 2 at a time`."""
+        cells = f" of {self.cells} cells" if self.cells > 1 else ""
+        looks = "1 look" if self.looks == 1 else f"{self.looks} looks"
+        time = self.time.sentence().removeprefix("time: ")
+        return (
+            f"at most {looks} at {self.points} rewind points{cells}: {self.trainings} trainings, "
+            f"{time}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class SerialBackend:
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
         """Run a queue until it is exhausted."""
-        with save_on_signal(self._trainer.ending.set):
+        with save_on_signal(self._trainer.ending.set, progress.stopping):
             for key in map(str, count()):
                 item = queue.take(key)
                 if item is None:
@@ -88,7 +88,7 @@ class SerialBackend:
 
         optuna_study, space = open_study(self._study), distributions(self._study)
         optuna_study.sampler = sampler(self._study, optuna_study)
-        with save_on_signal(self._trainer.ending.set):
+        with save_on_signal(self._trainer.ending.set, progress.stopping):
             for _ in range(samples):
                 trial = optuna_study.ask(fixed_distributions=space)
                 report = None
@@ -109,6 +109,7 @@ class SerialBackend:
         """The last report of an item; None if it was interrupted, or the machine failed."""
         if is_interrupted():
             return None
+        progress.running(len(item_names(config)))
         try:
             reraised = (*RERAISED, BdbQuit)
             for report in reports(config, self._context, searched, self._trainer, reraised):

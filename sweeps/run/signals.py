@@ -40,13 +40,16 @@ def raise_on_signal() -> Iterator[None]:
 
 
 @contextmanager
-def save_on_signal(save: Callable[[], None]) -> Iterator[None]:
+def save_on_signal(
+    save: Callable[[], None], announce: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Checkpoint the trainings on a signal, and end the sweep when its body has ended.
 
     A second signal ends it at once.
 
     Args:
         save: function that checkpoints the trainings, here or on the workers.
+        announce: function that tells the user so, before the trainings have done it.
 
     Raises:
         InterruptedSweepError: after a signal.
@@ -56,6 +59,7 @@ def save_on_signal(save: Callable[[], None]) -> Iterator[None]:
         _signals_received.append(number)
         if len(_signals_received) > 1:
             _raise(number, frame)
+        announce()
         # Tune's loop waits for this handler, so no further trial starts.
         save()
 

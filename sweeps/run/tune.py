@@ -65,7 +65,7 @@ class TuneBackend:
         """
         with _observing(progress):
             while queue.is_pending:
-                self._tune(QueueSearcher(queue, self._round()))
+                self._tune(QueueSearcher(queue, self._round()), progress)
 
     def search(self, samples: int, progress: SweepProgress) -> None:
         """Run samples of the study's space, until they are finished or the store fails.
@@ -76,14 +76,17 @@ class TuneBackend:
         with _observing(progress):
             while samples and not progress.store_error:
                 count = min(samples, self._round())
-                self._tune(optuna_search(self._study), count, self._study)
+                self._tune(optuna_search(self._study), progress, count, self._study)
                 open_study(self._study)  # marks trials that the Tuner left running as failed
                 samples -= count
 
     def _round(self) -> int:
         return max(LEAST_ROUND, ROUND_EACH * self.concurrency)
 
-    def _tune(self, searcher: Searcher, samples: int = -1, searched: Study | None = None) -> None:
+    def _tune(
+        self, searcher: Searcher, progress: SweepProgress, samples: int = -1,
+        searched: Study | None = None,
+    ) -> None:  # fmt: skip
         _configure_tune(self.concurrency)
         scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
         tuner = tune.Tuner(
@@ -103,7 +106,7 @@ class TuneBackend:
             ),
         )  # fmt: skip
         try:
-            with save_on_signal(save_workers):
+            with save_on_signal(save_workers, progress.stopping):
                 tuner.fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

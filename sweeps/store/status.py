@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from math import isfinite
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lth_core.errors import SpecError
 from lth_core.spec import sha256
@@ -19,6 +19,8 @@ STATUS = "status"
 """Kind of store entry."""
 SILENT_AFTER = 60.0
 """Seconds without a new status after which a running sweep counts as killed."""
+Run = Literal["sweep", "rewind"]
+"""Command that runs trials of a study; each has a status of its own."""
 STATES = ("running", "finished", "stopped")
 MOST_FAILURES = 100
 """Largest number of failures that a status lists."""
@@ -49,49 +51,70 @@ class Status:
     """Trial and reason of each failure."""
     driver: dict[str, Any] = field(default_factory=dict)
     """Identity of the driver's process, for readers on the same machine."""
+    command: str = ""
+    """Command that resumes the run, as a shell takes it; empty in entries of an older version."""
 
 
-def status_key(study: str) -> str:
-    """Key of the entry with a study's status; like every key, it ends in a digest."""
-    return f"{study}.{sha256(study)}"
+def status_key(study: str, run: Run = "sweep") -> str:
+    """Key of the entry with the status of a study's sweep or bisection; it ends in a digest."""
+    return f"{study}.{sha256(study if run == 'sweep' else [study, run])}"
 
 
-def save_status(store: Store, study: str, status: Status) -> None:
+def save_status(store: Store, study: str, status: Status, run: Run = "sweep") -> None:
     """Store a status in place of the earlier one.
 
     Raises:
         StoreError: no space left, no permission, ...
     """
     entry = asdict(status) | {"failures": [list(each) for each in status.failures[:MOST_FAILURES]]}
-    store.put(STATUS, status_key(study), entry)
+    store.put(STATUS, status_key(study, run), entry)
 
 
-def load_status(store: Store, study: Study) -> dict[str, Any]:
-    """The latest status of a study's latest sweep, and its age by the store's clock.
+def load_status(store: Store, study: Study, run: Run = "sweep") -> dict[str, Any]:
+    """The latest status of a study's latest sweep or bisection, and its age by the store's clock.
 
     Raises:
-        SpecError: the study was never swept into this store.
+        SpecError: the store has none.
     """
-    key = status_key(study.name)
+    status = _read(store, study, run)
+    if status is None:
+        rule = f"must have been swept into {study.store} first: {study.command(run)}"
+        raise SpecError("STUDY", rule, study.name)
+    return status
+
+
+def load_statuses(store: Store, study: Study) -> list[dict[str, Any]]:
+    """The statuses of a study's latest sweep and bisection, those that the store has.
+
+    Raises:
+        SpecError: it has none.
+    """
+    statuses = [status for run in get_args(Run) if (status := _read(store, study, run))]
+    return statuses or [load_status(store, study)]
+
+
+def _read(store: Store, study: Study, run: Run) -> dict[str, Any] | None:
+    key = status_key(study.name, run)
     status, folder = read_entry(store, STATUS, key, _fields), f"{STATUS}/{key}"
     times = {file.path: file.modified for file in store.files.files(folder)}
     written = times.get(f"{folder}/{MANIFEST}")
     if status is None or written is None:  # or it is being deleted
-        rule = f"must have been swept into {study.store} first: lth sweep {study.name}"
-        raise SpecError("STUDY", rule, study.name)
+        return None
     driver = status.pop("driver")
     age = max(0.0, store_time(store) - written)
     if status["state"] == "running" and (age > SILENT_AFTER or has_ended(driver)):
         status["state"] = "silent"
     if status["state"] != "running":
         status["minutes_left"] = None
-    return {"study": study.name, **status, "heard_seconds_ago": age}
+    status["command"] = status["command"] or study.command(run)
+    return {"study": study.name, "run": run, **status, "heard_seconds_ago": age}
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
     """Fields of a stored status, and the minutes left at its pace."""
-    check(entry.meta, Status)
-    status = {f.name: entry.meta[f.name] for f in fields(Status)}
+    meta = {"command": "", **entry.meta}
+    check(meta, Status)
+    status = {f.name: meta[f.name] for f in fields(Status)}
     if status["state"] not in STATES:
         raise ValueError(f"state must be one of {STATES}, but got {status['state']!r:.80}")
     pace, left = status["levels_per_minute"], status["levels"] - status["levels_done"]
@@ -104,20 +127,23 @@ def _fields(entry: Entry) -> dict[str, Any]:
 def lines(status: dict[str, Any]) -> Iterator[str]:
     """Lines of a status for a terminal."""
     ago = f"{status['heard_seconds_ago']:.0f} s ago"
+    resume = f"`{status['command']}` resumes it"
     state = {
         "running": f"running on {status['host']}, process {status['process']}; last status {ago}",
         "finished": f"finished {_ago(status)}",
-        "stopped": f"stopped {_ago(status)}; `lth sweep {status['study']}` resumes it",
+        "stopped": f"stopped {_ago(status)}; {resume}",
         "silent": f"was killed or cut off: {status['host']}, process {status['process']}; last "
-        f"status {_ago(status)}; `lth sweep {status['study']}` resumes it",
+        f"status {_ago(status)}; {resume}",
     }[status["state"]]
-    yield f"{status['study']}: {state}"
+    yield f"{status['study']}: {status['run']} {state}"
     counts = [f"{status[name]} {name}" for name in ("done", "running", "failed", "waiting")]
-    yield f"trials   {status['trials']}: {', '.join(counts)}"
+    # A bisection ends as soon as it knows the answer.
+    most = "at most " * (status["run"] == "rewind" and status["state"] != "finished")
+    yield f"trials   {most}{status['trials']}: {', '.join(counts)}"
     pace = f"{status['levels_per_minute']:.3g} a minute"
     end = status["minutes_left"]
     left = "" if end is None else f", about {duration(60 * end)} left"
-    yield f"levels   {status['levels_done']} of {status['levels']} in this sweep, {pace}{left}"
+    yield f"levels   {status['levels_done']} of {most}{status['levels']} in this run, {pace}{left}"
     for name, reason in status["failures"]:
         yield f"failed   {name}: {reason}"
     if (more := status["failed"] - len(status["failures"])) > 0:

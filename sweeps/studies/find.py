@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os.path
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
 from lth_core.errors import SpecError
+from lth_core.redaction import without_secrets
 from lth_core.store import make_folder
 from lth_core.store.folder import FolderFiles
 from sweeps.studies.names import FILE, last_swept, presets, study_names
 from sweeps.studies.reader import read_study
 from sweeps.studies.schema import Study
+
+COMMAND = "# lth sweep "
+"""Start of the first line of a swept study's file, with the command of the sweep."""
 
 
 def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False) -> Study:
@@ -34,9 +39,25 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
             path = known[name]
         else:
             raise SpecError("STUDY", "is neither a file nor a known study", name, study_names())
+        if path == last and name in known:
+            name = _shown(last)  # to `lth sweep` the name means the preset
     study = read_study(path, overrides)
     last = last_swept(study.name)
-    return read_study(last) if swept and last and not overrides else study
+    if swept and last and not overrides:
+        return read_study(last).called(_arguments(last))
+    return study.called(shlex.join([name, *overrides]))
+
+
+def _arguments(last: Path) -> str:
+    """The arguments in the file of a study's last sweep; where there are none, the file itself."""
+    first = last.read_text().partition("\n")[0]
+    if first.startswith(COMMAND):
+        return first.removeprefix(COMMAND)
+    return shlex.quote(_shown(last))
+
+
+def _shown(last: Path) -> str:
+    return str(last.relative_to(Path.cwd()))
 
 
 def presets_with_reference() -> list[str]:
@@ -45,10 +66,13 @@ def presets_with_reference() -> list[str]:
 
 
 def save_swept(study: Study) -> None:
-    """Store the study, with its overrides, in its folder, where later commands read it.
+    """Store the study, with its overrides and its command, in its folder; later commands read it.
 
     Raises:
         StoreError: the folder cannot be written to.
     """
     text = yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False)
+    command = without_secrets(study.command())
+    if command.isprintable():  # on one line
+        text = f"# {command}\n{text}"
     FolderFiles(make_folder(study.folder())).write(FILE, text.encode())

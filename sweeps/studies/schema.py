@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    PrivateAttr,
     TypeAdapter,
     ValidationInfo,
     field_validator,
@@ -261,6 +262,7 @@ class Study(_Part):
     """Error barrier between a run and its twin, as a fraction, below which training is stable."""
     reference: Reference | None = None
     """Published figures for `lth verify`; they do not change the trainings."""
+    _arguments: str = PrivateAttr("")
 
     @model_validator(mode="before")
     @classmethod
@@ -291,6 +293,21 @@ class Study(_Part):
     @classmethod
     def _expanded_search(cls, value: Any) -> Any:
         return {"algorithm": value} if isinstance(value, str) else value
+
+    @property
+    def arguments(self) -> str:
+        """Arguments of `lth` that name the study, with its overrides, as a shell takes them."""
+        return self._arguments or self.name
+
+    def command(self, run: str = "sweep") -> str:
+        """Command that runs or resumes the study, as a shell takes it."""
+        return f"lth {run} {self.arguments}"
+
+    def called(self, arguments: str) -> Study:
+        """This study, with other `arguments`."""
+        copy = self.model_copy()
+        copy._arguments = arguments
+        return copy
 
     def folder(self) -> Path:
         """Folder of the report and of the search's journal."""

@@ -71,7 +71,7 @@ def test_progress_prints_what_is_trained_as_it_is() -> None:
 
     wide = PlainConsole(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
     with _bar(wide) as bar:
-        bar.add_task(NASTY, total=3)
+        bar.add_task(NASTY, total=3, left="")
     assert NASTY in printed(wide)
 
 

@@ -13,7 +13,7 @@ from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.spec import spec_json
 from lth_core.train.timings import speed_key
-from sweeps.plan.counting import work_left
+from sweeps.plan.counting import counts_left
 from sweeps.plan.plan import Plan, make_plan
 from sweeps.studies.axes import base_values, combinations, samples, spec_of
 from sweeps.studies.reader import parse_study
@@ -143,13 +143,13 @@ def test_work_is_the_steps_of_jobs_with_distinct_digests(study: Study) -> None:
     expected: Counter[str] = Counter()
     for job in unique.values():
         expected[speed_key(job, "cpu")] += job.last - job.first
-    for work in (plan.counts.work, work_left((trial.spec for trial in plan.trials), ())):
+    for work in (plan.counts.work, counts_left((trial.spec for trial in plan.trials), ()).work):
         got: Counter[str] = Counter()
         for pace, steps in work.items():
             got[speed_key(pace, "cpu")] += steps
         assert got == expected
     stored = set(list(unique)[::2])
-    left = work_left((trial.spec for trial in plan.trials), stored)
+    left = counts_left((trial.spec for trial in plan.trials), stored).work
     assert left.total() == sum(j.last - j.first for d, j in unique.items() if d not in stored)
 
 

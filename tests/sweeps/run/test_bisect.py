@@ -63,6 +63,28 @@ def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
     assert any(a.monotone and a.trainings < a.trainings_grid == 24 for a in answers)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("levels", [1, 2, 4])
+def test_bounds_said_before_are_never_exceeded_and_shrink_with_what_is_known(
+    tiny: StudyOf, levels: int
+) -> None:
+    study = tiny({**CHANGES, "base.levels": levels})
+    found = Bisection(make_plan(study), Trainer())
+    monotone, whole = found.bounds()
+    looks = {1: 4, 2: 7, 4: 8}[levels]  # of 8 points: a path of ceil(log2 8) + 1 for each level
+    assert (monotone.looks, monotone.trials) == (looks, 3 * looks)
+    assert monotone.trainings == 3 + 3 * looks * levels
+    assert (whole.looks, whole.trainings) == (8, 3 + 24 * levels)
+    assert monotone.sentence().startswith(f"at most {looks} looks at 8 rewind points: ")
+    first = found.next_trials(0)
+    play(study, found, most=len(first))
+    rest, _ = Bisection(make_plan(study), found.trainer).bounds()
+    assert rest.looks < monotone.looks
+    assert rest.trainings == 3 * rest.looks * levels, "dense runs are in the store"
+    ran = len(first) + play(study, found)
+    assert ran <= (whole if found.cells[0].not_monotone else monotone).trials
+
+
 def test_probes_restart_the_schedule_where_the_study_does(tiny: StudyOf) -> None:
     study = tiny({**CHANGES, "base.rewind": "10it", "axes.restart_schedule": [False, True]})
     bisected = Bisection(make_plan(study), Trainer())

@@ -11,6 +11,7 @@ from lth_core.store import Store
 from lth_core.store.files import MemoryFiles
 from sweeps.run.progress import SweepProgress
 from sweeps.store.status import SILENT_AFTER
+from sweeps.studies.reader import parse_study
 
 ROUND = 0.5
 """Seconds that one round of Tune's loop takes."""
@@ -43,7 +44,9 @@ def test_slow_store_holds_up_the_sweep_for_a_small_share_of_the_time_and_is_writ
     with monkeypatch.context() as patch:
         files = SlowFiles(seconds, fails, patch)
         begun, rounds = files.now, 2000
-        with SweepProgress("tiny", Store(files), Console(file=io.StringIO()), 1, 0, 1) as progress:
+        with SweepProgress(
+            parse_study({"name": "tiny"}), Store(files), Console(file=io.StringIO()), 1, 0, 1
+        ) as progress:
             for _ in range(rounds):
                 files.now += ROUND
                 progress.running(1)

@@ -123,7 +123,7 @@ def test_trial_is_known_to_its_store_before_it_has_trained_anything(
         list(run_trial(trial, context_of(study), trainer))
     assert trainer.store.digests("trials") == [record_key("tiny", trial)]
     assert load_records(trainer.store, "tiny", [trial]) == []
-    for command in ("report", "sync", "verify"):
+    for command in ("report", "sync"):
         assert lth(command, "tiny").code == 2
     assert "must have been swept into" in lth("report", "tiny").err
     assert lth("ticket", "ls", "--json") == Called(0, "", "")

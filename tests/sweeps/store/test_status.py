@@ -13,6 +13,7 @@ from lth_core.store.folder import FolderFiles
 from sweeps.store.status import (
     MOST_FAILURES,
     SILENT_AFTER,
+    Run,
     Status,
     load_status,
     save_status,
@@ -31,14 +32,14 @@ def study(tiny: StudyOf) -> Study:
     return study
 
 
-def said(study: Study, state: str = "running", **changes: object) -> Store:
+def said(study: Study, state: str = "running", run: Run = "sweep", **changes: object) -> Store:
     store = open_store(study.store)
     fields = {
         "state": state, "host": "node-1", "process": 123, "trials": 200, "done": 120, "running": 2,
         "failed": 1, "waiting": 77, "levels_done": 840, "levels": 1400, "levels_per_minute": 35.0,
         "failures": [("3fa94bc0", "the loss is not finite [nan]")], **changes,
     }  # fmt: skip
-    save_status(store, study.name, Status(**fields))
+    save_status(store, study.name, Status(**fields), run)
     return store
 
 
@@ -47,10 +48,10 @@ def test_a_running_sweep_tells_trials_pace_end_and_errors(study: Study, lth: Lth
     called = lth("status", "tiny")
     first, *rest = called.out.splitlines()
     assert called.code == 0
-    assert first.startswith("tiny: running on node-1, process 123; last status ")
+    assert first.startswith("tiny: sweep running on node-1, process 123; last status ")
     assert rest == [
         "trials   200: 120 done, 2 running, 1 failed, 77 waiting",
-        "levels   840 of 1400 in this sweep, 35 a minute, about 16 min left",
+        "levels   840 of 1400 in this run, 35 a minute, about 16 min left",
         "failed   3fa94bc0: the loss is not finite [nan]",
     ]
 
@@ -93,6 +94,19 @@ def test_a_sweep_that_has_ended_says_so_however_long_ago(
     then = entry.stat().st_mtime - 86400
     os.utime(entry, (then, then))
     assert f"{words} 1 d 0 h ago" in lth("status", "tiny").out
+
+
+def test_sweep_and_bisection_have_a_status_each(study: Study, lth: Lth) -> None:
+    said(study, "stopped", command="lth sweep 'a b.yaml' 'seed=[1, 2]' --serial")
+    said(study, run="rewind", done=3, levels=900)
+    sweep, *_, bisection, trials, levels, _ = lth("status", "tiny").out.splitlines()
+    assert sweep.startswith("tiny: sweep stopped")
+    assert sweep.endswith("; `lth sweep 'a b.yaml' 'seed=[1, 2]' --serial` resumes it")
+    assert bisection.startswith("tiny: rewind running on node-1")
+    assert trials == "trials   at most 200: 3 done, 2 running, 1 failed, 77 waiting"
+    assert levels.startswith("levels   840 of at most 900 in this run")
+    rows = [json.loads(line) for line in lth("status", "tiny", "--json").out.splitlines()]
+    assert [(row["run"], row["done"]) for row in rows] == [("sweep", 120), ("rewind", 3)]
 
 
 def test_a_study_that_was_never_swept_has_no_status(tiny_file: object, lth: Lth) -> None:
