@@ -294,6 +294,10 @@ class Study(_Part):
     def _expanded_search(cls, value: Any) -> Any:
         return {"algorithm": value} if isinstance(value, str) else value
 
+    def __eq__(self, other: object) -> bool:
+        # However a study was named on the command line, its content decides.
+        return isinstance(other, Study) and super().__eq__(other.called(self._arguments))
+
     @property
     def arguments(self) -> str:
         """Arguments of `lth` that name the study, with its overrides, as a shell takes them."""
