@@ -21,9 +21,10 @@ from lth_core.models.channels import (
     masks_of,
 )
 from lth_core.models.costs import Costs, costs_of
+from lth_core.models.gates import GATE
 from lth_core.models.init import narrow_weights
 from lth_core.models.latency import ChannelLatency
-from lth_core.models.layers import load_state, state_of
+from lth_core.models.layers import Layer, load_state, shapes_and_positions, state_of
 from lth_core.prune.network import Batch, PrunableNetwork
 from lth_core.seeds import generator
 from lth_core.spec import PruneGates, PruneNever, Pruning, TrainSpec
@@ -99,6 +100,29 @@ class Builder:
         entries = kept_entries(channels, kept_channels(channels, mask))
         draw = generator(init.seed, *init.draw, "narrow")
         return state | narrow_weights(model, job.model.init, entries, draw)
+
+    def layers(self, job: Job, mask: Mask | None = None) -> dict[str, Layer]:
+        """Prunable layers of the job's network, in its order, under a mask or with all weights."""
+        model, shape = self.model(job), self.data(job).shape
+        counts = shapes_and_positions(model, shape, job.mask.include)
+        mask = mask or masks.ones(model, job.mask.include)
+        return {
+            name: Layer(
+                shape=weights, positions=positions, kept=int(m.sum()),
+                kept_outputs=int(m.flatten(1).any(1).sum()),
+            )
+            for (name, (weights, positions)), m in (
+                (item, mask[masks.parameter_of(item[0])]) for item in counts.items()
+            )
+        }  # fmt: skip
+
+    def parameters(self, job: Job) -> int:
+        """Number of parameters of the job's network, the biases' and norms' too.
+
+        Gates are not counted: they can be multiplied into the norms' scales and shifts.
+        """
+        named = self.model(job).named_parameters()
+        return sum(p.numel() for name, p in named if not name.endswith(GATE))
 
     def channels(self, job: Job) -> Channels:
         """Removable channels of the job's network; where it has gates, those with a gate."""

@@ -20,9 +20,7 @@ from lth_core.errors import DivergedError, StoreError
 from lth_core.jobs.controls import FreshlyNarrow
 from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure, Recipe
 from lth_core.masks import Mask, State
-from lth_core.models.gates import GATE
 from lth_core.models.latency import ChannelLatency
-from lth_core.models.layers import Layer, shapes_and_positions
 from lth_core.seeds import seeded_draws
 from lth_core.spec import PruneDuring, PruneNever, TicketSpec, describe, sha256
 from lth_core.spec.fields import check_pack, steps_in
@@ -35,7 +33,7 @@ from lth_core.train.builder import Builder, PreparedJob, may_be_narrow
 from lth_core.train.checkpoint import CHECKPOINT_EVERY
 from lth_core.train.loop import Outcome
 from lth_core.train.pack.forward import Way, ways_of
-from lth_core.train.pack.rules import groups, needed
+from lth_core.train.pack.rules import inputs, needed, packs, run_of
 from lth_core.train.pack.runner import Runner
 from lth_core.train.pack.size import PackSizes, PackSpeeds, steps_of
 from lth_core.train.precision import arithmetic
@@ -89,6 +87,8 @@ class Trainer(Builder):
         self._pack_sizes = PackSizes(self.store, self.device)
         self._trained_ahead = set[str]()
         """Digests of trainings made by `train_ahead` whose results were not yet asked for."""
+        self._stored_runs = set[str]()
+        """`run_of` the trainings that this trainer has found in the store, or put there."""
         self._diverged: dict[str, DivergedError] = {}
         """Errors of trainings in packs, by digest."""
         self._finals: OrderedDict[str, tuple[State, Mask]] = OrderedDict()
@@ -99,30 +99,46 @@ class Trainer(Builder):
         self.train_ahead(jobs)
         return [self._result(job) for job in jobs]
 
-    def train_ahead(self, jobs: Sequence[Job]) -> None:
+    def train_ahead(self, jobs: Sequence[Job], later: Sequence[Job] = ()) -> None:
         """Train in packs those of the jobs that can share a program and that the store lacks.
 
         The other jobs are trained when their results are asked for.
-        """
-        if self.pack == 1 or self.frozen or len(jobs) < 2:
-            return
-        for alike in groups(jobs):
-            size = self._pack_size_of(alike)
-            ready = [job for job in alike if self._is_ready(job, jobs)] if size > 1 else []
-            for number in range(0, len(ready), size):
-                part = ready[number : number + size]
-                try:
-                    self._train_pack(part)
-                except RuntimeError as error:  # memory is short, or an operation has no rule
-                    text = "a pack of %d jobs failed, each is trained alone: %s"
-                    logger.warning(text, len(part), error)
 
-    def _pack_size_of(self, jobs: Sequence[Job]) -> int:
-        """Most jobs in a pack of those of one `pack_key`; 1 where too few are not trained yet."""
-        if len(jobs) < 2 or (self.pack == "auto" and not self._pack_sizes.may_gain(jobs)):
+        Args:
+            later: jobs of later levels, with which packs are filled up: those whose start and mask
+                are made from no training, or from stored ones.
+        """
+        if self.pack == 1 or self.frozen or len(jobs) + len(later) < 2:
+            return
+        is_ready = partial(self._is_ready, jobs=jobs)
+        for pack in packs(jobs, later, self._pack_size_of, is_ready, self._may_join):
+            try:
+                self._train_pack(pack)
+            except RuntimeError as error:  # memory is short, or an operation has no rule
+                text = "a pack of %d jobs failed, each is trained alone: %s"
+                logger.warning(text, len(pack), error)
+
+    def _pack_size_of(self, jobs: Sequence[Job], later: Sequence[Job]) -> int:
+        """Most jobs in a pack of those of one `pack_key`; 1 where too few are not trained yet.
+
+        Args:
+            later: jobs with which a pack may be filled up.
+        """
+        both = [*jobs, *later]
+        if len(both) < 2 or (self.pack == "auto" and not self._pack_sizes.may_gain(both)):
             return 1
         missing = [job for job in jobs if not self._is_trained(job)]
-        return self.pack_size(missing[0], steps_of(missing)) if len(missing) > 1 else 1
+        if not missing or len(missing) + len(later) < 2:
+            return 1
+        return self.pack_size(missing[0], steps_of([*missing, *later]))
+
+    def _may_join(self, job: Job) -> bool:
+        """Whether all that a job's start and mask are made from is stored, and its training is not.
+
+        Trainings that this trainer neither found in the store nor put there count as missing: to
+        look up those of all later levels at each level would cost a store in S3 many calls.
+        """
+        return inputs(job) <= self._stored_runs and run_of(job) not in self._stored_runs
 
     def pack_size(self, job: Job, steps: int) -> int:
         """Most jobs of a job's `pack_key` that are trained as one program.
@@ -166,12 +182,18 @@ class Trainer(Builder):
         return True
 
     def _is_trained(self, job: Job) -> bool:
-        return job.digest in self._diverged or self._archive.training(job) is not None
+        return job.digest in self._diverged or self._stored_training(job) is not None
+
+    def _stored_training(self, job: Job) -> Training | None:
+        training = self._archive.training(job)
+        if training:
+            self._stored_runs.add(run_of(job))
+        return training
 
     def _result(self, job: Job) -> Result:
         if error := self._diverged.get(job.digest):
             raise error
-        training = self._archive.training(job)
+        training = self._stored_training(job)
         if training and not self._archive.missing_points(job, job.keep):
             reused = job.digest not in self._trained_ahead
             self._trained_ahead.discard(job.digest)
@@ -329,29 +351,6 @@ class Trainer(Builder):
             example_shape=self.data(job).shape, classes=self.data(job).classes,
         )  # fmt: skip
 
-    def layers(self, job: Job, mask: Mask | None = None) -> dict[str, Layer]:
-        """Prunable layers of the job's network, in its order, under a mask or with all weights."""
-        model, shape = self.model(job), self.data(job).shape
-        counts = shapes_and_positions(model, shape, job.mask.include)
-        mask = mask or masks.ones(model, job.mask.include)
-        return {
-            name: Layer(
-                shape=weights, positions=positions, kept=int(m.sum()),
-                kept_outputs=int(m.flatten(1).any(1).sum()),
-            )
-            for (name, (weights, positions)), m in (
-                (item, mask[masks.parameter_of(item[0])]) for item in counts.items()
-            )
-        }  # fmt: skip
-
-    def parameters(self, job: Job) -> int:
-        """Number of parameters of the job's network, the biases' and norms' too.
-
-        Gates are not counted: they can be multiplied into the norms' scales and shifts.
-        """
-        named = self.model(job).named_parameters()
-        return sum(p.numel() for name, p in named if not name.endswith(GATE))
-
     # Training and storing
 
     def _train(self, job: Job) -> tuple[Training, tuple[State, Mask]]:
@@ -393,6 +392,7 @@ class Trainer(Builder):
             finished_at=time.time(),
             made_with=outcome.made_with | self._made_in_pack(pack),
         )  # fmt: skip
+        self._stored_runs.add(run_of(job))
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
         self._runner.delete_checkpoint(job)

@@ -18,7 +18,7 @@ from lth_core.store import existing_store
 from lth_core.train import CHECKPOINT_EVERY, Trainer
 from lth_core.train.precision import all_threads_flush, flushed_denormals
 from sweeps.plan.plan import Trial
-from sweeps.plan.stopping import why_stop
+from sweeps.plan.stopping import levels_before_stop
 from sweeps.store.published import level_records, trial_run
 from sweeps.store.records import TRIALS, record_key, save_records
 from sweeps.studies.schema import Stop
@@ -92,7 +92,12 @@ def run_trial(
 
 def stops(records: Sequence[Record], context: SweepContext) -> bool:
     """Whether a trial ends after these records, before its last level."""
-    return bool(records) and why_stop(records, context.stop, context.margin) is not None
+    return certain_levels(records, context) == 0
+
+
+def certain_levels(records: Sequence[Record], context: SweepContext) -> int | None:
+    """Number of levels that a trial runs for certain after these records; None: all."""
+    return levels_before_stop(records, context.stop, context.margin)
 
 
 def reason(error: Exception) -> str:

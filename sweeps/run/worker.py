@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, count, zip_longest
 from statistics import fmean
 from traceback import format_exc
 from typing import Any
@@ -18,7 +19,7 @@ from lth_core.lottery import levels
 from lth_core.redaction import without_secrets
 from lth_core.train import Trainer
 from sweeps.plan.plan import Trial, check_objective
-from sweeps.run.trial import SweepContext, reason, run_trial, stops, trial_line
+from sweeps.run.trial import SweepContext, certain_levels, reason, run_trial, trial_line
 from sweeps.studies.axes import Fields, base_values, combinations, spec_of
 from sweeps.studies.reader import parse_spec, spec_values
 from sweeps.studies.schema import Study
@@ -76,16 +77,18 @@ def _levels(
     reraised: tuple[type[BaseException], ...], report: dict[str, Any],
 ) -> Iterator[tuple[Trial, list[Record]]]:  # fmt: skip
     """Finished levels of trials that train together, level by level; failures go to the report."""
-    running = [(trial, levels(trial.spec, keep), run_trial(trial, context, trainer, keep))
-               for trial, keep in pack]  # fmt: skip
+    running = [(trial, run_trial(trial, context, trainer, keep)) for trial, keep in pack]
+    planned = {trial.id: [list(jobs.values()) for jobs in levels(trial.spec, keep)]
+               for trial, keep in pack}  # fmt: skip
     records: dict[str, list[Record]] = {trial.id: [] for trial, _ in pack}
-    while running:
-        if len(pack) > 1:
-            going_on = [each for trial, each, _ in running if not stops(records[trial.id], context)]
-            jobs = [job for each in going_on for job in next(each, {}).values()]
-            _train_ahead(trainer, jobs, reraised)
+    for level in count():
+        certain = [
+            planned[trial.id][level:][: certain_levels(records[trial.id], context)]
+            for trial, _ in running
+        ]
+        _train_ahead(trainer, certain, reraised)
         for member in list(running):
-            trial, _, search = member
+            trial, search = member
             rows = None
             try:
                 rows = next(search, None)
@@ -105,19 +108,32 @@ def _levels(
                 yield trial, rows
             else:
                 running.remove(member)
+        if not running:
+            return
 
 
 def _train_ahead(
-    trainer: Trainer, jobs: Sequence[Job], reraised: tuple[type[BaseException], ...]
-) -> None:
-    try:
-        trainer.train_ahead(jobs)
-    except reraised:
-        raise
-    # A user's data or score may raise anything while a job is prepared. Which trial's it is, is not
-    # known here; that trial prepares the job again, raises again, and is reported by its name.
-    except Exception as error:  # noqa: BLE001
-        logger.debug("not trained together: %s", without_secrets(str(error)))
+    trainer: Trainer, trials: Sequence[Sequence[list[Job]]],
+    reraised: tuple[type[BaseException], ...],
+) -> None:  # fmt: skip
+    """Train in packs the jobs of the next level of trials, with those of later levels.
+
+    Args:
+        trials: jobs of each further level of each trial, but of those that the trial may not reach.
+    """
+    next_jobs, *rest = [list(chain(*jobs)) for jobs in zip_longest(*trials, fillvalue=[])] or [[]]
+    later = list(chain(*rest))
+    for also in [later, []] if later else [later]:
+        try:
+            trainer.train_ahead(next_jobs, also)
+            return
+        except reraised:
+            raise
+        # A user's data or score may raise anything while a job is prepared. Which trial's it is, is
+        # not known here; that trial prepares the job again, raises again, and is reported by its
+        # name. It may not reach the later level whose job raises.
+        except Exception as error:  # noqa: BLE001
+            logger.debug("not trained together: %s", without_secrets(str(error)))
 
 
 def item_config(work: Work) -> dict[str, Any]:

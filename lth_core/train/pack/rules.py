@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
+from itertools import islice
 
 from lth_core import models
 from lth_core.jobs.recipes import Job, Recipe
@@ -19,6 +20,7 @@ _METHOD = ("when", "score", "grow")
 """Fields of a `Pruning` that changes or learns the mask, in which they are equal."""
 
 
+@lru_cache(maxsize=4000)
 def pack_key(job: Job) -> str | None:
     """Key of the jobs that one program can train; None where a job is trained alone.
 
@@ -39,14 +41,9 @@ def pack_key(job: Job) -> str | None:
 def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     """Jobs of equal `pack_key`; none needs a job of its own or of a later group.
 
-    Jobs that are trained alone are left out. Of equal jobs one is left, with the rewind points of
-    all.
+    Jobs that are trained alone are left out, as are equal jobs: see `distinct`.
     """
-    left: dict[str, Job] = {}
-    for job in jobs:
-        if pack_key(job):
-            known = left.get(job.digest, job)
-            left[job.digest] = replace(known, keep=tuple(sorted({*known.keep, *job.keep})))
+    left = {job.digest: job for job in distinct(jobs) if pack_key(job)}
     while left:
         ready = [job for job in left.values() if not needed(job, left.values())]
         alike: dict[str | None, list[Job]] = {}
@@ -55,14 +52,55 @@ def groups(jobs: Sequence[Job]) -> Iterator[list[Job]]:
         yield from alike.values()
 
 
+def distinct(jobs: Iterable[Job]) -> list[Job]:
+    """The jobs, in their order; of equal ones the first, with the rewind points of all."""
+    left: dict[str, Job] = {}
+    for job in jobs:
+        known = left.setdefault(job.digest, job)
+        if not set(job.keep) <= set(known.keep):
+            left[job.digest] = replace(known, keep=tuple(sorted({*known.keep, *job.keep})))
+    return list(left.values())
+
+
+def packs(
+    jobs: Sequence[Job],
+    later: Sequence[Job],
+    size_of: Callable[[list[Job], list[Job]], int],
+    is_ready: Callable[[Job], bool],
+    may_join: Callable[[Job], bool],
+) -> Iterator[list[Job]]:
+    """Packs of jobs, filled up with later ones; train each before the next is taken.
+
+    Args:
+        size_of: most jobs in a pack, from those of one `pack_key` and the later ones of it.
+        is_ready: whether a job is to be trained, after those of the jobs that it needs are.
+        may_join: whether a later job can be trained now.
+    """
+    sooner = {job.digest for job in jobs}
+    after = [job for job in distinct(later) if job.digest not in sooner]
+    for alike in groups(jobs):
+        others = [job for job in after if pack_key(job) == pack_key(alike[0]) and may_join(job)]
+        size = size_of(alike, others)
+        if size > 1:
+            ready = [job for job in alike if is_ready(job)]
+            ready += islice(filter(is_ready, others), -len(ready) % size)
+            for number in range(0, len(ready), size):
+                yield ready[number : number + size]
+
+
 def needed(job: Job, jobs: Iterable[Job]) -> list[Job]:
     """Those of the jobs from whose result, or a rewind point, a job's start or mask is made."""
-    runs = set(map(_run_of, _parents(job)))
-    return [each for each in jobs if _run_of(each) in runs]
+    runs = inputs(job)
+    return [each for each in jobs if run_of(each) in runs]
 
 
-@lru_cache(maxsize=1000)
-def _run_of(job: Job) -> str:
+def inputs(job: Job) -> set[str]:
+    """`run_of` the trainings of whose results, or rewind points, a job's start or mask is made."""
+    return set(map(run_of, _parents(job)))
+
+
+@lru_cache(maxsize=4000)
+def run_of(job: Job) -> str:
     """Digest of a job without its last step: a training and its rewind points have one."""
     return replace(job, last=job.first).digest
 

@@ -117,10 +117,13 @@ def measure(make: Callable[[], Task], device: torch.device) -> PackSpeeds:
         make: makes a new task, all of one job.
     """
 
-    def speed(size: int, way: Way) -> float | None:
-        return _speed([make() for _ in range(size)], way, device)
+    tasks = [make()]
 
-    way, *others = ways_of(make().model, device)
+    def speed(size: int, way: Way) -> float | None:
+        tasks.extend(make() for _ in range(size - len(tasks)))
+        return _speed(tasks[:size], way, device)
+
+    way, *others = ways_of(tasks[0].model, device)
     if others:
         way = max((way, *others), key=lambda way: speed(COMPARED, way) or 0.0)
     speeds: dict[int, float] = {}
@@ -150,7 +153,11 @@ def _speed(tasks: Sequence[Task], way: Way, device: torch.device) -> float | Non
 
 def _step_seconds(tasks: Sequence[Task], way: Way, device: torch.device) -> Iterator[float]:
     """Mean seconds of a pack's step over some steps, several times: other work on the machine makes
-    some of them too long, and none too short."""
+    some of them too long, and none too short.
+
+    Where one thread of a CPU computes the step, they are its CPU seconds."""
+    one_thread = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.thread_time if one_thread else time.perf_counter
     runs, first, last = [Run(task) for task in tasks], tasks[0].first, tasks[0].last
     train: Callable[[int, Tensor, Tensor], object]
     batches: Iterator[tuple[int, Tensor, Tensor]]
@@ -165,11 +172,11 @@ def _step_seconds(tasks: Sequence[Task], way: Way, device: torch.device) -> Iter
     begun = time.perf_counter()
     while len(timed := list(islice(batches, TIMED_STEPS))) == TIMED_STEPS:
         _wait(device)
-        started = time.perf_counter()
+        started = clock()
         for batch in timed:
             train(*batch)
         _wait(device)
-        yield (time.perf_counter() - started) / TIMED_STEPS
+        yield (clock() - started) / TIMED_STEPS
         if time.perf_counter() - begun > PROBE_SECONDS:
             return
 

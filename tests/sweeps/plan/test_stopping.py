@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.plan.stopping import why_stop
+from sweeps.plan.stopping import levels_before_stop, why_stop
 from sweeps.studies.schema import Stop
 
 
@@ -44,3 +44,23 @@ def test_trial_stops_after_that_many_levels_below_matching_in_a_row(
 def test_reason_says_how_low_for_how_long() -> None:
     reason = why_stop(history(0.9, 0.9), Stop(below_matching_for=2), 0.01)
     assert reason == "the ticket was below 0.9400 for 2 levels in a row"
+
+
+@pytest.mark.parametrize(
+    ("tickets", "levels"),
+    [
+        ([], 3),
+        ([0.96], 3),
+        ([0.1], 2),
+        ([0.1, 0.1, 0.96], 3),
+        ([0.96, 0.1, 0.1], 1),
+        ([0.1] * 4, 0),
+    ],
+)
+def test_a_trial_runs_at_least_the_levels_that_its_rule_needs_to_stop_it(
+    tickets: list[float], levels: int
+) -> None:
+    stop = Stop(below_matching_for=3)
+    assert levels_before_stop(history(*tickets), stop, 0.01) == levels
+    assert levels_before_stop([], stop, 0.01) == 4  # the dense run, and three
+    assert levels_before_stop(history(*tickets), Stop(), 0.01) is None

@@ -8,6 +8,7 @@ from tiny import Lth, StudyFile, StudyOf, context_of, search
 
 from lth_core import Trainer
 from lth_core.errors import StoreError
+from lth_core.jobs.recipes import Job
 from lth_core.store import open_store
 from lth_core.train.pack.forward import Way
 from lth_core.train.pack.size import SIZES, PackSpeeds, measure
@@ -18,6 +19,9 @@ from sweeps.store.records import load_records
 from sweeps.studies.schema import Resources, Study
 
 SEEDS = {"axes.seed": [0, 1, 2, 3, 4]}
+LEARNED = {"base.prune": {"when": "never", "score": "edge-popup", "fraction": 0.5, "lr": 0.05}}
+"""A method whose levels do not depend on each other."""
+BOTH = ["ticket", "random_mask"]
 
 
 def sizes(study: Study, pack: Any, at_once: int, trainer: Trainer | None = None) -> list[int]:
@@ -73,6 +77,25 @@ def test_measurement_grows_until_a_size_is_slower(tiny: StudyOf) -> None:
     assert last < rising[-1] or len(speeds) == len(SIZES)
 
 
+def test_levels_that_train_at_once_count_as_jobs_of_a_pack(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of such levels fewer trials fill a pack, unless dense runs gain by packs, too."""
+
+    measured: dict[bool, int] = {}
+    steps = {False: 5 * 40, True: 5 * 2 * 40}
+
+    def size(trainer: Trainer, job: Job, count: int) -> int:
+        assert count == steps[bool(job.finds)]
+        return measured[bool(job.finds)]
+
+    monkeypatch.setattr(Trainer, "pack_size", size)
+    study = tiny(SEEDS | LEARNED | {"base.branches": ["ticket"]})
+    for dense, expected in ((1, [2, 2, 1]), (3, [3, 2])):
+        measured |= {False: dense, True: 4}
+        assert sizes(study, "auto", 1) == expected
+
+
 def rows_of(study: Study, trials: Any) -> dict[str, list[dict[str, Any]]]:
     rows = load_records(open_store(study.store), study.name, trials)
     return {t.id: [row for row in rows if row["trial"] == t.id] for t in trials}
@@ -120,10 +143,11 @@ def test_levels_of_a_pack_are_reported_together_and_a_stopped_trial_leaves_it(
     trials, config = work_of(study)
     stopped = trials[1].id
 
-    def why_stop(records: list[dict[str, Any]], *rule: Any) -> str | None:
-        return "stopped" if records[-1]["trial"] == stopped and records[-1]["level"] == 1 else None
+    def levels_before_stop(records: list[dict[str, Any]], *rule: Any) -> int | None:
+        ended = records and (records[-1]["trial"], records[-1]["level"]) == (stopped, 1)
+        return 0 if ended else None
 
-    monkeypatch.setattr("sweeps.run.trial.why_stop", why_stop)
+    monkeypatch.setattr("sweeps.run.trial.levels_before_stop", levels_before_stop)
     trainer = Trainer(pack=3)
     *levels, last = reports(config, context_of(study), None, trainer)
     assert [(report["level"], report["of"]) for report in levels] == [
@@ -138,6 +162,73 @@ def test_levels_of_a_pack_are_reported_together_and_a_stopped_trial_leaves_it(
     assert item_names(config) == [trial.id for trial in trials]
     assert [trial.id for trial, _ in config_trials(config)] == item_names(config)
     assert json.dumps(config)
+
+
+@pytest.mark.slow
+def test_independent_levels_of_one_trial_train_together_and_are_reported_one_by_one(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny({**LEARNED, "axes.seed": [0], "base.levels": 5, "base.branches": BOTH})
+    (trial,), config = work_of(study)
+    trained = watched_packs(monkeypatch)
+    trainer = Trainer(open_store(study.store), pack=4)
+    *levels, last = reports(config, context_of(study), None, trainer)
+    assert [report["level"] for report in levels] == list(range(6))
+    assert last == {"failed": [], "done": True}
+    tickets, controls = [1, 2, 3, 4], [1, 2, 3, 4]
+    assert trained == [tickets, controls]  # level 5 is alone
+    rows = rows_of(study, [trial])[trial.id]
+    assert not any(row["reused"] for row in rows)
+    ((_, alone),) = search(study, Trainer())
+    same = ("level", "branch", "training_digest", "density", "steps")
+    assert [[row[k] for k in same] for row in rows] == [[row[k] for k in same] for row in alone]
+
+
+@pytest.mark.slow
+def test_no_level_is_trained_that_a_stop_rule_may_skip(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = {"stop": {"below_matching_for": 2}}
+    study = tiny({**LEARNED, **stop, "axes.seed": [0], "base.levels": 5, "base.branches": BOTH})
+    _, config = work_of(study)
+    trained = watched_packs(monkeypatch)
+    *levels, last = reports(config, context_of(study), None, Trainer(pack=4))
+    assert [report["level"] for report in levels] == [0, 1, 2]  # both tickets are below
+    assert last == {"failed": [], "done": True}
+    assert trained == [[1, 2], [1, 2]]
+
+
+@pytest.mark.slow
+def test_a_later_level_that_fails_leaves_the_levels_before_it_in_a_pack(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = tiny({**LEARNED, "axes.seed": [0, 1], "base.levels": 2, "base.branches": ["ticket"]})
+    _, config = work_of(study)
+    prepare = Trainer._prepare
+
+    def fail(trainer: Trainer, job: Job, points: Any = ()) -> Any:
+        if job.level == 2:
+            raise KeyError("the score of level 2")
+        return prepare(trainer, job, points)
+
+    monkeypatch.setattr(Trainer, "_prepare", fail)
+    trained = watched_packs(monkeypatch)
+    *levels, last = reports(config, context_of(study), None, Trainer(pack=4))
+    assert [report["level"] for report in levels] == [0, 0, 1, 1]
+    assert [pack for pack in trained if set(pack) < {0, 1}] == [[0, 0], [1, 1]]
+    assert len(last["failed"]) == 2
+
+
+def watched_packs(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Levels of the jobs in each pack that is trained from now on."""
+    trained, train = list[list[int]](), Trainer._train_pack
+
+    def watch(trainer: Trainer, jobs: Any) -> None:
+        trained.append([job.level for job in jobs])
+        train(trainer, jobs)
+
+    monkeypatch.setattr(Trainer, "_train_pack", watch)
+    return trained
 
 
 @pytest.mark.slow

@@ -88,3 +88,19 @@ def test_controls_of_a_ticket_that_diverges_are_left_out_of_the_pack_of_others()
     assert all(trainer.known(job) for job in level.values())
     with pytest.raises(DivergedError):
         trainer([ticket])
+
+
+def test_packs_are_filled_up_with_later_jobs_whose_inputs_are_stored() -> None:
+    prune = PruneSpec(when="never", score="edge-popup", lr=0.05)
+    (spec,) = searches((0,), (0,), **TICKETS | {"prune": prune, "levels": 4})
+    (dense,), *levels = by_level([spec])
+    later = [[job for jobs in levels[after:] for job in jobs] for after in range(5)]
+    trainer = Trainer(device="cpu", pack=3)
+
+    def known() -> list[int]:
+        return [sum(map(trainer.known, jobs)) for jobs in levels]
+
+    trainer.train_ahead([dense], later[0])
+    assert known() == [0] * 4  # another program than the dense run's
+    trainer.train_ahead(levels[0], later[1])
+    assert known() == [3, 2, 1, 0]  # tickets of three levels, then two controls and one more
