@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from lth_core.masks import Mask
 from lth_core.seeds import generator
 from lth_core.spec import Pruning
-from lth_core.train.masking.learned import Learned
+from lth_core.train.masking.learned import Learned, Tensors, in_rows
 
 
 class Supermask(Learned):
@@ -35,18 +36,27 @@ class Supermask(Learned):
     def initial_scores(self, weight: Tensor, draws: torch.Generator) -> Tensor:
         return torch.zeros_like(weight)
 
-    def step_mask(self, step: int) -> Mask:
+    @classmethod
+    def step_masks(cls, members: Sequence[Self], scores: Tensors, step: int) -> Tensors:
+        tried = [member._tried(step) for member in members]
+        return {name: torch.stack([masks[name] for masks in tried]) for name in scores}
+
+    @classmethod
+    def score_gradients(
+        cls, members: Sequence[Self], name: str, scores: Tensor, gradients: Tensor
+    ) -> Tensor:
+        """Gradients times the derivative of the probabilities in the scores, p (1 - p)."""
+        p = torch.stack([member._probabilities[name] for member in members])
+        return gradients * (p * (1 - p))
+
+    def _tried(self, step: int) -> dict[str, Tensor]:
+        """A mask drawn for a step, (out, in, ...) of 0 and 1 as floats."""
         self._probabilities = self._probabilities_by_quota()
         draws = generator(self.seed, "mask", "tried", self.level, step)
         return {
-            name: torch.rand(p.shape, generator=draws).to(p.device) < p
+            name: (torch.rand(p.shape, generator=draws).to(p.device) < p).to(p.dtype)
             for name, p in self._probabilities.items()
         }
-
-    def score_gradient(self, name: str, gradient: Tensor) -> Tensor:
-        """The gradient times the derivative of the probability in the score, p (1 - p)."""
-        p = self._probabilities[name]
-        return gradient * (p * (1 - p))
 
     def tensors(self) -> dict[str, Tensor]:
         thresholds = torch.tensor(self._thresholds, dtype=torch.float64)
@@ -60,7 +70,8 @@ class Supermask(Learned):
         """sigmoid(score - t), where t makes each group's sum equal its quota (Newton's method)."""
         probabilities: dict[str, Tensor] = {}
         for i, (names, keep) in enumerate(self.quotas):
-            flat = self.flat_ranking(names)
+            scores = {name: self.scores[name].detach()[None] for name in names}
+            flat = in_rows(scores.values())
             for _ in range(50):
                 p = torch.sigmoid(flat - self._thresholds[i])
                 excess, slope = float(p.sum()) - keep, float((p * (1 - p)).sum())
@@ -68,5 +79,6 @@ class Supermask(Learned):
                     break
                 # Steps of at most 1: far from the root the slope is misleading.
                 self._thresholds[i] += max(-1.0, min(1.0, excess / slope))
-            probabilities |= self.split_by_layer(names, p)
+            by_layer = self.by_layer(names, p, scores)
+            probabilities |= {name: part[0] for name, part in by_layer.items()}
         return probabilities

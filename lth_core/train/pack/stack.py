@@ -14,6 +14,7 @@ from lth_core.data.augment import augment
 from lth_core.spec.learning_rate import learning_rate
 from lth_core.train.loop import Run, add_norm_penalty
 from lth_core.train.masking.base import Fixed
+from lth_core.train.masking.learned import learned_together, shared
 from lth_core.train.optimizer import MOMENTS, make_optimizer, set_rate, stepper
 from lth_core.train.pack.forward import Way, packed_forward
 from lth_core.train.pack.graph import StepGraph, can_capture
@@ -37,8 +38,8 @@ class Stack:
         self.runs, self._tasks = runs, [run.task for run in runs]
         models = [task.model for task in self._tasks]
         self._members = [list(model.parameters()) for model in models]
-        self._parameters = _share([dict(model.named_parameters()) for model in models])
-        self._buffers = _share([dict(model.named_buffers()) for model in models])
+        self._parameters = shared([dict(model.named_parameters()) for model in models])
+        self._buffers = shared([dict(model.named_buffers()) for model in models])
         forward = packed_forward(models[0], len(models), way)
         self._forward = torch.compile(forward) if compiled and way is not Way.EACH else forward
         self._dropout = self._tasks[0].dropout
@@ -48,8 +49,11 @@ class Stack:
         self._fixed = all(type(task.masking) is Fixed for task in self._tasks)
         self._masks = self._stacked_masks() if self._fixed else []
         self._penalized = [run for run in runs if run.task.spec.norm_penalty]
-        if self._fixed and _step_alike(runs):
-            self._optimizers = [self._shared_optimizer()]
+        alike, maskings = _step_alike(runs), [task.masking for task in self._tasks]
+        self._learned = learned_together(maskings, self._parameters) if alike else None
+        if self._learned or (self._fixed and alike):
+            trained = self._learned.scores if self._learned else self._parameters
+            self._optimizers = [self._shared_optimizer(list(trained.values()))]
         else:
             self._optimizers = [run.optimizer for run in runs]
             _own_states(self._optimizers)
@@ -80,15 +84,21 @@ class Stack:
         """Train one step of all runs; returns their losses, (P,)."""
         for optimizer, task in zip(self._optimizers, self._tasks, strict=False):
             set_rate(optimizer, learning_rate(task.spec, step))
-        streams = [(task.order.seed, task.order.run) for task in self._tasks]
         for layer in self._dropout:
+            streams = [(task.order.seed, task.order.run) for task in self._tasks]
             layer.begin_stacked_step(streams, step)
-        for task in self._tasks:
-            task.masking.before_forward(step)
         if self._graph:
             return self._graph(self._compute, index, draw)
         if self._fixed:
             return self._compute(index, draw)
+        if self._learned:
+            self._learned.before_forward(step)
+            loss = self._backward(index, draw)
+            self._learned.before_step()
+            self._update()
+            return loss
+        for task in self._tasks:
+            task.masking.before_forward(step)
         loss = self._backward(index, draw)
         self._update_each(step)
         return loss
@@ -124,11 +134,12 @@ class Stack:
     def _update(self) -> None:
         """Step the shared optimizer, or those of the runs, and set pruned weights to 0."""
         # A shared optimizer reads the stacked gradients.
-        if self._penalized or len(self._optimizers) == len(self.runs):
+        shares = len(self._optimizers) < len(self.runs) and not self._penalized
+        if not shares:
             self._give_gradients()
         for take_step in self._steppers:
             take_step(True)
-        self._clear_gradients()
+        self._clear_gradients(members=not shares)
         for weight, mask in self._masks:
             weight.mul_(mask)
 
@@ -139,7 +150,7 @@ class Stack:
         for run, take_step in zip(self.runs, self._steppers, strict=True):
             take_step(run.task.masking.before_step(step, run.optimizer))
             run.task.masking.after_step()
-        self._clear_gradients()
+        self._clear_gradients(members=True)
 
     def _give_gradients(self) -> None:
         """Give each run's parameters their part of the stacked gradients, and add its penalty."""
@@ -150,20 +161,25 @@ class Stack:
         for run in self._penalized:
             add_norm_penalty(run.scales, run.task.spec.norm_penalty)
 
-    def _clear_gradients(self) -> None:
+    def _clear_gradients(self, members: bool) -> None:
+        """Clear the stacked gradients, and those of the runs' parameters if these have any."""
         for stacked in self._parameters.values():
             stacked.grad = None
-        for parameters in self._members:
+        for parameters in self._members if members else ():
             for parameter in parameters:
                 parameter.grad = None
 
-    def _shared_optimizer(self) -> Optimizer:
-        """An optimizer of the stacked parameters; the runs' optimizers have views of its state."""
+    def _shared_optimizer(self, trained: Sequence[Tensor]) -> Optimizer:
+        """An optimizer of stacked tensors; the runs' optimizers have views of its state.
+
+        Args:
+            trained: stacked parameters or scores, (P, ...), in the order of the runs' own.
+        """
         spec = self._tasks[0].spec
-        optimizer = make_optimizer(self._parameters.values(), spec)
+        optimizer = make_optimizer(trained, spec)
         moments = MOMENTS[spec.optimizer] if spec.optimizer != "sgd" or spec.momentum else ()
-        for number, stacked in enumerate(self._parameters.values()):
-            own = [parameters[number] for parameters in self._members]
+        members = zip(*(task.masking.trained() for task in self._tasks), strict=True)
+        for stacked, own in zip(trained, members, strict=True):
             states = [run.optimizer.state[p] for run, p in zip(self.runs, own, strict=True)]
             for name in moments:
                 parts = [
@@ -189,17 +205,6 @@ class Stack:
             (weight, torch.stack([own[name].to(weight) for own in masks]))
             for name, weight in zip(names, weights, strict=True)
         ]
-
-
-def _share(members: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack the tensors of several networks, (P, ...) by name; theirs become views into it."""
-    shared: dict[str, Tensor] = {}
-    for name, first in members[0].items():
-        stacked = torch.stack([tensors[name].detach() for tensors in members])
-        for tensors, part in zip(members, stacked, strict=True):
-            tensors[name].data = part
-        shared[name] = stacked.requires_grad_(first.requires_grad)
-    return shared
 
 
 def _step_alike(runs: Sequence[Run]) -> bool:

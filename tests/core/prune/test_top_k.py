@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lth_core.prune import lowest
-from lth_core.prune.top_k import kth_lowest
+from lth_core.prune.top_k import kth_lowest, kth_lowest_of_rows
 
 # Few values, so that most draws have ties.
 scores = st.lists(st.integers(0, 4).map(float), min_size=1, max_size=40)
@@ -50,14 +50,25 @@ def test_more_than_there_are_cannot_be_chosen(k: int) -> None:
 
 @given(
     values=st.lists(st.floats(0, 4, width=32) | st.sampled_from([0.0, 1.0, 2.0]), min_size=1),
-    guess=st.floats(0, 5) | st.sampled_from([0.0, 1.0, 2.0]),
+    near=st.tuples(st.floats(0, 5) | st.sampled_from([0.0, 1.0, 2.0]), st.floats(0, 2)),
+    double=st.booleans(),
     data=st.data(),
 )
-def test_kth_lowest_is_the_same_whatever_the_guess(
-    values: list[float], guess: float, data: st.DataObject
+def test_kth_lowest_is_the_same_whatever_the_range(
+    values: list[float], near: tuple[float, float], double: bool, data: st.DataObject
 ) -> None:
-    k, scores = data.draw(st.integers(1, len(values))), torch.tensor(values)
+    scores = torch.tensor(values, dtype=torch.float64 if double else torch.float32)
+    k, within = data.draw(st.integers(1, len(values))), (near[0], sum(near))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lth_core.prune.top_k.LARGE", 1)
-        assert kth_lowest(scores, k, guess) == sorted(scores.tolist())[k - 1]
+        assert kth_lowest(scores, k, within) == sorted(scores.tolist())[k - 1]
     assert kth_lowest(scores, k) == sorted(scores.tolist())[k - 1]
+
+
+@pytest.mark.parametrize("large", [1, 4096])
+def test_each_row_has_its_own_kth_lowest(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lth_core.prune.top_k.LARGE", large)
+    scores, ks = torch.rand(5, 20, generator=torch.Generator().manual_seed(0)), [3, 3, 20, 1, 3]
+    near = [(0.1, 0.3), None, (0.9, 1.0), (0.5, 0.6), (0.0, 1.0)]
+    found = kth_lowest_of_rows(scores, ks, near)
+    assert found.tolist() == [row.sort().values[k - 1] for row, k in zip(scores, ks, strict=True)]
