@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -59,6 +60,12 @@ class DrawnFigure:
     pdf: bytes
     csv: str
     """The values drawn."""
+
+    @property
+    def width(self) -> float:
+        """Width of the drawing in points; 0 of an empty one."""
+        found = re.search(r'<svg[^>]* width="([\d.]+)pt"', self.svg)
+        return float(found[1]) if found else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
