@@ -30,6 +30,7 @@ from lth_core.ticket import Ticket
 from lth_core.train import Trainer
 from sweeps.cli.console import PlainConsole, print_failure
 from sweeps.cli.plan import plan_text
+from sweeps.plan.estimate import estimate
 from sweeps.plan.plan import Plan, make_plan
 from sweeps.report.study_report import finish
 from sweeps.report.study_results import study_results, study_trials
@@ -80,7 +81,7 @@ def _run_here(study: Study, console: PlainConsole) -> Plan:
     with _threads_as_before(), ExitStack() as stack:
         start_threads(study)
         plan = make_plan(study)
-        console.print(plan_text(plan, at_once=1))
+        console.print(plan_text(plan, estimate(plan, at_once=1)))
         _finish(plan, launch(plan, console, None, stack, serial=True), console)
     return plan
 

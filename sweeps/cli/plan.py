@@ -96,7 +96,7 @@ def print_rows(plan: plans.Plan, limit: int | None) -> None:
         sys.stdout.write(f"... {len(plan.trials) - limit:,} more\n")
 
 
-def plan_text(plan: plans.Plan, time: estimates.Estimate | None = None) -> Text:
+def plan_text(plan: plans.Plan, time: estimates.Estimate) -> Text:
     """Text with the plan's counts, the shared trainings, and the estimated time."""
     cost = plans.summary(plan)
     saved = 1 - cost["steps_unique"] / max(1, cost["steps_naive"])
@@ -110,5 +110,5 @@ def plan_text(plan: plans.Plan, time: estimates.Estimate | None = None) -> Text:
     lines = [f"shared: {', '.join(shared)}"] if shared else []
     lines += sizes.size_lines(plan)
     lines += filter(None, [evaluations.evaluation_share(plan).sentence()])
-    rest = "\n".join([cost_text, *lines, (time or estimates.estimate(plan)).sentence()])
+    rest = "\n".join([cost_text, *lines, time.sentence()])
     return Text.assemble((plan.study.name, "bold"), rest)

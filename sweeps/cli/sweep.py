@@ -64,7 +64,7 @@ def sweep(
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     with ExitStack() as stack, _stoppable(out):
         plan = _planned(study, changes, address, serial, notes)
-        time = estimates.estimate(plan)
+        time = estimates.estimate(plan, 1 if serial else None)
         notes.print(plan_text(plan, time))
         if dry_run:
             return
