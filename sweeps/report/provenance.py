@@ -17,6 +17,7 @@ from lth_core.data import content_sha256, part_sizes
 from lth_core.errors import LthError
 from lth_core.models.latency import device_name
 from lth_core.parallel import map_in_threads
+from lth_core.redaction import without_secrets
 from lth_core.spec import DataSpec
 from lth_core.spec.fields import Checks
 from lth_core.store import Store, existing_store
@@ -25,7 +26,6 @@ from lth_core.train.training import Training
 from sweeps.plan.estimate import duration
 from sweeps.plan.plan import Plan, summary
 from sweeps.report.study_results import StudyResults
-from sweeps.studies.names import FILE, STUDIES
 from sweeps.studies.schema import Study
 from tracking.publish.provenance import git_commit, versions
 from tracking.report.html import Provenance
@@ -190,7 +190,7 @@ def _commands(study: Study) -> dict[str, str]:
     """Commands that run the study again, and export and show its results."""
     name = shlex.quote(study.name)
     commands = {
-        "run it again": f"lth sweep {STUDIES}/{name}/{FILE}",
+        "run it again": without_secrets(study.command()),
         "export to CSV": f"lth report {name} --csv {name}.csv",
         "export to Parquet": f"lth report {name} --parquet {name}.parquet",
     }
