@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hand_made import rewound, study, taxonomy
 from html_tables import rows
+from structured import AXES as STRUCTURES
+from structured import NARROWING, TRAINED_AXES, costs, trained
 from varied import cell, varied
 
 import tracking.report
@@ -57,6 +59,25 @@ def test_every_text_contrasts_with_its_background():
 
 def rendered(records, axes=("seed",), made=None):
     return page("hand-made", records, axes, [], DEFAULT_RULE, made or Provenance())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("records", "axes"),
+    [
+        (cell([0.1, -3], [3, 3]), []),
+        (taxonomy(2, 1), ["prune.score"]),
+        (rewound(), ["rewind"]),
+        (costs(), STRUCTURES),
+        (trained(NARROWING), TRAINED_AXES),
+    ],
+    ids=["tickets", "methods", "rewind", "structures", "similarity"],
+)
+def test_every_table_has_a_caption_and_every_heading_a_scope(records, axes):
+    text = rendered(records, ["seed", *axes])
+    assert text.count("<table") == len(re.findall(r"<caption[^>]*>[^<]+</caption>", text)) > 0
+    assert text.count("<th ") == len(re.findall(r'<th scope="(?:col|row)(?:group)?"', text))
+    assert "<th>" not in text
 
 
 def words(text):
