@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 # Read when MLflow is imported; some tests import it before the project does.
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
-LONG = ("cluster", "faults", "fuzz")
+LONG = ("browser", "cluster", "faults", "fuzz")
 """Folders of tests that CI runs beside `make test`: minutes each."""
 NOT_LONG = re.compile(r"not \([^)]*\blong\b[^)]*\)")
 """Expressions of `pytest -m` that leave these tests out."""

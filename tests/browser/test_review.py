@@ -1,0 +1,176 @@
+"""A study is reviewed in a browser: its page in MLflow, the report, the registered ticket.
+
+One file, so that one process makes the study, the server and the browser.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from chromium import Chromium
+from conftest import ADMIN, Served
+
+COLUMNS = "[...document.querySelectorAll('[role=columnheader]')].map(cell => cell.innerText.trim())"
+HEADERS = "[...document.querySelectorAll('th')].map(cell => cell.innerText.trim())"
+TOO_WIDE = "document.scrollingElement.scrollWidth - innerWidth"
+ANSWER = "Rewinding is not needed"
+"""Beginning of the study's answer."""
+
+
+def of_database(served: Served, query: str) -> str:
+    with sqlite3.connect(served.folder / "mlflow.db") as database:
+        ((value,),) = database.execute(query)
+    return str(value)
+
+
+def test_without_the_password_there_are_no_data(browser: Chromium, served: Served) -> None:
+    browser.log_in(None)
+    browser.open(served.page)
+    assert browser.until("performance.getEntriesByType('navigation')[0]?.responseStatus") == 401
+    assert "small" not in browser.text()
+    run = of_database(served, "select run_uuid from runs where name = 'small'")
+    for path in (
+        "ajax-api/2.0/mlflow/experiments/get-by-name?experiment_name=small",
+        f"get-artifact?path=report.html&run_uuid={run}",
+        "ajax-api/2.0/mlflow/model-versions/search",
+    ):
+        assert (status(f"{served.root}/{path}"), status(f"{served.root}/{path}", ADMIN)) == (
+            401,
+            200,
+        )
+
+
+def status(address: str, authorization: str = "") -> int:
+    headers = {"Authorization": authorization} if authorization else {}
+    try:
+        with urlopen(Request(address, headers=headers), timeout=30) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_lth_ui_opens_and_prints_the_studys_runs_in_the_mode_for_training(
+    signed_in: Chromium, served: Served
+) -> None:
+    assert f"\n{served.page}\n" in served.printed
+    signed_in.open(served.page)
+    signed_in.until("/\\b[1-9]\\d* matching runs/.test(document.body?.innerText)")
+    text = signed_in.until_text("small", "Runs")
+    assert "Judges" not in text, "it is the page for language models"
+
+
+@pytest.fixture(params=["alone", "in MLflow"])
+def report(request: pytest.FixtureRequest, signed_in: Chromium, served: Served) -> Iterator[Page]:
+    """The report's own file, and the one that MLflow shows in a frame."""
+    if request.param == "alone":
+        signed_in.open(served.report)
+        yield Page(signed_in, signed_in.until)
+    else:
+        run = of_database(served, "select run_uuid from runs where name = 'small'")
+        signed_in.open(f"{served.root}/#/experiments/1/runs/{run}/artifacts/report.html")
+        yield Page(signed_in, signed_in.in_frame)
+
+
+class Page:
+    """A page that shows the report, and expressions in it."""
+
+    def __init__(self, browser: Chromium, until: Callable[[str], Any]) -> None:
+        self.browser, self.until = browser, until
+
+    def text(self) -> str:
+        self.until(f"document.body?.innerText.includes('{ANSWER}')")
+        return str(self.until("document.body.innerText"))
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of `rgb(...)`, in [0, 1], by WCAG 2."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_is_readable_in_light_and_dark(report: Page, scheme: str) -> None:
+    report.browser.view(scheme=scheme)
+    report.text()
+    style = "getComputedStyle(document.body)"
+    back, ink = (
+        luminance(report.until(f"{style}.{name}")) for name in ("backgroundColor", "color")
+    )
+    assert (back > 0.5) == (scheme == "light")
+    assert (max(back, ink) + 0.05) / (min(back, ink) + 0.05) > 7
+
+
+def test_the_answer_and_its_figure_are_on_the_first_screen(
+    signed_in: Chromium, served: Served
+) -> None:
+    signed_in.view(1250, 900)
+    signed_in.open(served.report)
+    signed_in.until_text(ANSWER)
+    bottom = "document.querySelector('svg, img').getBoundingClientRect().bottom"
+    assert 0 < signed_in.js(bottom) <= 900
+    assert signed_in.text().index(ANSWER) < 200
+
+
+def test_the_report_fits_a_phone(signed_in: Chromium, served: Served) -> None:
+    signed_in.view(400, 800)
+    signed_in.open(served.report)
+    text = signed_in.until_text(ANSWER)
+    assert signed_in.js(TOO_WIDE) <= 0
+    assert {"winning", "matching", "25%", "50%"} <= set(re.findall(r"[\w%]+", text))
+
+
+def test_the_printed_report_has_every_column(
+    signed_in: Chromium, served: Served, tmp_path: Path
+) -> None:
+    if shutil.which("pdftotext") is None:
+        pytest.skip("pdftotext is not installed (Debian: apt-get install poppler-utils)")
+    signed_in.open(served.report)
+    signed_in.until_text(ANSWER)
+    headers = signed_in.js(HEADERS)
+    assert len(headers) > 10
+    file = signed_in.print(tmp_path / "report.pdf")
+    printed = subprocess.run(
+        ["pdftotext", "-layout", file, "-"], capture_output=True, text=True, check=True
+    )
+    words = set(re.findall(r"\S+", printed.stdout))
+    assert set(re.findall(r"\S+", " ".join(headers))) <= words
+    signed_in.view(width=718, media="print")  # A4 without Chromium's margins, at 96 dots an inch
+    right = "Math.max(...[...document.querySelectorAll('th, td')].map(c => c.getBoundingClientRect().right))"
+    assert signed_in.js(right) <= 718
+
+
+def test_the_registered_ticket_shows_its_origin_and_its_files(
+    signed_in: Chromium, served: Served
+) -> None:
+    digest = of_database(served, "select value from model_version_tags where key = 'ticket_digest'")
+    signed_in.open(f"{served.root}/#/models/winning-tickets/versions/1")
+    signed_in.until_text(digest, "sparsest-small", "rewind=0", "winning", "Source Run")
+    model = of_database(served, "select model_id from logged_models")
+    signed_in.open(f"{served.root}/#/experiments/1/models/{model}/artifacts")
+    for name, shown in (
+        ("ticket.png", "[...document.images].some(image => image.naturalWidth == 640)"),
+        ("README.md", "document.body.innerText.includes('load_ticket')"),
+    ):
+        signed_in.until_text(name)
+        click(signed_in, name)
+        assert signed_in.until(shown)
+
+
+def click(browser: Chromium, text: str) -> None:
+    """Click the innermost element of a text."""
+    same = f"element.innerText?.trim() == {json.dumps(text)}"
+    found = f"[...document.querySelectorAll('*')].filter(element => {same}).at(-1)"
+    browser.until(f"!!{found}")
+    browser.js(f"{found}.click()")
