@@ -4,6 +4,7 @@ from matplotlib.colors import to_hex
 
 from lth_core.analysis.families import variants
 from tracking.figures.drawing.lines import MOST_BANDS
+from tracking.figures.drawing.panels import WIDEST
 from tracking.figures.drawing.styles import variant_styles
 from tracking.figures.methods import by_method
 
@@ -53,6 +54,7 @@ def test_panels_are_those_axes_that_no_method_determines():
     figure = by_method(wide, [*SCORES, "model.width"], curves)
     titles = [panel.get_title(loc="left") for panel in figure.axes]
     assert titles == ["model.width=1, 3 seeds", "model.width=2, 3 seeds"]
+    assert figure.get_size_inches()[0] == WIDEST
 
 
 def test_the_legend_goes_by_family():
