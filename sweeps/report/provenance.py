@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import MISSING, fields
 from functools import partial
 from typing import NamedTuple
 
 import yaml
 
-from lth_core.analysis.cells import evenly_spaced
+from lth_core.analysis.cells import evenly_spaced, value_text
+from lth_core.analysis.groups import distinct
 from lth_core.columns import Record
 from lth_core.data import content_sha256, part_sizes
 from lth_core.errors import LthError
@@ -38,6 +39,8 @@ ALWAYS = {
 """Fields of a spec's parts that a report gives with their defaults too."""
 MOST_READ = 500
 """Number of trainings that are read for dates and versions; of more, evenly spaced ones are."""
+MOST_VALUES = 8
+"""Largest number of an axis's values that are listed."""
 SHORT = 16
 """Number of shown characters of a digest."""
 
@@ -58,13 +61,13 @@ def provenance(plan: Plan, results: StudyResults) -> Provenance:
     return Provenance(
         facts={
             **_trained_facts(made, records),
-            "trainings": f"{summary(plan)['trainings_unique']} planned; of the records' "
-            f"{trainings_text(records)}",
+            "trainings": f"{summary(plan)['trainings_unique']} planned; {trainings_text(records)}",
             "seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
             "data": "; ".join(map(data_text, dict.fromkeys(t.spec.data for t in plan.trials))),
-            **{part: settings_text(getattr(study.base, part), names)
+            **({"varied": varied} if (varied := _varied_text(plan)) else {}),
+            **{part: settings_text(getattr(study.base, part), names, _fields_of(part, plan.axes))
                for part, names in ALWAYS.items()},
-            "search": settings_text(study.base, ["levels", "rewind"]),
+            "search": settings_text(study.base, ["levels", "rewind"], plan.axes),
             **({"commit": commit} if (commit := git_commit()) else {}),
             "report made with": _report_text(),
             "store": study.store,
@@ -104,7 +107,7 @@ def data_text(spec: DataSpec) -> str:
     return f"{text} ({other})" if other else text
 
 
-def settings_text(spec: Checks, always: Sequence[str] = ()) -> str:
+def settings_text(spec: Checks, always: Sequence[str] = (), varied: Collection[str] = ()) -> str:
     """Fields of a spec that decide the result and differ from their defaults, as `name value`.
 
     >>> from lth_core.spec import DataSpec
@@ -113,15 +116,33 @@ def settings_text(spec: Checks, always: Sequence[str] = ()) -> str:
 
     Args:
         always: names of fields that are given with their defaults too.
+        varied: names of fields that are left out.
     """
     given = []
     for field in fields(spec):  # type: ignore[arg-type]
         value, make = getattr(spec, field.name), field.default_factory
         default = field.default if make is MISSING else make()
         decides = field.metadata.get("decides", True) and not isinstance(value, Checks)
-        if decides and (value != default or field.name in always):
+        if decides and field.name not in varied and (value != default or field.name in always):
             given.append(f"{field.name} {_value_text(value)}")
     return ", ".join(given)
+
+
+def _fields_of(part: str, axes: Sequence[str]) -> set[str]:
+    """Fields of a part of the spec that axes set."""
+    return {axis.removeprefix(f"{part}.") for axis in axes if axis.startswith(f"{part}.")}
+
+
+def _varied_text(plan: Plan) -> str:
+    """`prune.fraction 0.2 or 0.5; levels 10 or 4`: values of the axes but the seed."""
+    words = list[str]()
+    for axis in plan.axes:
+        values = distinct(trial.fields.get(axis) for trial in plan.trials).values()
+        if axis != "seed" and len(values) <= MOST_VALUES:
+            words.append(f"{axis} {' or '.join(map(value_text, values))}")
+        elif axis != "seed":
+            words.append(f"{axis} {len(values)} values")
+    return "; ".join(words)
 
 
 def _value_text(value: object) -> str:
