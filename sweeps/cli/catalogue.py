@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lth_core.columns import record_schema
 from lth_core.errors import SpecError
-from sweeps.cli.console import out, write_text
+from sweeps.cli.console import out, write_file
 from sweeps.cli.lazy import lazy_imports
 from sweeps.studies.catalogue import CATALOGUE
 from sweeps.studies.names import presets
@@ -98,4 +98,4 @@ def schema(
     if output is None:
         sys.stdout.write(text + "\n")
     else:
-        write_text(output, text + "\n")
+        write_file(output, f"{text}\n".encode())

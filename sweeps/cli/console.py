@@ -103,13 +103,13 @@ def print_json(rows: Iterable[Any]) -> None:
         sys.stdout.write(json.dumps(row, allow_nan=False) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
+def write_file(path: Path, content: bytes, option: str = "--output") -> None:
+    """Write the file of an option whole or not at all.
 
     Raises:
         SpecError: the file cannot be written.
     """
     try:
-        write_whole(path, text.encode())
+        write_whole(path, content)
     except OSError as error:
-        raise SpecError("--output", f"cannot be written ({error.strerror})", str(path)) from None
+        raise SpecError(option, f"cannot be written ({error.strerror})", str(path)) from None

@@ -11,15 +11,19 @@ from sweeps.cli.console import (
     AsJson,
     Overrides,
     PlainConsole,
+    Quiet,
     StudyArgument,
     out,
     print_failure,
     print_json,
+    write_file,
 )
 from sweeps.cli.lazy import lazy_imports
+from sweeps.phases import phase
 
 with lazy_imports():
     from sweeps.plan import plan as plans
+    from sweeps.report import export as exports
     from sweeps.report import reference as references
     from sweeps.report import study_report, study_results
     from sweeps.report import sync as syncs
@@ -33,26 +37,48 @@ def report(
     study: StudyArgument,
     overrides: Overrides = None,
     as_json: AsJson = False,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the records to a CSV file instead.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write them to a Parquet file instead.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The HTML file; figures go beside it.")
     ] = None,
+    quiet: Quiet = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Print every level of every cell.")
+    ] = False,
 ) -> None:
     """Show the verdict and write the HTML report.
 
     With --json, print a record for every trial, branch and level instead.
     """
+    notes = PlainConsole(quiet=True) if quiet else out
     plan = plans.make_plan(find.find_study(study, overrides or [], swept=True), swept=True)
-    if as_json:
+    files = {"csv": csv, "parquet": parquet}
+    if as_json or csv or parquet:
         results = study_results.study_results(plan)
         if results.incomplete:
             completes = f"`{plan.study.command()}` completes the study."
             PlainConsole(stderr=True).print(f"{results.incomplete} {completes}")
-        print_json(results.records)
+        for kind, path in files.items():
+            if path:
+                content = exports.WRITERS[kind](results.records)
+                write_file(path, content, f"--{kind}")
+                if not as_json:
+                    notes.print(f"{path}: {len(results.records):,} records")
+        if as_json:
+            print_json(results.records)
         return
-    written = study_report.finish(plan, out, output)
-    for note in [*written.notes, *written.unpublished]:
-        out.print(note)
-    out.print(f"report: {written.path}")
+    with phase(notes, "writing the report", logged=False):
+        written = study_report.finish(plan, out, output, every_level=verbose)
+    for note in written.notes:
+        notes.print(note)
+    for line in written.unpublished:
+        print_failure(out, line)
+    notes.print(f"report: {written.path}")
 
 
 @report_app.command()

@@ -10,15 +10,20 @@ from rich.table import Table
 
 from sweeps.cli.console import AsJson, out, print_json
 from sweeps.cli.lazy import lazy_imports
+from sweeps.phases import phase
+from tracking.text import MISSING
 
 with lazy_imports():
     from sweeps.report import promotion
-    from sweeps.store import tickets
+    from sweeps.store import ticket_compare, ticket_list, tickets
 
-ticket_app = typer.Typer(no_args_is_help=True, help="List, export and show tickets.")
+ticket_app = typer.Typer(no_args_is_help=True, help="List, compare and check tickets.")
 
 
 StoreOption = Annotated[str, typer.Option(help="The result store.")]
+TicketArgument = Annotated[
+    str, typer.Argument(help="A ticket file, or a digest of the store, or its start.")
+]
 
 
 @ticket_app.command("export")
@@ -61,21 +66,37 @@ def ticket_export(
 
 @ticket_app.command("ls")
 def ticket_ls(
+    study: Annotated[str | None, typer.Option(help="Only tickets of this study.")] = None,
+    branch: Annotated[str | None, typer.Option(help="Only tickets of this branch.")] = None,
+    level: Annotated[int | None, typer.Option(help="Only tickets of this level.")] = None,
+    density: Annotated[
+        str | None, typer.Option(metavar="LOW..HIGH", help="Only densities in this range.")
+    ] = None,
+    verdict: Annotated[
+        str | None, typer.Option(help="Only this verdict: winning, matching, ...")
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="[-]COLUMN", help="Sort by a column; with -, the largest first."),
+    ] = None,
     store: StoreOption = "./lth-store",
     as_json: AsJson = False,
 ) -> None:
     """List the tickets in the store."""
-    rows = tickets.listing(store)
+    chosen = ticket_list.TicketFilter(
+        study=study, branch=branch, level=level, density=density, verdict=verdict, sort=sort
+    )
+    rows = ticket_list.list_tickets(store, chosen)
     if as_json:
         print_json(rows)
         return
-    table = Table(
-        "ticket", "study", "trial", "seed", "branch", "level", "density", "test", box=None
-    )
+    columns = ("ticket", "study", "seed", "branch", "level", "density", "test", "verdict")
+    table = Table(*columns, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for row in rows:
         table.add_row(
-            row["ticket_digest"][:12], row["study"], row["trial"], str(row["seed"]), row["branch"],
+            row["ticket_digest"][:12], row["study"], str(row["seed"]), row["branch"],
             str(row["level"]), f"{row['density']:.4f}", f"{row['final_test_accuracy']:.4f}",
+            row["verdict"] or "",
         )  # fmt: skip
     out.print(table)
 
@@ -101,7 +122,52 @@ def ticket_promote(
 
 
 @ticket_app.command("show")
-def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket file.")]) -> None:
-    """Check a ticket file and show its contents."""
-    for name, value in tickets.describe_ticket(file).items():
-        out.print(f"{name:14} {value}", soft_wrap=True, markup=False)
+def ticket_show(name: TicketArgument, store: StoreOption = "./lth-store") -> None:
+    """Check a ticket and show its contents."""
+    for field, value in tickets.describe_ticket(tickets.open_ticket(store, name)).items():
+        out.print(f"{field:14} {value}")
+
+
+@ticket_app.command("diff")
+def ticket_diff(
+    a: TicketArgument, b: TicketArgument, store: StoreOption = "./lth-store",
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Compare two tickets by layer: densities, overlap of the masks, signs of the weights."""
+    rows = ticket_compare.layer_differences(
+        tickets.open_ticket(store, a), tickets.open_ticket(store, b)
+    )
+    if as_json:
+        print_json(row.to_json() for row in rows)
+        return
+    columns = ("layer", "weights", "density A", "density B", "overlap", "by chance", "same signs")
+    table = Table(*columns, box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(
+            row.layer, f"{row.weights:,}", f"{row.kept_a / row.weights:.4f}",
+            f"{row.kept_b / row.weights:.4f}", f"{row.overlap:.4f}", f"{row.chance:.4f}",
+            MISSING if row.signs is None else f"{row.signs:.4f}",
+        )  # fmt: skip
+    out.print(table)
+
+
+@ticket_app.command("verify")
+def ticket_verify(
+    digest: Annotated[
+        str, typer.Argument(help="A ticket_digest of `lth report --json`, or its start.")
+    ],
+    store: StoreOption = "./lth-store",
+) -> None:
+    """Make a ticket again from its recipe, in memory, and compare it bit for bit.
+
+    Exits with 1 if it differs: on another machine, with another version of torch or number of
+    threads, sums are rounded in another way.
+    """
+    with phase(out, "training again what the ticket is made from", logged=False):
+        remade = ticket_compare.remake(store, digest)
+    for line in remade.lines():
+        out.print(line)
+    if remade.differences:
+        raise typer.Exit(1)

@@ -29,16 +29,24 @@ class WrittenReport:
     """Lines on the trials that could not be published."""
 
 
-def finish(plan: Plan, console: Console, output: Path | None = None) -> WrittenReport:
-    """Print the verdicts, write the report, and publish it to the study's run in MLflow."""
+def finish(
+    plan: Plan, console: Console, output: Path | None = None, *, every_level: bool = False
+) -> WrittenReport:
+    """Print the verdicts, write the report, and publish it to the study's run in MLflow.
+
+    Args:
+        every_level: print all levels of cells that have many.
+    """
     study, results = plan.study, study_results(plan)
     if results.incomplete:
         text = f"{results.incomplete} `{study.command()}` completes the study."
         console.print(Text(text, style="yellow"), soft_wrap=True)
     console.print(Text(answer_of(study, results).sentence, style="bold"))
-    console.print(
-        verdict_table(results.records, results.axes, study.verdict.rule(), study.stable_below)
-    )
+    table = verdict_table(
+        results.records, results.axes, study.verdict.rule(), study.stable_below,
+        every_level=every_level,
+    )  # fmt: skip
+    console.print(table)
     path = write_html(plan, results, output or study.folder() / "report.html")
     notes, unpublished = list[str](), list[str]()
     if study.tracking.uri and output is None:

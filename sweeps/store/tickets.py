@@ -1,9 +1,10 @@
-"""Tickets of the store: export by digest, list, and description of ticket files."""
+"""Tickets of the store and of files: export by digest, and description."""
 
 from __future__ import annotations
 
 import copy
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def export(
         StoreError: the store lacks the training of the ticket.
         TicketFileError: a file cannot be written.
     """
-    found, files = _find(store, digest), list[tuple[Path, bytes, str]]()
+    found, files = find_ticket(store, digest), list[tuple[Path, bytes, str]]()
     if output and not compact:
         ticket = found.ticket()
         described = f"level {ticket.level} {ticket.branch}, density {ticket.density:.4f}"
@@ -72,11 +73,11 @@ def stored_ticket(store: str, digest: str) -> Ticket:
         SpecError: no ticket, or more than one, has the digest.
         StoreError: the store lacks the training of the ticket.
     """
-    return _find(store, digest).ticket()
+    return find_ticket(store, digest).ticket()
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class FoundTicket:
     """A ticket of the store, and the training that started from it."""
 
     trainer: Trainer
@@ -117,26 +118,32 @@ def find_record(store: str, digest: str) -> tuple[dict[str, Any], Record]:
     return found
 
 
-def _find(store: str, digest: str) -> _Found:
+def find_ticket(store: str, digest: str) -> FoundTicket:
+    """A ticket of the store, by its digest or its start.
+
+    Raises:
+        SpecError: no ticket, or more than one, has the digest.
+    """
     trial, record = find_record(store, digest)
     spec = resolve(parse_stored_spec(trial["spec"]))
     job = list(levels(spec))[record["level"]][record["branch"]]
     trainer = Trainer(existing_store(store, "--store"), "cpu", frozen=True)
-    return _Found(trainer, spec, record, job)
+    return FoundTicket(trainer, spec, record, job)
 
 
-def listing(store: str) -> list[dict[str, Any]]:
-    """Records of the tickets in the store, each ticket once."""
-    return [record for _, record in ticket_records(existing_store(store, "--store")).values()]
-
-
-def describe_ticket(path: Path) -> dict[str, str]:
-    """Header and counts of a ticket file, after a check of the whole file.
+def open_ticket(store: str, name: str) -> Ticket:
+    """The ticket of a file, or of a digest in the store.
 
     Raises:
+        SpecError: it is neither.
         TicketFileError: the file is damaged.
+        StoreError: the store lacks the training of the ticket.
     """
-    ticket = load_ticket(path)
+    return load_ticket(name) if os.path.isfile(name) else stored_ticket(store, name)
+
+
+def describe_ticket(ticket: Ticket) -> dict[str, str]:
+    """Header and counts of a ticket."""
     return {
         "ticket_digest": ticket.digest,
         "branch": ticket.branch,

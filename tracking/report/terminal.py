@@ -43,10 +43,13 @@ def verdict_table(
     axes: Sequence[str],
     rule: VerdictRule = DEFAULT_RULE,
     stable_below: float = STABLE_BELOW,
+    *,
+    every_level: bool = False,
 ) -> Table:
     """Verdicts for a terminal of at least 80 columns; arguments as in `html.write_report`.
 
-    A cell with many levels shows some: the first, the last, the sparsest matching one, the next.
+    A cell with many levels shows some: the first, the last, the sparsest matching one, the next;
+    with `every_level`, it shows all.
     A study of several rewind points or methods has a table of their accuracy at a few densities
     instead, and one line a cell. Structures have tables of their cost and similarity first.
     """
@@ -55,20 +58,21 @@ def verdict_table(
     structures = [*map(_costs, costs[:MOST_TABLES])]
     structures += map(_similarity, similarity_tables(records, axes)[:MOST_TABLES])
     if not structures:
-        return _verdicts(records, axes, rule, stable_below)
+        return _verdicts(records, axes, rule, stable_below, every_level)
     whole = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
     for table in structures:
         whole.add_row(table)
     if costs:
         rows = [row.mark for table in costs for group in table.groups.values() for row in group]
         whole.add_row(Text(", ".join([*_key(len(costs), rows), "bold: best"]), style="dim"))
-    whole.add_row(_verdicts(records, axes, rule, stable_below))
+    whole.add_row(_verdicts(records, axes, rule, stable_below, every_level))
     return whole
 
 
 def _verdicts(
-    records: Sequence[Record], axes: Sequence[str], rule: VerdictRule, stable_below: float
-) -> Table:
+    records: Sequence[Record], axes: Sequence[str], rule: VerdictRule, stable_below: float,
+    every_level: bool,
+) -> Table:  # fmt: skip
     """The verdicts of each cell, or its rewind points or methods side by side."""
     cell_sections = sections(records, axes, rule)
     headlines = [section.headline for section in cell_sections]
@@ -81,6 +85,8 @@ def _verdicts(
     if tables := method_tables(records, axes, rule, TERMINAL_COLUMNS):
         return _by_method(tables, headlines)
     most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(cell_sections), 1)), 1)
+    if every_level:
+        most = len(records)
     table = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
     for section in cell_sections:
         cell = Table.grid()

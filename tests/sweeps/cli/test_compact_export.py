@@ -9,8 +9,8 @@ from tiny import Called, Lth, Record, search, tiny_fields
 
 from lth_core import Trainer, data, load_compact, load_ticket
 from lth_core.store import open_store
-from sweeps.store import tickets
 from sweeps.store.records import register
+from sweeps.store.ticket_list import list_tickets
 from sweeps.studies.find import save_swept
 from sweeps.studies.reader import parse_study
 
@@ -37,7 +37,7 @@ def pruned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def record(pruned_once: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
     """The ticket's record; its store is in the current folder."""
     monkeypatch.chdir(pruned_once)
-    return next(row for row in tickets.listing("./lth-store") if row["level"] == 1)
+    return next(row for row in list_tickets("./lth-store") if row["level"] == 1)
 
 
 def exported(lth: Lth, record: Record, *options: object) -> Called:
@@ -127,7 +127,7 @@ def test_lost_training_is_an_error(
 ) -> None:
     shutil.copytree(pruned_once, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
-    record = next(row for row in tickets.listing("./lth-store") if row["level"] == 1)
+    record = next(row for row in list_tickets("./lth-store") if row["level"] == 1)
     shutil.rmtree(f"lth-store/trainings/{record['training_digest']}")
     called = exported(lth, record, "--compact", "-o", tmp_path / "small.safetensors")
     assert called.code == 2

@@ -8,7 +8,8 @@ from lth_core import Trainer, find_tickets, load_ticket
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.store.records import save_records
-from sweeps.store.tickets import export, listing
+from sweeps.store.ticket_list import list_tickets
+from sweeps.store.tickets import export
 from sweeps.studies.reader import parse_study
 
 
@@ -31,6 +32,6 @@ def test_ticket_and_its_twin_are_one_ticket_of_the_branch_ticket(tmp_path: Path)
         row["ticket_digest"] for row in rows if row["level"] == 1 and row["branch"] in branches
     )
     assert one == other
-    assert [row["branch"] for row in listing(str(tmp_path / "store"))] == ["dense", "ticket"]
+    assert [row["branch"] for row in list_tickets(str(tmp_path / "store"))] == ["dense", "ticket"]
     export(str(tmp_path / "store"), one, tmp_path / "ticket.safetensors")
     assert load_ticket(tmp_path / "ticket.safetensors").branch == "ticket"

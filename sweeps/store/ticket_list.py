@@ -1,0 +1,116 @@
+"""Lists of the tickets in a store: their records with verdicts, filtered and sorted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lth_core.columns import COLUMNS, Record
+from lth_core.errors import SpecError
+from lth_core.store import Entry, Store, existing_store
+from lth_core.store.decode import read_entry
+from sweeps.plan.recorded import every_trial, ticket_records
+from sweeps.store.records import STUDIES, with_verdicts
+from sweeps.studies.axes import axis_fields
+from sweeps.studies.reader import parse_study
+from sweeps.studies.schema import Study
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketFilter:
+    """Conditions on listed tickets; None and empty ones are met by all.
+
+    density: `LOW..HIGH`, shares of the prunable weights in [0, 1]; either end may be missing.
+    sort: name of a column; with `-` before it, the largest value first.
+    """
+
+    study: str | None = None
+    branch: str | None = None
+    level: int | None = None
+    density: str | None = None
+    verdict: str | None = None
+    sort: str | None = None
+
+    def choose(self, rows: Sequence[Record]) -> list[Record]:
+        """The rows that meet the conditions, sorted.
+
+        Raises:
+            SpecError: no row has a value, or there is no such column.
+        """
+        chosen = list(rows)
+        for name in ("study", "branch", "level", "verdict"):
+            if (value := getattr(self, name)) is not None:
+                known = dict.fromkeys(str(row[name]) for row in rows if row[name] is not None)
+                if rows and str(value) not in known:
+                    raise SpecError(f"--{name}", "must be that of a ticket", value, known)
+                chosen = [row for row in chosen if row[name] == value]
+        if self.density is not None:
+            low, high = _range(self.density)
+            chosen = [row for row in chosen if low <= row["density"] <= high]
+        return _sorted(chosen, self.sort, rows) if self.sort else chosen
+
+
+def list_tickets(store: str, chosen: TicketFilter | None = None) -> list[Record]:
+    """Records of the tickets in the store, each ticket once, with the verdict on its level.
+
+    Raises:
+        SpecError: there is no such store, or a condition is wrong.
+    """
+    opened = existing_store(store, "--store")
+    words = _verdicts(opened)
+    rows = [
+        {**record, "verdict": words.get(_place(record))}
+        for _, record in ticket_records(opened).values()
+    ]
+    return chosen.choose(rows) if chosen else rows
+
+
+def _verdicts(store: Store) -> dict[tuple[Any, ...], str | None]:
+    """Verdicts on the records of the studies in the store, by study, trial, level and branch."""
+    records: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for trial in every_trial(store):
+        key = trial["study"], trial["study_digest"]
+        records[key] += [
+            {**row, **trial["fields"], "seed": row["seed"]} for row in trial["records"]
+        ]
+    words = dict[tuple[Any, ...], str | None]()
+    for (name, digest), rows in records.items():
+        study = read_entry(store, STUDIES, f"{name}.{digest}", _study)
+        if study:
+            judged, _ = with_verdicts(rows, axis_fields(study), study.verdict.rule())
+            words |= {_place(row): row["verdict"] for row in judged}
+    return words
+
+
+def _study(entry: Entry) -> Study:
+    return parse_study(entry.meta["study"])
+
+
+def _place(record: Record) -> tuple[Any, ...]:
+    return record["study"], record["trial"], record["level"], record["branch"]
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, dots, high = text.partition("..")
+    try:
+        ends = float(low or 0), float(high or 1)
+    except ValueError:
+        ends = 1.0, 0.0
+    if not dots or not 0 <= ends[0] <= ends[1] <= 1:
+        raise SpecError("--density", "must be LOW..HIGH, in [0, 1]", text, ["0.1..0.3", "..0.2"])
+    return ends
+
+
+def _sorted(chosen: list[Record], sort: str, rows: Sequence[Record]) -> list[Record]:
+    """Rows sorted by a column; those without a value come last."""
+    name = sort.removeprefix("-")
+    known = [each for each in COLUMNS if any(each in row for row in rows)]
+    if rows and name not in known:
+        raise SpecError("--sort", "is not a column of the tickets", name, known)
+    with_value = [row for row in chosen if row.get(name) is not None]
+    if any(isinstance(row[name], dict | list) for row in with_value):
+        raise SpecError("--sort", "must be a column of single values", name)
+    with_value.sort(key=lambda row: row[name], reverse=sort != name)
+    return with_value + [row for row in chosen if row.get(name) is None]

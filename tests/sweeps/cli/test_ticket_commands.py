@@ -1,0 +1,165 @@
+"""`lth ticket ls`, `show`, `diff`, `verify`: tickets by condition, compared, and made again."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tiny import Called, Lth, Record
+
+from lth_core import load_ticket
+from lth_core.train import Trainer
+from sweeps.store.ticket_compare import layer_differences
+
+
+def rows(called: Called) -> list[Record]:
+    assert called.code == 0, called
+    return [json.loads(line) for line in called.out.splitlines()]
+
+
+def digest(lth: Lth, seed: int = 0) -> str:
+    """The digest of a ticket of level 2."""
+    found = rows(lth("ticket", "ls", "--branch", "ticket", "--level", 2, "--json"))
+    (row,) = (row for row in found if row["seed"] == seed)
+    return str(row["ticket_digest"])
+
+
+@pytest.mark.slow
+def test_tickets_are_listed_by_condition_in_the_order_of_a_column(lth: Lth, swept: Path) -> None:
+    every = rows(lth("ticket", "ls", "--json"))
+    assert len(every) == 15
+    assert {row["verdict"] for row in every if row["branch"] != "ticket"} == {None}
+    words = {(row["level"], row["verdict"]) for row in every if row["branch"] == "ticket"}
+    assert len(words) == 2, "one verdict a level"
+    chosen = ["--study", "tiny", "--branch", "ticket", "--density", "0.2..0.3"]
+    found = rows(lth("ticket", "ls", *chosen, "--sort", "-seed", "--json"))
+    assert [(row["seed"], row["level"]) for row in found] == [(2, 2), (1, 2), (0, 2)]
+    verdict = found[0]["verdict"]
+    judged = rows(lth("ticket", "ls", "--verdict", verdict, "--json"))
+    assert judged == [row for row in every if row["verdict"] == verdict]
+    title, *lines = lth("ticket", "ls", *chosen).out.splitlines()
+    assert title.split() == [
+        "ticket",
+        "study",
+        "seed",
+        "branch",
+        "level",
+        "density",
+        "test",
+        "verdict",
+    ]
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--study", "tny"], "--study: must be that of a ticket, but got 'tny'; did you mean `tiny`?"),
+        (["--level", "7"], "--level: must be that of a ticket, but got 7; known: 0, 1, 2"),
+        (["--density", "0.5"], "--density: must be LOW..HIGH, in [0, 1], but got '0.5'"),
+        (["--density", "0.5..0.1"], "--density: must be LOW..HIGH"),
+        (["--sort", "densty"], "--sort: is not a column of the tickets, but got 'densty'; did you"),
+        (["--sort", "layer_density"], "--sort: must be a column of single values"),
+    ],
+)  # fmt: skip
+def test_condition_that_no_ticket_can_meet_is_refused(
+    options: list[str], complaint: str, lth: Lth, swept: Path
+) -> None:
+    called = lth("ticket", "ls", *options)
+    assert (called.code, called.out) == (2, "")
+    assert called.err.startswith(f"lth: {complaint}")
+
+
+@pytest.mark.slow
+def test_tickets_are_shown_and_compared_layer_by_layer(
+    lth: Lth, swept: Path, tmp_path: Path
+) -> None:
+    a, b, file = digest(lth), digest(lth, seed=1), tmp_path / "a.safetensors"
+    assert lth("ticket", "export", a, "-o", file).code == 0
+    shown = lth("ticket", "show", a[:10])
+    assert a in shown.out
+    assert shown == lth("ticket", "show", file)
+    *layers, whole = rows(lth("ticket", "diff", file, b, "--json"))
+    assert [row["layer"] for row in layers] == ["fc1", "output"]
+    assert whole["weights"] == sum(row["weights"] for row in layers)
+    assert whole["density_a"] == pytest.approx(0.25)
+    assert 0 < whole["overlap"] < 0.5
+    assert whole["overlap_chance"] == pytest.approx(1 / 7, abs=0.01)
+
+    ticket = load_ticket(file)
+    mask, start = ticket.mask["fc1.weight"].clone(), ticket.start["fc1.weight"].clone()
+    first, second, *_ = mask.nonzero().tolist()
+    mask[tuple(first)] = False
+    start[tuple(second)] *= -1
+    changed = replace(ticket, mask={**ticket.mask, "fc1.weight": mask},
+                      start={**ticket.start, "fc1.weight": start})  # fmt: skip
+    fc1, output, _ = layer_differences(ticket, changed)
+    kept = int(ticket.mask["fc1.weight"].sum())
+    assert (fc1.kept_a, fc1.kept_b, fc1.kept_both) == (kept, kept - 1, kept - 1)
+    assert (fc1.overlap, fc1.same_signs) == ((kept - 1) / kept, kept - 2)
+    assert (output.overlap, output.signs) == (1, 1)
+
+
+@pytest.mark.slow
+def test_ticket_made_again_is_the_same_bit_for_bit_or_the_difference_is_named(
+    lth: Lth, swept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = digest(lth)
+    same = f"{name}: the same, bit for bit, after 2 trainings\n"
+    assert lth("ticket", "verify", name[:12]) == Called(0, same, "")
+
+    make = Trainer.ticket
+
+    def one_bit_off(self: Trainer, *arguments: object) -> object:
+        ticket = make(self, *arguments)  # type: ignore[arg-type]
+        if not self.frozen:
+            ticket.start["output.bias"].view(-1)[0] += 1e-7
+        return ticket
+
+    monkeypatch.setattr(Trainer, "ticket", one_bit_off)
+    called = lth("ticket", "verify", name[:12])
+    assert (called.code, called.out) == (1, f"{name}: differs in start of output.bias\n")
+
+
+# Files of records
+
+
+@pytest.mark.slow
+def test_record_files_are_tables_with_the_columns_of_records(
+    lth: Lth, swept: Path, tmp_path: Path
+) -> None:
+    from pyarrow import csv, parquet
+
+    records = rows(lth("report", "tiny", "--json"))
+    files = tmp_path / "records.csv", tmp_path / "records.parquet"
+    called = lth("report", "tiny", "--csv", files[0], "--parquet", files[1])
+    assert called == Called(0, "".join(f"{file}: 15 records\n" for file in files), "")
+    table = parquet.read_table(files[1])
+    types = {field.name: str(field.type) for field in table.schema}
+    assert [types[name] for name in ("seed", "density", "reused", "branch")] == [
+        "int64", "double", "bool", "string",
+    ]  # fmt: skip
+    for read in (table, csv.read_csv(files[0])):
+        assert set(read.column_names) == {name for row in records for name in row}
+        for row, record in zip(read.to_pylist(), records, strict=True):
+            assert json.loads(row["layer_density"]) == record["layer_density"]
+            plain = ("level", "density", "final_test_accuracy", "early_stop_step", "reused")
+            assert {name: row[name] for name in plain} == {name: record[name] for name in plain}
+    assert lth("report", "tiny", "-q", "--csv", files[0]) == Called(0, "", "")
+    called = lth("report", "tiny", "--csv", "nowhere/records.csv")
+    assert (called.code, called.out) == (2, "")
+    assert called.err.startswith("lth: --csv: cannot be written (No such file or directory)")
+
+
+def test_axes_of_mixed_values_are_columns_of_json() -> None:
+    from sweeps.report.export import record_table
+
+    records: list[Record] = [
+        {"level": 0, "a": 1, "b": 1, "c": "x", "d": [1, "2"]},
+        {"level": 1, "a": 2.5, "b": None, "c": None, "d": True},
+    ]
+    table = record_table(records)
+    assert [str(field.type) for field in table.schema] == [
+        "int64", "double", "int64", "string", "string",
+    ]  # fmt: skip
+    assert table.to_pylist()[0] == {"level": 0, "a": 1.0, "b": 1, "c": "x", "d": '[1,"2"]'}
