@@ -5,6 +5,7 @@ A hook of mkdocs (`mkdocs.yml`), which `make docs` runs.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ OUTSIDE = {
     "tests.md": "tests/README.md",
 }
 """Pages that lie outside docs/, by their name on the site."""
+TOUR = "tour.ipynb"
 _LINK = re.compile(r"(!?\[[^\]]*\])\(([^)#:\s]*)(#[^)\s]*)?\)")
 
 
@@ -48,7 +50,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     folder = (Path("docs") / name).parent
     if name in OUTSIDE:
         folder = Path(OUTSIDE[name]).parent
-    pages = {file: page for page, file in OUTSIDE.items()}
+    pages = {file: page for page, file in OUTSIDE.items()} | {f"docs/{TOUR}": "tour.md"}
 
     def on_site(link: re.Match[str]) -> str:
         text, target, anchor = link.group(1), link.group(2), link.group(3) or ""
@@ -122,11 +124,33 @@ def names() -> str:
     return "\n\n".join(["# Names in a study", "`lth list` prints them.", *tables])
 
 
+def tour() -> str:
+    """The notebook with its outputs."""
+    cells = json.loads((ROOT / "docs" / TOUR).read_text())["cells"]
+    return "\n\n".join(text for cell in cells for text in _cell_texts(cell))
+
+
+def _cell_texts(cell: Mapping[str, Any]) -> Iterator[str]:
+    """A notebook's cell as Markdown: its source, then its outputs."""
+    source = "".join(cell["source"])
+    yield source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+    for output in cell.get("outputs", ()):
+        data = output.get("data", {"text/plain": output.get("text", [])})
+        if "image/png" in data:
+            yield f'<img alt="" src="data:image/png;base64,{data["image/png"]}">'
+        elif "text/html" in data:
+            lines = (line.strip() for line in "".join(data["text/html"]).splitlines())
+            yield f"<div>{' '.join(lines)}</div>"  # an empty line would end the block
+        else:
+            yield f"```text\n{''.join(data['text/plain']).rstrip()}\n```"
+
+
 MADE: Mapping[str, Callable[[], str]] = {
     "commands.md": commands,
     "fields.md": fields,
     "columns.md": columns,
     "names.md": names,
+    "tour.md": tour,
 }
 """Functions that make a page's text."""
 

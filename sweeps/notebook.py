@@ -193,7 +193,7 @@ class SweptStudy:
         )
 
     def plot(self, name: str) -> Figure:
-        """A figure of the report, by its name in `tracking.figures.FIGURES`.
+        """A figure of the report, by its name in `tracking.figures.FIGURES`; notebooks show it.
 
         Raises:
             SpecError: the name is not known, or the study's records lack the figure's data.

@@ -55,6 +55,12 @@ class StudyFigure(Figure):
         seeds = f" ({count(value.n, 'seed')})" * bool(value.n)
         return text + seeds + f", {drawn.note}" * bool(drawn.note)
 
+    def _repr_png_(self) -> bytes:
+        """PNG that a notebook shows; it shows figures of pyplot alone by itself."""
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=80)
+        return file.getvalue()
+
     def csv_text(self) -> str:
         """The values as CSV with `COLUMNS`; `low` and `high` are ends of 95% intervals."""
         text = io.StringIO()
