@@ -19,6 +19,10 @@ from urllib.request import Request, urlopen
 import pytest
 from chromium import Chromium
 from conftest import ADMIN, Served
+from varied import cell
+
+from lth_core.analysis.verdict_rule import DEFAULT_RULE
+from tracking.report.html import Provenance, page
 
 COLUMNS = "[...document.querySelectorAll('[role=columnheader]')].map(cell => cell.innerText.trim())"
 HEADERS = "[...document.querySelectorAll('th')].map(cell => cell.innerText.trim())"
@@ -121,6 +125,46 @@ def test_the_answer_and_its_figure_are_on_the_first_screen(
     bottom = "document.querySelector('svg, img').getBoundingClientRect().bottom"
     assert 0 < signed_in.js(bottom) <= 900
     assert signed_in.text().index(ANSWER) < 200
+
+
+def test_the_levels_of_a_setting_sort_by_a_click_on_a_heading(report: Page) -> None:
+    report.text()
+    table = "document.querySelector('details[data-label] table')"
+    levels = f"[...{table}.tBodies[0].rows].map(row => row.dataset.verdict)"
+    before = report.until(levels)
+    button = f"{table}.querySelectorAll('thead button')[0]"
+    assert report.until(f"({button}.click(), {levels})") == before[::-1]  # densities rise
+    assert report.until(f"{table}.querySelector('th').ariaSort") == "ascending"
+    assert report.until(f"({button}.click(), {levels})") == before
+
+
+def test_settings_and_levels_are_filtered(browser: Chromium, tmp_path: Path) -> None:
+    records = [
+        r
+        for width, gaps in ((1, [0.1, -3, -3]), (2, [-3] * 3), (12, [0.1] * 3))
+        for r in cell(gaps, [3] * 3, **{"model.width": width})
+    ]
+    file = tmp_path / "report.html"
+    file.write_text(page("s", records, ["seed", "model.width"], [], DEFAULT_RULE, Provenance()))
+    browser.open(file.as_uri())
+    browser.until("document.querySelector('.filter:not([hidden])')?.tagName")
+    shown = """(() => {
+        for (const [name, value] of Object.entries(%s))
+            document.querySelector(`.filter ${name}`).value = value;
+        document.querySelector(".filter").dispatchEvent(new Event("input"));
+        const visible = part => !part.hidden;
+        const rows = [...document.querySelectorAll("details[data-label]")].filter(visible)
+            .map(part => [...part.querySelectorAll("tr[data-verdict]")].filter(visible).length);
+        const lines = [...document.querySelectorAll("tr[data-part]")].filter(visible).length;
+        return [rows, lines, document.querySelector(".filter output").textContent];
+    })()"""
+    for given, found in (
+        ({"input": "width=1", "select": ""}, [[3, 3], 2, "6 levels"]),
+        ({"input": "", "select": "winning"}, [[1, 3], 2, "4 levels"]),
+        ({"input": "WIDTH=12", "select": "not matching"}, [[], 0, "0 levels"]),
+        ({"input": "", "select": ""}, [[3, 3, 3], 3, "9 levels"]),
+    ):
+        assert browser.js(shown % json.dumps(given)) == found
 
 
 def test_the_report_fits_a_phone(signed_in: Chromium, served: Served) -> None:
