@@ -3,6 +3,7 @@ from math import sqrt
 import pytest
 from hand_made import curves, record, rewound
 from matplotlib.colors import to_hex
+from varied import varied
 
 from lth_core.analysis.rewinds import merge_rewound_methods
 from tracking.figures import FIGURES, figures
@@ -39,6 +40,17 @@ def test_studies_of_one_rewind_point_have_none_of_these(name):
     assert FIGURES[name].draw([], AXES, curves) is None
 
 
+def test_winning_tickets_are_marked_at_their_rewind_points():
+    figure = rewind(varied(settled()), AXES)
+    marked = [x for panel in figure.axes for x in panel.lines if x.get_markersize() == 7.5]
+    (winning,) = marked
+    assert winning.axes is figure.axes[0]
+    assert list(winning.get_xdata()) == [2, 3]  # 5% and 10%
+    assert "winning ticket" in named(figure)
+    texts = [figure.hover_text(value) for value in figure.values]
+    assert "ticket, rewind point 5%: 98 ± 2.5% (3 seeds), winning" in texts
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_REWINDING)
 @pytest.mark.parametrize(
@@ -66,9 +78,9 @@ def test_accuracy_is_drawn_branch_by_branch_against_rewind_points_a_panel_a_dens
     assert list(line(second, STYLES["ticket"][0]).get_ydata()) == pytest.approx(
         [67, 77, 87, 92, 37]
     )
-    assert named(figure) == ["dense", "ticket", "reinit"]
+    assert named(figure) == ["dense", "ticket", "reinit", "dense \N{MINUS SIGN} 0.5 points"]
     level = [x for x in first.lines if to_hex(x.get_color()) == DENSE]
-    assert [list(x.get_ydata()) for x in level] == [pytest.approx([97, 97])]
+    assert [list(x.get_ydata()) for x in level] == [[97, 97], [96.5, 96.5]]
 
 
 def test_the_band_is_the_95_percent_t_interval():

@@ -88,4 +88,4 @@ def test_caption_speaks_of_this_study():
     few = accuracy(study(seeds=1), ["seed"]).caption
     assert "of one seed. Too few seeds for verdicts." in few
     assert "intervals" not in few
-    assert "No level is shown to match" in accuracy(cell([-3]), ["seed"]).caption
+    assert "No ticket is shown to match" in accuracy(cell([-3]), ["seed"]).caption
