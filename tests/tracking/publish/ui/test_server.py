@@ -18,7 +18,14 @@ from servers_mlflow import free_port, wait_until_up
 
 from lth_core.errors import TrackingError
 from tracking.publish.publisher import open_publisher
-from tracking.publish.ui.server import auth_environment, is_loopback, notice, serve_ui, ui_command
+from tracking.publish.ui.server import (
+    auth_environment,
+    is_loopback,
+    notice,
+    serve_ui,
+    show_study,
+    ui_command,
+)
 
 PASSWORD = "planted-horse-battery"
 
@@ -135,6 +142,19 @@ def test_no_other_name_is_listened_to(ui: Ui) -> None:
 def test_no_other_address_of_the_machine_answers(ui: Ui) -> None:
     with pytest.raises(OSError, match=r"refused|timed out|unreachable|No route"):
         socket.create_connection((other_address(), ui.port), timeout=5).close()
+
+
+@pytest.mark.mlflow
+@pytest.mark.long
+def test_a_study_on_a_server_is_shown_there(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publisher = open_publisher(server, "shown", "about it")
+    show_study(server, "shown", browser=False)
+    page = f"{server}/#/experiments/{publisher.experiment}/runs?workflowType=machine_learning"
+    assert capsys.readouterr().out == f"{page}\n"
+    with pytest.raises(TrackingError, match="has no study other; sweep it first"):
+        show_study(server, "other", browser=False)
 
 
 @pytest.fixture
