@@ -15,7 +15,7 @@ from lth_core.models.check import checked_copy
 from lth_core.models.dropout import replace_dropout
 from lth_core.models.gates import add_gates, gated
 from lth_core.models.init import initialize, initialize_norms
-from lth_core.models.layers import set_use, use_of
+from lth_core.models.layers import set_use, shapes_and_positions, use_of
 from lth_core.models.networks.conv import conv
 from lth_core.models.networks.lenet import lenet_5
 from lth_core.models.networks.lstm import lstm
@@ -135,6 +135,14 @@ def build(
 def template(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """A network for its structure: names, shapes, layers. Its weights belong to no seed."""
     return build(spec, shape, classes, generator(0, "template"))
+
+
+@lru_cache(maxsize=8)
+def positions(
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, include: tuple[str, ...] = ()
+) -> dict[str, tuple[tuple[int, ...], int]]:
+    """`shapes_and_positions` of a network."""
+    return shapes_and_positions(template(spec, shape, classes), shape, include)
 
 
 @lru_cache(maxsize=8)

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,7 @@ def _is_left(claim: dict[str, Any]) -> bool:
     return claim.get("token") not in _held and this_process().items() <= claim.items()
 
 
+@lru_cache(maxsize=1)
 def _machine() -> str:
     """Identity of this boot of the machine and of the process namespace."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,11 +25,12 @@ from lth_core.models.costs import Costs, costs_of
 from lth_core.models.gates import GATE
 from lth_core.models.init import narrow_weights
 from lth_core.models.latency import ChannelLatency
-from lth_core.models.layers import Layer, load_state, shapes_and_positions, state_of
+from lth_core.models.layers import Layer, load_state, state_of
 from lth_core.prune.network import Batch, PrunableNetwork
 from lth_core.seeds import generator
-from lth_core.spec import PruneGates, PruneNever, Pruning, TrainSpec
+from lth_core.spec import PruneGates, PruneNever, Pruning, TrainSpec, describe, sha256
 from lth_core.spec.prune_base import CHANNELS
+from lth_core.train.archive import cached
 from lth_core.train.batches import Order
 from lth_core.train.layers.sparsify import Sparse
 from lth_core.train.loop import Outcome, Task
@@ -36,6 +38,9 @@ from lth_core.train.masking.base import Fixed, Masking
 from lth_core.train.masking.gates import Gates
 from lth_core.train.masking.registry import GROW, LEARN
 from lth_core.train.narrow import Narrow, narrowed
+
+KEPT_DRAWS = 4
+"""Number of networks whose initial weights a trainer keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,9 @@ class Builder:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._drawn: OrderedDict[str, State] = OrderedDict()
+        """Initial weights and buffers of the last networks: all levels of a trial start from them.
+        """
 
     def data(self, job: Job) -> Dataset:
         """The job's data, on the device."""
@@ -86,9 +94,14 @@ class Builder:
 
     def drawn(self, init: Init, job: Job) -> State:
         """Initial weights and buffers of the job's network, in its shapes."""
-        dataset, draw = self.data(job), generator(init.seed, *init.draw)
-        model = models.build(job.model, dataset.shape, dataset.classes, draw)
-        return {name: value.clone() for name, value in state_of(model).items()}
+
+        def make() -> State:
+            dataset, draw = self.data(job), generator(init.seed, *init.draw)
+            model = models.build(job.model, dataset.shape, dataset.classes, draw)
+            return {name: value.clone() for name, value in state_of(model).items()}
+
+        key = sha256([init.digest, describe(job.model), describe(job.data)])
+        return cached(self._drawn, key, make, KEPT_DRAWS)
 
     def drawn_narrow(self, init: Init, job: Job, mask: Mask) -> State:
         """Initial weights and buffers of the job's network with the mask's channels alone.
@@ -103,9 +116,9 @@ class Builder:
 
     def layers(self, job: Job, mask: Mask | None = None) -> dict[str, Layer]:
         """Prunable layers of the job's network, in its order, under a mask or with all weights."""
-        model, shape = self.model(job), self.data(job).shape
-        counts = shapes_and_positions(model, shape, job.mask.include)
-        mask = mask or masks.ones(model, job.mask.include)
+        dataset, include = self.data(job), job.mask.include
+        counts = models.positions(job.model, dataset.shape, dataset.classes, include)
+        mask = mask or masks.ones(self.model(job), include)
         return {
             name: Layer(
                 shape=weights, positions=positions, kept=int(m.sum()),

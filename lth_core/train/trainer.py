@@ -182,7 +182,8 @@ class Trainer(Builder):
         return True
 
     def _is_trained(self, job: Job) -> bool:
-        return job.digest in self._diverged or self._stored_training(job) is not None
+        known = job.digest in self._diverged or job.digest in self._trained_ahead
+        return known or self._stored_training(job) is not None
 
     def _stored_training(self, job: Job) -> Training | None:
         training = self._archive.training(job)

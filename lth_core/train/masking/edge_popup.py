@@ -14,7 +14,7 @@ from lth_core.prune.top_k import kth_lowest_of_rows
 from lth_core.spec import Pruning
 from lth_core.train.masking.learned import Learned, Tensors, in_rows
 
-LEAST_REACH, MOST_REACH = 0.01, 0.1
+LEAST_REACH, MOST_REACH = 0.01, 0.3
 """Least and largest relative distance from the last threshold within which the next one is looked
 for first."""
 
