@@ -83,7 +83,8 @@ def kth_lowest_of_rows(
     """
     if scores.device.type == "cpu" and scores.shape[1] >= LARGE:
         rows = zip(scores, ks, near or [None] * len(ks), strict=True)
-        return torch.stack([kth_lowest(row, k, around) for row, k, around in rows])
+        each = [kth_lowest(row, k, around) for row, k, around in rows]
+        return torch.stack(each) if len(each) > 1 else each[0][None]
     found, start = list[Tensor](), 0
     for k, equal in groupby(ks):  # the rows of a level are neighbors
         end = start + len(list(equal))

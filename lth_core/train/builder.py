@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import nn
 
-from lth_core import data, masks, models
+from lth_core import data, masks, models, ticket
 from lth_core.data import Dataset
 from lth_core.jobs.recipes import Init, Job
 from lth_core.masks import Mask, State
@@ -38,6 +39,7 @@ from lth_core.train.masking.base import Fixed, Masking
 from lth_core.train.masking.gates import Gates
 from lth_core.train.masking.registry import GROW, LEARN
 from lth_core.train.narrow import Narrow, narrowed
+from lth_core.train.training import Training
 
 KEPT_DRAWS = 4
 """Number of networks whose initial weights a trainer keeps."""
@@ -239,6 +241,28 @@ class Builder:
             draws=models.may_draw(job.model),
         )  # fmt: skip
         return PreparedJob(job, task, start, narrow)
+
+    def training(
+        self, prepared: PreparedJob, outcome: Outcome, made_with: Mapping[str, str]
+    ) -> Training:
+        """The stored record of a training that has just ended.
+
+        Args:
+            made_with: entries beside the outcome's own.
+        """
+        job, mask = prepared.job, outcome.mask
+        removed = mask | self.removed_with(job, mask)
+        return Training(
+            curves=outcome.curves,
+            layers=self.layers(job, mask),
+            parameters=self.parameters(job),
+            kept_parameters=self.parameters(job) - sum(int((~m).sum()) for m in removed.values()),
+            mask_digest=masks.digest(mask),
+            ticket_digest=ticket.digest(mask, self.masked(job, prepared.start, mask)),
+            seconds=outcome.seconds,
+            finished_at=time.time(),
+            made_with={**outcome.made_with, **made_with},
+        )
 
     def _masking(
         self, job: Job, model: nn.Module, mask: Mask, start: State, initial: Callable[[], State]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +14,6 @@ from typing import Literal
 
 import torch
 
-from lth_core import masks, ticket
 from lth_core.errors import DivergedError, StoreError
 from lth_core.jobs.controls import FreshlyNarrow
 from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure, Recipe
@@ -32,10 +30,10 @@ from lth_core.train.batches import examples_seen
 from lth_core.train.builder import Builder, PreparedJob, may_be_narrow
 from lth_core.train.checkpoint import CHECKPOINT_EVERY
 from lth_core.train.loop import Outcome
-from lth_core.train.pack.forward import Way, ways_of
+from lth_core.train.pack.forward import Way
 from lth_core.train.pack.rules import inputs, needed, packs, run_of
 from lth_core.train.pack.runner import Runner
-from lth_core.train.pack.size import PackSizes, PackSpeeds, steps_of
+from lth_core.train.pack.size import PackSizes, steps_of
 from lth_core.train.precision import arithmetic
 from lth_core.train.training import Result, Training
 
@@ -84,7 +82,7 @@ class Trainer(Builder):
         self._runner = Runner(
             self.store, self._archive, checkpoint_every, lambda: self.ending.is_set(), compiled
         )
-        self._pack_sizes = PackSizes(self.store, self.device)
+        self._pack_sizes = PackSizes(self.store, self.device, lambda job: self._prepare(job).task)
         self._trained_ahead = set[str]()
         """Digests of trainings made by `train_ahead` whose results were not yet asked for."""
         self._stored_runs = set[str]()
@@ -146,20 +144,11 @@ class Trainer(Builder):
         Args:
             steps: number of steps that are to be trained; few are not worth a measurement.
         """
-        if self.pack != "auto":
-            return self.pack
-        speeds = self._pack_speeds(job, steps)
-        return speeds.fastest if speeds else 1
-
-    def _pack_speeds(self, job: Job, steps: int) -> PackSpeeds | None:
-        return self._pack_sizes.speeds(job, steps, lambda: self._prepare(job).task)
+        return self._pack_sizes.fastest(job, steps) if self.pack == "auto" else self.pack
 
     def _way(self, jobs: Sequence[PreparedJob]) -> Way:
         """The fastest way to compute a pack, measured where several may be."""
-        ways = ways_of(jobs[0].task.model, self.device)
-        steps = sum(each.task.last - each.task.first for each in jobs)
-        speeds = self._pack_speeds(jobs[0].job, steps) if len(ways) > 1 else None
-        return speeds.way if speeds else ways[0]
+        return self._pack_sizes.way(jobs[0].job, [each.task for each in jobs])
 
     def _is_ready(self, job: Job, jobs: Sequence[Job]) -> bool:
         """Whether a job is to be trained, after those of the jobs that it needs are.
@@ -381,18 +370,7 @@ class Trainer(Builder):
         """Store a job's training, made in a pack of a number of jobs."""
         job, mask, state = prepared.job, outcome.mask, outcome.state
         final = cached(self._finals, job.digest, lambda: (state, mask))
-        removed = mask | self.removed_with(job, mask)
-        training = Training(
-            curves=outcome.curves,
-            layers=self.layers(job, mask),
-            parameters=self.parameters(job),
-            kept_parameters=self.parameters(job) - sum(int((~m).sum()) for m in removed.values()),
-            mask_digest=masks.digest(mask),
-            ticket_digest=ticket.digest(mask, self.masked(job, prepared.start, mask)),
-            seconds=outcome.seconds,
-            finished_at=time.time(),
-            made_with=outcome.made_with | self._made_in_pack(pack),
-        )  # fmt: skip
+        training = self.training(prepared, outcome, self._made_in_pack(pack))
         self._stored_runs.add(run_of(job))
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))

@@ -67,10 +67,14 @@ class PackSpeeds:
 
 
 class PackSizes:
-    """Sizes of packs on a device, measured once for each kind of job and stored."""
+    """Sizes of packs on a device, measured once for each kind of job and stored.
 
-    def __init__(self, store: Store, device: torch.device) -> None:
-        self._store, self._device = store, device
+    Args:
+        make: makes a new task of a job.
+    """
+
+    def __init__(self, store: Store, device: torch.device, make: Callable[[Job], Task]) -> None:
+        self._store, self._device, self._make = store, device, make
         self._known: dict[str, PackSpeeds | None] = {}
         """Speeds by key; None where the store had none."""
 
@@ -79,18 +83,28 @@ class PackSizes:
         speeds = self._stored(pack_speeds_key(jobs[0], self._device))
         return speeds.fastest > 1 if speeds else steps_of(jobs) >= LEAST_STEPS
 
-    def speeds(self, job: Job, steps: int, make: Callable[[], Task]) -> PackSpeeds | None:
-        """Speeds of packs of a job's kind; None where they are not known.
+    def fastest(self, job: Job, steps: int) -> int:
+        """The fastest size of packs of a job's kind; 1 where it is not known.
 
         Args:
             steps: number of steps to be trained; few are not worth a measurement.
-            make: makes a new task of the job.
         """
+        speeds = self._speeds(job, steps)
+        return speeds.fastest if speeds else 1
+
+    def way(self, job: Job, tasks: Sequence[Task]) -> Way:
+        """The fastest way to compute a pack of tasks of a job's kind."""
+        ways = ways_of(tasks[0].model, self._device)
+        steps = sum(task.last - task.first for task in tasks)
+        speeds = self._speeds(job, steps) if len(ways) > 1 else None
+        return speeds.way if speeds else ways[0]
+
+    def _speeds(self, job: Job, steps: int) -> PackSpeeds | None:
         key = pack_speeds_key(job, self._device)
         if self._stored(key) is None and steps >= LEAST_STEPS:
             del self._known[key]  # another process may have measured them
             if self._stored(key) is None:
-                speeds = self._known[key] = self._measured(make)
+                speeds = self._known[key] = self._measured(lambda: self._make(job))
                 counts = {str(size): speed for size, speed in speeds.steps_per_second.items()}
                 self._store.put(KIND, key, {"way": speeds.way.value, "steps_per_second": counts})
         return self._known[key]
