@@ -196,11 +196,11 @@ class ProcessTree:
         """Read the times of all processes that run now."""
         children: dict[int, list[int]] = defaultdict(list)
         read: dict[int, tuple[int, float]] = {}
-        for file in Path("/proc").glob("[0-9]*/stat"):
+        for name in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError):  # the process has ended
                 # The name, which stands in brackets, may contain spaces.
-                fields = file.read_text().rpartition(")")[2].split()
-                process, parent = int(file.parent.name), int(fields[1])
+                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+                process, parent = int(name), int(fields[1])
                 children[parent].append(process)
                 ticks = int(fields[11]) + int(fields[12])
                 read[process] = int(fields[19]), ticks / os.sysconf("SC_CLK_TCK")
