@@ -35,6 +35,7 @@ from lth_core.train.pack.rules import inputs, needed, packs, run_of
 from lth_core.train.pack.runner import Runner
 from lth_core.train.pack.size import PackSizes, steps_of
 from lth_core.train.precision import arithmetic
+from lth_core.train.probe import step_seconds
 from lth_core.train.training import Result, Training
 
 logger = logging.getLogger("lth")
@@ -391,6 +392,16 @@ class Trainer(Builder):
         self._refuse_if_frozen(job)
         mask, start = self.mask(job.mask, job), self.start(job)
         return self.prepare(job, start, mask, lambda: job.root.make(self, job), points)
+
+    def probe(self, job: Job, seconds: float) -> float:
+        """Seconds per step of a job's training, measured in about ``seconds``; nothing is stored.
+
+        Raises:
+            StoreError: this trainer is frozen, and the job starts from trained weights.
+        """
+        mask, start = self.mask(job.mask, job), self.start(job)
+        prepared = self.prepare(job, start, mask, lambda: job.root.make(self, job), ())
+        return step_seconds(prepared.task, seconds)
 
     def _outcome(self, prepared: PreparedJob) -> Outcome:
         (outcome,) = self._runner.outcomes([prepared])

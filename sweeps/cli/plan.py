@@ -51,7 +51,7 @@ def plan(
         print_json(islice(planned.rows(), limit))
     elif as_json:
         sharing = {name: {"made": m, "used": u} for name, (m, u) in planned.sharing().items()}
-        time = estimates.estimate(planned, at_once).to_json()
+        time = estimates.estimate(planned, at_once, probe=True).to_json()
         networks = [size.to_json() for size in sizes.network_sizes(planned)]
         evaluation = evaluations.evaluation_share(planned).share
         print_json([{**plans.summary(planned), "sharing": sharing, "networks": networks,
@@ -59,7 +59,7 @@ def plan(
     else:
         if listed:
             print_rows(planned, limit)
-        out.print(plan_text(planned, estimates.estimate(planned, at_once)))
+        out.print(plan_text(planned, estimates.estimate(planned, at_once, probe=True)))
 
 
 def filtered(plan: plans.Plan, where: Sequence[str]) -> plans.Plan:

@@ -64,7 +64,8 @@ def sweep(
     changes = [*(overrides or []), *(["data.download=true"] if download else [])]
     with ExitStack() as stack, _stoppable(out):
         plan = _planned(study, changes, address, serial, notes)
-        time = estimates.estimate(plan, 1 if serial else None)
+        with phase(notes, "estimating the time", not serial, logged=False):
+            time = estimates.estimate(plan, 1 if serial else None, probe=True)
         notes.print(plan_text(plan, time))
         if dry_run:
             return

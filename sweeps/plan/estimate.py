@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 
 from lth_core.errors import StoreError
 from lth_core.parallel import usable_cpus
+from lth_core.spec import TicketSpec
 from lth_core.store import Store, open_store
 from lth_core.train.timings import SpeedFactors, seconds_per_step, speed_key
 from sweeps.plan.counting import counts_left
 from sweeps.plan.plan import Plan, samples_of
+from sweeps.plan.probe import probe_speeds, step_range
 from sweeps.plan.sizes import network_text
 from sweeps.studies.schema import Resources
 
@@ -36,6 +39,10 @@ class Estimate:
     """Number of concurrent trials."""
     unknown: dict[str, int] = field(default_factory=dict)
     """Numbers of steps of networks without a known speed, by network."""
+    unknown_seconds: tuple[float, float] = (0.0, 0.0)
+    """Lowest and highest plausible seconds of these steps, ``at_once`` trials at a time."""
+    measured: bool = False
+    """Whether a speed was measured for the estimate, by some steps of training."""
     store_error: str = ""
     """Error of reading the store, or empty."""
 
@@ -43,7 +50,9 @@ class Estimate:
         """JSON object; ``seconds`` is None where no speed is known."""
         known = not self.steps or sum(self.unknown.values()) < self.steps
         return {"left": self.left, "steps": self.steps, "seconds": self.seconds if known else None,
-                "at_once": self.at_once, "unknown": self.unknown}  # fmt: skip
+                "at_once": self.at_once, "unknown": self.unknown,
+                "range": [self.seconds + seconds for seconds in self.unknown_seconds],
+                "measured": self.measured}  # fmt: skip
 
     def sentence(self) -> str:
         """Estimate in words: ``time: about 3 h 20 min, 2 at a time``."""
@@ -52,20 +61,22 @@ class Estimate:
         start = f"left: {self.steps:,} steps" if self.left else "time"
         if self.store_error:
             return f"time: not known; {self.store_error}"
-        unknown_steps = sum(self.unknown.values())
+        if not self.unknown:
+            how = "; speed measured just now" if self.measured else ""
+            return f"{start}: about {duration(self.seconds)}, {self.at_once} at a time{how}"
         listed = [*list(self.unknown)[:MOST_NAMED], *["..."] * (len(self.unknown) > MOST_NAMED)]
+        low, high = (duration(self.seconds + seconds) for seconds in self.unknown_seconds)
+        span = f"about {low}" if low == high else f"{low} to {high}"
         untrained = f"never trained here: {', '.join(listed)}"
-        if unknown_steps == self.steps:
-            return f"{start}: not known; {untrained}"
-        known = f"{start}: about {duration(self.seconds)}, {self.at_once} at a time"
-        return f"{known}, and {unknown_steps:,} steps {untrained}" if unknown_steps else known
+        return f"{start}: {span}, {self.at_once} at a time; {untrained}"
 
 
-def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
+def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> Estimate:
     """Estimate of a plan's time, from speeds in the store.
 
     Args:
         at_once: number of concurrent trials; None: as many as this machine runs.
+        probe: train some steps, in memory, of the networks whose speed the store lacks.
     """
     study, samples = plan.study, samples_of(plan.study)
     trials, left, store_error = plan.counts.trials * samples, False, ""
@@ -78,7 +89,8 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
         if stored:
             left, work = True, counts_left((trial.spec for trial in plan.trials), stored).work
         work = Counter({factors: steps * samples for factors, steps in work.items()})
-        found = estimate_work(work, trials, study.resources, store, at_once)
+        specs = [trial.spec for trial in plan.trials] if probe else []
+        found = estimate_work(work, trials, study.resources, store, at_once, specs)
     except StoreError as error:
         store_error = str(error)
         found = estimate_work(work, trials, study.resources, Store(), at_once)
@@ -87,7 +99,7 @@ def estimate(plan: Plan, at_once: int | None = None) -> Estimate:
 
 def estimate_work(
     work: Counter[SpeedFactors], trials: int, resources: Resources, store: Store,
-    at_once: int | None = None,
+    at_once: int | None = None, probed: Iterable[TicketSpec] = (),
 ) -> Estimate:  # fmt: skip
     """Estimate of the time of some steps, from speeds in the store.
 
@@ -95,21 +107,30 @@ def estimate_work(
         work: numbers of steps, by everything that decides the time of a step.
         trials: number of trials that they belong to.
         at_once: as in `estimate`.
+        probed: specs of which some steps are trained where the store lacks a speed.
 
     Raises:
         StoreError: the store cannot be read.
     """
     at_once = max(1, min(at_once or _local_concurrency(resources), trials))
-    speeds = _speeds(work, store, "cuda" if resources.gpu else "cpu")
-    seconds, unknown = 0.0, Counter[str]()
+    device = "cuda" if resources.gpu else "cpu"
+    speeds = _speeds(work, store, device)
+    missing = [factors for factors in work if speeds[factors] is None]
+    measured = probe_speeds(probed, missing, resources)
+    seconds, low, high, unknown = 0.0, 0.0, 0.0, Counter[str]()
     for factors, steps in work.items():
-        step_seconds = speeds[factors]
+        step_seconds = speeds[factors] or measured.get(speed_key(factors, device))
         if step_seconds is None:
             unknown[network_text(factors.model, factors.data)] += steps
+            least, most = step_range(factors, device)
+            low, high = low + least * steps, high + most * steps
         else:
             seconds += step_seconds * steps
-    return Estimate(left=False, steps=work.total(), seconds=seconds / at_once, at_once=at_once,
-                    unknown=dict(unknown))  # fmt: skip
+    return Estimate(
+        left=False, steps=work.total(), seconds=seconds / at_once, at_once=at_once,
+        unknown=dict(unknown), unknown_seconds=(low / at_once, high / at_once),
+        measured=bool(measured),
+    )  # fmt: skip
 
 
 def duration(seconds: float) -> str:

@@ -168,13 +168,16 @@ class Bisection:
             for trial in self._trials(cell, point)
         ]
         store = self.trainer.store
-        counts = counts_left((t.spec for t in trials), set(store.digests("trainings")))
+        specs = [trial.spec for trial in trials]
+        counts = counts_left(specs, set(store.digests("trainings")))
         return Bounds(
             cells=len(self.cells), points=sum(len(cell.points) for cell in self.cells),
             looks=sum(map(len, points)), trials=len(trials),
             levels=sum(trial.spec.levels + 1 for trial in trials),
             trainings=counts.unique_trainings,
-            time=estimate_work(counts.work, self._at_once(), self._resources, store),
+            time=estimate_work(
+                counts.work, self._at_once(), self._resources, store, probed=specs
+            ),
         )  # fmt: skip
 
     def _at_once(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,11 +136,12 @@ def open_ticket(store: str, name: str) -> Ticket:
     """The ticket of a file, or of a digest in the store.
 
     Raises:
-        SpecError: it is neither.
-        TicketFileError: the file is damaged.
+        SpecError: no ticket, or more than one, has the digest.
+        TicketFileError: the file is missing or damaged.
         StoreError: the store lacks the training of the ticket.
     """
-    return load_ticket(name) if os.path.isfile(name) else stored_ticket(store, name)
+    is_digest = re.fullmatch("[0-9a-f]{1,64}", name) and not os.path.isfile(name)
+    return stored_ticket(store, name) if is_digest else load_ticket(name)
 
 
 def describe_ticket(ticket: Ticket) -> dict[str, str]:

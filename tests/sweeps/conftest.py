@@ -46,6 +46,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def unprobed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans measure no speeds, which takes a moment and varies; where none is known is a range."""
+    monkeypatch.setattr("sweeps.plan.probe.PROBE_SECONDS", 0)
+
+
+@pytest.fixture(autouse=True)
 def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports draw each figure but render it to a few bytes: rendering takes a second a report."""
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import jsonschema
 import pytest
@@ -40,6 +41,8 @@ PLAN = {
     "time",
 }
 
+CPUS = len(os.sched_getaffinity(0))
+
 
 def left_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
@@ -69,8 +72,8 @@ def test_plan_as_json_is_one_object_with_its_keys(lth: Lth, tiny_file: StudyFile
         "networks": [{"network": "mlp 16 on digits", "parameters": 1210, "prunable": 1184,
                       "others": {"biases and norms": 26}}],
         "evaluation_share": pytest.approx(0.1442, abs=1e-4),
-        "time": {"left": False, "steps": 400, "seconds": None, "at_once": min(2, len(os.sched_getaffinity(0))),
-                 "unknown": {"mlp 16 on digits": 400}},
+        "time": {"left": False, "steps": 400, "seconds": None, "at_once": min(2, CPUS), "measured": False,
+                 "range": [ANY, ANY], "unknown": {"mlp 16 on digits": 400}},
     }  # fmt: skip
 
 
@@ -80,7 +83,7 @@ def test_plan_says_what_sharing_saves(lth: Lth, tiny_file: StudyFile) -> None:
         "tiny: 4 trials, 18 trainings (20 without sharing), 720 steps (10.0% saved)\n"
         "shared: dense 2 for 4\n"
         "mlp 16 on digits: 1,184 of 1,210 parameters are prunable (not: biases and norms 26)\n"
-        "time: not known; never trained here: mlp 16 on digits\n"
+        f"time: about 1 s, {min(4, CPUS)} at a time; never trained here: mlp 16 on digits\n"
     )
 
 

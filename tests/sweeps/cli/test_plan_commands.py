@@ -139,8 +139,8 @@ def test_time_is_of_the_listed_trials_at_the_given_concurrency(
     lth: Lth, tiny_file: StudyFile, tiny: StudyOf, here: Path
 ) -> None:
     path, plan = tiny_file(), make_plan(tiny())
-    assert lth("plan", path).out.endswith(
-        "\ntime: not known; never trained here: mlp 16 on digits\n"
+    assert lth("plan", path, "--at-once", 2).out.endswith(
+        "\ntime: about 1 s, 2 at a time; never trained here: mlp 16 on digits\n"
     )
     assert sorted(file.name for file in here.iterdir()) == ["tiny.yaml"]
     store_speed(open_store("lth-store"), next(plan.trials[0].jobs()), 3.0, "cpu")
@@ -148,4 +148,5 @@ def test_time_is_of_the_listed_trials_at_the_given_concurrency(
     one = lth("plan", path, "--at-once", 5, "--where", "seed=0", "--json").out
     assert json.loads(one)["time"] == {
         "left": False, "steps": 200, "seconds": 600.0, "at_once": 1, "unknown": {},
+        "measured": False, "range": [600.0, 600.0],
     }  # fmt: skip

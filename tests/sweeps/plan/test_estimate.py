@@ -50,23 +50,43 @@ def test_what_is_shared_takes_its_time_once(tiny: StudyOf) -> None:
     assert estimate(plan, at_once=1).seconds == 200 * 0.5
 
 
-def test_networks_that_were_never_trained_are_named_and_not_guessed_at(tiny: StudyOf) -> None:
-    plan = make_plan(tiny(WIDTHS))
+def test_networks_that_were_never_trained_are_named_and_their_time_is_a_range(
+    tiny: StudyOf,
+) -> None:
+    plan = make_plan(tiny({**WIDTHS, "base.train.steps": "200000it"}))
     nothing = estimate(plan, at_once=1)
     assert nothing.sentence() == (
-        "time: not known; never trained here: mlp 16 (width 0.5) on digits, mlp 16 on digits"
+        "time: 7 min to 1 h 10 min, 1 at a time; never trained here: mlp 16 (width 0.5) on digits, "
+        "mlp 16 on digits"
     )
     assert nothing.to_json()["seconds"] is None
-    trained(plan, 1)
+    trained(plan, 1, seconds=0.01)
     half = estimate(plan, at_once=1)
+    low, high = half.unknown_seconds
+    assert 0 < low < high / 5
     assert half.to_json() == {
-        "left": False, "steps": 800, "seconds": 200.0, "at_once": 1,
-        "unknown": {"mlp 16 (width 0.5) on digits": 400},
+        "left": False, "steps": 4_000_000, "seconds": 20_000.0, "at_once": 1, "measured": False,
+        "range": [20_000 + low, 20_000 + high],
+        "unknown": {"mlp 16 (width 0.5) on digits": 2_000_000},
     }  # fmt: skip
     assert half.sentence() == (
-        "time: about 3 min, 1 at a time, and 400 steps never trained here: "
+        "time: 5 h 37 min to 6 h 8 min, 1 at a time; never trained here: "
         "mlp 16 (width 0.5) on digits"
     )
+
+
+@pytest.mark.slow
+def test_speed_of_networks_that_were_never_trained_is_measured_on_request(
+    tiny: StudyOf, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.plan.probe.PROBE_SECONDS", 0.2)
+    plan = make_plan(tiny(WIDTHS))
+    assert not estimate(plan, at_once=1).measured
+    found = estimate(plan, at_once=1, probe=True)
+    assert (found.unknown, found.measured) == ({}, True)
+    assert 800 * 2e-5 < found.seconds < 800 * 0.1
+    assert found.sentence().endswith(", 1 at a time; speed measured just now")
+    assert list(here.iterdir()) == [], "nothing is stored"
 
 
 def test_speed_on_one_kind_of_device_says_nothing_of_another(tiny: StudyOf) -> None:

@@ -1,0 +1,75 @@
+"""Measurement of a training's speed in a moment, from which a plan estimates its duration."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from lth_core.data import Split
+from lth_core.spec.fields import steps_in
+from lth_core.train.evaluate import evaluate
+from lth_core.train.loop import Run, Task
+from lth_core.train.optimizer import stepper
+from lth_core.train.precision import arithmetic, flushed_denormals, threads_for
+
+WARM_UP, MOST_STEPS = 3, 200
+"""Numbers of steps that are not timed, and that are timed at most."""
+EVALUATED = 500
+"""Number of examples that are evaluated."""
+
+
+def step_seconds(task: Task, seconds: float) -> float:
+    """Seconds per step of a task, with its share of evaluations; its weights are trained on.
+
+    Args:
+        seconds: time to spend on steps, unless one takes longer.
+    """
+    run, data, spec = Run(task), task.data, task.spec
+    device = data.train.x.device
+    train = partial(run.train_step, take_step=stepper(run.optimizer))
+    batches = task.order.batches(task.first, task.last, device)
+    timed, begun = 0, time.perf_counter()
+    clock = _clock(device)
+    with (
+        threads_for(task.model, data.shape, spec.batch_size),
+        arithmetic(spec.precision, device),
+        flushed_denormals(),
+    ):
+        started = clock()
+        for number, batch in enumerate(batches):
+            train(*batch)
+            if number < WARM_UP and time.perf_counter() - begun < seconds / 2:
+                _wait(device)
+                started = clock()
+                continue
+            timed += 1
+            if timed == MOST_STEPS or time.perf_counter() - begun > seconds:
+                break
+        _wait(device)
+        step = (clock() - started) / max(1, timed)
+        return step + _evaluation_seconds(task, clock) / steps_in(spec.evaluate_every)
+
+
+def _evaluation_seconds(task: Task, clock: Callable[[], float]) -> float:
+    """Seconds of an evaluation, from one of some test examples."""
+    data = task.data
+    examples = Split(data.test.x[:EVALUATED], data.test.y[:EVALUATED])
+    started = clock()
+    evaluate(task.model, data, examples)
+    seconds = clock() - started
+    test = len(data.test) if task.spec.evaluate_test == "grid" else 0
+    return seconds * (len(data.validation) + test) / max(1, len(examples))
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Clock of seconds. On one thread of a CPU it leaves out other programs' time, which varies."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time if alone else time.perf_counter
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

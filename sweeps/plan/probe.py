@@ -1,0 +1,77 @@
+"""Seconds per step of networks that were never trained here: measured, or a range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from math import prod
+
+from lth_core import data
+from lth_core.errors import LthError
+from lth_core.jobs.recipes import Job
+from lth_core.lottery import levels
+from lth_core.models import template
+from lth_core.models.latency import torch_threads
+from lth_core.models.layers import shapes_and_positions
+from lth_core.spec import TicketSpec
+from lth_core.store import Store
+from lth_core.train import Trainer
+from lth_core.train.timings import TRAINING_PASSES, SpeedFactors, passes_per_step, speed_key
+from sweeps.studies.schema import Resources
+
+PROBE_SECONDS = 3.0
+"""Seconds that all measurements of a plan take, without loading data; 0: none is made."""
+MOST_PROBED = 4
+"""Largest number of speeds that are measured."""
+RATES = {"cpu": (4e9, 1e11), "cuda": (2e11, 2e13)}
+"""Multiply-adds per second, lowest and highest, by kind of device (docs/performance.md)."""
+OVERHEADS = {"cpu": (1e-4, 1e-3), "cuda": (3e-5, 2e-3)}
+"""Seconds of a step without arithmetic, lowest and highest, by kind of device."""
+
+
+def probe_speeds(
+    specs: Iterable[TicketSpec], unknown: Sequence[SpeedFactors], resources: Resources
+) -> dict[str, float]:
+    """Measured seconds per step, by `speed_key`, of trainings whose speed is not known.
+
+    Trainings from trained weights, or on data that are not here, are left out.
+    """
+    device = "cuda" if resources.gpu else "cpu"
+    wanted = list(dict.fromkeys(speed_key(factors, device) for factors in unknown))[:MOST_PROBED]
+    if not PROBE_SECONDS or not wanted:
+        return {}
+    found = dict[str, float]()
+    trainer = Trainer(Store(), device, frozen=True, pack=1)
+    with torch_threads(max(1, int(resources.cpu))):
+        for job in _first_jobs(specs):
+            key = speed_key(job, device)
+            if key in wanted and key not in found:
+                here = replace(job, data=replace(job.data, download=False), keep=())
+                try:
+                    found[key] = trainer.probe(here, PROBE_SECONDS / len(wanted))
+                except (LthError, RuntimeError):  # also torch.OutOfMemoryError
+                    wanted.remove(key)
+            if len(found) == len(wanted):
+                break
+    return found
+
+
+def _first_jobs(specs: Iterable[TicketSpec]) -> Iterator[Job]:
+    """Jobs of the first two levels of each spec, the dense run first."""
+    for spec in specs:
+        for branches in islice(levels(spec), 2):
+            yield from branches.values()
+
+
+def step_range(factors: SpeedFactors, device: str) -> tuple[float, float]:
+    """Lowest and highest plausible seconds per step, from the network's multiply-adds."""
+    _, shape, classes = data.outline(factors.data)
+    network = template(factors.model, shape, classes)
+    layers = shapes_and_positions(network, shape).values()
+    forward = sum(prod(weights) * positions for weights, positions in layers)
+    evaluated, trained = passes_per_step(factors.train, data.part_sizes(factors.data))
+    products = forward * (evaluated + max(trained, TRAINING_PASSES))
+    slow, fast = RATES[device]
+    least, most = OVERHEADS[device]
+    return least + products / fast, most + products / slow
