@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from lth_core.errors import SpecError
 from sweeps.plan.plan import make_plan
 from sweeps.report.study_results import study_results
@@ -10,6 +12,9 @@ from sweeps.report.winners import found_ticket
 from sweeps.store.tickets import find_record
 from sweeps.studies.find import find_study
 from tracking.publish.tickets.registry import MODEL, register_ticket
+
+ALIAS = re.compile(r"(?!(?i:latest|v\d+)$|sparsest)[\w-]{1,255}", re.ASCII)
+"""Aliases that MLflow accepts and that reports do not set themselves."""
 
 
 def promote(store: str, digest: str, name: str = MODEL, alias: str | None = None) -> str:
@@ -22,9 +27,13 @@ def promote(store: str, digest: str, name: str = MODEL, alias: str | None = None
 
     Raises:
         SpecError: no ticket, or more than one, has the digest; it is a control's; its study is not
-            known in this folder; a ticket that is not winning shall be in `MODEL`.
+            known in this folder; a ticket that is not winning shall be in `MODEL`; the alias is
+            not valid.
         TrackingError: the study has no tracking server, or it cannot be reached or lacks the level.
     """
+    if alias is not None and not ALIAS.fullmatch(alias):
+        rule = "must be letters, digits, '_' or '-', and not latest, vNUMBER or sparsest..."
+        raise SpecError("--alias", rule, alias)
     trial, record = find_record(store, digest)
     if record["branch"] != "ticket":
         rule = "must be of the branch ticket, for MLflow has the files of no other"

@@ -3,8 +3,11 @@
 from dataclasses import replace
 
 import hand_made
+import pytest
 
 from lth_core.analysis.verdict import verdicts
+from lth_core.errors import SpecError
+from sweeps.report.promotion import ALIAS, promote
 from sweeps.report.study_results import StudyResults
 from sweeps.report.winners import winning_tickets
 
@@ -42,3 +45,15 @@ def test_its_provenance_is_of_its_own_seed() -> None:
     assert ticket.tags["cell"] == "rewind=0"
     assert ticket.tags["seed"] == "0"
     assert ticket.tags["test_accuracy"] == f"{hand_made.TICKET[1][0]:.4f}"
+
+
+@pytest.mark.parametrize(
+    "alias", ["latest", "V12", "sparsest", "sparsest-a", "a b", "a.b", "", "a/b"]
+)
+def test_an_alias_that_mlflow_or_reports_own_is_refused_before_anything_is_read(alias: str) -> None:
+    with pytest.raises(SpecError, match="--alias: must be letters"):
+        promote("no-store", "0123456789", alias=alias)
+
+
+def test_other_aliases_are_accepted() -> None:
+    assert all(map(ALIAS.fullmatch, ("mine", "v2-best", "latest_one", "my-sparsest")))

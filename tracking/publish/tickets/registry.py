@@ -242,8 +242,14 @@ def _versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
         page = client.search_model_versions(f"name='{name}'", _PAGE, page_token=token)
         versions += page
         token = page.token or ""
-    known = (version for version in versions if version.tags.keys() >= {STUDY, CELL, DENSITY})
+    known = (v for v in versions if v.tags.keys() >= {STUDY, CELL} and _density(v) is not None)
     yield from sorted(known, key=lambda version: int(version.version))
+
+
+def _density(version: ModelVersion) -> float | None:
+    """A version's density; None where a user has removed or changed its tag."""
+    found = re.fullmatch(r"\d+(\.\d+)?(e-\d+)?", version.tags.get(DENSITY, ""))
+    return float(found[0]) if found else None
 
 
 def _first(versions: Sequence[ModelVersion], ticket: FoundTicket) -> ModelVersion | None:
@@ -268,7 +274,7 @@ def _set_aliases(client: MlflowClient, versions: Sequence[ModelVersion]) -> None
     """Set the aliases of the sparsest version over all studies, and of each study's."""
     current = [v for v in versions if SUPERSEDED not in v.tags]
     wanted = dict[str, str]()
-    for version in sorted(current, key=lambda v: (float(v.tags[DENSITY]), int(v.version))):
+    for version in sorted(current, key=lambda v: (_density(v), int(v.version))):
         for alias in (SPARSEST, _study_alias(version.tags[STUDY])):
             wanted.setdefault(alias, str(version.version))
     aliases = client.get_registered_model(MODEL).aliases if versions else {}

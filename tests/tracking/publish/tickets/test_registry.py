@@ -79,6 +79,14 @@ def registered(publisher: Publisher) -> dict[str, object]:
     }
 
 
+def add_foreign_version(publisher: Publisher) -> None:
+    """A version in the model that is none of ours, with a density that is no number."""
+    from mlflow import MlflowClient
+
+    tags = {"study": "theirs", "cell": "all", "density": "half"}
+    MlflowClient(publisher.uri).create_model_version(MODEL, "s3://bucket/theirs", tags=tags)
+
+
 def publisher_study(publisher: Publisher) -> str:
     from mlflow import MlflowClient
 
@@ -94,6 +102,8 @@ def test_a_ticket_is_registered_once_and_loaded_by_its_alias(
     assert (once["count"], once["models"], once["sparsest"]) == (1, 1, "1")
     register_winners(publisher, tmp_path.name, [ticket])
     assert registered(publisher) == once
+    add_foreign_version(publisher)
+    register_winners(publisher, tmp_path.name, [ticket])
     loaded = download_ticket(f"models:/{MODEL}@sparsest-{tmp_path.name}", tmp_path, publisher.uri)
     assert load_ticket(loaded).digest == levels[1].ticket.digest
     assert {file.name for file in loaded.parent.iterdir()} >= {"README.md", "ticket.png"}
