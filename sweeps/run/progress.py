@@ -114,11 +114,8 @@ class SweepProgress:
         before, self._levels = self._levels, self._levels + 1
         self._times.append(time.monotonic())
         self._total = max(self._total, self._levels)  # bisection may need more
-        if self._levels < self._total:
-            left = (self._total - self._levels) / self._pace() * 60
-            self._end = time.monotonic() + left
-        else:
-            self._end = None
+        left, pace = self._total - self._levels, self._pace()
+        self._end = time.monotonic() + left / pace * 60 if left and pace else None
         self._bar.update(self._task, advance=1, total=self._total, description=latest)
         tenth = max(1, self._total // 10)
         is_due = before // tenth < self._levels // tenth or not before
@@ -137,10 +134,14 @@ class SweepProgress:
     def _pace(self) -> float:
         """Levels a minute, over `PACE_SECONDS` at most."""
         now = time.monotonic()
-        while self._times and self._times[0] < now - PACE_SECONDS:
+        begun = self._first or self._started
+        # The level before the span tells when the first one in it began.
+        while len(self._times) > 1 and self._times[1] < now - PACE_SECONDS:
             self._times.popleft()
-        seconds = min(PACE_SECONDS, now - (self._first or self._started))
-        return len(self._times) / seconds * 60 if seconds > 0 else 0.0
+        count = len(self._times)
+        if count > 1 and self._times[0] < now - PACE_SECONDS:
+            begun, count = self._times[0], count - 1
+        return count / (now - begun) * 60 if now > begun else 0.0
 
     def report(self, report: Mapping[str, Any]) -> None:
         """Record a worker's report; the last report of an item has no level."""

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from rich.console import Console
+from rich.progress import Progress
 
 from lth_core.errors import StoreError
 from lth_core.store import Store
@@ -54,3 +55,61 @@ def test_slow_store_holds_up_the_sweep_for_a_small_share_of_the_time_and_is_writ
     assert (taken - rounds * ROUND) / taken <= share + 0.02
     gaps = [after - before for before, after in zip(files.written, files.written[1:], strict=False)]
     assert max(gaps[:-1]) <= SILENT_AFTER + ROUND
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which the test sets."""
+    now = [1000.0]
+    monkeypatch.setattr("sweeps.run.progress.time.monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_log_has_lines_at_the_first_training_each_tenth_and_each_minute_with_the_time_left(
+    clock: list[float], verbose: bool
+) -> None:
+    log = io.StringIO()
+    study, console = parse_study({"name": "tiny"}), Console(file=log, width=80)
+    levels = 30
+    with SweepProgress(study, Store(), console, 1, 0, levels, verbose=verbose) as progress:
+        clock[0] += 500  # workers start, which is no training
+        progress.running(1)
+        for level in range(levels):
+            clock[0] += 90 if level == 4 else 10
+            progress.report({"of": "a", "level": level, "latest": f"level {level}"})
+        assert progress.seconds == 30 * 10 + 80
+    first, *lines = log.getvalue().splitlines()
+    assert first == "first trainings ..."
+    if verbose:
+        assert len(lines) == levels
+        return
+    printed = [int(line.partition("/")[0]) for line in lines]
+    assert printed == [1, 3, 5, 6, 9, 12, 15, 18, 21, 24, 27, 30]
+    assert lines[0] == "1/30 levels, about 5 min left  level 0"
+    assert lines[2] == "5/30 levels, about 11 min left  level 4"  # 5 in 130 s
+    assert lines[-1] == "30/30 levels  level 29"
+
+
+def test_bar_fits_80_columns_on_one_line_and_is_gone_after_a_stop_that_is_said_at_once(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, width=80, force_terminal=True, color_system=None)
+    monkeypatch.setattr(Progress, "start", lambda self: self.live.start(refresh=False))
+    progress = SweepProgress(parse_study({"name": "tiny"}), Store(), console, 100, 0, 12345)
+    with progress:
+        progress.running(2)
+        for level in range(4321):
+            clock[0] += 60
+            progress.report({"of": "a", "level": level, "latest": "ticket 0.973 " * 9})
+        progress.running(2)
+        with console.capture() as drawn:
+            console.print(progress._bar)
+        (line,) = drawn.get().splitlines()
+        assert len(line) <= 80
+        assert "4321/12345 levels" in line
+        assert "about 5 d 14 h left" in line
+        progress.stopping()
+        assert "stopping: running trainings store their checkpoints" in screen.getvalue()
+    assert screen.getvalue().endswith("\x1b[1A\x1b[2K"), "the bar's line is cleared"
