@@ -154,13 +154,19 @@ class Bisection:
             return []
         return self.next_trials(number)
 
-    def bounds(self) -> tuple[Bounds, Bounds]:
-        """Largest amounts of work: if responses are monotone, and if they turn out not to be."""
+    def bounds(self, at_once: int | None = None) -> tuple[Bounds, Bounds]:
+        """Largest amounts of work: if responses are monotone, and if they turn out not to be.
+
+        Args:
+            at_once: number of concurrent trials; None: as many as this machine runs.
+        """
         looks = [cell.next_looks() for cell in self.cells]
-        monotone, whole = (self._bounds([each[number] for each in looks]) for number in range(2))
+        monotone, whole = (
+            self._bounds([each[number] for each in looks], at_once) for number in range(2)
+        )
         return monotone, whole
 
-    def _bounds(self, points: Sequence[Sequence[int]]) -> Bounds:
+    def _bounds(self, points: Sequence[Sequence[int]], at_once: int | None) -> Bounds:
         trials = [
             trial
             for cell, looks in zip(self.cells, points, strict=True)
@@ -176,7 +182,7 @@ class Bisection:
             levels=sum(trial.spec.levels + 1 for trial in trials),
             trainings=counts.unique_trainings,
             time=estimate_work(
-                counts.work, self._at_once(), self._resources, store, probed=specs
+                counts.work, self._at_once(), self._resources, store, at_once, specs
             ),
         )  # fmt: skip
 
@@ -268,7 +274,7 @@ def find_rewinds(
     search = Bisection(plan, trainer)
     first = {number: search.next_trials(number) for number in range(len(search.cells))}
     if any(first.values()):
-        bounds, whole = search.bounds()
+        bounds, whole = search.bounds(1 if serial else None)
         console.print(bounds.sentence())
         if whole != bounds:
             console.print(f"{whole.sentence()}, where accuracy falls before it matches")
