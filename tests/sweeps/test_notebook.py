@@ -59,6 +59,7 @@ def test_frame_has_a_row_a_record_with_the_types_of_the_columns(study: SweptStud
     assert frame[frame["branch"] == "reinit"]["verdict"].isna().all()
 
 
+@pytest.mark.slow
 def test_figure_is_matplotlibs_and_wrong_names_list_the_known(study: SweptStudy) -> None:
     figure = study.plot_accuracy()
     assert isinstance(figure, Figure)
