@@ -26,8 +26,9 @@ class Column:
     """level: the ticket's value is published for all branches of its level."""
     better: Literal["max", "min"] | None = None
     """Direction in which a search optimizes the column; None: it is no objective."""
-    metric: bool = False
-    """Whether it is a metric in MLflow: ``NAME`` per level, ``BRANCH/NAME`` per branch."""
+    chart: str = ""
+    """Name of its charts in MLflow: the metric ``CHART`` per level, ``CHART/BRANCH`` per branch;
+    empty: it is no metric."""
     nullable: bool = False
     """Whether it is null where a spec does not ask for it."""
     needs_validation: bool = False
@@ -49,11 +50,11 @@ def _column(about: str, **fields: Any) -> Column:
 
 
 def _measured(about: str, **fields: Any) -> Column:
-    return Column(about=about, source="measure", metric=True, **fields)
+    return Column(about=about, source="measure", **fields)
 
 
-def _compared(about: str) -> Column:
-    return Column(about=about, source="study", metric=True)
+def _compared(about: str, **fields: Any) -> Column:
+    return Column(about=about, source="study", **fields)
 
 
 COLUMNS: dict[str, Column] = {
@@ -71,45 +72,44 @@ COLUMNS: dict[str, Column] = {
     "rewind_step": _column("step of the rewind point", type="integer", unit="steps", per="level"),
     "requested_density": _column(
         "share of the prunable weights that the spec asks for; null beside prune.budget or ticket",
-        per="level", metric=True, nullable=True,
+        per="level", nullable=True,
     ),
     "density": _column(
-        "share of the prunable weights kept", per="level", better="min", metric=True
+        "share of the prunable weights kept", per="level", better="min", chart="density"
     ),
     "weights_kept": _column(
-        "prunable weights kept", type="integer", per="level", better="min", metric=True
+        "prunable weights kept", type="integer", per="level", better="min"
     ),
-    "weights_prunable": _column("prunable weights", type="integer", per="level", metric=True),
+    "weights_prunable": _column("prunable weights", type="integer", per="level"),
     "parameters": _column("all parameters of the dense network", type="integer", per="level"),
     "kept_parameters": _column(
         "parameters left without pruned weights and removed channels", type="integer", per="level",
-        better="min", metric=True,
+        better="min",
     ),
     "flops": _column(
         "forward FLOPs of the kept weights", type="integer", unit="per example", per="level",
-        better="min", metric=True,
+        better="min", chart="flops",
     ),
     "dense_flops": _column(
         "forward FLOPs of the dense network", type="integer", unit="per example", per="level",
-        metric=True,
     ),
     "steps": _column("training steps of this run", type="integer", unit="steps", better="min"),
     "final_test_accuracy": _column(
-        "test accuracy after the last step, in [0, 1]", better="max", metric=True
+        "test accuracy after the last step, in [0, 1]", better="max", chart="accuracy"
     ),
     "early_stop_step": _column(
         "step of the run's schedule with the lowest validation loss", type="integer",
-        unit="steps", better="min", metric=True, needs_validation=True,
+        unit="steps", better="min", chart="early_stop", needs_validation=True,
     ),
     "early_stop_test_accuracy": _column(
         "test accuracy at the step of the lowest validation loss, in [0, 1]", better="max",
-        metric=True, needs_validation=True,
+        needs_validation=True,
     ),
     "early_stop_validation_loss": _column(
-        "lowest validation loss", unit="nats", better="min", metric=True, needs_validation=True
+        "lowest validation loss", unit="nats", better="min", needs_validation=True
     ),
     "collapsed_layers": _column(
-        "layers without a kept weight", type="integer", per="level", metric=True
+        "layers without a kept weight", type="integer", per="level", chart="collapsed_layers"
     ),
     "layer_density": _column("share of the weights kept, by layer", type="object"),
     "layer_outputs": _column("outputs with a kept weight, by layer", type="object"),
@@ -131,8 +131,10 @@ COLUMNS: dict[str, Column] = {
     "ticket_digest": _column("sha256 of the mask and the starting weights", type="string"),
     "training_digest": _column("key of the training in the store", type="string"),
     "reused": _column("whether the training came from the store", type="boolean"),
-    "train_seconds": _column("duration of the training", unit="s", better="min", metric=True),
-    "test_barrier": _measured("test error barrier between two data orders, in [-1, 1]"),
+    "train_seconds": _column("duration of the training", unit="s", better="min"),
+    "test_barrier": _measured(
+        "test error barrier between two data orders, in [-1, 1]", chart="barrier"
+    ),
     "train_barrier": _measured("training error barrier between two data orders, in [-1, 1]"),
     "rewind_distance": _measured(
         "Euclidean distance of the dense run's weights from rewind point to end"
@@ -150,7 +152,9 @@ COLUMNS: dict[str, Column] = {
         "Jaccard overlap of the magnitude masks at rewind point and end"
     ),
     "rewind_mask_overlap_chance": _measured("that overlap for random masks"),
-    "overlap_seeds": _compared("mean Jaccard overlap with the masks of other seeds"),
+    "overlap_seeds": _compared(
+        "mean Jaccard overlap with the masks of other seeds", chart="overlap_seeds"
+    ),
     "overlap_seeds_chance": _compared("that overlap for random masks"),
     "overlap_level": _compared("Jaccard overlap with the mask one level before"),
     "overlap_level_chance": _compared("that overlap for random masks"),
@@ -162,11 +166,10 @@ COLUMNS: dict[str, Column] = {
     ),
     "latency_ms": Column(
         about="forward pass of 64 examples without the removed channels, on one thread of a CPU or "
-        "on a GPU", unit="ms", source="study", metric=True,
+        "on a GPU", unit="ms", source="study", chart="latency_ms",
     ),
     "dense_latency_ms": Column(
         about="that of the dense network, measured in turns with it", unit="ms", source="study",
-        metric=True,
     ),
     "latency_device": _column(
         "processor or GPU on which the latencies were measured", type="string", source="study"
@@ -189,17 +192,17 @@ OBJECTIVES = {name: column.better for name, column in COLUMNS.items() if column.
 """Better direction of each column that a search can optimize."""
 
 
-def metrics(per: Literal["level", "branch"], *, study: bool = False) -> tuple[str, ...]:
-    """Names of the columns that are metrics of each level, or of each branch.
+def charts(per: Literal["level", "branch"], *, study: bool = False) -> dict[str, str]:
+    """Names of the charts of the columns that are metrics of each level, or of each branch.
 
     Args:
         study: True for columns whose source is the study, False for the others.
     """
-    return tuple(
-        name
+    return {
+        name: column.chart
         for name, column in COLUMNS.items()
-        if column.metric and column.per == per and (column.source == "study") == study
-    )
+        if column.chart and column.per == per and (column.source == "study") == study
+    }
 
 
 def in_order(record: Record) -> Record:

@@ -223,7 +223,7 @@ def contents(uri: str, experiment: str) -> dict[str, tuple[Any, ...]]:
             key: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, key))
             for key in run.data.metrics
         }
-        folders = [a.path for a in client.list_artifacts(run.info.run_id)]
+        folders = [a.path for a in client.list_artifacts(run.info.run_id) if a.is_dir]
         files = {
             (a.path, a.file_size)
             for folder in folders

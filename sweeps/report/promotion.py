@@ -39,12 +39,13 @@ def promote(store: str, digest: str, name: str = MODEL, alias: str | None = None
         rule = "must be of the branch ticket, for MLflow has the files of no other"
         raise SpecError("DIGEST", rule, f"{digest}: {record['branch']}")
     study = find_study(trial["study"], swept=True)
-    results = study_results(make_plan(study))
+    plan = make_plan(study)
+    results = study_results(plan)
     judged = {row["ticket_digest"]: row for row in results.records if row["branch"] == "ticket"}
     row = judged.get(record["ticket_digest"], record)  # the study may have lost the trial since
     if name == MODEL and row.get("verdict") != "winning":
         rule = f"must be a winning ticket for {MODEL}; name another model with --model"
         raise SpecError("DIGEST", rule, f"{digest}: {row.get('verdict')}")
     ticket = found_ticket(study.name, row, results.axes)
-    version = register_ticket(open_study_publisher(study), ticket, name, alias)
+    version = register_ticket(open_study_publisher(plan), ticket, name, alias)
     return f"models:/{name}/{version}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import MISSING, fields
 from functools import partial
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from lth_core.parallel import map_in_threads
 from lth_core.redaction import without_secrets
 from lth_core.spec import DataSpec
 from lth_core.spec.fields import Checks
+from lth_core.spec.settings import ALWAYS, ALWAYS_OF_SPEC, setting_text, settings
 from lth_core.store import Store, existing_store
 from lth_core.store.decode import read_entry
 from lth_core.train.training import Training
@@ -31,12 +31,6 @@ from sweeps.studies.schema import Study
 from tracking.publish.provenance import git_commit, versions
 from tracking.report.html import Provenance
 
-ALWAYS = {
-    "model": ["name"],
-    "train": ["optimizer", "lr", "batch_size", "steps"],
-    "prune": ["when", "score", "fraction"],
-}
-"""Fields of a spec's parts that a report gives with their defaults too."""
 MOST_READ = 500
 """Number of trainings that are read for dates and versions; of more, evenly spaced ones are."""
 MOST_VALUES = 8
@@ -66,8 +60,8 @@ def provenance(plan: Plan, results: StudyResults) -> Provenance:
             "data": "; ".join(map(data_text, dict.fromkeys(t.spec.data for t in plan.trials))),
             **({"varied": varied} if (varied := _varied_text(plan)) else {}),
             **{part: settings_text(getattr(study.base, part), names, _fields_of(part, plan.axes))
-               for part, names in ALWAYS.items()},
-            "search": settings_text(study.base, ["levels", "rewind"], plan.axes),
+               for part, names in ALWAYS.items() if part != "data"},
+            "search": settings_text(study.base, ALWAYS_OF_SPEC, plan.axes),
             **({"commit": commit} if (commit := git_commit()) else {}),
             "report made with": _report_text(),
             "store": study.store,
@@ -118,14 +112,8 @@ def settings_text(spec: Checks, always: Sequence[str] = (), varied: Collection[s
         always: names of fields that are given with their defaults too.
         varied: names of fields that are left out.
     """
-    given = []
-    for field in fields(spec):  # type: ignore[arg-type]
-        value, make = getattr(spec, field.name), field.default_factory
-        default = field.default if make is MISSING else make()
-        decides = field.metadata.get("decides", True) and not isinstance(value, Checks)
-        if decides and field.name not in varied and (value != default or field.name in always):
-            given.append(f"{field.name} {_value_text(value)}")
-    return ", ".join(given)
+    given = settings(spec, always).items()
+    return ", ".join(f"{name} {setting_text(value)}" for name, value in given if name not in varied)
 
 
 def _fields_of(part: str, axes: Sequence[str]) -> set[str]:
@@ -143,12 +131,6 @@ def _varied_text(plan: Plan) -> str:
         elif axis != "seed":
             words.append(f"{axis} {len(values)} values")
     return "; ".join(words)
-
-
-def _value_text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _made(store: Store, records: Sequence[Record]) -> list[_Made]:

@@ -51,10 +51,10 @@ def finish(
     notes, unpublished = list[str](), list[str]()
     if study.tracking.uri and output is None:
         try:
-            publisher = open_study_publisher(study)
+            publisher = open_study_publisher(plan)
             published = publish_missing(plan, publisher, results.records, PUBLISH_LIMIT)
             unpublished = published.failure_lines()
-            publish_study(study, publisher, results, lambda: path)
+            publish_study(plan, publisher, results, published, lambda: path)
         except (TrackingError, StoreError) as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
     return WrittenReport(path, notes, unpublished)

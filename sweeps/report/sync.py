@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lth_core import find_tickets
+from lth_core.analysis.cells import Cell, cells
 from lth_core.analysis.families import named_by_form
 from lth_core.analysis.groups import group_by, key_of, values_of
 from lth_core.analysis.overlaps import with_overlaps
-from lth_core.analysis.verdict import WORDS, Verdict, best_word, verdicts
+from lth_core.analysis.verdict import Verdict, verdicts
 from lth_core.columns import Record
 from lth_core.errors import StoreError, TrackingError
 from lth_core.spec import sha256
@@ -22,17 +24,21 @@ from lth_core.store import existing_store
 from lth_core.train import Trainer
 from sweeps.plan.plan import Plan, Trial
 from sweeps.plan.stopping import why_stop
+from sweeps.report.description import study_description
 from sweeps.report.study_html import write_html
 from sweeps.report.study_results import StudyResults, study_results, study_trials
 from sweeps.report.winners import winning_tickets
-from sweeps.store.published import level_records, trial_run
-from sweeps.store.records import load_mask, load_records
+from sweeps.store.published import cell_run, level_records, study_publisher, trial_run
+from sweeps.store.records import load_mask, load_records, load_start
+from sweeps.store.status import is_running
+from sweeps.studies.find import study_text
 from sweeps.studies.schema import Study
 from tracking.publish import names
 from tracking.publish.client import RefusedError
 from tracking.publish.payload import level_files
-from tracking.publish.publisher import Publisher, open_publisher
+from tracking.publish.publisher import Publisher
 from tracking.publish.runs import PublishedRun
+from tracking.publish.study_run import StudyContent
 from tracking.publish.tickets.registry import register_winners
 
 MOST_SHOWN = 10
@@ -47,6 +53,10 @@ class Published:
     """Number of trials in MLflow."""
     failures: dict[str, str]
     """Reason for each trial that could not be published, by the trial's id."""
+    status: str
+    """Status of the study's run: `FINISHED`, `RUNNING`, `FAILED` or `KILLED`."""
+    ended: int
+    """End of the latest training of the trials in ms since 1970; 0: not known."""
 
     def failure_lines(self) -> list[str]:
         """A line for each trial that could not be published, up to a number of trials."""
@@ -62,27 +72,50 @@ def sync(plan: Plan) -> Published:
         SpecError: the store has no records of the study.
         TrackingError: as `publish_missing`.
     """
-    publisher = open_study_publisher(plan.study)
+    publisher = open_study_publisher(plan)
     results = study_results(plan)
     published = publish_missing(plan, publisher, results.records)
     # Not in the study's folder: a report may be written there at the same time.
     with TemporaryDirectory(prefix="lth-") as folder:
         file = Path(folder) / "report.html"
-        publish_study(plan.study, publisher, results, lambda: write_html(plan, results, file))
+        report = partial(write_html, plan, results, file)
+        publish_study(plan, publisher, results, published, report)
     return published
 
 
 def publish_study(
-    study: Study, publisher: Publisher, results: StudyResults, report: Callable[[], Path]
+    plan: Plan,
+    publisher: Publisher,
+    results: StudyResults,
+    published: Published,
+    report: Callable[[], Path],
 ) -> None:
-    """Publish the counts of the verdicts and of the trials, the best verdict, and the report."""
-    words = [verdict.verdict for verdict in results.verdicts]
-    metrics = {f"verdicts/{word}": float(words.count(word)) for word in WORDS}
-    metrics["trials/planned"] = float(results.trials)
-    metrics["trials/incomplete"] = float(len(results.missing))
-    digest = sha256([results.digest, study.verdict.model_dump(), study.stable_below])
+    """Publish the study's answer, its cells' accuracies, its counts, and the report.
+
+    Args:
+        published: the result of `publish_missing`.
+        report: writes the report and returns its file.
+    """
+    study, found = plan.study, cells(results.records, results.axes)
+    trials = study_trials(plan, existing_store(study.store))
+    name_of = {trial.digest: cell_run(trial).name for trial in trials}
+    short = {name_of[cell.records[0]["spec_digest"]]: cell for cell in found}
+    description = partial(study_description, plan, results)
+    rule = study.verdict.model_dump()
     register_winners(publisher, study.name, winning_tickets(study.name, results))
-    publisher.publish_study(digest, report, metrics, {names.VERDICT: best_word(results.verdicts)})
+    publisher.publish_study(StudyContent(
+        digest=sha256([results.digest, rule, study.stable_below, description("", "")]),
+        description=description,
+        cells=short if len(short) == len(found) else {cell.label: cell for cell in found},
+        axes=results.axes,
+        specs=list({trial.spec.data: trial.spec for trial in trials}.values()),
+        verdicts=results.verdicts,
+        trials={"planned": results.trials, "incomplete": len(results.missing)},
+        report=report,
+        study_file=study_text(study).encode(),
+        status=published.status,
+        ended=published.ended,
+    ))  # fmt: skip
 
 
 def publish_missing(
@@ -94,6 +127,7 @@ def publish_missing(
     """Publish every finished level, overlap and verdict that MLflow lacks.
 
     A trial with lost store entries, or that MLflow refuses, is skipped; the others are published.
+    Runs that are RUNNING, though no sweep is, become KILLED.
 
     Args:
         compared: the study's records with their overlaps, if known.
@@ -103,11 +137,12 @@ def publish_missing(
         TrackingError: the server cannot be reached, refuses to list runs, or the time is over.
     """
     study = plan.study
-    publisher, store = publisher or open_study_publisher(study), existing_store(study.store)
+    publisher, store = publisher or open_study_publisher(plan), existing_store(study.store)
     trainer, records = Trainer(store, frozen=True), list[Record]()
     runs, failures = publisher.runs(), dict[str, str]()
     check_time = _deadline(publisher.uri, seconds)
-    for trial in study_trials(plan, store):
+    trials = study_trials(plan, store)
+    for trial in trials:
         rows = load_records(store, study.name, [trial])
         if not rows:
             continue
@@ -120,7 +155,8 @@ def publish_missing(
     records = named_by_form(records, axes)
     for row in compared or with_overlaps(records, axes, lambda digest: load_mask(store, digest)):
         rows_of[row["spec_digest"]].append(row)
-    verdicts_of = _by_trial(records, axes, verdicts(records, axes, study.verdict.rule()))
+    judged = verdicts(records, axes, study.verdict.rule())
+    verdicts_of = _by_trial(records, axes, judged)
     published = verdicts_of.keys() & runs.keys()
     for key in published:
         check_time()
@@ -128,7 +164,72 @@ def publish_missing(
             publisher.publish_compared(runs[key], verdicts_of[key], rows_of[key])
         except RefusedError as error:
             failures.setdefault(rows_of[key][0]["trial"], str(error))
-    return Published(len(published), failures)
+    is_live = is_running(store, study)
+    if not is_live:
+        runs = {key: publisher.interrupt(run) for key, run in runs.items()}
+    cell_runs = _publish_cells(publisher, trials, cells(records, axes), verdicts_of, runs, is_live)
+    _put_below_cells(publisher, trials, runs, cell_runs)
+    status, ended = _outcome([runs.get(trial.digest) for trial in trials], is_live)
+    return Published(len(published), failures, status, ended)
+
+
+def _outcome(runs: Sequence[PublishedRun | None], is_live: bool) -> tuple[str, int]:
+    """Status of the run above others, and the end of the latest in ms since 1970 (0: not known).
+
+    Args:
+        runs: runs of all planned trials; None: not published.
+        is_live: whether a sweep is running.
+    """
+    ended = max((run.ended for run in runs if run), default=0)
+    words = {run.status if run else "" for run in runs}
+    if words == {"FINISHED"}:
+        return "FINISHED", ended
+    return "RUNNING" if is_live else "FAILED" if "FAILED" in words else "KILLED", ended
+
+
+def _publish_cells(
+    publisher: Publisher, trials: Sequence[Trial], found: Sequence[Cell],
+    verdicts_of: Mapping[str, list[Verdict]], runs: Mapping[str, PublishedRun], is_live: bool,
+) -> dict[str, PublishedRun]:  # fmt: skip
+    """Publish the runs of cells; returns them by key, and those of probes and earlier cells.
+
+    Args:
+        runs: the trials' runs by key.
+    """
+    cell_runs, trial_of = publisher.cells(), {trial.digest: trial for trial in trials}
+    replicates = group_by(trials, lambda trial: cell_run(trial).key)
+    written = dict[str, PublishedRun]()
+    for cell in found:
+        first = cell.records[0]["spec_digest"]
+        run = cell_run(trial_of[first])
+        members = [runs.get(trial.digest) for trial in replicates[key_of(run.key)]]
+        verdicts, outcome = verdicts_of[first], _outcome(members, is_live)
+        written[run.key] = publisher.publish_cell(
+            run, cell, verdicts, cell_runs.get(run.key), *outcome
+        )
+    others = {key: run for key, run in cell_runs.items() if key not in written}
+    if not is_live:
+        others = {key: publisher.interrupt(run) for key, run in others.items()}
+    return written | others
+
+
+def _put_below_cells(
+    publisher: Publisher, trials: Sequence[Trial], runs: Mapping[str, PublishedRun],
+    cell_runs: Mapping[str, PublishedRun],
+) -> None:  # fmt: skip
+    """Put trials below their cells and cells below the study.
+
+    An older version put trials below the study; a user may have deleted the run above.
+    """
+    publisher.put_below(cell_runs.values(), publisher.study_run)
+    cell_of = {trial.digest: cell_run(trial).key for trial in trials}
+    alive = {publisher.study_run, *(run.id for run in cell_runs.values())}
+    for key, run in runs.items():
+        parent = run.tags.get(names.PARENT, "")
+        if cell := cell_runs.get(cell_of.get(key, "")):
+            publisher.put_below([run], cell.id)
+        elif parent not in alive:
+            publisher.put_below([run], publisher.study_run)
 
 
 def _publish_trial(
@@ -158,15 +259,26 @@ def _deadline(uri: str, seconds: float) -> Callable[[], None]:
     return check
 
 
-def open_study_publisher(study: Study) -> Publisher:
+def open_study_publisher(plan: Plan) -> Publisher:
     """The publisher of a study's tracking server.
+
+    A run of the study that is made starts with its first training.
 
     Raises:
         TrackingError: the study has no tracking server, or it cannot be reached.
     """
-    if study.tracking.uri is None:
+    if plan.study.tracking.uri is None:
         raise TrackingError("tracking.uri: is null, so there is nowhere to publish to")
-    return open_publisher(study.tracking.uri, study.name, f"Study {study.name}")
+    return study_publisher(plan.study, partial(_first_start, plan))
+
+
+def _first_start(plan: Plan) -> int | None:
+    """Start of the study's first dense run in the store, in ms since 1970."""
+    store = existing_store(plan.study.store)
+    records = load_records(store, plan.study.name, study_trials(plan, store))
+    dense = {record["training_digest"] for record in records if record["branch"] == "dense"}
+    starts = [start for digest in dense if (start := load_start(store, digest)) is not None]
+    return int(1000 * min(starts)) if starts else None
 
 
 def _by_trial(

@@ -39,6 +39,7 @@ from sweeps.run.launch import (
     make_context,
     open_queue,
     run_queue,
+    running,
     sweep_trainer,
 )
 from sweeps.run.progress import SweepProgress
@@ -269,7 +270,7 @@ def find_rewinds(
         with phase(console, "loading data", not serial):
             check_data(plan)
     trainer = sweep_trainer(study)
-    context = replace(make_context(study, outcome), stop=Stop())
+    context = replace(make_context(study, outcome), stop=Stop(), probes=True)
     register(trainer.store, study)
     search = Bisection(plan, trainer)
     first = {number: search.next_trials(number) for number in range(len(search.cells))}
@@ -280,7 +281,8 @@ def find_rewinds(
             console.print(f"{whole.sentence()}, where accuracy falls before it matches")
         with nullcontext() if serial else phase(console, "starting Ray"):
             backend = open_backend(study, context, address, serial, stack)
-        _probe(study, search, first, backend, outcome, console, bounds, verbose)
+        with running(context, outcome):
+            _probe(study, search, first, backend, outcome, console, bounds, verbose)
     return list(search.answers()), outcome
 
 

@@ -6,8 +6,8 @@ which trials are missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -34,12 +34,13 @@ from sweeps.run.store_health import StoreHealth, probe
 from sweeps.run.trial import SweepContext, make_trainer, run_trial
 from sweeps.run.worker import config_trials, item_config
 from sweeps.store.latencies import measure_latencies
+from sweeps.store.published import study_publisher
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.store.samples import completed_samples, sample_trials
 from sweeps.studies.axes import base_values, combinations, spec_of
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
-from tracking.publish.publisher import Publisher, open_publisher
+from tracking.publish.publisher import Publisher, Status
 from tracking.publish.runs import DeletedExperimentError
 
 
@@ -85,13 +86,14 @@ def launch(
         with nullcontext() if serial else phase(console, "starting Ray"):
             backend = open_backend(study, context, address, serial, stack)
     save_swept(study)  # only after the backend is open: a refused study is not the last swept one
-    if backend and adaptive:
-        trials: Sequence[Trial] = _search(study, backend, trainer.store, console, outcome, verbose)
-    else:
-        if backend:
+    trials: Sequence[Trial] = plan.trials
+    with running(context if backend else None, outcome):
+        if backend and adaptive:
+            trials = _search(study, backend, trainer.store, console, outcome, verbose)
+        elif backend:
             _sweep(plan, list(missing.values()), backend, trainer, console, outcome, verbose)
+    if not adaptive:
         _reuse_records(plan, missing, context, trainer)
-        trials = plan.trials
     check_records(study, trials, trainer.store, outcome)
     outcome.notes += measure_latencies(study, trials, trainer.store, console)
     return outcome
@@ -125,7 +127,7 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
     publisher: Publisher | None = None
     if study.tracking.uri:
         try:
-            publisher = open_publisher(study.tracking.uri, study.name, f"Study {study.name}")
+            publisher = study_publisher(study)
         except DeletedExperimentError:
             raise
         except TrackingError as error:
@@ -147,6 +149,28 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
         tracking=publisher,
         folder=str(Path.cwd()),
     )
+
+
+@contextmanager
+def running(context: SweepContext | None, outcome: SweepOutcome) -> Iterator[None]:
+    """While trials run, the study's run in MLflow is RUNNING; afterwards no run is.
+
+    Args:
+        context: the sweep's; None: no trials run.
+    """
+    publisher = context.tracking if context else None
+    status: Status = "KILLED"
+    if publisher is None:
+        yield
+        return
+    with suppress(TrackingError):
+        publisher.resume()
+    try:
+        yield
+        status = "FAILED" if outcome.failures else "FINISHED"
+    finally:
+        with suppress(TrackingError):  # `lth sync` sets what is missing
+            publisher.end_running(status)
 
 
 def _sweep(

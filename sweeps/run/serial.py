@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from bdb import BdbQuit
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from traceback import format_exception_only
 from typing import Any
@@ -67,7 +68,7 @@ class SerialBackend:
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
         """Run a queue until it is exhausted."""
-        with save_on_signal(self._trainer.ending.set, progress.stopping):
+        with self._drained(), save_on_signal(self._trainer.ending.set, progress.stopping):
             for key in map(str, count()):
                 item = queue.take(key)
                 if item is None:
@@ -80,7 +81,6 @@ class SerialBackend:
                     break
                 store_error = (report or {}).get("store", "")
                 queue.finish(key, died=report is None, store_error=store_error)
-        drain_publishing(self._context)
 
     def search(self, samples: int, progress: SweepProgress) -> None:
         """Run a number of samples of the study's space."""
@@ -88,7 +88,7 @@ class SerialBackend:
 
         optuna_study, space = open_study(self._study), distributions(self._study)
         optuna_study.sampler = sampler(self._study, optuna_study)
-        with save_on_signal(self._trainer.ending.set, progress.stopping):
+        with self._drained(), save_on_signal(self._trainer.ending.set, progress.stopping):
             for _ in range(samples):
                 trial = optuna_study.ask(fixed_distributions=space)
                 report = None
@@ -101,7 +101,14 @@ class SerialBackend:
                     optuna_study.tell(trial, [report[name] for name in objectives])
                 else:
                     optuna_study.tell(trial, state=TrialState.FAIL)
-        drain_publishing(self._context)
+
+    @contextmanager
+    def _drained(self) -> Iterator[None]:
+        """Publish what is queued at the end, after a signal too."""
+        try:
+            yield
+        finally:
+            drain_publishing(self._context)
 
     def _run(
         self, config: Mapping[str, Any], searched: Study | None, progress: SweepProgress

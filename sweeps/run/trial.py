@@ -47,6 +47,8 @@ class SweepContext:
     """Most trials that train together, as `Resources.pack`."""
     compiled: bool = False
     """As `Resources.compile`."""
+    probes: bool = False
+    """Whether the trials are probes of `lth rewind`."""
     folder: str = ""
     """Folder in which workers look for the user's modules; empty: none."""
 
@@ -64,7 +66,7 @@ def run_trial(
     """
     records: list[Record] = []
     publishing = background_of(context.tracking) if context.tracking else None
-    run = trial_run(trial)
+    run = trial_run(trial, probe=context.probes)
     try:
         if not trainer.store.has(TRIALS, record_key(context.study, trial)):
             # An entry without records, so that `lth store gc` keeps the first trainings.
@@ -78,7 +80,10 @@ def run_trial(
             yield rows
             if stops(records, context):
                 break
-    except (PreemptedError, BdbQuit):
+    # A closed generator was interrupted too: another trial of its process received the signal.
+    except (PreemptedError, BdbQuit, KeyboardInterrupt, GeneratorExit):
+        if publishing:
+            publishing.finish(run, "KILLED")
         raise
     # A user's network or data may raise anything. It is raised again: here only the trial's MLflow
     # run ends as failed, which would stay RUNNING otherwise.

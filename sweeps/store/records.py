@@ -132,6 +132,16 @@ def load_curves(store: Store, training_digest: str) -> Curves | None:
     )
 
 
+def load_start(store: Store, training_digest: str) -> float | None:
+    """Start of a training in seconds since 1970, or None where the store has lost it."""
+
+    def read(entry: Entry) -> float:
+        training = Training.from_json(entry.meta)
+        return training.finished_at - training.seconds
+
+    return read_entry(store, "trainings", training_digest, read)
+
+
 def load_mask(store: Store, training_digest: str) -> PackedMask | None:
     """The mask that a training was under, or None where the store has lost it."""
     return read_entry(store, "trainings", training_digest, _mask)

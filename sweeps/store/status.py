@@ -93,6 +93,12 @@ def load_statuses(store: Store, study: Study) -> list[dict[str, Any]]:
     return statuses or [load_status(store, study)]
 
 
+def is_running(store: Store, study: Study) -> bool:
+    """Whether a sweep or a bisection of the study is running, as far as its status shows."""
+    statuses = (_read(store, study, run) for run in get_args(Run))
+    return any(status["state"] == "running" for status in statuses if status)
+
+
 def _read(store: Store, study: Study, run: Run) -> dict[str, Any] | None:
     key = status_key(study.name, run)
     status, folder = read_entry(store, STATUS, key, _fields), f"{STATUS}/{key}"

@@ -71,8 +71,11 @@ def save_swept(study: Study) -> None:
     Raises:
         StoreError: the folder cannot be written to.
     """
+    FolderFiles(make_folder(study.folder())).write(FILE, study_text(study).encode())
+
+
+def study_text(study: Study) -> str:
+    """The study, with its overrides, as a study file that begins with its command."""
     text = yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False)
     command = without_secrets(study.command())
-    if command.isprintable():  # on one line
-        text = f"# {command}\n{text}"
-    FolderFiles(make_folder(study.folder())).write(FILE, text.encode())
+    return f"# {command}\n{text}" if command.isprintable() else text  # on one line

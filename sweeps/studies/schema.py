@@ -205,6 +205,9 @@ class Tracking(_Part):
     uri: str | None = "sqlite:///mlflow.db"
     """An SQLite file, a server's address, or null for no tracking. Other databases than SQLite need
     a server. Passwords are never part of the address."""
+    curves: bool = False
+    """Whether learning curves and densities of layers are metrics too, dozens a level. They are in
+    each level's artifacts anyhow."""
 
     @field_validator("uri")
     @classmethod

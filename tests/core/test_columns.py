@@ -11,9 +11,9 @@ from lth_core.columns import (
     COLUMNS,
     OBJECTIVES,
     Record,
+    charts,
     descriptions,
     in_order,
-    metrics,
     record_schema,
 )
 from lth_core.jobs.recipes import Measure
@@ -85,13 +85,14 @@ def test_objectives_are_numbers_that_every_record_has() -> None:
     assert all(COLUMNS[name].type in ("integer", "number") for name in OBJECTIVES)
 
 
-def test_metrics_are_numbers_and_each_is_published_once() -> None:
-    named = [*metrics("level"), *metrics("branch"), *metrics("branch", study=True)]
-    assert sorted(named) == sorted({name for name, column in COLUMNS.items() if column.metric})
+def test_metrics_are_numbers_and_each_has_a_chart_of_its_own() -> None:
+    named = {**charts("level"), **charts("branch"), **charts("branch", study=True)}
+    assert named == {name: column.chart for name, column in COLUMNS.items() if column.chart}
     assert all(COLUMNS[name].type in ("integer", "number") for name in named)
-    assert "density" in metrics("level")
-    assert "travel" in metrics("branch")
-    assert "overlap_seeds" in metrics("branch", study=True)
+    assert len(set(named.values())) == len(named)
+    assert charts("level")["density"] == "density"
+    assert charts("branch")["final_test_accuracy"] == "accuracy"
+    assert charts("branch", study=True)["overlap_seeds"] == "overlap_seeds"
 
 
 def test_description_states_the_unit() -> None:

@@ -21,8 +21,9 @@ from lth_core.redaction import without_secrets
 from lth_core.results import LevelResult
 from tracking.publish.client import RefusedError
 from tracking.publish.payload import level_files
-from tracking.publish.publisher import Publisher, Status, TrialRun
+from tracking.publish.publisher import Publisher, Status
 from tracking.publish.runs import PublishedRun
+from tracking.publish.trial_run import TrialRun
 
 logger = logging.getLogger("lth")
 
@@ -87,16 +88,21 @@ class BackgroundPublisher:
             files = level_files(level)
             write = self._publisher.publish
             self._put(_Call(
-                trial, lambda published: write(run, level, records, published, files),
+                trial, lambda published: write(run, level, records, published, files, live=True),
                 sum(map(len, files.values())),
             ))  # fmt: skip
 
     def finish(self, run: TrialRun, status: Status = "FINISHED", reason: str = "") -> None:
-        """Queue the end of a trial's run, after its levels; a run with a skipped level stays open.
+        """Queue the end of a trial's run, after its levels.
+
+        A finished trial of which a level was skipped stays open, and an interrupted one of which
+        nothing was queued is left as it is.
 
         Args:
             reason: reason of the failure.
         """
+        if status == "KILLED" and self._trial.key != run.key:
+            return
         # A failure is published even after a skipped level, because the store does not record it.
         trial = self._state_of(run) if status == "FINISHED" else _TrialState(run.key)
         if not self._is_skipped(trial):

@@ -4,53 +4,76 @@ from __future__ import annotations
 
 import re
 
-from lth_core.columns import metrics
+from lth_core.columns import charts
 from lth_core.spec import sha256
 
 KEY = "lth.spec_digest"
 """Tag of a trial's run: the spec's digest, by which a publisher finds the run."""
+CELL = "lth.cell"
+"""Tag of a cell's run: its key, by which a publisher finds the run."""
 STUDY = "lth.study"
 """Tag of a study's run: the study's name."""
 LEVELS = "lth.levels"
 """Tag of a trial's run: number of levels published so far, the dense run included."""
-COMMIT = "lth.git_commit"
+TRAINED = "lth.trained_until"
+"""Tag of a trial's run: end of its latest published training, in ms since 1970."""
 METHOD = "method"
 """Tag of a trial's run: short name of its pruning method, to filter runs by."""
 VERDICT = "verdict"
-"""Tag of a study's and of a trial's run: the best verdict over the levels of its cell; with
-`.level_NN`, the verdict on one level. Also the prefix of the verdicts' metrics."""
+"""Tag of a study's, a cell's and a trial's run: the best verdict over the levels of its cell; on a
+cell's run, with `.level_NN`, the verdict on one level. Also the prefix of the verdicts' metrics."""
 COMPARED = "lth.compared"
-"""Tag: number of times that verdicts, overlaps and latencies were written to a trial's run, or the
-report to a study's run, and the digest of the last. Equal ones are written once."""
+"""Tag: number of times that comparisons or the report were written to a run, and the digest of the
+last. Equal ones are written once."""
 FAILURE = "lth.failure"
 """Tag of a failed trial's run: the reason."""
 PARENT = "mlflow.parentRunId"
 RUN_NAME = "mlflow.runName"
 MODEL_VERSIONS = "mlflow.modelVersions"
 """Tag of a logged model: its registered versions, which the UI shows beside the run."""
+DESCRIPTION = "mlflow.note.content"
+"""Tag of a run and of an experiment: Markdown that the UI shows."""
+VIEW = "mlflow.sharedViewState."
+"""Prefix of the tags of an experiment with saved views of its page of runs."""
+SOURCE, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
+COMMIT = "mlflow.source.git.commit"
+USER = "mlflow.user"
+SPLIT = "mlflow.data.context"
+"""Tag of a run's dataset: the part that is used."""
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Tags by which the UI shows runs, metrics and artifacts, not its pages for language models."""
 
-LEVEL_METRICS = metrics("level")
-"""Record fields that all branches of a level share, as metrics with step = level."""
+LEVEL_METRICS = charts("level")
+"""Metric, with step = level, of each record field that all branches of a level share."""
 
-BRANCH_METRICS = metrics("branch")
-"""Record fields of each branch that are not None, as metrics `BRANCH/NAME` with step = level."""
+BRANCH_METRICS = charts("branch")
+"""Metric `METRIC/BRANCH`, with step = level, of record fields of each branch that are not None."""
 
-STUDY_METRICS = metrics("branch", study=True)
-"""Record fields that the study's other trials or its end give, as metrics `BRANCH/NAME` with step =
-level: overlaps with other masks, and latencies. Overlaps with other methods are in the report and
-in `lth report --json`."""
+STUDY_METRICS = charts("branch", study=True)
+"""Metric `METRIC/BRANCH`, with step = level, of record fields that the study's other trials or its
+end give. All other fields are in the artifact `level_NN/curves.json`, in the report and in `lth
+report --json`."""
+
+INTERVAL = "interval"
+"""Prefix of the ends of 95% intervals over seeds: `interval/BRANCH_low`, `interval/BRANCH_high`."""
+DENSE_ACCURACY, TICKET_ACCURACY = "dense_accuracy", "ticket_accuracy"
+"""Metrics for the table of runs, at the sparsest matching level, or the last where none matches."""
+SPARSEST_MATCHING, SPARSEST_WINNING = "sparsest_matching", "sparsest_winning"
+"""Metrics for the table of runs: lowest density with the verdict."""
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
-"""Learning curves, as metrics `level_NN/BRANCH/NAME` with step = iteration."""
+"""Learning curves; with `tracking.curves` metrics `level_NN/BRANCH/NAME`, step = iteration."""
 
 
 LONGEST = 250
 """Largest number of characters of a metric's, param's or tag's name."""
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000
-"""Largest number of characters of a param's and of a tag's value."""
+"""Largest number of characters of a param's and of a run's tag's value."""
+DATA_DIGEST = 8
+"""Number of characters of a dataset's digest; the table of runs shows all, and MLflow takes 36."""
+LONGEST_NOTE = 5000
+"""Largest number of characters of an experiment's tag's value."""
 
 # MLflow accepts a colon too, but not from a server on Windows.
 _ACCEPTED = re.compile(r"[\w.\-/ ]+")

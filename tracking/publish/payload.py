@@ -5,47 +5,99 @@ Equal arguments give equal entries, and MLflow ignores those that it already has
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetensors.torch import save
 
 from lth_core import masks
-from lth_core.analysis.verdict import Verdict, best_word, sparsest
+from lth_core.analysis.verdict import Verdict, sparsest
+from lth_core.data import part_sizes
 from lth_core.results import LevelResult
-from lth_core.spec import TicketSpec, describe
+from lth_core.spec import TicketSpec, canonical_json, describe, sha256
+from lth_core.spec.settings import dotted_settings, setting_text
 from tracking.publish import names
-from tracking.publish.provenance import versions
 from tracking.publish.tickets.files import ticket_files
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import DatasetInput, Metric, Param
 
 
-def level_metrics(level: LevelResult, records: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
-    """Metrics of a level, stamped with the end of its trainings."""
+class Number(NamedTuple):
+    """A metric without its time."""
+
+    name: str
+    value: float
+    step: int = 0
+
+
+def stamped(numbers: Iterable[Number], stamp: int) -> list[Metric]:
+    """Metrics of numbers.
+
+    Args:
+        stamp: time in ms; the UI shows the value with the latest.
+    """
     from mlflow.entities import Metric
 
-    stamps = {b: int(r.training.finished_at * 1000) for b, r in level.results.items()}
+    return [Metric(names.entry_name(n.name), float(n.value), stamp, n.step) for n in numbers]
+
+
+def branch_numbers(record: Mapping[str, Any], metrics: Mapping[str, str]) -> Iterator[Number]:
+    """Numbers `METRIC/BRANCH` of a record, with step = level.
+
+    Args:
+        metrics: metric of each column.
+    """
+    for column, metric in metrics.items():
+        if record.get(column) is not None:
+            yield Number(f"{metric}/{record['branch']}", record[column], record["level"])
+
+
+def level_metrics(
+    level: LevelResult, records: Sequence[Mapping[str, Any]], curves: bool = False
+) -> Iterator[Metric]:
+    """Metrics of a level, stamped with the end of its trainings.
+
+    Args:
+        curves: whether learning curves and densities of layers are metrics too.
+    """
+    stamps = {branch: finished_ms(level, branch) for branch in level.results}
     shared = next(r for r in records if r["branch"] == level.branch)
-    for name in names.LEVEL_METRICS:
-        if shared[name] is not None:
-            yield Metric(name, float(shared[name]), stamps[level.branch], level.level)
+    numbers = (
+        Number(metric, shared[column], level.level)
+        for column, metric in names.LEVEL_METRICS.items()
+        if shared[column] is not None
+    )
+    yield from stamped(numbers, stamps[level.branch])
     for record in records:
-        branch = record["branch"]
-        for name in names.BRANCH_METRICS:
-            if record.get(name) is not None:
-                yield Metric(f"{branch}/{name}", float(record[name]), stamps[branch], level.level)
-        curves = level.results[branch].training.curves
-        for name in names.CURVES:
-            key = f"{names.level_folder(level.level)}/{branch}/{name}"
-            values = getattr(curves, name)  # none of validation without validation examples
-            for step, value in zip(curves.step, values, strict=bool(values)):
-                if value is not None:  # test examples that were not evaluated there
-                    yield Metric(key, float(value), stamps[branch], step)
-    for layer, density in shared["layer_density"].items():
-        key = names.entry_name(f"layer_density/{layer}")
-        yield Metric(key, float(density), stamps[level.branch], level.level)
+        yield from stamped(branch_numbers(record, names.BRANCH_METRICS), stamps[record["branch"]])
+    if curves:
+        for branch, stamp in stamps.items():
+            yield from stamped(_curve_numbers(level, branch), stamp)
+        layers = shared["layer_density"].items()
+        densities = (Number(f"layer_density/{layer}", d, level.level) for layer, d in layers)
+        yield from stamped(densities, stamps[level.branch])
+
+
+def _curve_numbers(level: LevelResult, branch: str) -> Iterator[Number]:
+    curves = level.results[branch].training.curves
+    for name in names.CURVES:
+        key = f"{names.level_folder(level.level)}/{branch}/{name}"
+        values = getattr(curves, name)  # none of validation without validation examples
+        for step, value in zip(curves.step, values, strict=bool(values)):
+            if value is not None:  # test examples that were not evaluated there
+                yield Number(key, value, step)
+
+
+def finished_ms(level: LevelResult, branch: str) -> int:
+    """End of a branch's training in ms since 1970."""
+    return int(level.results[branch].training.finished_at * 1000)
+
+
+def started_ms(level: LevelResult) -> int:
+    """Start of a level's first training in ms since 1970."""
+    trainings = (result.training for result in level.results.values())
+    return int(1000 * min(training.finished_at - training.seconds for training in trainings))
 
 
 def level_files(level: LevelResult) -> dict[str, bytes]:
@@ -60,71 +112,84 @@ def level_files(level: LevelResult) -> dict[str, bytes]:
     }
 
 
-def params(spec: TicketSpec) -> Iterator[Param]:
-    """Params of a spec: its fields, its digest, versions of packages."""
+def params(spec: TicketSpec, fields: Mapping[str, Any]) -> Iterator[Param]:
+    """Params of a trial or a cell: its axis values, settings that matter, and the spec's digest.
+
+    Args:
+        fields: axis values by dotted field.
+    """
     from mlflow.entities import Param
 
-    def flat(prefix: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        for name, value in fields.items():
-            if isinstance(value, dict):
-                yield from flat(f"{prefix}{name}.", value)
-            else:
-                yield f"{prefix}{name}", str(value)
-
-    for key, value in flat("", describe(spec)):
-        yield Param(names.entry_name(key), value[: names.LONGEST_PARAM])
-    yield Param("spec_digest", spec.digest())
-    for key, value in versions().items():
-        yield Param(f"version.{key}", value)
+    for key, value in {**dotted_settings(spec), **fields}.items():
+        yield Param(names.entry_name(key), setting_text(value)[: names.LONGEST_PARAM])
 
 
-def verdict_tags(verdicts: Sequence[Verdict], mark: str) -> Iterator[RunTag]:
-    """Tags of a trial's verdicts, to filter runs by: the best one and each level's.
+def dataset_input(spec: TicketSpec) -> DatasetInput:
+    """The training examples of a spec, as MLflow's dataset with numbers of examples and digest."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    data = spec.data
+    dataset = Dataset(
+        name=data.name[: names.LONGEST],
+        digest=sha256(describe(data))[: names.DATA_DIGEST],
+        source_type="code",
+        source=canonical_json({"tags": {names.SOURCE: data.name}}),
+        profile=canonical_json(part_sizes(data)._asdict()),
+    )
+    return DatasetInput(dataset, [InputTag(names.SPLIT, "train")])
+
+
+def verdict_numbers(verdicts: Sequence[Verdict]) -> Iterator[Number]:
+    """Numbers of verdicts, with step = level; those that were not tested are left out."""
+    for verdict in verdicts:
+        values: dict[str, float | None] = {
+            "matching": verdict.matching,
+            "winning": verdict.verdict == "winning",
+        }
+        for name, p in {"p_matching": verdict.p_matching, "p_reinit": verdict.p_reinit}.items():
+            if p is not None:
+                values |= {name: p.raw, f"{name}_adjusted": p.adjusted}
+        for name, value in values.items():
+            yield Number(f"{names.VERDICT}/{name}", float(value or 0), verdict.level)
+
+
+def table_numbers(
+    verdicts: Sequence[Verdict], records: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[Number]:
+    """Numbers for the table of runs: sparsest densities, and accuracies of dense and ticket.
+
+    The table shows all digits, so they are rounded to four.
 
     Args:
-        mark: value of the tag `names.COMPARED`.
+        verdicts: verdicts of the cell, or of all cells.
+        records: records of one trial, whose accuracies are given; empty: means over the replicates.
     """
-    from mlflow.entities import RunTag
-
-    if verdicts:
-        yield RunTag(names.VERDICT, best_word(verdicts))
-    for verdict in verdicts:
-        yield RunTag(f"{names.VERDICT}.{names.level_folder(verdict.level)}", verdict.verdict)
-    yield RunTag(names.COMPARED, mark)
-
-
-def study_metrics(records: Sequence[Mapping[str, Any]], stamp: int) -> Iterator[Metric]:
-    """Mask overlaps of a trial with others, and latencies of its networks, with step = level."""
-    from mlflow.entities import Metric
-
-    for record in records:
-        for name in names.STUDY_METRICS:
-            if record.get(name) is not None:
-                yield Metric(f"{record['branch']}/{name}", record[name], stamp, record["level"])
+    if not verdicts:
+        return
+    matching, winning = sparsest(verdicts), sparsest(verdicts, ["winning"])
+    shown = matching or min(verdicts, key=lambda verdict: verdict.density)
+    ends = {names.SPARSEST_MATCHING: matching, names.SPARSEST_WINNING: winning}
+    for name, verdict in ends.items():
+        if verdict:
+            yield Number(name, _rounded(verdict.density))
+    place = {"dense": (names.DENSE_ACCURACY, 0), "ticket": (names.TICKET_ACCURACY, shown.level)}
+    own = {(r["branch"], r["level"]): r["final_test_accuracy"] for r in records}
+    for branch, (name, level) in place.items():
+        if not records:
+            yield Number(name, _rounded(shown.accuracy[branch].mean))
+        elif (branch, level) in own:  # a trial may have been stopped before
+            yield Number(name, _rounded(own[branch, level]))
 
 
-def verdict_values(verdict: Verdict) -> dict[str, float]:
-    """Numbers of a verdict by the name of their metric; those that were not tested are left out."""
-    values = {
-        "matching": float(verdict.matching),
-        "winning": float(verdict.verdict == "winning"),
-    }
-    for name, p in {"p_matching": verdict.p_matching, "p_reinit": verdict.p_reinit}.items():
-        if p is not None:
-            values |= {name: p.raw, f"{name}_adjusted": p.adjusted}
-    return values
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
-def verdict_metrics(verdicts: Sequence[Verdict], stamp: int) -> Iterator[Metric]:
-    """Metrics of a trial's verdicts, with step = level.
+def dense_numbers(records: Sequence[Mapping[str, Any]]) -> Iterator[Number]:
+    """Accuracy of the dense run at each later level, so that charts have it beside the ticket's."""
+    dense = [record for record in records if record["branch"] == "dense"]
+    for level in sorted({record["level"] for record in records} - {0}) if dense else ():
+        yield from branch_numbers({**dense[0], "level": level}, _ACCURACY)
 
-    Args:
-        stamp: time in ms, later than that of the trial's previous call.
-    """
-    from mlflow.entities import Metric
 
-    for verdict in verdicts:
-        for name, value in verdict_values(verdict).items():
-            yield Metric(f"{names.VERDICT}/{name}", value, stamp, verdict.level)
-    if best := sparsest(verdicts):
-        yield Metric(f"{names.VERDICT}/sparsest_matching_density", best.density, stamp, best.level)
+_ACCURACY = {"final_test_accuracy": names.BRANCH_METRICS["final_test_accuracy"]}

@@ -9,65 +9,61 @@ MLFLOW_TRACKING_PASSWORD from the environment.
 from __future__ import annotations
 
 import re
-import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from lth_core.analysis.verdict import Verdict
+from lth_core.analysis.cells import Cell
+from lth_core.analysis.verdict import Verdict, best_word
 from lth_core.errors import TrackingError
 from lth_core.redaction import without_secrets
 from lth_core.results import LevelResult
-from lth_core.spec import TicketSpec, sha256
+from lth_core.spec import sha256
 from tracking.publish import names
+from tracking.publish.cell_run import CellRun, cell_numbers, cell_tags, find_or_make_cell
 from tracking.publish.client import RefusedError, check_address, check_database, connect
 from tracking.publish.locations import artifact_folder, correct_locations, database_file
 from tracking.publish.payload import (
+    Number,
+    branch_numbers,
+    dense_numbers,
     level_files,
-    level_metrics,
-    params,
-    study_metrics,
-    verdict_metrics,
-    verdict_tags,
-    verdict_values,
+    stamped,
+    started_ms,
+    table_numbers,
 )
-from tracking.publish.provenance import git_commit
+from tracking.publish.provenance import source_tags
 from tracking.publish.runs import (
     PublishedRun,
     comparison_mark,
     find_or_make_experiment,
     find_or_make_run,
-    keep_first,
     log_in_batches,
     published_run,
+    resumed,
+    runs_by_tag,
     search_runs,
 )
+from tracking.publish.study_run import (
+    StudyContent,
+    changed_numbers,
+    is_written,
+    set_status,
+    write_study,
+)
+from tracking.publish.trial_run import TrialRun, write_level
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
-Status = Literal["FINISHED", "FAILED"]
+Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 RETRIES = 2
 """Retries of a refused call: another publisher may write the same trial at the same time."""
 
 _STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class TrialRun:
-    """A trial as an MLflow run."""
-
-    key: str
-    """The spec's digest."""
-    name: str
-    """The run's name in MLflow."""
-    fields: Mapping[str, Any]
-    """Axis values, written as tags."""
-    spec: TicketSpec
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,10 @@ class Publisher:
     """MLflow's id of the experiment."""
     study_run: str
     """MLflow's id of the study's own run."""
-    commit: str
-    """Git commit of the folder in which the sweep was started."""
+    source: tuple[tuple[str, str], ...] = ()
+    """Tags of each run: the study's file, its commit, the user."""
+    curves: bool = False
+    """Whether learning curves are metrics too."""
 
     def publish(
         self,
@@ -94,26 +92,31 @@ class Publisher:
         records: Sequence[Mapping[str, Any]],
         published: PublishedRun | None = None,
         files: Mapping[str, bytes] | None = None,
+        *,
+        live: bool = False,
     ) -> PublishedRun:
         """Write a level's metrics, curves, mask and ticket; a level already written is skipped.
 
         Args:
             published: the trial's run, if known.
             files: the result of `level_files`, if known.
+            live: whether the trial is being trained, so that its run is RUNNING.
 
         Raises:
             TrackingError: the server cannot be reached or refuses, or an earlier level is missing.
         """
 
         def write(client: MlflowClient, published: PublishedRun) -> PublishedRun:
+            published = resumed(client, published) if live else published
             if level.level < published.levels:
                 return published
             if level.level > published.levels:
                 rule = f"level {level.level} cannot be published before level {published.levels}"
                 raise RefusedError(f"tracking.uri: {self.uri}: {run.name}: {rule}")
-            return self._write(client, run, level, records, published, files or level_files(level))
+            ticket = files or level_files(level)
+            return write_level(client, run, level, records, published, ticket, self.curves)
 
-        return self._update(run, published, write)
+        return self._update(run, published, write, level)
 
     def finish(
         self,
@@ -122,7 +125,7 @@ class Publisher:
         reason: str = "",
         published: PublishedRun | None = None,
     ) -> PublishedRun:
-        """Set a trial's run to its outcome; a failed run may finish later, not the reverse.
+        """Set a trial's run to its outcome. A finished one keeps it; others may finish later.
 
         Args:
             reason: reason of the failure.
@@ -142,8 +145,11 @@ class Publisher:
                 tags[names.FAILURE] = tag
             elif names.FAILURE in published.tags:
                 client.delete_tag(published.id, names.FAILURE)
-            client.set_terminated(published.id, status)
-            return replace(published, status=status, tags=tags)
+            # A finished trial ends with its last training, whenever it is published.
+            trained = published.ended if status == "FINISHED" else 0
+            ended = max(trained or int(time.time() * 1000), published.started)
+            client.set_terminated(published.id, status, ended)
+            return replace(published, status=status, tags=tags, ended=ended)
 
         return self._update(run, published, end)
 
@@ -154,11 +160,20 @@ class Publisher:
             TrackingError: the server cannot be reached or refuses.
         """
         with connect(self.uri) as client:
-            runs_of: dict[str, list[Run]] = defaultdict(list)
-            for run in search_runs(client, self.experiment, f"tags.`{names.KEY}` != ''"):
-                runs_of[run.data.tags.get(names.KEY, "")].append(run)
-            runs_of.pop("", None)  # runs without a key, which a server may return against the query
-            return {key: published_run(keep_first(client, runs)) for key, runs in runs_of.items()}
+            return runs_by_tag(client, self.experiment, names.KEY)
+
+    def cells(self) -> dict[str, PublishedRun]:
+        """Runs of all cells, by key; duplicates are deleted.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with connect(self.uri) as client:
+            cells = runs_by_tag(client, self.experiment, names.CELL)
+        known = _cell_ids(self)
+        known.clear()
+        known |= {key: cell.id for key, cell in cells.items()}
+        return cells
 
     def publish_compared(
         self,
@@ -166,141 +181,201 @@ class Publisher:
         verdicts: Sequence[Verdict],
         records: Sequence[Mapping[str, Any]],
     ) -> None:
-        """Write comparisons of a trial with others: verdicts of its cell, overlaps of its tickets,
-        and latencies of its networks.
+        """Write comparisons of a trial with others: its cell's best verdict, overlaps of tickets,
+        latencies of networks, and the dense run's accuracy beside that of each level.
 
         Equal comparisons are written once.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        values = [[v.level, v.verdict, verdict_values(v), v.density] for v in verdicts]
-        numbers = [[metric.key, metric.step, metric.value] for metric in study_metrics(records, 0)]
-        digest = sha256([values, numbers])
-        count, known = comparison_mark(published.tags)
-        if not (verdicts or numbers) or known == digest:
-            return
-        # The count serves as the time: two publishers of equal comparisons write equal stamps.
-        count += 1
-        stamp = published.started + count
-        with connect(self.uri) as client:
-            metrics = [*verdict_metrics(verdicts, stamp), *study_metrics(records, stamp)]
-            tags = list(verdict_tags(verdicts, f"{count} {digest}"))
-            log_in_batches(client, published.id, metrics, [], tags)
+        numbers = [
+            *(n for record in records for n in branch_numbers(record, names.STUDY_METRICS)),
+            *dense_numbers(records),
+            *table_numbers(verdicts, records),
+        ]
+        tags = {names.VERDICT: best_word(verdicts)} if verdicts else {}
+        self._write_compared(published, numbers, tags)
 
-    def publish_study(
+    def publish_cell(
         self,
-        digest: str,
-        report: Callable[[], Path],
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-    ) -> None:
-        """Finish a study's own run with its report, figures, metrics and tags.
-
-        Equal ones are written once.
+        run: CellRun,
+        cell: Cell,
+        verdicts: Sequence[Verdict],
+        published: PublishedRun | None,
+        status: str,
+        ended: int,
+        retries: int = RETRIES,
+    ) -> PublishedRun:
+        """Write a cell's run: statistics over seeds, verdicts, status; equal ones are written once.
 
         Args:
-            digest: sha256 of the data that the report is made from.
-            report: writes the report and returns its file; called only where the run lacks it.
+            published: the cell's run, if it exists.
+            status: `RUNNING` while trials of the cell are being trained.
+            ended: end of its latest training in ms since 1970; 0: not known.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        from mlflow.entities import Metric, RunTag
+        try:
+            with connect(self.uri) as client:
+                published = published or self._find_or_make_cell(client, run, lambda: None)
+            self._write_compared(published, list(cell_numbers(cell, verdicts)), cell_tags(verdicts))
+            ended = max(ended, published.started) if ended else 0
+            if published.status != status or (ended and ended != published.ended):
+                with connect(self.uri) as client:
+                    set_status(client, published.id, status, ended or None)
+        except RefusedError:  # another publisher made the cell's run too, and this one was deleted
+            if not retries:
+                raise
+            return self.publish_cell(run, cell, verdicts, None, status, ended, retries - 1)
+        return published
 
+    def _write_compared(
+        self, published: PublishedRun, numbers: Sequence[Number], tags: Mapping[str, str]
+    ) -> None:
+        from mlflow.entities import RunTag
+
+        digest = sha256([numbers, tags])
+        count, known = comparison_mark(published.tags)
+        if not numbers or known == digest:
+            return
+        # The count serves as the time: two publishers of equal comparisons write equal stamps.
+        all_tags = {**tags, names.COMPARED: f"{count + 1} {digest}"}
+        with connect(self.uri) as client:
+            changed = (
+                changed_numbers(client, client.get_run(published.id), numbers) if count else numbers
+            )
+            metrics = stamped(changed, published.started + count + 1)
+            run_tags = [RunTag(*tag) for tag in all_tags.items()]
+            log_in_batches(client, published.id, metrics, [], run_tags)
+
+    def publish_study(self, content: StudyContent) -> None:
+        """Write a study's own run; equal content is written once.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
         with connect(self.uri) as client:
             run = client.get_run(self.study_run)
-            count, known = comparison_mark(published_run(run).tags)
-        if known == digest and run.info.status == "FINISHED":
-            return
-        file = report() if known != digest else None
+        file = None if is_written(run, content) else content.report()
         with connect(self.uri) as client:
-            if file:
-                self._adopt_trials(client)
-                client.log_artifact(self.study_run, str(file))
-                # Hidden files belong to another process that is writing the same report.
-                for figure in sorted((file.parent / "figures").glob("[!.]*")):
-                    client.log_artifact(self.study_run, str(figure), "figures")
-                # An older version stamped metrics with the time, before it finished the run.
-                count = 1 + (count or max(0, (run.info.end_time or 0) - run.info.start_time))
-                changed = [
-                    Metric(names.entry_name(key), value, run.info.start_time + count, 0)
-                    for key, value in metrics.items()
-                    if run.data.metrics.get(names.entry_name(key)) != value
-                ]
-                all_tags = {**tags, names.COMPARED: f"{count} {digest}"}
-                log_in_batches(
-                    client, self.study_run, changed, [], [RunTag(*tag) for tag in all_tags.items()]
-                )
-            client.set_terminated(self.study_run, "FINISHED")
+            write_study(client, run, content, file)
 
-    def _adopt_trials(self, client: MlflowClient) -> None:
-        """Make the study's run the parent of trials whose parent was deleted."""
-        orphans = f"tags.`{names.KEY}` != '' and tags.`{names.PARENT}` != '{self.study_run}'"
-        for run in list(search_runs(client, self.experiment, orphans)):
-            client.set_tag(run.info.run_id, names.PARENT, self.study_run, synchronous=True)
+    def put_below(self, runs: Iterable[PublishedRun], parent: str) -> None:
+        """Make a run the parent of others that have another parent.
+
+        Args:
+            parent: MLflow's id of a run.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with connect(self.uri) as client:
+            for run in runs:
+                if run.tags.get(names.PARENT) != parent:
+                    client.set_tag(run.id, names.PARENT, parent, synchronous=True)
+
+    def resume(self) -> None:
+        """Set the study's run to RUNNING: trials are being trained.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with connect(self.uri) as client:
+            if client.get_run(self.study_run).info.status != "RUNNING":
+                client.update_run(self.study_run, status="RUNNING")
+
+    def interrupt(self, published: PublishedRun) -> PublishedRun:
+        """Set a run that is RUNNING to KILLED; returns its state after the call.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        if published.status != "RUNNING":
+            return published
+        with connect(self.uri) as client:
+            client.set_terminated(published.id, "KILLED")
+        return replace(published, status="KILLED")
+
+    def end_running(self, status: Status = "KILLED") -> None:
+        """End each run that is RUNNING; a trial's run is KILLED.
+
+        Args:
+            status: status of the runs of cells and of the study.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with connect(self.uri) as client:
+            for run in list(search_runs(client, self.experiment, "attributes.status = 'RUNNING'")):
+                if run.data.tags.keys() & {names.KEY, names.CELL, names.STUDY}:
+                    is_trial = names.KEY in run.data.tags
+                    client.set_terminated(run.info.run_id, "KILLED" if is_trial else status)
 
     def _update(
         self,
         run: TrialRun,
         published: PublishedRun | None,
         change: Callable[[MlflowClient, PublishedRun], PublishedRun],
+        level: LevelResult | None = None,
         retries: int = RETRIES,
     ) -> PublishedRun:
         """Change the trial's run; where another publisher was faster, retry on its new state."""
         try:
             with connect(self.uri) as client:
-                return change(client, published or self._find_or_make(client, run))
+                return change(client, published or self._find_or_make(client, run, level))
         except RefusedError:
             if not retries:
                 raise
-            return self._update(run, None, change, retries - 1)
+            return self._update(run, None, change, level, retries - 1)
 
-    def _find_or_make(self, client: MlflowClient, run: TrialRun) -> PublishedRun:
-        tags = {
-            names.PARENT: self.study_run,
-            names.RUN_NAME: run.name[:250],
-            names.COMMIT: self.commit,
-            **{
-                names.entry_name(f"axis.{field}"): str(value)[: names.LONGEST_TAG]
-                for field, value in run.fields.items()
-            },
-        }
-        return published_run(find_or_make_run(client, self.experiment, names.KEY, run.key, tags))
-
-    def _write(
-        self,
-        client: MlflowClient,
-        run: TrialRun,
-        level: LevelResult,
-        records: Sequence[Mapping[str, Any]],
-        published: PublishedRun,
-        files: Mapping[str, bytes],
+    def _find_or_make(
+        self, client: MlflowClient, run: TrialRun, level: LevelResult | None
     ) -> PublishedRun:
-        from mlflow.entities import RunTag
+        """The trial's run; one that is made starts with the level's first training."""
+        cells = _cell_ids(self)
 
-        with tempfile.TemporaryDirectory(prefix="lth-") as folder:
-            for name, content in files.items():
-                (Path(folder) / name).write_bytes(content)
-            client.log_artifacts(published.id, folder, names.level_folder(level.level))
-        # After a kill another machine may write the level again. Its params may differ (device,
-        # versions), and MLflow refuses changed params.
-        new = [
-            p for p in params(run.spec) if not published.levels and p.key not in published.params
-        ]
-        tags = {names.LEVELS: str(level.level + 1), names.METHOD: str(records[0]["method"])}
-        metrics = list(level_metrics(level, records))
-        log_in_batches(client, published.id, metrics, new, [RunTag(*tag) for tag in tags.items()])
-        known = published.params | {p.key for p in new}
-        return replace(published, params=known, tags={**published.tags, **tags})
+        def started() -> int | None:
+            return started_ms(level) if level else None
+
+        if run.cell.key not in cells:
+            cells[run.cell.key] = self._find_or_make_cell(client, run.cell, started).id
+        tags = self._tags(cells[run.cell.key], run.name)
+        return published_run(
+            find_or_make_run(client, self.experiment, names.KEY, run.key, tags, started)
+        )
+
+    def _find_or_make_cell(
+        self, client: MlflowClient, run: CellRun, started: Callable[[], int | None]
+    ) -> PublishedRun:
+        tags = self._tags(self.study_run, run.name)
+        return find_or_make_cell(client, self.experiment, run, tags, started)
+
+    def _tags(self, parent: str, name: str) -> dict[str, str]:
+        return {names.PARENT: parent, names.RUN_NAME: name[: names.LONGEST], **dict(self.source)}
 
 
-def open_publisher(uri: str, study: str, description: str) -> Publisher:
+@lru_cache(maxsize=4)
+def _cell_ids(publisher: Publisher) -> dict[str, str]:
+    """Ids of the runs of cells that this process knows, by key."""
+    return {}
+
+
+def open_publisher(
+    uri: str,
+    study: str,
+    description: str,
+    source: str = "",
+    started: Callable[[], int | None] = lambda: None,
+) -> Publisher:
     """Publisher to a study's experiment and run, both made where they are missing.
 
     Args:
         uri: ``sqlite:///FILE`` (relative to the current folder) or ``http(s)://...``.
         study: letters, digits, `.`, `_`, `-`; beside an SQLite file it is a folder's name too.
+        source: path of the study's file.
+        started: start of a study's run that is made, in ms since 1970; None: now.
 
     Raises:
         DeletedExperimentError: the study's experiment was deleted.
@@ -318,6 +393,7 @@ def open_publisher(uri: str, study: str, description: str) -> Publisher:
         uri, artifacts = f"sqlite:///{database}", str(artifact_folder(database, study))
     with connect(uri) as client:
         experiment_id = find_or_make_experiment(client, study, artifacts)
-        tags = {names.RUN_NAME: study, "mlflow.note.content": description}
-        run = find_or_make_run(client, experiment_id, names.STUDY, study, tags)
-        return Publisher(uri, experiment_id, run.info.run_id, git_commit())
+        origin = source_tags(source)
+        tags = {names.RUN_NAME: study, names.DESCRIPTION: description, **origin}
+        run = find_or_make_run(client, experiment_id, names.STUDY, study, tags, started)
+        return Publisher(uri, experiment_id, run.info.run_id, tuple(origin.items()))

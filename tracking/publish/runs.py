@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lth_core.errors import TrackingError
@@ -27,20 +28,23 @@ PAGE = 1000
 
 _FORMATS = {
     names.LEVELS: re.compile(r"[0-9]{1,9}"),
+    names.TRAINED: re.compile(r"[0-9]{1,15}"),
     names.COMPARED: re.compile(r"[0-9]{1,12} [0-9a-f]{64}"),
 }
-"""Formats of the tags that hold a count."""
+"""Formats of the tags that hold a number."""
 
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """A trial's run as MLflow last answered it; ``started`` in ms since 1970."""
+    """A run of a trial or a cell as MLflow last answered it; times in ms since 1970."""
 
     id: str
     started: int
     status: str
     params: frozenset[str]
     tags: Mapping[str, str]
+    ended: int = 0
+    """End of its latest training, or its own; 0: not known."""
 
     @property
     def levels(self) -> int:
@@ -82,13 +86,18 @@ def find_or_make_experiment(client: MlflowClient, study: str, artifacts: str | N
 
 
 def find_or_make_run(
-    client: MlflowClient, experiment: str, tag: str, value: str, tags: Mapping[str, str]
-) -> Run:
-    """The one run whose tag has the value, made where it is missing."""
+    client: MlflowClient, experiment: str, tag: str, value: str, tags: Mapping[str, str],
+    started: Callable[[], int | None] = lambda: None,
+) -> Run:  # fmt: skip
+    """The one run whose tag has the value, made where it is missing.
+
+    Args:
+        started: start of a run that is made, in ms since 1970; None: now.
+    """
     query = f"tags.`{tag}` = '{value}'"
     runs = list(search_runs(client, experiment, query))
     if not runs:
-        client.create_run(experiment, tags={tag: value, **tags})
+        client.create_run(experiment, started(), tags={tag: value, **tags})
         runs = list(search_runs(client, experiment, query))
     if not runs:
         raise TrackingError(f"tracking.uri: the run with {tag} {value} was made but is not found")
@@ -115,14 +124,32 @@ def keep_first(client: MlflowClient, runs: Sequence[Run]) -> Run:
     return first
 
 
-def published_run(run: Run) -> PublishedRun:
-    """State of a trial's run in MLflow.
+def runs_by_tag(client: MlflowClient, experiment: str, tag: str) -> dict[str, PublishedRun]:
+    """Runs that have a tag, by its value; duplicates are deleted."""
+    runs_of: dict[str, list[Run]] = defaultdict(list)
+    for run in search_runs(client, experiment, f"tags.`{tag}` != ''"):
+        runs_of[run.data.tags.get(tag, "")].append(run)
+    runs_of.pop("", None)  # runs without the tag, which a server may return against the query
+    return {key: published_run(keep_first(client, runs)) for key, runs in runs_of.items()}
 
-    A tag of a count in a wrong format is ignored; what it counts is then published again.
+
+def published_run(run: Run) -> PublishedRun:
+    """State of a run in MLflow.
+
+    A tag of a number in a wrong format is ignored; what it stands for is then published again.
     """
     info, data = run.info, run.data
     tags = {k: v for k, v in data.tags.items() if k not in _FORMATS or _FORMATS[k].fullmatch(v)}
-    return PublishedRun(info.run_id, info.start_time, info.status, frozenset(data.params), tags)
+    params, ended = frozenset(data.params), int(tags.get(names.TRAINED) or info.end_time or 0)
+    return PublishedRun(info.run_id, info.start_time, info.status, params, tags, ended)
+
+
+def resumed(client: MlflowClient, run: PublishedRun) -> PublishedRun:
+    """The run, set to RUNNING where it was interrupted or has failed."""
+    if run.status not in ("KILLED", "FAILED"):
+        return run
+    client.update_run(run.id, status="RUNNING")
+    return replace(run, status="RUNNING")
 
 
 def comparison_mark(tags: Mapping[str, str]) -> tuple[int, str]:

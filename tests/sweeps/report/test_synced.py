@@ -72,13 +72,18 @@ def study_runs(uri: str, study: str) -> list[dict[str, Any]]:
 
 
 def parents(uri: str, study: str) -> set[str]:
-    """Runs that the study's trials are below."""
+    """Runs that the study's cells are below; every trial is below one of them."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(study)
-    runs = client.search_runs([experiment.experiment_id], f"tags.`{names.KEY}` != ''")
-    return {run.data.tags[names.PARENT] for run in runs}
+    runs = client.search_runs([experiment.experiment_id])
+    cells = {run.info.run_id: run for run in runs if names.CELL in run.data.tags}
+    trials = [run for run in runs if names.KEY in run.data.tags]
+    assert len(trials) == 3
+    assert {run.data.tags[names.PARENT] for run in trials} == cells.keys()
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    return {run.data.tags[names.PARENT] for run in cells.values()}
 
 
 def is_whole(run: dict[str, Any]) -> bool:
@@ -89,11 +94,14 @@ def is_whole(run: dict[str, Any]) -> bool:
     return (
         run["status"] == "FINISHED"
         and run["tags"]["verdict"] in words
-        and all(len(history) == 1 for history in run["metrics"].values())
+        and all(
+            len(each) == 1 for name, each in run["metrics"].items() if name.startswith("trials")
+        )
         and sum(count for (count,) in counts) == 1
         and run["metrics"]["trials/planned"] == [3.0]
         and run["metrics"]["trials/incomplete"] == [0.0]
-        and {"report.html", "figures/accuracy.svg", "figures/accuracy.pdf"} <= files
+        and {"report.html", "study.yaml", "figures/accuracy.svg", "figures/accuracy.pdf"} <= files
+        and run["tags"][names.DESCRIPTION].startswith("**")
     )
 
 

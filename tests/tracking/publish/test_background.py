@@ -13,8 +13,10 @@ from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
 from tracking.publish.background import MOST_CALLS, BackgroundPublisher, background_of
-from tracking.publish.publisher import Publisher, TrialRun
+from tracking.publish.cell_run import CellRun
+from tracking.publish.publisher import Publisher
 from tracking.publish.runs import PublishedRun
+from tracking.publish.trial_run import TrialRun
 
 SPEC = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
                   train=TrainSpec(steps=2, evaluate_every=2), levels=2, branches=("ticket",))  # fmt: skip
@@ -36,6 +38,7 @@ class Recording:
         records: object,
         published: PublishedRun | None,
         files: Any,
+        live: bool,
     ) -> PublishedRun:
         self.before()
         self.threads.add(threading.current_thread().name)
@@ -72,7 +75,7 @@ def background(publisher: Recording, retry_after: float = 600.0) -> BackgroundPu
 
 
 def trial(name: str) -> TrialRun:
-    return TrialRun(key=name, name=name, fields={}, spec=SPEC)
+    return TrialRun(key=name, name=name, fields={}, spec=SPEC, cell=CellRun("c", "c", {}, SPEC))
 
 
 def publish(work: BackgroundPublisher, name: str, levels: Sequence[LevelResult]) -> None:

@@ -11,7 +11,9 @@ from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
 from tracking.publish.background import BackgroundPublisher
-from tracking.publish.publisher import Publisher, TrialRun, open_publisher
+from tracking.publish.cell_run import CellRun
+from tracking.publish.publisher import Publisher, open_publisher
+from tracking.publish.trial_run import TrialRun
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
 
@@ -43,7 +45,13 @@ def undisturbed(
 
 
 def trial(key: str = "a") -> TrialRun:
-    return TrialRun(key=key, name=key, fields={}, spec=SPEC)
+    return TrialRun(
+        key=key,
+        name=key,
+        fields={},
+        spec=SPEC,
+        cell=CellRun(key="c", name="c", fields={}, spec=SPEC),
+    )
 
 
 def everything(publisher: Publisher, levels: list[LevelResult]) -> None:
@@ -193,7 +201,7 @@ def test_version_of_another_machine_does_not_stop_a_trial_begun_elsewhere(
 
     published = publisher.publish(trial(), levels[0], levels[0].records)
     MlflowClient(publisher.uri).set_tag(published.id, "lth.levels", "0")
-    monkeypatch.setattr("tracking.publish.payload.versions", lambda: {"torch": "another"})
+    monkeypatch.setattr("tracking.publish.payload.setting_text", lambda value: "another")
     everything(publisher, levels)
     assert publisher.runs()["a"].levels == 3
 

@@ -1,18 +1,28 @@
 """MLflow as a projection: the same contract on an SQLite file and on a server over HTTP."""
 
+import json
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets, load_ticket
+from lth_core.analysis.cells import cells
+from lth_core.analysis.verdict import Verdict, verdicts
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
 from tracking.publish import names
+from tracking.publish.cell_run import CellRun
+from tracking.publish.curve_files import curve_files
 from tracking.publish.payload import level_metrics
-from tracking.publish.publisher import Publisher, TrialRun, open_publisher
+from tracking.publish.publisher import Publisher, open_publisher
+from tracking.publish.study_run import StudyContent
+from tracking.publish.trial_run import TrialRun
 
 mlflow = pytest.mark.mlflow
 
@@ -24,6 +34,15 @@ SPEC = TicketSpec(
     branches=("ticket", "reinit"),
     seed=3,
 )
+
+
+ROWS = [
+    {"seed": seed, "method": "imp", "level": level, "branch": branch, "density": 0.5**level,
+     "steps": 10, "early_stop_step": 5, "final_test_accuracy": 0.96 + 0.01 * level}
+    for seed in range(3)
+    for level, branch in ((0, "dense"), (1, "ticket"))
+]  # fmt: skip
+(VERDICT,) = verdicts(ROWS, ["seed"])
 
 
 @pytest.fixture(scope="module")
@@ -39,20 +58,24 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(params=["database", "server"])
 def publisher(request: pytest.FixtureRequest, tmp_path: Path) -> Publisher:
     """A study of its own in the SQLite file or on the server that these tests share."""
-    return open_publisher(request.getfixturevalue(request.param), tmp_path.name, "about it")
+    return open_publisher(
+        request.getfixturevalue(request.param), tmp_path.name, "about it", "study.yaml"
+    )
 
 
 @pytest.fixture(scope="module", params=["database", "server"])
 def published(request: pytest.FixtureRequest, levels: list[LevelResult]) -> Publisher:
     """A study with the trial published. To be read from, not written to."""
-    publisher = open_publisher(request.getfixturevalue(request.param), "published", "about it")
+    uri = request.getfixturevalue(request.param)
+    publisher = open_publisher(uri, "published", "about it", "study.yaml")
     publish(publisher, levels)
     return publisher
 
 
 def trial_of(levels: list[LevelResult]) -> TrialRun:
     spec = levels[0].spec
-    return TrialRun(key=spec.digest(), name="seed=3", fields={"seed": 3}, spec=spec)
+    cell = CellRun(key="all", name="all seeds", fields={}, spec=spec)
+    return TrialRun(key=spec.digest(), name="s3", fields={"seed": 3}, spec=spec, cell=cell)
 
 
 def publish(publisher: Publisher, levels: list[LevelResult]) -> None:
@@ -61,7 +84,7 @@ def publish(publisher: Publisher, levels: list[LevelResult]) -> None:
     publisher.finish(trial_of(levels))
 
 
-def everything(publisher: Publisher) -> dict[str, object]:
+def everything(publisher: Publisher) -> dict[str, tuple[Any, ...]]:
     """Status, params, metric histories and artifacts of each of a study's runs, by run id."""
     from mlflow import MlflowClient
 
@@ -75,35 +98,50 @@ def everything(publisher: Publisher) -> dict[str, object]:
             ]
             for key in run.data.metrics
         }
-        folders = [a.path for a in client.list_artifacts(run.info.run_id)]
-        files = [
-            a.path for folder in folders for a in client.list_artifacts(run.info.run_id, folder)
+        root = client.list_artifacts(run.info.run_id)
+        files = [a.path for a in root if not a.is_dir] + [
+            a.path
+            for folder in root
+            if folder.is_dir
+            for a in client.list_artifacts(run.info.run_id, folder.path)
         ]
         found[run.info.run_id] = (run.info.status, dict(run.data.params), histories, files)
     return found
 
 
+def only_trial(publisher: Publisher) -> tuple[Any, ...]:
+    """`everything` of the study's one trial."""
+    (run,) = publisher.runs().values()
+    return everything(publisher)[run.id]
+
+
 @mlflow
-def test_a_trial_becomes_a_run_below_its_study(
+def test_a_trial_becomes_a_run_below_its_cell_and_that_below_the_study(
     published: Publisher, levels: list[LevelResult]
 ) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(published.uri)
-    study = client.get_run(published.study_run)
-    (run,) = client.search_runs(
-        [published.experiment], f"tags.`{names.KEY}` = '{digest_of(levels)}'"
-    )
-    assert run.data.tags[names.PARENT] == study.info.run_id
-    assert run.data.tags[names.RUN_NAME] == "seed=3"
-    assert run.data.tags["axis.seed"] == "3"
+    (held,) = published.cells().values()
+    cell, run = client.get_run(held.id), client.get_run(published.runs()[digest_of(levels)].id)
+    assert cell.data.tags[names.PARENT] == published.study_run
+    assert run.data.tags[names.PARENT] == cell.info.run_id
+    assert (cell.info.run_name, run.info.run_name) == ("all seeds", "s3")
     assert run.data.tags[names.METHOD] == "imp"
-    assert len(run.data.tags[names.COMMIT]) in (0, 40)
+    assert run.data.tags[names.SOURCE] == "study.yaml"
+    assert len(run.data.tags.get(names.COMMIT, "")) in (0, 40)
     assert run.info.status == "FINISHED"
-    assert run.data.params["model.widths"] == "[16]"
-    assert run.data.params["spec_digest"] == digest_of(levels)
-    assert run.data.params["version.torch"]
-    assert run.data.params["version.device"]
+    trained = [level.results[branch].training for level in levels for branch in level.results]
+    ends = [int(training.finished_at * 1000) for training in trained]
+    assert run.info.end_time == max(ends)
+    assert run.info.start_time == int(1000 * (trained[0].finished_at - trained[0].seconds))
+    assert (run.data.params["seed"], run.data.params["model.widths"]) == ("3", "16")
+    assert run.data.params.keys() - cell.data.params.keys() == {"seed"}
+    assert not [name for name in run.data.params if "grasp" in name]
+    for each in (cell, run):
+        (used,) = each.inputs.dataset_inputs
+        assert used.dataset.name == "digits"
+        assert '"train":' in used.dataset.profile
 
 
 def digest_of(levels: list[LevelResult]) -> str:
@@ -111,32 +149,52 @@ def digest_of(levels: list[LevelResult]) -> str:
 
 
 @mlflow
-def test_metrics_have_the_level_and_curves_the_iteration_as_step(
+def test_metrics_are_few_and_have_the_level_as_step(
     published: Publisher, levels: list[LevelResult]
 ) -> None:
-    ((_, _, histories, _),) = [v for v in everything(published).values() if v[1]]
+    _, _, histories, _ = only_trial(published)
     records = [record for level in levels for record in level.records]
     tickets = {r["level"]: r for r in records if r["branch"] in ("dense", "ticket")}
     assert [(s, v) for s, _, v in histories["density"]] == [
         (level, pytest.approx(record["density"])) for level, record in tickets.items()
     ]
-    for branch, name in (("ticket", "final_test_accuracy"), ("reinit", "early_stop_step"),
-                         ("ticket", "mask_overlap")):  # fmt: skip
+    for branch, metric, name in (("ticket", "accuracy", "final_test_accuracy"),
+                                 ("reinit", "early_stop", "early_stop_step")):  # fmt: skip
         expected = [(r["level"], r[name]) for r in records if r["branch"] == branch]
-        assert [(s, v) for s, _, v in histories[f"{branch}/{name}"]] == expected
-    curves = levels[2].results["reinit"].training.curves
-    said = [(s, v) for s, _, v in histories["level_02/reinit/test_accuracy"]]
-    assert said == list(zip(curves.step, curves.test_accuracy, strict=True))
-    assert [s for s, _, _ in histories["level_00/dense/train_loss"]] == [10, 20]
+        assert [(s, v) for s, _, v in histories[f"{metric}/{branch}"]] == expected
+    assert len(histories) < 12
+
+
+@mlflow
+def test_curves_and_all_columns_are_in_one_file_a_level_and_in_metrics_on_request(
+    published: Publisher, levels: list[LevelResult], tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    (run,) = published.runs().values()
+    client = MlflowClient(published.uri)
+    folder = Path(client.download_artifacts(run.id, "level_02", str(tmp_path)))
+    said, curves = json.loads((folder / "curves.json").read_text()), levels[2].results["reinit"]
+    assert said["records"] == levels[2].records
+    assert said["curves"]["reinit"] == asdict(curves.training.curves)
+    picture = ElementTree.parse(folder / "curves.svg").getroot()
+    assert len(picture.findall(".//{*}polyline")) == 3 * 2
+    spec = yaml.safe_load(Path(client.download_artifacts(run.id, "spec.yaml")).read_text())
+    assert (spec["spec"]["seed"], spec["spec_digest"]) == (3, digest_of(levels))
+    level, records = levels[2], levels[2].records
+    found = [m for m in level_metrics(level, records, curves=True) if "/reinit/" in m.key]
+    assert {m.key for m in found} > {"level_02/reinit/train_loss", "level_02/reinit/test_accuracy"}
+    assert {m.step for m in found} == {10, 20}
 
 
 @mlflow
 def test_without_validation_examples_there_are_no_metrics_of_them() -> None:
     spec = replace(SPEC, data=DataSpec(validation=0), levels=0)
     (level,) = find_tickets(spec)
-    found = {metric.key for metric in level_metrics(level, level.records)}
+    found = {metric.key for metric in level_metrics(level, level.records, curves=True)}
     assert not {key for key in found if "validation" in key or "early_stop" in key}
-    assert {"dense/final_test_accuracy", "level_00/dense/test_accuracy"} <= found
+    assert {"accuracy/dense", "level_00/dense/test_accuracy"} <= found
+    assert b"Validation" not in curve_files(level, level.records)["curves.svg"]
 
 
 @mlflow
@@ -146,22 +204,17 @@ def test_test_accuracy_is_a_metric_at_those_steps_that_have_it() -> None:
     curves = level.results["dense"].training.curves
     known = [s for s, a in zip(curves.step, curves.test_accuracy, strict=True) if a is not None]
     assert 0 < len(known) < len(curves.step)
-    metrics = [m for m in level_metrics(level, level.records) if m.key.endswith("/test_accuracy")]
-    assert [metric.step for metric in metrics] == known
+    found = level_metrics(level, level.records, curves=True)
+    assert [m.step for m in found if m.key.endswith("/test_accuracy")] == known
 
 
 @mlflow
 def test_what_was_not_measured_is_no_metric(levels: list[LevelResult]) -> None:
     ticket, reinit = levels[1].records
-    records = [
-        {**ticket, "travel": 0.1, "travel_inside": 0.0, "travel_outside": None},
-        {k: v for k, v in reinit.items() if k != "travel"},
-    ]
+    records = [{**ticket, "test_barrier": 0.0}, {**reinit, "test_barrier": None}]
     found = {metric.key: metric.value for metric in level_metrics(levels[1], records)}
-    assert (found["ticket/travel"], found["ticket/travel_inside"]) == (0.1, 0.0)
-    assert {"ticket/travel_outside", "reinit/travel"}.isdisjoint(found)
-    assert "ticket/mask_overlap_chance" in found
-    assert "ticket/sign_agreement" in found
+    assert found["barrier/ticket"] == 0.0
+    assert "barrier/reinit" not in found
 
 
 @mlflow
@@ -191,7 +244,7 @@ def test_publishing_again_changes_nothing(publisher: Publisher, levels: list[Lev
     publish(publisher, levels)
     before = everything(publisher)
     publish(publisher, levels)
-    again = open_publisher(publisher.uri, _name(publisher), "about it")
+    again = open_publisher(publisher.uri, _name(publisher), "about it", "study.yaml")
     assert again == publisher
     publish(again, levels)
     publish(again, levels[:1])
@@ -214,7 +267,7 @@ def test_a_refused_level_raises_although_the_user_has_mlflow_log_in_the_backgrou
     publisher = open_publisher(database, tmp_path.name, "about it")
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", "true")
     with monkeypatch.context() as patch:
-        patch.setattr("tracking.publish.publisher.params", lambda spec: [Param("a//b", "")])
+        patch.setattr("tracking.publish.trial_run.params", lambda *_: [Param("a//b", "")])
         with pytest.raises(TrackingError, match=r"refuses a call: .*a//b"):
             publisher.publish(trial_of(levels), levels[0], levels[0].records)
     publish(publisher, levels)
@@ -260,44 +313,64 @@ def test_publishing_cut_off_anywhere_is_made_whole_by_the_next(
                 publish(publisher, levels)
         assert publisher.runs()[digest_of(levels)].levels == (3 if call == "set_terminated" else 0)
     publish(publisher, levels)
-    trials = [held for held in everything(publisher).values() if held[1]]  # type: ignore[index]
-    ((status, params, histories, files),) = trials  # type: ignore[misc]
-    assert status == "FINISHED"
-    assert params["spec_digest"] == digest_of(levels)
+    status, params, histories, files = only_trial(publisher)
+    assert (status, params["seed"]) == ("FINISHED", "3")
     assert [step for step, _, _ in histories["density"]] == [0, 1, 2]
-    assert [step for step, _, _ in histories["level_00/dense/train_loss"]] == [10, 20]
-    assert len(files) == 3 * 4
+    assert len(files) == 1 + 3 * 6
+
+
+def content(digest: str, report: Callable[[], Path], verdicts: list[Verdict]) -> StudyContent:
+    """A study of one trial whose answer is its digest."""
+    return StudyContent(
+        digest=digest * 64, description=lambda experiment, run: f"**{digest}** {run}",
+        cells={"all": cells(ROWS, ["seed"])[0]}, axes=["seed"], specs=[SPEC], verdicts=verdicts,
+        trials={"planned": 1}, report=report, study_file=b"name: x", ended=ENDED, status="FINISHED",
+    )  # fmt: skip
+
+
+ENDED = 4_000_000_000_000
+"""End of a study's trainings, in ms since 1970."""
 
 
 @mlflow
-def test_report_and_verdict_go_to_the_studys_own_run_and_again_change_nothing(
+def test_report_and_answer_go_to_the_studys_own_run_and_again_change_nothing(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     from mlflow import MlflowClient
 
     client, asked = MlflowClient(publisher.uri), list[str]()
 
-    def publish(digest: str, count: float) -> None:
+    def publish(digest: str, verdicts: list[Verdict]) -> None:
         def report() -> Path:
             asked.append(digest)
             return drawn(tmp_path)
 
-        said = {"verdicts/winning": count}
-        publisher.publish_study(digest * 64, report, said, {"verdict": "winning"})
+        publisher.publish_study(content(digest, report, verdicts))
 
-    for digest, count in (("a", 2.0), ("a", 2.0), ("b", 1.0), ("b", 1.0), ("c", 1.0)):
-        publish(digest, count)
+    winning = [replace(VERDICT, verdict="winning")]
+    for digest, count in (("a", 2), ("a", 2), ("b", 1), ("c", 1)):
+        publish(digest, winning * count)
     assert asked == ["a", "b", "c"]
     run = client.get_run(publisher.study_run)
     assert (run.info.status, run.data.tags["verdict"]) == ("FINISHED", "winning")
-    assert run.data.metrics["verdicts/winning"] == 1.0
+    assert run.info.end_time == ENDED
+    assert (run.data.metrics["sparsest_winning"], run.data.metrics["ticket_accuracy"]) == (
+        0.5,
+        0.97,
+    )
+    history = client.get_metric_history(run.info.run_id, "accuracy/dense")
+    assert [(m.step, m.value) for m in history] == [(0, 0.96), (1, 0.96)]
     history = client.get_metric_history(run.info.run_id, "verdicts/winning")
     assert [metric.value for metric in history] == [2.0, 1.0]
+    assert run.data.tags[names.DESCRIPTION] == f"**c** {run.info.run_id}"
+    experiment = client.get_experiment(publisher.experiment)
+    assert experiment.tags[names.DESCRIPTION] == f"**c** {run.info.run_id}"
     assert artifacts(client, run.info.run_id) == {
-        "report.html", "figures", "figures/accuracy.svg",
+        "report.html", "study.yaml", "figures", "figures/accuracy.svg",
     }  # fmt: skip
-    publish("c", 1.0)
-    assert client.get_run(publisher.study_run).info.end_time == run.info.end_time
+    publish("c", winning)
+    again = client.get_run(publisher.study_run)
+    assert (again.info.end_time, again.info.start_time) == (ENDED, run.info.start_time)
 
 
 def drawn(folder: Path) -> Path:
@@ -322,21 +395,18 @@ def test_studys_run_that_was_cut_off_anywhere_is_made_whole_by_the_next(
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    def publish() -> None:
-        said = {"verdicts/winning": 1.0}
-        publisher.publish_study("a" * 64, lambda: drawn(tmp_path), said, {"verdict": "winning"})
-
+    whole = content("a", lambda: drawn(tmp_path), [])
     client = MlflowClient(publisher.uri)
     for call in ("log_artifact", "log_batch", "set_terminated"):
         with monkeypatch.context() as patch:
             patch.setattr(MlflowClient, call, killed)
             with pytest.raises(KeyboardInterrupt):
-                publish()
+                publisher.publish_study(whole)
         assert client.get_run(publisher.study_run).info.status == "RUNNING"
-    publish()
+    publisher.publish_study(whole)
     run = client.get_run(publisher.study_run)
-    assert (run.info.status, run.data.metrics) == ("FINISHED", {"verdicts/winning": 1.0})
-    assert len(client.get_metric_history(run.info.run_id, "verdicts/winning")) == 1
+    assert (run.info.status, run.data.metrics["trials/planned"]) == ("FINISHED", 1.0)
+    assert len(client.get_metric_history(run.info.run_id, "trials/planned")) == 1
     assert "report.html" in artifacts(client, run.info.run_id)
 
 
@@ -349,8 +419,33 @@ def test_metrics_of_a_study_that_an_older_version_finished_are_replaced(
 
     client = MlflowClient(publisher.uri)
     started = client.get_run(publisher.study_run).info.start_time
-    client.log_metric(publisher.study_run, "verdicts/winning", 2.0, started + 5000)
+    client.log_metric(publisher.study_run, "trials/planned", 2.0, started + 5000)
     client.set_terminated(publisher.study_run, end_time=started + 6000)
-    said = {"verdicts/winning": 1.0}
-    publisher.publish_study("a" * 64, lambda: drawn(tmp_path), said, {"verdict": "winning"})
-    assert client.get_run(publisher.study_run).data.metrics["verdicts/winning"] == 1.0
+    publisher.publish_study(content("a", lambda: drawn(tmp_path), []))
+    assert client.get_run(publisher.study_run).data.metrics["trials/planned"] == 1.0
+
+
+@mlflow
+def test_no_run_stays_running_and_a_trial_that_goes_on_runs_again(
+    publisher: Publisher, levels: list[LevelResult]
+) -> None:
+    def states() -> list[str]:
+        from mlflow import MlflowClient
+
+        runs = MlflowClient(publisher.uri).search_runs([publisher.experiment])
+        return sorted(run.info.status for run in runs)
+
+    held = publisher.publish(trial_of(levels), levels[0], levels[0].records)
+    assert states() == ["RUNNING"] * 3
+    publisher.finish(trial_of(levels), "KILLED", published=held)
+    publisher.end_running()
+    assert states() == ["KILLED"] * 3
+    publisher.publish(trial_of(levels), levels[0], levels[0].records, live=True)
+    publisher.resume()
+    assert states() == ["KILLED", "RUNNING", "RUNNING"]
+    for level in levels[1:]:
+        publisher.publish(trial_of(levels), level, level.records, live=True)
+    publisher.finish(trial_of(levels))
+    publisher.end_running("FINISHED")
+    publisher.finish(trial_of(levels), "KILLED")
+    assert states() == ["FINISHED", "FINISHED", "KILLED"]

@@ -1,7 +1,6 @@
-"""Verdicts, overlaps and latencies in MLflow: runs can be filtered by verdicts, and writing them again
-changes nothing."""
+"""Verdicts, overlaps and latencies in MLflow: cells can be filtered by verdicts, and writing them
+again changes nothing."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,13 @@ from typing import Any
 import pytest
 
 from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
+from lth_core.analysis.cells import cells
 from lth_core.analysis.verdict import P, Verdict, verdicts
 from tracking.publish import names
-from tracking.publish.publisher import Publisher, TrialRun, open_publisher
+from tracking.publish.cell_run import CellRun
+from tracking.publish.publisher import Publisher, open_publisher
+from tracking.publish.runs import PublishedRun
+from tracking.publish.trial_run import TrialRun
 
 pytestmark = pytest.mark.mlflow
 
@@ -19,15 +22,19 @@ ACCURACY = {"dense": 0.96, "ticket": 0.97, "reinit": 0.9}
 OVER_REINIT = P(0.004, 0.01)
 
 
-def verdict(level: int, word: str, reinit: P | None = OVER_REINIT) -> Verdict:
-    """A verdict with this word and p over reinit, made from three hand-made seeds."""
-    rows = [
-        {"seed": seed, "method": "imp", "level": at, "branch": branch, "density": 0.8**level, "steps": 10,
-         "early_stop_step": 5, "final_test_accuracy": ACCURACY[branch]}
-        for seed in range(3)
+def rows_of(level: int) -> list[dict[str, Any]]:
+    """Records of a level of three hand-made seeds, and of their dense runs."""
+    return [
+        {"seed": seed, "method": "imp", "level": at, "branch": branch, "density": 0.8**at,
+         "steps": 10, "early_stop_step": 5, "final_test_accuracy": ACCURACY[branch] + seed / 1000}
+        for seed in range(-1, 2)
         for at, branch in ((0, "dense"), (level, "ticket"), (level, "reinit"))
     ]  # fmt: skip
-    (found,) = verdicts(rows, ["seed"])
+
+
+def verdict(level: int, word: str, reinit: P | None = OVER_REINIT) -> Verdict:
+    """A verdict with this word and p over reinit, made from three hand-made seeds."""
+    (found,) = verdicts(rows_of(level), ["seed"])
     return replace(found, verdict=word, p_matching=P(0.02, 0.03), p_reinit=reinit)
 
 
@@ -42,95 +49,96 @@ def publisher(database: str, tmp_path: Path) -> Publisher:
     return open_publisher(database, tmp_path.name, "about it")
 
 
-def judge(
-    publisher: Publisher, said: dict[str, list[Verdict]], rows: Sequence[dict[str, Any]] = ()
-) -> None:
-    for key, held in publisher.runs().items():
-        publisher.publish_compared(held, said.get(key, []), rows)
+SPEC = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
+                  train=TrainSpec(steps=2, evaluate_every=2), levels=0)  # fmt: skip
+(CELL,) = cells(rows_of(1), ["seed"])
 
 
-def test_runs_are_filtered_by_their_verdict(publisher: Publisher) -> None:
+def judge(publisher: Publisher, said: dict[str, list[Verdict]]) -> dict[str, PublishedRun]:
+    """Publish cells with these verdicts."""
+    known = publisher.cells()
+    for key, held in said.items():
+        run = CellRun(key=key, name=key, fields={}, spec=SPEC)
+        publisher.publish_cell(run, CELL, held, known.get(key), "FINISHED", 0)
+    return publisher.cells()
+
+
+def test_cells_are_filtered_by_their_verdict(publisher: Publisher) -> None:
     from mlflow import MlflowClient
 
-    spec = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
-                      train=TrainSpec(steps=2, evaluate_every=2), levels=0)  # fmt: skip
-    (level,) = find_tickets(spec)
-    for key in ("good", "bad", "few", "open", "silent"):
-        run = TrialRun(key=key, name=key, fields={}, spec=level.spec)
-        publisher.publish(run, level, level.records)
     said = {
         "good": [verdict(1, "matching", None), verdict(2, "winning"), verdict(3, "not matching")],
         "bad": [verdict(1, "not matching", P(0.35, 0.7))],
         "few": [replace(verdict(1, "too few replicates", None), p_matching=None)],
         "open": [verdict(1, "undecided")],
     }
-    judge(publisher, said)
+    good = judge(publisher, said)["good"]
     client = MlflowClient(publisher.uri)
 
     def filtered(query: str) -> list[str]:
-        return [
-            run.data.tags[names.KEY] for run in client.search_runs([publisher.experiment], query)
-        ]
-
-    assert filtered("tags.verdict = 'winning'") == ["good"]
-    assert filtered("tags.verdict = 'not matching'") == ["bad"]
-    assert filtered("tags.verdict = 'undecided'") == ["open"]
-    assert filtered("tags.verdict = 'too few replicates'") == ["few"]
-    assert sorted(filtered("metrics.`verdict/p_reinit_adjusted` < 0.05")) == ["good", "open"]
-    assert filtered("tags.`verdict.level_03` = 'not matching'") == ["good"]
-    (good,) = client.search_runs([publisher.experiment], "tags.verdict = 'winning'")
+        runs = client.search_runs([publisher.experiment], query)
+        return sorted(run.data.tags[names.CELL] for run in runs)
 
     def history(name: str) -> list[tuple[int, float]]:
-        found = client.get_metric_history(good.info.run_id, f"verdict/{name}")
+        found = client.get_metric_history(good.id, name)
         return sorted((metric.step, metric.value) for metric in found)
 
-    assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)]
-    assert history("winning") == [(1, 0.0), (2, 1.0), (3, 0.0)]
-    assert history("p_matching") == [(1, 0.02), (2, 0.02), (3, 0.02)]
-    assert history("p_matching_adjusted") == [(1, 0.03), (2, 0.03), (3, 0.03)]
-    assert history("p_reinit") == [(2, 0.004), (3, 0.004)]
-    assert history("p_reinit_adjusted") == [(2, 0.01), (3, 0.01)]
+    assert filtered("tags.verdict = 'winning'") == ["good"]
+    assert filtered("tags.verdict = 'too few replicates'") == ["few"]
+    assert filtered("metrics.`verdict/p_reinit_adjusted` < 0.05") == ["good", "open"]
+    assert filtered("metrics.sparsest_winning < 0.65") == ["good"]
+    assert filtered("tags.`verdict.level_03` = 'not matching'") == ["good"]
+    assert history("verdict/matching") == [(1, 1.0), (2, 1.0), (3, 0.0)]
+    assert history("verdict/winning") == [(1, 0.0), (2, 1.0), (3, 0.0)]
+    assert history("verdict/p_matching_adjusted") == [(1, 0.03), (2, 0.03), (3, 0.03)]
+    assert history("verdict/p_reinit") == [(2, 0.004), (3, 0.004)]
+    assert history("sparsest_matching") == [(0, 0.64)]
+    assert history("accuracy/dense") == [(0, 0.96), (1, 0.96)]
+    assert history("interval/ticket_low")[0][1] < history("accuracy/ticket")[0][1]
+    assert history("density") == [(0, 1.0), (1, pytest.approx(0.8))]
+    assert history("seeds") == [(0, 3.0)]
     (few,) = client.search_runs([publisher.experiment], "tags.verdict = 'too few replicates'")
-    assert {name.removeprefix("verdict/") for name in few.data.metrics if "verdict/" in name} == {
-        "matching", "winning",
+    assert {name for name in few.data.metrics if "verdict/" in name} == {
+        "verdict/matching", "verdict/winning",
     }  # fmt: skip
-    assert history("sparsest_matching_density") == [(2, pytest.approx(0.64))]
 
     judge(publisher, said)
-    assert history("matching") == [(1, 1.0), (2, 1.0), (3, 0.0)], "written twice"
+    assert history("verdict/matching") == [(1, 1.0), (2, 1.0), (3, 0.0)], "written twice"
     changed = [verdict(1, "matching", None), verdict(2, "winning", P(0.004, 0.02)), said["good"][2]]
     judge(publisher, {"good": changed})
-    assert history("p_reinit_adjusted") == [(2, 0.01), (2, 0.02), (3, 0.01), (3, 0.01)]
+    assert history("verdict/p_reinit_adjusted") == [(2, 0.01), (2, 0.02), (3, 0.01)]
     judge(publisher, {"good": [verdict(1, "not matching")]})
     assert filtered("tags.verdict = 'winning'") == []
 
 
-def test_overlaps_and_latencies_are_written_level_by_level_and_once(publisher: Publisher) -> None:
+def test_comparisons_of_a_trial_are_written_level_by_level_and_once(publisher: Publisher) -> None:
     from mlflow import MlflowClient
 
-    spec = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(4,)),
-                      train=TrainSpec(steps=2, evaluate_every=2), levels=0)  # fmt: skip
-    (level,) = find_tickets(spec)
-    run = TrialRun(key="alone", name="alone", fields={}, spec=level.spec)
+    (level,) = find_tickets(SPEC)
+    run = TrialRun(key="alone", name="alone", fields={}, spec=level.spec,
+                   cell=CellRun(key="c", name="c", fields={}, spec=SPEC))  # fmt: skip
     held = publisher.publish(run, level, level.records)
     rows = [
-        {"branch": "dense", "level": 0},
-        {"branch": "ticket", "level": 1, "overlap_seeds": None, "overlap_level": 0.5},
-        {"branch": "ticket", "level": 2, "overlap_seeds": 0.25, "overlap_level": 0.75},
+        {"branch": "dense", "level": 0, "final_test_accuracy": 0.9},
+        {"branch": "ticket", "level": 1, "final_test_accuracy": 0.8, "overlap_seeds": None},
+        {"branch": "ticket", "level": 2, "final_test_accuracy": 0.7, "overlap_seeds": 0.25},
     ]
-    for _ in range(2):
-        judge(publisher, {}, rows)
-    client = MlflowClient(publisher.uri)
+    judged = [verdict(1, "matching"), verdict(2, "not matching")]
+
+    def compare(rows: list[dict[str, Any]]) -> None:
+        publisher.publish_compared(publisher.runs()["alone"], judged, rows)
 
     def history(name: str) -> list[tuple[int, float]]:
-        found = client.get_metric_history(held.id, f"ticket/{name}")
+        found = MlflowClient(publisher.uri).get_metric_history(held.id, name)
         return sorted((metric.step, metric.value) for metric in found)
 
-    assert history("overlap_level") == [(1, 0.5), (2, 0.75)]
-    assert history("overlap_seeds") == [(2, 0.25)]
-    assert "verdict" not in client.get_run(held.id).data.tags
-    judge(publisher, {}, [*rows[:2], {**rows[2], "overlap_seeds": 0.3}])
-    assert history("overlap_seeds")[-1] == (2, 0.3)
-    measured = {"latency_ms": 2.5, "dense_latency_ms": 4.0, "latency_device": "this machine"}
-    judge(publisher, {}, [*rows[:2], {**rows[2], **measured}])
-    assert (history("latency_ms"), history("dense_latency_ms")) == ([(2, 2.5)], [(2, 4.0)])
+    for _ in range(2):
+        compare(rows)
+    assert history("overlap_seeds/ticket") == [(2, 0.25)]
+    assert history("accuracy/dense")[1:] == [(1, 0.9), (2, 0.9)]
+    data = MlflowClient(publisher.uri).get_run(held.id).data
+    assert (data.metrics["dense_accuracy"], data.metrics["ticket_accuracy"]) == (0.9, 0.8)
+    assert (data.metrics["sparsest_matching"], data.tags["verdict"]) == (0.8, "matching")
+    compare([*rows[:2], {**rows[2], "overlap_seeds": 0.3, "latency_ms": 2.5}])
+    assert history("overlap_seeds/ticket")[-1] == (2, 0.3)
+    assert history("latency_ms/ticket") == [(2, 2.5)]
