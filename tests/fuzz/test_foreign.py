@@ -255,7 +255,7 @@ def test_ticket_headers(tmp_path_factory: pytest.TempPathFactory, said: bytes) -
 
 
 TAGS = st.dictionaries(
-    st.sampled_from([names.LEVELS, names.COMPARED, names.FAILURE, names.KEY]),
+    st.sampled_from([names.LEVELS, names.COMPARED, names.TRAINED, names.FAILURE, names.KEY]),
     st.one_of(
         st.text(max_size=12), st.integers().map(str), st.just("9" * 5000),
         st.tuples(st.integers(), st.sampled_from(["0" * 64, "x", ""])).map(lambda t: f"{t[0]} {t[1]}"),
@@ -266,13 +266,13 @@ TAGS = st.dictionaries(
 @fuzzed
 @given(TAGS)
 def test_tags(said: dict[str, str]) -> None:
-    info = SimpleNamespace(run_id="id", start_time=1, status="RUNNING")
+    info = SimpleNamespace(run_id="id", start_time=1, end_time=None, status="RUNNING")
     run = SimpleNamespace(info=info, data=SimpleNamespace(params={}, tags=said))
 
     def read() -> None:
         held = published_run(cast("Any", run))
         assert 0 <= held.levels < 10**9
-        Publisher("sqlite:///none", "0", "0", "").publish_compared(held, [], [])
+        Publisher("sqlite:///none", "0", "0").publish_compared(held, [], [])
         assert int(held.tags.get(names.COMPARED, "0 ").rpartition(" ")[0]) >= 0
 
     survives("tags of runs", read)

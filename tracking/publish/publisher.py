@@ -116,7 +116,7 @@ class Publisher:
             ticket = files or level_files(level)
             return write_level(client, run, level, records, published, ticket, self.curves)
 
-        return self._update(run, published, write, level)
+        return self._update(run, published, write, level, live)
 
     def finish(
         self,
@@ -170,9 +170,8 @@ class Publisher:
         """
         with connect(self.uri) as client:
             cells = runs_by_tag(client, self.experiment, names.CELL)
-        known = _cell_ids(self)
-        known.clear()
-        known |= {key: cell.id for key, cell in cells.items()}
+        _cell_ids(self).clear()
+        _cell_ids(self).update({key: cell.id for key, cell in cells.items()})
         return cells
 
     def publish_compared(
@@ -189,11 +188,8 @@ class Publisher:
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
-        numbers = [
-            *(n for record in records for n in branch_numbers(record, names.STUDY_METRICS)),
-            *dense_numbers(records),
-            *table_numbers(verdicts, records),
-        ]
+        numbers = [n for row in records for n in branch_numbers(row, names.STUDY_METRICS)]
+        numbers += [*dense_numbers(records), *table_numbers(verdicts, records)]
         tags = {names.VERDICT: best_word(verdicts)} if verdicts else {}
         self._write_compared(published, numbers, tags)
 
@@ -319,28 +315,30 @@ class Publisher:
         published: PublishedRun | None,
         change: Callable[[MlflowClient, PublishedRun], PublishedRun],
         level: LevelResult | None = None,
+        live: bool = False,
         retries: int = RETRIES,
     ) -> PublishedRun:
         """Change the trial's run; where another publisher was faster, retry on its new state."""
         try:
             with connect(self.uri) as client:
-                return change(client, published or self._find_or_make(client, run, level))
+                return change(client, published or self._find_or_make(client, run, level, live))
         except RefusedError:
             if not retries:
                 raise
-            return self._update(run, None, change, level, retries - 1)
+            return self._update(run, None, change, level, live, retries - 1)
 
     def _find_or_make(
-        self, client: MlflowClient, run: TrialRun, level: LevelResult | None
+        self, client: MlflowClient, run: TrialRun, level: LevelResult | None, live: bool
     ) -> PublishedRun:
         """The trial's run; one that is made starts with the level's first training."""
-        cells = _cell_ids(self)
 
         def started() -> int | None:
             return started_ms(level) if level else None
 
+        cells = _cell_ids(self)
         if run.cell.key not in cells:
-            cells[run.cell.key] = self._find_or_make_cell(client, run.cell, started).id
+            cell = self._find_or_make_cell(client, run.cell, started)
+            cells[run.cell.key] = (resumed(client, cell) if live else cell).id
         tags = self._tags(cells[run.cell.key], run.name)
         return published_run(
             find_or_make_run(client, self.experiment, names.KEY, run.key, tags, started)
@@ -349,8 +347,8 @@ class Publisher:
     def _find_or_make_cell(
         self, client: MlflowClient, run: CellRun, started: Callable[[], int | None]
     ) -> PublishedRun:
-        tags = self._tags(self.study_run, run.name)
-        return find_or_make_cell(client, self.experiment, run, tags, started)
+        below = self._tags(self.study_run, run.name)
+        return find_or_make_cell(client, self.experiment, run, below, started)
 
     def _tags(self, parent: str, name: str) -> dict[str, str]:
         return {names.PARENT: parent, names.RUN_NAME: name[: names.LONGEST], **dict(self.source)}

@@ -212,7 +212,7 @@ def test_published_levels_are_not_kept_in_memory(levels: list[LevelResult]) -> N
 
 
 def test_a_process_has_one_background_of_a_publisher() -> None:
-    publisher = Publisher("sqlite:////nowhere/mlflow.db", "1", "study", "")
+    publisher = Publisher("sqlite:////nowhere/mlflow.db", "1", "study")
     assert background_of(publisher) is background_of(replace(publisher))
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.mlflow
 
 
 def run_with(tags: dict[str, str]) -> Any:
-    info = SimpleNamespace(run_id="id", start_time=1, status="RUNNING")
+    info = SimpleNamespace(run_id="id", start_time=1, end_time=None, status="RUNNING")
     return SimpleNamespace(info=info, data=SimpleNamespace(params={}, tags=tags))
 
 
@@ -32,7 +32,7 @@ def test_tag_of_verdicts_of_another_hand_does_not_stop_their_publishing() -> Non
     assert published_run(run_with({names.COMPARED: known})).tags == {names.COMPARED: known}
     published = published_run(run_with({names.COMPARED: "often enough"}))
     assert published.tags == {}
-    Publisher("sqlite:///none", "0", "0", "").publish_compared(published, [], [])
+    Publisher("sqlite:///none", "0", "0").publish_compared(published, [], [])
 
 
 @pytest.mark.parametrize("code", [200, 404, 500])
