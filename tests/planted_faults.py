@@ -406,9 +406,23 @@ FAULTS = [
     Fault(
         "pack: the level after the one at which a trial stops",
         "sweeps/run/worker.py",
-        " if not stops(records[trial.id], context)",
+        "[: certain_levels(records[trial.id], context)]",
         "",
         "tests/sweeps/run/test_packs.py",
+    ),
+    Fault(
+        "pack: a level that is trained ahead before its mask's training",
+        "lth_core/train/trainer.py",
+        "inputs(job) <= self._stored_runs and",
+        "",
+        "tests/core/train/pack/test_rules.py",
+    ),
+    Fault(
+        "pack: one number of kept weights for all levels",
+        "lth_core/train/masking/edge_popup.py",
+        "member.quotas[number][1] for member in members",
+        "members[0].quotas[number][1] for member in members",
+        "tests/core/train/pack/test_learned_stack.py",
     ),
     Fault(
         "a claim that a failing store kept is waited for by its own process",

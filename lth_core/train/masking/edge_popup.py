@@ -58,7 +58,7 @@ class EdgePopup(Learned):
     def step_masks(cls, members: Sequence[Self], scores: Tensors, step: int) -> Tensors:
         masks: dict[str, Tensor] = {}
         for number, (names, _) in enumerate(members[0].quotas):
-            flat = in_rows(scores[name].detach().abs() for name in names)
+            flat = in_rows(members[0].ranking(scores[name].detach()) for name in names)
             thresholds = cls._thresholds_of(members, number, flat)
             # torch writes the result of a comparison faster as floats than as bools.
             chosen = torch.gt(flat, thresholds[:, None], out=torch.empty_like(flat))
