@@ -104,3 +104,6 @@ def test_packs_are_filled_up_with_later_jobs_whose_inputs_are_stored() -> None:
     assert known() == [0] * 4  # another program than the dense run's
     trainer.train_ahead(levels[0], later[1])
     assert known() == [3, 2, 1, 0]  # tickets of three levels, then two controls and one more
+    iterative = list(by_level(searches((0,), (0,), **TICKETS)))
+    trainer.train_ahead(iterative[0], iterative[1])
+    assert not any(map(trainer.known, iterative[1]))  # they share a program with the dense run
