@@ -24,7 +24,13 @@ from varied import cell
 from lth_core.analysis.verdict_rule import DEFAULT_RULE
 from tracking.report.html import Provenance, page
 
+TRAINING = "workflowType=machine_learning"
 COLUMNS = "[...document.querySelectorAll('[role=columnheader]')].map(cell => cell.innerText.trim())"
+CELLS = """[...document.querySelectorAll('[role=gridcell]')].flatMap(
+    cell => cell.innerText.split('\\n')).map(text => text.trim())"""
+RUNS = "document.querySelectorAll('[role=gridcell]').length > 4"
+FIRST_CHART = """(document.querySelector('.js-plotly-plot')?.data ?? []).map(
+    line => [line.name, line.metricKey, [...line.x], [...line.y]])"""
 HEADERS = "[...document.querySelectorAll('th')].map(cell => cell.innerText.trim())"
 TOO_WIDE = "document.scrollingElement.scrollWidth - innerWidth"
 ANSWER = "Rewinding is not needed"
@@ -64,14 +70,38 @@ def status(address: str, authorization: str = "") -> int:
             return error.code
 
 
-def test_lth_ui_opens_and_prints_the_studys_runs_in_the_mode_for_training(
+def test_lth_ui_opens_and_prints_the_studys_cells_in_the_mode_for_training(
     signed_in: Chromium, served: Served
 ) -> None:
     assert f"\n{served.page}\n" in served.printed
+    assert f"/#/experiments/1/runs?{TRAINING}" in served.page
     signed_in.open(served.page)
-    signed_in.until("/\\b[1-9]\\d* matching runs/.test(document.body?.innerText)")
-    text = signed_in.until_text("small", "Runs")
+    signed_in.until(RUNS)
+    text = signed_in.until_text("small", "Runs", ANSWER)
     assert "Judges" not in text, "it is the page for language models"
+    cells, columns = signed_in.js(CELLS), signed_in.js(COLUMNS)
+    assert {"k=0", "k=5", "winning", "matching"} <= set(cells)
+    results = ["dense_accuracy", "sparsest_matching", "sparsest_winning", "ticket_accuracy"]
+    assert [column for column in dict.fromkeys(columns) if "_" in column] == results
+    assert {"verdict", "rewind"} <= set(columns)
+
+
+def test_trials_are_named_by_what_differs(signed_in: Chromium, served: Served) -> None:
+    signed_in.open(f"{served.root}/#/experiments/1/runs?{TRAINING}&viewStateShareKey=trials")
+    signed_in.until(RUNS)
+    named = [f"s{seed} k={step}" for seed in range(3) for step in (0, 5)]
+    assert set(named) <= set(signed_in.js(CELLS))
+    assert {"verdict", "seed", "ticket_accuracy"} <= set(signed_in.js(COLUMNS))
+
+
+def test_the_first_chart_is_accuracy_against_the_level(signed_in: Chromium, served: Served) -> None:
+    signed_in.open(f"{served.page}&compareRunsMode=CHART")
+    signed_in.until(f"new Set({FIRST_CHART}.map(line => line[0] + line[1])).size == 6")
+    for name, metric, levels, accuracies in signed_in.js(FIRST_CHART):
+        assert name in ("k=0", "k=5")
+        assert metric in ("accuracy/dense", "accuracy/ticket", "accuracy/reinit")
+        assert levels == ([0, 1, 2] if metric == "accuracy/dense" else [1, 2])
+        assert all(0.5 < accuracy <= 1 for accuracy in accuracies)
 
 
 @pytest.fixture(params=["alone", "in MLflow"])

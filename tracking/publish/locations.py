@@ -36,21 +36,26 @@ def artifact_folder(database: Path, study: str) -> Path:
     return database.parent / FOLDER / study
 
 
-def experiment_id(database: Path, study: str) -> str:
-    """MLflow's id of a study's experiment, read without importing MLflow, which takes seconds.
+def find_experiment(database: Path, study: str) -> tuple[str, set[str]]:
+    """MLflow's id of a study's experiment, and the names of its tags.
+
+    It is read without importing MLflow, which takes seconds.
 
     Raises:
         TrackingError: the database has no such study, or is damaged.
     """
-    query = "select experiment_id from experiments where name = ? and lifecycle_stage = 'active'"
+    query = (
+        "select experiment_id, key from experiments left join experiment_tags "
+        "using (experiment_id) where name = ? and lifecycle_stage = 'active'"
+    )
     try:
         with closing(sqlite3.connect(database)) as opened:
-            found = opened.execute(query, (study,)).fetchone()
+            found = opened.execute(query, (study,)).fetchall()
     except sqlite3.Error as error:
         raise TrackingError(f"tracking.uri: {database} cannot be read: {error}") from None
-    if found is None:
+    if not found:
         raise TrackingError(f"tracking.uri: {database} has no study {study}; sweep it first")
-    return str(found[0])
+    return str(found[0][0]), {str(key) for _, key in found}
 
 
 def correct_locations(database: Path) -> None:

@@ -9,15 +9,17 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 
 from lth_core.errors import TrackingError
+from tracking.publish import names
 from tracking.publish.client import DEFAULTS, check_address, connect
-from tracking.publish.locations import FOLDER, correct_locations, database_file, experiment_id
+from tracking.publish.locations import FOLDER, correct_locations, database_file, find_experiment
 from tracking.publish.ui.browse import open_page, open_when_up
+from tracking.publish.views import CELLS
 
 AUTH_FOLDER = "mlflow-auth"
 """Folder beside the database, readable by its owner alone: users, and the key of their sessions."""
@@ -28,6 +30,12 @@ OPTIONS = "--app-dir / --log-level warning"
 """Options of uvicorn. By the first one, as by PYTHONSAFEPATH, nothing is imported from the current
 folder: a user's `random.py` or `flask.py` there would otherwise be imported by MLflow. By the
 second one, a line for each request does not push the page's address out of the terminal."""
+
+
+TRAINING = "workflowType=machine_learning"
+"""Parameter without which the UI opens its pages for traces of language models."""
+STUDIES = f"/#/experiments?{TRAINING}"
+"""Path of the list of studies."""
 
 
 def show_study(uri: str, study: str, *, browser: bool) -> None:
@@ -41,7 +49,7 @@ def show_study(uri: str, study: str, *, browser: bool) -> None:
         experiment = client.get_experiment_by_name(study)
     if experiment is None:
         raise TrackingError(f"tracking.uri: {uri} has no study {study}; sweep it first")
-    page = f"{uri.rstrip('/')}{study_path(experiment.experiment_id)}"
+    page = f"{uri.rstrip('/')}{study_path(experiment.experiment_id, experiment.tags)}"
     sys.stdout.write(f"{page}\n")
     if browser:
         open_page(page)
@@ -71,7 +79,7 @@ def serve_ui(
         )
     _check_free(host, port)
     correct_locations(database)
-    path = study_path(experiment_id(database, study) if study else None)
+    path = study_path(*find_experiment(database, study)) if study else STUDIES
     env = {**DEFAULTS, **os.environ}
     env |= auth_environment(database.parent / AUTH_FOLDER) if auth else {}
     # MLflow's job runner takes 1.5 GB and 15 s, and the UI does not need it.
@@ -88,20 +96,22 @@ def serve_ui(
         )
     sys.stdout.writelines(f"{line}\n" for line in notice(host, port, bool(auth)))
     sys.stdout.flush()
-    names = _names(host) if is_loopback(host) else [*_names(host), "localhost"]
-    pages = [f"http://{name}:{port}{path}" for name in names]
+    hosts = _names(host) if is_loopback(host) else [*_names(host), "localhost"]
+    pages = [f"http://{name}:{port}{path}" for name in hosts]
     open_when_up(pages, env, browser=browser)
     command = ui_command(database, host, port, bool(auth))
     os.execve(command[0], command, env)
 
 
-def study_path(experiment: str | None) -> str:
-    """Path of a study's runs in the UI's mode for training, or of the list of studies.
+def study_path(experiment: str, tags: Collection[str]) -> str:
+    """Path of a study's page of runs, in the UI's mode for training.
 
-    Without the mode the UI opens its pages for traces of language models.
+    Args:
+        experiment: MLflow's id of the study's experiment.
+        tags: names of its tags. Where they have a saved view of the cells, the page shows it.
     """
-    page = "experiments" if experiment is None else f"experiments/{experiment}/runs"
-    return f"/#/{page}?workflowType=machine_learning"
+    view = f"&viewStateShareKey={CELLS}" if f"{names.VIEW}{CELLS}" in tags else ""
+    return f"/#/experiments/{experiment}/runs?{TRAINING}{view}"
 
 
 def ui_command(database: Path, host: str, port: int, auth: bool) -> list[str]:
