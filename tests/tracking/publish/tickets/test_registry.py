@@ -10,6 +10,7 @@ import pytest
 from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets, load_ticket
 from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
+from tracking.publish.cell_run import CellRun
 from tracking.publish.locations import artifact_folder, database_file
 from tracking.publish.publisher import Publisher, TrialRun, open_publisher
 from tracking.publish.tickets.registry import (
@@ -51,7 +52,8 @@ def publisher(
 def publish(publisher: Publisher, levels: Sequence[LevelResult]) -> None:
     for level in levels:
         spec = level.spec
-        run = TrialRun(key=spec.digest(), name="a-trial", fields={}, spec=spec)
+        cell = CellRun(key="a-cell", name="a-cell", fields={}, spec=spec)
+        run = TrialRun(key=spec.digest(), name="a-trial", fields={}, spec=spec, cell=cell)
         publisher.publish(run, level, level.records)
 
 
@@ -171,7 +173,7 @@ def test_a_copied_and_moved_folder_is_whole_and_leaves_the_original_alone(
     for level, version in ((2, "@sparsest-" + study), (1, "/1")):
         loaded = download_ticket(f"models:/{MODEL}{version}", tmp_path / "down", moved)
         assert load_ticket(loaded).level == level
-    (run,) = MlflowClient(moved).search_runs([copied.experiment], "params.spec_digest != ''")
+    (run,) = MlflowClient(moved).search_runs([copied.experiment], "tags.`lth.spec_digest` != ''")
     shown = {file.path for file in MlflowClient(moved).list_artifacts(run.info.run_id)}
     assert shown >= {"level_00", "level_01", "level_02"}
     new = artifact_folder(database_file(moved), study)
