@@ -33,7 +33,7 @@ from sweeps.cli.plan import plan_text
 from sweeps.plan.estimate import estimate
 from sweeps.plan.plan import Plan, make_plan
 from sweeps.report.study_report import finish
-from sweeps.report.study_results import study_results, study_trials
+from sweeps.report.study_results import answer_of, study_results, study_trials
 from sweeps.run.launch import SweepOutcome, launch
 from sweeps.run.serial import start_threads
 from sweeps.run.signals import SAVE_TIMEOUT
@@ -42,7 +42,7 @@ from sweeps.store.tickets import stored_ticket
 from sweeps.studies.find import find_study
 from sweeps.studies.schema import Study
 from sweeps.studies.user_modules import search_last
-from tracking.report.answer import Answer, study_answer
+from tracking.report.answer import Answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -167,11 +167,7 @@ class SweptStudy:
     @cached_property
     def verdict(self) -> Answer:
         """The study's answer, what it rests on, and a line for each cell."""
-        study, results = self.plan.study, self._results
-        return study_answer(
-            results.records, results.axes, study.verdict.rule(), study.stable_below,
-            results.unfinished,
-        )  # fmt: skip
+        return answer_of(self.plan.study, self._results)
 
     @property
     def report(self) -> Path:

@@ -9,8 +9,8 @@ from lth_core.analysis.rewinds import merge_rewound_methods
 from lth_core.redaction import without_secrets
 from lth_core.spec.settings import dotted_settings, setting_text
 from sweeps.plan.plan import Plan
-from sweeps.report.study_results import StudyResults
-from tracking.report.answer import Answer, study_answer
+from sweeps.report.study_results import StudyResults, answer_of
+from tracking.report.answer import Answer
 from tracking.report.verdict_table import Section, sections
 
 MOST_VALUES = 12
@@ -27,13 +27,10 @@ def study_description(plan: Plan, results: StudyResults, experiment: str, run: s
     Args:
         experiment, run: MLflow's ids of the study's experiment and run.
     """
-    study, rule = plan.study, plan.study.verdict.rule()
-    answer = study_answer(
-        results.records, results.axes, rule, study.stable_below, results.unfinished
-    )
+    rule = plan.study.verdict.rule()
     records = merge_rewound_methods(results.records, results.axes)
     return "\n".join([
-        *_answer(answer, experiment, run),
+        *_answer(answer_of(plan.study, results), experiment, run),
         "",
         *_tables(sections(records, results.axes, rule)),
         *_settings(plan, results),
