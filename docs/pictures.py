@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,11 +21,20 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
+from chromium import Chromium, chromium, installed
+
 PICTURES = Path(__file__).parent / "pictures"
 PORT = 5077
 COLUMNS = 100
 COLOURS = 96
 """Number of colours in a PNG: fewer make it small."""
+SETTLE = 4.0
+"""Seconds in which a page draws what it has loaded."""
+CLOSE_ASSISTANT = """
+for (const button of document.querySelectorAll("button"))
+    if (/close/i.test(button.getAttribute("aria-label") ?? "")) button.click();
+"""
 
 
 def lth(*arguments: str, folder: Path) -> str:
@@ -43,33 +52,26 @@ def terminal(name: str, command: str, printed: str) -> None:
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
         console.print(Text.from_ansi(f"$ {command}\n{printed.rstrip()}"))
-    console.save_svg(str(PICTURES / f"{name}.svg"), title="", clear=False)
+    drawn = console.export_svg(title="", clear=False)
+    # The template names fonts on a server; a picture needs nothing from elsewhere.
+    drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
+    (PICTURES / f"{name}.svg").write_text(drawn)
 
 
-def page(name: str, address: str, width: int, height: int, wait_ms: int = 1000) -> None:
-    """Write a picture of a page."""
+def page(name: str, browser: Chromium, address: str, size: tuple[int, int], shown: str) -> None:
+    """Write a picture of a page, once an expression in it is true."""
+    browser.view(*size)
+    browser.open(address)
+    browser.until(shown)
+    browser.js(CLOSE_ASSISTANT)
+    time.sleep(SETTLE)
     with tempfile.TemporaryDirectory() as folder:
-        shot = Path(folder) / "shot.png"
-        subprocess.run(
-            [_chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-             "--no-first-run", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--disable-quic", f"--user-data-dir={folder}/user",
-             f"--window-size={width},{height}", f"--virtual-time-budget={wait_ms}",
-             f"--screenshot={shot}", address],
-            check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120,
-        )  # fmt: skip
-        picture = Image.open(shot).convert("RGB").quantize(COLOURS)
+        taken = browser.picture(Path(folder) / "taken.png")
+        picture = Image.open(taken).convert("RGB").quantize(COLOURS)
         picture.save(PICTURES / f"{name}.png", optimize=True)
 
 
-def _chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if not found:
-        sys.exit("needs chromium (Debian: apt install chromium)")
-    return found
-
-
-def mlflow_pages(study: str, folder: Path) -> None:
+def mlflow_pages(study: str, folder: Path, browser: Chromium) -> None:
     """Write pictures of MLflow's pages on a study."""
     import mlflow
 
@@ -80,16 +82,21 @@ def mlflow_pages(study: str, folder: Path) -> None:
     query = f"tags.`lth.study` = '{study}'"
     run = client.search_runs([experiment.experiment_id], query)[0].info.run_id
     server = subprocess.Popen(
-        [sys.executable, "-m", "sweeps.cli", "ui", study, "--port", str(PORT)],
+        [sys.executable, "-m", "sweeps.cli", "ui", study, "--port", str(PORT), "--no-open"],
         cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         _wait(f"http://127.0.0.1:{PORT}")
-        base = f"http://127.0.0.1:{PORT}/#/experiments/{experiment.experiment_id}"
-        runs = f"{base}/runs?workflowType=machine_learning"
-        page("mlflow-runs", runs, 1400, 800, wait_ms=20_000)
-        page("mlflow-charts", f"{base}/runs/{run}/model-metrics", 1400, 800, wait_ms=20_000)
-        page("mlflow-study", f"{base}/runs/{run}", 1400, 900, wait_ms=20_000)
+        base = f"http://127.0.0.1:{PORT}/#/experiments/{experiment.experiment_id}/runs"
+        mode, text = "workflowType=machine_learning", "document.body.innerText"
+        cells = f"{base}?{mode}&viewStateShareKey=cells"
+        chart = f"{cells}&compareRunsMode=CHART"
+        for name, address, height, shown in (
+            ("mlflow-runs", cells, 700, f"{text}.includes('matching runs')"),
+            ("mlflow-charts", chart, 800, "document.querySelector('.js-plotly-plot')"),
+            ("mlflow-study", f"{base}/{run}?{mode}", 1000, f"{text}.includes('of the weights')"),
+        ):
+            page(name, browser, address, (1400, height), shown)
     finally:
         server.terminate()
         server.wait()
@@ -118,11 +125,15 @@ def main() -> None:
         if not given.folder:
             lth("sweep", given.study, folder=folder)
         printed = lth("report", given.study, folder=folder)
-        terminal("terminal", f"lth report {given.study}", printed)
+        terminal("terminal", f"lth report {given.study}", printed.replace(str(folder), "."))
         report = folder / "lth-studies" / given.study / "report.html"
-        page("report", report.as_uri(), 1250, 1000)
-        page("report-phone", report.as_uri(), 500, 900)
-        mlflow_pages(given.study, folder)
+        browser_folder = Path(temporary) / "browser"
+        browser_folder.mkdir()
+        with chromium(installed() or sys.exit("needs chromium"), browser_folder) as browser:
+            shown = "document.querySelector('figure svg')"
+            page("report", browser, report.as_uri(), (1250, 1000), shown)
+            page("report-phone", browser, report.as_uri(), (400, 800), shown)
+            mlflow_pages(given.study, folder, browser)
 
 
 if __name__ == "__main__":
