@@ -51,16 +51,25 @@ def terminal(name: str, command: str, printed: str) -> None:
     """Write a picture of a terminal in which a command was run."""
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
-        console.print(Text.from_ansi(f"$ {command}\n{printed.rstrip()}"))
+        console.print(Text.from_ansi("\n".join([f"$ {command}", *_lines(printed)])))
     drawn = console.export_svg(title="", clear=False)
     # The template names fonts on a server; a picture needs nothing from elsewhere.
     drawn = re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL)
     (PICTURES / f"{name}.svg").write_text(drawn)
 
 
+def _lines(printed: str) -> list[str]:
+    """Lines that stay on the terminal; those of a phase are replaced, and end without a colour."""
+    lines = [
+        re.sub(r"\x1b\[[0-9;?]*[A-Zhl]", "", line.split("\r")[-1]) for line in printed.splitlines()
+    ]
+    return [line for line in lines if "writing the report" not in line]
+
+
 def page(name: str, browser: Chromium, address: str, size: tuple[int, int], shown: str) -> None:
     """Write a picture of a page, once an expression in it is true."""
     browser.view(*size)
+    browser.call("Emulation.setScrollbarsHidden", hidden=True)
     browser.open(address)
     browser.until(shown)
     browser.js(CLOSE_ASSISTANT)
@@ -88,13 +97,13 @@ def mlflow_pages(study: str, folder: Path, browser: Chromium) -> None:
     try:
         _wait(f"http://127.0.0.1:{PORT}")
         base = f"http://127.0.0.1:{PORT}/#/experiments/{experiment.experiment_id}/runs"
-        mode, text = "workflowType=machine_learning", "document.body.innerText"
+        mode, text = "workflowType=machine_learning", "document.body?.innerText"
         cells = f"{base}?{mode}&viewStateShareKey=cells"
         chart = f"{cells}&compareRunsMode=CHART"
         for name, address, height, shown in (
-            ("mlflow-runs", cells, 700, f"{text}.includes('matching runs')"),
-            ("mlflow-charts", chart, 800, "document.querySelector('.js-plotly-plot')"),
-            ("mlflow-study", f"{base}/{run}?{mode}", 1000, f"{text}.includes('of the weights')"),
+            ("mlflow-runs", cells, 700, f"!!{text}?.includes('matching runs')"),
+            ("mlflow-charts", chart, 800, "!!document.querySelector('.js-plotly-plot')"),
+            ("mlflow-study", f"{base}/{run}?{mode}", 1000, f"!!{text}?.includes('of the weights')"),
         ):
             page(name, browser, address, (1400, height), shown)
     finally:
@@ -130,7 +139,7 @@ def main() -> None:
         browser_folder = Path(temporary) / "browser"
         browser_folder.mkdir()
         with chromium(installed() or sys.exit("needs chromium"), browser_folder) as browser:
-            shown = "document.querySelector('figure svg')"
+            shown = "!!document.querySelector('svg')"
             page("report", browser, report.as_uri(), (1250, 1000), shown)
             page("report-phone", browser, report.as_uri(), (400, 800), shown)
             mlflow_pages(given.study, folder, browser)

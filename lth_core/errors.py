@@ -77,7 +77,7 @@ class SpecError(LthError, ValueError):
         self.meant = meant or nearest(got, self.known)
         guess = f"; did you mean {self.meant}?" if self.meant else ""
         listed = f"; known: {', '.join(self.known)}" if self.known else ""
-        super().__init__(f"{field}: {rule}, but got {_shortened(repr(got))}{guess}{listed}")
+        super().__init__(f"{field}: {rule}, but got {_shortened(repr(got))}{listed}{guess}")
 
     def under(self, prefix: str) -> SpecError:
         """This error with a prefix to its field: ``fraction`` becomes ``prune.fraction``."""

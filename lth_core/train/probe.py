@@ -65,9 +65,9 @@ def _evaluation_seconds(task: Task, clock: Callable[[], float]) -> float:
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
-    """Clock of seconds. On one thread of a CPU it leaves out other programs' time, which varies."""
+    """Clock of seconds; on one thread of a CPU, without the time of other threads and programs."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1
-    return time.process_time if alone else time.perf_counter
+    return time.thread_time if alone else time.perf_counter
 
 
 def _wait(device: torch.device) -> None:

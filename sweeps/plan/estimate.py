@@ -116,7 +116,7 @@ def estimate_work(
     device = "cuda" if resources.gpu else "cpu"
     speeds = _speeds(work, store, device)
     missing = [factors for factors in work if speeds[factors] is None]
-    measured = probe_speeds(probed, missing, resources)
+    measured = probe_speeds(probed, missing, resources, at_once)
     seconds, low, high, unknown = 0.0, 0.0, 0.0, Counter[str]()
     for factors, steps in work.items():
         step_seconds = speeds[factors] or measured.get(speed_key(factors, device))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from math import prod
+from threading import Event, Thread
+
+import torch
 
 from lth_core import data
 from lth_core.errors import LthError
@@ -14,6 +18,7 @@ from lth_core.lottery import levels
 from lth_core.models import template
 from lth_core.models.latency import torch_threads
 from lth_core.models.layers import shapes_and_positions
+from lth_core.parallel import usable_cpus
 from lth_core.spec import TicketSpec
 from lth_core.store import Store
 from lth_core.train import Trainer
@@ -24,6 +29,8 @@ PROBE_SECONDS = 3.0
 """Seconds that all measurements of a plan take, without loading data; 0: none is made."""
 MOST_PROBED = 4
 """Largest number of speeds that are measured."""
+BUSY_SIZE = 256
+"""Rows and columns of the matrices that keep other cores busy."""
 RATES = {"cpu": (4e9, 1e11), "cuda": (2e11, 2e13)}
 """Multiply-adds per second, lowest and highest, by kind of device (docs/performance.md)."""
 OVERHEADS = {"cpu": (1e-4, 1e-3), "cuda": (3e-5, 2e-3)}
@@ -31,11 +38,14 @@ OVERHEADS = {"cpu": (1e-4, 1e-3), "cuda": (3e-5, 2e-3)}
 
 
 def probe_speeds(
-    specs: Iterable[TicketSpec], unknown: Sequence[SpeedFactors], resources: Resources
+    specs: Iterable[TicketSpec], unknown: Sequence[SpeedFactors], resources: Resources, at_once: int
 ) -> dict[str, float]:
     """Measured seconds per step, by `speed_key`, of trainings whose speed is not known.
 
     Trainings from trained weights, or on data that are not here, are left out.
+
+    Args:
+        at_once: number of concurrent trials; the other cores are kept as busy as they would.
     """
     device = "cuda" if resources.gpu else "cpu"
     wanted = list(dict.fromkeys(speed_key(factors, device) for factors in unknown))[:MOST_PROBED]
@@ -43,7 +53,8 @@ def probe_speeds(
         return {}
     found = dict[str, float]()
     trainer = Trainer(Store(), device, frozen=True, pack=1)
-    with torch_threads(max(1, int(resources.cpu))):
+    others = 0 if resources.gpu else min(at_once, usable_cpus()) - 1
+    with torch_threads(max(1, int(resources.cpu))), _busy(others):
         for job in _first_jobs(specs):
             key = speed_key(job, device)
             if key in wanted and key not in found:
@@ -55,6 +66,29 @@ def probe_speeds(
             if len(found) == len(wanted):
                 break
     return found
+
+
+@contextmanager
+def _busy(threads: int) -> Iterator[None]:
+    """Keep cores busy with matrix products in the block, as other trials do: they share caches and
+    memory, and two virtual cores may share one core."""
+    ended = Event()
+
+    def multiply() -> None:
+        torch.set_num_threads(1)
+        matrix = torch.ones(BUSY_SIZE, BUSY_SIZE)
+        while not ended.is_set():
+            matrix @ matrix
+
+    started = [Thread(target=multiply, daemon=True) for _ in range(threads)]
+    for thread in started:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in started:
+            thread.join()
 
 
 def _first_jobs(specs: Iterable[TicketSpec]) -> Iterator[Job]:

@@ -17,7 +17,13 @@ from tracking.publish.payload import (
     table_numbers,
     verdict_numbers,
 )
-from tracking.publish.runs import PublishedRun, find_or_make_run, log_in_batches, published_run
+from tracking.publish.runs import (
+    PublishedRun,
+    find_or_make_run,
+    log_datasets,
+    log_in_batches,
+    published_run,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,7 +57,7 @@ def find_or_make_cell(
     if run.spec and not found.data.params:
         shared = [param for param in params(run.spec, run.fields) if param.key != "seed"]
         log_in_batches(client, found.info.run_id, [], shared, [])
-        client.log_inputs(found.info.run_id, datasets=[dataset_input(run.spec)])
+        log_datasets(client, found.info.run_id, [dataset_input(run.spec)])
     return published_run(found)
 
 

@@ -19,7 +19,7 @@ from tracking.publish import names
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import DatasetInput, Run
 
 MOST_ITEMS, MOST_PARAMS = 1000, 100
 """MLflow's limits for one call: metrics, params and tags in all, and params alone."""
@@ -131,6 +131,21 @@ def runs_by_tag(client: MlflowClient, experiment: str, tag: str) -> dict[str, Pu
         runs_of[run.data.tags.get(tag, "")].append(run)
     runs_of.pop("", None)  # runs without the tag, which a server may return against the query
     return {key: published_run(keep_first(client, runs)) for key, runs in runs_of.items()}
+
+
+def log_datasets(client: MlflowClient, run_id: str, datasets: list[DatasetInput]) -> None:
+    """Record a run's datasets.
+
+    MLflow refuses those that another publisher has recorded since; such a refusal is no error.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.log_inputs(run_id, datasets=datasets)
+    except MlflowException:
+        inputs = client.get_run(run_id).inputs
+        if inputs is None or len(inputs.dataset_inputs) < len(datasets):
+            raise
 
 
 def published_run(run: Run) -> PublishedRun:

@@ -13,7 +13,7 @@ from lth_core.spec import TicketSpec
 from tracking.publish import names
 from tracking.publish.cell_run import accuracy_numbers, density_numbers
 from tracking.publish.payload import Number, dataset_input, stamped, table_numbers
-from tracking.publish.runs import comparison_mark, log_in_batches, published_run
+from tracking.publish.runs import comparison_mark, log_datasets, log_in_batches, published_run
 from tracking.publish.views import views
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def write_study(client: MlflowClient, run: Run, content: StudyContent, file: Pat
         experiment_tags = views(list(branches), content.axes, started + count)
         for name, value in {names.DESCRIPTION: note, **experiment_tags}.items():
             client.set_experiment_tag(run.info.experiment_id, name, value)
-        client.log_inputs(run_id, datasets=[dataset_input(spec) for spec in content.specs])
+        log_datasets(client, run_id, [dataset_input(spec) for spec in content.specs])
         run_tags = [RunTag(*tag) for tag in tags.items()]
         log_in_batches(client, run_id, stamped(numbers, started + count), [], run_tags)
     ended = max(content.ended, started)

@@ -14,7 +14,7 @@ from tracking.publish import names
 from tracking.publish.cell_run import CellRun
 from tracking.publish.curve_files import curve_files, spec_file
 from tracking.publish.payload import dataset_input, finished_ms, level_metrics, params
-from tracking.publish.runs import PublishedRun, log_in_batches
+from tracking.publish.runs import PublishedRun, log_datasets, log_in_batches
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -67,7 +67,7 @@ def write_level(
         client.log_artifacts(published.id, name)
     new: list[Param] = []
     if not published.levels:
-        client.log_inputs(published.id, datasets=[dataset_input(run.spec)])
+        log_datasets(client, published.id, [dataset_input(run.spec)])
         # After a kill another version may write the level again, and MLflow refuses changed
         # params.
         new = [p for p in params(run.spec, run.fields) if p.key not in published.params]

@@ -268,7 +268,10 @@ def test_bad_entries_are_refused_by_the_field_that_holds_them() -> None:
 
 def test_spec_error_names_rule_value_and_known_values_and_survives_pickling() -> None:
     error = SpecError("scope", "is not known", "local", ["global", "layerwise"]).under("prune")
-    message = "prune.scope: is not known, but got 'local'; known: global, layerwise"
+    message = (
+        "prune.scope: is not known, but got 'local'; known: global, layerwise; "
+        "did you mean `global`?"
+    )
     copy = pickle.loads(pickle.dumps(error))
     assert str(error) == str(copy) == message
     assert (copy.field, copy.got, copy.known) == ("prune.scope", "local", ("global", "layerwise"))

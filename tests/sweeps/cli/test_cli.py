@@ -364,7 +364,7 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
         (["plan", "."], "STUDY: is neither a file"),
         (["plan", "a" * 300], "STUDY: is neither a file"),
         (["plan", "digits", "bogus=1"], "base.bogus: is not a known field, but got 1; known: data"),
-        (["plan", "digit"], "but got 'digit'; did you mean `digits`?; known: at-init"),
+        (["plan", "digit"], "but got 'digit'; known: at-init"),
         (["sweep", "digits", "prune.fraction=2"], "base.prune.fraction: must be a fraction"),
         (["sweep", "digits", "train.steps=-5it"], "base.train.steps: must be steps such as"),
         (["sweep", "digits", "rewind=601it"], "base.rewind: must not lie past the end"),

@@ -54,11 +54,11 @@ def test_tickets_are_listed_by_condition_in_the_order_of_a_column(lth: Lth, swep
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--study", "tny"], "--study: must be that of a ticket, but got 'tny'; did you mean `tiny`?"),
+        (["--study", "tny"], "--study: must be that of a ticket, but got 'tny'; known: tiny; did you mean `tiny`?"),
         (["--level", "7"], "--level: must be that of a ticket, but got 7; known: 0, 1, 2"),
         (["--density", "0.5"], "--density: must be LOW..HIGH, in [0, 1], but got '0.5'"),
         (["--density", "0.5..0.1"], "--density: must be LOW..HIGH"),
-        (["--sort", "densty"], "--sort: is not a column of the tickets, but got 'densty'; did you"),
+        (["--sort", "densty"], "--sort: is not a column of the tickets, but got 'densty'; known: study"),
         (["--sort", "layer_density"], "--sort: must be a column of single values"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """How long a plan takes, from speeds that trainings have left in its store."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,7 @@ def test_networks_that_were_never_trained_are_named_and_their_time_is_a_range(
 def test_speed_of_networks_that_were_never_trained_is_measured_on_request(
     tiny: StudyOf, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    threads = threading.active_count()
     monkeypatch.setattr("sweeps.plan.probe.PROBE_SECONDS", 0.2)
     plan = make_plan(tiny(WIDTHS))
     assert not estimate(plan, at_once=1).measured
@@ -87,6 +89,8 @@ def test_speed_of_networks_that_were_never_trained_is_measured_on_request(
     assert 800 * 2e-5 < found.seconds < 800 * 0.1
     assert found.sentence().endswith(", 1 at a time; speed measured just now")
     assert list(here.iterdir()) == [], "nothing is stored"
+    assert estimate(plan, at_once=2, probe=True).measured
+    assert threading.active_count() == threads
 
 
 def test_speed_on_one_kind_of_device_says_nothing_of_another(tiny: StudyOf) -> None:

@@ -140,7 +140,7 @@ def test_sweep_trains_tracks_reports_and_leaves_no_process(
             "where experiments.name = 'tiny' and status = 'FINISHED'"
         ).fetchone()
     database.close()
-    assert runs == (1 + 3,)
+    assert runs == (1 + 1 + 3,), "the study, its cell, the trials"
 
     entries = stamps(here)
     called = lth("sweep", "tiny.yaml", "tracking.uri=null")

@@ -78,8 +78,7 @@ def test_unknown_name_is_refused_with_the_known_names(
     assert (error.field, error.got) == (field, got)
     assert known in error.known
     assert str(error).startswith(f"{field}: ")
-    guess = f"; did you mean {error.meant}?" if error.meant else ""
-    assert f"but got {got!r}{guess}; known: " in str(error)
+    assert f"but got {got!r}; known: " in str(error)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_unknown_name_is_refused_with_the_known_names(
 def test_misspelled_name_is_answered_with_the_nearest_known_one(text: str, meant: str) -> None:
     error = error_of("name: x\n" + text)
     assert error.meant == meant
-    assert (f"; did you mean {meant}?" in str(error)) == bool(meant)
+    assert str(error).endswith(f"; did you mean {meant}?") == bool(meant)
 
 
 WRONG = [
