@@ -28,6 +28,7 @@ def counted(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in COUNTED if name in row}
 
 
+@pytest.mark.long
 def test_every_branch_has_the_counts_of_the_cpu_and_learns_as_well(device: str) -> None:
     search = replace(SEARCH, levels=1, prune=PruneSpec(fraction=0.5))  # layerwise: counts are fixed
     cpu, other = (records(search, Trainer(device=each)) for each in ("cpu", device))

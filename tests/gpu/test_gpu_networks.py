@@ -78,6 +78,7 @@ def test_losses_in_less_precision_are_near_those_of_fp32(
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", pytest.param("adam", marks=pytest.mark.long)])
+@pytest.mark.long
 def test_mlp_learns_as_on_the_cpu(device: str, optimizer: Any) -> None:
     train = replace(DIGITS.train, optimizer=optimizer, steps=120, evaluate_every=60,
                     lr=0.3 if optimizer == "sgd" else 0.01)  # fmt: skip

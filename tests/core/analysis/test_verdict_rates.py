@@ -27,6 +27,7 @@ def test_verdicts_are_wrong_no_more_often_than_allowed(noise: str, seeds: int) -
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_verdicts_find_what_is_there() -> None:
     """So that a rule that never says anything does not pass."""
     for noise, seeds, matching, winning in [

@@ -241,6 +241,7 @@ def test_study_that_cannot_be_read_stops_gc(mine: Path, lth: Lth) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_store_in_s3_is_swept_verified_counted_and_collected(
     s3: str, tiny: StudyOf, here: Path, lth: Lth
 ) -> None:

@@ -36,6 +36,7 @@ def swept(lth: Lth, file: Path) -> tuple[str, list[dict[str, Any]], set[str], st
     return called.out, records, names, report.read_text()
 
 
+@pytest.mark.long
 def test_methods_are_compared_by_cost(lth: Lth, tiny_file: StudyFile) -> None:
     ways = [GATES, {"prune.when": "before", "prune.score": "random"}]
     file = tiny_file({**SMALL, "axes.way": ways})

@@ -105,6 +105,7 @@ def is_whole(run: dict[str, Any]) -> bool:
     )
 
 
+@pytest.mark.long
 def test_sync_after_an_outage_finishes_the_studys_run_once(
     faulty: FaultyServer, swept_to: Callable[..., Study], lth: Lth
 ) -> None:

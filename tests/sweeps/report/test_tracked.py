@@ -62,6 +62,7 @@ def test_sweep_whose_server_is_away_goes_on_with_a_note(tiny: StudyOf) -> None:
     assert "lth sync tiny" in note
 
 
+@pytest.mark.long
 def test_trial_whose_server_goes_away_trains_on_and_sync_brings_what_is_missing(
     tiny: StudyOf, lth: Lth
 ) -> None:
@@ -175,6 +176,7 @@ def test_refusal_makes_other_trials_wait_for_nothing(
 
 
 @pytest.mark.parametrize("uri", [HERE, pytest.param("server", marks=pytest.mark.long)])
+@pytest.mark.long
 def test_deleted_experiment_is_refused_with_the_command_that_restores_it(
     uri: str, tiny_file: StudyFile, lth: Lth, here: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -210,6 +212,7 @@ def net(spec, shape, classes):
 """
 
 
+@pytest.mark.long
 def test_layers_with_names_that_mlflow_refuses_are_published(
     tiny_file: StudyFile, lth: Lth, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ print(torch.get_num_threads(), made_with(torch.device("cpu"), torch.nn.Module())
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.set_flush_denormal(False), reason="this CPU cannot flush denormals")
+@pytest.mark.long
 def test_all_threads_of_a_trial_flush_denormals() -> None:
     """In a process of its own, where torch has not started its threads yet."""
     run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from tracking.publish.cell_run import CellRun
 from tracking.publish.publisher import Publisher, open_publisher
 from tracking.publish.trial_run import TrialRun
 
-pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
+pytestmark = [pytest.mark.mlflow, pytest.mark.long]
 
 SPEC = TicketSpec(data=DataSpec(fraction=0.3), model=ModelSpec(widths=(8,)),
                   train=TrainSpec(steps=8, evaluate_every=4), levels=2, branches=("ticket",))  # fmt: skip

@@ -55,7 +55,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('database')}/mlflow.db"
 
 
-@pytest.fixture(params=["database", "server"])
+@pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])
 def publisher(request: pytest.FixtureRequest, tmp_path: Path) -> Publisher:
     """A study of its own in the SQLite file or on the server that these tests share."""
     return open_publisher(
@@ -63,7 +63,7 @@ def publisher(request: pytest.FixtureRequest, tmp_path: Path) -> Publisher:
     )
 
 
-@pytest.fixture(scope="module", params=["database", "server"])
+@pytest.fixture(scope="module", params=["database", pytest.param("server", marks=pytest.mark.long)])
 def published(request: pytest.FixtureRequest, levels: list[LevelResult]) -> Publisher:
     """A study with the trial published. To be read from, not written to."""
     uri = request.getfixturevalue(request.param)

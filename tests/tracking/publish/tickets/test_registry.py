@@ -39,7 +39,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('database')}/mlflow.db"
 
 
-@pytest.fixture(params=["database", "server"])
+@pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.long)])
 def publisher(
     request: pytest.FixtureRequest, tmp_path: Path, levels: list[LevelResult]
 ) -> Publisher:
