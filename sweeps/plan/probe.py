@@ -42,13 +42,15 @@ def probe_speeds(
 ) -> dict[str, float]:
     """Measured seconds per step, by `speed_key`, of trainings whose speed is not known.
 
-    Trainings from trained weights, or on data that are not here, are left out.
+    Trainings from trained weights, or on data that are not here, are left out. So are networks of a
+    user's own: whatever ends or stops their process must not end or stop this one.
 
     Args:
         at_once: number of concurrent trials; the other cores are kept as busy as they would.
     """
     device = "cuda" if resources.gpu else "cpu"
-    wanted = list(dict.fromkeys(speed_key(factors, device) for factors in unknown))[:MOST_PROBED]
+    shipped = [factors for factors in unknown if ":" not in factors.model.name]
+    wanted = list(dict.fromkeys(speed_key(factors, device) for factors in shipped))[:MOST_PROBED]
     if not PROBE_SECONDS or not wanted:
         return {}
     found = dict[str, float]()

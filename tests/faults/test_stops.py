@@ -33,7 +33,7 @@ def test_stopped_sweep_loses_no_step_and_a_killed_one_the_trainings_in_flight(
     with swept.held(finished=6):
         kill(driver.pid)
         driver.wait(PATIENCE)
-    assert "hit: was killed or cut off" in swept.lth("status", "hit")
+    assert "hit: sweep was killed or cut off" in swept.lth("status", "hit")
     kept = {entry: entry.read_bytes() for entry in swept.entries()}
 
     driver = swept.start()

@@ -161,3 +161,18 @@ def test_only_a_few_unknown_networks_are_named() -> None:
     unknown = {f"net{number}": 10 for number in range(9)}
     found = Estimate(left=False, steps=90, seconds=0, at_once=1, unknown=unknown)
     assert found.sentence().endswith("net3, net4, ...")
+
+
+def test_network_of_a_users_own_is_not_run_for_an_estimate(
+    tiny: StudyOf, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.plan.probe.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("sweeps.plan.probe.Trainer.probe", None)
+    (here / "its_own.py").write_text(
+        "from torch import nn\n"
+        "def net(spec, shape, classes): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    found = estimate(make_plan(tiny({"base.model": {"name": "its_own:net"}})), probe=True)
+    assert found.unknown
+    assert not found.measured
