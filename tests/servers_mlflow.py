@@ -225,7 +225,8 @@ def contents(uri: str, experiment: str) -> dict[str, tuple[Any, ...]]:
         }
         folders = [a.path for a in client.list_artifacts(run.info.run_id) if a.is_dir]
         files = {
-            (a.path, a.file_size)
+            # The records in `curves.json` name the study.
+            (a.path, None if a.path.endswith("/curves.json") else a.file_size)
             for folder in folders
             for a in client.list_artifacts(run.info.run_id, folder)
         }

@@ -12,7 +12,7 @@ from servers_mlflow import FaultyServer, contents
 from swept import Swept, wait_for
 
 from sweeps.plan.plan import make_plan
-from sweeps.report.sync import Published, sync
+from sweeps.report.sync import sync
 from sweeps.studies.reader import parse_study
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow]
@@ -78,7 +78,8 @@ def test_no_sweep_waits_for_mlflow_and_sync_brings_everything_once(
     assert "`lth sync broken` publishes what is missing" in swept["broken"].log()
     assert swept["down"].lth("sync", "down") == "down: 4 trials are in MLflow\n"
     for fault, each in swept.items():
-        assert sync(make_plan(parse_study(each.fields))) == Published(4, {})
+        synced = sync(make_plan(parse_study(each.fields)))
+        assert (synced.trials, synced.failures) == (4, {})
         unharmed(FAULTS[fault], each, steps_again=0)
     held = {fault: published(each) for fault, each in swept.items()}
     assert all(each == held["slow"] for each in held.values())
