@@ -10,5 +10,5 @@ def test_benchmark_reports_every_record_of_its_study_with_figures_of_curves_and_
     found = bench_report({**MANY, "base": base, "axes": axes})
     assert found.records == 2 * 2 * 3
     assert found.peak_mib > 50
-    for name in ("learning_curves", "overlap", "layer_density"):
+    for name in ("learning_curves", "overlap", "travel"):
         assert f"figures/{name}.pdf" in found.html
