@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 from chromium import Chromium
-from conftest import ADMIN, Served
+from reviewed import ADMIN, Served
 from varied import cell
 
 from lth_core.analysis.verdict_rule import DEFAULT_RULE

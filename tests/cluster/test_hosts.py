@@ -181,6 +181,6 @@ def test_a_sweep_on_two_machines_gives_what_one_process_gives(cluster: Cluster) 
 
     env = {"USERNAME": "admin", "PASSWORD": PASSWORD, "URI": STUDY["tracking"]["uri"]}
     given = [f"MLFLOW_TRACKING_{name}={said}" for name, said in env.items()]
-    assert cluster.at_desk("env", *given, sys.executable, "-c", RUNS).split()[-1] == "5"
+    assert cluster.at_desk("env", *given, sys.executable, "-c", RUNS).split()[-1] == "6"
 
     cluster.ray("down", "-y")

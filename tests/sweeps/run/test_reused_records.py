@@ -76,7 +76,7 @@ def test_trial_with_an_altered_file_does_not_stop_the_publishing_of_others(
     assert first == "tiny: 3 trials are in MLflow"
     assert failed.startswith(f"failed trial {trials[0].id} could not be published: ")
     assert "`lth store verify --remove`" in failed
-    assert published() == others | {trials[0].digest: (2, "RUNNING")}  # whose masks come of that
+    assert published() == others | {trials[0].digest: (2, "KILLED")}  # whose masks come of that
     called = lth("report", "tiny")
     assert called.code == 0
     assert f"trial {trials[0].id} could not be published: " in called.out
