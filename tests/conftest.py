@@ -58,8 +58,11 @@ def _takes_long(item: pytest.Item) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import no long tests where they are left out anyway: that takes a second."""
-    return (_is_long(collection_path) and bool(NOT_LONG.search(config.option.markexpr))) or None
+    """Import no long tests where they are left out anyway: that takes a second.
+
+    No conftest.py is collected for doctests: its module's name is that of the others.
+    """
+    return collection_path.name == "conftest.py" or (_is_long(collection_path) and bool(NOT_LONG.search(config.option.markexpr))) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
