@@ -62,7 +62,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
     No conftest.py is collected for doctests: its module's name is that of the others.
     """
-    return collection_path.name == "conftest.py" or (_is_long(collection_path) and bool(NOT_LONG.search(config.option.markexpr))) or None
+    return (
+        collection_path.name == "conftest.py"
+        or (_is_long(collection_path) and bool(NOT_LONG.search(config.option.markexpr)))
+        or None
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

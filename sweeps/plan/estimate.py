@@ -89,7 +89,7 @@ def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> 
         if stored:
             left, work = True, counts_left((trial.spec for trial in plan.trials), stored).work
         work = Counter({factors: steps * samples for factors, steps in work.items()})
-        specs = [trial.spec for trial in plan.trials] if probe else []
+        specs = (trial.spec for trial in plan.trials) if probe else ()
         found = estimate_work(work, trials, study.resources, store, at_once, specs)
     except StoreError as error:
         store_error = str(error)

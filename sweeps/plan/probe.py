@@ -29,6 +29,8 @@ PROBE_SECONDS = 3.0
 """Seconds that all measurements of a plan take, without loading data; 0: none is made."""
 MOST_PROBED = 4
 """Largest number of speeds that are measured."""
+MOST_SPECS = 200
+"""Largest number of specs that are searched for trainings of unknown speed."""
 BUSY_SIZE = 256
 """Rows and columns of the matrices that keep other cores busy."""
 RATES = {"cpu": (4e9, 1e11), "cuda": (2e11, 2e13)}
@@ -57,7 +59,7 @@ def probe_speeds(
     trainer = Trainer(Store(), device, frozen=True, pack=1)
     others = 0 if resources.gpu else min(at_once, usable_cpus()) - 1
     with torch_threads(max(1, int(resources.cpu))), _busy(others):
-        for job in _first_jobs(specs):
+        for job in _first_jobs(islice(specs, MOST_SPECS)):
             key = speed_key(job, device)
             if key in wanted and key not in found:
                 here = replace(job, data=replace(job.data, download=False), keep=())
