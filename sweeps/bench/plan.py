@@ -32,7 +32,9 @@ SECONDS, MIB = 10, 1024
 CHILD = """
 import re, sys, time
 from pathlib import Path
+import sweeps.plan.probe
 from sweeps.cli.main import main
+sweeps.plan.probe.PROBE_SECONDS = 0  # a fixed time, whatever the plan's size
 try:
     main()
 finally:
