@@ -38,7 +38,7 @@ def executed(notebook: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _outputs(source: str, names: dict[str, Any], number: int) -> Iterator[dict[str, Any]]:
-    """What a cell prints, and the value of its last line."""
+    """Outputs of a cell: its prints, and the value of its last line."""
     body = ast.parse(source).body
     last = body.pop() if isinstance(body[-1], ast.Expr) else None
     value = None

@@ -1,10 +1,11 @@
-"""Trainings in the store: their blobs, and reads that treat corrupt entries as missing."""
+"""Trainings, tickets and latencies in the store; corrupt entries are read as missing ones."""
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,13 +14,15 @@ from safetensors.torch import load, save
 from torch import nn
 
 from lth_core import masks, ticket
-from lth_core.errors import CorruptEntryError, TicketFileError
+from lth_core.errors import CorruptEntryError, StoreError, TicketFileError
 from lth_core.jobs.recipes import Job
 from lth_core.jobs.transfer import GivenTicket
 from lth_core.masks import Mask, State
+from lth_core.models.latency import ChannelLatency
 from lth_core.models.layers import state_of
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, decoding
+from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
 from lth_core.train.checkpoint import shapes_and_types
 from lth_core.train.timings import speed_key, store_speed
@@ -134,19 +137,53 @@ class Archive:
             meta = {"ticket_digest": given.digest, "shapes": shapes}
             self._store.put("tickets", key, meta, to_blobs(given.start, given.mask))
 
-    def ticket(self, key: str) -> tuple[Mask, State] | None:
-        """Mask and weights of a ticket that was found elsewhere; None where it is missing."""
-        entry = self.entry("tickets", key)
-        if entry is None:
-            return None
+    def ticket(self, key: str) -> tuple[Mask, State]:
+        """Mask and weights of a ticket that was found elsewhere.
+
+        Raises:
+            StoreError: it is missing or corrupt.
+        """
         try:
-            with decoding(f"tickets/{key}"):
-                tensors = {**load(entry.blob(MASK)), **load(entry.blob(STATE))}
-                state, mask = ticket.unpack(tensors, entry.meta["shapes"])
+            if entry := self.entry("tickets", key):
+                with decoding(f"tickets/{key}"):
+                    tensors = {**load(entry.blob(MASK)), **load(entry.blob(STATE))}
+                    state, mask = ticket.unpack(tensors, entry.meta["shapes"])
+                return mask, state
         except (CorruptEntryError, TicketFileError) as error:
             self._warn(str(error))
-            return None
-        return mask, state
+        raise StoreError(f"the store has lost tickets/{key}, the ticket to start from")
+
+    @contextmanager
+    def latency(
+        self, key: str, make: Callable[[dict[str, float]], ChannelLatency], frozen: bool
+    ) -> Iterator[ChannelLatency]:
+        """Latencies by which a mask is found, measured in the block where the store lacks them.
+
+        The first process that needs them measures, others wait; they are stored when the block
+        ends. So a mask that depends on them is found once, though measurements vary.
+
+        Args:
+            make: makes a latency from the known ones.
+            frozen: whether missing ones are a StoreError.
+        """
+
+        def stored() -> dict[str, float] | None:
+            entry = self.entry("measures", key)
+            return entry.meta if entry else None
+
+        known = stored()
+        if known is None:
+            if frozen:
+                lost = f"measures/{key}, the latencies by which a mask was found"
+                raise StoreError(f"the store has lost {lost}")
+            with claimed(self._store.files, key, lambda: stored() is not None) as acquired:
+                if acquired:
+                    latency = make({})
+                    yield latency
+                    self._store.put("measures", key, latency.known)
+                    return
+            known = stored()
+        yield make({**(known or {})})
 
     def put_speed(self, job: Job, seconds: float, device: torch.device) -> None:
         """Store seconds per step, once for all jobs of one speed; plans estimate durations from it.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
 from math import isfinite
@@ -261,12 +261,7 @@ class Trainer(Builder):
         Raises:
             StoreError: the store lacks it.
         """
-        found = self._archive.ticket(ticket.digest)
-        if found is None:
-            raise StoreError(
-                f"the store has lost tickets/{ticket.digest}, the ticket to start from"
-            )
-        return found
+        return self._archive.ticket(ticket.digest)
 
     def measured(self, measure: Measure) -> dict[str, float | None]:
         """A measure's numbers by column; computed and stored where the store lacks any of them."""
@@ -282,31 +277,10 @@ class Trainer(Builder):
             self.store.put("measures", measure.digest, numbers)
         return {name: numbers[name] for name in measure.columns}
 
-    @contextmanager
-    def stored_latency(self, recipe: Recipe, job: Job) -> Iterator[ChannelLatency]:
-        """Latency of the job's network without some of its channels, measured once for a recipe.
-
-        The first process that needs it measures, others wait; it is stored when the block ends. So
-        a mask that depends on it is found once, though measurements vary.
-        """
-
-        def stored() -> dict[str, float] | None:
-            entry = self._archive.entry("measures", recipe.digest)
-            return entry.meta if entry else None
-
-        known = stored()
-        if known is None:
-            if self.frozen:
-                lost = f"measures/{recipe.digest}, the latencies by which a mask was found"
-                raise StoreError(f"the store has lost {lost}")
-            with claimed(self.store.files, recipe.digest, lambda: stored() is not None) as acquired:
-                if acquired:
-                    latency = self.channel_latency(job, {})
-                    yield latency
-                    self.store.put("measures", recipe.digest, latency.known)
-                    return
-            known = stored()
-        yield self.channel_latency(job, {**(known or {})})
+    def stored_latency(self, recipe: Recipe, job: Job) -> AbstractContextManager[ChannelLatency]:
+        """Latency of the job's network without some of its channels, measured once for a recipe."""
+        make = partial(self.channel_latency, job)
+        return self._archive.latency(recipe.digest, make, self.frozen)
 
     def training_cost(self, job: Job) -> tuple[float, float]:
         """FLOPs and seconds of a job's training; a backward pass counts as two forward passes.
@@ -388,8 +362,11 @@ class Trainer(Builder):
         return size | ({"compiled": "true"} if compiled else {})
 
     def _prepare(self, job: Job, points: Sequence[int] = ()) -> PreparedJob:
-        """A job with its task, as `Builder.prepare`."""
         self._refuse_if_frozen(job)
+        return self._with_task(job, points)
+
+    def _with_task(self, job: Job, points: Sequence[int] = ()) -> PreparedJob:
+        """A job with its task, as `Builder.prepare`."""
         mask, start = self.mask(job.mask, job), self.start(job)
         return self.prepare(job, start, mask, lambda: job.root.make(self, job), points)
 
@@ -399,9 +376,7 @@ class Trainer(Builder):
         Raises:
             StoreError: this trainer is frozen, and the job starts from trained weights.
         """
-        mask, start = self.mask(job.mask, job), self.start(job)
-        prepared = self.prepare(job, start, mask, lambda: job.root.make(self, job), ())
-        return step_seconds(prepared.task, seconds)
+        return step_seconds(self._with_task(job).task, seconds)
 
     def _outcome(self, prepared: PreparedJob) -> Outcome:
         (outcome,) = self._runner.outcomes([prepared])

@@ -26,7 +26,7 @@ MOST_CELLS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class StudyContent:
-    """What is written to a study's run."""
+    """Content of a study's run."""
 
     digest: str
     """sha256 of the data that the content is made from; equal content is written once."""

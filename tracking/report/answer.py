@@ -81,7 +81,7 @@ def study_answer(
 
 
 def kind_of(records: Sequence[Record], axes: Sequence[str]) -> Kind:
-    """What a study asks, from what varies in its records.
+    """Kind of a study's question, from what varies in its records.
 
     Args:
         records: the output of `merge_rewound_methods`.

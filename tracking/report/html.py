@@ -71,7 +71,7 @@ class DrawnFigure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """How a study was made, by the names that the report shows."""
+    """Origin of a study's results, by the names that the report shows."""
 
     facts: Mapping[str, str] = field(default_factory=dict)
     """Machine, versions, data, durations, ..."""

@@ -81,7 +81,7 @@ class FoundTicket:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What distinguishes its version from others."""
+        """Tags that distinguish its version from others."""
         return _identity(self.tags)
 
 
