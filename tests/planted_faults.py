@@ -285,9 +285,9 @@ FAULTS = [
     ),
     Fault(
         "a mask within a budget of milliseconds measured again, and so another, in each process",
-        "lth_core/train/trainer.py",
-        "self.channel_latency(job, {**(known or {})})",
-        "self.channel_latency(job, {})",
+        "lth_core/train/archive.py",
+        "yield make({**(known or {})})",
+        "yield make({})",
         "tests/core/prune/test_latency_budget.py",
     ),
     Fault(

@@ -78,12 +78,12 @@ def filtered(plan: plans.Plan, where: Sequence[str]) -> plans.Plan:
 
 def print_rows(plan: plans.Plan, limit: int | None) -> None:
     """Print a table of the trials, a line each, and the number of trials beyond the limit."""
-    titles = list(next(plan.rows()))
+    titles, text = list(next(plan.rows())), plans.override_text
 
     def lines() -> Iterator[list[str]]:
         yield titles
         for row in islice(plan.rows(), limit):
-            yield [printable(plans.override_text(value)) for value in row.values()]
+            yield [printable(text(value)) for value in row.values()]
 
     # One pass for the widths and one to print, so that 100,000 lines stay out of memory.
     widths = [0] * len(titles)
