@@ -164,32 +164,34 @@ def publish_missing(
             publisher.publish_compared(runs[key], verdicts_of[key], rows_of[key])
         except RefusedError as error:
             failures.setdefault(rows_of[key][0]["trial"], str(error))
-    is_live = is_running(store, study)
-    if not is_live:
+    is_sweeping = is_running(store, study)
+    if not is_sweeping:
         runs = {key: publisher.interrupt(run) for key, run in runs.items()}
-    cell_runs = _publish_cells(publisher, trials, cells(records, axes), verdicts_of, runs, is_live)
+    cell_runs = _publish_cells(
+        publisher, trials, cells(records, axes), verdicts_of, runs, is_sweeping
+    )
     _put_below_cells(publisher, trials, runs, cell_runs)
-    status, ended = _outcome([runs.get(trial.digest) for trial in trials], is_live)
+    status, ended = _outcome([runs.get(trial.digest) for trial in trials], is_sweeping)
     return Published(len(published), failures, status, ended)
 
 
-def _outcome(runs: Sequence[PublishedRun | None], is_live: bool) -> tuple[str, int]:
+def _outcome(runs: Sequence[PublishedRun | None], is_sweeping: bool) -> tuple[str, int]:
     """Status of the run above others, and the end of the latest in ms since 1970 (0: not known).
 
     Args:
         runs: runs of all planned trials; None: not published.
-        is_live: whether a sweep is running.
+        is_sweeping: whether a sweep is running.
     """
     ended = max((run.ended for run in runs if run), default=0)
     words = {run.status if run else "" for run in runs}
     if words == {"FINISHED"}:
         return "FINISHED", ended
-    return "RUNNING" if is_live else "FAILED" if "FAILED" in words else "KILLED", ended
+    return "RUNNING" if is_sweeping else "FAILED" if "FAILED" in words else "KILLED", ended
 
 
 def _publish_cells(
     publisher: Publisher, trials: Sequence[Trial], found: Sequence[Cell],
-    verdicts_of: Mapping[str, list[Verdict]], runs: Mapping[str, PublishedRun], is_live: bool,
+    verdicts_of: Mapping[str, list[Verdict]], runs: Mapping[str, PublishedRun], is_sweeping: bool,
 ) -> dict[str, PublishedRun]:  # fmt: skip
     """Publish the runs of cells; returns them by key, and those of probes and earlier cells.
 
@@ -203,12 +205,12 @@ def _publish_cells(
         first = cell.records[0]["spec_digest"]
         run = cell_run(trial_of[first])
         members = [runs.get(trial.digest) for trial in replicates[key_of(run.key)]]
-        verdicts, outcome = verdicts_of[first], _outcome(members, is_live)
+        verdicts, outcome = verdicts_of[first], _outcome(members, is_sweeping)
         written[run.key] = publisher.publish_cell(
             run, cell, verdicts, cell_runs.get(run.key), *outcome
         )
     others = {key: run for key, run in cell_runs.items() if key not in written}
-    if not is_live:
+    if not is_sweeping:
         others = {key: publisher.interrupt(run) for key, run in others.items()}
     return written | others
 
@@ -223,12 +225,12 @@ def _put_below_cells(
     """
     publisher.put_below(cell_runs.values(), publisher.study_run)
     cell_of = {trial.digest: cell_run(trial).key for trial in trials}
-    alive = {publisher.study_run, *(run.id for run in cell_runs.values())}
+    parents = {publisher.study_run, *(run.id for run in cell_runs.values())}
     for key, run in runs.items():
         parent = run.tags.get(names.PARENT, "")
         if cell := cell_runs.get(cell_of.get(key, "")):
             publisher.put_below([run], cell.id)
-        elif parent not in alive:
+        elif parent not in parents:
             publisher.put_below([run], publisher.study_run)
 
 

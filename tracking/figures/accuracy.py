@@ -55,8 +55,8 @@ def accuracy(
     for (panel, cell), levels in zip(drawn, notes, strict=True):
         tickets = [p for p in cell.series("ticket", "final_test_accuracy", 100) if p.density > 0]
         means = [point.value.mean for point in tickets]
-        told = [levels.get(point.level, "") for point in tickets]
-        mark_tickets(panel, [100 * point.density for point in tickets], means, told)
+        ticket_words = [levels.get(point.level, "") for point in tickets]
+        mark_tickets(panel, [100 * point.density for point in tickets], means, ticket_words)
         for dense in cell.series("dense", "final_test_accuracy", 100):
             handles |= draw_margin(panel, dense.value, rule.margin)
             shown.append(margin_below(dense.value, rule.margin))

@@ -64,11 +64,13 @@ def rewind(
             handles |= draw_margin(panel, dense[0].value, rule.margin)
             shown += [dense[0].value, margin_below(dense[0].value, rule.margin)]
         points = rewind_points(cell)
-        told = {p.name: words.get((key_of(setting(p.cell.records[0])), level), "") for p in points}
+        ticket_words = {
+            p.name: words.get((key_of(setting(p.cell.records[0])), level), "") for p in points
+        }
         for branch in reversed(shown_branches(cell)):
             values = rewind_series(points, branch, level, "final_test_accuracy", 100)
             if values:
-                notes = [told[name] if branch == "ticket" else "" for name in values]
+                notes = [ticket_words[name] if branch == "ticket" else "" for name in values]
                 handles[branch] = draw_along(
                     panel, branch, positions, values, *styles[branch],
                     linewidth=branch_width(branch), notes=notes,
