@@ -9,6 +9,8 @@ from typing import Any
 
 from lth_core.analysis.cells import Cell, Point, value_text
 from lth_core.analysis.groups import distinct, group_by, key_of
+from lth_core.analysis.verdict import Verdict, judge
+from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from lth_core.jobs.branches import SCRATCH
 
@@ -68,6 +70,26 @@ def by_family(variants: Sequence[Variant]) -> dict[str, list[Variant]]:
     for variant in variants:
         grouped.setdefault(FAMILIES.get(variant.when, variant.when), []).append(variant)
     return grouped
+
+
+def variant_verdicts(
+    cell: Cell, compared: Sequence[Variant], rule: VerdictRule
+) -> dict[Variant, list[Verdict]]:
+    """Verdicts of a cell by variant. Tickets are judged together, as in `verdicts`, and so are
+    retrainings."""
+    found = dict[Variant, list[Verdict]]()
+    for together in group_by(compared, lambda variant: variant.branch == "ticket").values():
+        judged = judge([_judged_records(cell, variant) for variant in together], [], rule)
+        found |= zip(together, judged, strict=True)
+    return found
+
+
+def _judged_records(cell: Cell, variant: Variant) -> list[Record]:
+    """The records on which a variant is judged: a retraining, as its ticket, against dense."""
+    records = cell.of_method(variant.method).records
+    baselines = ("dense", "reinit") if variant.branch == "ticket" else ("dense",)
+    own = [{**r, "branch": "ticket"} for r in records if r["branch"] == variant.branch]
+    return own + [dict(r) for r in records if r["branch"] in baselines]
 
 
 FORMS: dict[str, Callable[[Any], str]] = {

@@ -104,6 +104,7 @@ def figures(
     own: dict[str, Any] = {
         "stability": partial(stability, stable_below=stable_below),
         "accuracy": partial(accuracy, rule=rule),
+        "methods": partial(by_method, rule=rule),
         "rewind": partial(rewind, rule=rule),
         "width": partial(width, margin=rule.margin),
     }

@@ -58,7 +58,7 @@ def accuracy(
         ticket_words = [levels.get(point.level, "") for point in tickets]
         mark_tickets(panel, [100 * point.density for point in tickets], means, ticket_words)
         for dense in cell.series("dense", "final_test_accuracy", 100):
-            handles |= draw_margin(panel, dense.value, rule.margin)
+            handles |= draw_margin(panel, dense.value.mean, rule.margin)
             shown.append(margin_below(dense.value, rule.margin))
     fit_accuracy_scale(drawn[0][0], shown)
     seen = {word for levels in notes for word in levels.values()}

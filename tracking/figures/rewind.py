@@ -61,7 +61,7 @@ def rewind(
         if dense := cell.series("dense", "final_test_accuracy", 100):
             handles["dense"] = draw_dense(panel, dense)
             record_values(panel, "dense", [0], [dense[0].value], ["any"])
-            handles |= draw_margin(panel, dense[0].value, rule.margin)
+            handles |= draw_margin(panel, dense[0].value.mean, rule.margin)
             shown += [dense[0].value, margin_below(dense[0].value, rule.margin)]
         points = rewind_points(cell)
         ticket_words = {

@@ -12,7 +12,7 @@ from html import escape
 from typing import Literal
 
 from lth_core.analysis.cells import Cell, cells, open_cells
-from lth_core.analysis.families import Variant, variants
+from lth_core.analysis.families import Variant, variant_verdicts, variants
 from lth_core.analysis.groups import group_by, key_of, methods
 from lth_core.analysis.rewinds import (
     STABLE_BELOW,
@@ -21,10 +21,9 @@ from lth_core.analysis.rewinds import (
     rewind_points,
 )
 from lth_core.analysis.structures import StructureTable, only_structures, structure_tables
-from lth_core.analysis.verdict import Verdict, first_open, judge, sparsest, verdicts
+from lth_core.analysis.verdict import Verdict, first_open, sparsest, verdicts
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
-from tracking.report.method_table import judged_records
 from tracking.report.structure_table import similarity_tables
 from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, sections
 from tracking.text import accuracy_text, count, density_text
@@ -248,12 +247,8 @@ def _methods(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) 
 
 def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
     compared = [v for v in compared if v.series(cell, "final_test_accuracy")]
-    ends: dict[str, float] = {}
-    for together in group_by(compared, lambda variant: variant.branch == "ticket").values():
-        judged = judge([judged_records(cell, variant) for variant in together], [], rule)
-        for variant, each in zip(together, judged, strict=True):
-            if best := sparsest(each):
-                ends[variant.name] = best.density
+    judged = variant_verdicts(cell, compared, rule)
+    ends = {v.name: best.density for v, found in judged.items() if (best := sparsest(found))}
     if not ends:
         return _highest(cell, compared)
     first, *others = sorted(ends, key=lambda name: ends[name])

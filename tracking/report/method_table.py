@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from lth_core.analysis.cells import Cell, Point, open_cells
-from lth_core.analysis.families import Variant, by_family, variants
-from lth_core.analysis.groups import group_by, methods
-from lth_core.analysis.verdict import judge
+from lth_core.analysis.families import Variant, by_family, variant_verdicts, variants
+from lth_core.analysis.groups import methods
+from lth_core.analysis.verdict import Verdict
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from tracking.text import MOST_COLUMNS, accuracy_text, density_text
@@ -101,9 +101,9 @@ def _table(cell: Cell, compared: Sequence[Variant], rule: VerdictRule, most: int
         max(point.value.mean for point in column if point)
         for column in zip(*points_of.values(), strict=True)
     ]
-    words = variant_verdicts(cell, list(points_of), rule)
+    judged = variant_verdicts(cell, list(points_of), rule)
     rows = {
-        variant: _row(cell, variant, points, best, words[variant])
+        variant: _row(cell, variant, points, best, judged[variant])
         for variant, points in points_of.items()
     }
     return MethodTable(
@@ -123,34 +123,14 @@ def _nearest(points: Iterable[Point], column: Sequence[float]) -> Point | None:
     return min(inside, key=lambda point: abs(point.density - fmean(column)), default=None)
 
 
-def variant_verdicts(
-    cell: Cell, compared: Sequence[Variant], rule: VerdictRule
-) -> dict[Variant, dict[int, str]]:
-    """Verdicts by variant and level. Tickets are judged together, as in `verdicts`, and so are
-    retrainings."""
-    words = {}
-    for together in group_by(compared, lambda variant: variant.branch == "ticket").values():
-        judged = judge([judged_records(cell, variant) for variant in together], [], rule)
-        for variant, found in zip(together, judged, strict=True):
-            words[variant] = {verdict.level: verdict.verdict for verdict in found}
-    return words
-
-
-def judged_records(cell: Cell, variant: Variant) -> list[Record]:
-    """The records on which a variant is judged: a retraining, as its ticket, against dense."""
-    records = cell.of_method(variant.method).records
-    baselines = ("dense", "reinit") if variant.branch == "ticket" else ("dense",)
-    own = [{**r, "branch": "ticket"} for r in records if r["branch"] == variant.branch]
-    return own + [dict(r) for r in records if r["branch"] in baselines]
-
-
 def _row(
     cell: Cell,
     variant: Variant,
     points: Sequence[Point | None],
     best: Sequence[float],
-    words: Mapping[int, str],
+    verdicts: Sequence[Verdict],
 ) -> list[Mark | None]:
+    words = {verdict.level: verdict.verdict for verdict in verdicts}
     method_cell = cell.of_method(variant.method)
     levels = method_cell.levels(variant.branch)
     return [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lth_core.analysis.families import FAMILIES
+from lth_core.analysis.families import FAMILIES, variant_verdicts
 from lth_core.analysis.groups import methods
 from lth_core.analysis.structures import (
     COSTS,
@@ -20,7 +20,7 @@ from lth_core.analysis.structures import (
 from lth_core.analysis.summary import Summary
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
-from tracking.report.method_table import Mark, dense_accuracies, variant_verdicts
+from tracking.report.method_table import Mark, dense_accuracies
 from tracking.text import (
     MISSING,
     accuracy_text,
@@ -126,7 +126,8 @@ def _costs(table: StructureTable, rule: VerdictRule) -> CostTable:
     best = max(row.accuracy.mean for row in table.rows)
     groups: dict[str, list[CostRow]] = {}
     for above, row in zip([None, *table.rows], table.rows, strict=False):
-        word = verdicts[id(row.cell)].get(row.variant, {}).get(row.level, "")
+        judged = verdicts[id(row.cell)].get(row.variant, [])
+        word = next((each.verdict for each in judged if each.level == row.level), "")
         family = FAMILIES.get(row.variant.when, row.variant.when)
         branch = row.variant.branch * bool(above and above.variant.method == row.variant.method)
         marked = _cost_row(row, branch, word, row.accuracy.mean == best)

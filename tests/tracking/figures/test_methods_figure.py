@@ -30,13 +30,56 @@ def test_every_method_is_a_line_of_its_means_against_density_in_percent():
     drawn = line(panel, looks[snip])
     assert list(drawn.get_xdata()) == [50, 25, 12.5, 6.25, 3.125]
     assert drawn.get_ydata()[0] == pytest.approx(96.7)
-    assert len(panel.lines) == 1 + 20
+    assert sum(len(set(x.get_ydata())) > 1 for x in panel.lines) == 20
 
 
-def test_the_dense_run_is_one_dashed_line_where_methods_share_it():
+def judged(method, losses, reinit=0.0):
+    """Records of three seeds whose tickets lose a little or much, level by level."""
+    dense = [0.97, 0.972, 0.974]
+    found = [record(s, "dense", 0, value, method=method) for s, value in enumerate(dense)]
+    for level, loss in enumerate(losses, 1):
+        for seed, value in enumerate(dense):
+            ticket = value - loss + seed / 10_000
+            found.append(record(seed, "ticket", level, ticket, method=method))
+            if reinit:
+                fresh = ticket - reinit - seed / 1000
+                found.append(record(seed, "reinit", level, fresh, method=method))
+    return found
+
+
+def test_matching_and_winning_tickets_are_marked_on_the_curves_of_their_methods():
+    records = [*judged("a", [0, 0.001, 0.2]), *judged("b", [0.2]), *judged("c", [0], reinit=0.1)]
+    figure = by_method(records, ["seed"], curves)
+    looks = {variant.name: look for variant, look in variant_styles(variants(records)).items()}
+    marks = {
+        (x.get_marker(), to_hex(x.get_markeredgecolor()), to_hex(x.get_markerfacecolor())):
+        [float(at) for at in x.get_xdata()]
+        for x in figure.axes[0].lines if x.get_linestyle() == "None"
+    }  # fmt: skip
+    a, c = looks["a"], looks["c"]
+    densities = [100 * r["density"] for r in records if r["method"] == "a" and r["seed"] == 0]
+    assert marks == {
+        (a["marker"], a["color"], "#ffffff"): pytest.approx(densities[1:3]),
+        (c["marker"], c["color"], c["color"]): pytest.approx(densities[1:2]),
+    }
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said[:4] == [
+        "dense",
+        "dense \N{MINUS SIGN} 0.5 points",
+        "winning ticket",
+        "matching ticket",
+    ]
+    notes = {(value.line, value.x): value.note for value in figure.values}
+    assert notes["a", densities[1]] == "matching"
+    assert notes["b", densities[1]] == "not matching"
+    assert "\N{BLACK CIRCLE}: shown to be less than 0.5 points below dense" in figure.caption
+
+
+def test_the_dense_run_and_its_margin_are_one_line_each_where_methods_share_it():
     (panel,) = by_method(taxonomy(), SCORES, curves).axes
     level = [x for x in panel.lines if len(set(x.get_ydata())) == 1]
-    assert [x.get_ydata()[0] for x in level] == pytest.approx([100 * sum(DENSE) / 3])
+    dense = 100 * sum(DENSE) / 3
+    assert [x.get_ydata()[0] for x in level] == pytest.approx([dense, dense - 0.5])
 
 
 def test_dense_runs_that_differ_are_lines_of_their_own():
@@ -46,7 +89,7 @@ def test_dense_runs_that_differ_are_lines_of_their_own():
     ]
     (panel,) = by_method(records, SCORES, curves).axes
     level = {x.get_ydata()[0] for x in panel.lines if len(set(x.get_ydata())) == 1}
-    assert sorted(level) == pytest.approx([50, 97])
+    assert sorted(level) == pytest.approx([49.5, 50, 96.5, 97])
 
 
 def test_panels_are_those_axes_that_no_method_determines():
@@ -60,7 +103,8 @@ def test_panels_are_those_axes_that_no_method_determines():
 def test_the_legend_goes_by_family():
     (legend,) = by_method(taxonomy(), SCORES, curves).legends
     said = [text.get_text() for text in legend.get_texts()]
-    assert said[:3] == ["dense", "Before training", "random"]
+    margin = "dense \N{MINUS SIGN} 0.5 points"
+    assert said[:4] == ["dense", margin, "Before training", "random"]
     bold = [t.get_text() for t in legend.get_texts() if t.get_fontweight() == "bold"]
     assert bold == ["Before training", "During training", "After training", "Never trained"]
     assert said.index("one-shot finetune") == said.index("one-shot") + 1

@@ -17,6 +17,7 @@ from lth_core.train.training import Curves
 from tracking.figures.drawing.panels import Panel, density_scale, legend, name_ends
 from tracking.figures.drawing.study_figure import StudyFigure, record_values
 from tracking.figures.drawing.styles import DENSE, branch_styles, branch_width, variant_styles
+from tracking.figures.drawing.verdict_marks import mark_tickets
 
 CurvesOf = Callable[[str], Curves | None]
 """Learning curves by a record's `training_digest`; None where they are missing."""
@@ -157,22 +158,33 @@ def _ink(color: Any) -> tuple[float, ...]:
 
 
 def draw_variants(
-    drawn: Sequence[tuple[Panel, Cell]], variants: Sequence[Variant], key: str, scale: float = 1
+    drawn: Sequence[tuple[Panel, Cell]],
+    variants: Sequence[Variant],
+    key: str,
+    scale: float = 1,
+    words: Sequence[Mapping[Variant, Mapping[int, str]]] | None = None,
 ) -> tuple[dict[Variant, Any], list[Point]]:
     """Draw each method against density in each panel; returns its line, and the points drawn.
 
     Args:
         key, scale: as in `draw_branches`.
+        words: the verdicts by level, for each panel; matching and winning tickets are marked.
     """
     styles, handles, shown = variant_styles(variants), dict[Variant, Any](), list[Point]()
-    for panel, cell in drawn:
+    for i, (panel, cell) in enumerate(drawn):
         for variant in variants:
-            if points := variant.series(cell, key, scale):
-                line = draw_line(
-                    panel, variant.name, points, band=len(variants) <= MOST_BANDS, **styles[variant]
-                )
-                handles.setdefault(variant, line)
-                shown += points
+            if not (points := variant.series(cell, key, scale)):
+                continue
+            notes, style = words[i][variant] if words else {}, styles[variant]
+            line = draw_line(
+                panel, variant.name, points, band=len(variants) <= MOST_BANDS, notes=notes, **style
+            )
+            found = [notes.get(point.level, "") for point in points]
+            mark_tickets(
+                panel, line.get_xdata(), line.get_ydata(), found, style["color"], style["marker"]
+            )
+            handles.setdefault(variant, line)
+            shown += points
     if shown:
         density_scale(drawn[0][0], 100 * min(point.density for point in shown))
     return {variant: handles[variant] for variant in variants if variant in handles}, shown

@@ -17,8 +17,9 @@ from tracking.figures.drawing.captions import points_text, sentences
 from tracking.figures.drawing.panels import Panel
 from tracking.figures.drawing.styles import DENSE, STYLES
 
-MARKS = {"winning": STYLES["ticket"][0], "matching": "white"}
-"""Fill of the ticket's mark, by verdict; tickets with another verdict have a dot."""
+MARKED = ("winning", "matching")
+"""Verdicts with a mark of their own: a full one, and one filled white."""
+COLOR = STYLES["ticket"][0]
 
 
 def verdict_words(
@@ -32,31 +33,34 @@ def verdict_words(
 
 
 def mark_tickets(
-    panel: Panel, x: Sequence[float], means: Sequence[float], words: Sequence[str]
-) -> None:
+    panel: Panel, x: Sequence[float], means: Sequence[float], words: Sequence[str],
+    color: str = COLOR, marker: str = "o",
+) -> None:  # fmt: skip
     """Mark the matching and the winning tickets on their curve.
 
     Args:
         words: the verdict on each.
+        color, marker: the curve's.
     """
-    for word, fill in MARKS.items():
+    for word in MARKED:
         if at := [i for i, each in enumerate(words) if each == word]:
-            panel.plot([x[i] for i in at], [means[i] for i in at], linestyle="", **_mark(fill))
+            mark = _mark(word, color, marker)
+            panel.plot([x[i] for i in at], [means[i] for i in at], linestyle="", **mark)
 
 
-def mark_handles(words: Collection[str]) -> dict[str, Any]:
+def mark_handles(words: Collection[str], color: str = COLOR) -> dict[str, Any]:
     """Marks by their names in the legend."""
     return {
-        f"{word} ticket": Line2D([], [], linestyle="", **_mark(fill))
-        for word, fill in MARKS.items()
+        f"{word} ticket": Line2D([], [], linestyle="", **_mark(word, color, "o"))
+        for word in MARKED
         if word in words
     }
 
 
-def _mark(fill: str) -> dict[str, Any]:
+def _mark(word: str, color: str, marker: str) -> dict[str, Any]:
     return {
-        "marker": "o", "markersize": 7.5, "markerfacecolor": fill, "zorder": 3,
-        "markeredgecolor": STYLES["ticket"][0], "markeredgewidth": 1.6,
+        "marker": marker, "markersize": 7.5, "markeredgecolor": color, "markeredgewidth": 1.6,
+        "markerfacecolor": color if word == "winning" else "white", "zorder": 3,
     }  # fmt: skip
 
 
@@ -65,17 +69,17 @@ def margin_below(dense: Summary, margin: float) -> Summary:
     return replace(dense, mean=dense.mean - 100 * margin, low=None, high=None)
 
 
-def draw_margin(panel: Panel, dense: Summary, margin: float) -> dict[str, Any]:
-    """Draw `margin_below` as a line; returns it by its name in the legend."""
+def draw_margin(panel: Panel, dense: float, margin: float) -> dict[str, Any]:
+    """Draw a dense accuracy (%) less the margin as a line; returns it by its name in the legend."""
     look: dict[str, Any] = {"color": DENSE, "linewidth": 1.1, "linestyle": (0, (1, 2))}
-    line = panel.axhline(margin_below(dense, margin).mean, **look)
+    line = panel.axhline(dense - 100 * margin, **look)
     return {f"dense \N{MINUS SIGN} {points_text(margin)}": line}
 
 
 def marks_text(words: Collection[str], margin: float) -> str:
     """Sentences on the marks, or on why there are none."""
     near = f"shown to be less than {points_text(margin)} below dense"
-    if not set(MARKS) & set(words):
+    if not set(MARKED) & set(words):
         few = set(words) <= {"too few replicates", ""}
         return "Too few seeds for verdicts." if few else "No ticket is shown to match."
     return sentences(
