@@ -54,7 +54,7 @@ class PruneBase(Checks):
     """Unit that is removed as a whole: single `weights`, `channels` of convolutions or `neurons` of
     linear layers with all that reads them, or `N:M`, such as 2:4: N of every M weights in a row are
     kept."""
-    fraction: float = FRACTION
+    fraction: float = field(default=FRACTION, metadata={"replaced_by": "budget"})
     """Share of the surviving weights that one level removes, in [0, 1)."""
     budget: dict[str, float] = field(
         default_factory=dict, hash=False, metadata=added_later(implied={})

@@ -27,14 +27,16 @@ def settings(part: Checks, always: Sequence[str] = ()) -> dict[str, Any]:
     {'name': 'digits', 'fraction': 0.5}
 
     Args:
-        always: names of fields that are given with their defaults too.
+        always: names of fields that are given with their defaults too, but for one that another
+            field replaces, as a budget the fraction.
     """
     given = {}
     for field in fields(part):  # type: ignore[arg-type]
         value, make = getattr(part, field.name), field.default_factory
         default = field.default if make is MISSING else make()
         decides = field.metadata.get("decides", True) and not isinstance(value, Checks)
-        if decides and (value != default or field.name in always):
+        is_replaced = bool(getattr(part, field.metadata.get("replaced_by", ""), None))
+        if decides and (value != default or (field.name in always and not is_replaced)):
             given[field.name] = value
     return given
 
