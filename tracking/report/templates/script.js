@@ -74,6 +74,14 @@ for (const button of document.querySelectorAll(".command button")) {
   button.addEventListener("click", () => copy(button));
 }
 
+if (self !== top) {  // a frame, as MLflow's, opens no files: the files are artifacts with these names
+  for (const link of document.querySelectorAll('a[href^="figures/"]')) {
+    const name = document.createElement("code");
+    name.append(link.getAttribute("href"));
+    link.replaceWith(name);
+  }
+}
+
 addEventListener("beforeprint", () => {
   for (const part of document.querySelectorAll("details")) part.open = true;
 });
