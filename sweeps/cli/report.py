@@ -82,7 +82,14 @@ def report(
 
 
 @report_app.command()
-def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def verify(
+    study: StudyArgument,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Print the conclusion alone.")
+    ] = False,
+) -> None:
     """Compare a finished study with published figures.
 
     The figures are in the study's file. Exits with 1 if any of them disagrees; with 0 if there are
@@ -103,22 +110,24 @@ def verify(study: StudyArgument, overrides: Overrides = None, as_json: AsJson = 
     if as_json:
         print_json(check.to_json() for check in checks)
     else:
-        out.print(f"{reference.source}; {reference.within:g} points still agree")
-        out.print(references.check_table(checks))
+        notes = PlainConsole(quiet=True) if quiet else out
+        notes.print(f"{reference.source}; {reference.within:g} points still agree")
+        notes.print(references.check_table(checks))
         out.print(references.conclusion(checks))
     if any(check.outcome != "agrees" for check in checks):
         raise typer.Exit(1)
 
 
 @report_app.command()
-def sync(study: StudyArgument) -> None:
+def sync(study: StudyArgument, quiet: Quiet = False) -> None:
     """Publish the results of a study that MLflow lacks.
 
     Exits with 1 if the store has lost some of them, or MLflow refuses them.
     """
     plan = plans.make_plan(find.find_study(study, [], swept=True), swept=True)
     published = syncs.sync(plan)
-    out.print(f"{plan.study.name}: {published.trials} trials are in MLflow")
+    notes = PlainConsole(quiet=True) if quiet else out
+    notes.print(f"{plan.study.name}: {published.trials} trials are in MLflow")
     for line in published.failure_lines():
         print_failure(out, line)
     if published.failures:
