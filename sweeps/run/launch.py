@@ -155,16 +155,19 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
 def running(context: SweepContext | None, outcome: SweepOutcome) -> Iterator[None]:
     """While trials run, the study's run in MLflow is RUNNING; afterwards no run is.
 
+    Probes leave the study's run as the last sweep left it.
+
     Args:
         context: the sweep's; None: no trials run.
     """
-    publisher = context.tracking if context else None
-    status: Status = "KILLED"
-    if publisher is None:
+    if context is None or context.tracking is None:
         yield
         return
-    with suppress(TrackingError):
-        publisher.resume()
+    publisher = context.tracking
+    status: Status = "KILLED"
+    if not context.probes:
+        with suppress(TrackingError):
+            publisher.resume()
     try:
         yield
         status = "FAILED" if outcome.failures else "FINISHED"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from lth_core.columns import Record
 from lth_core.jobs.methods import method
+from lth_core.redaction import without_secrets
 from lth_core.results import LevelResult
 from lth_core.spec.settings import setting_text
 from sweeps.plan.plan import Trial
 from sweeps.store.records import with_axis_values
+from sweeps.studies.axes import axis_fields
 from sweeps.studies.names import FILE, STUDIES
 from sweeps.studies.schema import Study
 from tracking.publish.cell_run import CellRun
 from tracking.publish.publisher import Publisher, open_publisher
 from tracking.publish.trial_run import TrialRun
+from tracking.publish.views import views
 
 METHOD_FIELDS = {"prune.when", "prune.score", "prune.scope", "prune.structure", "prune.grow",
                  "prune.one_shot", "branches"}  # fmt: skip
@@ -45,8 +49,15 @@ def study_publisher(study: Study, started: Callable[[], int | None] = lambda: No
         TrackingError: the server cannot be reached.
     """
     assert study.tracking.uri
-    file = f"{STUDIES}/{study.name}/{FILE}"
-    publisher = open_publisher(study.tracking.uri, study.name, f"Study {study.name}", file, started)
+    command = without_secrets(study.command())
+    publisher = open_publisher(
+        study.tracking.uri,
+        study.name,
+        f"Study {study.name}. Its answer stands here after `{command}`.",
+        f"{STUDIES}/{study.name}/{FILE}",
+        started,
+        views(["dense", *study.base.branches], axis_fields(study), int(1000 * time.time())),
+    )
     return replace(publisher, curves=study.tracking.curves)
 
 

@@ -340,9 +340,8 @@ class Publisher:
             cell = self._find_or_make_cell(client, run.cell, started)
             cells[run.cell.key] = (resumed(client, cell) if live else cell).id
         tags = self._tags(cells[run.cell.key], run.name)
-        return published_run(
-            find_or_make_run(client, self.experiment, names.KEY, run.key, tags, started)
-        )
+        found = find_or_make_run(client, self.experiment, names.KEY, run.key, tags, started)
+        return published_run(found)
 
     def _find_or_make_cell(
         self, client: MlflowClient, run: CellRun, started: Callable[[], int | None]
@@ -366,6 +365,7 @@ def open_publisher(
     description: str,
     source: str = "",
     started: Callable[[], int | None] = lambda: None,
+    views: Mapping[str, str] | None = None,
 ) -> Publisher:
     """Publisher to a study's experiment and run, both made where they are missing.
 
@@ -374,6 +374,7 @@ def open_publisher(
         study: letters, digits, `.`, `_`, `-`; beside an SQLite file it is a folder's name too.
         source: path of the study's file.
         started: start of a study's run that is made, in ms since 1970; None: now.
+        description, views: shown until the study's content is published.
 
     Raises:
         DeletedExperimentError: the study's experiment was deleted.
@@ -390,7 +391,8 @@ def open_publisher(
         correct_locations(database)
         uri, artifacts = f"sqlite:///{database}", str(artifact_folder(database, study))
     with connect(uri) as client:
-        experiment_id = find_or_make_experiment(client, study, artifacts)
+        page = {**names.EXPERIMENT_TAGS, names.DESCRIPTION: description, **(views or {})}
+        experiment_id = find_or_make_experiment(client, study, artifacts, page)
         origin = source_tags(source)
         tags = {names.RUN_NAME: study, names.DESCRIPTION: description, **origin}
         run = find_or_make_run(client, experiment_id, names.STUDY, study, tags, started)

@@ -56,11 +56,14 @@ class DeletedExperimentError(TrackingError):
     """The study's experiment was deleted in MLflow, which then refuses runs in it."""
 
 
-def find_or_make_experiment(client: MlflowClient, study: str, artifacts: str | None) -> str:
+def find_or_make_experiment(
+    client: MlflowClient, study: str, artifacts: str | None, tags: Mapping[str, str]
+) -> str:
     """Id of a study's experiment, made where it is missing.
 
     Args:
         artifacts: folder of its artifacts; None: the server's choice.
+        tags: tags of an experiment that is made.
 
     Raises:
         DeletedExperimentError: it was deleted.
@@ -70,7 +73,7 @@ def find_or_make_experiment(client: MlflowClient, study: str, artifacts: str | N
     experiment = client.get_experiment_by_name(study)
     if experiment is None:
         try:
-            return str(client.create_experiment(study, artifacts, names.EXPERIMENT_TAGS))
+            return str(client.create_experiment(study, artifacts, dict(tags)))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
