@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from swept import PATIENCE, STEPS, Swept, kill, session, sound, wait_for
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.mlflow]
 
 
 def test_stopped_sweep_loses_no_step_and_a_killed_one_the_trainings_in_flight(
@@ -17,7 +17,7 @@ def test_stopped_sweep_loses_no_step_and_a_killed_one_the_trainings_in_flight(
 ) -> None:
     """The same command goes on: at once, whatever the last one's Ray still trains; and whether
     anything is left to be handed out or not: of 20 trainings, 16 are of all 4 trials."""
-    swept = study()
+    swept = study(tracking={"uri": "sqlite:///mlflow.db"})
     driver = swept.start()
     with swept.held(finished=3):
         wait_for(lambda: swept.status()["running"], swept.log)
@@ -44,6 +44,7 @@ def test_stopped_sweep_loses_no_step_and_a_killed_one_the_trainings_in_flight(
     wait_for(lambda: not session(driver.pid), lambda: "Ray to be gone")
 
     assert swept.sweep("--serial") == 0, swept.log()
+    assert run_states(swept) == {"FINISHED"}
     assert kept == {entry: entry.read_bytes() for entry in kept}
     assert sound(swept)
     assert sum(map(swept.taken_again, stopped)) == 0
@@ -62,7 +63,18 @@ def check_stopped(swept: Swept, code: int, expected: int) -> None:
     assert log.splitlines()[-1] == "stopped; `lth sweep hit.yaml` resumes it", log
     for noise in ("Traceback", "ERROR", "SIGTERM", "raylet", "failed", "report:"):
         assert noise not in log
+    assert "KILLED" in run_states(swept) <= {"KILLED", "FINISHED"}
     told = swept.status()
     assert (told["state"], told["failures"]) == ("stopped", [])
     kept = list(swept.store.glob("checkpoints/*/*"))
     assert {path.name.partition("-")[0] for path in kept} == {"entry.json", "run"}, kept
+
+
+def run_states(swept: Swept) -> set[str]:
+    """States of a study's runs in MLflow: its own, its cells', its trials'."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{swept.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("hit")
+    assert experiment
+    return {run.info.status for run in client.search_runs([experiment.experiment_id])}
