@@ -168,6 +168,17 @@ def test_the_levels_of_a_setting_sort_by_a_click_on_a_heading(report: Page) -> N
     assert report.until(f"({button}.click(), {levels})") == before
 
 
+def test_the_files_of_a_figure_are_links_but_in_mlflow_names_of_artifacts(report: Page) -> None:
+    report.text()
+    found = report.until("""["a", "code"].map(name =>
+        [...document.querySelectorAll(`figcaption ${name}`)]
+            .map(each => each.getAttribute("href") ?? each.textContent))""")
+    files = [f"figures/accuracy.{kind}" for kind in ("pdf", "csv")]
+    in_mlflow = report.until == report.browser.in_frame
+    assert set(files) <= set(found[in_mlflow])
+    assert found[not in_mlflow] == []
+
+
 def test_settings_and_levels_are_filtered(browser: Chromium, tmp_path: Path) -> None:
     records = [
         r
