@@ -17,6 +17,7 @@ Signature = tuple[Hashable, ...]
 """Values of a spec's fields without data, network, learning rate and seed. Trials of one signature
 have equal numbers of trainings and steps."""
 
+_NUMBERS = ("trials", "trainings", "steps", "unique_trainings", "unique_steps", "unfinished")
 _NAMES = [f.name for f in fields(TicketSpec) if f.name not in ("data", "model", "train", "seed")]
 _VALUES = attrgetter(*_NAMES)
 
@@ -32,6 +33,8 @@ class Counts:
     unique_trainings: int = 0
     """Trainings of all trials; each counts once."""
     unique_steps: int = 0
+    unfinished: int = 0
+    """Trials with a training that counts once and is theirs."""
     distinct: Counter[str] = field(default_factory=Counter)
     """Numbers of distinct trainings by branch, and of distinct ticket masks as `mask`."""
     used: Counter[str] = field(default_factory=Counter)
@@ -48,7 +51,7 @@ class Counts:
             alike: number of sets by data and network.
         """
         times = alike.total()
-        for name in ("trials", "trainings", "steps", "unique_trainings", "unique_steps"):
+        for name in _NUMBERS:
             setattr(self, name, getattr(self, name) + times * getattr(other, name))
         for name in other.used:
             self.distinct[name] += times * other.distinct[name]
@@ -108,7 +111,7 @@ def counts_left(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Co
     counts, seen = Counts(), set(stored)
     digests: dict[str, set[str]] = defaultdict(set)
     for spec in specs:
-        before = counts.trainings, counts.steps
+        before = counts.trainings, counts.steps, counts.unique_trainings
         for branches in levels(spec):
             for branch, job in branches.items():
                 steps = job.last - job.first
@@ -125,6 +128,7 @@ def counts_left(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Co
                 counts.used["mask"] += 1
             counts.trainings += len(branches)
         counts.trials += 1
+        counts.unfinished += counts.unique_trainings > before[2]
         counts.sizes[signature(spec)] = (counts.trainings - before[0], counts.steps - before[1])
     counts.distinct.update({name: len(known) for name, known in digests.items()})
     return counts

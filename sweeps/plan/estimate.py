@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from lth_core.parallel import usable_cpus
 from lth_core.spec import TicketSpec
 from lth_core.store import Store, open_store
 from lth_core.train.timings import SpeedFactors, seconds_per_step, speed_key
-from sweeps.plan.counting import counts_left
+from sweeps.plan.counting import Counts, counts_left
 from sweeps.plan.plan import Plan, samples_of
 from sweeps.plan.probe import probe_speeds, step_range
 from sweeps.plan.sizes import network_text
@@ -79,40 +80,42 @@ def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> 
         probe: train some steps, in memory, of the networks whose speed the store lacks.
     """
     study, samples = plan.study, samples_of(plan.study)
-    trials, left, store_error = plan.counts.trials * samples, False, ""
-    work = plan.counts.work
+    counts, left, store_error = plan.counts, False, ""
     try:
         store = open_store(study.store, make=False)
         stored: set[str] = set()
         if study.search.algorithm != "optuna" and plan.counts.trainings <= MOST_LOOKED_UP:
             stored = set(store.digests("trainings"))
         if stored:
-            left, work = True, counts_left((trial.spec for trial in plan.trials), stored).work
-        work = Counter({factors: steps * samples for factors, steps in work.items()})
+            left, counts = True, counts_left((trial.spec for trial in plan.trials), stored)
         specs = (trial.spec for trial in plan.trials) if probe else ()
-        found = estimate_work(work, trials, study.resources, store, at_once, specs)
+        found = estimate_work(counts, study.resources, store, at_once, specs, samples=samples)
     except StoreError as error:
         store_error = str(error)
-        found = estimate_work(work, trials, study.resources, Store(), at_once)
+        found = estimate_work(counts, study.resources, Store(), at_once, samples=samples)
     return replace(found, left=left, store_error=store_error)
 
 
 def estimate_work(
-    work: Counter[SpeedFactors], trials: int, resources: Resources, store: Store,
-    at_once: int | None = None, probed: Iterable[TicketSpec] = (),
+    counts: Counts, resources: Resources, store: Store, at_once: int | None = None,
+    probed: Iterable[TicketSpec] = (), *, samples: int = 1, in_turn: int = 1,
 ) -> Estimate:  # fmt: skip
-    """Estimate of the time of some steps, from speeds in the store.
+    """Estimate of the time of some trials, from speeds in the store.
 
     Args:
-        work: numbers of steps, by everything that decides the time of a step.
-        trials: number of trials that they belong to.
         at_once: as in `estimate`.
         probed: specs of which some steps are trained where the store lacks a speed.
+        samples: factor of the counts: each of so many samples has the same.
+        in_turn: number of equal groups of trials that are trained one after the other.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    at_once = max(1, min(at_once or _local_concurrency(resources), trials))
+    work = Counter({factors: steps * samples for factors, steps in counts.work.items()})
+    trials = max(1, ceil(counts.unfinished * samples / in_turn))
+    at_once = min(at_once or _local_concurrency(resources), trials)
+    # The last trials leave cores idle: 5 trials, 2 at a time, take as long as 6.
+    share = ceil(trials / at_once) / trials
     device = "cuda" if resources.gpu else "cpu"
     speeds = _speeds(work, store, device)
     missing = [factors for factors in work if speeds[factors] is None]
@@ -127,8 +130,8 @@ def estimate_work(
         else:
             seconds += step_seconds * steps
     return Estimate(
-        left=False, steps=work.total(), seconds=seconds / at_once, at_once=at_once,
-        unknown=dict(unknown), unknown_seconds=(low / at_once, high / at_once),
+        left=False, steps=work.total(), seconds=seconds * share, at_once=at_once,
+        unknown=dict(unknown), unknown_seconds=(low * share, high * share),
         measured=bool(measured),
     )  # fmt: skip
 

@@ -183,13 +183,9 @@ class Bisection:
             levels=sum(trial.spec.levels + 1 for trial in trials),
             trainings=counts.unique_trainings,
             time=estimate_work(
-                counts.work, self._at_once(), self._resources, store, at_once, specs
+                counts, self._resources, store, at_once, specs, in_turn=max(1, *map(len, points))
             ),
         )  # fmt: skip
-
-    def _at_once(self) -> int:
-        """Number of trials that can run at once: those of one look in each cell."""
-        return sum(len(cell.seeds) for cell in self.cells)
 
     def answers(self) -> Iterator[Answer]:
         """Answers of the cells and levels that have responses."""

@@ -40,6 +40,17 @@ def test_no_more_trials_than_there_are_run_side_by_side(tiny: StudyOf) -> None:
     assert estimate(plan, at_once=50).at_once == 2
 
 
+def test_the_last_trials_leave_cores_idle(tiny: StudyOf) -> None:
+    """Three trials of 200 steps, two at a time, take as long as four."""
+    plan = make_plan(tiny({"axes.seed": [0, 1, 2]}))
+    trained(plan, 0)
+    assert estimate(plan, at_once=2).seconds == pytest.approx(2 * 200 * 0.5)
+    Trainer(open_store(plan.study.store))(list(plan.trials[0].jobs()))
+    left = estimate(plan, at_once=2)
+    assert (left.steps, left.at_once) == (400, 2)
+    assert left.seconds == pytest.approx(estimate(plan, at_once=1).seconds / 2)
+
+
 def test_trial_that_needs_more_than_the_machine_has_runs_alone(tiny: StudyOf) -> None:
     assert estimate(make_plan(tiny({"resources": {"cpu": 100_000}}))).at_once == 1
     assert estimate(make_plan(tiny({"resources": {"cpu": 0.001}}))).at_once == 2
