@@ -21,6 +21,7 @@ def imported(tree: ast.AST) -> set[str]:
     return {name.partition(".")[0] for name in names}
 
 
+@pytest.mark.slow
 def test_core_imports_no_other_room_and_no_pickle() -> None:
     paths = [path for path in SOURCES if path != SEEDS_GLOBALLY]
     everything = set().union(*(imported(ast.parse(path.read_text())) for path in paths))

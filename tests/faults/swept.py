@@ -93,6 +93,7 @@ class Swept:
         shutil.copy(Path(__file__).with_name("counted.py"), folder)
         (folder / "hit.yaml").write_text(yaml.safe_dump(self.fields))
         (folder / "steps.txt").touch()
+        self._steps, self._read = list[Step](), 0
         self._gate = folder / "gate"
         self._drivers: list[Driver] = []
 
@@ -156,9 +157,15 @@ class Swept:
     # What happens in it
 
     def steps(self) -> list[Step]:
-        """Every step that was trained, in any process."""
-        lines = (self.folder / "steps.txt").read_text().splitlines()
-        return [Step(int(w), training, state) for w, training, state in map(str.split, lines)]
+        """Every step that was trained, in any process. Asked for all the time, so only what is new
+        is read."""
+        with (self.folder / "steps.txt").open("rb") as file:
+            file.seek(self._read)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._read += len(whole + end)
+        rows = (line.split() for line in whole.decode().splitlines())
+        self._steps += [Step(int(w), training, state) for w, training, state in rows]
+        return [*self._steps]
 
     def finished(self) -> int:
         """Trainings that the store has."""

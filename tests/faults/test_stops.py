@@ -63,7 +63,9 @@ def check_stopped(swept: Swept, code: int, expected: int) -> None:
     assert log.splitlines()[-1] == "stopped; `lth sweep hit.yaml` resumes it", log
     for noise in ("Traceback", "ERROR", "SIGTERM", "raylet", "failed", "report:"):
         assert noise not in log
-    assert "KILLED" in run_states(swept) <= {"KILLED", "FINISHED"}
+    states = run_states(swept)
+    assert "KILLED" in states
+    assert states <= {"KILLED", "FINISHED"}
     told = swept.status()
     assert (told["state"], told["failures"]) == ("stopped", [])
     kept = list(swept.store.glob("checkpoints/*/*"))

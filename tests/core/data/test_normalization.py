@@ -30,6 +30,7 @@ PUBLISHED = {
 """Mean and deviation of the training pixels in 0..1, by channel, rounded to four digits."""
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unsealed")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_pixels_are_normalized_by_their_own_datasets_constants(

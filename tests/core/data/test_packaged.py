@@ -78,6 +78,7 @@ def test_mlp_learns_mnist1d(mnist1d: Dataset) -> None:
     assert dense.records[0]["final_test_accuracy"] > 0.2
 
 
+@pytest.mark.slow
 def test_mnist_5k_is_real_digits_normalized_with_a_fixed_test_set() -> None:
     one, other = load("mnist-5k", split_seed=1), load("mnist-5k", split_seed=2)
     assert [len(p) for p in (one.train, one.validation, one.test)] == [3600, 400, 1000]

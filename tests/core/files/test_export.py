@@ -163,6 +163,7 @@ def whole() -> bytes:
     return small()[0].to_bytes()
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_any_flipped_bit_is_noticed(
     whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -126,6 +126,7 @@ def test_weights_biases_and_norms_of_removed_channels_are_zero_after_every_step(
     assert seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", ["ticket", "scratch_e"])
 def test_removed_channels_are_zero_in_what_is_stored_and_counted(branch: str) -> None:
     trainer, job = Trainer(), jobs_of(spec_of("resnet-8", SGD))[1][branch]
@@ -178,6 +179,7 @@ def test_dense_run_alone_trains_with_the_penalty_on_scales(rewind: int) -> None:
 # Networks from scratch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "init", ["kaiming_normal", "lecun_normal", "xavier_normal", "kaiming_uniform"]
 )

@@ -567,6 +567,7 @@ def test_untracked_study_has_nothing_to_sync_or_show(lth: Lth, swept: Path) -> N
     assert "tracking.uri: is null, so nothing was tracked" in called.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0.0, 0.1, 0.5, 0.99])
 def test_ticket_file_cut_short_is_refused(
     left: float, lth: Lth, swept: Path, tmp_path: Path
@@ -673,6 +674,7 @@ def rows_of(study: Study) -> list[Record]:
     return [row for _, rows in search(study, Trainer(open_store(study.store))) for row in rows]
 
 
+@pytest.mark.slow
 def test_full_disk_ends_a_trial_with_whole_entries_that_the_next_run_reuses(full: Path) -> None:
     study: Study = parse_study(
         tiny_fields(

@@ -85,6 +85,7 @@ quick = settings(
 )
 
 
+@pytest.mark.slow
 @quick
 @given(studies())
 def test_costs_are_those_of_jobs_with_distinct_digests(study: Study) -> None:

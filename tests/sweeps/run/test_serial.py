@@ -58,20 +58,6 @@ def test_serial_sweep_trains_tracks_and_reports_without_ray(
     ]  # fmt: skip
 
 
-@pytest.mark.ray
-@pytest.mark.long
-def test_records_equal_those_of_a_sweep_on_ray_bit_for_bit(
-    tiny: StudyOf, tiny_file: StudyFile, lth: Lth
-) -> None:
-    # A store of its own each; fields that name no folder are compared.
-    for option, store in ((["--serial"], "./serial"), ([], "./on-ray")):
-        called = lth("sweep", tiny_file({"store": store}), *option)
-        assert called.code == 0, called
-    serial, on_ray = (stored(tiny({"store": store})) for store in ("./serial", "./on-ray"))
-    assert len(serial) == 2 * (1 + 2 + 2)
-    assert timeless(serial) == timeless(on_ray)
-
-
 @pytest.mark.slow
 def test_breakpoint_in_a_users_network_stops_in_this_process(
     tiny_file: StudyFile, lth: Lth, hooked: Callable[..., Any], monkeypatch: pytest.MonkeyPatch

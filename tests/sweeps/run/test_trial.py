@@ -72,6 +72,7 @@ def test_level_0_is_one_dense_record(tiny: StudyOf) -> None:
     assert {r["seed"] for r in rows} == {3}
 
 
+@pytest.mark.slow
 def test_second_run_reuses_everything_and_says_so(tiny: StudyOf) -> None:
     trainer = Trainer()
     first, second = rows_of(tiny(), trainer), rows_of(tiny(), trainer)

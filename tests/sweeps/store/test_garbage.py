@@ -356,6 +356,7 @@ def test_study_that_comes_while_it_collects_finds_what_it_reuses(
     assert whole - needed == went - needed
 
 
+@pytest.mark.slow
 def test_trial_in_its_first_training_keeps_its_checkpoint_and_rewind_point(tiny: StudyOf) -> None:
     """A sample of a search, or a probe: what plans tell does not name it."""
     store, study = Store(), tiny({"base.rewind": "10it", "axes.seed": [0]})

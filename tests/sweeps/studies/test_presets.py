@@ -277,6 +277,7 @@ def test_demo_has_three_seeds_or_more_and_reaches_three_percent() -> None:
     assert {round((1 - s.prune.fraction) ** s.levels, 2) for s in found} <= {0.03, 0.04}
 
 
+@pytest.mark.slow
 def test_taxonomy_and_the_structures_have_every_way_there_is() -> None:
     ways = [*specs("taxonomy"), *specs("pruning-from-scratch")]
     prunes = [spec.prune for spec in ways]

@@ -67,6 +67,7 @@ DEPTH_RULE = f"must nest at most {DEPTH_LIMIT} values in each other"
         ("é" * BYTES, f"must have at most {BYTES:,} bytes", 2 * BYTES),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_file_past_a_limit_is_refused_with_the_limit_and_what_was_got(
     text: str, rule: str, got: int | None
 ) -> None:

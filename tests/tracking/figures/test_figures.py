@@ -50,6 +50,7 @@ def test_the_dense_mean_and_the_margin_below_it_are_lines_across_the_panel():
     assert "dense \N{MINUS SIGN} 2 points" in names(panel.figure)
 
 
+@pytest.mark.slow
 def test_matching_and_winning_tickets_are_marked_on_their_curve():
     records = cell([0.1, 0.1, -0.45, -3], [3, 0, 3, 3])
     (panel,) = accuracy(records, AXES).axes

@@ -92,6 +92,7 @@ def test_dense_runs_that_differ_are_lines_of_their_own():
     assert sorted(level) == pytest.approx([49.5, 50, 96.5, 97])
 
 
+@pytest.mark.slow
 def test_panels_are_those_axes_that_no_method_determines():
     wide = [r for w in (1, 2) for r in taxonomy(levels=1, **{"model.width": w})]
     figure = by_method(wide, [*SCORES, "model.width"], curves)

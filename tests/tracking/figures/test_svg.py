@@ -61,6 +61,7 @@ def test_names_of_a_study_are_text_in_svg():
     assert '</title><script>alert("x")</script>' in root.get("aria-label")
 
 
+@pytest.mark.slow
 def test_a_figure_of_many_cells_is_no_wider_than_a_page_and_has_a_limited_number_of_hovers():
     many = [r for i in range(9) for r in study(seeds=1, levels=1, width=i)]
     figure = accuracy(many, ["width"])

@@ -164,6 +164,7 @@ def test_a_failed_trial_is_published_as_failed_even_where_its_levels_are_skipped
     ]
 
 
+@pytest.mark.slow
 def test_full_queue_leaves_the_rest_of_the_trial_and_not_its_beginning(
     levels: list[LevelResult], caplog: pytest.LogCaptureFixture
 ) -> None:
