@@ -83,7 +83,7 @@ class Trainer(Builder):
         self._runner = Runner(
             self.store, self._archive, checkpoint_every, lambda: self.ending.is_set(), compiled
         )
-        self._pack_sizes = PackSizes(self.store, self.device, lambda job: self._prepare(job).task)
+        self._pack_sizes = PackSizes(self.store, self.device, lambda job: self._with_task(job).task)
         self._trained_ahead = set[str]()
         """Digests of trainings made by `train_ahead` whose results were not yet asked for."""
         self._stored_runs = set[str]()
@@ -146,6 +146,11 @@ class Trainer(Builder):
             steps: number of steps that are to be trained; few are not worth a measurement.
         """
         return self._pack_sizes.fastest(job, steps) if self.pack == "auto" else self.pack
+
+    def pack_gain(self, job: Job, steps: int, most: int) -> float:
+        """Ratio of speeds: of up to ``most`` jobs like a job, and of each trained alone."""
+        most = most if self.pack == "auto" else min(most, self.pack)
+        return self._pack_sizes.gain(job, steps, most)
 
     def _way(self, jobs: Sequence[PreparedJob]) -> Way:
         """The fastest way to compute a pack, measured where several may be."""

@@ -23,6 +23,8 @@ from sweeps.studies.schema import Resources
 
 MOST_LOOKED_UP = 100_000
 """Largest number of planned trainings with which the store is searched for finished ones."""
+PUBLISHING_START = 6.0
+"""Seconds by which a worker's first calls of MLflow, whose import takes most of them, delay it."""
 MOST_NAMED = 5
 """Largest number of networks without a known speed that the sentence lists."""
 
@@ -35,7 +37,8 @@ class Estimate:
     """Whether only trainings that the store lacks are counted."""
     steps: int
     seconds: float
-    """Seconds of the steps with a known speed, ``at_once`` trials at a time."""
+    """Seconds of the steps with a known speed, ``at_once`` trials at a time, and of the start of
+    publishing."""
     at_once: int
     """Number of concurrent trials."""
     unknown: dict[str, int] = field(default_factory=dict)
@@ -93,7 +96,9 @@ def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> 
     except StoreError as error:
         store_error = str(error)
         found = estimate_work(counts, study.resources, Store(), at_once, samples=samples)
-    return replace(found, left=left, store_error=store_error)
+    publishing = PUBLISHING_START if study.tracking.uri and found.steps else 0.0
+    seconds = found.seconds + publishing
+    return replace(found, left=left, seconds=seconds, store_error=store_error)
 
 
 def estimate_work(
@@ -118,7 +123,7 @@ def estimate_work(
     share = ceil(trials / at_once) / trials
     device = "cuda" if resources.gpu else "cpu"
     speeds = _speeds(work, store, device)
-    missing = [factors for factors in work if speeds[factors] is None]
+    missing = {factors: steps for factors, steps in work.items() if speeds[factors] is None}
     measured = probe_speeds(probed, missing, resources, at_once)
     seconds, low, high, unknown = 0.0, 0.0, 0.0, Counter[str]()
     for factors, steps in work.items():
@@ -139,15 +144,20 @@ def estimate_work(
 def duration(seconds: float) -> str:
     """Duration in words, in two units at most.
 
-    >>> duration(12_000), duration(0.2), duration(200_000)
-    ('3 h 20 min', '1 s', '2 d 8 h')
+    >>> duration(12_000), duration(0.2), duration(200_000), duration(83), duration(1000)
+    ('3 h 20 min', '1 s', '2 d 8 h', '1 min 20 s', '17 min')
     """
     whole = max(1, round(seconds))
     for unit, size, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
         if whole >= size:
             count, rest = divmod(round(whole / part) * part, size)
             return f"{count} {unit} {rest // part} {smaller}"
-    return f"{round(whole / 60)} min" if whole >= 60 else f"{whole} s"
+    if whole >= 600:
+        return f"{round(whole / 60)} min"
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(round(whole / 10) * 10, 60)
+    return f"{minutes} min {rest} s"
 
 
 def _speeds(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from math import prod
+from math import ceil, prod
 from threading import Event, Thread
 
 import torch
@@ -40,36 +41,72 @@ OVERHEADS = {"cpu": (1e-4, 1e-3), "cuda": (3e-5, 2e-3)}
 
 
 def probe_speeds(
-    specs: Iterable[TicketSpec], unknown: Sequence[SpeedFactors], resources: Resources, at_once: int
-) -> dict[str, float]:
+    specs: Iterable[TicketSpec], unknown: Mapping[SpeedFactors, int], resources: Resources,
+    at_once: int,
+) -> dict[str, float]:  # fmt: skip
     """Measured seconds per step, by `speed_key`, of trainings whose speed is not known.
 
-    Trainings from trained weights, or on data that are not here, are left out. So are networks of a
-    user's own: whatever ends or stops their process must not end or stop this one.
+    A step of a training in a pack takes its share of the pack's step. Trainings from trained
+    weights, or on data that are not here, are left out. So are networks of a user's own: whatever
+    ends or stops their process must not end or stop this one.
 
     Args:
+        unknown: numbers of steps of these trainings.
         at_once: number of concurrent trials; the other cores are kept as busy as they would.
     """
     device = "cuda" if resources.gpu else "cpu"
-    shipped = [factors for factors in unknown if ":" not in factors.model.name]
-    wanted = list(dict.fromkeys(speed_key(factors, device) for factors in shipped))[:MOST_PROBED]
+    steps = Counter[str]()
+    for factors, count in unknown.items():
+        if ":" not in factors.model.name:
+            steps[speed_key(factors, device)] += count
+    wanted = list(steps)[:MOST_PROBED]
     if not PROBE_SECONDS or not wanted:
         return {}
-    found = dict[str, float]()
-    trainer = Trainer(Store(), device, frozen=True, pack=1)
+    trainer = Trainer(Store(), device, frozen=True, pack=resources.pack)
     others = 0 if resources.gpu else min(at_once, usable_cpus()) - 1
+    found, kinds = dict[str, float](), _kinds(islice(specs, MOST_SPECS), device)
     with torch_threads(max(1, int(resources.cpu))), _busy(others):
-        for job in _first_jobs(islice(specs, MOST_SPECS)):
-            key = speed_key(job, device)
-            if key in wanted and key not in found:
-                here = replace(job, data=replace(job.data, download=False), keep=())
-                try:
-                    found[key] = trainer.probe(here, PROBE_SECONDS / len(wanted))
-                except (LthError, RuntimeError):  # also torch.OutOfMemoryError
-                    wanted.remove(key)
-            if len(found) == len(wanted):
-                break
+        for key in (key for key in wanted if key in kinds):
+            kind = kinds[key]
+            job = replace(kind.job, data=replace(kind.job.data, download=False), keep=())
+            together = ceil(kind.trials / at_once) * kind.alike
+            try:
+                alone = trainer.probe(job, PROBE_SECONDS / len(wanted))
+                found[key] = alone / trainer.pack_gain(job, steps[key], together)
+            except (LthError, RuntimeError):  # also torch.OutOfMemoryError
+                continue
     return found
+
+
+@dataclass
+class _Kind:
+    """Trainings of one speed."""
+
+    job: Job
+    """The first of them."""
+    trials: int = 0
+    """Number of trials that have them."""
+    alike: int = 1
+    """Largest number of them at one level of a trial."""
+
+
+def _kinds(specs: Iterable[TicketSpec], device: str) -> dict[str, _Kind]:
+    """Kinds of trainings at the first two levels of each spec, by `speed_key`."""
+    kinds = dict[str, _Kind]()
+    for spec in specs:
+        seen = set[str]()
+        for branches in islice(levels(spec), 2):
+            keys = Counter[str]()
+            for job in branches.values():
+                key = speed_key(job, device)
+                kinds.setdefault(key, _Kind(job))
+                keys[key] += 1
+            for key, alike in keys.items():
+                kinds[key].alike = max(kinds[key].alike, alike)
+            seen |= keys.keys()
+        for key in seen:
+            kinds[key].trials += 1
+    return kinds
 
 
 @contextmanager
@@ -93,13 +130,6 @@ def _busy(threads: int) -> Iterator[None]:
         ended.set()
         for thread in started:
             thread.join()
-
-
-def _first_jobs(specs: Iterable[TicketSpec]) -> Iterator[Job]:
-    """Jobs of the first two levels of each spec, the dense run first."""
-    for spec in specs:
-        for branches in islice(levels(spec), 2):
-            yield from branches.values()
 
 
 def step_range(factors: SpeedFactors, device: str) -> tuple[float, float]:

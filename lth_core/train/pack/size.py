@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from lth_core.train.loop import Run, Task
 from lth_core.train.optimizer import stepper
 from lth_core.train.pack.forward import Way, is_linear_chain, ways_of
 from lth_core.train.pack.pack import trains_plainly
+from lth_core.train.pack.rules import pack_key
 from lth_core.train.pack.stack import Stack
 from lth_core.train.precision import arithmetic, flushed_denormals, threads_for
 from lth_core.train.timings import speed_key
@@ -91,6 +93,21 @@ class PackSizes:
         """
         speeds = self._speeds(job, steps)
         return speeds.fastest if speeds else 1
+
+    def gain(self, job: Job, steps: int, most: int) -> float:
+        """Speed of jobs of a kind in packs, as a ratio to that of jobs trained alone; at least 1.
+
+        Args:
+            steps: as for `fastest`.
+            most: largest number of jobs that can be trained at once, at least 1.
+        """
+        speeds = self._speeds(job, steps) if most > 1 and pack_key(job) else None
+        if speeds is None or speeds.fastest == 1:
+            return 1.0
+        sizes, rates = zip(*sorted(speeds.steps_per_second.items()), strict=True)
+        return float(
+            np.interp(min(most, speeds.fastest), sizes, rates) / speeds.steps_per_second[1]
+        )
 
     def way(self, job: Job, tasks: Sequence[Task]) -> Way:
         """The fastest way to compute a pack of tasks of a job's kind."""

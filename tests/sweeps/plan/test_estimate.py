@@ -11,7 +11,7 @@ from lth_core import Trainer
 from lth_core.errors import StoreError
 from lth_core.store import open_store
 from lth_core.train.timings import store_speed
-from sweeps.plan.estimate import Estimate, duration, estimate
+from sweeps.plan.estimate import PUBLISHING_START, Estimate, duration, estimate
 from sweeps.plan.plan import Plan, make_plan
 
 # tiny: 2 seeds of 5 trainings of 40 steps
@@ -30,7 +30,7 @@ def test_time_is_steps_at_the_speed_of_such_networks_side_by_side(tiny: StudyOf)
     trained(plan, 0)
     found = estimate(plan, at_once=2)
     assert (found.steps, found.seconds, found.at_once) == (400, 100.0, 2)
-    assert found.sentence() == "time: about 2 min, 2 at a time"
+    assert found.sentence() == "time: about 1 min 40 s, 2 at a time"
     assert estimate(plan, at_once=1).seconds == 200
 
 
@@ -51,6 +51,12 @@ def test_the_last_trials_leave_cores_idle(tiny: StudyOf) -> None:
     assert left.seconds == pytest.approx(estimate(plan, at_once=1).seconds / 2)
 
 
+def test_the_start_of_publishing_takes_time_too(tiny: StudyOf) -> None:
+    plan = make_plan(tiny({"tracking.uri": "sqlite:///mlflow.db"}))
+    trained(plan, 0)
+    assert estimate(plan, at_once=2).seconds == 100 + PUBLISHING_START
+
+
 def test_trial_that_needs_more_than_the_machine_has_runs_alone(tiny: StudyOf) -> None:
     assert estimate(make_plan(tiny({"resources": {"cpu": 100_000}}))).at_once == 1
     assert estimate(make_plan(tiny({"resources": {"cpu": 0.001}}))).at_once == 2
@@ -68,7 +74,7 @@ def test_networks_that_were_never_trained_are_named_and_their_time_is_a_range(
     plan = make_plan(tiny({**WIDTHS, "base.train.steps": "200000it"}))
     nothing = estimate(plan, at_once=1)
     assert nothing.sentence() == (
-        "time: 7 min to 1 h 10 min, 1 at a time; never trained here: mlp 16 (width 0.5) on digits, "
+        "time: 6 min 50 s to 1 h 10 min, 1 at a time; never trained here: mlp 16 (width 0.5) on digits, "
         "mlp 16 on digits"
     )
     assert nothing.to_json()["seconds"] is None
@@ -119,7 +125,7 @@ def test_stored_trainings_are_no_remaining_work(tiny: StudyOf) -> None:
     trained(plan, 0)  # in place of the time that it took
     some = estimate(plan, at_once=1)
     assert (some.left, some.steps, some.seconds) == (True, 280, 140.0)
-    assert some.sentence() == "left: 280 steps: about 2 min, 1 at a time"
+    assert some.sentence() == "left: 280 steps: about 2 min 20 s, 1 at a time"
     for trial in plan.trials:
         trainer(list(trial.jobs()))
     assert estimate(plan).sentence() == "left: nothing"
@@ -161,7 +167,8 @@ def test_store_that_cannot_be_read_leaves_the_time_unknown(
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0, "1 s"), (59.4, "59 s"), (90.1, "2 min"), (3599, "60 min"), (3600, "1 h 0 min"),
+    [(0, "1 s"), (59.4, "59 s"), (90.1, "1 min 30 s"), (594, "9 min 50 s"),
+     (599, "10 min 0 s"), (601, "10 min"), (3599, "60 min"), (3600, "1 h 0 min"),
      (7199, "2 h 0 min"), (12_000, "3 h 20 min"), (86_400, "1 d 0 h"), (200_000, "2 d 8 h")],
 )  # fmt: skip
 def test_duration_is_said_in_two_units_at_most(seconds: float, said: str) -> None:

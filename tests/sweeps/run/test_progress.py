@@ -86,7 +86,7 @@ def test_log_has_lines_at_the_first_training_each_tenth_and_each_minute_with_the
         return
     printed = [int(line.partition("/")[0]) for line in lines]
     assert printed == [1, 3, 5, 6, 9, 12, 15, 18, 21, 24, 27, 30]
-    assert lines[0] == "1/30 levels, about 5 min left  level 0"
+    assert lines[0] == "1/30 levels, about 4 min 50 s left  level 0"
     assert lines[2] == "5/30 levels, about 11 min left  level 4"  # 5 in 130 s
     assert lines[-1] == "30/30 levels  level 29"
 

@@ -29,7 +29,8 @@ def taken(queue: WorkQueue, key: str) -> Any:
     return item and item.config
 
 
-def test_items_wait_for_what_another_is_training() -> None:
+def test_items_wait_for_what_another_is_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.run.queue.LOOKUP_PAUSE_RATIO", 0)
     stored: set[str] = set()
     needs = [[dense(0), ticket(0)], [dense(0), ticket(0)], [dense(0)], [dense(1)], []]
     items = [WorkItem({"work": number}, jobs) for number, jobs in enumerate(needs)]

@@ -1,0 +1,49 @@
+"""Speeds of packs from the store."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pack_jobs import TICKETS, dense_of, searches
+
+from lth_core.jobs.recipes import Job
+from lth_core.store import Store
+from lth_core.train.pack.rules import pack_key
+from lth_core.train.pack.size import KIND, PackSizes, pack_speeds_key
+
+CPU = torch.device("cpu")
+
+
+def dense() -> Job:
+    return dense_of(searches([0], [0], **TICKETS)[0])
+
+
+def unmeasured(job: Job) -> Any:
+    raise AssertionError("nothing is measured")
+
+
+@pytest.mark.parametrize(
+    ("speeds", "most", "gain"),
+    [
+        ({"1": 100.0, "2": 150.0, "4": 250.0, "8": 240.0}, 2, 1.5),
+        ({"1": 100.0, "2": 150.0, "4": 250.0, "8": 240.0}, 3, 2.0),
+        ({"1": 100.0, "2": 150.0, "4": 250.0, "8": 240.0}, 30, 2.5),
+        ({"1": 100.0, "2": 150.0, "4": 250.0, "8": 240.0}, 1, 1.0),
+        ({"1": 100.0, "2": 110.0}, 2, 1.0),
+    ],
+)
+def test_gain_is_that_of_the_fastest_pack_that_the_jobs_fill(
+    speeds: dict[str, float], most: int, gain: float
+) -> None:
+    store, job = Store(), dense()
+    store.put(KIND, pack_speeds_key(job, CPU), {"way": "stacked", "steps_per_second": speeds})
+    assert PackSizes(store, CPU, unmeasured).gain(job, 0, most) == pytest.approx(gain)
+
+
+def test_nothing_is_gained_where_no_speed_is_known_or_a_job_has_no_program() -> None:
+    job = dense()
+    assert PackSizes(Store(), CPU, unmeasured).gain(job, 10, 8) == 1.0
+    own = replace(job, model=replace(job.model, name="mine:net"))
+    assert pack_key(own) is None
+    assert PackSizes(Store(), CPU, unmeasured).gain(own, 10**6, 8) == 1.0
