@@ -127,7 +127,8 @@ def sync(study: StudyArgument, quiet: Quiet = False) -> None:
     plan = plans.make_plan(find.find_study(study, [], swept=True), swept=True)
     published = syncs.sync(plan)
     notes = PlainConsole(quiet=True) if quiet else out
-    notes.print(f"{plan.study.name}: {published.trials} trials are in MLflow")
+    trials = "1 trial is" if published.trials == 1 else f"{published.trials} trials are"
+    notes.print(f"{plan.study.name}: {trials} in MLflow")
     for line in published.failure_lines():
         print_failure(out, line)
     if published.failures:

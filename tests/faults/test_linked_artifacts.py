@@ -54,7 +54,7 @@ def test_artifacts_behind_a_link_are_published_and_none_is_deleted(
 
     swept.lth("store", "gc", str(swept.store), "--older", "0s")
     (swept.folder / "mlflow.db").unlink()  # so that all is published again, under other names
-    assert swept.lth("sync", "hit.yaml") == "hit: 1 trials are in MLflow\n"
+    assert swept.lth("sync", "hit.yaml") == "hit: 1 trial is in MLflow\n"
     assert link.is_symlink()
     synced = files(other_disk)
     assert synced.items() >= reported.items()

@@ -314,6 +314,7 @@ def test_verify_says_of_every_row_how_it_compares(lth: Lth, swept: Path) -> None
     assert (called.code, called.err) == (0, "")
     assert "theirs; 49 points still agree" in called.out
     assert "agrees" in called.out
+    assert lth("verify", file, "--quiet").out == "All agree.\n"
     (line,) = lth("verify", file, "--json").out.splitlines()
     said = json.loads(line)
     assert (said["outcome"], said["n"], said["method"]) == ("agrees", 3, "imp")

@@ -16,7 +16,7 @@ from tiny import Lth, Record, StudyFile, StudyOf, context_of, search
 from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
-from sweeps.run.launch import SweepOutcome, make_context
+from sweeps.run.launch import SweepOutcome, make_context, running
 from sweeps.run.trial import run_trial
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
@@ -62,6 +62,40 @@ def test_sweep_whose_server_is_away_goes_on_with_a_note(tiny: StudyOf) -> None:
     assert "lth sync tiny" in note
 
 
+def test_a_study_has_its_views_and_a_description_from_its_first_training_on(tiny: StudyOf) -> None:
+    from mlflow import MlflowClient
+
+    publisher = make_context(tiny({"tracking.uri": HERE}), SweepOutcome()).tracking
+    assert publisher
+    client = MlflowClient(publisher.uri)
+    experiment = client.get_experiment(publisher.experiment).tags
+    run = client.get_run(publisher.study_run).data.tags
+    assert "after `lth sweep tiny`" in experiment["mlflow.note.content"]
+    assert "after `lth sweep tiny`" in run["mlflow.note.content"]
+    views = {name for name in experiment if name.startswith("mlflow.sharedViewState.")}
+    assert views == {f"mlflow.sharedViewState.{name}" for name in ("cells", "trials")}
+    assert "accuracy/reinit" in experiment["mlflow.sharedViewState.cells"]
+
+
+def test_probes_leave_the_studys_run_as_the_last_sweep_left_it(tiny: StudyOf) -> None:
+    from mlflow import MlflowClient
+
+    context = make_context(tiny({"tracking.uri": HERE}), SweepOutcome())
+    publisher = context.tracking
+    assert publisher
+
+    def state() -> str:
+        return str(MlflowClient(publisher.uri).get_run(publisher.study_run).info.status)
+
+    publisher.end_running("KILLED")
+    with running(replace(context, probes=True), SweepOutcome()):
+        assert state() == "KILLED"
+    assert state() == "KILLED"
+    with running(context, SweepOutcome()):
+        assert state() == "RUNNING"
+    assert state() == "FINISHED"
+
+
 @pytest.mark.long
 def test_trial_whose_server_goes_away_trains_on_and_sync_brings_what_is_missing(
     tiny: StudyOf, lth: Lth
@@ -84,7 +118,7 @@ def test_trial_whose_server_goes_away_trains_on_and_sync_brings_what_is_missing(
 
     save_swept(study)
     called = lth("sync", "tiny")
-    assert (called.code, called.out) == (0, "tiny: 1 trials are in MLflow\n")
+    assert (called.code, called.out) == (0, "tiny: 1 trial is in MLflow\n")
     ((status, metrics, folders),) = held(publisher).values()
     assert (status, folders) == ("FINISHED", ["level_00", "level_01", "level_02"])
     assert lth("sync", "tiny").code == 0
@@ -97,6 +131,7 @@ def test_sync_publishes_from_the_store_what_was_swept_without_tracking(
     study = tiny({"tracking.uri": HERE})
     swept_without_tracking(study)
     assert "2 trials are in MLflow" in lth("sync", "tiny").out
+    assert lth("sync", "tiny", "-q").out == ""
     published = held(open_publisher(HERE, "tiny", "a study"))
     assert published.keys() == {"s0", "s1"}
     assert {status for status, _, _ in published.values()} == {"FINISHED"}
