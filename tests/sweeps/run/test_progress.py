@@ -96,7 +96,12 @@ def test_bar_fits_80_columns_on_one_line_and_is_gone_after_a_stop_that_is_said_a
 ) -> None:
     screen = io.StringIO()
     console = Console(file=screen, width=80, force_terminal=True, color_system=None)
-    monkeypatch.setattr(Progress, "start", lambda self: self.live.start(refresh=False))
+
+    def start(bar: Progress) -> None:
+        bar.live.auto_refresh = False  # or its thread may draw between the lines of this test
+        bar.live.start(refresh=False)
+
+    monkeypatch.setattr(Progress, "start", start)
     progress = SweepProgress(parse_study({"name": "tiny"}), Store(), console, 100, 0, 12345)
     with progress:
         progress.running(2)
