@@ -183,6 +183,7 @@ def test_function_of_no_file_is_known_by_what_it_uses() -> None:
         assert digest_of(**changes) != before, changes
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_function_of_no_file_is_the_same_in_another_process() -> None:
     called = subprocess.run(

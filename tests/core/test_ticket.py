@@ -111,6 +111,7 @@ def test_model_of_a_loaded_ticket_holds_the_masked_rewind_point(
     assert same(dict(model.state_dict()), masked(start, search[2].mask))
 
 
+@pytest.mark.slow
 def test_training_a_loaded_ticket_by_hand_gives_the_searchs_result(
     file: Path, search: list[LevelResult], trainer: Trainer
 ) -> None:

@@ -37,6 +37,7 @@ def test_small_run_prints_and_writes_a_line_for_each_test_and_figure(tmp_path: P
     assert len(tests) + len(speeds) + len(accuracies) == len(rows)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.parametrize(("environment", "reason"), [

@@ -34,6 +34,7 @@ def mnist1d() -> Dataset:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_mnist1d_is_the_published_one(mnist1d: Dataset) -> None:
     """4,000 and 1,000 examples of 40 features; numbers from mnist1d 0.0.2 with its defaults."""

@@ -239,6 +239,7 @@ def most_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_network_that_is_much_larger_than_its_ticket_is_not_built(
     ticket: Ticket, tmp_path: Path
@@ -272,6 +273,7 @@ def test_network_that_is_much_larger_than_its_ticket_is_not_built(
     assert int(mebibytes) < 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["mlp-constant", "vgg-11", pytest.param("resnet-18", marks=pytest.mark.slow), "mobilenet-v2"],

@@ -153,6 +153,7 @@ print(made_with(torch.device("cpu"), torch.nn.Module()).get("denormals"))
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "expected"), [("torch.set_flush_denormal(True)", "flushed"), ("", "None")]

@@ -504,6 +504,7 @@ assert codes == [0, 0, 1], codes
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody, whom modes bind")
 def test_file_and_folder_without_permission_are_named(swept_once: Path) -> None:

@@ -128,6 +128,7 @@ def test_sync_after_an_outage_finishes_the_studys_run_once(
     assert run == before, "the second sync changed something"
 
 
+@pytest.mark.long
 def test_sync_after_a_report_that_was_published_changes_nothing(
     database: str, swept_to: Callable[..., Study], lth: Lth
 ) -> None:
@@ -175,6 +176,7 @@ def test_sync_makes_a_studys_run_that_was_deleted_again_with_its_trials_below_it
     assert parents(database, study.name) == {second["id"]}
 
 
+@pytest.mark.long
 def test_sync_called_twice_at_once_leaves_one_whole_run(
     server: str, swept_to: Callable[..., Study]
 ) -> None:

@@ -171,6 +171,7 @@ def refused_seed(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.mark.long
 def test_trial_that_mlflow_refuses_holds_up_no_other_and_fails_the_sweep(
     tiny_file: StudyFile, lth: Lth, refused_seed: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def play(study: Study, found: Bisection, most: int = 10**6) -> int:
     return done
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
     study, trainer = tiny(CHANGES), Trainer()
@@ -110,6 +111,7 @@ def test_search_goes_on_from_what_the_store_has(tiny: StudyOf) -> None:
     assert trained[0] == trained[1] == 3 + 2 * ran
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_points_of_a_swept_study_count_as_looked_at(tiny: StudyOf) -> None:
     study, trainer = tiny(CHANGES | {"axes.rewind": ["0it", "50%"]}), Trainer()

@@ -101,6 +101,7 @@ def replay(store: Store, study: Study) -> None:
             assert level.ticket_of(level.branch).density > 0
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_studies_share(tmp_path: Path) -> None:
     alone = sum(len(swept(name)) for name in SHARING)
@@ -269,6 +270,7 @@ def test_what_was_left_half_written_goes_and_what_is_at_work_stays() -> None:
     assert {found.path for found in store.files.files("")} == whole | kept
 
 
+@pytest.mark.slow
 def test_torn_entry_of_a_live_study_is_left_to_verify() -> None:
     store = copy_of(everything())
     victim = store.digests("trainings")[0]

@@ -19,6 +19,7 @@ NAMES = st.one_of(
 )
 
 
+@pytest.mark.long
 @given(NAMES)
 @example("")
 @example("/")

@@ -63,6 +63,7 @@ def judge(publisher: Publisher, said: dict[str, list[Verdict]]) -> dict[str, Pub
     return publisher.cells()
 
 
+@pytest.mark.long
 def test_cells_are_filtered_by_their_verdict(publisher: Publisher) -> None:
     from mlflow import MlflowClient
 

@@ -62,6 +62,7 @@ def unrendered(monkeypatch):
     monkeypatch.setattr(html, "_rendered", lambda *arguments: ("<svg></svg>", b""))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_figures_are_drawn_alike_whatever_a_users_matplotlibrc_says(written, monkeypatch):
     """LaTeX, which `text.usetex` needs, may be missing."""
@@ -155,6 +156,7 @@ def test_levels_0_has_no_ticket_yet():
     assert headlines(study(levels=0), ["seed"]) == ["No ticket yet"]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_report_writes_each_figure_beside_it_and_in_it(tmp_path):
     text = write(tmp_path, taxonomy(levels=2))
@@ -368,6 +370,7 @@ def rows_of_rewinding(text):
     return {name: re.sub(r"\s+", " ", rest) for name, rest in found}
 
 
+@pytest.mark.slow
 def test_the_report_of_rewind_points_has_a_table_of_them_with_barriers():
     text = rendered_of_rewinding(varied(rewound()))
     found = rows_of_rewinding(text)
