@@ -143,6 +143,11 @@ def best_word(verdicts: Iterable[Verdict]) -> str:
     return next((word for word in WORDS if word in words), "none")
 
 
+def words_by_level(verdicts: Iterable[Verdict]) -> dict[int, str]:
+    """Words of the verdicts on one cell or method, by level."""
+    return {verdict.level: verdict.verdict for verdict in verdicts}
+
+
 def sparsest(verdicts: Iterable[Verdict], words: Sequence[str] = MATCHING) -> Verdict | None:
     """The verdict of lowest density among those with one of the words."""
     return min((v for v in verdicts if v.verdict in words), key=lambda v: v.density, default=None)

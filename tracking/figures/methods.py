@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lth_core.analysis.cells import Cell, open_cells
-from lth_core.analysis.families import Variant, variant_verdicts, variants
+from lth_core.analysis.cells import open_cells
+from lth_core.analysis.families import variant_verdicts, variants
 from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import rewind_cells
 from lth_core.analysis.structures import only_structures
+from lth_core.analysis.verdict import words_by_level
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 from lth_core.columns import Record
 from tracking.figures.drawing.captions import intervals_text, names_text, seeds_text, sentences
@@ -70,7 +71,8 @@ def by_method(
             line = panel.axhline(mean, color=DENSE, linewidth=1.4, linestyle=(0, (5, 2)))
             above |= {"dense": line, **draw_margin(panel, mean, rule.margin)}
             reached += [mean, mean - 100 * rule.margin]
-    words = [_words(cell, compared, rule) for _, cell in drawn]
+    judged = [variant_verdicts(cell, compared, rule) for _, cell in drawn]
+    words = [{v: words_by_level(found) for v, found in each.items()} for each in judged]
     handles, points = draw_variants(drawn, compared, "final_test_accuracy", 100, words)
     if points:
         reached += [point.value.mean for point in points]
@@ -87,14 +89,3 @@ def by_method(
         intervals_text([p.value for p in points], drawn[0][0]) if few else NO_BANDS,
     )
     return figure
-
-
-def _words(
-    cell: Cell, compared: Sequence[Variant], rule: VerdictRule
-) -> dict[Variant, dict[int, str]]:
-    """Words of a cell's verdicts by method and level."""
-    judged = variant_verdicts(cell, compared, rule)
-    return {
-        variant: {verdict.level: verdict.verdict for verdict in found}
-        for variant, found in judged.items()
-    }

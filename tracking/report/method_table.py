@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from lth_core.analysis.cells import Cell, Point, open_cells
 from lth_core.analysis.families import Variant, by_family, variant_verdicts, variants
 from lth_core.analysis.groups import methods
-from lth_core.analysis.verdict import Verdict
+from lth_core.analysis.verdict import words_by_level
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from tracking.text import MOST_COLUMNS, accuracy_text, density_text
@@ -103,7 +103,7 @@ def _table(cell: Cell, compared: Sequence[Variant], rule: VerdictRule, most: int
     ]
     judged = variant_verdicts(cell, list(points_of), rule)
     rows = {
-        variant: _row(cell, variant, points, best, judged[variant])
+        variant: _row(cell, variant, points, best, words_by_level(judged[variant]))
         for variant, points in points_of.items()
     }
     return MethodTable(
@@ -128,9 +128,8 @@ def _row(
     variant: Variant,
     points: Sequence[Point | None],
     best: Sequence[float],
-    verdicts: Sequence[Verdict],
+    words: Mapping[int, str],
 ) -> list[Mark | None]:
-    words = {verdict.level: verdict.verdict for verdict in verdicts}
     method_cell = cell.of_method(variant.method)
     levels = method_cell.levels(variant.branch)
     return [

@@ -18,6 +18,7 @@ from lth_core.analysis.structures import (
     structure_tables,
 )
 from lth_core.analysis.summary import Summary
+from lth_core.analysis.verdict import words_by_level
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from tracking.report.method_table import Mark, dense_accuracies
@@ -127,7 +128,7 @@ def _costs(table: StructureTable, rule: VerdictRule) -> CostTable:
     groups: dict[str, list[CostRow]] = {}
     for above, row in zip([None, *table.rows], table.rows, strict=False):
         judged = verdicts[id(row.cell)].get(row.variant, [])
-        word = next((each.verdict for each in judged if each.level == row.level), "")
+        word = words_by_level(judged).get(row.level, "")
         family = FAMILIES.get(row.variant.when, row.variant.when)
         branch = row.variant.branch * bool(above and above.variant.method == row.variant.method)
         marked = _cost_row(row, branch, word, row.accuracy.mean == best)

@@ -20,6 +20,7 @@ from tracking.figures.drawing.styles import DENSE, STYLES
 MARKED = ("winning", "matching")
 """Verdicts with a mark of their own: a full one, and one filled white."""
 COLOR = STYLES["ticket"][0]
+"""Colour of the ticket's curve."""
 
 
 def verdict_words(
