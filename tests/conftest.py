@@ -19,6 +19,14 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
 
 LONG = ("browser", "cluster", "faults", "fuzz")
 """Folders of tests that CI runs beside `make test`: minutes each."""
+LONGEST = [
+    "test_nodes", "test_packed_trials", "test_hosts", "test_stops", "test_broken_stores",
+    "test_kills", "test_tracking", "test_s3", "test_lost_stores", "test_structure_studies",
+    "test_launch", "test_umask", "test_tracking_at_scale", "test_many_trials", "test_stopped",
+    "test_joining", "test_review", "test_linked_artifacts", "test_autoscaler",
+    "test_kills_at_random", "test_verdict_rates", "test_ray_folders", "test_serial",
+]  # fmt: skip
+"""Files whose long tests take a minute or more, the longest first."""
 NOT_LONG = re.compile(r"not \([^)]*\blong\b[^)]*\)")
 """Expressions of `pytest -m` that leave these tests out."""
 
@@ -52,11 +60,6 @@ def _is_long(path: Path) -> bool:
     return any(path.is_relative_to(HERE / folder) for folder in LONG)
 
 
-def _takes_long(item: pytest.Item) -> bool:
-    """Whether a test takes ten seconds or more."""
-    return bool(item.get_closest_marker("ray")) or item.path.parent.name == "faults"
-
-
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Import no long tests where they are left out anyway: that takes a second.
 
@@ -76,8 +79,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "s3_server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)  # the server starts for two seconds in each worker
     # The files that take longest first, so that no process is left with one of them at the end.
-    slow = Counter(item.path for item in items if _takes_long(item))
-    items.sort(key=lambda item: -slow[item.path])
+    place = {name: n for n, name in enumerate(LONGEST)}
+    slow = Counter(item.path for item in items if item.get_closest_marker("ray"))
+    items.sort(key=lambda item: (place.get(item.path.stem, len(place)), -slow[item.path]))
 
 
 def pytest_collection_finish() -> None:

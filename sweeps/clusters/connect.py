@@ -144,7 +144,12 @@ def start_ray(address: str | None) -> None:
     import ray
     from ray.job_config import JobConfig
 
-    options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    options: dict[str, Any] = {}
+    if address is None:
+        options["include_dashboard"] = False
+        # Ray would start a worker for each CPU that no trial uses: Tune's have an environment of
+        # their own.
+        options["_system_config"] = {"prestart_worker_first_driver": False}
     options["job_config"] = JobConfig()
     options["job_config"]._py_driver_sys_path = _NoFolders()
     try:

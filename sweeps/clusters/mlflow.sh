@@ -28,6 +28,17 @@ export MLFLOW_FLASK_SERVER_SECRET_KEY
 export MLFLOW_BACKEND_STORE_URI=${MLFLOW_BACKEND_STORE_URI:-sqlite:///$HOME/mlflow/mlflow.db}
 export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # saves 1.5 GB; sweeps need no jobs
 
+# MLflow would hash the password at each request, for 0.2 s or more of a CPU. With this it does so
+# once a minute; a password that was changed may be accepted for that long.
+export MLFLOW_AUTH_CONFIG_PATH=$PWD/auth.ini
+cat >auth.ini <<'END'
+[mlflow]
+admin_username = admin
+default_permission = READ
+database_uri = sqlite:///basic_auth.db
+auth_cache_ttl_seconds = 60
+END
+
 setsid nohup mlflow server --host "$address" --port 5000 --workers 2 --app-name basic-auth \
   --artifacts-destination "$artifacts" --allowed-hosts "$address:5000,localhost:5000" >>log 2>&1 </dev/null &
 echo $! >pid

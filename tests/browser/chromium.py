@@ -97,8 +97,9 @@ class Chromium:
         )
 
     def until_text(self, *texts: str) -> str:
-        """The page's visible text, once it has these texts."""
-        self.until(f"{json.dumps(texts)}.every(text => document.body?.innerText.includes(text))")
+        """The page's visible text, once the whole page is read and has these texts."""
+        has = f"{json.dumps(texts)}.every(text => document.body?.innerText.includes(text))"
+        self.until(f"document.readyState == 'complete' && {has}")
         return self.text()
 
     def text(self) -> str:

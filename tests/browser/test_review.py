@@ -123,7 +123,9 @@ class Page:
         self.browser, self.until = browser, until
 
     def text(self) -> str:
-        self.until(f"document.body?.innerText.includes('{ANSWER}')")
+        """The visible text, once the whole page is read: its text begins to show before that."""
+        complete = "document.readyState == 'complete'"
+        self.until(f"{complete} && document.body?.innerText.includes('{ANSWER}')")
         return str(self.until("document.body.innerText"))
 
 

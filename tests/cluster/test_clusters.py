@@ -77,6 +77,20 @@ def test_options_of_ray_start_and_mlflow_exist() -> None:
     mlflow.cli.server.make_context("server", said)
 
 
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")  # MLflow uses it
+def test_mlflow_checks_a_password_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it hashes it at each request, for 0.2 s or more of a CPU."""
+    from mlflow.server.auth.config import read_auth_config
+
+    settings = MLFLOW.read_text().partition("cat >auth.ini <<'END'\n")[2].partition("END\n")[0]
+    (tmp_path / "auth.ini").write_text(settings)
+    monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(tmp_path / "auth.ini"))
+    config = read_auth_config()
+    assert (config.auth_cache_ttl_seconds, config.admin_username) == (60, "admin")
+
+
 # AWS
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -50,9 +51,16 @@ def clusters(env: dict[str, str]) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture(scope="session")
 def undisturbed(env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Swept:
-    """The study, swept in one process with no fault."""
-    swept = Swept(tmp_path_factory.mktemp("undisturbed"), env)
-    assert swept.sweep("--serial") == 0, swept.log()
+    """The study, swept in one process with no fault; once for all of pytest-xdist's processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "undisturbed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        is_swept = (folder / "undisturbed").exists()
+        swept = Swept(folder / "undisturbed", env)
+        if not is_swept:
+            assert swept.sweep("--serial") == 0, swept.log()
     return swept
 
 

@@ -170,7 +170,9 @@ def auth_environment(folder: Path) -> dict[str, str]:
     address = f"sqlite:///{users}".replace("%", "%%")  # configparser's escape
     _write_private(
         settings,
-        f"[mlflow]\ndatabase_uri = {address}\nadmin_username = admin\ndefault_permission = READ\n",
+        f"[mlflow]\ndatabase_uri = {address}\nadmin_username = admin\ndefault_permission = READ\n"
+        # Else MLflow hashes the password at each request, for 0.2 s or more of a CPU.
+        "auth_cache_ttl_seconds = 60\n",
     )
     if not key.is_file():
         _write_private(key, secrets.token_hex(32))

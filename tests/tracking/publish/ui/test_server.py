@@ -218,6 +218,7 @@ def test_password_may_come_from_a_file_and_is_not_needed_again(
     (folder / "password").write_text(f"{PASSWORD}\n")
     first = auth_environment(folder)
     assert first["MLFLOW_AUTH_ADMIN_PASSWORD"] == PASSWORD
+    assert "auth_cache_ttl_seconds = 60\n" in (folder / "basic_auth.ini").read_text()
     (folder / "users.db").touch()
     (folder / "password").unlink()
     again = auth_environment(folder)
