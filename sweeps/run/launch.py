@@ -34,7 +34,7 @@ from sweeps.run.store_health import StoreHealth, probe
 from sweeps.run.trial import SweepContext, make_trainer, run_trial
 from sweeps.run.worker import config_trials, item_config
 from sweeps.store.latencies import measure_latencies
-from sweeps.store.published import study_publisher
+from sweeps.store.published import publish_failures, study_publisher
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.store.samples import completed_samples, sample_trials
 from sweeps.studies.axes import base_values, combinations, spec_of
@@ -87,7 +87,7 @@ def launch(
             backend = open_backend(study, context, address, serial, stack)
     save_swept(study)  # only after the backend is open: a refused study is not the last swept one
     trials: Sequence[Trial] = plan.trials
-    with running(context if backend else None, outcome):
+    with running(context if backend else None, outcome, plan.trials):
         if backend and adaptive:
             trials = _search(study, backend, trainer.store, console, outcome, verbose)
         elif backend:
@@ -152,13 +152,16 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
 
 
 @contextmanager
-def running(context: SweepContext | None, outcome: SweepOutcome) -> Iterator[None]:
+def running(
+    context: SweepContext | None, outcome: SweepOutcome, trials: Sequence[Trial] = ()
+) -> Iterator[None]:
     """While trials run, the study's run in MLflow is RUNNING; afterwards no run is.
 
     Probes leave the study's run as the last sweep left it.
 
     Args:
         context: the sweep's; None: no trials run.
+        trials: trials whose runs show the outcome's failures afterwards.
     """
     if context is None or context.tracking is None:
         yield
@@ -173,6 +176,7 @@ def running(context: SweepContext | None, outcome: SweepOutcome) -> Iterator[Non
         status = "FAILED" if outcome.failures else "FINISHED"
     finally:
         with suppress(TrackingError):  # `lth sync` sets what is missing
+            publish_failures(publisher, trials, dict(outcome.failures))
             publisher.end_running(status)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +59,24 @@ def study_publisher(study: Study, started: Callable[[], int | None] = lambda: No
         views(["dense", *study.base.branches], axis_fields(study), int(1000 * time.time())),
     )
     return replace(publisher, curves=study.tracking.curves)
+
+
+def publish_failures(
+    publisher: Publisher, trials: Iterable[Trial], failures: Mapping[str, str]
+) -> None:
+    """Set the runs of failed trials to FAILED, also where the worker died before it did so.
+
+    Args:
+        failures: reasons by trial.
+
+    Raises:
+        TrackingError: the server cannot be reached or refuses.
+    """
+    failed = [trial for trial in trials if trial.id in failures]
+    runs = publisher.runs() if failed else {}
+    for trial in failed:
+        run = trial_run(trial)
+        publisher.finish(run, "FAILED", failures[trial.id], runs.get(run.key))
 
 
 def level_records(trial: Trial, study: str, level: LevelResult) -> list[Record]:

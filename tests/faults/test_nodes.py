@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from counted import AT_MOST, INTERVAL
-from swept import FIELDS, LTH, STEPS, Swept, is_alive, kill, parent, session, wait_for
+from swept import LTH, STEPS, Swept, is_alive, kill, parent, session, wait_for
 
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
@@ -96,29 +96,35 @@ def left(leaving: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.mlflow
-def test_trials_that_kill_their_worker_or_raise_are_given_up_and_the_others_finish(
-    nodes: Nodes, study: Callable[..., Swept], unharmed: Callable[..., None]
+def test_trials_that_kill_their_worker_raise_or_diverge_are_given_up_and_the_others_finish(
+    nodes: Nodes, study: Callable[..., Swept], undisturbed: Swept
 ) -> None:
-    """One that dies is tried again; one whose code is at fault is not, and says why wherever one
-    looks."""
-    cells = [{"model.name": "counted:net", "seed": seed} for seed in FIELDS["axes"]["seed"]]
-    cells[1:1] = [{"model.name": f"counted:{name}", "seed": 0} for name in ("dying", "raising")]
+    """One that dies is tried again, and may then finish; one whose code or loss is at fault is not,
+    and says why wherever one looks."""
+    cells = [
+        {"model.name": f"counted:{name}", "seed": seed, "train.lr": lr}
+        for name, seed, lr in [
+            ("net", 0, 0.01), ("dying", 0, 0.01), ("raising", 0, 0.01), ("dying_once", 0, 0.01),
+            ("net", 0, 1e30), ("net", 1, 0.01),
+        ]
+    ]  # fmt: skip
     swept = study(nodes.address, axes={"cell": cells}, tracking={"uri": "sqlite:///mlflow.db"})
     assert swept.sweep() == 1, swept.log()
     deaths = (swept.folder / "deaths.txt").read_text().split()
     assert len(deaths) == len(set(deaths)) == 1 + RETRIES
+    assert (swept.folder / "died.txt").exists()
     assert len((swept.folder / "tries.txt").read_text().split()) == 1
     fault = "RuntimeError: no such layer at https://***@host/x"
-    trials = make_plan(parse_study(swept.fields)).trials
-    dying, raising = (
-        t.id for t in trials if t.spec.model.name in ("counted:dying", "counted:raising")
+    healthy, dying, raising, dying_once, diverging, other = (
+        trial.id for trial in make_plan(parse_study(swept.fields)).trials
     )
     told = swept.status()
     reasons = dict(told["failures"])
-    assert reasons.keys() == {dying, raising}
+    assert reasons.keys() == {dying, raising, diverging}
     assert reasons[raising] == fault
     assert reasons[dying].startswith("its worker died: Worker unexpectedly exits")
-    assert [told[n] for n in ("trials", "done", "running", "failed", "waiting")] == [6, 4, 0, 2, 0]
+    assert "the loss is not finite at step" in reasons[diverging]
+    assert [told[n] for n in ("trials", "done", "running", "failed", "waiting")] == [6, 3, 0, 3, 0]
     failed = [line for line in swept.log().splitlines() if line.startswith("failed ")]
     assert set(failed) == {f"failed {name}: {reason}" for name, reason in reasons.items()}
     assert f"failed   {raising}: {fault}" in swept.lth("status", "hit")
@@ -128,8 +134,16 @@ def test_trials_that_kill_their_worker_or_raise_are_given_up_and_the_others_fini
     ended = {
         run.tags.get("lth.failure") for run in publisher.runs().values() if run.status == "FAILED"
     }
-    assert ended == {fault}
-    unharmed("worker that always dies", swept, steps_again=0)
+    assert ended == set(reasons.values())
+    own = ("trial", "level", "branch", "training_digest", "density", "final_test_accuracy")
+    rows, expected = (
+        {tuple(row[column] for column in own) for row in each.report()}
+        for each in (swept, undisturbed)
+    )
+    assert {trial for trial, *_ in rows} == {healthy, dying_once, other}
+    assert {row for row in rows if row[0] != dying_once} == {
+        row for row in expected if row[0] in (healthy, other)
+    }
 
 
 def test_workers_and_nodes_that_die_or_leave_cost_no_more_than_a_checkpoint_interval(

@@ -20,14 +20,6 @@ def on_worker() -> bool:
     return os.getpid() != int((PLACE / "driver").read_text())
 
 
-def dies_once(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """The first worker that builds it dies like one that was killed."""
-    if on_worker() and not (PLACE / "died").exists():
-        (PLACE / "died").touch()
-        os._exit(137)
-    return plain(shape, classes)
-
-
 def lingers(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Notes the worker, which while it is alone takes a moment: longer than nothing, shorter than
     another's start."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from tiny import Lth, Record, StudyFile, search, timeless, tiny_fields
 
 from lth_core import Trainer
@@ -203,35 +202,6 @@ def mishaps(here: Path) -> Callable[[str], str]:
         return module
 
     return place
-
-
-@pytest.mark.long
-def test_failed_trial_is_named_with_its_reason_while_others_finish_and_dead_workers_are_replaced(
-    cluster: str, tiny_file: StudyFile, lth: Lth, mishaps: Callable[[str], str], here: Path
-) -> None:
-    network = mishaps("mishap_dies")
-    variants = [
-        {"model.name": "mlp", "train.lr": 0.01},
-        {"model.name": "mlp", "train.lr": 1e30},
-        {"model.name": f"{network}:dies_once", "train.lr": 0.01},
-    ]
-    changes = {"axes.seed": [0], "axes.variant": variants, "axes.prune.fraction": [0.2, 0.5]}
-    called = lth("sweep", tiny_file(changes), "--address", cluster)
-    assert called.code == 1
-    assert (here / "died").exists()
-    failed = [line.split() for line in called.out.splitlines() if line.startswith("failed ")]
-    assert {line[1].rstrip(":") for line in failed} == {
-        trial.id
-        for trial in make_plan(parse_study(yaml.safe_load((here / "tiny.yaml").read_text()))).trials
-        if trial.spec.train.lr == 1e30
-    }
-    assert len(failed) == 2
-    assert all("the loss is not finite at step" in " ".join(line) for line in failed)
-    assert "Traceback" not in called.out + called.err
-    rows = reported(lth)
-    assert [row["level"] for row in rows] == [0, 1, 1, 2, 2] * 4
-    assert {row["model.name"] for row in rows} == {"mlp", f"{network}:dies_once"}
-    assert {row["train.lr"] for row in rows} == {0.01}
 
 
 @pytest.mark.long
