@@ -40,9 +40,9 @@ test: setup
 	$(PYTEST) -n 4 -m "not (long or gpu)"
 
 # Tests with a real cluster, real kills, and 10,000 inputs for each parser. Each Ray has processes of
-# its own, and many tests wait: five at once keep two cores busy.
+# its own, and many tests wait: four at once keep two cores busy.
 long: setup
-	$(PYTEST) -n 5 -m "long and not gpu"
+	$(PYTEST) -n 4 -m "long and not gpu"
 
 fast: setup
 	$(PYTEST) -n 2 -m "not (ray or slow or mlflow or data or long or gpu)"

@@ -11,8 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-SAVE_TIMEOUT = 10.0
-"""Seconds that workers have to store their checkpoints."""
+SAVE_TIMEOUT = 60.0
+"""Seconds that workers have to store their checkpoints: a pack stores one for each member, on a
+disk that other work may slow down. A second Ctrl-C ends the wait."""
 TRIAL_PROCESS = re.compile(rb"ray::(ResourceTrainable|Worker)\.train")
 """Ray's names of a process that runs a trial; leave.sh has them too."""
 
