@@ -30,7 +30,7 @@ export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # saves 1.5 GB; sweeps need no j
 
 # MLflow would hash the password at each request, for 0.2 s or more of a CPU. With this it does so
 # once a minute; a password that was changed may be accepted for that long.
-export MLFLOW_AUTH_CONFIG_PATH=$PWD/auth.ini
+export MLFLOW_AUTH_CONFIG_PATH=${MLFLOW_AUTH_CONFIG_PATH:-$PWD/auth.ini}
 cat >auth.ini <<'END'
 [mlflow]
 admin_username = admin

@@ -175,8 +175,9 @@ def running(
         yield
         status = "FAILED" if outcome.failures else "FINISHED"
     finally:
-        with suppress(TrackingError):  # `lth sync` sets what is missing
+        with suppress(TrackingError):
             publish_failures(publisher, trials, dict(outcome.failures))
+        with suppress(TrackingError):  # `lth sync` sets what is missing
             publisher.end_running(status)
 
 
