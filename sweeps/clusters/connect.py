@@ -147,8 +147,8 @@ def start_ray(address: str | None) -> None:
     options: dict[str, Any] = {}
     if address is None:
         options["include_dashboard"] = False
-        # Ray would start a worker for each CPU that no trial uses: Tune's have an environment of
-        # their own.
+        # Ray would start a worker for each CPU. No trial would run in it, because Tune's workers
+        # have another environment.
         options["_system_config"] = {"prestart_worker_first_driver": False}
     options["job_config"] = JobConfig()
     options["job_config"]._py_driver_sys_path = _NoFolders()

@@ -64,7 +64,7 @@ class Dying(Counted):
 
 
 class DyingOnce(Counted):
-    """Ends its first process so, and no other one."""
+    """Ends the first process that trains it, at its first step."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.takes_a_step(x) and not DIED.exists():
