@@ -11,8 +11,8 @@ from pathlib import Path
 from lth_core.errors import LaunchError
 from lth_core.store.folder import FolderFiles
 
-ANSWER_TIMEOUT = 15
-"""Seconds that nodes have to answer, for which each starts a process."""
+ANSWER_TIMEOUT = 60
+"""Seconds that nodes have to answer. Each starts a process, which takes long on a loaded node."""
 
 Answer = tuple[str, bool | None]
 """A node's address, and whether it sees a file that this machine wrote; None if unanswered."""

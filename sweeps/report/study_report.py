@@ -12,7 +12,7 @@ from lth_core.errors import StoreError, TrackingError
 from sweeps.plan.plan import Plan
 from sweeps.report.study_html import write_html
 from sweeps.report.study_results import answer_of, study_results
-from sweeps.report.sync import open_study_publisher, publish_missing, publish_study
+from sweeps.report.sync import open_study_publisher, publish_results
 from tracking.report.terminal import verdict_table
 
 PUBLISH_LIMIT = 120.0
@@ -52,9 +52,8 @@ def finish(
     if study.tracking.uri and output is None:
         try:
             publisher = open_study_publisher(plan)
-            published = publish_missing(plan, publisher, results.records, PUBLISH_LIMIT)
+            published = publish_results(plan, publisher, results, lambda: path, PUBLISH_LIMIT)
             unpublished = published.failure_lines()
-            publish_study(plan, publisher, results, published, lambda: path)
         except (TrackingError, StoreError) as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
     return WrittenReport(path, notes, unpublished)

@@ -36,7 +36,7 @@ from sweeps.studies.schema import Study
 from tracking.publish import names
 from tracking.publish.client import RefusedError
 from tracking.publish.payload import level_files
-from tracking.publish.publisher import Publisher
+from tracking.publish.publisher import RETRIES, Publisher
 from tracking.publish.runs import PublishedRun
 from tracking.publish.study_run import StudyContent
 from tracking.publish.tickets.registry import register_winners
@@ -70,20 +70,49 @@ def sync(plan: Plan) -> Published:
 
     Raises:
         SpecError: the store has no records of the study.
-        TrackingError: as `publish_missing`.
+        TrackingError: as `publish_results`.
     """
     publisher = open_study_publisher(plan)
     results = study_results(plan)
-    published = publish_missing(plan, publisher, results.records)
     # Not in the study's folder: a report may be written there at the same time.
     with TemporaryDirectory(prefix="lth-") as folder:
         file = Path(folder) / "report.html"
         report = partial(write_html, plan, results, file)
-        publish_study(plan, publisher, results, published, report)
+        return publish_results(plan, publisher, results, report)
+
+
+def publish_results(
+    plan: Plan,
+    publisher: Publisher,
+    results: StudyResults,
+    report: Callable[[], Path],
+    seconds: float = float("inf"),
+    retries: int = RETRIES,
+) -> Published:
+    """Publish the levels of a study that MLflow lacks, and the study's own run.
+
+    After a refused call, all is published again on MLflow's new state: another publisher may have
+    made the same run, and deleted this one.
+
+    Args:
+        report: writes the report and returns its file.
+        seconds: time after which no further level is published.
+
+    Raises:
+        TrackingError: as `publish_missing`, or the server refuses the study's run.
+    """
+    try:
+        published = publish_missing(plan, publisher, results.records, seconds)
+        _publish_study(plan, publisher, results, published, report)
+    except RefusedError:
+        if not retries:
+            raise
+        publisher = open_study_publisher(plan)
+        return publish_results(plan, publisher, results, report, seconds, retries - 1)
     return published
 
 
-def publish_study(
+def _publish_study(
     plan: Plan,
     publisher: Publisher,
     results: StudyResults,
@@ -94,7 +123,6 @@ def publish_study(
 
     Args:
         published: the result of `publish_missing`.
-        report: writes the report and returns its file.
     """
     study, found = plan.study, cells(results.records, results.axes)
     trials = study_trials(plan, existing_store(study.store))

@@ -191,10 +191,11 @@ def test_a_cluster_that_greets_and_then_hangs_is_given_up(
     )
 
 
-def test_whoever_hangs_has_less_than_half_a_minute() -> None:
+def test_a_head_that_hangs_has_half_a_minute_and_a_node_a_minute() -> None:
     assert cluster.GREETING_TIMEOUT + cluster.JOIN_TIMEOUT <= 25
     assert 2 * cluster.GREETING_TIMEOUT <= 20
-    assert shared.ANSWER_TIMEOUT + room.AUTOSCALER_TIMEOUT <= 30
+    assert room.AUTOSCALER_TIMEOUT <= 30
+    assert shared.ANSWER_TIMEOUT <= 60
 
 
 # The store's folder
@@ -206,9 +207,9 @@ def test_nodes_that_do_not_see_the_store_or_do_not_answer_are_named() -> None:
     said = [("10.0.0.4", None), ("10.0.0.3", False), ("10.0.0.2", True), ("10.0.0.4", True)]
     assert complaint(lambda: check_node_answers(store, said)) == (
         "store: /srv/store must be a folder that all nodes share, or s3://bucket/prefix, but files "
-        "written here are not seen by 10.0.0.3 and no answer within 15 s from 10.0.0.4 (of 4 nodes)"
+        "written here are not seen by 10.0.0.3 and no answer within 60 s from 10.0.0.4 (of 4 nodes)"
     )
-    assert "but no answer within 15 s" in complaint(lambda: check_node_answers(store, said[:1]))
+    assert "but no answer within 60 s" in complaint(lambda: check_node_answers(store, said[:1]))
 
 
 def test_a_store_that_cannot_be_written_is_an_error_of_our_own(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from sweeps.report.sync import sync
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish import names
+from tracking.publish.publisher import Publisher
+from tracking.publish.runs import PublishedRun
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.slow]
 
@@ -174,6 +176,32 @@ def test_sync_makes_a_studys_run_that_was_deleted_again_with_its_trials_below_it
     assert second["id"] != first["id"]
     assert is_whole(second)
     assert parents(database, study.name) == {second["id"]}
+
+
+@pytest.mark.parametrize("tag", [names.STUDY, names.CELL])
+def test_sync_goes_on_where_another_publisher_deletes_a_run_meanwhile(
+    tag: str, database: str, swept_to: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It made the run too, and of two it keeps the one that started first."""
+    from mlflow import MlflowClient
+
+    study, client, listed = swept_to(database), MlflowClient(database), Publisher.cells
+
+    def list_then_delete(publisher: Publisher) -> dict[str, PublishedRun]:
+        found = listed(publisher)
+        if not deleted:
+            (run, *_) = client.search_runs([publisher.experiment], f"tags.`{tag}` != ''")
+            client.delete_run(run.info.run_id)
+            deleted.append(run)
+        return found
+
+    deleted = list[object]()
+    monkeypatch.setattr(Publisher, "cells", list_then_delete)
+    sync(make_plan(study))
+    assert deleted
+    (run,) = study_runs(database, study.name)
+    assert is_whole(run), run
+    assert parents(database, study.name) == {run["id"]}
 
 
 @pytest.mark.long
