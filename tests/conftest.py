@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 
 # Read when MLflow is imported; some tests import it before the project does.
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+# Ray gives its workers priority 15, so that beside three other tests they hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 LONG = ("browser", "cluster", "faults", "fuzz")
 """Folders of tests that CI runs beside `make test`: minutes each."""
