@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from math import ceil
+from math import ceil, prod, sqrt
 from typing import Any
 
 import torch
 
 from lth_core.errors import StoreError
+from lth_core.jobs.recipes import Job
+from lth_core.lottery import levels
 from lth_core.parallel import usable_cpus
 from lth_core.spec import TicketSpec
 from lth_core.store import Store, open_store
@@ -26,6 +28,8 @@ MOST_LOOKED_UP = 100_000
 PUBLISHING_START = 6.0
 """Seconds by which a worker's first calls of MLflow, whose import takes most of them, delay it: so
 that four studies of 20 to 60 s on two cores of an Intel Xeon were estimated within 25%."""
+LEVEL_SECONDS = 0.05
+"""Seconds of a level without its trainings: records, ticket file, messages."""
 MOST_NAMED = 5
 """Largest number of networks without a known speed that the sentence lists."""
 
@@ -140,6 +144,42 @@ def estimate_work(
         unknown=dict(unknown), unknown_seconds=(low * share, high * share),
         measured=bool(measured),
     )  # fmt: skip
+
+
+class LevelSeconds:
+    """Expected seconds of each level of a sweep's trials, one after the other.
+
+    A training counts once, at the first level that has it. The speed of a network that was never
+    trained here is a guess from its size, so these seconds tell how the levels' durations compare.
+
+    Args:
+        stored: digests of trainings that are not trained again.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+
+    def __init__(self, store: Store, resources: Resources, stored: Iterable[str]) -> None:
+        self._store, self._device = store, "cuda" if resources.gpu else "cpu"
+        self._counted = set(stored)
+        self._step_seconds: dict[SpeedFactors, float] = {}
+
+    def of(self, spec: TicketSpec) -> list[float]:
+        """Expected seconds of each level of a trial."""
+        return [
+            LEVEL_SECONDS + sum(self._seconds(job) for job in branches.values())
+            for branches in levels(spec)
+        ]
+
+    def _seconds(self, job: Job) -> float:
+        if job.digest in self._counted:
+            return 0.0
+        self._counted.add(job.digest)
+        factors = SpeedFactors(job.data, job.model, job.train, job.finds)
+        if factors not in self._step_seconds:
+            known = seconds_per_step(self._store, factors, self._device)
+            self._step_seconds[factors] = known or sqrt(prod(step_range(factors, self._device)))
+        return self._step_seconds[factors] * (job.last - job.first)
 
 
 def duration(seconds: float) -> str:

@@ -306,8 +306,8 @@ def _probe(
 
     queue = open_queue(chain(*starmap(items, first.items())), search.trainer, following)
     progress = SweepProgress(
-        study, search.trainer.store, console, bounds.trials, 0, bounds.levels, backend.live,
-        run="rewind", verbose=verbose,
+        study, search.trainer.store, console, bounds.trials, 0, bounds.levels,
+        live=backend.live, run="rewind", verbose=verbose,
     )  # fmt: skip
     with progress:
         run_queue(backend, queue, progress)

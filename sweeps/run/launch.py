@@ -6,7 +6,7 @@ which trials are missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +22,7 @@ from lth_core.store import Store, open_store
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
 from sweeps.phases import phase
+from sweeps.plan.estimate import LevelSeconds
 from sweeps.plan.packs import packs_of
 from sweeps.plan.plan import Plan, Trial, is_stored
 from sweeps.plan.stopping import why_stop
@@ -80,7 +81,8 @@ def launch(
     context = make_context(study, outcome)
     register(trainer.store, study)  # a store that cannot be written fails here, before Ray starts
     adaptive = study.search.algorithm == "optuna"
-    missing = {} if adaptive else _missing(plan, trainer)
+    trained = set[str]() if adaptive else set(trainer.store.digests("trainings"))
+    missing = {} if adaptive else _missing(plan, trainer, trained)
     backend = None
     if missing or adaptive:
         with nullcontext() if serial else phase(console, "starting Ray"):
@@ -91,7 +93,11 @@ def launch(
         if backend and adaptive:
             trials = _search(study, backend, trainer.store, console, outcome, verbose)
         elif backend:
-            _sweep(plan, list(missing.values()), backend, trainer, console, outcome, verbose)
+            level_seconds = LevelSeconds(trainer.store, study.resources, trained)
+            _sweep(
+                plan, list(missing.values()), level_seconds, backend, trainer, console, outcome,
+                verbose,
+            )  # fmt: skip
     if not adaptive:
         _reuse_records(plan, missing, context, trainer)
     check_records(study, trials, trainer.store, outcome)
@@ -182,22 +188,25 @@ def running(
 
 
 def _sweep(
-    plan: Plan, missing: Sequence[Trial], backend: Backend, trainer: Trainer, console: Console,
-    outcome: SweepOutcome, verbose: bool,
+    plan: Plan, missing: Sequence[Trial], level_seconds: LevelSeconds, backend: Backend,
+    trainer: Trainer, console: Console, outcome: SweepOutcome, verbose: bool,
 ) -> None:  # fmt: skip
     shared, items = plan.shared(), list[WorkItem]()
-    for pack in packs_of(missing, plan.study.resources, trainer, backend.concurrency):
-        needed, work = dict[str, Job](), list[tuple[Trial, Sequence[int]]]()
-        for trial in pack:
-            jobs = [shared[job.digest] for job in trial.jobs() if job.digest in shared]
-            needed |= {job.digest: job for job in jobs}
-            work.append((trial, jobs[0].keep if jobs else ()))
-        items.append(WorkItem(item_config(work), list(needed.values())))
+    expected = dict[str, list[float]]()
+    with phase(console, "choosing the size of packs", backend.live):
+        for pack in packs_of(missing, plan.study.resources, trainer, backend.concurrency):
+            needed, work = dict[str, Job](), list[tuple[Trial, Sequence[int]]]()
+            for trial in pack:
+                expected[trial.id] = level_seconds.of(trial.spec)
+                jobs = [shared[job.digest] for job in trial.jobs() if job.digest in shared]
+                needed |= {job.digest: job for job in jobs}
+                work.append((trial, jobs[0].keep if jobs else ()))
+            items.append(WorkItem(item_config(work), list(needed.values())))
     queue = open_queue(items, trainer)
-    done, levels = len(plan.trials) - len(missing), sum(t.spec.levels + 1 for t in missing)
+    done, levels = len(plan.trials) - len(missing), sum(map(len, expected.values()))
     progress = SweepProgress(
-        plan.study, trainer.store, console, len(plan.trials), done, levels, backend.live,
-        verbose=verbose,
+        plan.study, trainer.store, console, len(plan.trials), done, levels, expected,
+        live=backend.live, verbose=verbose,
     )  # fmt: skip
     with progress:
         run_queue(backend, queue, progress)
@@ -214,7 +223,14 @@ def _search(
     levels = sum(spec_of(base_values(study), values).levels + 1 for values in combinations(study))
     if left := max(0, trials - done):
         progress = SweepProgress(
-            study, store, console, trials, done, left * levels, backend.live, verbose=verbose
+            study,
+            store,
+            console,
+            trials,
+            done,
+            left * levels,
+            live=backend.live,
+            verbose=verbose,
         )
         with progress:
             backend.search(left, progress)
@@ -258,10 +274,14 @@ def progress_of(trainer: Trainer) -> Callable[[WorkItem], object]:
     return progress
 
 
-def _missing(plan: Plan, trainer: Trainer) -> dict[str, Trial]:
-    """Trials that have not reached their last level, or the one at which they stop, by id."""
+def _missing(plan: Plan, trainer: Trainer, trained: Collection[str]) -> dict[str, Trial]:
+    """Trials that have not reached their last level, or the one at which they stop, by id.
+
+    Args:
+        trained: digests of the stored trainings.
+    """
     study, store = plan.study, trainer.store
-    trained, started = set(store.digests("trainings")), set(store.digests(TRIALS))
+    started = set(store.digests(TRIALS))
 
     def is_done(trial: Trial) -> bool:
         # One listing finds most missing trainings; only the others are checked one by one.

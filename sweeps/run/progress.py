@@ -48,6 +48,8 @@ class SweepProgress:
         trials: number of trials of the study, finished ones included.
         done: number of trials that were finished before the sweep.
         levels: number of levels to run.
+        level_seconds: expected seconds of each level of the trials, by trial; in proportion to
+            them, levels count towards the time left. Without them all levels count alike.
         live: draw a bar on a terminal, from a thread; else print lines: for the first level, for
             each tenth, and after a minute without.
         run: the command that runs the trials.
@@ -56,7 +58,8 @@ class SweepProgress:
 
     def __init__(
         self, study: Study, store: Store, console: Console, trials: int, done: int, levels: int,
-        live: bool = True, *, run: Run = "sweep", verbose: bool = False,
+        level_seconds: Mapping[str, Sequence[float]] | None = None, *, live: bool = True,
+        run: Run = "sweep", verbose: bool = False,
     ) -> None:  # fmt: skip
         self._study, self._store, self._console = study, store, console
         self._run, self._verbose = run, verbose
@@ -64,8 +67,13 @@ class SweepProgress:
         self._ended, self._levels, self._running = 0, 0, 0
         self._reached: dict[str, int] = {}
         """Number of levels of each running trial."""
-        self._times = deque[float]()
-        """Times at which the latest levels ended."""
+        self._level_seconds = level_seconds or {}
+        self._work = sum(map(sum, self._level_seconds.values())) or float(levels)
+        """Expected seconds of all levels; without an expectation, their number."""
+        self._worked = 0.0
+        """Expected seconds of the finished levels."""
+        self._latest = deque[tuple[float, int, float]]()
+        """Times at which the latest levels ended, with the levels and the work done by then."""
         self.failed: dict[str, str] = {}
         """Reasons of failures, by trial or sample."""
         self.store_error = ""
@@ -112,10 +120,12 @@ class SweepProgress:
             return
         self._reached[trial] = level + 1
         before, self._levels = self._levels, self._levels + 1
-        self._times.append(time.monotonic())
         self._total = max(self._total, self._levels)  # bisection may need more
-        left, pace = self._total - self._levels, self._pace()
-        self._end = time.monotonic() + left / pace * 60 if left and pace else None
+        self._worked += self._level_seconds[trial][level] if self._level_seconds else 1.0
+        self._latest.append((time.monotonic(), self._levels, self._worked))
+        left, (_, pace) = max(0.0, self._work - self._worked), self._pace()
+        is_last = self._levels == self._total
+        self._end = time.monotonic() + left / pace * 60 if pace and not is_last else None
         self._bar.update(self._task, advance=1, total=self._total, description=latest)
         tenth = max(1, self._total // 10)
         is_due = before // tenth < self._levels // tenth or not before
@@ -125,23 +135,30 @@ class SweepProgress:
 
     def _print_line(self, latest: str) -> None:
         self._printed = time.monotonic()
-        left = f", {self._left()}" if self._end else ""
-        self._console.print(f"{self._levels}/{self._total} levels{left}  {latest}", soft_wrap=True)
+        counts = f"{self._levels}/{self._total} levels"
+        text = ", ".join(filter(None, (counts, self._left())))
+        self._console.print(f"{text}  {latest}", soft_wrap=True)
 
     def _left(self) -> str:
-        return f"about {duration(self._end - time.monotonic())} left" if self._end else ""
+        left = self._minutes_left()
+        return "" if left is None else f"about {duration(60 * left)} left"
 
-    def _pace(self) -> float:
-        """Levels a minute, over `PACE_SECONDS` at most."""
-        now = time.monotonic()
-        begun = self._first or self._started
+    def _minutes_left(self) -> float | None:
+        return None if self._end is None else max(0.0, self._end - time.monotonic()) / 60
+
+    def _pace(self) -> tuple[float, float]:
+        """Levels and work a minute, over `PACE_SECONDS` at most, or over all where none ended."""
+        now, latest = time.monotonic(), self._latest
+        begun, levels, worked = self._first or self._started, 0, 0.0
         # The level before the span tells when the first one in it began.
-        while len(self._times) > 1 and self._times[1] < now - PACE_SECONDS:
-            self._times.popleft()
-        count = len(self._times)
-        if count > 1 and self._times[0] < now - PACE_SECONDS:
-            begun, count = self._times[0], count - 1
-        return count / (now - begun) * 60 if now > begun else 0.0
+        while len(latest) > 1 and latest[1][0] < now - PACE_SECONDS:
+            latest.popleft()
+        if len(latest) > 1 and latest[0][0] < now - PACE_SECONDS:
+            begun, levels, worked = latest[0]
+        minutes = (now - begun) / 60
+        if minutes <= 0:
+            return 0.0, 0.0
+        return (self._levels - levels) / minutes, (self._worked - worked) / minutes
 
     def report(self, report: Mapping[str, Any]) -> None:
         """Record a worker's report; the last report of an item has no level."""
@@ -193,8 +210,8 @@ class SweepProgress:
             state=state, host=socket.gethostname(), process=os.getpid(), driver=this_process(),
             trials=self._trials, done=done, running=self._running,
             failed=failed, waiting=max(0, waiting), levels_done=self._levels, levels=self._total,
-            levels_per_minute=self._pace(), failures=list(self.failed.items()),
-            command=self._study.command(self._run),
+            levels_per_minute=self._pace()[0], minutes_left=self._minutes_left(),
+            failures=list(self.failed.items()), command=self._study.command(self._run),
         )  # fmt: skip
 
 

@@ -47,6 +47,8 @@ class Status:
     """Number of levels of this sweep, without earlier sweeps."""
     levels_per_minute: float
     """Mean over the last ten minutes at most."""
+    minutes_left: float | None = None
+    """Expected minutes to the end; None before the first level has ended, and after the last."""
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Trial and reason of each failure."""
     driver: dict[str, Any] = field(default_factory=dict)
@@ -117,16 +119,14 @@ def _read(store: Store, study: Study, run: Run) -> dict[str, Any] | None:
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
-    """Fields of a stored status, and the minutes left at its pace."""
-    meta = {"command": "", **entry.meta}
+    """Fields of a stored status."""
+    meta = {"command": "", "minutes_left": None, **entry.meta}  # an older version had neither
     check(meta, Status)
     status = {f.name: meta[f.name] for f in fields(Status)}
     if status["state"] not in STATES:
         raise ValueError(f"state must be one of {STATES}, but got {status['state']!r:.80}")
-    pace, left = status["levels_per_minute"], status["levels"] - status["levels_done"]
-    status["minutes_left"] = left / pace if pace > 0 else None
     if not isfinite(status["minutes_left"] or 0):
-        raise ValueError(f"{left} levels cannot be left at {pace} a minute")
+        raise ValueError(f"minutes_left must be finite, but got {status['minutes_left']}")
     return status
 
 

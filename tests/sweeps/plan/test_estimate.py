@@ -11,7 +11,14 @@ from lth_core import Trainer
 from lth_core.errors import StoreError
 from lth_core.store import open_store
 from lth_core.train.timings import store_speed
-from sweeps.plan.estimate import PUBLISHING_START, Estimate, duration, estimate
+from sweeps.plan.estimate import (
+    LEVEL_SECONDS,
+    PUBLISHING_START,
+    Estimate,
+    LevelSeconds,
+    duration,
+    estimate,
+)
 from sweeps.plan.plan import Plan, make_plan
 
 # tiny: 2 seeds of 5 trainings of 40 steps
@@ -163,6 +170,29 @@ def test_store_that_cannot_be_read_leaves_the_time_unknown(
     found = estimate(make_plan(tiny()))
     assert found.sentence() == "time: not known; store s3://a: cannot be reached"
     assert found.to_json()["seconds"] is None
+
+
+def test_a_levels_seconds_are_those_of_its_trainings_that_no_level_before_has(
+    tiny: StudyOf,
+) -> None:
+    plan = make_plan(tiny({"axes.seed": [0], "axes.levels": [1, 2], "base.branches": ["ticket"]}))
+    trained(plan, 0, seconds=0.5)
+    (short, long), store = (trial.spec for trial in plan.trials), open_store(plan.study.store)
+    dense, ticket, *_ = (job.digest for job in plan.trials[0].jobs())
+    expected = LevelSeconds(store, plan.study.resources, [])
+    assert [expected.of(short), expected.of(long)] == [
+        [20.05, 20.05], [LEVEL_SECONDS, LEVEL_SECONDS, 20.05],
+    ]  # fmt: skip
+    stored = LevelSeconds(store, plan.study.resources, [dense, ticket])
+    assert stored.of(long) == [LEVEL_SECONDS, LEVEL_SECONDS, 20.05]
+
+
+def test_a_level_of_a_wider_network_is_expected_to_take_longer(tiny: StudyOf) -> None:
+    changes = {"axes.seed": [0], "axes.model.width": [1, 64], "base.train.steps": "2000it"}
+    plan = make_plan(tiny(changes))
+    expected = LevelSeconds(open_store(plan.study.store), plan.study.resources, [])
+    narrow, wide = (sum(expected.of(trial.spec)) for trial in plan.trials)
+    assert 3 * narrow < wide
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def said(study: Study, state: str = "running", run: Run = "sweep", **changes: ob
     fields = {
         "state": state, "host": "node-1", "process": 123, "trials": 200, "done": 120, "running": 2,
         "failed": 1, "waiting": 77, "levels_done": 840, "levels": 1400, "levels_per_minute": 35.0,
-        "failures": [("3fa94bc0", "the loss is not finite [nan]")], **changes,
+        "minutes_left": 16.0, "failures": [("3fa94bc0", "the loss is not finite [nan]")], **changes,
     }  # fmt: skip
     save_status(store, study.name, Status(**fields), run)
     return store
@@ -133,8 +133,8 @@ def test_status_that_is_forgotten_while_it_is_read_was_never_there(study: Study)
 @pytest.mark.parametrize(
     "change",
     [
-        {"state": "asleep"}, {"levels": None}, {"levels": 10**400}, {"levels_per_minute": "fast"},
-        {"levels_per_minute": 5e-324}, {"failures": [["one"]]}, {"driver": []},
+        {"state": "asleep"}, {"levels": None}, {"minutes_left": 10**400}, {"levels_per_minute": "fast"},
+        {"minutes_left": "soon"}, {"failures": [["one"]]}, {"driver": []},
     ],
 )  # fmt: skip
 def test_status_of_another_hand_counts_as_missing_and_is_told(
