@@ -61,9 +61,13 @@ class Verdict:
     family: Family
     gap: PairedTest
     """Accuracy of the ticket less that of dense, by seed."""
+    is_trained: bool
+    """Whether tickets are trained. Those of weights that are never trained match at medium
+    densities if at all, so that no order of the levels can be tested as a sequence."""
     p_matching: P | None
     """p of the ticket being less than the margin below dense; adjusted: the highest p from the
-    densest level to this one, times the number of methods. None with too few replicates."""
+    densest level to this one, or by Holm over the levels where tickets are not trained, times the
+    number of methods. None with too few replicates."""
     p_reinit: P | None
     """p of the ticket beating reinit, paired by seed. None with fewer than three pairs."""
     p_faster: P | None
@@ -153,9 +157,16 @@ def sparsest(verdicts: Iterable[Verdict], words: Sequence[str] = MATCHING) -> Ve
     return min((v for v in verdicts if v.verdict in words), key=lambda v: v.density, default=None)
 
 
-def first_open(verdicts: Iterable[Verdict]) -> Verdict | None:
-    """The densest verdict that is not shown matching: there the sequence ends."""
-    return next((v for v in verdicts if not v.matching), None)
+def first_open(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """The densest verdict on a cell that is not shown matching: there the sequence ends.
+
+    Where tickets are not trained there is no sequence. Then None if any is shown to match; else the
+    verdict on the highest accuracy, of the undecided levels if there are any.
+    """
+    if all(verdict.is_trained for verdict in verdicts):
+        return next((v for v in verdicts if not v.matching), None)
+    best = max(verdicts, key=lambda v: (v.verdict == "undecided", v.gap.mean))
+    return None if sparsest(verdicts) else best
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +177,7 @@ class _Level:
     density: float
     accuracy: dict[str, Summary]
     early_stop: dict[str, Summary]
+    is_trained: bool
     within_steps: bool
     """Whether no ticket took more steps than a dense run; those before its rewind point are the
     dense run's."""
@@ -213,6 +225,7 @@ def _levels(rows: Iterable[Record]) -> list[_Level]:
             density=fmean(row["density"] for row in table["ticket"].values()),
             accuracy=_summaries(table, "final_test_accuracy"),
             early_stop=_summaries(table, "early_stop_step"),
+            is_trained=all(row.get("when") != "never" for row in table["ticket"].values()),
             within_steps=max(row["steps"] for row in table["ticket"].values())
             <= min(row["steps"] for row in table["dense"].values()),
             gap=gap,
@@ -271,17 +284,18 @@ def _cell_verdicts(
         reinit, faster: adjusted p values by level.
     """
     above = [_p_matching(level, rule) for level in levels]
-    # In a fixed sequence each level is tested at the full level, as long as all before it succeed.
-    matching = [min(sequences * p, 1.0) for p in accumulate(above, max)]
     below = [level.gap.p_below(-rule.margin) if level.n >= FEWEST else 0.0 for level in levels]
-    worse = [min(sequences * p, 1.0) for p in accumulate(reversed(below), max)][::-1]
+    trained = all(level.is_trained for level in levels)
+    matching = [min(sequences * p, 1.0) for p in _over_levels(above, trained, rule)]
+    worse = [min(sequences * p, 1.0) for p in _over_levels(below[::-1], trained, rule)[::-1]]
+    tests = sequences if trained or rule.for_all == "none" else sequences * len(levels)
     stop = next((i for i, p in enumerate(matching) if p >= rule.significant), len(levels))
     found = []
     for i, level in enumerate(levels):
         p_reinit, is_enough = reinit[i], level.n >= FEWEST
         if not is_enough:
             word = "too few replicates"
-        elif i < stop:
+        elif matching[i] < rule.significant:
             wins = p_reinit is not None and p_reinit.adjusted < rule.significant
             word = "winning" if wins else "matching"
         elif not level.within_steps or worse[i] < rule.significant:
@@ -290,15 +304,29 @@ def _cell_verdicts(
             word = "undecided"
         seeds = None
         if word == "undecided":
-            passed = above[i] * sequences < rule.significant
-            seeds = _seeds_to_decide(levels[stop] if passed else level, rule, sequences)
+            passed = trained and above[i] * sequences < rule.significant
+            seeds = _seeds_to_decide(levels[stop] if passed else level, rule, tests)
         found.append(Verdict(
             cell=cell, level=level.level, density=level.density, accuracy=level.accuracy,
             early_stop=level.early_stop, rule=rule, family=family, gap=level.gap,
+            is_trained=trained,
             p_matching=P(above[i], matching[i]) if is_enough else None, p_reinit=p_reinit,
             p_faster=faster[i], seeds_to_decide=seeds, verdict=word,
         ))  # fmt: skip
     return found
+
+
+def _over_levels(ps: Sequence[float], in_sequence: bool, rule: VerdictRule) -> list[float]:
+    """p values adjusted over the levels of a cell.
+
+    Args:
+        ps: in the order in which levels are tested.
+        in_sequence: whether each level is tested at the full 5% as long as all before it succeed,
+            which takes an order that was fixed before: for tickets that are trained, by density.
+    """
+    if in_sequence:
+        return list(accumulate(ps, max))
+    return holm(ps) if rule.for_all == "holm" else list(ps)
 
 
 def _p_matching(level: _Level, rule: VerdictRule) -> float:
@@ -308,12 +336,15 @@ def _p_matching(level: _Level, rule: VerdictRule) -> float:
     return level.gap.p_above(-rule.margin)
 
 
-def _seeds_to_decide(level: _Level, rule: VerdictRule, sequences: int) -> int | None:
+def _seeds_to_decide(level: _Level, rule: VerdictRule, tests: int) -> int | None:
     """Fewest seeds, more than there are, with which a level's test would succeed in 80% of studies.
 
     Means and deviations are taken as they were seen, and the deviation as not moderated.
+
+    Args:
+        tests: number of tests among which the share of errors is divided.
     """
-    distance, significant = abs(level.gap.mean + rule.margin), rule.significant / sequences
+    distance, significant = abs(level.gap.mean + rule.margin), rule.significant / tests
     fewest = level.n + 1
     if level.gap.std < EQUAL:  # the sign test, which takes at least so many
         fewest = max(fewest, floor(-log2(significant)) + 1)

@@ -25,7 +25,7 @@ from lth_core.analysis.verdict import Verdict, first_open, sparsest, verdicts
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 from tracking.report.structure_table import similarity_tables
-from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, sections
+from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, reach, sections
 from tracking.text import accuracy_text, count, density_text
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
@@ -119,10 +119,12 @@ def _tickets(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) 
     text += f" (they win in {won})" if won else ", and win in none"
     text = f"Yes, {text}" if won else text.capitalize()
     if len(ends) == 1:
-        return f"{text}: down to {_weights(ends[order[0]])} at {order[0]}."
+        return f"{text}: {reach(judged[order[0]])} of the weights at {order[0]}."
     if len(ends) <= MOST_NAMED:
         reached = ", ".join(f"{density_text(ends[label])} at {label}" for label in ends)
-        return f"{text}. They match down to {reached}."
+        trained = all(verdict.is_trained for each in judged.values() for verdict in each)
+        verb = "They match down to" if trained else "The sparsest matching tickets keep"
+        return f"{text}. {verb} {reached}."
     first, last = order[0], order[-1]
     return (
         f"{text}. The sparsest matching ticket keeps {_weights(ends[first])} "
@@ -149,16 +151,16 @@ def _one_cell(judged: Sequence[Verdict]) -> str:
         return _no_match(judged, end)
     if winner:
         first = next(verdict for verdict in judged if verdict.verdict == "winning")
-        text = f"Yes, tickets win down to {_weights(winner.density)}"
+        text = f"Yes, tickets win {reach(judged, ['winning'])} of the weights"
         if best is not winner:
-            text += f" and match down to {density_text(best.density)}"
+            text += f" and match {reach(judged)}"
         start = density_text(first.density)
         text += f"; fresh weights under the same masks fall behind from {start} on."
     elif any(verdict.p_reinit for verdict in judged):
-        text = f"Partly, tickets match down to {_weights(best.density)}, but are not shown better "
+        text = f"Partly, tickets match {reach(judged)} of the weights, but are not shown better "
         text += "than fresh weights under the same masks."
     else:
-        text = f"Tickets match down to {_weights(best.density)}; no control with fresh weights was "
+        text = f"Tickets match {reach(judged)} of the weights; no control with fresh weights was "
         text += "trained."
     if end and end.verdict == "undecided":
         text += f" At {density_text(end.density)} it is undecided{_would_decide(end)}."
@@ -176,6 +178,11 @@ def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:
             lowest = density_text(min(v.density for v in near))
             text += f" Mean accuracy stays within {margin} of the dense network's down to {lowest}."
         return text
+    if not end.is_trained:
+        best = f"the best tickets, at {density} of the weights,"
+        if end.verdict == "undecided":
+            return f"Undecided, {best} are not shown to match{_would_decide(end)}."
+        return f"No, even {best} fall more than {margin} behind."
     if end.verdict == "undecided":
         return f"Undecided from {density} of the weights on{_would_decide(end)}."
     return f"No, already at {density} of the weights tickets fall more than {margin} behind."

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from lth_core.analysis.cells import Cell, cells
 from lth_core.analysis.groups import group_by, key_of
-from lth_core.analysis.verdict import MOST_SEEDS, P, Verdict, first_open, sparsest, verdicts
+from lth_core.analysis.verdict import (
+    MATCHING,
+    MOST_SEEDS,
+    P,
+    Verdict,
+    first_open,
+    sparsest,
+    verdicts,
+)
 from lth_core.analysis.verdict_rule import FEWEST, VerdictRule
 from lth_core.columns import Record
 from lth_core.jobs.branches import NOT_COMPARED
@@ -151,20 +159,32 @@ def _finding(cell: Cell, cell_verdicts: Sequence[Verdict]) -> str:
         assert end is not None
         return f"no ticket shown to match ({seeds}); {_end(end)}"
     seeds = counted(best.accuracy["ticket"].n)
-    line = f"tickets match down to {density_text(best.density)} density ({seeds})"
+    line = f"tickets match {reach(cell_verdicts)} density ({seeds})"
     if winner:
-        line = f"tickets win down to {density_text(winner.density)} density ({seeds}"
+        line = f"tickets win {reach(cell_verdicts, ['winning'])} density ({seeds}"
         line += f", {_p_sentence(winner.p_reinit, winner.rule)})"
         if best is not winner:
-            line += f", match down to {density_text(best.density)}"
+            line += f", match {reach(cell_verdicts)}"
     elif any(verdict.p_reinit for verdict in cell_verdicts):
         line += ", not shown better than reinit"
     return f"{line}; {_end(end)}" if end else line
 
 
+def reach(cell_verdicts: Sequence[Verdict], words: Sequence[str] = MATCHING) -> str:
+    """Densities of a cell's verdicts with one of the words: `down to 13.4%`, or of tickets that are
+    not trained, which have no sequence of levels, `at 50% and 30%`."""
+    densities = [verdict.density for verdict in cell_verdicts if verdict.verdict in words]
+    found = [density_text(density) for density in sorted(densities, reverse=True)]
+    if all(verdict.is_trained for verdict in cell_verdicts):
+        return f"down to {found[-1]}"
+    *others, last = found
+    return f"at {', '.join(others)} and {last}" if others else f"at {last}"
+
+
 def _end(end: Verdict) -> str:
-    """Sentence on the level at which the sequence of matching levels ends."""
-    density = density_text(end.density)
+    """Sentence on the level at which the sequence of matching levels ends, or on the best level of
+    tickets that are not trained."""
+    density = density_text(end.density) + ("" if end.is_trained else ", the best,")
     if end.verdict == "undecided":
         return f"{density} is undecided, {_seeds_to_decide(end)} would decide"
     if end.verdict == TOO_FEW:

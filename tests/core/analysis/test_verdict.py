@@ -104,6 +104,21 @@ def test_levels_that_do_not_match_start_at_the_sparsest() -> None:
     ]  # fmt: skip
 
 
+def test_levels_of_tickets_that_are_not_trained_are_judged_in_no_order() -> None:
+    """Dense masks of untrained weights are as bad as sparse ones; the best lie between."""
+    noisy = near(-0.006, scale=30)
+    found = judged(near(-0.3), near(0), noisy, near(-0.3), when="never")
+    assert words(found) == ["not matching", "matching", "undecided", "not matching"]
+    assert (sparsest(found), first_open(found)) == (found[1], None)
+    p = found[1].p_matching
+    assert p.adjusted == 4 * p.raw, "by Holm over four levels"
+    without = judged(near(-0.3), noisy, near(-0.1), when="never")
+    assert first_open(without) == without[1], "the best of those that are undecided"
+    assert without[1].seeds_to_decide is not None
+    alone = judged(near(0), near(-0.0045), when="never", rule=VerdictRule(for_all="none"))
+    assert [v.p_matching.raw for v in alone] == [v.p_matching.adjusted for v in alone]
+
+
 def test_ticket_that_matches_and_beats_reinit_is_winning() -> None:
     found = judged(near(0), near(0), reinit=[near(-0.01, scale=-1), near(0, scale=-1)])
     assert words(found) == ["winning", "matching"]

@@ -6,9 +6,9 @@ import pytest
 from verdict_rates import FALSE_MATCHING, FALSE_WINNING, NOISES, SEEDS, false_rates, power
 
 
-def check(noise: str, seeds: int, studies: int, deviations: float) -> None:
+def check(noise: str, seeds: int, studies: int, deviations: float, when: str = "after") -> None:
     """The rates are below their bounds, but for the chance of so few studies."""
-    found = false_rates(NOISES[noise], seeds, studies)
+    found = false_rates(NOISES[noise], seeds, studies, when)
     for rate, most in zip(found, (FALSE_MATCHING, FALSE_WINNING), strict=True):
         assert rate <= most + deviations * sqrt(most * (1 - most) / studies)
 
@@ -24,6 +24,12 @@ def test_verdicts_are_seldom_wrong(noise: str) -> None:
 @pytest.mark.parametrize("noise", NOISES)
 def test_verdicts_are_wrong_no_more_often_than_allowed(noise: str, seeds: int) -> None:
     check(noise, seeds, studies=250, deviations=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("noise", ["normal, correlated levels", "binomial, independent levels"])
+def test_verdicts_on_tickets_that_are_not_trained_are_as_seldom_wrong(noise: str) -> None:
+    check(noise, seeds=5, studies=250, deviations=1, when="never")
 
 
 @pytest.mark.slow

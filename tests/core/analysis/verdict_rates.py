@@ -3,6 +3,7 @@ prints the table of docs/verdict.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -54,12 +55,14 @@ NOISES = {
 
 
 def study(
-    rng: np.random.Generator, noise: Noise, seeds: int, ticket: float, reinit: float
-) -> list[Verdict]:
+    rng: np.random.Generator, noise: Noise, seeds: int, ticket: float, reinit: float,
+    when: str = "after",
+) -> list[Verdict]:  # fmt: skip
     """The verdicts of one simulated cell.
 
     Args:
         ticket, reinit: true accuracy, at all levels, less that of the dense run.
+        when: `never` for tickets that are not trained.
     """
     dense = np.full((seeds, 1), DENSE)
     if noise.correlated:
@@ -71,40 +74,43 @@ def study(
     }
     rows: list[dict[str, Any]] = []
     for seed in range(seeds):
-        rows.append(row(0, "dense", seed, dense[seed, 0]))
+        rows.append(row(0, "dense", seed, dense[seed, 0], when))
         for branch, drawn in table.items():
-            rows += [row(level + 1, branch, seed, drawn[seed, level]) for level in range(LEVELS)]
+            rows += [
+                row(level + 1, branch, seed, drawn[seed, level], when) for level in range(LEVELS)
+            ]
     (found,) = judge([rows], [], DEFAULT_RULE)
     return found
 
 
-def row(level: int, branch: str, seed: int, accuracy: float) -> dict[str, Any]:
+def row(level: int, branch: str, seed: int, accuracy: float, when: str) -> dict[str, Any]:
     """A record with the columns of a verdict."""
     return {
-        "level": level, "branch": branch, "seed": seed, "density": 0.8**level, "method": "imp",
+        "level": level, "branch": branch, "seed": seed, "density": 0.8**level, "method": "imp", "when": when,
         "final_test_accuracy": accuracy, "early_stop_step": 100, "steps": 500,
     }  # fmt: skip
 
 
 def shares(
-    noise: Noise, seeds: int, studies: int, ticket: float, reinit: float, *words: str
-) -> NDArray[np.float64]:
+    noise: Noise, seeds: int, studies: int, ticket: float, reinit: float, *words: str,
+    when: str = "after",
+) -> NDArray[np.float64]:  # fmt: skip
     """Whether each level (columns) of each simulated study (rows) reads as one of the words."""
     rng = np.random.default_rng([seeds, *map(int, (noise.binomial, noise.correlated))])
     return np.array([
-        [verdict.verdict in words for verdict in study(rng, noise, seeds, ticket, reinit)]
+        [verdict.verdict in words for verdict in study(rng, noise, seeds, ticket, reinit, when)]
         for _ in range(studies)
     ])  # fmt: skip
 
 
-def false_rates(noise: Noise, seeds: int, studies: int) -> tuple[float, float]:
+def false_rates(noise: Noise, seeds: int, studies: int, when: str = "after") -> tuple[float, float]:
     """Shares of studies with a false word at some level.
 
     Matching, where all tickets are worse than dense by the margin. Winning, where tickets are one
     point above dense and as good as reinit.
     """
-    matching = shares(noise, seeds, studies, -MARGIN, -MARGIN, "matching", "winning")
-    winning = shares(noise, seeds, studies, 0.01, 0.01, "winning")
+    matching = shares(noise, seeds, studies, -MARGIN, -MARGIN, "matching", "winning", when=when)
+    winning = shares(noise, seeds, studies, 0.01, 0.01, "winning", when=when)
     return float(matching.any(axis=1).mean()), float(winning.any(axis=1).mean())
 
 
@@ -129,6 +135,14 @@ def table(studies: int) -> Iterator[str]:
             yield f"| {name} | {seeds} | {' | '.join(f'{100 * share:.1f}%' for share in found)} |"
 
 
+def untrained(studies: int) -> Iterator[str]:
+    """Lines on false matching of tickets that are not trained."""
+    for name, noise in NOISES.items():
+        for seeds in SEEDS:
+            matching, _ = false_rates(noise, seeds, studies, "never")
+            yield f"not trained, {name}, {seeds} seeds: false matching {100 * matching:.1f}%"
+
+
 if __name__ == "__main__":
-    for line in table(studies=2000):
+    for line in chain(table(studies=2000), untrained(studies=1000)):
         print(line, flush=True)

@@ -2,7 +2,9 @@ import pytest
 from hand_made import rewound, study, taxonomy
 from varied import cell
 
+from lth_core.analysis.verdict_rule import DEFAULT_RULE
 from tracking.report.answer import Answer, study_answer
+from tracking.report.verdict_table import sections
 
 WINS = ([0.1, 0, -0.1, -3], [3, 1, 1, 0.1])
 WIDTH = "model.width"
@@ -53,6 +55,40 @@ def test_one_setting_is_answered_in_a_sentence(records, sentence):
     assert (found.kind, found.sentence) == ("tickets", sentence)
 
 
+def untrained(*gaps, **more):
+    """Records of tickets that are found without training; dense ones are the worst."""
+    return cell([-30, *gaps], when="never", **more)
+
+
+@pytest.mark.parametrize(
+    ("records", "sentence", "finding"),
+    [
+        (
+            untrained(0.1, 0, -30),
+            "Tickets match at 25% and 12.5% of the weights; no control with fresh weights was "
+            "trained.",
+            "Tickets match at 25% and 12.5% density (5 seeds)",
+        ),
+        (
+            untrained(-4, -30),
+            "No, even the best tickets, at 25% of the weights, fall more than 0.5 points behind.",
+            "No ticket shown to match (5 seeds); 25%, the best, does not match",
+        ),
+        (
+            untrained(-0.2, -30, spread=6),
+            "Undecided, the best tickets, at 25% of the weights, are not shown to match: about 25 "
+            "seeds would decide.",
+            "No ticket shown to match (5 seeds); 25%, the best, is undecided, about 25 seeds would "
+            "decide",
+        ),
+    ],
+)
+def test_tickets_that_are_not_trained_are_answered_by_their_best_levels(records, sentence, finding):
+    assert answer(records).sentence == sentence
+    (section,) = sections(records, ["seed"], DEFAULT_RULE)
+    assert section.finding == finding
+
+
 def test_level_that_ends_undecided_is_said_to_be():
     found = answer(cell([0.1, -0.45], [3, 1], spread=3))
     assert found.sentence.endswith("At 25% it is undecided: about 141 seeds would decide.")
@@ -73,6 +109,14 @@ def test_settings_are_counted_and_each_says_how_sparse():
     )
     assert answer(none + cell([-4], **{WIDTH: 4}), WIDTH).sentence == (
         "No, in none of 2 settings does a ticket match the dense network."
+    )
+
+
+def test_settings_of_untrained_tickets_name_their_sparsest_ones():
+    narrow, wide = untrained(0.1, -30, **{WIDTH: 1}), untrained(-30, 0, **{WIDTH: 2})
+    assert answer(narrow + wide, WIDTH).sentence == (
+        "In 2 of 2 settings tickets match the dense network, and win in none. The sparsest "
+        "matching tickets keep 25% at model.width=1, 12.5% at model.width=2."
     )
 
 
