@@ -114,18 +114,24 @@ def _tickets(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) 
     won = sum(bool(sparsest(each, ["winning"])) for each in judged.values())
     if not ends:
         return _none_matches(judged)
-    order = sorted(ends, key=lambda label: ends[label])
+    every = [verdict for each in judged.values() for verdict in each]
     text = f"in {len(ends)} of {len(judged)} settings tickets match the dense network"
-    text += f" (they win in {won})" if won else ", and win in none"
-    text = f"Yes, {text}" if won else text.capitalize()
+    if won:
+        text = f"Yes, {text} (they win in {won})"
+    else:
+        has_reinit = any(verdict.p_reinit for verdict in every)
+        text = text.capitalize() + (", and win in none" if has_reinit else "")
+    order = sorted(ends, key=lambda label: ends[label])
+    first, last = order[0], order[-1]
     if len(ends) == 1:
-        return f"{text}: {reach(judged[order[0]])} of the weights at {order[0]}."
+        return f"{text}: {reach(judged[first])} of the weights at {first}."
+    trained = all(verdict.is_trained for verdict in every)
+    verb = "They match down to" if trained else "The sparsest matching tickets keep"
+    if len({density_text(density) for density in ends.values()}) == 1:
+        return f"{text}. {verb} {_weights(ends[first])}."
     if len(ends) <= MOST_NAMED:
         reached = ", ".join(f"{density_text(ends[label])} at {label}" for label in ends)
-        trained = all(verdict.is_trained for each in judged.values() for verdict in each)
-        verb = "They match down to" if trained else "The sparsest matching tickets keep"
         return f"{text}. {verb} {reached}."
-    first, last = order[0], order[-1]
     return (
         f"{text}. The sparsest matching ticket keeps {_weights(ends[first])} "
         f"({first}); where tickets match least far it is {density_text(ends[last])} ({last})."

@@ -115,8 +115,16 @@ def test_settings_are_counted_and_each_says_how_sparse():
 def test_settings_of_untrained_tickets_name_their_sparsest_ones():
     narrow, wide = untrained(0.1, -30, **{WIDTH: 1}), untrained(-30, 0, **{WIDTH: 2})
     assert answer(narrow + wide, WIDTH).sentence == (
-        "In 2 of 2 settings tickets match the dense network, and win in none. The sparsest "
-        "matching tickets keep 25% at model.width=1, 12.5% at model.width=2."
+        "In 2 of 2 settings tickets match the dense network. The sparsest matching tickets keep "
+        "25% at model.width=1, 12.5% at model.width=2."
+    )
+
+
+def test_settings_that_match_equally_far_are_not_told_apart():
+    alike = [row for width in (1, 2) for row in cell(WINS[0], [0, 0, 0, 0], **{WIDTH: width})]
+    assert answer(alike, WIDTH).sentence == (
+        "In 2 of 2 settings tickets match the dense network, and win in none. They match down to "
+        "12.5% of the weights."
     )
 
 
