@@ -88,7 +88,9 @@ def _judged_records(cell: Cell, variant: Variant) -> list[Record]:
     """The records on which a variant is judged: a retraining, as its ticket, against dense."""
     records = cell.of_method(variant.method).records
     baselines = ("dense", "reinit") if variant.branch == "ticket" else ("dense",)
-    own = [{**r, "branch": "ticket"} for r in records if r["branch"] == variant.branch]
+    # A retraining is trained, also where its mask was learned over weights that are never trained.
+    judged_as = {"branch": "ticket"} | ({} if variant.branch == "ticket" else {"when": "before"})
+    own = [r | judged_as for r in records if r["branch"] == variant.branch]
     return own + [dict(r) for r in records if r["branch"] in baselines]
 
 

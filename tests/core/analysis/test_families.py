@@ -2,8 +2,9 @@ import pytest
 from hand_made import WAYS, record, taxonomy
 
 from lth_core.analysis.cells import cells
-from lth_core.analysis.families import Variant, by_family, variants
+from lth_core.analysis.families import Variant, by_family, variant_verdicts, variants
 from lth_core.analysis.groups import free_axes, methods
+from lth_core.analysis.verdict_rule import DEFAULT_RULE
 
 SCORES = ["seed", "prune.score"]
 
@@ -57,3 +58,16 @@ def test_labels_of_several_methods_name_free_axes_too():
     labels = [cell.label for cell in cells(wide, [*SCORES, "model.width"])]
     assert labels[:2] == ["random, model.width=1", "random, model.width=2"]
     assert len(set(labels)) == 36
+
+
+def test_masks_that_are_learned_over_random_weights_and_then_trained_are_trained():
+    records = [
+        record(seed, branch, level, 0.9 + seed / 100 - level / 50, when="never")
+        for seed in range(3)
+        for branch, level in [("dense", 0), ("ticket", 1), ("trained", 1)]
+    ]
+    (cell,) = cells(records, [])
+    found = variant_verdicts(cell, variants(records), DEFAULT_RULE)
+    assert {way.branch: v.is_trained for way, (v,) in found.items()} == {
+        "ticket": False, "trained": True,
+    }  # fmt: skip
