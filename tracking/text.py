@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from lth_core.analysis.summary import Summary
 
 MOST_COLUMNS = 8
@@ -27,6 +29,16 @@ def density_text(share: float) -> str:
 def count(n: int, noun: str) -> str:
     """Number with its noun: `1 seed`, `2 seeds`."""
     return f"{n} {noun}{'s' * (n != 1)}"
+
+
+def listed(texts: Iterable[str]) -> str:
+    """Texts as a list in a sentence.
+
+    >>> listed(["50%", "30%", "10%"]), listed(["50%"])
+    ('50%, 30% and 10%', '50%')
+    """
+    *others, last = texts
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def flops_text(flops: float) -> str:

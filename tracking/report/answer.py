@@ -26,7 +26,7 @@ from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 from tracking.report.structure_table import similarity_tables
 from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, reach, sections
-from tracking.text import accuracy_text, count, density_text
+from tracking.text import accuracy_text, count, density_text, listed
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
 """What a study asks; a report shows first what answers it."""
@@ -156,12 +156,10 @@ def _one_cell(judged: Sequence[Verdict]) -> str:
         assert end is not None
         return _no_match(judged, end)
     if winner:
-        first = next(verdict for verdict in judged if verdict.verdict == "winning")
         text = f"Yes, tickets win {reach(judged, ['winning'])} of the weights"
         if best is not winner:
             text += f" and match {reach(judged)}"
-        start = density_text(first.density)
-        text += f"; fresh weights under the same masks fall behind from {start} on."
+        text += f"; fresh weights under the same masks fall behind {_behind(judged)}."
     elif any(verdict.p_reinit for verdict in judged):
         text = f"Partly, tickets match {reach(judged)} of the weights, but are not shown better "
         text += "than fresh weights under the same masks."
@@ -171,6 +169,18 @@ def _one_cell(judged: Sequence[Verdict]) -> str:
     if end and end.verdict == "undecided":
         text += f" At {density_text(end.density)} it is undecided{_would_decide(end)}."
     return text
+
+
+def _behind(judged: Sequence[Verdict]) -> str:
+    """Densities at which fresh weights are shown to fall behind tickets that match: `from 50% on`
+    where they are at all sparser levels that match, else with the exceptions, or one by one."""
+    behind = [verdict for verdict in judged if verdict.verdict == "winning"]
+    later = [v for v in judged if v.matching and v.density < behind[0].density]
+    silent = [density_text(v.density) for v in later if v.verdict != "winning"]
+    if len(behind) == 1 or len(silent) >= len(behind):
+        return f"at {listed(density_text(verdict.density) for verdict in behind)}"
+    start = f"from {density_text(behind[0].density)} on"
+    return f"{start}, which is not shown at {listed(silent)}" if silent else start
 
 
 def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:

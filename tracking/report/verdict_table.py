@@ -19,7 +19,7 @@ from lth_core.analysis.verdict import (
 from lth_core.analysis.verdict_rule import FEWEST, VerdictRule
 from lth_core.columns import Record
 from lth_core.jobs.branches import NOT_COMPARED
-from tracking.text import MISSING, accuracy_text, count, density_text
+from tracking.text import MISSING, accuracy_text, count, density_text, listed
 
 TOO_FEW = "too few replicates"
 NO_RECORDS = "Nothing has been trained yet."
@@ -177,8 +177,7 @@ def reach(cell_verdicts: Sequence[Verdict], words: Sequence[str] = MATCHING) -> 
     found = [density_text(density) for density in sorted(densities, reverse=True)]
     if all(verdict.is_trained for verdict in cell_verdicts):
         return f"down to {found[-1]}"
-    *others, last = found
-    return f"at {', '.join(others)} and {last}" if others else f"at {last}"
+    return f"at {listed(found)}"
 
 
 def _end(end: Verdict) -> str:

@@ -25,7 +25,12 @@ def answer(records, *axes: str, **more) -> Answer:
         (
             cell(WINS[0], [0, 1, 0, 0.1]),
             "Yes, tickets win down to 25% of the weights and match down to 12.5%; fresh weights "
-            "under the same masks fall behind from 25% on.",
+            "under the same masks fall behind at 25%.",
+        ),
+        (
+            cell([0.1, 0, 0, 0, 0], [3, 3, 0, 3, 3]),
+            "Yes, tickets win down to 3.12% of the weights; fresh weights under the same masks fall "
+            "behind from 50% on, which is not shown at 12.5%.",
         ),
         (
             cell(WINS[0], [0, 0, 0, 0]),
