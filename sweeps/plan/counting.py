@@ -17,7 +17,9 @@ Signature = tuple[Hashable, ...]
 """Values of a spec's fields without data, network, learning rate and seed. Trials of one signature
 have equal numbers of trainings and steps."""
 
-_NUMBERS = ("trials", "trainings", "steps", "unique_trainings", "unique_steps", "unfinished")
+_NUMBERS = (
+    "trials", "trainings", "steps", "unique_trainings", "unique_steps", "unfinished", "levels",
+)  # fmt: skip
 _NAMES = [f.name for f in fields(TicketSpec) if f.name not in ("data", "model", "train", "seed")]
 _VALUES = attrgetter(*_NAMES)
 
@@ -35,12 +37,16 @@ class Counts:
     unique_steps: int = 0
     unfinished: int = 0
     """Trials with a training that counts once and is theirs."""
+    levels: int = 0
+    """Levels with a training that counts once and is theirs."""
     distinct: Counter[str] = field(default_factory=Counter)
     """Numbers of distinct trainings by branch, and of distinct ticket masks as `mask`."""
     used: Counter[str] = field(default_factory=Counter)
     """As `distinct`, but each counts once for every level of a trial that uses it."""
     work: Counter[SpeedFactors] = field(default_factory=Counter)
     """Numbers of unique steps, by everything that decides the time of a step."""
+    points: Counter[SpeedFactors] = field(default_factory=Counter)
+    """Numbers of points between two twins at which a network is evaluated, likewise."""
     sizes: dict[Signature, tuple[int, int]] = field(default_factory=dict)
     """Numbers of trainings and steps of one trial, by its signature."""
 
@@ -56,9 +62,10 @@ class Counts:
         for name in other.used:
             self.distinct[name] += times * other.distinct[name]
             self.used[name] += times * other.used[name]
-        for factors, steps in other.work.items():
-            for (data, model), sets in alike.items():
-                self.work[factors._replace(data=data, model=model)] += sets * steps
+        for own, counted in ((self.work, other.work), (self.points, other.points)):
+            for factors, number in counted.items():
+                for (data, model), sets in alike.items():
+                    own[factors._replace(data=data, model=model)] += sets * number
         self.sizes |= other.sizes
 
 
@@ -113,6 +120,7 @@ def counts_left(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Co
     for spec in specs:
         before = counts.trainings, counts.steps, counts.unique_trainings
         for branches in levels(spec):
+            unique_trainings = counts.unique_trainings
             for branch, job in branches.items():
                 steps = job.last - job.first
                 digests[branch].add(job.digest)
@@ -122,7 +130,11 @@ def counts_left(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Co
                     seen.add(job.digest)
                     counts.unique_trainings += 1
                     counts.unique_steps += steps
-                    counts.work[SpeedFactors(job.data, job.model, job.train, job.finds)] += steps
+                    factors = SpeedFactors(job.data, job.model, job.train, job.finds)
+                    counts.work[factors] += steps
+                    if branch == "twin":
+                        counts.points[factors] += spec.stability.points
+            counts.levels += counts.unique_trainings > unique_trainings
             if ticket := branches.get("ticket"):
                 digests["mask"].add(ticket.digest if ticket.finds else ticket.mask.digest)
                 counts.used["mask"] += 1

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
+from lth_core.data import part_sizes
 from lth_core.errors import StoreError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.parallel import usable_cpus
 from lth_core.spec import TicketSpec
 from lth_core.store import Store, open_store
-from lth_core.train.timings import SpeedFactors, seconds_per_step, speed_key
+from lth_core.train.timings import SpeedFactors, passes_per_step, seconds_per_step, speed_key
 from sweeps.plan.counting import Counts, counts_left
 from sweeps.plan.plan import Plan, samples_of
 from sweeps.plan.probe import probe_speeds, step_range
@@ -42,8 +43,8 @@ class Estimate:
     """Whether only trainings that the store lacks are counted."""
     steps: int
     seconds: float
-    """Seconds of the steps with a known speed, ``at_once`` trials at a time, and of the start of
-    publishing."""
+    """Seconds of the steps with a known speed, and of the barriers between their twins, ``at_once``
+    trials at a time; of the levels besides; and of the start of publishing."""
     at_once: int
     """Number of concurrent trials."""
     unknown: dict[str, int] = field(default_factory=dict)
@@ -130,20 +131,31 @@ def estimate_work(
     speeds = _speeds(work, store, device)
     missing = {factors: steps for factors, steps in work.items() if speeds[factors] is None}
     measured = probe_speeds(probed, missing, resources, at_once)
-    seconds, low, high, unknown = 0.0, 0.0, 0.0, Counter[str]()
+    seconds = LEVEL_SECONDS * counts.levels * samples
+    low, high, unknown = 0.0, 0.0, Counter[str]()
     for factors, steps in work.items():
+        took = steps + samples * barrier_steps(counts.points[factors], factors)
         step_seconds = speeds[factors] or measured.get(speed_key(factors, device))
         if step_seconds is None:
             unknown[network_text(factors.model, factors.data)] += steps
             least, most = step_range(factors, device)
-            low, high = low + least * steps, high + most * steps
+            low, high = low + least * took, high + most * took
         else:
-            seconds += step_seconds * steps
+            seconds += step_seconds * took
     return Estimate(
         left=False, steps=work.total(), seconds=seconds * share, at_once=at_once,
         unknown=dict(unknown), unknown_seconds=(low * share, high * share),
         measured=bool(measured),
     )  # fmt: skip
+
+
+def barrier_steps(points: int, factors: SpeedFactors) -> float:
+    """Training steps that take as long as the evaluation of a network at points between two twins,
+    on all training and test examples."""
+    if not points:
+        return 0.0
+    sizes = part_sizes(factors.data)
+    return points * (sizes.train + sizes.test) / sum(passes_per_step(factors.train, sizes))
 
 
 class LevelSeconds:
@@ -166,12 +178,14 @@ class LevelSeconds:
 
     def of(self, spec: TicketSpec) -> list[float]:
         """Expected seconds of each level of a trial."""
+        points = {"twin": spec.stability.points}
         return [
-            LEVEL_SECONDS + sum(self._seconds(job) for job in branches.values())
+            LEVEL_SECONDS
+            + sum(self._seconds(job, points.get(branch, 0)) for branch, job in branches.items())
             for branches in levels(spec)
         ]
 
-    def _seconds(self, job: Job) -> float:
+    def _seconds(self, job: Job, points: int) -> float:
         if job.digest in self._counted:
             return 0.0
         self._counted.add(job.digest)
@@ -179,7 +193,8 @@ class LevelSeconds:
         if factors not in self._step_seconds:
             known = seconds_per_step(self._store, factors, self._device)
             self._step_seconds[factors] = known or sqrt(prod(step_range(factors, self._device)))
-        return self._step_seconds[factors] * (job.last - job.first)
+        took = job.last - job.first + barrier_steps(points, factors)
+        return self._step_seconds[factors] * took
 
 
 def duration(seconds: float) -> str:

@@ -27,11 +27,13 @@ def packs_of(
 ) -> Iterator[list[Trial]]:
     """Trials in packs, in their order; each trial whose jobs are trained alone is a pack.
 
+    Trials of a pack have equal numbers of levels: else some workers would have all the long ones.
+
     Args:
         trainer: measures the size of packs for `pack: auto` on a CPU.
         concurrency: number of items that run at once; no pack is so large that one has none.
     """
-    for alike in group_by(trials, _programs).values():
+    for alike in group_by(trials, lambda t: (_programs(t), t.spec.levels)).values():
         most = ceil(len(alike) / concurrency)
         size = min(most, _size(alike, resources, trainer)) if _programs(alike[0]) else 1
         for start in range(0, len(alike), size):

@@ -137,8 +137,9 @@ def test_only_some_of_many_known_values_are_listed(lth: Lth, tiny_file: StudyFil
 
 
 def test_time_is_of_the_listed_trials_at_the_given_concurrency(
-    lth: Lth, tiny_file: StudyFile, tiny: StudyOf, here: Path
+    lth: Lth, tiny_file: StudyFile, tiny: StudyOf, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sweeps.plan.estimate.LEVEL_SECONDS", 0.0)
     path, plan = tiny_file(), make_plan(tiny())
     assert lth("plan", path, "--at-once", 2).out.endswith(
         "\ntime: about 1 s, 2 at a time; never trained here: mlp 16 on digits\n"

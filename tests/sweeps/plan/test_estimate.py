@@ -8,17 +8,11 @@ import pytest
 from tiny import StudyOf
 
 from lth_core import Trainer
+from lth_core.data import part_sizes
 from lth_core.errors import StoreError
 from lth_core.store import open_store
-from lth_core.train.timings import store_speed
-from sweeps.plan.estimate import (
-    LEVEL_SECONDS,
-    PUBLISHING_START,
-    Estimate,
-    LevelSeconds,
-    duration,
-    estimate,
-)
+from lth_core.train.timings import passes_per_step, store_speed
+from sweeps.plan.estimate import PUBLISHING_START, Estimate, LevelSeconds, duration, estimate
 from sweeps.plan.plan import Plan, make_plan
 
 # tiny: 2 seeds of 5 trainings of 40 steps
@@ -30,6 +24,12 @@ def trained(plan: Plan, *trials: int, seconds: float = 0.5, device: str = "cpu")
     store = open_store(plan.study.store)
     for number in trials:
         store_speed(store, next(plan.trials[number].jobs()), seconds, device)
+
+
+@pytest.fixture(autouse=True)
+def steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds are those of steps: levels take no time besides."""
+    monkeypatch.setattr("sweeps.plan.estimate.LEVEL_SECONDS", 0.0)
 
 
 def test_time_is_steps_at_the_speed_of_such_networks_side_by_side(tiny: StudyOf) -> None:
@@ -181,10 +181,38 @@ def test_a_levels_seconds_are_those_of_its_trainings_that_no_level_before_has(
     dense, ticket, *_ = (job.digest for job in plan.trials[0].jobs())
     expected = LevelSeconds(store, plan.study.resources, [])
     assert [expected.of(short), expected.of(long)] == [
-        [20.05, 20.05], [LEVEL_SECONDS, LEVEL_SECONDS, 20.05],
+        [20, 20], [0, 0, 20],
     ]  # fmt: skip
     stored = LevelSeconds(store, plan.study.resources, [dense, ticket])
-    assert stored.of(long) == [LEVEL_SECONDS, LEVEL_SECONDS, 20.05]
+    assert stored.of(long) == [0, 0, 20]
+
+
+def test_a_level_takes_time_beside_its_steps(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.plan.estimate.LEVEL_SECONDS", 0.25)
+    plan = make_plan(tiny())
+    trained(plan, 0)
+    levels = sum(trial.spec.levels + 1 for trial in plan.trials)
+    assert estimate(plan, at_once=1).seconds == 200 + 0.25 * levels
+    expected = LevelSeconds(open_store(plan.study.store), plan.study.resources, [])
+    assert sum(sum(expected.of(trial.spec)) for trial in plan.trials) == 200 + 0.25 * levels
+
+
+def test_a_twin_takes_the_time_of_its_steps_and_of_the_points_between_the_two(
+    tiny: StudyOf,
+) -> None:
+    """Each point takes a forward pass of all training and test examples."""
+    changes = {"axes.seed": [0], "base.levels": 1, "base.branches": ["ticket", "twin"]}
+    plan = make_plan(tiny({**changes, "base.stability": {"points": 5}}))
+    trained(plan, 0, seconds=0.5)
+    (trial,), sizes = plan.trials, part_sizes(plan.trials[0].spec.data)
+    passes = sum(passes_per_step(trial.spec.train, sizes))
+    took = plan.counts.unique_steps + 2 * 5 * (sizes.train + sizes.test) / passes
+    assert estimate(plan, at_once=1).seconds == pytest.approx(0.5 * took)
+    assert estimate(plan, at_once=1).steps == plan.counts.unique_steps
+    expected = LevelSeconds(open_store(plan.study.store), plan.study.resources, [])
+    assert sum(expected.of(trial.spec)) == pytest.approx(0.5 * took)
 
 
 def test_a_level_of_a_wider_network_is_expected_to_take_longer(tiny: StudyOf) -> None:

@@ -38,6 +38,7 @@ def test_trials_of_one_program_form_packs_that_leave_no_worker_without_one(tiny:
     assert sizes(study, 1, 1) == [1] * 5
     assert sizes(tiny({**SEEDS, "axes.prune.fraction": [0.2, 0.5]}), 99, 1) == [10]
     assert sizes(tiny({**SEEDS, "axes.train.batch_size": [30, 60]}), 99, 1) == [5, 5]
+    assert sizes(tiny({**SEEDS, "axes.levels": [1, 4]}), 99, 1) == [5, 5]
     channels = {"base.prune": {"structure": "channels", "scope": "global"}}
     assert sizes(tiny({**SEEDS, **channels, "base.model": {"name": "resnet-8"}}), 99, 1) == [1] * 5
 
