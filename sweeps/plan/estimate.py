@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, prod, sqrt
 from typing import Any
@@ -13,7 +13,6 @@ import torch
 from lth_core.data import part_sizes
 from lth_core.errors import StoreError
 from lth_core.jobs.recipes import Job
-from lth_core.lottery import levels
 from lth_core.parallel import usable_cpus
 from lth_core.spec import TicketSpec
 from lth_core.store import Store, open_store
@@ -174,15 +173,23 @@ class LevelSeconds:
     def __init__(self, store: Store, resources: Resources, stored: Iterable[str]) -> None:
         self._store, self._device = store, "cuda" if resources.gpu else "cpu"
         self._counted = set(stored)
-        self._step_seconds: dict[SpeedFactors, float] = {}
+        self._known: dict[SpeedFactors, float] = {}
+        """Seconds of a step."""
+        self._latest: tuple[object, ...] = (None,) * 4
+        """Factors of the latest job, and below its seconds of a step."""
+        self._step_seconds = 0.0
 
-    def of(self, spec: TicketSpec) -> list[float]:
-        """Expected seconds of each level of a trial."""
+    def of(self, spec: TicketSpec, planned: Iterable[Mapping[str, Job]]) -> list[float]:
+        """Expected seconds of each level of a trial.
+
+        Args:
+            planned: the result of `lth_core.lottery.levels`.
+        """
         points = {"twin": spec.stability.points}
         return [
             LEVEL_SECONDS
             + sum(self._seconds(job, points.get(branch, 0)) for branch, job in branches.items())
-            for branches in levels(spec)
+            for branches in planned
         ]
 
     def _seconds(self, job: Job, points: int) -> float:
@@ -190,11 +197,17 @@ class LevelSeconds:
             return 0.0
         self._counted.add(job.digest)
         factors = SpeedFactors(job.data, job.model, job.train, job.finds)
-        if factors not in self._step_seconds:
-            known = seconds_per_step(self._store, factors, self._device)
-            self._step_seconds[factors] = known or sqrt(prod(step_range(factors, self._device)))
+        # Most jobs have the very specs of the job before; to hash specs takes longer than all else.
+        if any(one is not other for one, other in zip(factors, self._latest, strict=True)):
+            self._latest, self._step_seconds = factors, self._of_step(factors)
         took = job.last - job.first + barrier_steps(points, factors)
-        return self._step_seconds[factors] * took
+        return self._step_seconds * took
+
+    def _of_step(self, factors: SpeedFactors) -> float:
+        if factors not in self._known:
+            stored = seconds_per_step(self._store, factors, self._device)
+            self._known[factors] = stored or sqrt(prod(step_range(factors, self._device)))
+        return self._known[factors]
 
 
 def duration(seconds: float) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 from lth_core import data
 from lth_core.errors import StoreError, TrackingError
 from lth_core.jobs.recipes import Job
+from lth_core.lottery import levels
 from lth_core.parallel import map_in_threads
 from lth_core.store import Store, open_store
 from lth_core.train import Trainer
@@ -197,15 +198,17 @@ def _sweep(
         for pack in packs_of(missing, plan.study.resources, trainer, backend.concurrency):
             needed, work = dict[str, Job](), list[tuple[Trial, Sequence[int]]]()
             for trial in pack:
-                expected[trial.id] = level_seconds.of(trial.spec)
-                jobs = [shared[job.digest] for job in trial.jobs() if job.digest in shared]
+                planned = list(levels(trial.spec))
+                expected[trial.id] = level_seconds.of(trial.spec, planned)
+                digests = [job.digest for branches in planned for job in branches.values()]
+                jobs = [shared[digest] for digest in digests if digest in shared]
                 needed |= {job.digest: job for job in jobs}
                 work.append((trial, jobs[0].keep if jobs else ()))
             items.append(WorkItem(item_config(work), list(needed.values())))
     queue = open_queue(items, trainer)
-    done, levels = len(plan.trials) - len(missing), sum(map(len, expected.values()))
+    done, to_run = len(plan.trials) - len(missing), sum(map(len, expected.values()))
     progress = SweepProgress(
-        plan.study, trainer.store, console, len(plan.trials), done, levels, expected,
+        plan.study, trainer.store, console, len(plan.trials), done, to_run, expected,
         live=backend.live, verbose=verbose,
     )  # fmt: skip
     with progress:

@@ -271,11 +271,12 @@ def _methods(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) 
 def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
     compared = [v for v in compared if v.series(cell, "final_test_accuracy")]
     judged = variant_verdicts(cell, compared, rule)
-    ends = {v.name: best.density for v, found in judged.items() if (best := sparsest(found))}
+    matched = {v.name: found for v, found in judged.items() if sparsest(found)}
+    ends = {name: min(v.density for v in found if v.matching) for name, found in matched.items()}
     if not ends:
         return _highest(cell, compared)
     first, *others = sorted(ends, key=lambda name: ends[name])
-    text = f"{first} matches the dense network furthest, down to {_weights(ends[first])}"
+    text = f"{first} matches the dense network furthest, {reach(matched[first])} of the weights"
     if others:
         named = ", ".join(f"{name} {density_text(ends[name])}" for name in others[:MOST_NAMED])
         text += f"; then {named}"

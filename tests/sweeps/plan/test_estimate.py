@@ -10,6 +10,8 @@ from tiny import StudyOf
 from lth_core import Trainer
 from lth_core.data import part_sizes
 from lth_core.errors import StoreError
+from lth_core.lottery import levels
+from lth_core.spec import TicketSpec
 from lth_core.store import open_store
 from lth_core.train.timings import passes_per_step, store_speed
 from sweeps.plan.estimate import PUBLISHING_START, Estimate, LevelSeconds, duration, estimate
@@ -172,6 +174,11 @@ def test_store_that_cannot_be_read_leaves_the_time_unknown(
     assert found.to_json()["seconds"] is None
 
 
+def of(expected: LevelSeconds, spec: TicketSpec) -> list[float]:
+    """Expected seconds of a trial's levels."""
+    return expected.of(spec, levels(spec))
+
+
 def test_a_levels_seconds_are_those_of_its_trainings_that_no_level_before_has(
     tiny: StudyOf,
 ) -> None:
@@ -180,11 +187,11 @@ def test_a_levels_seconds_are_those_of_its_trainings_that_no_level_before_has(
     (short, long), store = (trial.spec for trial in plan.trials), open_store(plan.study.store)
     dense, ticket, *_ = (job.digest for job in plan.trials[0].jobs())
     expected = LevelSeconds(store, plan.study.resources, [])
-    assert [expected.of(short), expected.of(long)] == [
+    assert [of(expected, short), of(expected, long)] == [
         [20, 20], [0, 0, 20],
     ]  # fmt: skip
     stored = LevelSeconds(store, plan.study.resources, [dense, ticket])
-    assert stored.of(long) == [0, 0, 20]
+    assert of(stored, long) == [0, 0, 20]
 
 
 def test_a_level_takes_time_beside_its_steps(
@@ -193,10 +200,10 @@ def test_a_level_takes_time_beside_its_steps(
     monkeypatch.setattr("sweeps.plan.estimate.LEVEL_SECONDS", 0.25)
     plan = make_plan(tiny())
     trained(plan, 0)
-    levels = sum(trial.spec.levels + 1 for trial in plan.trials)
-    assert estimate(plan, at_once=1).seconds == 200 + 0.25 * levels
+    number = sum(trial.spec.levels + 1 for trial in plan.trials)
+    assert estimate(plan, at_once=1).seconds == 200 + 0.25 * number
     expected = LevelSeconds(open_store(plan.study.store), plan.study.resources, [])
-    assert sum(sum(expected.of(trial.spec)) for trial in plan.trials) == 200 + 0.25 * levels
+    assert sum(sum(of(expected, trial.spec)) for trial in plan.trials) == 200 + 0.25 * number
 
 
 def test_a_twin_takes_the_time_of_its_steps_and_of_the_points_between_the_two(
@@ -212,14 +219,14 @@ def test_a_twin_takes_the_time_of_its_steps_and_of_the_points_between_the_two(
     assert estimate(plan, at_once=1).seconds == pytest.approx(0.5 * took)
     assert estimate(plan, at_once=1).steps == plan.counts.unique_steps
     expected = LevelSeconds(open_store(plan.study.store), plan.study.resources, [])
-    assert sum(expected.of(trial.spec)) == pytest.approx(0.5 * took)
+    assert sum(of(expected, trial.spec)) == pytest.approx(0.5 * took)
 
 
 def test_a_level_of_a_wider_network_is_expected_to_take_longer(tiny: StudyOf) -> None:
     changes = {"axes.seed": [0], "axes.model.width": [1, 64], "base.train.steps": "2000it"}
     plan = make_plan(tiny(changes))
     expected = LevelSeconds(open_store(plan.study.store), plan.study.resources, [])
-    narrow, wide = (sum(expected.of(trial.spec)) for trial in plan.trials)
+    narrow, wide = (sum(of(expected, trial.spec)) for trial in plan.trials)
     assert 3 * narrow < wide
 
 
