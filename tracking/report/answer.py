@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-from lth_core.analysis.cells import Cell, cells, open_cells
+from lth_core.analysis.cells import Cell, Point, cells, open_cells
 from lth_core.analysis.families import Variant, variant_verdicts, variants
 from lth_core.analysis.groups import group_by, key_of, methods
 from lth_core.analysis.rewinds import (
@@ -21,6 +21,7 @@ from lth_core.analysis.rewinds import (
     rewind_points,
 )
 from lth_core.analysis.structures import StructureTable, only_structures, structure_tables
+from lth_core.analysis.summary import Summary
 from lth_core.analysis.verdict import Verdict, first_open, sparsest, verdicts
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
@@ -287,17 +288,35 @@ def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
 
 
 def _highest(cell: Cell, compared: Sequence[Variant]) -> str:
-    """Sentence on methods of which none is shown to match: the highest accuracy."""
-    best, point = max(
-        ((v, p) for v in compared for p in v.series(cell, "final_test_accuracy")),
-        key=lambda found: found[1].value.mean,
-    )
-    dense = cell.series("dense", "final_test_accuracy")
-    against = f" (dense {accuracy_text(dense[0].value)}%)" if dense else ""
+    """Sentence on methods of which none is shown to match: the highest accuracy, or where methods
+    have dense networks of their own, the one that comes closest to its own."""
+    points = [(v, point) for v in compared for point in v.series(cell, "final_test_accuracy")]
+    dense = {v.method: _dense(cell, v.method) for v in compared}
+    own = {summary.mean for summary in dense.values() if summary}
+    if len(own) > 1:
+        points = [(v, point) for v, point in points if dense[v.method]]
+
+    def closeness(found: tuple[Variant, Point]) -> float:
+        variant, point = found
+        against = dense[variant.method]
+        return point.value.mean - (against.mean if against else 0.0)
+
+    best, point = max(points, key=closeness)
+    said = "The highest accuracy is that of" if len(own) < 2 else "Closest to its own comes"
     return (
-        f"No method is shown to match the dense network. The highest accuracy is {best.name}'s, "
-        f"{accuracy_text(point.value)}% at {_weights(point.density)}{against}."
+        f"No method is shown to match the dense network. {said} {best.name}, "
+        f"{accuracy_text(point.value)}% at {_weights(point.density)}{_against(dense[best.method])}."
     )
+
+
+def _dense(cell: Cell, method: str) -> Summary | None:
+    """Final test accuracy of a method's dense network."""
+    found = cell.of_method(method).series("dense", "final_test_accuracy")
+    return found[0].value if found else None
+
+
+def _against(dense: Summary | None) -> str:
+    return f" (dense {accuracy_text(dense)}%)" if dense else ""
 
 
 # Structures: accuracy at half the FLOPs, similarity between seeds
@@ -316,8 +335,7 @@ def _at_half(table: StructureTable) -> str:
     near = sorted(table.rows, key=lambda row: abs(row.shares["flops"].mean - HALF))
     first = {row.variant.name: row for row in reversed(near)}.values()
     best, *others = sorted(first, key=lambda row: -row.accuracy.mean)
-    flops, dense = best.shares["flops"].mean, best.cell.series("dense", "final_test_accuracy")
-    against = f" (dense {accuracy_text(dense[0].value)}%)" if dense else ""
+    flops, against = best.shares["flops"].mean, _against(_dense(best.cell, best.variant.method))
     named = "; then " + ", ".join(f"{row.variant.name} {accuracy_text(row.accuracy)}%"
                                   for row in others[:MOST_NAMED]) if others else ""  # fmt: skip
     label = f"{table.cell.label}: " if table.cell.label else ""

@@ -186,8 +186,24 @@ def test_methods_are_ordered_by_how_far_they_match():
         "1 of 3 methods is not shown to match."
     )
     assert answer(taxonomy(), "prune.score").sentence == (
-        "No method is shown to match the dense network. The highest accuracy is random's, "
+        "No method is shown to match the dense network. The highest accuracy is that of random, "
         "97.00±2.48% at 50% of the weights (dense 97.00±2.48%)."
+    )
+
+
+def test_methods_of_several_networks_are_compared_each_with_its_own_dense_one():
+    """The wide network's worse tickets are more accurate than all of the narrow one."""
+    wide = [
+        {**row, "final_test_accuracy": row["final_test_accuracy"] + 0.02} for row in cell([-1.5])
+    ]
+    records = [
+        {**row, "method": name, "trial": f"{name}-{row['trial']}", "prune.score": name}
+        for name, rows in {"narrow": cell([-1]), "wide": wide}.items()
+        for row in rows
+    ]
+    assert answer(records, "prune.score").sentence == (
+        "No method is shown to match the dense network. Closest to its own comes narrow, "
+        "96.00±0.24% at 50% of the weights (dense 97.00±0.20%)."
     )
 
 
