@@ -10,7 +10,7 @@ set -euo pipefail
 PATIENCE=80
 
 leave() {
-  local raylet=$1 options trials
+  local raylet=$1 options trials empty=0
   options=$(tr '\0' '\n' <"/proc/$raylet/cmdline")
   [ -n "$options" ] || return 0 # it has ended
   # Drain the node first, or its trials would start again right here.
@@ -18,9 +18,16 @@ leave() {
     --deadline-remaining-seconds "$PATIENCE" --node-id "$(sed -n 's/^--node_id=//p' <<<"$options")" \
     --address "$(sed -n 's/^--gcs-address=//p' <<<"$options")" ||
     echo "leave.sh: the head does not answer; SIGTERM is sent to the trials all the same" >&2
-  # Ray's names of a worker with and without a trial. The signal is repeated: a worker may be starting.
-  while trials=$(pgrep -P "$raylet" -f '^ray::(ResourceTrainable|Worker)') && ((SECONDS < PATIENCE)); do
-    xargs kill <<<"$trials" 2>/dev/null || true
+  # Ray's names of a worker with and without a trial, and the program of one that is starting, to
+  # which a trial may be on its way. So the signal is repeated until two looks in a row find none.
+  while ((empty < 2 && SECONDS < PATIENCE)); do
+    empty=$((empty + 1))
+    if trials=$(pgrep -P "$raylet" -f '^ray::(ResourceTrainable|Worker)'); then
+      xargs kill <<<"$trials" 2>/dev/null || true
+      empty=0
+    elif pgrep -P "$raylet" -f 'default_worker\.py' >/dev/null; then
+      empty=0
+    fi
     sleep 1
   done
   [ -z "$trials" ] || echo "leave.sh: still running after $PATIENCE s: ${trials//$'\n'/ }" >&2

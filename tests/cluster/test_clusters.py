@@ -255,6 +255,25 @@ def test_leave_does_nothing_where_no_ray_runs(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_leave_waits_for_a_worker_that_is_starting_and_ends_its_trial(tmp_path: Path) -> None:
+    """Ray had chosen the node for a trial before it was drained."""
+    worker = tmp_path / "default_worker.py"
+    worker.write_text("sleep 2\nexec -a ray::Worker.train sleep 100\n")
+    raylet = subprocess.Popen(["bash", "-c", f"bash {worker} & wait"])
+    env = {"PATH": f"{tools(tmp_path / 'bin', ray='exit 0')}:/usr/bin:/bin"}
+    try:
+        done = subprocess.run(
+            ["bash", CLUSTERS / "leave.sh", str(raylet.pid)],
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert raylet.wait(timeout=10) is not None, "its worker has ended"
+    finally:
+        raylet.kill()
+
+
 class Metadata(BaseHTTPRequestHandler):
     """EC2's instance metadata, of the version that asks for a token."""
 
