@@ -225,7 +225,7 @@ def _levels(rows: Iterable[Record]) -> list[_Level]:
             density=fmean(row["density"] for row in table["ticket"].values()),
             accuracy=_summaries(table, "final_test_accuracy"),
             early_stop=_summaries(table, "early_stop_step"),
-            is_trained=all(row.get("when") != "never" for row in table["ticket"].values()),
+            is_trained=all(row["when"] != "never" for row in table["ticket"].values()),
             within_steps=max(row["steps"] for row in table["ticket"].values())
             <= min(row["steps"] for row in table["dense"].values()),
             gap=gap,

@@ -16,7 +16,7 @@ class VerdictRule:
     margin: accuracy below dense that still matches, a fraction in (0, 1]; 0.005 is 0.5 points.
     confidence: in (0.5, 1), of each statement over all that it is adjusted for.
     for_all: `holm` adjusts for the levels and methods that are judged together, `none` does not.
-        The fixed sequence of matching levels holds for both.
+        The fixed sequence of matching levels, of tickets that are trained, holds for both.
     """
 
     margin: float = 0.005

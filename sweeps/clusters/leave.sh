@@ -10,7 +10,7 @@ set -euo pipefail
 PATIENCE=80
 
 leave() {
-  local raylet=$1 options trials empty=0
+  local raylet=$1 options trials='' empty=0
   options=$(tr '\0' '\n' <"/proc/$raylet/cmdline")
   [ -n "$options" ] || return 0 # it has ended
   # Drain the node first, or its trials would start again right here.

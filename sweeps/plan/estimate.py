@@ -174,11 +174,7 @@ class LevelSeconds:
     def __init__(self, store: Store, resources: Resources, stored: Iterable[str]) -> None:
         self._store, self._device = store, "cuda" if resources.gpu else "cpu"
         self._counted = set(stored)
-        self._known: dict[SpeedFactors, float] = {}
-        """Seconds of a step."""
-        self._latest: tuple[object, ...] = (None,) * 4
-        """Factors of the latest job, and below its seconds of a step."""
-        self._step_seconds = 0.0
+        self._step_seconds: dict[SpeedFactors, float] = {}
 
     def of(self, spec: TicketSpec, planned: Iterable[Mapping[str, Job]]) -> list[float]:
         """Expected seconds of each level of a trial.
@@ -198,17 +194,11 @@ class LevelSeconds:
             return 0.0
         self._counted.add(job.digest)
         factors = SpeedFactors(job.data, job.model, job.train, job.finds)
-        # Most jobs have the very specs of the job before; to hash specs takes longer than all else.
-        if any(one is not other for one, other in zip(factors, self._latest, strict=True)):
-            self._latest, self._step_seconds = factors, self._of_step(factors)
+        if factors not in self._step_seconds:
+            known = seconds_per_step(self._store, factors, self._device)
+            self._step_seconds[factors] = known or sqrt(prod(step_range(factors, self._device)))
         took = job.last - job.first + barrier_steps(points, factors)
-        return self._step_seconds * took
-
-    def _of_step(self, factors: SpeedFactors) -> float:
-        if factors not in self._known:
-            stored = seconds_per_step(self._store, factors, self._device)
-            self._known[factors] = stored or sqrt(prod(step_range(factors, self._device)))
-        return self._known[factors]
+        return self._step_seconds[factors] * took
 
 
 def duration(seconds: float) -> str:

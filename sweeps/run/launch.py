@@ -226,15 +226,9 @@ def _search(
     levels = sum(spec_of(base_values(study), values).levels + 1 for values in combinations(study))
     if left := max(0, trials - done):
         progress = SweepProgress(
-            study,
-            store,
-            console,
-            trials,
-            done,
-            left * levels,
-            live=backend.live,
+            study, store, console, trials, done, left * levels, live=backend.live,
             verbose=verbose,
-        )
+        )  # fmt: skip
         with progress:
             backend.search(left, progress)
         outcome.seconds = progress.seconds

@@ -263,11 +263,8 @@ def test_leave_waits_for_a_worker_that_is_starting_and_ends_its_trial(tmp_path: 
     env = {"PATH": f"{tools(tmp_path / 'bin', ray='exit 0')}:/usr/bin:/bin"}
     try:
         done = subprocess.run(
-            ["bash", CLUSTERS / "leave.sh", str(raylet.pid)],
-            env=env,
-            capture_output=True,
-            text=True,
-        )
+            ["bash", CLUSTERS / "leave.sh", str(raylet.pid)], env=env, capture_output=True, text=True
+        )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, "")
         assert raylet.wait(timeout=10) is not None, "its worker has ended"
     finally:

@@ -26,7 +26,7 @@ from lth_core.analysis.verdict import Verdict, first_open, sparsest, verdicts
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 from tracking.report.structure_table import similarity_tables
-from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, reach, sections
+from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, reach_text, sections
 from tracking.text import accuracy_text, count, density_text, listed
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
@@ -125,7 +125,7 @@ def _tickets(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) 
     order = sorted(ends, key=lambda label: ends[label])
     first, last = order[0], order[-1]
     if len(ends) == 1:
-        return f"{text}: {reach(judged[first])} of the weights at {first}."
+        return f"{text}: {reach_text(judged[first])} of the weights at {first}."
     trained = all(verdict.is_trained for verdict in every)
     verb = "They match down to" if trained else "The sparsest matching tickets keep"
     if len({density_text(density) for density in ends.values()}) == 1:
@@ -157,15 +157,19 @@ def _one_cell(judged: Sequence[Verdict]) -> str:
         assert end is not None
         return _no_match(judged, end)
     if winner:
-        text = f"Yes, tickets win {reach(judged, ['winning'])} of the weights"
+        text = f"Yes, tickets win {reach_text(judged, ['winning'])} of the weights"
         if best is not winner:
-            text += f" and match {reach(judged)}"
+            text += f" and match {reach_text(judged)}"
         text += f"; fresh weights under the same masks fall behind {_behind(judged)}."
     elif any(verdict.p_reinit for verdict in judged):
-        text = f"Partly, tickets match {reach(judged)} of the weights, but are not shown better "
+        text = (
+            f"Partly, tickets match {reach_text(judged)} of the weights, but are not shown better "
+        )
         text += "than fresh weights under the same masks."
     else:
-        text = f"Tickets match {reach(judged)} of the weights; no control with fresh weights was "
+        text = (
+            f"Tickets match {reach_text(judged)} of the weights; no control with fresh weights was "
+        )
         text += "trained."
     if end and end.verdict == "undecided":
         text += f" At {density_text(end.density)} it is undecided{_would_decide(end)}."
@@ -181,7 +185,7 @@ def _behind(judged: Sequence[Verdict]) -> str:
     if len(behind) == 1 or len(silent) >= len(behind):
         return f"at {listed(density_text(verdict.density) for verdict in behind)}"
     start = f"from {density_text(behind[0].density)} on"
-    return f"{start}, which is not shown at {listed(silent)}" if silent else start
+    return f"{start} (not shown at {listed(silent)})" if silent else start
 
 
 def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:
@@ -275,9 +279,11 @@ def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
     matched = {v.name: found for v, found in judged.items() if sparsest(found)}
     ends = {name: min(v.density for v in found if v.matching) for name, found in matched.items()}
     if not ends:
-        return _highest(cell, compared)
+        return _closest(cell, compared)
     first, *others = sorted(ends, key=lambda name: ends[name])
-    text = f"{first} matches the dense network furthest, {reach(matched[first])} of the weights"
+    text = (
+        f"{first} matches the dense network furthest, {reach_text(matched[first])} of the weights"
+    )
     if others:
         named = ", ".join(f"{name} {density_text(ends[name])}" for name in others[:MOST_NAMED])
         text += f"; then {named}"
@@ -287,22 +293,23 @@ def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
     return f"{text}."
 
 
-def _highest(cell: Cell, compared: Sequence[Variant]) -> str:
-    """Sentence on methods of which none is shown to match: the highest accuracy, or where methods
-    have dense networks of their own, the one that comes closest to its own."""
-    points = [(v, point) for v in compared for point in v.series(cell, "final_test_accuracy")]
+def _closest(cell: Cell, compared: Sequence[Variant]) -> str:
+    """Sentence on methods of which none is shown to match: the one whose accuracy is the highest,
+    measured from its own dense network."""
     dense = {v.method: _dense(cell, v.method) for v in compared}
-    own = {summary.mean for summary in dense.values() if summary}
-    if len(own) > 1:
-        points = [(v, point) for v, point in points if dense[v.method]]
+    points = [(v, point) for v in compared for point in v.series(cell, "final_test_accuracy")]
+    # Only a study that lost records has tickets without their dense run.
+    points = [(v, point) for v, point in points if dense[v.method]] or points
 
-    def closeness(found: tuple[Variant, Point]) -> float:
-        variant, point = found
-        against = dense[variant.method]
-        return point.value.mean - (against.mean if against else 0.0)
+    def less_dense(found: tuple[Variant, Point]) -> float:
+        own = dense[found[0].method]
+        return found[1].value.mean - (own.mean if own else 0.0)
 
-    best, point = max(points, key=closeness)
-    said = "The highest accuracy is that of" if len(own) < 2 else "Closest to its own comes"
+    best, point = max(points, key=less_dense)
+    several = len({own.mean for own in dense.values() if own}) > 1
+    said = (
+        "Closest to its own dense network comes" if several else "The highest accuracy is that of"
+    )
     return (
         f"No method is shown to match the dense network. {said} {best.name}, "
         f"{accuracy_text(point.value)}% at {_weights(point.density)}{_against(dense[best.method])}."

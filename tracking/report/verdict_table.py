@@ -159,18 +159,18 @@ def _finding(cell: Cell, cell_verdicts: Sequence[Verdict]) -> str:
         assert end is not None
         return f"no ticket shown to match ({seeds}); {_end(end)}"
     seeds = counted(best.accuracy["ticket"].n)
-    line = f"tickets match {reach(cell_verdicts)} density ({seeds})"
+    line = f"tickets match {reach_text(cell_verdicts)} density ({seeds})"
     if winner:
-        line = f"tickets win {reach(cell_verdicts, ['winning'])} density ({seeds}"
+        line = f"tickets win {reach_text(cell_verdicts, ['winning'])} density ({seeds}"
         line += f", {_p_sentence(winner.p_reinit, winner.rule)})"
         if best is not winner:
-            line += f", match {reach(cell_verdicts)}"
+            line += f", match {reach_text(cell_verdicts)}"
     elif any(verdict.p_reinit for verdict in cell_verdicts):
         line += ", not shown better than reinit"
     return f"{line}; {_end(end)}" if end else line
 
 
-def reach(cell_verdicts: Sequence[Verdict], words: Sequence[str] = MATCHING) -> str:
+def reach_text(cell_verdicts: Sequence[Verdict], words: Sequence[str] = MATCHING) -> str:
     """Densities of a cell's verdicts with one of the words: `down to 13.4%`, or of tickets that are
     not trained, which have no sequence of levels, `at 50% and 30%`."""
     densities = [verdict.density for verdict in cell_verdicts if verdict.verdict in words]

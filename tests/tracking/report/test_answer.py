@@ -30,7 +30,7 @@ def answer(records, *axes: str, **more) -> Answer:
         (
             cell([0.1, 0, 0, 0, 0], [3, 3, 0, 3, 3]),
             "Yes, tickets win down to 3.12% of the weights; fresh weights under the same masks fall "
-            "behind from 50% on, which is not shown at 12.5%.",
+            "behind from 50% on (not shown at 12.5%).",
         ),
         (
             cell(WINS[0], [0, 0, 0, 0]),
@@ -202,8 +202,8 @@ def test_methods_of_several_networks_are_compared_each_with_its_own_dense_one():
         for row in rows
     ]
     assert answer(records, "prune.score").sentence == (
-        "No method is shown to match the dense network. Closest to its own comes narrow, "
-        "96.00±0.24% at 50% of the weights (dense 97.00±0.20%)."
+        "No method is shown to match the dense network. Closest to its own dense network comes "
+        "narrow, 96.00±0.24% at 50% of the weights (dense 97.00±0.20%)."
     )
 
 
