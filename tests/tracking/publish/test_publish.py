@@ -38,7 +38,7 @@ SPEC = TicketSpec(
 
 ROWS = [
     {"seed": seed, "method": "imp", "level": level, "branch": branch, "density": 0.5**level,
-     "steps": 10, "early_stop_step": 5, "final_test_accuracy": 0.96 + 0.01 * level}
+     "steps": 10, "when": "after", "early_stop_step": 5, "final_test_accuracy": 0.96 + 0.01 * level}
     for seed in range(3)
     for level, branch in ((0, "dense"), (1, "ticket"))
 ]  # fmt: skip

@@ -26,7 +26,7 @@ def rows_of(level: int) -> list[dict[str, Any]]:
     """Records of a level of three hand-made seeds, and of their dense runs."""
     return [
         {"seed": seed, "method": "imp", "level": at, "branch": branch, "density": 0.8**at,
-         "steps": 10, "early_stop_step": 5, "final_test_accuracy": ACCURACY[branch] + seed / 1000}
+         "steps": 10, "when": "after", "early_stop_step": 5, "final_test_accuracy": ACCURACY[branch] + seed / 1000}
         for seed in range(-1, 2)
         for at, branch in ((0, "dense"), (level, "ticket"), (level, "reinit"))
     ]  # fmt: skip
