@@ -404,6 +404,20 @@ FAULTS = [
         "tests/core/train/pack/test_pack.py",
     ),
     Fault(
+        "linear chain: ReLU left out of the backward pass",
+        "lth_core/train/layers/chain.py",
+        "(aten.threshold_backward(slope, y, 0), {})",
+        "(slope, {})",
+        "tests/core/train/layers/test_chain.py",
+    ),
+    Fault(
+        "linear chain: dropout left out of the backward pass",
+        "lth_core/train/layers/chain.py",
+        "(slope / rate * kept, {})",
+        "(slope, {})",
+        "tests/core/train/layers/test_chain.py",
+    ),
+    Fault(
         "pack: the level after the one at which a trial stops",
         "sweeps/run/worker.py",
         "[: certain_levels(records[trial.id], context)]",

@@ -51,13 +51,15 @@ class Dropout(nn.Module):
 
     def stacked(self, x: Tensor) -> Tensor:
         """x (P, ...) of a pack's networks, with entries dropped by each network's own draws."""
-        if not self.training or not self.p:
-            return x
+        return x * self.kept(x) / (1 - self.p) if self.training and self.p else x
+
+    def kept(self, x: Tensor) -> Tensor:
+        """1 for entries of x (P, ...) that the next draws keep, 0 for others; in the type of x."""
         call = [self._calls] if self._calls else []
         self._calls += 1
         streams = (generator(*step, *call) for step in self._chosen)
         kept = torch.stack([torch.rand(x.shape[1:], generator=s) >= self.p for s in streams])
-        return x * kept.to(x.device, x.dtype) / (1 - self.p)
+        return kept.to(x.device, x.dtype)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

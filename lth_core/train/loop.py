@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from lth_core.train.checkpoint import (
     shapes_and_types,
 )
 from lth_core.train.evaluate import evaluate, record_evaluation
+from lth_core.train.layers.chain import LinearChain, is_linear_chain
 from lth_core.train.masking.base import Masking
 from lth_core.train.optimizer import make_optimizer, set_rate, stepper
 from lth_core.train.precision import arithmetic, flushed_denormals, made_with
@@ -61,6 +63,18 @@ class Task:
     def dropout(self) -> list[Dropout]:
         """Layers of the model that drop units."""
         return [m for m in self.model.modules() if isinstance(m, Dropout) and m.p]
+
+    def chain(
+        self, parameters: Mapping[str, Tensor] | None = None, compiled: bool = False
+    ) -> LinearChain | None:
+        """The model as a `LinearChain`, if it is one; a user's may have hooks.
+
+        Args:
+            parameters, compiled: as in `LinearChain`.
+        """
+        if self.draws or not is_linear_chain(self.model):
+            return None
+        return LinearChain(self.model, self.spec.precision, parameters, compiled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +110,10 @@ class Run:
         self.scales = layers.norm_scales(task.model) if task.spec.norm_penalty else []
         self.seconds = 0.0
         """Training time so far, including the time before an interruption."""
+
+    @cached_property
+    def _chain(self) -> LinearChain | None:
+        return self.task.chain()
 
     def __iter__(self) -> Iterator[int]:
         """Train to the last step; a task of no steps is only evaluated.
@@ -154,22 +172,27 @@ class Run:
         self, step: int, index: Tensor, draw: Tensor, take_step: Callable[[bool], None]
     ) -> Tensor:
         """Train one step; returns its loss, ()."""
-        model, spec, data, masking = (
-            self.task.model, self.task.spec, self.task.data, self.task.masking,
-        )  # fmt: skip
+        spec, data, masking = self.task.spec, self.task.data, self.task.masking
         # `x[index]` copies bytes one by one, and takes five times as long.
         x, y = (tensor.index_select(0, index) for tensor in (data.train.x, data.train.y))
         if self.task.order.augment != "none":
             x = augment(x, draw)
         set_rate(self.optimizer, learning_rate(spec, step))
         masking.before_forward(step)
-        loss = cross_entropy(model(data.normalize(x)), y)
-        loss.backward()
+        loss = self._backward(data.normalize(x), y)
         if spec.norm_penalty:
             add_norm_penalty(self.scales, spec.norm_penalty)
         with torch.no_grad():
             take_step(masking.before_step(step, self.optimizer))
             masking.after_step()
+        return loss
+
+    def _backward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Set the gradients of the mean loss of normalized examples and labels; returns it, ()."""
+        if self._chain:
+            return self._chain.backward(x, y)
+        loss = cross_entropy(self.task.model(x), y)
+        loss.backward()
         return loss.detach()
 
     def _evaluate(self, train_loss: float) -> None:

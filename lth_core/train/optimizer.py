@@ -106,10 +106,13 @@ def _kernel(optimizer: Optimizer, parameters: list[Tensor]) -> Kernel | None:
         )  # fmt: skip
     fused = torch._fused_adamw_ if group["decoupled_weight_decay"] else torch._fused_adam_
     (first, second), counts = moments, [state["step"] for state in states]
-    (beta1, beta2), one = group["betas"], torch.ones(())
+    beta1, beta2 = group["betas"]
+    steps = torch.stack(counts)
+    for count, part in zip(counts, steps, strict=True):
+        count.data = part
 
     def adam(gradients: list[Tensor]) -> None:
-        torch._foreach_add_(counts, one)
+        steps.add_(1)
         fused(
             parameters, gradients, first, second, [], counts, lr=group["lr"], beta1=beta1,
             beta2=beta2, weight_decay=decay, eps=group["eps"], amsgrad=False, maximize=False,

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from lth_core.models.latency import device_name
-from lth_core.seeds import seeded_draws
 from lth_core.spec import sha256
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
@@ -23,9 +22,9 @@ from lth_core.store.locks import claimed
 
 KIND = "linears"
 """Kind of store entry."""
-LEAST_PRODUCTS = 8_000_000
+LEAST_PRODUCTS = 3_000_000
 """Multiplications of a layer for a batch, below which it is computed plainly and not measured: a
-call of oneDNN takes 12 microseconds more."""
+call of oneDNN takes 10 microseconds more."""
 LEAST_GAIN = 1.4
 """Time of a plain layer, as a multiple of oneDNN's, from which oneDNN is used. Without 512-bit
 units gains were 0.9 to 1.25 (docs/scale.md), so that repeated measurements choose the same."""
@@ -55,14 +54,14 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(_rows(x), weight, bias).view(*x.shape[:-1], len(weight))
+        return onednn_product(_rows(x), weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows, slopes = _rows(x), _rows(slope)
         # oneDNN's product has no derivative, which the gradients of a second backward pass need.
-        product = linear if torch.is_grad_enabled() else _product
+        product = linear if torch.is_grad_enabled() else onednn_product
         of_x, of_weight, of_bias = ctx.needs_input_grad
         return (
             product(slopes, weight.t()).view_as(x) if of_x else None,
@@ -76,7 +75,7 @@ def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(rows, outputs) from x (rows, inputs), weight (outputs, inputs) and bias (outputs,)."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
@@ -129,24 +128,23 @@ class LinearChoice:
 
 
 def measured_gain(batch_size: int, inputs: int, outputs: int) -> float:
-    """Time of a plain layer's forward and backward pass, as a multiple of oneDNN's.
+    """Time of the three products of a plain layer, as a multiple of oneDNN's.
 
     They take turns and the shortest times count, on one thread of its own CPU time, so that other
     work on the machine matters little.
     """
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    with seeded_draws(0):
-        layers = nn.Linear(inputs, outputs), OneDNNLinear(inputs, outputs)
-    x = torch.full((batch_size, inputs), 0.5, requires_grad=True)
-    slope, best = torch.full((batch_size, outputs), 0.5), [float("inf")] * 2
+    x, slope = torch.full((batch_size, inputs), 0.5), torch.full((batch_size, outputs), 0.5)
+    weight, bias = torch.full((outputs, inputs), 0.5), torch.full((outputs,), 0.5)
+    best = [float("inf")] * 2
     started, rounds = time.perf_counter(), 0
     while rounds < ROUNDS or time.perf_counter() - started < SECONDS:
-        for turn, layer in enumerate(layers):
+        for turn, product in enumerate((linear, onednn_product)):
             began = clock()
-            layer(x).backward(slope)
+            product(x, weight, bias)
+            product(slope, weight.t())
+            product(slope.t(), x.t())
             best[turn] = min(best[turn], clock() - began)
-            layer.zero_grad()
-            x.grad = None
         rounds += 1
     return best[0] / best[1]
 

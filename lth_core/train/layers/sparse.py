@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -65,35 +66,46 @@ def _places(mask: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
     return matrix.crow_indices().int(), matrix.col_indices().int(), mask.shape
 
 
-class _Product(torch.autograd.Function):
-    """x (b, inputs), values (kept,), bias (outputs,) or None, pattern -> (b, outputs).
+SparseBackward = Callable[[Tensor, bool], tuple[Tensor | None, Tensor, Tensor | None]]
+"""(gradient of the output, whether that of x is needed) -> gradients of x, values and bias."""
+
+
+def sparse_product(
+    x: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern
+) -> tuple[Tensor, SparseBackward]:
+    """(b, outputs) from x (b, inputs), values (kept,) and bias (outputs,), and its backward pass.
 
     torch multiplies sparse matrices from the left, so batches are transposed in between.
     """
+    columns = x.t().contiguous()
+
+    def backward(slope: Tensor, of_x: bool) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        slopes = slope.t().contiguous()
+        at_kept = torch.sparse.sampled_addmm(pattern.ones, slopes, columns.t(), beta=0.0)
+        return (
+            (pattern.transposed(values) @ slopes).t() if of_x else None,
+            at_kept.values(),
+            None if bias is None else slopes.sum(1),
+        )
+
+    y = pattern.matrix(values) @ columns
+    return (y if bias is None else y.add_(bias[:, None])).t(), backward
+
+
+class _Product(torch.autograd.Function):
+    """`sparse_product`: x, values, bias, pattern -> (b, outputs)."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern
     ) -> Tensor:
-        columns = x.t().contiguous()
-        ctx.save_for_backward(columns, values)
-        ctx.pattern = pattern
-        y = pattern.matrix(values) @ columns
-        return (y if bias is None else y.add_(bias[:, None])).t()
+        y, ctx.run_backward = sparse_product(x, values, bias, pattern)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        columns, values = ctx.saved_tensors
-        slopes, pattern = slope.t().contiguous(), ctx.pattern
-        of_x, _, of_bias, _ = ctx.needs_input_grad
-        at_kept = torch.sparse.sampled_addmm(pattern.ones, slopes, columns.t(), beta=0.0)
-        return (
-            (pattern.transposed(values) @ slopes).t() if of_x else None,
-            at_kept.values(),
-            slopes.sum(1) if of_bias else None,
-            None,
-        )
+        return *ctx.run_backward(slope, ctx.needs_input_grad[0]), None
 
 
 def sparse_layers(model: nn.Module) -> list[str]:

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import conv2d, pad, unfold
+from torch.nn.functional import conv2d, unfold
 from torch.overrides import TorchFunctionMode
 
 from lth_core.models.dropout import Dropout
-from lth_core.models.networks.mlp import WithConstant
 
 Tensors = Mapping[str, Tensor]
 Forward = Callable[[Tensors, Tensors, Tensor], Tensor]
@@ -26,9 +25,8 @@ class Way(StrEnum):
     """Way to compute a pack's forward pass."""
 
     STACKED = "stacked"
-    """`torch.vmap`: a convolution of P networks is one grouped convolution. A chain of linear
-    layers is computed by batched matrix products, because `torch.vmap` costs more than small ones
-    do."""
+    """`torch.vmap`: a convolution of P networks is one grouped convolution. Chains of linear layers
+    are computed without it: see `LinearChain`."""
     UNFOLDED = "unfolded"
     """`torch.vmap`, with each convolution as a matrix product of unfolded patches."""
     EACH = "each"
@@ -47,8 +45,6 @@ def ways_of(model: nn.Module, device: torch.device) -> list[Way]:
 
 def packed_forward(model: nn.Module, count: int, way: Way) -> Forward:
     """The forward pass of ``count`` networks with the structure of ``model``."""
-    if way is Way.STACKED and count > 1 and is_linear_chain(model):
-        return lambda parameters, buffers, x: _chain(model, parameters, x)
 
     def forward(parameters: Tensors, buffers: Tensors, x: Tensor) -> Tensor:
         named = dict(parameters), dict(buffers)
@@ -152,30 +148,3 @@ def unfolded_conv2d(
 
 def _two(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def is_linear_chain(model: nn.Module) -> bool:
-    """Whether a network is a sequence of the layers in `LAYERS`."""
-    return isinstance(model, nn.Sequential) and all(type(layer) in LAYERS for layer in model)
-
-
-def _chain(model: nn.Module, parameters: Tensors, x: Tensor) -> Tensor:
-    for name, layer in model.named_children():
-        own = {n: parameters[f"{name}.{n}"] for n, _ in layer.named_parameters()}
-        x = LAYERS[type(layer)](layer, own, x)
-    return x
-
-
-def _linear(layer: nn.Module, own: Tensors, x: Tensor) -> Tensor:
-    weight = own["weight"].transpose(1, 2)
-    return torch.baddbmm(own["bias"][:, None], x, weight) if "bias" in own else torch.bmm(x, weight)
-
-
-LAYERS: dict[type[nn.Module], Callable[[Any, Tensors, Tensor], Tensor]] = {
-    nn.Flatten: lambda layer, own, x: x.flatten(2),
-    nn.Linear: _linear,
-    WithConstant: lambda layer, own, x: _linear(layer, own, pad(x, (0, 1), value=1.0)),
-    nn.ReLU: lambda layer, own, x: x.relu(),
-    Dropout: lambda layer, own, x: layer.stacked(x),
-}
-"""Stacked computation of each kind of layer: (layer, its parameters (P, ...), x) -> output."""

@@ -17,9 +17,10 @@ from lth_core.models.latency import device_name
 from lth_core.spec import sha256
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
+from lth_core.train.layers.chain import is_linear_chain
 from lth_core.train.loop import Run, Task
 from lth_core.train.optimizer import stepper
-from lth_core.train.pack.forward import Way, is_linear_chain, ways_of
+from lth_core.train.pack.forward import Way, ways_of
 from lth_core.train.pack.pack import trains_plainly
 from lth_core.train.pack.rules import pack_key
 from lth_core.train.pack.stack import Stack

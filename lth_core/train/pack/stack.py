@@ -40,8 +40,11 @@ class Stack:
         self._members = [list(model.parameters()) for model in models]
         self._parameters = shared([dict(model.named_parameters()) for model in models])
         self._buffers = shared([dict(model.named_buffers()) for model in models])
+        compiled = compiled and way is not Way.EACH
+        first, is_stacked = self._tasks[0], way is Way.STACKED
+        self._chain = first.chain(self._parameters, compiled) if is_stacked else None
         forward = packed_forward(models[0], len(models), way)
-        self._forward = torch.compile(forward) if compiled and way is not Way.EACH else forward
+        self._forward = torch.compile(forward) if compiled else forward
         self._dropout = self._tasks[0].dropout
         for task in self._tasks:
             if isinstance(task.masking, Fixed):
@@ -116,9 +119,11 @@ class Stack:
         x = task.data.train.x.index_select(0, flat)
         if task.order.augment != "none":
             x = augment(x, draw.flatten(0, 1))
-        x = task.data.normalize(x).unflatten(0, (count, -1))
+        x, y = task.data.normalize(x).unflatten(0, (count, -1)), self._labels(index)
+        if self._chain:
+            return self._chain.backward(x, y)
         logits = self._forward(self._parameters, self._buffers, x)
-        losses = cross_entropy(logits.flatten(0, 1), self._labels(index), reduction="none")
+        losses = cross_entropy(logits.flatten(0, 1), y, reduction="none")
         loss = losses.view(count, -1).mean(1)
         loss.sum().backward()
         return loss.detach()
