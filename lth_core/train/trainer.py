@@ -83,7 +83,12 @@ class Trainer(Builder):
         self._runner = Runner(
             self.store, self._archive, checkpoint_every, lambda: self.ending.is_set(), compiled
         )
-        self._pack_sizes = PackSizes(self.store, self.device, lambda job: self._with_task(job).task)
+        self._pack_sizes = PackSizes(
+            self.store,
+            self.device,
+            lambda job: self._with_task(job).task,
+            self._runner.choose_linear,
+        )
         self._trained_ahead = set[str]()
         """Digests of trainings made by `train_ahead` whose results were not yet asked for."""
         self._stored_runs = set[str]()

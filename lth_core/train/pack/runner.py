@@ -14,7 +14,7 @@ from lth_core.train.builder import PreparedJob
 from lth_core.train.checkpoint import delete_checkpoint, load_checkpoint, store_checkpoint
 from lth_core.train.layers.linear import LinearChoice
 from lth_core.train.layers.sparsify import sparsified
-from lth_core.train.loop import Outcome, Run
+from lth_core.train.loop import Outcome, Run, Task
 from lth_core.train.pack.forward import Way
 from lth_core.train.pack.pack import Pack
 from lth_core.train.precision import threads_for
@@ -91,10 +91,13 @@ class Runner:
         sparse = None if prepared.smaller else sparsified(prepared.task)
         if sparse:
             prepared = replace(prepared, task=sparse.task, smaller=sparse)
-        task = prepared.task
+        self.choose_linear(prepared.task)
+        return prepared
+
+    def choose_linear(self, task: Task) -> None:
+        """Let oneDNN compute the linear layers of a task that gain by it, in place."""
         if task.spec.precision != "bf16":
             self._linear_choice.apply(task.model, task.spec.batch_size)
-        return prepared
 
     def delete_checkpoint(self, job: Job) -> None:
         """Delete the checkpoint of a finished job."""

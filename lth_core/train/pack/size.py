@@ -34,7 +34,7 @@ SIZES = (1, 2, 4, 8, 16, 32)
 """Sizes of packs that are measured."""
 COMPARED = 4
 """Size at which ways to compute a pack are compared."""
-TIMED_STEPS, PROBE_SECONDS = 10, 0.15
+TIMED_STEPS, PROBE_SECONDS = 10, 0.05
 """Number of steps that are timed together, and seconds for which a size is timed."""
 LEAST_STEPS = 5000
 """Least number of steps to be trained for which a measurement is made."""
@@ -74,10 +74,18 @@ class PackSizes:
 
     Args:
         make: makes a new task of a job.
+        prepare_alone: changes a task that is trained alone, in place.
     """
 
-    def __init__(self, store: Store, device: torch.device, make: Callable[[Job], Task]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        device: torch.device,
+        make: Callable[[Job], Task],
+        prepare_alone: Callable[[Task], None],
+    ) -> None:
         self._store, self._device, self._make = store, device, make
+        self._prepare_alone = prepare_alone
         self._known: dict[str, PackSpeeds | None] = {}
         """Speeds by key; None where the store had none."""
 
@@ -139,23 +147,30 @@ class PackSizes:
         if self._device.type == "cpu" and not (small and is_linear_chain(model)):
             return PackSpeeds(ways_of(model, self._device)[0], {1: 1.0})
         with threads_for(model, task.data.shape, task.spec.batch_size):
-            return measure(make, self._device)
+            return measure(make, self._device, self._prepare_alone)
 
 
-def measure(make: Callable[[], Task], device: torch.device) -> PackSpeeds:
+def measure(
+    make: Callable[[], Task],
+    device: torch.device,
+    prepare_alone: Callable[[Task], None] = lambda task: None,
+) -> PackSpeeds:
     """Speeds of packs of each size, until a size is slower.
 
     Args:
         make: makes a new task, all of one job.
+        prepare_alone: as in `PackSizes`.
     """
-
-    tasks = [make()]
+    alone, tasks = make(), list[Task]()
+    way, *others = ways_of(alone.model, device)
+    prepare_alone(alone)
 
     def speed(size: int, way: Way) -> float | None:
+        if size == 1:
+            return _speed([alone], way, device)
         tasks.extend(make() for _ in range(size - len(tasks)))
         return _speed(tasks[:size], way, device)
 
-    way, *others = ways_of(tasks[0].model, device)
     if others:
         way = max((way, *others), key=lambda way: speed(COMPARED, way) or 0.0)
     speeds: dict[int, float] = {}

@@ -7,10 +7,13 @@ import pytest
 import torch
 from pack_jobs import TICKETS, dense_of, searches
 
+from lth_core import Trainer
 from lth_core.jobs.recipes import Job
 from lth_core.store import Store
+from lth_core.train.loop import Task
+from lth_core.train.pack import size
 from lth_core.train.pack.rules import pack_key
-from lth_core.train.pack.size import KIND, PackSizes, pack_speeds_key
+from lth_core.train.pack.size import KIND, SIZES, PackSizes, pack_speeds_key
 
 CPU = torch.device("cpu")
 
@@ -38,12 +41,25 @@ def test_gain_is_that_of_the_fastest_pack_that_the_jobs_fill(
 ) -> None:
     store, job = Store(), dense()
     store.put(KIND, pack_speeds_key(job, CPU), {"way": "stacked", "steps_per_second": speeds})
-    assert PackSizes(store, CPU, unmeasured).gain(job, 0, most) == pytest.approx(gain)
+    assert PackSizes(store, CPU, unmeasured, unmeasured).gain(job, 0, most) == pytest.approx(gain)
 
 
 def test_nothing_is_gained_where_no_speed_is_known_or_a_job_has_no_program() -> None:
     job = dense()
-    assert PackSizes(Store(), CPU, unmeasured).gain(job, 10, 8) == 1.0
+    assert PackSizes(Store(), CPU, unmeasured, unmeasured).gain(job, 10, 8) == 1.0
     own = replace(job, model=replace(job.model, name="mine:net"))
     assert pack_key(own) is None
-    assert PackSizes(Store(), CPU, unmeasured).gain(own, 10**6, 8) == 1.0
+    assert PackSizes(Store(), CPU, unmeasured, unmeasured).gain(own, 10**6, 8) == 1.0
+
+
+def test_task_alone_has_faster_layers_and_is_in_no_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, job = Trainer(device="cpu"), dense()
+    measured, prepared = list[list[Task]](), list[Task]()
+    monkeypatch.setattr(
+        size, "_speed", lambda tasks, way, device: float(measured.append(tasks) or 1)
+    )
+    size.measure(lambda: trainer._with_task(job).task, CPU, prepared.append)
+    alone, *packs = measured
+    assert alone == prepared
+    assert [len(tasks) for tasks in packs] == list(SIZES[1:])
+    assert not any(task is prepared[0] for tasks in packs for task in tasks)
