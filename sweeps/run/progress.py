@@ -37,6 +37,10 @@ PACE_SECONDS = 600.0
 """Seconds over which the pace is averaged."""
 LINE_INTERVAL = 60.0
 """Seconds after which a log gets another line, though no tenth of the levels has ended."""
+EARLY_SHARE, EARLY_SECONDS = 0.02, 60.0
+"""Share of the work that has ended, and seconds since the first training began, from either of
+which on the time left is told. Earlier it would be far too long: workers have just started, and of
+a pack's levels, which end together, one is counted."""
 STARTED, FIRST = "starting workers", "first trainings"
 """Descriptions of the bar before the first level has ended."""
 
@@ -125,7 +129,9 @@ class SweepProgress:
         self._latest.append((time.monotonic(), self._levels, self._worked))
         left, (_, pace) = max(0.0, self._work - self._worked), self._pace()
         is_last = self._levels == self._total
-        self._end = time.monotonic() + left / pace * 60 if pace and not is_last else None
+        is_early = self._worked < EARLY_SHARE * self._work and self.seconds < EARLY_SECONDS
+        known = pace and not is_last and not is_early
+        self._end = time.monotonic() + left / pace * 60 if known else None
         self._bar.update(self._task, advance=1, total=self._total, description=latest)
         tenth = max(1, self._total // 10)
         is_due = before // tenth < self._levels // tenth or not before

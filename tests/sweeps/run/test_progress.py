@@ -112,6 +112,21 @@ def test_levels_count_towards_the_time_left_by_their_expected_seconds(clock: lis
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(("step", "first"), [(1, 2), (61, 1)])
+def test_time_left_is_told_from_a_share_of_the_work_or_a_minute_on(
+    step: float, first: int, clock: list[float]
+) -> None:
+    log = io.StringIO()
+    study, console = parse_study({"name": "tiny"}), Console(file=log, width=80)
+    with SweepProgress(study, Store(), console, 1, 0, 100, verbose=True) as progress:
+        progress.running(1)
+        for level in range(4):
+            clock[0] += step
+            progress.report({"of": "a", "level": level, "latest": "-"})
+    told = ["about" in line for line in log.getvalue().splitlines()[1:]]
+    assert told == [number >= first for number in range(1, 5)]
+
+
 def test_bar_fits_80_columns_on_one_line_and_is_gone_after_a_stop_that_is_said_at_once(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
