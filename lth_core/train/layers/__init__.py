@@ -1,1 +1,1 @@
-"""Layers computed in faster ways: by oneDNN, or with the kept weights alone."""
+"""Layers computed in faster ways: without autograd, by oneDNN, or with the kept weights alone."""
