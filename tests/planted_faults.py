@@ -413,7 +413,7 @@ FAULTS = [
     Fault(
         "linear chain: dropout left out of the backward pass",
         "lth_core/train/layers/chain.py",
-        "(slope / rate * kept, {})",
+        "(slope / share * kept, {})",
         "(slope, {})",
         "tests/core/train/layers/test_chain.py",
     ),

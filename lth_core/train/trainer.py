@@ -87,7 +87,7 @@ class Trainer(Builder):
             self.store,
             self.device,
             lambda job: self._with_task(job).task,
-            self._runner.choose_linear,
+            self._runner.with_linears,
         )
         self._trained_ahead = set[str]()
         """Digests of trainings made by `train_ahead` whose results were not yet asked for."""
@@ -355,7 +355,10 @@ class Trainer(Builder):
         """Store a job's training, made in a pack of a number of jobs."""
         job, mask, state = prepared.job, outcome.mask, outcome.state
         final = cached(self._finals, job.digest, lambda: (state, mask))
-        training = self.training(prepared, outcome, self._made_in_pack(pack))
+        made_with = {"pack": str(pack)} if pack > 1 else {}
+        if self.compiled and (pack > 1 or self.device.type == "cuda"):
+            made_with["compiled"] = "true"
+        training = self.training(prepared, outcome, made_with)
         self._stored_runs.add(run_of(job))
         self._archive.put_points(job, outcome.points, outcome.mask)
         self.store.put("trainings", job.digest, training.to_json(), to_blobs(state, mask))
@@ -364,12 +367,6 @@ class Trainer(Builder):
         if not may_be_narrow(job) and "sparse" not in training.made_with:
             self._archive.put_speed(job, training.seconds, self.device)
         return training, final
-
-    def _made_in_pack(self, pack: int) -> dict[str, str]:
-        """Entries of `made_with` that tell a pack's training from a single one's on a CPU."""
-        compiled = self.compiled and (pack > 1 or self.device.type == "cuda")
-        size = {"pack": str(pack)} if pack > 1 else {}
-        return size | ({"compiled": "true"} if compiled else {})
 
     def _prepare(self, job: Job, points: Sequence[int] = ()) -> PreparedJob:
         self._refuse_if_frozen(job)
@@ -386,7 +383,7 @@ class Trainer(Builder):
         Raises:
             StoreError: this trainer is frozen, and the job starts from trained weights.
         """
-        return step_seconds(self._with_task(job).task, seconds)
+        return step_seconds(self._runner.with_linears(self._with_task(job).task), seconds)
 
     def _outcome(self, prepared: PreparedJob) -> Outcome:
         (outcome,) = self._runner.outcomes([prepared])

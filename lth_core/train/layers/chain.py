@@ -1,8 +1,8 @@
 """Loss and gradients of a chain of linear layers, without autograd.
 
-For small networks autograd takes as long as the arithmetic: it records each operation, and calls
-its derivative from another thread. The operations here are those of autograd in its order, so the
-gradients are equal bit for bit.
+For small networks autograd takes longer than the arithmetic: it records each operation, and keeps
+count of what is left to differentiate. The operations here are those of autograd in its order, so
+losses and gradients are equal bit for bit.
 """
 
 from __future__ import annotations
@@ -195,8 +195,8 @@ def _relu(layer: nn.Module, own: Own, x: Tensor) -> tuple[Tensor, Backward]:
 
 
 def _dropout(layer: Dropout, own: Own, x: Tensor) -> tuple[Tensor, Backward]:
-    kept, rate = (layer.kept(x) if x.dim() == 3 else layer.kept(x[None])[0]), 1 - layer.p
-    return x * kept / rate, lambda slope, of_x: (slope / rate * kept, {})
+    kept, share = (layer.kept(x) if x.dim() == 3 else layer.kept(x[None])[0]), 1 - layer.p
+    return x * kept / share, lambda slope, of_x: (slope / share * kept, {})
 
 
 def _flatten(layer: nn.Module, own: Own, x: Tensor) -> tuple[Tensor, Backward]:

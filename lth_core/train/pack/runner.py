@@ -91,13 +91,13 @@ class Runner:
         sparse = None if prepared.smaller else sparsified(prepared.task)
         if sparse:
             prepared = replace(prepared, task=sparse.task, smaller=sparse)
-        self.choose_linear(prepared.task)
-        return prepared
+        return replace(prepared, task=self.with_linears(prepared.task))
 
-    def choose_linear(self, task: Task) -> None:
-        """Let oneDNN compute the linear layers of a task that gain by it, in place."""
+    def with_linears(self, task: Task) -> Task:
+        """The task, whose linear layers oneDNN computes where they gain by it, in place."""
         if task.spec.precision != "bf16":
             self._linear_choice.apply(task.model, task.spec.batch_size)
+        return task
 
     def delete_checkpoint(self, job: Job) -> None:
         """Delete the checkpoint of a finished job."""

@@ -74,7 +74,7 @@ class PackSizes:
 
     Args:
         make: makes a new task of a job.
-        prepare_alone: changes a task that is trained alone, in place.
+        alone: gives a new task the layers that it has where it is trained alone, in place.
     """
 
     def __init__(
@@ -82,10 +82,9 @@ class PackSizes:
         store: Store,
         device: torch.device,
         make: Callable[[Job], Task],
-        prepare_alone: Callable[[Task], None],
+        alone: Callable[[Task], Task],
     ) -> None:
-        self._store, self._device, self._make = store, device, make
-        self._prepare_alone = prepare_alone
+        self._store, self._device, self._make, self._alone = store, device, make, alone
         self._known: dict[str, PackSpeeds | None] = {}
         """Speeds by key; None where the store had none."""
 
@@ -147,27 +146,26 @@ class PackSizes:
         if self._device.type == "cpu" and not (small and is_linear_chain(model)):
             return PackSpeeds(ways_of(model, self._device)[0], {1: 1.0})
         with threads_for(model, task.data.shape, task.spec.batch_size):
-            return measure(make, self._device, self._prepare_alone)
+            return measure(make, self._device, self._alone)
 
 
 def measure(
     make: Callable[[], Task],
     device: torch.device,
-    prepare_alone: Callable[[Task], None] = lambda task: None,
+    alone: Callable[[Task], Task] = lambda task: task,
 ) -> PackSpeeds:
     """Speeds of packs of each size, until a size is slower.
 
     Args:
         make: makes a new task, all of one job.
-        prepare_alone: as in `PackSizes`.
+        alone: as in `PackSizes`.
     """
-    alone, tasks = make(), list[Task]()
-    way, *others = ways_of(alone.model, device)
-    prepare_alone(alone)
+    tasks = [make()]
+    way, *others = ways_of(tasks[0].model, device)
 
     def speed(size: int, way: Way) -> float | None:
         if size == 1:
-            return _speed([alone], way, device)
+            return _speed([alone(make())], way, device)
         tasks.extend(make() for _ in range(size - len(tasks)))
         return _speed(tasks[:size], way, device)
 

@@ -49,7 +49,7 @@ def test_auto_is_one_trial_unless_a_measurement_gains_and_more_on_a_gpu(
     study, measured = tiny(SEEDS), list[int]()
     assert sizes(study, "auto", 1) == [1] * 5  # 800 steps are not worth a measurement
 
-    def measure(make: Any, device: Any, prepare_alone: Any) -> PackSpeeds:
+    def measure(make: Any, device: Any, alone: Any) -> PackSpeeds:
         measured.append(1)
         return PackSpeeds(Way.STACKED, {1: 100.0, 2: 150.0, 4: 145.0})
 

@@ -12,6 +12,7 @@ from lth_core.jobs.recipes import Job
 from lth_core.store import Store
 from lth_core.train.loop import Task
 from lth_core.train.pack import size
+from lth_core.train.pack.forward import Way
 from lth_core.train.pack.rules import pack_key
 from lth_core.train.pack.size import KIND, SIZES, PackSizes, pack_speeds_key
 
@@ -52,14 +53,21 @@ def test_nothing_is_gained_where_no_speed_is_known_or_a_job_has_no_program() -> 
     assert PackSizes(Store(), CPU, unmeasured, unmeasured).gain(own, 10**6, 8) == 1.0
 
 
-def test_task_alone_has_faster_layers_and_is_in_no_pack(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_alone_has_its_layers_and_is_in_no_pack(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, job = Trainer(device="cpu"), dense()
     measured, prepared = list[list[Task]](), list[Task]()
-    monkeypatch.setattr(
-        size, "_speed", lambda tasks, way, device: float(measured.append(tasks) or 1)
-    )
-    size.measure(lambda: trainer._with_task(job).task, CPU, prepared.append)
-    alone, *packs = measured
-    assert alone == prepared
+
+    def alone(task: Task) -> Task:
+        prepared.append(task)
+        return task
+
+    def speed(tasks: list[Task], way: Way, device: torch.device) -> float:
+        measured.append(tasks)
+        return 1.0
+
+    monkeypatch.setattr(size, "_speed", speed)
+    size.measure(lambda: trainer._with_task(job).task, CPU, alone)
+    first, *packs = measured
+    assert first == prepared
     assert [len(tasks) for tasks in packs] == list(SIZES[1:])
     assert not any(task is prepared[0] for tasks in packs for task in tasks)
