@@ -37,10 +37,6 @@ PACE_SECONDS = 600.0
 """Seconds over which the pace is averaged."""
 LINE_INTERVAL = 60.0
 """Seconds after which a log gets another line, though no tenth of the levels has ended."""
-EARLY_SHARE, EARLY_SECONDS = 0.02, 60.0
-"""Share of the work that has ended, and seconds since the first training began, from either of
-which on the time left is told. Earlier it would be far too long: workers have just started, and of
-a pack's levels, which end together, one is counted."""
 STARTED, FIRST = "starting workers", "first trainings"
 """Descriptions of the bar before the first level has ended."""
 
@@ -76,6 +72,10 @@ class SweepProgress:
         """Expected seconds of all levels; without an expectation, their number."""
         self._worked = 0.0
         """Expected seconds of the finished levels."""
+        self._busy = 0.0
+        """Seconds that the finished levels took, summed over the trials."""
+        self._since: dict[str, float] = {}
+        """Time at which each running trial ended its latest level."""
         self._latest = deque[tuple[float, int, float]]()
         """Times at which the latest levels ended, with the levels and the work done by then."""
         self.failed: dict[str, str] = {}
@@ -83,6 +83,8 @@ class SweepProgress:
         self.store_error = ""
         """The latest failure of the store."""
         self._started = self._saved = self._due = self._printed = time.monotonic()
+        self._free = self._started
+        """Time at which a worker was free last: at the first training, or when an item ended."""
         self._first: float | None = None
         """Time at which the first training began."""
         self._end: float | None = None
@@ -125,13 +127,14 @@ class SweepProgress:
         self._reached[trial] = level + 1
         before, self._levels = self._levels, self._levels + 1
         self._total = max(self._total, self._levels)  # bisection may need more
+        now = time.monotonic()
+        self._busy += now - self._since.get(trial, self._free)
+        self._since[trial] = now
         self._worked += self._level_seconds[trial][level] if self._level_seconds else 1.0
-        self._latest.append((time.monotonic(), self._levels, self._worked))
-        left, (_, pace) = max(0.0, self._work - self._worked), self._pace()
+        self._latest.append((now, self._levels, self._worked))
+        left, (_, pace) = max(0.0, self._work - self._worked - self._underway), self._pace()
         is_last = self._levels == self._total
-        is_early = self._worked < EARLY_SHARE * self._work and self.seconds < EARLY_SECONDS
-        known = pace and not is_last and not is_early
-        self._end = time.monotonic() + left / pace * 60 if known else None
+        self._end = now + left / pace * 60 if pace and not is_last else None
         self._bar.update(self._task, advance=1, total=self._total, description=latest)
         tenth = max(1, self._total // 10)
         is_due = before // tenth < self._levels // tenth or not before
@@ -152,10 +155,35 @@ class SweepProgress:
     def _minutes_left(self) -> float | None:
         return None if self._end is None else max(0.0, self._end - time.monotonic()) / 60
 
+    @property
+    def _underway(self) -> float:
+        """Expected seconds of the work done in levels that have not ended.
+
+        A running trial that has ended no level is taken to have begun when another ended, or with
+        the sweep, and its level to be an average one.
+        """
+        if not self._busy:
+            return 0.0
+        now, rate = time.monotonic(), self._worked / self._busy
+        average = self._worked / self._levels
+        done = [
+            min(rate * (now - since), self._next_seconds(trial, average))
+            for trial, since in self._since.items()
+        ]
+        unseen = max(0, self._running - len(self._since))
+        return sum(done) + unseen * min(rate * (now - self._free), average)
+
+    def _next_seconds(self, trial: str, average: float) -> float:
+        """Expected seconds of a trial's next level; 0 after its last one."""
+        if not self._level_seconds:
+            return average
+        left = self._level_seconds[trial][self._reached[trial] :]
+        return left[0] if left else 0.0
+
     def _pace(self) -> tuple[float, float]:
         """Levels and work a minute, over `PACE_SECONDS` at most, or over all where none ended."""
         now, latest = time.monotonic(), self._latest
-        begun, levels, worked = self._first or self._started, 0, 0.0
+        begun, levels, worked = self._first or self._started, 0, -self._underway
         # The level before the span tells when the first one in it began.
         while len(latest) > 1 and latest[1][0] < now - PACE_SECONDS:
             latest.popleft()
@@ -173,10 +201,12 @@ class SweepProgress:
 
     def ended(self, names: Sequence[str], report: Mapping[str, Any]) -> None:
         """Record the last report of an item, by the names of its trials."""
+        self._free = time.monotonic()
         failed = dict(report.get("failed", []))
         for name in names:
             self.failed.pop(name, None)  # an earlier worker of the item may have died
             self._reached.pop(name, None)
+            self._since.pop(name, None)
             if error := report.get("store"):  # the item may be retried, as after a worker's death
                 self.store_error = self.failed[name] = error
         if not report.get("store"):
@@ -187,12 +217,14 @@ class SweepProgress:
     def died(self, names: Sequence[str], reason: str) -> None:
         """Record that an item's worker has died; the item may be retried."""
         self.failed |= dict.fromkeys(names, reason)
+        for name in names:
+            self._since.pop(name, None)
 
     def running(self, trials: int) -> None:
         """Record the number of running trials; called often, saved every few seconds."""
         self._running = trials
         if trials and self._first is None:
-            self._first = time.monotonic()
+            self._first = self._free = time.monotonic()
             self._bar.update(self._task, description=FIRST)
             if not self._live:
                 self._console.print(f"{FIRST} ...")

@@ -112,19 +112,41 @@ def test_levels_count_towards_the_time_left_by_their_expected_seconds(clock: lis
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("step", "first"), [(1, 2), (61, 1)])
-def test_time_left_is_told_from_a_share_of_the_work_or_a_minute_on(
-    step: float, first: int, clock: list[float]
-) -> None:
+@pytest.mark.parametrize("apart", [0, 2])
+def test_time_left_is_right_from_the_first_level_on(apart: float, clock: list[float]) -> None:
+    """Four trials run side by side, of four levels of 8 s that end together, as in a pack, or not."""
     log = io.StringIO()
     study, console = parse_study({"name": "tiny"}), Console(file=log, width=80)
-    with SweepProgress(study, Store(), console, 1, 0, 100, verbose=True) as progress:
-        progress.running(1)
+    with SweepProgress(study, Store(), console, 4, 0, 16, verbose=True) as progress:
+        progress.running(4)
         for level in range(4):
-            clock[0] += step
-            progress.report({"of": "a", "level": level, "latest": "-"})
-    told = ["about" in line for line in log.getvalue().splitlines()[1:]]
-    assert told == [number >= first for number in range(1, 5)]
+            for trial in range(4):
+                clock[0] = 1000 + 8 * (level + 1) + apart * trial
+                progress.report({"of": f"trial {trial}", "level": level, "latest": "-"})
+    left = [line.split(" left")[0].partition(", about ")[2] for line in log.getvalue().splitlines()]
+    seconds = [float(text.removesuffix(" s")) for text in left[1:-1]]
+    assert seconds[0] == pytest.approx(24 + 3 * apart, abs=1 + 3 * apart)
+    assert seconds[3] == pytest.approx(24, abs=1 + 3 * apart)
+    assert seconds[7] == pytest.approx(16, abs=1 + apart)
+    assert seconds[11] == pytest.approx(8, abs=1 + apart)
+
+
+def test_trials_that_have_ended_count_for_the_time_left_no_more(clock: list[float]) -> None:
+    """Two workers run six trials of one level of 10 s, by turns."""
+    store, study = Store(), parse_study({"name": "tiny"})
+    expected = {f"trial {number}": [3.0] for number in range(6)}
+    console = Console(file=io.StringIO())
+    with SweepProgress(study, store, console, 6, 0, 6, expected) as progress:
+        for number in range(6):
+            progress.running(2 if number < 5 else 1)
+            clock[0] += 10 if number == 0 else 5
+            trial = f"trial {number}"
+            progress.report({"of": trial, "level": 0, "latest": "-"})
+            progress.ended([trial], {})
+            progress._save("running")
+            if number < 5:
+                left = load_status(store, study)["minutes_left"] * 60
+                assert left == pytest.approx(5 * (5 - number), abs=5)
 
 
 def test_bar_fits_80_columns_on_one_line_and_is_gone_after_a_stop_that_is_said_at_once(
