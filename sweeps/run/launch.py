@@ -192,7 +192,7 @@ def _sweep(
     plan: Plan, missing: Sequence[Trial], level_seconds: LevelSeconds, backend: Backend,
     trainer: Trainer, console: Console, outcome: SweepOutcome, verbose: bool,
 ) -> None:  # fmt: skip
-    shared, items = plan.shared(), list[WorkItem]()
+    shared, items = plan.shared(), list[tuple[float, WorkItem]]()
     expected = dict[str, list[float]]()
     with phase(console, "choosing the size of packs", backend.live):
         for pack in packs_of(missing, plan.study.resources, trainer, backend.concurrency):
@@ -204,8 +204,11 @@ def _sweep(
                 jobs = [shared[digest] for digest in digests if digest in shared]
                 needed |= {job.digest: job for job in jobs}
                 work.append((trial, jobs[0].keep if jobs else ()))
-            items.append(WorkItem(item_config(work), list(needed.values())))
-    queue = open_queue(items, trainer)
+            seconds = sum(sum(expected[trial.id]) for trial in pack)
+            items.append((seconds, WorkItem(item_config(work), list(needed.values()))))
+    # The longest first: one that began late would run on while other workers are idle.
+    items.sort(key=lambda item: item[0], reverse=True)
+    queue = open_queue([item for _, item in items], trainer)
     done, to_run = len(plan.trials) - len(missing), sum(map(len, expected.values()))
     progress = SweepProgress(
         plan.study, trainer.store, console, len(plan.trials), done, to_run, expected,

@@ -39,8 +39,7 @@ class WorkQueue:
     """Queue of items; an item waits while another runs a training that both need.
 
     An item whose worker died (a preempted instance, a kill) is retried, without limit while each
-    try makes progress. While the
-    store fails, the queue gives no item.
+    try makes progress. While the store fails, the queue gives no item.
 
     Args:
         items: items in the order in which they are given.

@@ -121,6 +121,18 @@ def test_failed_trial_is_named_with_its_reason_while_the_others_finish(
     assert {row["trial"] for row in stored(tiny(changes))} == {good.id}
 
 
+def test_longest_trials_come_first(tiny: StudyOf, tiny_file: StudyFile, lth: Lth) -> None:
+    """One that began last would run on while other workers are idle."""
+    changes = {**ONE, "axes.model.width": [0.5, 1, 8]}
+    called = lth("sweep", tiny_file(changes), "--serial", "--verbose")
+    assert called.code == 0, called
+    ended = [
+        line.split(" level 0 ")[0][-6:] for line in called.out.splitlines() if " level 0 " in line
+    ]
+    trials = make_plan(tiny(changes)).trials
+    assert [trial.id[:6] for trial in reversed(trials)] == ended
+
+
 @pytest.mark.slow
 def test_trial_for_which_the_machine_lacked_memory_once_is_retried(
     tiny_file: StudyFile, lth: Lth, hooked: Callable[..., Any]
