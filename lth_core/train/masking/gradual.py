@@ -22,9 +22,8 @@ from lth_core.train.masking.base import Fixed
 class GMP(Fixed):
     """Pruned weights stay pruned: gradual magnitude pruning, GMP (Zhu & Gupta 2017).
 
-    At each change the lowest-scored weights are pruned to the schedule's density, with the
-    gradients of that step's batch. Ties are broken by a seeded draw. Where layers compete, the last
-    weight of a layer may be pruned.
+    At each change the lowest-scored weights are pruned to the schedule's density. Ties are broken
+    by a seeded draw. Where layers compete, the last weight of a layer may be pruned.
 
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", fraction=0.9)

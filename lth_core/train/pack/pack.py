@@ -70,8 +70,10 @@ class Pack:
                 run.keep_point(step)
             with flushed_denormals():
                 losses = stack.step(step, index, draw)
+                self.errors |= {members[n]: error for n, error in stack.errors.items()}
                 for position, loss in zip(members, losses.unbind(), strict=True):
-                    self._end_step(position, loss)
+                    if position not in self.errors:
+                        self._end_step(position, loss)
             _charge(runs, started)
             yield step + 1
             started = time.perf_counter()

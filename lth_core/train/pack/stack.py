@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lth_core.data.augment import augment
+from lth_core.errors import DivergedError
 from lth_core.spec.learning_rate import learning_rate
 from lth_core.train.loop import Run, add_norm_penalty
 from lth_core.train.masking.base import Fixed
@@ -36,6 +37,8 @@ class Stack:
 
     def __init__(self, runs: Sequence[Run], way: Way = Way.STACKED, compiled: bool = False) -> None:
         self.runs, self._tasks = runs, [run.task for run in runs]
+        self.errors: dict[int, DivergedError] = {}
+        """Errors of the runs that diverged in a step, by number in `runs`."""
         models = [task.model for task in self._tasks]
         self._members = [list(model.parameters()) for model in models]
         self._parameters = shared([dict(model.named_parameters()) for model in models])
@@ -152,8 +155,11 @@ class Stack:
     def _update_each(self, step: int) -> None:
         """Step the runs' own optimizers, and change each mask as its method does."""
         self._give_gradients()
-        for run, take_step in zip(self.runs, self._steppers, strict=True):
-            take_step(run.task.masking.before_step(step, run.optimizer))
+        for number, (run, take_step) in enumerate(zip(self.runs, self._steppers, strict=True)):
+            try:
+                take_step(run.task.masking.before_step(step, run.optimizer))
+            except DivergedError as error:  # a change of the mask finds no finite scores
+                self.errors[number] = error
             run.task.masking.after_step()
         self._clear_gradients(members=True)
 

@@ -7,11 +7,12 @@ from itertools import chain
 import pytest
 from double import Double
 from pack_jobs import TICKETS, by_level, dense_of, searches
-from toys import After
+from toys import After, jobs_of
 
-from lth_core import Trainer
+from lth_core import PruneSpec, Trainer
 from lth_core.errors import DivergedError, PreemptedError
 from lth_core.jobs.recipes import Job
+from lth_core.spec.prune import Grow
 from lth_core.store import Store
 from lth_core.store.locks import claimed
 from lth_core.train.loop import Run
@@ -62,6 +63,26 @@ def test_a_run_that_diverges_leaves_its_pack(count: int) -> None:
         assert packed.known(job)
         (one,), (other,) = packed([job]), alone([job])
         assert not one.reused
+        expected = other.training.curves.validation_loss
+        assert one.training.curves.validation_loss == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("grow", ["none", "random", "gradient"])
+def test_a_run_whose_mask_finds_no_finite_scores_leaves_its_pack(grow: Grow) -> None:
+    prune = PruneSpec(when="during", fraction=0.7, every="2it", grow=grow)
+    fields = {**TICKETS, "prune": prune, "levels": 1}
+    jobs = [jobs_of(spec)[-1]["ticket"] for spec in searches(range(3), (0,), **fields)]
+    rates = [2e-3, 1e30, 2e-3]
+    jobs = [
+        replace(job, train=replace(job.train, optimizer="sgd", lr=rate, evaluate_every="12it"))
+        for job, rate in zip(jobs, rates, strict=True)
+    ]
+    trainer = Trainer(pack=3)
+    trainer.train_ahead(jobs)
+    assert [trainer.known(job) for job in jobs] == [True, False, True]
+    with pytest.raises(DivergedError, match="scores by magnitude are NaN"):
+        trainer([jobs[1]])
+    for one, other in zip(trainer(jobs[::2]), Trainer(pack=1)(jobs[::2]), strict=True):
         expected = other.training.curves.validation_loss
         assert one.training.curves.validation_loss == pytest.approx(expected, rel=1e-4)
 
