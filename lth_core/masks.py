@@ -16,10 +16,13 @@ __all__ = [
     "nested", "ones", "overlap", "pack_bits", "parameter_of", "survivors", "total", "unpack_bits",
 ]  # fmt: skip
 
-Mask = dict[str, Tensor]
-"""(out, in, ...) bool of each prunable parameter, by name; True = kept."""
-State = dict[str, Tensor]
-"""Weights and buffers of a network, each in its own shape, by name."""
+Mask = Mapping[str, Tensor]
+"""(out, in, ...) bool of each prunable parameter, by name; True = kept. Read-only, as `State`."""
+State = Mapping[str, Tensor]
+"""Weights and buffers of a network, each in its own shape, by name.
+
+Read-only: a trainer gives the same one to all that ask for it.
+"""
 
 
 def ones(model: nn.Module, include: Sequence[str] = ()) -> Mask:

@@ -158,7 +158,8 @@ class Ticket:
             network = self.spec.model, self.example_shape, self.classes
             channels = models.removable_channels(*network)
             shapes = {name: p.shape for name, p in parameters.items() if name not in mask}
-            mask = mask | masks_of(channels, kept_channels(channels, mask), shapes)
+            removed = masks_of(channels, kept_channels(channels, mask), shapes)
+            mask = {**mask, **removed}
         with torch.no_grad():
             for name, kept in mask.items():
                 parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)

@@ -404,6 +404,29 @@ FAULTS = [
         "tests/core/train/pack/test_pack.py",
     ),
     Fault(
+        "weights shuffled in place in what the trainer keeps",
+        "lth_core/jobs/controls.py",
+        "            state[name] = state[name].clone()\n",
+        "",
+        "tests/core/jobs/test_read_only_states.py",
+    ),
+    Fault(
+        "given ticket written into the initial weights that the trainer keeps",
+        "lth_core/jobs/transfer.py",
+        "        return {name: value(name, t) for name, t in self.fresh.make(context, job).items()}",
+        "        state = self.fresh.make(context, job)\n"
+        "        state.update({name: value(name, t) for name, t in state.items()})\n"
+        "        return state",
+        "tests/core/jobs/test_transfer.py",
+    ),
+    Fault(
+        "pack: a run without finite scores ends the others",
+        "lth_core/train/pack/stack.py",
+        "self.errors[number] = error",
+        "raise",
+        "tests/core/train/pack/test_runner.py",
+    ),
+    Fault(
         "linear chain: ReLU left out of the backward pass",
         "lth_core/train/layers/chain.py",
         "(aten.threshold_backward(slope, y, 0), {})",

@@ -32,7 +32,7 @@ def file_content(tensors: State, header: dict[str, str]) -> bytes:
     Raises:
         TicketFileError: `read_file` would refuse the size.
     """
-    content = save(tensors, metadata={**header, "header_digest": sha256(header)})
+    content = save(dict(tensors), metadata={**header, "header_digest": sha256(header)})
     check_header(int.from_bytes(content[:8], "little"), len(content))
     return content
 

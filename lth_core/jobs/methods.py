@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lth_core.jobs.recipes import Full, Init, Job, Pruned, WithGates
-from lth_core.jobs.transfer import GivenMask, GivenStart, GivenTicket
+from lth_core.jobs.transfer import GivenMask, GivenTicket, GivenWeights
 from lth_core.prune import at_level, compounded
 from lth_core.spec import (
     ModelSpec,
@@ -123,7 +123,7 @@ def given(job: Job, spec: TicketSpec) -> Job:
     assert isinstance(job.start, Init)
     ticket = GivenTicket(content=spec.ticket)
     mask = GivenMask(ticket=ticket, include=spec.prune.include)
-    return replace(job, mask=mask, start=GivenStart(ticket=ticket, fresh=job.start))
+    return replace(job, mask=mask, start=GivenWeights(ticket=ticket, fresh=job.start))
 
 
 def _widened(model: ModelSpec, prune: PruneGates) -> ModelSpec:

@@ -168,7 +168,7 @@ class WithGates(Start):
             for name, parameter in context.model(job).named_parameters()
             if name.endswith(GATE)
         }
-        return self.of.make(context, without) | gates
+        return {**self.of.make(context, without), **gates}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

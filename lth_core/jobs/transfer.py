@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 
 from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Context, Init, Job, MaskRecipe, Recipe, Start
@@ -45,23 +46,26 @@ class GivenMask(MaskRecipe):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class GivenStart(Start):
+class GivenWeights(Start):
     """A given ticket's weights and buffers, with fresh weights where the ticket has none: those
     that it prunes, which a random mask may keep, and an output layer of other classes."""
 
-    kind = "GivenStart"
+    # Not "GivenStart", as it was: results under that kind may have had another ticket's weights.
+    kind = "GivenWeights"
 
     ticket: GivenTicket
     fresh: Init
 
     def make(self, context: Context, job: Job) -> State:
         mask, start = context.given(self.ticket)
-        state = self.fresh.make(context, job)
-        for name, drawn in state.items():
-            if name in start and start[name].shape == drawn.shape:
-                kept = mask.get(name)
-                state[name] = start[name] if kept is None else torch.where(kept, start[name], drawn)
-        return state
+
+        def value(name: str, drawn: Tensor) -> Tensor:
+            given = start.get(name)
+            if given is None or given.shape != drawn.shape:
+                return drawn
+            return torch.where(mask[name], given, drawn) if name in mask else given
+
+        return {name: value(name, t) for name, t in self.fresh.make(context, job).items()}
 
 
 def _if_alike(mask: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:

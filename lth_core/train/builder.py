@@ -114,7 +114,7 @@ class Builder:
         channels = self.channels(job)
         entries = kept_entries(channels, kept_channels(channels, mask))
         draw = generator(init.seed, *init.draw, "narrow")
-        return state | narrow_weights(model, job.model.init, entries, draw)
+        return {**state, **narrow_weights(model, job.model.init, entries, draw)}
 
     def layers(self, job: Job, mask: Mask | None = None) -> dict[str, Layer]:
         """Prunable layers of the job's network, in its order, under a mask or with all weights."""
@@ -169,7 +169,7 @@ class Builder:
             state: weights and buffers, in the network's shapes.
             mask: (out, in, ...) bool of each prunable layer, by parameter name.
         """
-        return masks.masked(state, mask | self.removed_with(job, mask))
+        return masks.masked(state, {**mask, **self.removed_with(job, mask)})
 
     def removed_with(self, job: Job, mask: Mask) -> Mask:
         """Masks of the biases and norms of removed channels, (channels,) bool by parameter name.
@@ -251,7 +251,7 @@ class Builder:
             made_with: entries beside the outcome's own.
         """
         job, mask = prepared.job, outcome.mask
-        removed = mask | self.removed_with(job, mask)
+        removed = {**mask, **self.removed_with(job, mask)}
         return Training(
             curves=outcome.curves,
             layers=self.layers(job, mask),

@@ -40,7 +40,7 @@ class Narrow:
         return replace(outcome, state=self._widened(outcome.state), mask=self.whole_mask)
 
     def _widened(self, state: State) -> State:
-        found: State = {}
+        found = dict[str, Tensor]()
         for name, value in state.items():
             found[name] = value
             if name in self.entries:
@@ -62,7 +62,7 @@ def narrowed(model: nn.Module, channels: Channels, state: State, mask: Mask) -> 
     entries = kept_entries(channels, kept)
     if not entries or not all(bool(stays.any()) for stays in kept.values()):
         return None
-    left: Mask = {}
+    left = dict[str, Tensor]()
     for name, m in mask.items():
         dims = entries.get(name, {})
         left[name] = m[places(dims, m.shape)].view(narrow_shape(dims, m.shape))

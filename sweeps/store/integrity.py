@@ -61,7 +61,7 @@ def fault_of(store: Store, kind: str, digest: str) -> Fault | None:
         for name in entry.blobs:
             content = entry.blob(name)
             if name.endswith(".safetensors"):
-                tensors |= load(content)
+                tensors = {**tensors, **load(content)}
         training = _training(store, kind, digest, entry)
         if training:
             layers = training.layers.items()

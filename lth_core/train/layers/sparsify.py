@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from lth_core.masks import Mask, State
+from lth_core.masks import Mask
 from lth_core.models.layers import layer_of, parameter_of
 from lth_core.train.layers.sparse import SparseLinear
 from lth_core.train.loop import Outcome, Task
@@ -34,7 +34,7 @@ class Sparse:
 
     def widened(self, outcome: Outcome) -> Outcome:
         """An outcome of the sparse network, in the shapes of the whole one."""
-        state: State = {}
+        state = dict[str, Tensor]()
         for name, value in outcome.state.items():
             layer, _, last = name.rpartition(".")
             if last == "values" and (weight := parameter_of(layer)) in self.mask:

@@ -74,7 +74,7 @@ class Fixed:
             mask: (out, in, ...) bool of each prunable layer, by parameter name.
         """
         self.mask = mask
-        self.all_masks = mask | self._removed_with(mask)
+        self.all_masks: Mask = {**mask, **self._removed_with(mask)}
         """The mask, with those of the biases and norms that it removes."""
         self._weights, self._masks = masked_parameters(self.model, self.all_masks)
 

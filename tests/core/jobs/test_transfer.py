@@ -19,6 +19,7 @@ from lth_core import (
     find_tickets,
 )
 from lth_core.errors import SpecError, StoreError
+from lth_core.measures.weights import travel_by_mask
 from lth_core.resolve import Pins, resolve
 from lth_core.results import LevelResult
 
@@ -147,3 +148,17 @@ def test_what_a_given_ticket_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(SpecError, match=f"^{message}"):
         next(find_tickets(replace(spec, **changes)))
+
+
+@pytest.mark.slow
+def test_a_given_ticket_leaves_the_weights_that_its_trainer_draws_as_they_are(
+    spec: TicketSpec,
+) -> None:
+    trainer = Trainer()
+    dense, level = find_tickets(spec, trainer)
+    job, ticket = dense.results["dense"].job, level.results["ticket"].job
+    drawn = Trainer().start(job)
+    assert same(trainer.start(job), drawn)
+    moved = travel_by_mask(drawn, trainer.final(job)[0], trainer.mask_of(ticket))
+    record = next(row for row in level.records if row["branch"] == "ticket")
+    assert (record["travel_inside"], record["travel_outside"]) == moved
