@@ -10,6 +10,7 @@ from typing import Any
 
 from lth_core.analysis.cells import Cell, cells, value_text
 from lth_core.analysis.groups import distinct, free_axes, group_by, values_of
+from lth_core.analysis.paired import PairedTest, paired_tests
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 
@@ -91,6 +92,29 @@ def rewind_points(cell: Cell) -> list[RewindPoint]:
         RewindPoint(value_text(rows[0].get(REWIND)), step, replace(cell, records=rows))
         for step, rows in sorted(by_step.items())
     ]
+
+
+def ticket_gain(early: RewindPoint, late: RewindPoint) -> PairedTest | None:
+    """Test on the final test accuracy of late-rewound tickets less that of early-rewound ones.
+
+    A seed's difference is the mean over the levels that both have. None without a common seed.
+    """
+    differences = defaultdict[int, list[float]](list)
+    before = _ticket_accuracies(early)
+    for key, accuracy in _ticket_accuracies(late).items():
+        if key in before:
+            differences[key[0]].append(accuracy - before[key])
+    by_seed = {seed: fmean(values) for seed, values in differences.items()}
+    return paired_tests([by_seed])[0] if by_seed else None
+
+
+def _ticket_accuracies(point: RewindPoint) -> dict[tuple[int, int], float]:
+    """Final test accuracies of tickets in [0, 1], by seed and level."""
+    return {
+        (record["seed"], record["level"]): record["final_test_accuracy"]
+        for record in point.cell.records
+        if record["branch"] == "ticket"
+    }
 
 
 def rewind_series(

@@ -66,7 +66,8 @@ def read_entry(store: Store, kind: str, digest: str, read: Callable[[Entry], T])
             return read(entry) if entry else None
     except (CorruptEntryError, SpecError, TicketFileError) as error:
         message = str(error) if str(error).startswith(name) else f"{name}: {error}"
-        logger.warning("store: %s; it counts as missing", message)
+        remove = "`lth store verify --remove` removes it"
+        logger.warning("store: %s; it counts as missing (%s)", message, remove)
         return None
 
 

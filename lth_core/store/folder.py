@@ -249,6 +249,8 @@ def write_whole(target: Path, content: bytes, *, durable: bool = False) -> None:
     Raises:
         OSError: it cannot be written; no scratch file is left.
     """
+    if not target.name:  # "." and "/"
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     scratch = target.with_name(_scratch_name())
     try:
         _write_content(scratch, "wb", content, durable)

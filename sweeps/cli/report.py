@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from lth_core.errors import SpecError
 from sweeps.cli.console import (
     AsJson,
     Overrides,
@@ -56,6 +57,8 @@ def report(
     With --json, print a record for every trial, branch and level instead.
     """
     notes = PlainConsole(quiet=True) if quiet else out
+    if output and output.is_dir():
+        raise SpecError("--output", "must name the HTML file, not a folder", str(output))
     plan = plans.make_plan(find.find_study(study, overrides or [], swept=True), swept=True)
     files = {"csv": csv, "parquet": parquet}
     if as_json or csv or parquet:

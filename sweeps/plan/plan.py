@@ -26,6 +26,7 @@ from sweeps.studies.axes import (
     SpecReader,
     axis_fields,
     base_values,
+    check_axes,
     check_space,
     combinations,
     samples,
@@ -155,6 +156,8 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
         SpecError: a trial's spec is wrong, names the axis; the seeds are too few for a verdict; or
             a trial lacks what the search's objective needs, or a budget of milliseconds.
     """
+    if pins is None and not swept:
+        check_axes(study)
     if study.search.algorithm == "random":
         points = [
             {**sample, **values} for sample in samples(study) for values in combinations(study)
@@ -162,6 +165,9 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
     else:
         if study.search.algorithm == "optuna":
             check_space(study)
+        elif study.search.space and not swept:
+            rule = "must be random or optuna, which sample search.space"
+            raise SpecError("search.algorithm", rule, study.search.algorithm)
         points = combinations(study)
     tickets = study_tickets(study) if pins is None else {}
     reader = SpecReader(base_values(study), pins, tickets)

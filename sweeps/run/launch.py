@@ -39,6 +39,7 @@ from sweeps.store.latencies import measure_latencies
 from sweeps.store.published import publish_failures, study_publisher
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.store.samples import completed_samples, sample_trials
+from sweeps.store.status import is_finished
 from sweeps.studies.axes import base_values, combinations, spec_of
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
@@ -99,6 +100,10 @@ def launch(
                 plan, list(missing.values()), level_seconds, backend, trainer, console, outcome,
                 verbose,
             )  # fmt: skip
+        elif not is_finished(trainer.store, study):  # another study, or another sweep, trained all
+            trials_done = len(plan.trials)
+            with SweepProgress(study, trainer.store, console, trials_done, trials_done, 0):
+                pass
     if not adaptive:
         _reuse_records(plan, missing, context, trainer)
     check_records(study, trials, trainer.store, outcome)

@@ -85,6 +85,12 @@ def load_status(store: Store, study: Study, run: Run = "sweep") -> dict[str, Any
     return status
 
 
+def is_finished(store: Store, study: Study) -> bool:
+    """Whether the latest sweep of the study is known to have run to its end."""
+    status = _read(store, study, "sweep")
+    return status is not None and status["state"] == "finished"
+
+
 def load_statuses(store: Store, study: Study) -> list[dict[str, Any]]:
     """The statuses of a study's latest sweep and bisection, those that the store has.
 
@@ -146,7 +152,8 @@ def lines(status: dict[str, Any]) -> Iterator[str]:
     # A bisection ends as soon as it knows the answer.
     most = "at most " * (status["run"] == "rewind" and status["state"] != "finished")
     yield f"trials   {most}{status['trials']}: {', '.join(counts)}"
-    pace = f"{status['levels_per_minute']:.3g} a minute"
+    rate = status["levels_per_minute"]
+    pace = f"{rate:,.0f} a minute" if rate >= 100 else f"{rate:.3g} a minute"
     end = status["minutes_left"]
     left = "" if end is None else f", about {duration(60 * end)} left"
     yield f"levels   {status['levels_done']} of {most}{status['levels']} in this run, {pace}{left}"

@@ -61,6 +61,21 @@ def variants(study: Study, prefix: str) -> Iterator[Fields]:
     return _combinations([list(distinct(points).values()) for points in within])
 
 
+def check_axes(study: Study) -> None:
+    """Check that no axis overwrites a field of the search space or of an axis before it.
+
+    Raises:
+        SpecError: one does, or names no field.
+    """
+    setters = dict.fromkeys(study.search.space, "search.space")
+    for name, points in zip(study.axes, _points_by_axis(study), strict=True):
+        for field, earlier in product(points[0], setters):
+            if f"{earlier}.".startswith(f"{field}."):
+                rule = f"must not overwrite {earlier} of {setters[earlier]}"
+                raise SpecError(f"axes.{name}", rule, field)
+        setters |= dict.fromkeys(points[0], f"axes.{name}")
+
+
 def _points_by_axis(study: Study) -> list[list[Fields]]:
     base = base_values(study)
     return [_points(f"axes.{name}", name, axis, base) for name, axis in study.axes.items()]

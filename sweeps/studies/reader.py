@@ -18,7 +18,7 @@ from lth_core.spec.prune import PRUNE_DEFAULTS, PRUNING, fields_of_when
 from sweeps.studies.schema import Study
 from sweeps.studies.yaml_loader import load_yaml, read_yaml
 
-_NOT_WRITTEN = re.compile(r"list\[.*\]|function-after\[.*Range\]|\[key\]")
+_NOT_WRITTEN = re.compile(r"list\[.*\]|function-after\[.*Range\]|\[key\]|int|float|str|bool")
 """Parts of a path that pydantic adds for the members of a union; a user did not write them."""
 
 LONGEST_SHOWN = 80
@@ -57,6 +57,7 @@ def parse_study(content: Mapping[str, Any]) -> Study:
     _check_dotted("axes", values.get("axes"))
     _check_dotted("search.space", search.get("space") if isinstance(search, Mapping) else None)
     _check_nested(values.get("base"))
+    _check_booleans("", values)
     if isinstance(base := values.get("base"), dict):
         values["base"] = _with_prune(base, "base.prune")
     study: Study = _checked(TypeAdapter(Study), values)
@@ -107,6 +108,35 @@ def _check_dotted(path: str, axes: Any) -> None:
                 for field, inner in fields.items()
             )
             raise SpecError(f"{path}.{name}", f"must be written with dots: {written}", value)
+
+
+def _check_booleans(path: str, value: Any) -> None:
+    """Check that only fields that are yes or no are: pydantic would take them for 1 and 0.
+
+    Raises:
+        SpecError: another one is.
+    """
+    if isinstance(value, bool) and path.rpartition(".")[2] not in _boolean_fields():
+        raise SpecError(path, "must not be yes or no (true, false, on, off)", value)
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_booleans(f"{path}.{name}" if path else str(name), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_booleans(path, inner)
+
+
+@cache
+def _boolean_fields() -> set[str]:
+    """Names of the fields of a study or spec that are yes or no, or may be."""
+
+    def named(schema: Any) -> Iterator[str]:
+        for key, inner in schema.items() if isinstance(schema, dict) else ():
+            if key == "properties":
+                yield from (name for name, field in inner.items() if "'boolean'" in str(field))
+            yield from named(inner)
+
+    return set(named(TypeAdapter(Study).json_schema())) | set(named(_spec_adapter().json_schema()))
 
 
 def _check_nested(base: Any) -> None:
@@ -282,7 +312,11 @@ def _first_error(adapter: TypeAdapter[Any], error: ValidationError) -> SpecError
     if first["type"] in ("missing", "missing_argument"):
         return SpecError(path, "must be given", None)
     rule = first["msg"].replace("Input should be", "must be")
-    return SpecError(path, rule[0].lower() + rule[1:], first["input"])
+    rule = rule[0].lower() + rule[1:]
+    field = path.removeprefix("base.")
+    if isinstance(first["input"], list) and field in spec_fields():
+        rule += f"; several values are an axis, `axes.{field}`"
+    return SpecError(path, rule, first["input"])
 
 
 def _siblings(adapter: TypeAdapter[Any], parts: list[str]) -> list[str]:

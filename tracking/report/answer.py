@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import takewhile
 from typing import Literal
 
 from lth_core.analysis.cells import Cell, Point, cells, open_cells
@@ -16,9 +17,11 @@ from lth_core.analysis.families import Variant, variant_verdicts, variants
 from lth_core.analysis.groups import group_by, key_of, methods
 from lth_core.analysis.rewinds import (
     STABLE_BELOW,
+    RewindPoint,
     merge_rewound_methods,
     rewind_cells,
     rewind_points,
+    ticket_gain,
 )
 from lth_core.analysis.structures import StructureTable, only_structures, structure_tables
 from lth_core.analysis.summary import Summary
@@ -26,7 +29,7 @@ from lth_core.analysis.verdict import Verdict, first_open, sparsest, verdicts
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 from tracking.report.structure_table import similarity_tables
-from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, reach_text, sections
+from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, p_text, reach_text, sections
 from tracking.text import accuracy_text, count, density_text, listed
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
@@ -194,9 +197,9 @@ def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:
     if end.verdict == TOO_FEW:
         seeds = count(end.accuracy["ticket"].n, "seed")
         text = f"No verdict: {seeds} of the {FEWEST} that it takes."
-        near = [v for v in judged if _gap(v) > -v.rule.margin]
+        near = list(takewhile(lambda verdict: _gap(verdict) > -verdict.rule.margin, judged))
         if near:
-            lowest = density_text(min(v.density for v in near))
+            lowest = density_text(near[-1].density)
             text += f" Mean accuracy stays within {margin} of the dense network's down to {lowest}."
         return text
     if not end.is_trained:
@@ -253,10 +256,30 @@ def _needed(cell: Cell, rule: VerdictRule) -> str:
     if points[0].step == 0:
         end = ends[0]
         compared = f"step 0 only to {density_text(end)}" if end else "step 0 nowhere"
-        return (
-            f"Rewinding helps: step {point.name} is the earliest that matches {reach}, {compared}."
-        )
+        text = f"step {point.name} is the earliest that matches {reach}, {compared}"
+        return _with_gain(text, points[0], point, len(points) - 1, rule)
     return f"Of the points tried, {point.name} is the earliest that matches {reach}."
+
+
+def _with_gain(
+    text: str, start: RewindPoint, point: RewindPoint, later: int, rule: VerdictRule
+) -> str:
+    """Sentence on the earliest point that matches furthest, and on whether its tickets are better
+    than those from step 0: that it matches further may be chance.
+
+    Args:
+        later: number of points after step 0, any of which might have been that one.
+    """
+    test = ticket_gain(start, point)
+    p = min(1.0, later * test.p_above(0)) if test else 1.0
+    if test is None or p >= 1 - rule.confidence:
+        shown = f" (p {p_text(p, rule.significant)})" if test else ""
+        return (
+            f"Of the points tried, {text}; its tickets are not shown better than step 0's{shown}."
+        )
+    chance = f"mean over the levels, p {p_text(p, rule.significant)}"
+    gain = f"{100 * test.mean:.2g} points better than step 0's ({chance})"
+    return f"Rewinding helps: {text}; its tickets are {gain}."
 
 
 # Methods: which keeps the accuracy longest
@@ -280,10 +303,11 @@ def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
     ends = {name: min(v.density for v in found if v.matching) for name, found in matched.items()}
     if not ends:
         return _closest(cell, compared)
-    first, *others = sorted(ends, key=lambda name: ends[name])
-    text = (
-        f"{first} matches the dense network furthest, {reach_text(matched[first])} of the weights"
-    )
+    furthest = min(ends.values())
+    first = [name for name, end in ends.items() if end == furthest]
+    others = sorted((name for name in ends if name not in first), key=lambda name: ends[name])
+    verb, reach = "matches" if len(first) == 1 else "match", reach_text(matched[first[0]])
+    text = f"{listed(first)} {verb} the dense network furthest, {reach} of the weights"
     if others:
         named = ", ".join(f"{name} {density_text(ends[name])}" for name in others[:MOST_NAMED])
         text += f"; then {named}"
@@ -306,12 +330,14 @@ def _closest(cell: Cell, compared: Sequence[Variant]) -> str:
         return found[1].value.mean - (own.mean if own else 0.0)
 
     best, point = max(points, key=less_dense)
+    highest = less_dense((best, point))
+    names = dict.fromkeys(v.name for v, p in points if less_dense((v, p)) == highest)
     several = len({own.mean for own in dense.values() if own}) > 1
     said = (
         "Closest to its own dense network comes" if several else "The highest accuracy is that of"
     )
     return (
-        f"No method is shown to match the dense network. {said} {best.name}, "
+        f"No method is shown to match the dense network. {said} {listed(names)}, "
         f"{accuracy_text(point.value)}% at {_weights(point.density)}{_against(dense[best.method])}."
     )
 
@@ -342,13 +368,16 @@ def _at_half(table: StructureTable) -> str:
     near = sorted(table.rows, key=lambda row: abs(row.shares["flops"].mean - HALF))
     first = {row.variant.name: row for row in reversed(near)}.values()
     best, *others = sorted(first, key=lambda row: -row.accuracy.mean)
+    leaders = [row for row in (best, *others) if row.accuracy.mean == best.accuracy.mean]
+    others = others[len(leaders) - 1 :]
     flops, against = best.shares["flops"].mean, _against(_dense(best.cell, best.variant.method))
     named = "; then " + ", ".join(f"{row.variant.name} {accuracy_text(row.accuracy)}%"
                                   for row in others[:MOST_NAMED]) if others else ""  # fmt: skip
     label = f"{table.cell.label}: " if table.cell.label else ""
     return (
-        f"{label}At about {density_text(flops)} of the FLOPs {best.variant.name} is the most "
-        f"accurate, {accuracy_text(best.accuracy)}%{against}{named}."
+        f"{label}At about {density_text(flops)} of the FLOPs "
+        f"{listed(row.variant.name for row in leaders)} {'is' if len(leaders) == 1 else 'are'} the "
+        f"most accurate, {accuracy_text(best.accuracy)}%{against}{named}."
     )
 
 

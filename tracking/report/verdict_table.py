@@ -21,6 +21,9 @@ from lth_core.columns import Record
 from lth_core.jobs.branches import NOT_COMPARED
 from tracking.text import MISSING, accuracy_text, count, density_text, listed
 
+MOST_LISTED = 4
+"""Largest number of densities that a sentence lists."""
+
 TOO_FEW = "too few replicates"
 NO_RECORDS = "Nothing has been trained yet."
 
@@ -171,12 +174,18 @@ def _finding(cell: Cell, cell_verdicts: Sequence[Verdict]) -> str:
 
 
 def reach_text(cell_verdicts: Sequence[Verdict], words: Sequence[str] = MATCHING) -> str:
-    """Densities of a cell's verdicts with one of the words: `down to 13.4%`, or of tickets that are
-    not trained, which have no sequence of levels, `at 50% and 30%`."""
-    densities = [verdict.density for verdict in cell_verdicts if verdict.verdict in words]
-    found = [density_text(density) for density in sorted(densities, reverse=True)]
-    if all(verdict.is_trained for verdict in cell_verdicts):
+    """Densities of a cell's verdicts with one of the words: `down to 13.4%` where all denser ones
+    have it too, else `from 21% to 13.4%`, `at 50% and 30%` or `at 7 densities from 64% to 3%`."""
+    order = sorted(cell_verdicts, key=lambda verdict: -verdict.density)
+    having = [number for number, verdict in enumerate(order) if verdict.verdict in words]
+    found = [density_text(order[number].density) for number in having]
+    first, last = having[0], having[-1]
+    if len(having) == last + 1 and all(verdict.is_trained for verdict in order):
         return f"down to {found[-1]}"
+    if len(having) == last - first + 1 and len(having) > 2:
+        return f"from {found[0]} to {found[-1]}"
+    if len(having) > MOST_LISTED:
+        return f"at {len(having)} densities from {found[0]} to {found[-1]}"
     return f"at {listed(found)}"
 
 

@@ -79,8 +79,8 @@ def test_entry_that_cannot_be_decoded_is_missing_with_a_warning(
 
     assert read_entry(store, "k", "d", refuse) is None
     assert caplog.messages == [
-        "store: k/d: cannot be read (KeyError: 'b'); it counts as missing",
-        "store: k/d: levels: must be less, but got 3; it counts as missing",
+        "store: k/d: cannot be read (KeyError: 'b'); it counts as missing (`lth store verify --remove` removes it)",
+        "store: k/d: levels: must be less, but got 3; it counts as missing (`lth store verify --remove` removes it)",
     ]
 
 

@@ -397,6 +397,33 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
         (["report", "digits", "--json"], "STUDY: must have been swept into ./lth-store first"),
         (["list", "bogus"], "kind: is not known, but got 'bogus'; known: datasets"),
         (["schema", "-o", "nowhere/x.json"], "--output: cannot be written (No such file"),
+        (["schema", "-o", "."], "--output: cannot be written (Is a directory), but got '.'"),
+        (["report", "digits", "-o", "."], "--output: must name the HTML file, not a folder"),
+        (
+            ["plan", "digits", "search.space={train.lr: [0.1]}"],
+            "search.algorithm: must be random or optuna, which sample search.space, but got 'grid'",
+        ),
+        (
+            ["plan", "digits", "axes.train.lr=[0.1, 0.2]", "axes.both=[{train.lr: 1, seed: 0}]"],
+            "axes.both: must not overwrite train.lr of axes.train.lr, but got 'train.lr'",
+        ),
+        (
+            [
+                "plan",
+                "digits",
+                "axes.train.lr=[0.1]",
+                "search={algorithm: optuna, space: {train.lr: {low: 0.1, high: 1}}}",
+            ],
+            "axes.train.lr: must not overwrite train.lr of search.space, but got 'train.lr'",
+        ),
+        (
+            ["plan", "digits", "train.lr=yes"],
+            "base.train.lr: must not be yes or no (true, false, on, off), but got True",
+        ),
+        (
+            ["plan", "digits", "rewind=[1it, 2it]"],
+            "base.rewind: must be a valid integer; several values are an axis, `axes.rewind`",
+        ),
         (["ticket", "export", "abc", "-o", "x"], "DIGEST: must have at least 6 characters"),
         (
             ["ticket", "export", "abcdef", "-o", "x"],

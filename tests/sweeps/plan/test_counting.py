@@ -5,17 +5,18 @@ from collections.abc import Hashable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from tiny import tiny_fields
 
+from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.spec import spec_json
 from lth_core.train.timings import speed_key
 from sweeps.plan.counting import counts_left
 from sweeps.plan.plan import Plan, make_plan
-from sweeps.studies.axes import base_values, combinations, samples, spec_of
+from sweeps.studies.axes import base_values, check_axes, combinations, samples, spec_of
 from sweeps.studies.reader import parse_study
 from sweeps.studies.schema import Study
 
@@ -73,7 +74,12 @@ def studies(draw: st.DrawFn) -> Study:
     if draw(st.booleans()):
         space = {"train.lr": {"low": 0.1, "high": 0.2}, "prune.output_fraction": [0.1, None]}
         said["search"] = {"algorithm": "random", "trials": 2, "space": space}
-    return parse_study({**tiny_fields(), **said})
+    study = parse_study({**tiny_fields(), **said})
+    try:
+        check_axes(study)
+    except SpecError:  # two axes set one field
+        reject()
+    return study
 
 
 def every_job(plan: Plan) -> list[Job]:

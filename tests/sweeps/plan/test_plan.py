@@ -172,7 +172,7 @@ def test_budget_of_milliseconds_is_measured_where_trials_are_to_be_run(
     "seeds",
     [
         {"axes.seed": [0, 1, 2]},
-        {"axes.seed": [0], "axes.pair": [{"seed": 5}, {"seed": 6}, {"seed": 7}]},
+        {"axes": {"pair": [{"seed": 5}, {"seed": 6}, {"seed": 7}]}},
         {
             "search": {"algorithm": "random", "trials": 2, "space": {"seed": [0, 1, 2, 3]}},
             "axes": {},
@@ -202,7 +202,7 @@ def test_shared_dense_run_keeps_the_rewind_points_of_every_trial(tiny: StudyOf) 
 def test_trainings_of_one_trial_are_not_shared(tiny: StudyOf) -> None:
     assert make_plan(tiny()).shared() == {}
     pairs = [{"seed": s, "prune.fraction": f} for s, f in ((0, 0.2), (0, 0.5), (1, 0.2))]
-    shared = make_plan(tiny({"axes.pair": pairs})).shared().values()
+    shared = make_plan(tiny({"axes": {"pair": pairs}})).shared().values()
     assert [(job.seed, job.level) for job in shared] == [(0, 0)]
 
 

@@ -121,6 +121,20 @@ def test_failed_trial_is_named_with_its_reason_while_the_others_finish(
     assert {row["trial"] for row in stored(tiny(changes))} == {good.id}
 
 
+def test_study_whose_trainings_another_study_made_has_a_status(
+    tiny_file: StudyFile, lth: Lth
+) -> None:
+    path = tiny_file(ONE)
+    assert lth("sweep", path, "--serial").code == 0
+    called = lth("sweep", path, "name=other", "--serial")
+    assert (called.code, "left: nothing" in called.out) == (0, True)
+    said = lth("status", "other")
+    assert said.code == 0, said
+    first, trials, *_ = said.out.splitlines()
+    assert first.startswith("other: sweep finished ")
+    assert trials == "trials   1: 1 done, 0 running, 0 failed, 0 waiting"
+
+
 def test_longest_trials_come_first(tiny: StudyOf, tiny_file: StudyFile, lth: Lth) -> None:
     """One that began last would run on while other workers are idle."""
     changes = {**ONE, "axes.model.width": [0.5, 1, 8]}

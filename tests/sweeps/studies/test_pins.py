@@ -77,8 +77,8 @@ def forget_imports() -> None:
 
 
 def planned(study: Study) -> set[str]:
-    """Digests that a study needs, from the code that it names."""
-    return recipes(make_plan(study).trials)
+    """Digests that a stored study needs, from the code that it names."""
+    return recipes(make_plan(study, swept=True).trials)
 
 
 def gone(evil: Path) -> None:
@@ -233,6 +233,7 @@ def test_needs_of_samples_are_those_that_were_drawn_in_the_order_of_their_space(
 
 
 def test_needs_of_axes_that_set_one_field_are_those_of_the_later(tiny: StudyOf) -> None:
+    """Such a study is refused now; an older version has run some."""
     ways = [{"levels": 1, "rewind": "0it"}, {"levels": 2, "rewind": "10it"}]
     store, study = Store(), tiny({"axes": {"ways": ways, "levels": [3]}})
     register(store, study)

@@ -24,13 +24,24 @@ def answer(records, *axes: str, **more) -> Answer:
         ),
         (
             cell(WINS[0], [0, 1, 0, 0.1]),
-            "Yes, tickets win down to 25% of the weights and match down to 12.5%; fresh weights "
+            "Yes, tickets win at 25% of the weights and match down to 12.5%; fresh weights "
             "under the same masks fall behind at 25%.",
         ),
         (
             cell([0.1, 0, 0, 0, 0], [3, 3, 0, 3, 3]),
-            "Yes, tickets win down to 3.12% of the weights; fresh weights under the same masks fall "
-            "behind from 50% on (not shown at 12.5%).",
+            "Yes, tickets win at 50%, 25%, 6.25% and 3.12% of the weights; fresh weights under the "
+            "same masks fall behind from 50% on (not shown at 12.5%).",
+        ),
+        (
+            cell([0.1] * 5, [0, 3, 3, 3, 0]),
+            "Yes, tickets win from 25% to 6.25% of the weights and match down to 3.12%; fresh "
+            "weights under the same masks fall behind from 25% on (not shown at 3.12%).",
+        ),
+        (
+            cell([0.1] * 7, [3, 3, 3, 0, 3, 3, 0]),
+            "Yes, tickets win at 5 densities from 50% to 1.56% of the weights and match down to "
+            "0.781%; fresh weights under the same masks fall behind from 50% on (not shown at "
+            "6.25% and 0.781%).",
         ),
         (
             cell(WINS[0], [0, 0, 0, 0]),
@@ -50,6 +61,11 @@ def answer(records, *axes: str, **more) -> Answer:
             cell(*WINS, seeds=2),
             "No verdict: 2 seeds of the 3 that it takes. Mean accuracy stays within 0.5 points of "
             "the dense network's down to 12.5%.",
+        ),
+        (
+            cell([0.1, -3, 0.1], seeds=2),
+            "No verdict: 2 seeds of the 3 that it takes. Mean accuracy stays within 0.5 points of "
+            "the dense network's down to 50%.",
         ),
         (study(levels=0), "No ticket has been trained yet."),
         ([], "Nothing has been trained yet."),
@@ -152,13 +168,15 @@ def points(*gaps_of: tuple[int, list[float]], **more):
         ),
         (
             points((0, [0.1, -3, -3]), (20, [0.1, 0, -3]), (40, [0.1, 0, -3])),
-            "Rewinding helps: step 20it is the earliest that matches down to 25% of the weights, "
-            "step 0 only to 50%.",
+            "Of the points tried, step 20it is the earliest that matches down to 25% of the "
+            "weights, step 0 only to 50%; its tickets are not shown better than step 0's (p "
+            "0.062).",
         ),
         (
             points((0, [-3, -3]), (20, [0.1, -3])),
             "Rewinding helps: step 20it is the earliest that matches down to 50% of the weights, "
-            "step 0 nowhere.",
+            "step 0 nowhere; its tickets are 1.6 points better than step 0's (mean over the levels, "
+            "p 0.031).",
         ),
         (
             points((10, [-3, -3]), (20, [0.1, -3])),
@@ -189,6 +207,30 @@ def test_methods_are_ordered_by_how_far_they_match():
         "No method is shown to match the dense network. The highest accuracy is that of random, "
         "97.00±2.48% at 50% of the weights (dense 97.00±2.48%)."
     )
+
+
+@pytest.mark.parametrize(
+    ("gaps", "sentence"),
+    [
+        (
+            {"snip": [0.1, 0, -3], "imp": [0.1, 0, -3], "random": [0.1, -3]},
+            "snip and imp match the dense network furthest, down to 25% of the weights; then random "
+            "50%.",
+        ),
+        (
+            {"snip": [-3, -4], "imp": [-3, -3], "random": [-4]},
+            "No method is shown to match the dense network. The highest accuracy is that of snip "
+            "and imp, 94.00±0.24% at 50% of the weights (dense 97.00±0.20%).",
+        ),
+    ],
+)
+def test_methods_that_are_equal_are_named_together(gaps, sentence):
+    records = [
+        {**row, "method": name, "trial": f"{name}-{row['trial']}", "prune.score": name}
+        for name, own in gaps.items()
+        for row in cell(own)
+    ]
+    assert answer(records, "prune.score").sentence == sentence
 
 
 def test_methods_of_several_networks_are_compared_each_with_its_own_dense_one():
