@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from lth_core.analysis.summary import Summary
+from lth_core.analysis.verdict_rule import VerdictRule
 
 MOST_COLUMNS = 8
 """Largest number of densities in a table of the HTML report."""
@@ -39,6 +40,12 @@ def listed(texts: Iterable[str]) -> str:
     """
     *others, last = texts
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def rule_text(rule: VerdictRule) -> str:
+    """`margin 0.5 points, 95% confidence`."""
+    margin = f"{100 * rule.margin:.3g}"
+    return f"margin {margin} point{'s' * (margin != '1')}, {100 * rule.confidence:.4g}% confidence"
 
 
 def flops_text(flops: float) -> str:

@@ -27,9 +27,11 @@ from lth_core.train.training import Training
 from sweeps.plan.estimate import duration
 from sweeps.plan.plan import Plan, summary
 from sweeps.report.study_results import StudyResults
+from sweeps.store.records import swept_rules
 from sweeps.studies.schema import Study
 from tracking.publish.provenance import git_commit, versions
 from tracking.report.html import Provenance
+from tracking.text import rule_text
 
 MOST_READ = 500
 """Number of trainings that are read for dates and versions; of more, evenly spaced ones are."""
@@ -63,6 +65,7 @@ def provenance(plan: Plan, results: StudyResults) -> Provenance:
                for part, names in ALWAYS.items() if part != "data"},
             "search": settings_text(study.base, ALWAYS_OF_SPEC, plan.axes),
             **({"commit": commit} if (commit := git_commit()) else {}),
+            **({"verdict rule": changed} if (changed := changed_rules(study)) else {}),
             "report made with": _report_text(),
             "store": study.store,
             **({"tracking": uri} if uri and not uri.startswith("http") else {}),
@@ -71,6 +74,13 @@ def provenance(plan: Plan, results: StudyResults) -> Provenance:
         commands=_commands(study),
         spec=yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False),
     )  # fmt: skip
+
+
+def changed_rules(study: Study) -> str:
+    """What earlier sweeps of the study's name had in place of its rule of verdicts; else empty."""
+    _, *earlier = swept_rules(existing_store(study.store), study)
+    texts = [rule_text(rule) + ", not adjusted" * (rule.for_all == "none") for rule in earlier]
+    return f"an earlier sweep had {'; '.join(texts)}" if texts else ""
 
 
 def trainings_text(records: Sequence[Record]) -> str:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from lth_core.errors import StoreError, TrackingError
 from sweeps.plan.plan import Plan
+from sweeps.report.provenance import changed_rules
 from sweeps.report.study_html import write_html
 from sweeps.report.study_results import answer_of, study_results
 from sweeps.report.sync import open_study_publisher, publish_results
@@ -42,6 +43,8 @@ def finish(
         text = f"{results.incomplete} `{study.command()}` completes the study."
         console.print(Text(text, style="yellow"), soft_wrap=True)
     console.print(Text(answer_of(study, results).sentence, style="bold"))
+    if changed := changed_rules(study):
+        console.print(Text(f"The rule of verdicts was changed: {changed}.", style="yellow"))
     table = verdict_table(
         results.records, results.axes, study.verdict.rule(), study.stable_below,
         every_level=every_level,

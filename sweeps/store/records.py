@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load
@@ -17,7 +20,7 @@ from lth_core.masks import layer_of
 from lth_core.parallel import map_in_threads
 from lth_core.spec import SCHEMA
 from lth_core.store import Entry, Store
-from lth_core.store.decode import read_entry
+from lth_core.store.decode import check, read_entry
 from lth_core.train.archive import Archive
 from lth_core.train.training import Curves, Training
 from sweeps.plan.plan import Trial
@@ -26,7 +29,7 @@ from sweeps.plan.recorded import checked_meta, read_trial
 from sweeps.plan.tickets import study_tickets
 from sweeps.studies.pins import pins_to_json, study_pins
 from sweeps.studies.reader import parse_stored_spec, spec_values
-from sweeps.studies.schema import Study
+from sweeps.studies.schema import Study, VerdictFields
 
 STUDIES, MASK = "studies", "mask.safetensors"
 
@@ -50,8 +53,22 @@ def register(store: Store, study: Study) -> None:
         # two axes that set one field overrides the other. An older store's JSON has sorted keys.
         "order": {"axes": list(study.axes), "search.space": list(study.search.space)},
         "pins": pins_to_json(pins),
+        "rules": [asdict(rule) for rule in swept_rules(store, study)],
     }
     store.put(STUDIES, f"{study.name}.{study.digest()}", description)
+
+
+def swept_rules(store: Store, study: Study) -> list[VerdictRule]:
+    """The study's rule of verdicts, and others with which sweeps of its name began, each once."""
+    keys = [key for key in store.digests(STUDIES) if key.rpartition(".")[0] == study.name]
+    earlier = [rules for key in keys if (rules := read_entry(store, STUDIES, key, _rules))]
+    return list(dict.fromkeys([study.verdict.rule(), *chain(*earlier)]))
+
+
+def _rules(entry: Entry) -> list[VerdictRule]:
+    rules = entry.meta.get("rules") or [entry.meta["study"].get("verdict", {})]
+    check(rules, list[dict[str, Any]], "rules")
+    return [VerdictFields(**rule).rule() for rule in rules]
 
 
 def save_records(

@@ -30,7 +30,7 @@ from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 from tracking.report.structure_table import similarity_tables
 from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, p_text, reach_text, sections
-from tracking.text import accuracy_text, count, density_text, listed
+from tracking.text import accuracy_text, count, density_text, listed, rule_text
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
 """What a study asks; a report shows first what answers it."""
@@ -97,10 +97,8 @@ def kind_of(records: Sequence[Record], axes: Sequence[str]) -> Kind:
 
 
 def _basis(records: Sequence[Record], rule: VerdictRule) -> str:
-    margin = f"{100 * rule.margin:.3g}"
     seeds = count(len({record["seed"] for record in records}), "seed")
-    points = f"margin {margin} point{'s' * (margin != '1')}"
-    return f"{seeds}, {points}, {100 * rule.confidence:.4g}% confidence"
+    return f"{seeds}, {rule_text(rule)}"
 
 
 # Tickets: do they exist, and how sparse

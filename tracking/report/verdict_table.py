@@ -19,7 +19,7 @@ from lth_core.analysis.verdict import (
 from lth_core.analysis.verdict_rule import FEWEST, VerdictRule
 from lth_core.columns import Record
 from lth_core.jobs.branches import NOT_COMPARED
-from tracking.text import MISSING, accuracy_text, count, density_text, listed
+from tracking.text import MISSING, accuracy_text, count, density_text, listed, rule_text
 
 MOST_LISTED = 4
 """Largest number of densities that a sentence lists."""
@@ -208,8 +208,7 @@ def _seeds_to_decide(verdict: Verdict) -> str:
 def _rule_text(verdict: Verdict) -> str:
     """`margin 0.5 points, 95% confidence over 20 levels of 9 methods (Holm)`."""
     rule, family = verdict.rule, verdict.family
-    margin = f"{100 * rule.margin:.3g}"
-    text = f"margin {margin} point{'s' * (margin != '1')}, {100 * rule.confidence:.4g}% confidence"
+    text = rule_text(rule)
     if rule.for_all == "none":
         return f"{text} at each level, not adjusted"
     text += f" over {count(family.levels, 'level')}"

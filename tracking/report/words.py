@@ -57,7 +57,8 @@ MEANINGS = {
     "t-interval.",
     "early stop": "Step of the run's schedule with the lowest validation loss, mean over seeds.",
     "faster": "The ticket's early stop is shown to come earlier than the dense run's.",
-    "margin": "Accuracy below the dense run that still matches, fixed in the study before it runs.",
+    "margin": "Accuracy below the dense run that still matches, to be fixed in the study before it "
+    "runs. The report says if an earlier sweep had another.",
     "p": "p-value of a one-sided t-test, paired by seed, with a variance moderated over the levels "
     "of the setting; below it, p adjusted over the levels, and over the methods that are compared. "
     "Verdicts follow the adjusted p.",
