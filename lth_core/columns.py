@@ -146,7 +146,7 @@ COLUMNS: dict[str, Column] = {
     "rewind_loss": _measured("training loss at the rewind point", unit="nats"),
     "rewind_gradient_norm": _measured("norm of the training loss's gradient at the rewind point"),
     "rewind_curvature": _measured(
-        "largest Hessian eigenvalue of the training loss at the rewind point"
+        "Hessian eigenvalue of largest absolute value, of the training loss at the rewind point"
     ),
     "rewind_mask_overlap": _measured(
         "Jaccard overlap of the magnitude masks at rewind point and end"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -115,6 +115,19 @@ def verdicts(
         keys = [key_of(values_of(names)(cell[0])) for cell in rows]
         judged |= zip(keys, judge(rows, names, rule), strict=True)
     return [verdict for key in cells for verdict in judged[key]]
+
+
+def verdicts_by_cell(
+    records: Sequence[Record], axes: Sequence[str], rule: VerdictRule
+) -> Callable[[Sequence[Record]], list[Verdict]]:
+    """A function from a cell's records to the verdicts on it, judged with all records.
+
+    Args:
+        records, axes: as for `verdicts`.
+    """
+    setting = values_of([axis for axis in axes if axis != "seed"])
+    judged = group_by(verdicts(records, axes, rule), lambda v: list(v.cell.values()))
+    return lambda cell: judged.get(key_of(setting(cell[0])), [])
 
 
 def judge(

@@ -85,7 +85,8 @@ def _caption(tickets: Sequence[Record], names: Sequence[str], seeds: str) -> str
     """Sentences with the layers that keep most and least at the lowest density."""
     last = max(ticket["level"] for ticket in tickets)
     rows = [ticket["layer_density"] for ticket in tickets if ticket["level"] == last]
-    means = {name: fmean(row.get(name, 0) for row in rows) for name in names}
+    shares = {name: [row[name] for row in rows if name in row] for name in names}
+    means = {name: fmean(found) for name, found in shares.items() if found}
     most, least = max(means, key=lambda n: means[n]), min(means, key=lambda n: means[n])
     return (
         f"Density of {count(len(names), 'layer')} of the tickets, {seeds}. At level {last} "

@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from lth_core.analysis.cells import Point, cells
+from lth_core.analysis.cells import Point, cells, open_cells
 from lth_core.analysis.families import Variant, variants
 from lth_core.analysis.groups import methods
 from lth_core.analysis.rewinds import varying_axes
@@ -63,7 +63,7 @@ def overlap(
     """
     tickets = [record for record in records if record["branch"] == "ticket"]
     if len(methods(records)) > 1:
-        return _between_methods(tickets)
+        return _between_methods(tickets, len(open_cells(tickets, axes)))
     measured = [record for record in tickets if record.get("overlap_seeds") is not None]
     return _between_seeds(measured, axes) if measured else None
 
@@ -113,7 +113,7 @@ def pairs(tickets: Sequence[Record]) -> Pairs:
     }
 
 
-def _between_methods(tickets: Sequence[Record]) -> StudyFigure | None:
+def _between_methods(tickets: Sequence[Record], settings: int) -> StudyFigure | None:
     level = compared_level(tickets)
     if level is None:
         return None
@@ -140,7 +140,8 @@ def _between_methods(tickets: Sequence[Record]) -> StudyFigure | None:
     figure.caption = (
         "Weights that the tickets of two methods both keep, as a share of those that either keeps: "
         "at the same seed, and on the diagonal between seeds. Small: of random masks with the same "
-        "counts in each layer. In percent."
+        "counts in each layer. In percent"
+        f"{', mean over the settings' if settings > 1 else ''}."
     )
     return figure
 

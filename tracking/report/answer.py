@@ -17,19 +17,22 @@ from lth_core.analysis.families import Variant, variant_verdicts, variants
 from lth_core.analysis.groups import group_by, key_of, methods
 from lth_core.analysis.rewinds import (
     STABLE_BELOW,
-    RewindPoint,
     merge_rewound_methods,
     rewind_cells,
-    rewind_points,
-    ticket_gain,
 )
 from lth_core.analysis.structures import StructureTable, only_structures, structure_tables
 from lth_core.analysis.summary import Summary
-from lth_core.analysis.verdict import Verdict, first_open, sparsest, verdicts
+from lth_core.analysis.verdict import (
+    Verdict,
+    first_open,
+    sparsest,
+    verdicts,
+)
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
+from tracking.report.rewind_answer import rewind_answer
 from tracking.report.structure_table import similarity_tables
-from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, p_text, reach_text, sections
+from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, reach_text, sections
 from tracking.text import accuracy_text, count, density_text, listed, rule_text
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
@@ -37,8 +40,9 @@ Kind = Literal["tickets", "rewind", "methods", "structures"]
 
 MOST_NAMED = 3
 """Largest number of settings or methods that a sentence names."""
-HALF = 0.5
-"""Share of the dense network's FLOPs at which structures are compared in the sentence."""
+HALF, SAME_COST = 0.5, 0.03
+"""Share of the dense network's FLOPs at which structures are compared in the sentence, and the
+largest difference from the nearest one to it."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -145,7 +149,7 @@ def _none_matches(judged: Mapping[str, Sequence[Verdict]]) -> str:
     settings = count(len(judged), "setting")
     if words <= {TOO_FEW}:
         return f"No verdict yet: a verdict takes {FEWEST} seeds."
-    if "undecided" in words:
+    if words & {"undecided", TOO_FEW}:
         return f"Undecided, in none of {settings} is a ticket shown to match the dense network."
     return f"No, in none of {settings} does a ticket match the dense network."
 
@@ -158,15 +162,14 @@ def _one_cell(judged: Sequence[Verdict]) -> str:
         assert end is not None
         return _no_match(judged, end)
     if winner:
-        text = f"Yes, tickets win {reach_text(judged, ['winning'])} of the weights"
-        if best is not winner:
-            text += f" and match {reach_text(judged)}"
-        text += f"; fresh weights under the same masks fall behind {_behind(judged)}."
+        text = f"Yes, tickets win {reach_text(judged, ['winning'])} of the weights, where fresh "
+        text += "weights under the same masks fall behind"
+        text += f", and match {reach_text(judged)}." if best is not winner else "."
     elif any(verdict.p_reinit for verdict in judged):
         text = (
             f"Partly, tickets match {reach_text(judged)} of the weights, but are not shown better "
         )
-        text += "than fresh weights under the same masks."
+        text += "there than fresh weights under the same masks."
     else:
         text = (
             f"Tickets match {reach_text(judged)} of the weights; no control with fresh weights was "
@@ -175,18 +178,6 @@ def _one_cell(judged: Sequence[Verdict]) -> str:
     if end and end.verdict == "undecided":
         text += f" At {density_text(end.density)} it is undecided{_would_decide(end)}."
     return text
-
-
-def _behind(judged: Sequence[Verdict]) -> str:
-    """Densities at which fresh weights are shown to fall behind tickets that match: `from 50% on`
-    where they are at all sparser levels that match, else with the exceptions, or one by one."""
-    behind = [verdict for verdict in judged if verdict.verdict == "winning"]
-    later = [v for v in judged if v.matching and v.density < behind[0].density]
-    silent = [density_text(v.density) for v in later if v.verdict != "winning"]
-    if len(behind) == 1 or len(silent) >= len(behind):
-        return f"at {listed(density_text(verdict.density) for verdict in behind)}"
-    start = f"from {density_text(behind[0].density)} on"
-    return f"{start} (not shown at {listed(silent)})" if silent else start
 
 
 def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:
@@ -201,12 +192,20 @@ def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:
             text += f" Mean accuracy stays within {margin} of the dense network's down to {lowest}."
         return text
     if not end.is_trained:
-        best = f"the best tickets, at {density} of the weights,"
         if end.verdict == "undecided":
-            return f"Undecided, {best} are not shown to match{_would_decide(end)}."
+            tickets = f"tickets at {density} of the weights"
+            return f"Undecided, {tickets} are not shown to match{_would_decide(end)}."
+        best = f"the best tickets, at {density} of the weights,"
         return f"No, even {best} fall more than {margin} behind."
     if end.verdict == "undecided":
-        return f"Undecided from {density} of the weights on{_would_decide(end)}."
+        later = [verdict for verdict in judged if verdict.density < end.density]
+        behind = list(takewhile(lambda v: v.verdict == "not matching", reversed(later)))
+        text = "from {} of the weights on" if later and not behind else "at {} of the weights"
+        text = f"Undecided {text.format(density)}{_would_decide(end)}."
+        if behind:
+            first = density_text(behind[-1].density)
+            text += f" From {first} on tickets fall more than {margin} behind."
+        return text
     return f"No, already at {density} of the weights tickets fall more than {margin} behind."
 
 
@@ -221,63 +220,6 @@ def _gap(verdict: Verdict) -> float:
 def _would_decide(verdict: Verdict) -> str:
     seeds = verdict.seeds_to_decide
     return f": about {seeds:,} seeds would decide" if seeds else ""
-
-
-# Rewind points: to which step must one rewind
-
-
-def _rewind(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) -> str:
-    found = rewind_cells(records, axes)
-    answers = [_needed(cell, rule) for cell in found]
-    if len(answers) == 1:
-        return answers[0]
-    return " ".join(f"{cell.label}: {text}" for cell, text in zip(found, answers, strict=True))
-
-
-def _needed(cell: Cell, rule: VerdictRule) -> str:
-    points = rewind_points(cell)
-    judged = [verdicts(point.cell.records, [], rule) for point in points]
-    ends = [best.density if (best := sparsest(each)) else None for each in judged]
-    matched = [end for end in ends if end is not None]
-    if not matched:
-        words = {verdict.verdict for each in judged for verdict in each}
-        if words <= {TOO_FEW}:
-            return f"No verdict yet: a verdict takes {FEWEST} seeds."
-        shown = "is shown to match" if "undecided" in words else "matches"
-        return f"No rewind point {shown} the dense network."
-    sparsest_end = min(matched)
-    earliest = next(i for i, end in enumerate(ends) if end == sparsest_end)
-    reach = f"down to {_weights(sparsest_end)}"
-    point = points[earliest]
-    if point.step == 0:
-        return f"Rewinding is not needed: step 0 matches {reach}, as far as any later point."
-    if points[0].step == 0:
-        end = ends[0]
-        compared = f"step 0 only to {density_text(end)}" if end else "step 0 nowhere"
-        text = f"step {point.name} is the earliest that matches {reach}, {compared}"
-        return _with_gain(text, points[0], point, len(points) - 1, rule)
-    return f"Of the points tried, {point.name} is the earliest that matches {reach}."
-
-
-def _with_gain(
-    text: str, start: RewindPoint, point: RewindPoint, later: int, rule: VerdictRule
-) -> str:
-    """Sentence on the earliest point that matches furthest, and on whether its tickets are better
-    than those from step 0: that it matches further may be chance.
-
-    Args:
-        later: number of points after step 0, any of which might have been that one.
-    """
-    test = ticket_gain(start, point)
-    p = min(1.0, later * test.p_above(0)) if test else 1.0
-    if test is None or p >= 1 - rule.confidence:
-        shown = f" (p {p_text(p, rule.significant)})" if test else ""
-        return (
-            f"Of the points tried, {text}; its tickets are not shown better than step 0's{shown}."
-        )
-    chance = f"mean over the levels, p {p_text(p, rule.significant)}"
-    gain = f"{100 * test.mean:.2g} points better than step 0's ({chance})"
-    return f"Rewinding helps: {text}; its tickets are {gain}."
 
 
 # Methods: which keeps the accuracy longest
@@ -301,8 +243,8 @@ def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
     ends = {name: min(v.density for v in found if v.matching) for name, found in matched.items()}
     if not ends:
         return _closest(cell, compared)
-    furthest = min(ends.values())
-    first = [name for name, end in ends.items() if end == furthest]
+    furthest = density_text(min(ends.values()))
+    first = [name for name, end in ends.items() if density_text(end) == furthest]
     others = sorted((name for name in ends if name not in first), key=lambda name: ends[name])
     verb, reach = "matches" if len(first) == 1 else "match", reach_text(matched[first[0]])
     text = f"{listed(first)} {verb} the dense network furthest, {reach} of the weights"
@@ -364,7 +306,11 @@ def _structures(records: Sequence[Record], axes: Sequence[str], rule: VerdictRul
 def _at_half(table: StructureTable) -> str:
     """Sentence on the methods at the budget nearest to half of the FLOPs."""
     near = sorted(table.rows, key=lambda row: abs(row.shares["flops"].mean - HALF))
-    first = {row.variant.name: row for row in reversed(near)}.values()
+    nearest = near[0].shares["flops"].mean
+    alike = [row for row in near if abs(row.shares["flops"].mean - nearest) <= SAME_COST]
+    first = {row.variant.name: row for row in reversed(alike)}.values()
+    missing = len({row.variant.name for row in near}) - len(first)
+    others_text = f"; {count(missing, 'method')} cost more or less" if missing else ""
     best, *others = sorted(first, key=lambda row: -row.accuracy.mean)
     leaders = [row for row in (best, *others) if row.accuracy.mean == best.accuracy.mean]
     others = others[len(leaders) - 1 :]
@@ -375,7 +321,7 @@ def _at_half(table: StructureTable) -> str:
     return (
         f"{label}At about {density_text(flops)} of the FLOPs "
         f"{listed(row.variant.name for row in leaders)} {'is' if len(leaders) == 1 else 'are'} the "
-        f"most accurate, {accuracy_text(best.accuracy)}%{against}{named}."
+        f"most accurate, {accuracy_text(best.accuracy)}%{against}{named}{others_text}."
     )
 
 
@@ -385,7 +331,7 @@ def _sentence(text: str) -> str:
 
 _SENTENCES = {
     "tickets": _tickets,
-    "rewind": _rewind,
+    "rewind": rewind_answer,
     "methods": _methods,
     "structures": _structures,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lth_core.analysis.cells import Cell, evenly_spaced
@@ -16,7 +16,7 @@ from lth_core.analysis.rewinds import (
     rewind_points,
 )
 from lth_core.analysis.summary import Summary
-from lth_core.analysis.verdict import verdicts
+from lth_core.analysis.verdict import Verdict, verdicts_by_cell, words_by_level
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from tracking.report.verdict_table import TOO_FEW
@@ -94,6 +94,10 @@ class PredictorTable:
     """Rank correlations up to the best rewind point and over all, by predictor and density."""
 
 
+Judged = Callable[[Sequence[Record]], list[Verdict]]
+"""The result of `verdicts_by_cell`."""
+
+
 def rewind_tables(
     records: Sequence[Record],
     axes: Sequence[str],
@@ -109,7 +113,8 @@ def rewind_tables(
         stable_below: barrier, as a fraction, below which training is stable.
         most: largest number of densities; where there are more, evenly spaced ones are shown.
     """
-    return [_table(cell, rule, stable_below, most) for cell in rewind_cells(records, axes)]
+    judged = verdicts_by_cell(records, axes, rule)
+    return [_table(cell, judged, stable_below, most) for cell in rewind_cells(records, axes)]
 
 
 def predictor_tables(records: Sequence[Record], axes: Sequence[str]) -> list[PredictorTable]:
@@ -117,10 +122,10 @@ def predictor_tables(records: Sequence[Record], axes: Sequence[str]) -> list[Pre
     return [table for cell in rewind_cells(records, axes) if (table := _predictors(cell))]
 
 
-def _table(cell: Cell, rule: VerdictRule, stable_below: float, most: int) -> RewindTable:
+def _table(cell: Cell, judged: Judged, stable_below: float, most: int) -> RewindTable:
     points, levels = rewind_points(cell), list(cell.levels("ticket"))
     shown = evenly_spaced(levels, most)
-    rows = [_row(point, shown, rule, stable_below) for point in points]
+    rows = [_row(point, shown, judged, stable_below) for point in points]
     densities = [density_text(level_density(cell, level)) for level in shown]
     dense = cell.series("dense", "final_test_accuracy")
     barriers = [
@@ -141,9 +146,9 @@ def _table(cell: Cell, rule: VerdictRule, stable_below: float, most: int) -> Rew
 
 
 def _row(
-    point: RewindPoint, levels: Sequence[int], rule: VerdictRule, stable_below: float
+    point: RewindPoint, levels: Sequence[int], judged: Judged, stable_below: float
 ) -> RewindRow:
-    words = {v.level: v.verdict for v in verdicts(point.cell.records, [], rule)}
+    words = words_by_level(judged(point.cell.records))
     accuracies = {p.level: p.value for p in point.cell.series("ticket", "final_test_accuracy")}
     barriers = {
         p.level: BarrierText(accuracy_text(p.value), p.value.mean < stable_below)

@@ -169,7 +169,7 @@ def _finding(cell: Cell, cell_verdicts: Sequence[Verdict]) -> str:
         if best is not winner:
             line += f", match {reach_text(cell_verdicts)}"
     elif any(verdict.p_reinit for verdict in cell_verdicts):
-        line += ", not shown better than reinit"
+        line += ", not shown better there than reinit"
     return f"{line}; {_end(end)}" if end else line
 
 
@@ -192,7 +192,9 @@ def reach_text(cell_verdicts: Sequence[Verdict], words: Sequence[str] = MATCHING
 def _end(end: Verdict) -> str:
     """Sentence on the level at which the sequence of matching levels ends, or on the best level of
     tickets that are not trained."""
-    density = density_text(end.density) + ("" if end.is_trained else ", the best,")
+    density = density_text(end.density)
+    if not end.is_trained and end.verdict != "undecided":
+        density += ", the best,"
     if end.verdict == "undecided":
         return f"{density} is undecided, {_seeds_to_decide(end)} would decide"
     if end.verdict == TOO_FEW:

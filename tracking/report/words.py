@@ -63,10 +63,10 @@ MEANINGS = {
     "of the setting; below it, p adjusted over the levels, and over the methods that are compared. "
     "Verdicts follow the adjusted p.",
     "matching": "The ticket trains for no more steps than the dense run, and is shown to be less "
-    "than the margin below it, and so is every denser ticket.",
+    "than the margin below it, and so is every denser ticket, where tickets are trained.",
     "winning": "Matching, and shown to be better than reinit.",
     "not matching": "Shown to be more than the margin below the dense run, and so is every sparser "
-    "ticket.",
+    "ticket, where tickets are trained.",
     "undecided": "Neither is shown. The number of seeds is one with which it would probably be "
     "shown.",
     "too few replicates": f"Fewer than {FEWEST} seeds: there is no verdict.",

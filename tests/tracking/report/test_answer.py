@@ -19,34 +19,33 @@ def answer(records, *axes: str, **more) -> Answer:
     [
         (
             cell(*WINS),
-            "Yes, tickets win down to 12.5% of the weights; fresh weights under the same masks "
-            "fall behind from 50% on.",
+            "Yes, tickets win down to 12.5% of the weights, where fresh weights under the same "
+            "masks fall behind.",
         ),
         (
             cell(WINS[0], [0, 1, 0, 0.1]),
-            "Yes, tickets win at 25% of the weights and match down to 12.5%; fresh weights "
-            "under the same masks fall behind at 25%.",
+            "Yes, tickets win at 25% of the weights, where fresh weights under the same masks fall "
+            "behind, and match down to 12.5%.",
         ),
         (
             cell([0.1, 0, 0, 0, 0], [3, 3, 0, 3, 3]),
-            "Yes, tickets win at 50%, 25%, 6.25% and 3.12% of the weights; fresh weights under the "
-            "same masks fall behind from 50% on (not shown at 12.5%).",
+            "Yes, tickets win at 50%, 25%, 6.25% and 3.12% of the weights, where fresh weights "
+            "under the same masks fall behind.",
         ),
         (
             cell([0.1] * 5, [0, 3, 3, 3, 0]),
-            "Yes, tickets win from 25% to 6.25% of the weights and match down to 3.12%; fresh "
-            "weights under the same masks fall behind from 25% on (not shown at 3.12%).",
+            "Yes, tickets win from 25% to 6.25% of the weights, where fresh weights under the same "
+            "masks fall behind, and match down to 3.12%.",
         ),
         (
             cell([0.1] * 7, [3, 3, 3, 0, 3, 3, 0]),
-            "Yes, tickets win at 5 densities from 50% to 1.56% of the weights and match down to "
-            "0.781%; fresh weights under the same masks fall behind from 50% on (not shown at "
-            "6.25% and 0.781%).",
+            "Yes, tickets win at 5 densities from 50% to 1.56% of the weights, where fresh weights "
+            "under the same masks fall behind, and match down to 0.781%.",
         ),
         (
             cell(WINS[0], [0, 0, 0, 0]),
-            "Partly, tickets match down to 12.5% of the weights, but are not shown better than "
-            "fresh weights under the same masks.",
+            "Partly, tickets match down to 12.5% of the weights, but are not shown better there "
+            "than fresh weights under the same masks.",
         ),
         (
             cell(WINS[0]),
@@ -55,8 +54,10 @@ def answer(records, *axes: str, **more) -> Answer:
         ),
         (cell([-3, -4]), "No, already at 50% of the weights tickets fall more than 0.5 points "
                          "behind."),
-        (cell([-0.2, -4], spread=6), "Undecided from 50% of the weights on: about 18 seeds would "
-                                     "decide."),
+        (cell([-0.2, -4], spread=6), "Undecided at 50% of the weights: about 18 seeds would decide. "
+                                     "From 25% on tickets fall more than 0.5 points behind."),
+        (cell([-0.2, -0.2], spread=6), "Undecided from 50% of the weights on: about 18 seeds would "
+                                       "decide."),
         (
             cell(*WINS, seeds=2),
             "No verdict: 2 seeds of the 3 that it takes. Mean accuracy stays within 0.5 points of "
@@ -97,10 +98,9 @@ def untrained(*gaps, **more):
         ),
         (
             untrained(-0.2, -30, spread=6),
-            "Undecided, the best tickets, at 25% of the weights, are not shown to match: about 25 "
-            "seeds would decide.",
-            "No ticket shown to match (5 seeds); 25%, the best, is undecided, about 25 seeds would "
-            "decide",
+            "Undecided, tickets at 25% of the weights are not shown to match: about 25 seeds would "
+            "decide.",
+            "No ticket shown to match (5 seeds); 25% is undecided, about 25 seeds would decide",
         ),
     ],
 )
@@ -130,6 +130,9 @@ def test_settings_are_counted_and_each_says_how_sparse():
     )
     assert answer(none + cell([-4], **{WIDTH: 4}), WIDTH).sentence == (
         "No, in none of 2 settings does a ticket match the dense network."
+    )
+    assert answer(none + cell([0.1], seeds=2, **{WIDTH: 4}), WIDTH).sentence == (
+        "Undecided, in none of 2 settings is a ticket shown to match the dense network."
     )
 
 
@@ -183,6 +186,15 @@ def points(*gaps_of: tuple[int, list[float]], **more):
             "Of the points tried, 20it is the earliest that matches down to 50% of the weights.",
         ),
         (points((0, [-3]), (20, [-3])), "No rewind point matches the dense network."),
+        (
+            [*points((0, [-3])), *cell([0.1], seeds=2, rewind="20it", rewind_step=20)],
+            "No rewind point is shown to match the dense network.",
+        ),
+        (
+            [*points((0, [0.1])), *cell([0.1], seeds=2, rewind="20it", rewind_step=20)],
+            "Rewinding is not needed: step 0 matches down to 50% of the weights, as far as any "
+            "later point but 20it, with too few seeds.",
+        ),
         (rewound(), "No rewind point is shown to match the dense network."),
     ],
 )
@@ -213,7 +225,7 @@ def test_methods_are_ordered_by_how_far_they_match():
     ("gaps", "sentence"),
     [
         (
-            {"snip": [0.1, 0, -3], "imp": [0.1, 0, -3], "random": [0.1, -3]},
+            {"snip": [0.1, 0, -3], "imp": [0.1, 0.00001, -3], "random": [0.1, -3]},
             "snip and imp match the dense network furthest, down to 25% of the weights; then random "
             "50%.",
         ),

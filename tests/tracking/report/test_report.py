@@ -110,7 +110,7 @@ def test_a_headline_names_a_denser_winner_where_the_sparsest_match_does_not_win(
 
 def test_a_headline_says_when_the_ticket_is_not_shown_better_than_reinit():
     assert headline(cell([0.1, -3], [0, 0])) == (
-        "Tickets match down to 50% density (5 seeds), not shown better than reinit; "
+        "Tickets match down to 50% density (5 seeds), not shown better there than reinit; "
         "25% does not match"
     )
 

@@ -82,10 +82,11 @@ def rewind_axis(drawn: Sequence[tuple[Panel, Cell]], cells: Sequence[Cell]) -> d
     steps: dict[str, list[int]] = defaultdict(list)
     labels: dict[str, set[str]] = defaultdict(set)
     for cell in cells:
-        total = max((record["steps"] for record in cell.records), default=0)
+        dense = [record["steps"] for record in cell.records if record["branch"] == "dense"]
+        total = max(dense, default=0)
         for point in rewind_points(cell):
             steps[point.name].append(point.step)
-            share = f"\n{100 * point.step / total:.3g}%" if total >= point.step else ""
+            share = f"\n{100 * point.step / total:.3g}%" if 0 < total >= point.step else ""
             labels[point.name].add(f"{point.step}{share}")
     names = sorted(steps, key=lambda name: (fmean(steps[name]), name))
     # Where trainings differ in length, one name stands for several steps.

@@ -50,8 +50,8 @@ class StudyFigure(Figure):
         """A value in words: `ticket, density 12.6%: 96.1 ± 0.4% (5 seeds), winning`."""
         value = drawn.value
         x = drawn.x if isinstance(drawn.x, str) else _digits(drawn.x, 3)
-        half = "" if value.high is None else f" ± {_digits(value.high - value.mean, 2)}"
-        text = f"{drawn.line}, {self.x_text.format(x)}: {_digits(value.mean, 4)}{half}{self.unit}"
+        text = f"{drawn.line}, {self.x_text.format(x)}: {_digits(value.mean, 4)}{_interval(value)}"
+        text += self.unit
         seeds = f" ({count(value.n, 'seed')})" * bool(value.n)
         return text + seeds + f", {drawn.note}" * bool(drawn.note)
 
@@ -97,6 +97,16 @@ def record_values(
         x = names[i] if names else float(place)
         note = notes[i] if notes else ""
         figure.values.append(Value(panel, line, x, value, (float(place), value.mean), note))
+
+
+def _interval(value: Summary) -> str:
+    """` ± 0.4`, or both ends of an interval that is cut at a bound: ` (0.35 to 1)`."""
+    if value.low is None or value.high is None:
+        return ""
+    above, below = _digits(value.high - value.mean, 2), _digits(value.mean - value.low, 2)
+    if above == below:
+        return f" ± {above}"
+    return f" ({_digits(value.low, 3)} to {_digits(value.high, 3)})"
 
 
 def _digits(number: float, digits: int) -> str:
