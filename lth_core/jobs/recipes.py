@@ -238,12 +238,33 @@ class Pruned(MaskRecipe):
         network = context.prunable_network(state, mask, initial, pruned, self.prune)
         ties = generator(self.seed, "mask", "ties")
         if LATENCIES.keys() & self.prune.budget.keys():
-            with context.stored_latency(self, pruned) as latency:
+            with context.stored_latency(latencies_of(self, pruned), pruned) as latency:
                 return prune(_with_costs(network, latency=latency), self.prune, ties)
         if self.whole:
             whole = context.costs(dataclasses.replace(job, model=self.whole))
             network = _with_costs(network, whole=whole)
         return prune(network, self.prune, ties)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Latencies(Recipe):
+    """Latencies by which a mask was found that is made from no training."""
+
+    kind = "Latencies"
+
+    mask: Pruned
+    model: ModelSpec
+    data: DataSpec
+
+
+def latencies_of(mask: Pruned, job: Job) -> Recipe:
+    """Recipe of the latencies by which a job's mask was found; the store has them under it.
+
+    A mask that is pruned from a training is a recipe of one network, other masks are of all.
+    """
+    if isinstance(mask.of, Job):
+        return mask
+    return Latencies(mask=mask, model=job.model, data=job.data)
 
 
 def _with_costs(network: PrunableNetwork, **changes: Any) -> PrunableNetwork:

@@ -117,6 +117,12 @@ def pin_data(spec: DataSpec) -> tuple[DataSpec, Outline]:
     return pinned, data.outline(spec)
 
 
+def forget_data() -> None:
+    """Look again at all data that are pinned from now on: files may have changed."""
+    pin_data.cache_clear()
+    evaluated_examples.cache_clear()
+
+
 @lru_cache(maxsize=256)
 def evaluated_examples(spec: DataSpec) -> int:
     """Number of validation and test examples."""

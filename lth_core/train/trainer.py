@@ -94,7 +94,7 @@ class Trainer(Builder):
         self._stored_runs = set[str]()
         """`run_of` the trainings that this trainer has found in the store, or put there."""
         self._diverged: dict[str, DivergedError] = {}
-        """Errors of trainings in packs, by digest."""
+        """Errors of trainings in packs, by digest; without tracebacks, which would keep packs."""
         self._finals: OrderedDict[str, tuple[State, Mask]] = OrderedDict()
         self._masks: OrderedDict[str, Mask] = OrderedDict()
 
@@ -175,7 +175,7 @@ class Trainer(Builder):
             try:
                 result = self._result(each)
             except DivergedError as error:
-                self._diverged[each.digest] = error
+                self._diverged[each.digest] = DivergedError(str(error))
                 return False
             if not result.reused:
                 self._trained_ahead.add(each.digest)
@@ -339,7 +339,7 @@ class Trainer(Builder):
             outcomes = self._runner.outcomes(prepared, self._way(prepared)) if prepared else []
             for each, outcome in zip(prepared, outcomes, strict=True):
                 if isinstance(outcome, DivergedError):
-                    self._diverged[each.job.digest] = outcome
+                    self._diverged[each.job.digest] = DivergedError(str(outcome))
                 else:
                     self._put(each, outcome, len(prepared))
                     self._trained_ahead.add(each.job.digest)

@@ -16,7 +16,7 @@ from lth_core.data import has_validation
 from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
-from lth_core.resolve import Pins, check_latency
+from lth_core.resolve import Pins, check_latency, forget_data
 from lth_core.spec import TicketSpec, canonical_json, describe
 from lth_core.train import Trainer
 from sweeps.plan.counting import Counts, count, sharing_key, signature
@@ -165,10 +165,14 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
     else:
         if study.search.algorithm == "optuna":
             check_space(study)
+            if study.stop.below_matching_for and not swept:
+                rule = "must be null with optuna, which compares samples at their last level"
+                raise SpecError("stop.below_matching_for", rule, study.stop.below_matching_for)
         elif study.search.space and not swept:
             rule = "must be random or optuna, which sample search.space"
             raise SpecError("search.algorithm", rule, study.search.algorithm)
         points = combinations(study)
+    forget_data()
     tickets = study_tickets(study) if pins is None else {}
     reader = SpecReader(base_values(study), pins, tickets)
     trials: dict[str, Trial] = {}

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lth_core import data
-from lth_core.errors import StoreError, TrackingError
+from lth_core.errors import LaunchError, StoreError, TrackingError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.parallel import map_in_threads
@@ -39,7 +39,7 @@ from sweeps.store.latencies import measure_latencies
 from sweeps.store.published import publish_failures, study_publisher
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.store.samples import completed_samples, sample_trials
-from sweeps.store.status import is_finished
+from sweeps.store.status import is_finished, is_running
 from sweeps.studies.axes import base_values, combinations, spec_of
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
@@ -83,6 +83,11 @@ def launch(
     context = make_context(study, outcome)
     register(trainer.store, study)  # a store that cannot be written fails here, before Ray starts
     adaptive = study.search.algorithm == "optuna"
+    if adaptive and is_running(trainer.store, study):
+        raise LaunchError(
+            f"another sweep of {study.name} is running, as `lth status {study.name}` shows; wait "
+            "for it, because both would write to one journal of samples"
+        )
     trained = set[str]() if adaptive else set(trainer.store.digests("trainings"))
     missing = {} if adaptive else _missing(plan, trainer, trained)
     backend = None

@@ -16,8 +16,10 @@ from lth_core.analysis.overlaps import PackedMask, packed_mask
 from lth_core.analysis.verdict import Verdict, verdicts
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
+from lth_core.errors import LthError
 from lth_core.masks import layer_of
 from lth_core.parallel import map_in_threads
+from lth_core.resolve import resolve
 from lth_core.spec import SCHEMA
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
@@ -122,8 +124,17 @@ def searched_trials(store: Store, study: Study) -> list[Trial]:
             return None
         return Trial(content["fields"], parse_stored_spec(content["spec"]))
 
-    trials = (read_entry(store, TRIALS, key, read) for key in store.digests(TRIALS))
-    return [trial for trial in trials if trial]
+    keys = [key for key in store.digests(TRIALS) if key.rpartition(".")[0] == study.name]
+    trials = map_in_threads(lambda key: read_entry(store, TRIALS, key, read), keys)
+    return [trial for trial in trials if trial and _is_current(trial)]
+
+
+def _is_current(trial: Trial) -> bool:
+    """Whether a trial has the user's code and data as they are now, where they are found."""
+    try:
+        return resolve(trial.spec).digest() == trial.digest
+    except LthError:
+        return True
 
 
 def with_verdicts(

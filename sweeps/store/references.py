@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from lth_core.errors import CorruptEntryError, LthError, SpecError
-from lth_core.jobs.recipes import Recipe
+from lth_core.jobs.recipes import Job, Pruned, Recipe, latencies_of
 from lth_core.lottery import levels
 from lth_core.parallel import map_in_threads
 from lth_core.resolve import Pins
 from lth_core.results import measures
-from lth_core.spec import SCHEMA
+from lth_core.spec import SCHEMA, DataSpec, ModelSpec
 from lth_core.store import Store
 from lth_core.store.decode import check, decoding
 from sweeps.plan.plan import Trial, make_plan
@@ -93,17 +93,23 @@ def entries_of(store: Store, study: str) -> list[Key]:
 
 def recipes(trials: Iterable[Trial]) -> set[str]:
     """Digests of every training, rewind point, mask and measure that trials depend on."""
-    digests = set[str]()
+    digests, seen = set[str](), set[tuple[str, ModelSpec | None, DataSpec | None]]()
     for trial in trials:
         # Level by level: a digest computes its parents', and thousands at once exceed the stack.
         for level_recipe in _level_recipes(trial):
-            todo = [level_recipe]
+            todo: list[tuple[Recipe, Job | None]] = [(level_recipe, None)]
             while todo:
-                recipe = todo.pop()
-                if recipe.digest not in digests:
+                recipe, job = todo.pop()
+                job = recipe if isinstance(recipe, Job) else job
+                # A mask that is made from no training is one recipe for all networks.
+                key = recipe.digest, job.model if job else None, job.data if job else None
+                if key not in seen:
+                    seen.add(key)
                     digests.add(recipe.digest)
+                    if job and isinstance(recipe, Pruned):
+                        digests.add(latencies_of(recipe, job).digest)
                     parts = (getattr(recipe, f.name) for f in fields(recipe))
-                    todo += [part for part in parts if isinstance(part, Recipe)]
+                    todo += [(part, job) for part in parts if isinstance(part, Recipe)]
     return digests
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lth_core.errors import LthError
+from lth_core.spec import sha256
 from sweeps.plan.plan import Trial
 from sweeps.studies.axes import Fields, SpecReader, base_values, combinations
+from sweeps.studies.pins import pins_to_json, study_pins
 from sweeps.studies.schema import Study
 
 if TYPE_CHECKING:
@@ -22,8 +26,13 @@ _OPTUNA_CALLERS = (
 
 
 def journal(study: Study) -> Path:
-    """File of a search's samples; a search with another space or base has another file."""
-    return study.folder() / f"optuna-{study.digest()[:12]}.journal"
+    """File of a search's samples; a search with another space, base, or code or data of the user's
+    has another file."""
+    digest = study.digest()
+    with suppress(LthError):  # where the code or data are missing, nothing is searched
+        pins = pins_to_json(study_pins(study))
+        digest = sha256([digest, pins]) if any(pins.values()) else digest
+    return study.folder() / f"optuna-{digest[:12]}.journal"
 
 
 def journal_storage(study: Study) -> optuna.storages.BaseStorage:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lth_core import TicketSpec, TrainSpec, data, find_tickets
+from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec, data, find_tickets
 from lth_core.data import Dataset, images
 from lth_core.data.images import Pixels
 from lth_core.errors import DataError, LthError, SpecError
@@ -48,6 +48,20 @@ def load(folder: Path) -> Dataset:
 
 def fingerprint(folder: Path) -> str:
     return data.fingerprint(DataSpec(name=f"folder:{folder}"))
+
+
+def test_images_that_change_are_trained_on_in_the_same_process(folder: Path) -> None:
+    train = TrainSpec(steps=2, batch_size=2)
+    source = DataSpec(name=f"folder:{folder}", validation=0)
+    spec = TicketSpec(data=source, model=ModelSpec(widths=(4,)), train=train, levels=0)
+    trainer, found = Trainer(device="cpu"), list[str]()
+    for number in (0, 7):
+        picture(folder / "train" / "cat" / "a.png", number)
+        (level,) = find_tickets(spec, trainer)
+        assert level.spec.data.fingerprint == fingerprint(folder)
+        assert not level.records[0]["reused"]
+        found.append(level.records[0]["training_digest"])
+    assert found[0] != found[1]
 
 
 def test_folder_gives_pixels_classes_and_normalization(folder: Path) -> None:

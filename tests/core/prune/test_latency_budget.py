@@ -10,7 +10,7 @@ from torch import nn
 
 from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.errors import SpecError, StoreError
-from lth_core.jobs.recipes import Job, Pruned
+from lth_core.jobs.recipes import Job, Pruned, latencies_of
 from lth_core.masks import Mask
 from lth_core.models import latency as models_latency
 from lth_core.resolve import check_latency, resolve
@@ -123,6 +123,19 @@ def test_a_process_waits_for_the_one_that_measures(monkeypatch: pytest.MonkeyPat
         assert not store.has("measures", job.mask.digest)
         latency({}, "cpu")
     assert store.has("measures", job.mask.digest)
+
+
+def test_networks_that_share_a_recipe_of_their_masks_are_measured_each(clock: Clock) -> None:
+    """A mask that is made from no training is one recipe for all networks."""
+    wide = replace(SPEC, model=ModelSpec(widths=(48, 32)))
+    narrow_job, wide_job = ticket_job(SPEC), ticket_job(wide)
+    assert narrow_job.mask.digest == wide_job.mask.digest
+    trainer, alone = Trainer(), Trainer()
+    expected = sum(neurons(mask(wide, alone))[:2])
+    mask(SPEC, trainer)
+    assert sum(neurons(mask(wide, trainer))[:2]) == pytest.approx(expected, abs=8)  # noisy clock
+    keys = {latencies_of(job.mask, job).digest for job in (narrow_job, wide_job)}  # type: ignore[arg-type]
+    assert set(trainer.store.digests("measures")) == keys
 
 
 def test_an_interrupted_search_is_not_stored(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -417,6 +417,15 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
             "axes.train.lr: must not overwrite train.lr of search.space, but got 'train.lr'",
         ),
         (
+            [
+                "plan",
+                "digits",
+                "stop.below_matching_for=1",
+                "search={algorithm: optuna, space: {train.lr: {low: 0.1, high: 1}}}",
+            ],
+            "stop.below_matching_for: must be null with optuna",
+        ),
+        (
             ["plan", "digits", "train.lr=yes"],
             "base.train.lr: must not be yes or no (true, false, on, off), but got True",
         ),

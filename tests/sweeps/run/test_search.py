@@ -1,10 +1,18 @@
-"""Optuna's search: what it warns of its own classes is not shown to a user."""
+"""Optuna's search: what it warns of, and which samples are its own."""
 
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import Lth, StudyFile, StudyOf
+
+from lth_core.resolve import Pins
+from lth_core.store import Store
+from sweeps.plan.plan import Trial, make_plan
+from sweeps.store.records import save_records, searched_trials
+from sweeps.store.samples import journal
 
 ONE = {"axes.seed": [0], "base.levels": 1, "base.branches": ["ticket"]}
 WARNED: dict[str, Any] = {
@@ -38,3 +46,21 @@ def test_rays_searcher_prints_none_of_optunas_warnings(tiny: StudyOf) -> None:
         warnings.simplefilter("always")
         assert optuna_search(study).suggest("a")
     assert [str(warning.message) for warning in caught] == []
+
+
+def test_search_with_other_code_of_the_user_s_begins_anew(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples of an edited network are no samples of the new one."""
+    study = tiny({"search": {"algorithm": "optuna", "space": {"train.lr": [0.1, 0.2]}}})
+    plain, files = journal(study), list[Path]()
+    for source in ("as it was", "edited"):
+        pins = Pins(sources={"own:net": source})
+        monkeypatch.setattr("sweeps.store.samples.study_pins", lambda study, pins=pins: pins)
+        files.append(journal(study))
+    assert len({plain, *files}) == 3
+    store, trial = Store(), make_plan(study).trials[0]
+    edited = replace(trial.spec, model=replace(trial.spec.model, fingerprint="as it was"))
+    for each in (trial, Trial(trial.fields, edited)):
+        save_records(store, study.name, study.digest(), each, [])
+    assert [found.digest for found in searched_trials(store, study)] == [trial.digest]

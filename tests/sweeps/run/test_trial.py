@@ -1,6 +1,7 @@
 """A trial in this process: its records, what it reuses, when it stops."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ from tiny import Called, Lth, Record, StudyOf, context_of, search, timeless
 
 from lth_core import Trainer
 from lth_core.analysis.verdict_rule import DEFAULT_RULE
-from lth_core.errors import PreemptedError
+from lth_core.errors import PreemptedError, SpecError
 from lth_core.store import Store, open_store
-from sweeps.plan.plan import make_plan
+from sweeps.plan.plan import Trial, make_plan
 from sweeps.run.trial import run_trial
 from sweeps.store.records import load_records, record_key, with_verdicts
 from sweeps.studies.find import save_swept
@@ -32,6 +33,22 @@ def rows_of(study: Study, trainer: Trainer | None = None) -> list[Record]:
 
 def trained(trainer: Trainer) -> set[str]:
     return set(trainer.store.digests("trainings"))
+
+
+@pytest.mark.parametrize(
+    ("part", "field"), [("data", "data.name"), ("model", "model.name"), ("prune", "prune.score")]
+)
+def test_trial_that_was_planned_with_other_code_or_data_is_not_run(
+    part: str, field: str, tiny: StudyOf
+) -> None:
+    """Another node may have another copy of a user's module."""
+    study, store = tiny(), Store()
+    trial = make_plan(study).trials[0]
+    edited = replace(getattr(trial.spec, part), fingerprint="as it was planned")
+    planned = Trial(trial.fields, replace(trial.spec, **{part: edited}))
+    with pytest.raises(SpecError, match=f"^{field}: must have the content that it had when"):
+        list(run_trial(planned, context_of(study), Trainer(store)))
+    assert store.digests("trainings") == []
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny import Lth, StudyOf
+from tiny import Lth, StudyFile, StudyOf
 
 from lth_core.errors import SpecError
 from lth_core.store import Store, open_store
@@ -62,6 +62,18 @@ def test_failures_that_are_not_kept_are_counted(study: Study, lth: Lth) -> None:
     *_, last, more = lth("status", "tiny").out.splitlines()
     assert last == f"failed   trial-{MOST_FAILURES - 1}: no such layer"
     assert more == "... 23 more failed"
+
+
+def test_second_sweep_of_an_adaptive_study_is_refused_while_the_first_runs(
+    tiny: StudyOf, tiny_file: StudyFile, lth: Lth
+) -> None:
+    """Both would write to one journal of samples."""
+    space = {"train.lr": {"low": 0.001, "high": 0.1}}
+    changes = {"search": {"algorithm": "optuna", "trials": 2, "space": space}}
+    said(tiny(changes), host="elsewhere", driver={})
+    called = lth("sweep", tiny_file(changes), "--serial")
+    assert called.code == 2
+    assert "another sweep of tiny is running, as `lth status tiny` shows" in called.err
 
 
 def test_json_says_the_same(study: Study, lth: Lth) -> None:

@@ -59,6 +59,8 @@ def test_a_run_that_diverges_leaves_its_pack(count: int) -> None:
     packed.train_ahead(jobs)
     with pytest.raises(DivergedError, match="not finite at step 4"):
         packed([jobs[1]])
+    (error,) = packed._diverged.values()
+    assert error.__context__ is None  # the error in the pack, whose traceback holds the pack
     for job in jobs[::2]:
         assert packed.known(job)
         (one,), (other,) = packed([job]), alone([job])
