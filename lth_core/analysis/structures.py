@@ -62,6 +62,10 @@ class StructureRow:
     their structure, over those of this search; None where the search costs no FLOPs."""
 
 
+HALF = 0.5
+"""Share of the dense network's FLOPs at which structures are compared in the answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class StructureTable:
     """Structures of all methods, in one cell of the axes that no method determines."""
@@ -99,7 +103,8 @@ def only_structures(records: Sequence[Record], axes: Sequence[str]) -> bool:
 
 
 def _rows(parts: Sequence[Cell], variant: Variant) -> list[StructureRow]:
-    """A variant's rows, of at most `MOST_LEVELS` budgets and levels.
+    """A variant's rows: of at most `MOST_LEVELS` budgets and levels, evenly spaced, and the one
+    nearest to half of the FLOPs.
 
     Args:
         parts: a cell for each budget.
@@ -110,7 +115,9 @@ def _rows(parts: Sequence[Cell], variant: Variant) -> list[StructureRow]:
         for level, records in part.of_method(variant.method).levels(variant.branch).items()
     ]
     costly_first = sorted(rows, key=lambda row: -row.shares["flops"].mean)
-    return evenly_spaced(costly_first, MOST_LEVELS)
+    shown = [id(row) for row in evenly_spaced(costly_first, MOST_LEVELS)]
+    nearest = min(costly_first, key=lambda row: abs(row.shares["flops"].mean - HALF), default=None)
+    return [row for row in costly_first if id(row) in shown or row is nearest]
 
 
 def _row(part: Cell, variant: Variant, level: int, rows: Sequence[Record]) -> StructureRow:

@@ -20,7 +20,12 @@ from lth_core.analysis.rewinds import (
     merge_rewound_methods,
     rewind_cells,
 )
-from lth_core.analysis.structures import StructureTable, only_structures, structure_tables
+from lth_core.analysis.structures import (
+    HALF,
+    StructureTable,
+    only_structures,
+    structure_tables,
+)
 from lth_core.analysis.summary import Summary
 from lth_core.analysis.verdict import (
     Verdict,
@@ -40,9 +45,8 @@ Kind = Literal["tickets", "rewind", "methods", "structures"]
 
 MOST_NAMED = 3
 """Largest number of settings or methods that a sentence names."""
-HALF, SAME_COST = 0.5, 0.03
-"""Share of the dense network's FLOPs at which structures are compared in the sentence, and the
-largest difference from the nearest one to it."""
+SAME_COST = 0.03
+"""Largest difference of the shares of FLOPs at which structures are compared in the sentence."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -5,6 +5,7 @@ import pytest
 from hand_made import record, study
 from structured import AXES, NARROWING, TRAINED_AXES, costs, structured, trained
 
+from lth_core.analysis.rewinds import MOST_LEVELS
 from lth_core.analysis.structures import (
     only_structures,
     over_pairs,
@@ -223,6 +224,19 @@ def test_budgets_of_an_axis_are_rows_of_one_table_costly_first():
     gates = [row for row in table.rows if row.variant.name == "gates"]
     assert [row.shares["flops"].mean for row in gates] == pytest.approx([0.5, 0.2])
     assert [row.accuracy.n for row in gates] == [3, 3]
+
+
+def test_of_many_budgets_the_one_nearest_to_half_is_shown():
+    budgets = [
+        {**r, "prune.budget.flops": b, "trial": f"{r['trial']}-{b}",
+         "flops": 20 * b if r["branch"] != "dense" else 200}
+        for b in range(1, 10) for r in costs()
+    ]  # fmt: skip
+    (table,) = structure_tables(budgets, [*AXES, "prune.budget.flops"])
+    gates = [row.shares["flops"].mean for row in table.rows if row.variant.name == "gates"]
+    assert gates == sorted(gates, reverse=True)
+    assert 0.5 in gates
+    assert len(gates) in (MOST_LEVELS, MOST_LEVELS + 1)
 
 
 def test_branches_that_are_not_compared_have_no_row():

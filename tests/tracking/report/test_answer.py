@@ -1,5 +1,6 @@
 import pytest
 from hand_made import rewound, study, taxonomy
+from structured import costs
 from varied import cell
 
 from lth_core.analysis.verdict_rule import DEFAULT_RULE
@@ -267,3 +268,28 @@ def test_unfinished_study_says_first_how_much_is_done():
     assert found.basis == "5 seeds, margin 0.5 points, 95% confidence"
     assert found.lines == ["Tickets win down to 12.5% density (5 seeds, p against reinit <0.0001, "
                            "adjusted <0.0001); 6.25% does not match"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flops", "sentence"),
+    [
+        (
+            {"random": 100, "gates": 102, "imp-slimming": 98},
+            "At about 50% of the FLOPs random is the most accurate, 95.10±0.25% (dense "
+            "97.00±0.00%); then gates 94.10±0.25%, imp-slimming 93.10±0.25%.",
+        ),
+        (
+            {"random": 164, "gates": 104, "imp-slimming": 70},
+            "At about 52% of the FLOPs gates is the most accurate, 94.10±0.25% (dense "
+            "97.00±0.00%); 2 methods cost more or less.",
+        ),
+    ],
+)
+def test_structures_are_ranked_at_one_cost(flops, sentence):
+    """Budgets of parameters or latency lead to structures of unlike FLOPs."""
+    records = [
+        {**row, "flops": flops[row["method"]] if row["branch"] == "ticket" else 200}
+        for row in costs()
+        if row["branch"] in ("dense", "ticket")
+    ]
+    assert study_answer(records, ["seed", "prune.score"]).sentence == sentence
