@@ -142,18 +142,22 @@ class Bisection:
                 return trials
         return []
 
-    def trial_finished(self, number: int) -> list[Trial]:
-        """Record that one of a cell's trials has ended; returns the trials that follow it.
+    def trial_finished(self, number: int, ended: int = 1) -> list[Trial]:
+        """Record that trials of a cell have ended; returns the trials that follow.
 
         None follow a failure, or while other trials of the probes are running.
+
+        Args:
+            ended: number of trials that have ended together.
+
+        Raises:
+            StoreError: the store cannot be read; then nothing is recorded.
         """
-        self._running[number] -= 1
-        cell = self.cells[number]
-        if self._running[number]:
-            return []
-        if not all(self._load_point(cell, point) for point in cell.next_points()):
-            return []
-        return self.next_trials(number)
+        left, cell, trials = self._running[number] - ended, self.cells[number], list[Trial]()
+        if not left and all(self._load_point(cell, point) for point in cell.next_points()):
+            trials = self.next_trials(number)
+        self._running[number] = len(trials) or left
+        return trials
 
     def bounds(self, at_once: int | None = None) -> tuple[Bounds, Bounds]:
         """Largest amounts of work: if responses are monotone, and if they turn out not to be.
@@ -299,10 +303,16 @@ def _probe(
                 work.append((trial, kept))
             yield WorkItem({"cell": number, **item_config(work)}, jobs)
 
-    def following(ended: WorkItem) -> Iterator[WorkItem]:
-        number = ended.config["cell"]
-        for _ in item_names(ended.config):
-            yield from items(number, search.trial_finished(number))
+    after: dict[tuple[str, ...], list[Trial]] = {}
+    """Trials that follow an item of which the queue must ask again, as the store failed."""
+
+    def following(ended: WorkItem) -> list[WorkItem]:
+        number, names = ended.config["cell"], tuple(item_names(ended.config))
+        if names not in after:
+            after[names] = search.trial_finished(number, len(names))
+        found = list(items(number, after[names]))
+        del after[names]
+        return found
 
     queue = open_queue(chain(*starmap(items, first.items())), search.trainer, following)
     progress = SweepProgress(

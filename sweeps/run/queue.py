@@ -45,7 +45,7 @@ class WorkQueue:
         items: items in the order in which they are given.
         is_stored: whether the store has a training and all its rewind points.
         progress: gives a value that changes when an item makes progress in the store.
-        following: gives the items that follow a finished one.
+        following: gives the items that follow a finished one; after a StoreError it is asked again.
         health: circuit breaker of the store.
     """
 
@@ -62,6 +62,8 @@ class WorkQueue:
         self._ready = deque(items)
         self._waiting: dict[Job, list[WorkItem]] = {}
         """Waiting items, by the training that they wait for."""
+        self._finished = deque[WorkItem]()
+        """Finished items of which the following ones are not known yet."""
         self._running: dict[str, WorkItem] = {}
         """Running items, by the key of `take`."""
         self._training: Counter[str] = Counter()
@@ -80,7 +82,7 @@ class WorkQueue:
     @property
     def is_pending(self) -> bool:
         """Whether items are left to be taken."""
-        return bool(self._ready or self._waiting)
+        return bool(self._ready or self._waiting or self._finished)
 
     @property
     def is_exhausted(self) -> bool:
@@ -90,6 +92,8 @@ class WorkQueue:
     def take(self, key: str) -> WorkItem | None:
         """The next item, which runs under a key until `finish`; None while no item is ready."""
         self._release_waiting()
+        if self._finished and self._health.is_closed():
+            self._add_following()
         while self._ready and self._health.is_closed():
             item = self._ready.popleft()
             needed = next((job for job in item.shared if self._is_being_trained(job)), None)
@@ -120,8 +124,20 @@ class WorkQueue:
         elif store_error:
             self._health.give_up(store_error)
         else:
-            self._ready.extend(self._following(item))
+            self._finished.append(item)
+            self._add_following()
         self._drop_without_store()
+
+    def _add_following(self) -> None:
+        """Add the items that follow finished ones, unless the store fails."""
+        while self._finished:
+            try:
+                following = list(self._following(self._finished[0]))
+            except StoreError:
+                self._health.trip()
+                return
+            self._finished.popleft()
+            self._ready.extend(following)
 
     def _should_retry(self, item: WorkItem) -> bool:
         try:
@@ -138,6 +154,7 @@ class WorkQueue:
         if self._health.error:
             self._ready.clear()
             self._waiting.clear()
+            self._finished.clear()
 
     def _is_being_trained(self, job: Job) -> bool:
         return self._training[job.digest] > 0 and job.digest not in self._trained

@@ -12,7 +12,7 @@ from lth_core.lottery import levels
 from lth_core.resolve import resolve
 from lth_core.spec import TicketSpec
 from sweeps.run.queue import RETRIES, WorkItem, WorkQueue
-from sweeps.run.store_health import MAX_OUTAGE, StoreHealth
+from sweeps.run.store_health import MAX_OUTAGE, PROBE_INTERVAL, StoreHealth
 
 
 def dense(seed: int) -> Job:
@@ -72,6 +72,34 @@ def test_a_finished_item_may_be_followed_by_others() -> None:
         assert taken(queue, "a") == {"work": number}
         assert taken(queue, "b") is None
         queue.finish("a")
+    assert queue.is_exhausted
+
+
+def test_items_that_follow_are_asked_for_again_while_the_store_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, asked = Failing(monkeypatch, times=2), list[int]()
+
+    def following(item: WorkItem) -> list[WorkItem]:
+        asked.append(item.config["work"])
+        if len(asked) < 3:
+            raise StoreError("cannot be read")
+        return [WorkItem({"work": 1}, [])] if item.config["work"] == 0 else []
+
+    queue = WorkQueue(
+        [WorkItem({"work": 0}, [])], lambda job: False, following=following,
+        health=StoreHealth(store.probe),
+    )  # fmt: skip
+    assert taken(queue, "a") == {"work": 0}
+    queue.finish("a")
+    assert not queue.is_exhausted
+    found = []
+    while not found and store.now < 60:
+        store.now += PROBE_INTERVAL + 1
+        found = [item] if (item := taken(queue, "b")) else []
+    assert found == [{"work": 1}]
+    assert asked == [0, 0, 0]
+    queue.finish("b")
     assert queue.is_exhausted
 
 
