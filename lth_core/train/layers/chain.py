@@ -2,7 +2,7 @@
 
 For small networks autograd takes longer than the arithmetic: it records each operation, and keeps
 count of what is left to differentiate. The operations here are those of autograd in its order, so
-losses and gradients are equal bit for bit.
+one network's losses and gradients are equal bit for bit, and those of a pack to rounding.
 """
 
 from __future__ import annotations
