@@ -12,6 +12,7 @@ from toys import jobs_of
 from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec, models
 from lth_core.masks import State
 from lth_core.models.dropout import Dropout
+from lth_core.seeds import seeded_draws
 from lth_core.spec import Precision
 from lth_core.train import loop
 from lth_core.train.layers.chain import LinearChain, is_linear_chain
@@ -113,7 +114,9 @@ def test_layers_of_kept_weights_equal_autograd_s(layer: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_stacked_networks_equal_each_alone(name: str, count: int) -> None:
     networks = [network(name, seed).double() for seed in range(count)]
-    x, y = torch.randn(count, BATCH, *SHAPE).double(), torch.randint(0, CLASSES, (count, BATCH))
+    with seeded_draws(0):
+        x, y = torch.randn(count, BATCH, *SHAPE), torch.randint(0, CLASSES, (count, BATCH))
+    x = x.double()
     streams = [(seed, "0") for seed in range(count)]
     named = [dict(model.named_parameters()) for model in networks]
     stacked = {

@@ -11,6 +11,7 @@ from toys import jobs_of
 
 from lth_core import ModelSpec, TicketSpec, Trainer, TrainSpec
 from lth_core.models.networks.mlp import WithConstant
+from lth_core.seeds import seeded_draws
 from lth_core.store import Store
 from lth_core.train.layers import linear as linear_module
 from lth_core.train.layers.linear import (
@@ -87,7 +88,8 @@ def test_only_the_gradients_that_are_needed_are_computed() -> None:
 
 
 def test_second_derivatives_are_those_of_the_plain_layer() -> None:
-    plain, x = nn.Linear(6, 4), torch.randn(5, 6)
+    with seeded_draws(0):  # with some draws terms cancel, and rounding is more than the tolerance
+        plain, x = nn.Linear(6, 4), torch.randn(5, 6)
     fast = copy.deepcopy(plain)
     fast.__class__ = OneDNNLinear
 
