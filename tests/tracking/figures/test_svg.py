@@ -9,8 +9,10 @@ import pytest
 from hand_made import study
 from varied import cell
 
+from lth_core.analysis.summary import Summary
 from tracking.figures import accuracy
 from tracking.figures.drawing.panels import WIDEST
+from tracking.figures.drawing.study_figure import StudyFigure, Value
 from tracking.figures.drawing.svg import MOST_HOVERS, RADIUS, svg_text
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -90,3 +92,15 @@ def test_caption_speaks_of_this_study():
     assert "of one seed. Too few seeds for verdicts." in few
     assert "intervals" not in few
     assert "No ticket is shown to match" in accuracy(cell([-3]), ["seed"]).caption
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(0.9, 1.0, "0.95 ± 0.05"), (0.35, 1.0, "0.95 (0.35 to 1)"), (None, None, "0.95")],
+)
+def test_hover_text_has_both_ends_of_an_interval_that_is_cut(low, high, text):
+    figure = StudyFigure((4, 3))
+    value = Value(
+        figure.subplots(), "imp", "1ep", Summary(3, 0.95, None, low, high), place=(0, 0.95)
+    )
+    assert figure.hover_text(value) == f"imp, 1ep: {text} (3 seeds)"

@@ -5,6 +5,7 @@ from varied import cell
 
 from lth_core.analysis.verdict_rule import DEFAULT_RULE
 from tracking.report.answer import Answer, study_answer
+from tracking.report.rewind_table import rewind_tables
 from tracking.report.verdict_table import sections
 
 WINS = ([0.1, 0, -0.1, -3], [3, 1, 1, 0.1])
@@ -202,6 +203,27 @@ def points(*gaps_of: tuple[int, list[float]], **more):
 def test_rewind_points_are_answered_by_the_earliest_that_matches_furthest(records, sentence):
     found = answer(records, "rewind")
     assert (found.kind, found.sentence) == ("rewind", sentence)
+
+
+def test_rewind_points_of_several_methods_are_judged_together():
+    """Of each method alone, tickets would match: p is below 0.05, but not below 0.025."""
+    records = [
+        {**row, "method": method, "prune.one_shot": method == "one-shot",
+         "trial": f"{method}-{step}-{row['trial']}", "rewind": f"{step}it", "rewind_step": step}
+        for method in ("imp", "one-shot")
+        for step in (0, 20)
+        for row in cell([-0.1], spread=5)
+    ]  # fmt: skip
+    axes = ["prune.one_shot", "rewind"]
+    alone = [row for row in records if row["method"] == "imp"]
+    assert answer(alone, "rewind").sentence.startswith("Rewinding is not needed")
+    assert answer(records, *axes).sentence == (
+        "imp: No rewind point is shown to match the dense network. one-shot: No rewind point is "
+        "shown to match the dense network."
+    )
+    tables = rewind_tables(records, ["seed", *axes], DEFAULT_RULE)
+    marks = [mark.verdict for table in tables for row in table.rows for mark in row.marks if mark]
+    assert marks == ["undecided"] * 4
 
 
 def test_methods_are_ordered_by_how_far_they_match():
