@@ -258,9 +258,10 @@ class Latencies(Recipe):
 
 
 def latencies_of(mask: Pruned, job: Job) -> Recipe:
-    """Recipe of the latencies by which a job's mask was found; the store has them under it.
+    """Recipe of the latencies by which a job's mask was found: its digest is their store key.
 
-    A mask that is pruned from a training is a recipe of one network, other masks are of all.
+    A mask that is pruned from a training belongs to one network. Another mask's recipe names none,
+    so the network and the data are added.
     """
     if isinstance(mask.of, Job):
         return mask

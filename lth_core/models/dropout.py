@@ -54,7 +54,7 @@ class Dropout(nn.Module):
         return x * self.kept(x) / (1 - self.p) if self.training and self.p else x
 
     def kept(self, x: Tensor) -> Tensor:
-        """1 for entries of x (P, ...) that the next draws keep, 0 for others; in the type of x."""
+        """Mask of the next draws for x (P, ...): 1 is kept, 0 is dropped; in the type of x."""
         call = [self._calls] if self._calls else []
         self._calls += 1
         streams = (generator(*step, *call) for step in self._chosen)

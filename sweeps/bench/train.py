@@ -89,7 +89,7 @@ WORKLOADS = (
         precisions=("fp32",),
     ),
 )  # fmt: skip
-"""What is measured. LeNet's turn is an epoch of 12,000 images."""
+"""Measured trainings. LeNet's turn is an epoch of 12,000 images."""
 
 
 @dataclass(frozen=True)

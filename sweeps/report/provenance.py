@@ -77,7 +77,7 @@ def provenance(plan: Plan, results: StudyResults) -> Provenance:
 
 
 def changed_rules(study: Study) -> str:
-    """What earlier sweeps of the study's name had in place of its rule of verdicts; else empty."""
+    """Rules of verdicts of earlier sweeps of the study's name, where they differ; else empty."""
     _, *earlier = swept_rules(existing_store(study.store), study)
     texts = [rule_text(rule) + ", not adjusted" * (rule.for_all == "none") for rule in earlier]
     return f"an earlier sweep had {'; '.join(texts)}" if texts else ""

@@ -41,7 +41,7 @@ from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, reach_text, secti
 from tracking.text import accuracy_text, count, density_text, listed, rule_text
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
-"""What a study asks; a report shows first what answers it."""
+"""Kind of a study's question; a report shows first what answers it."""
 
 MOST_NAMED = 3
 """Largest number of settings or methods that a sentence names."""

@@ -47,7 +47,7 @@ class CostRow:
     search_flops: str
     search_seconds: str
     factor: str
-    """How many times fewer FLOPs the search takes than training the dense network."""
+    """Ratio of the FLOPs of training the dense network to those of the search."""
 
 
 @dataclass(frozen=True, slots=True)
