@@ -15,7 +15,7 @@ from lth_core.models.check import checked_copy
 from lth_core.models.dropout import replace_dropout
 from lth_core.models.gates import add_gates, gated
 from lth_core.models.init import initialize, initialize_norms
-from lth_core.models.layers import set_use, shapes_and_positions, use_of
+from lth_core.models.layers import set_use, use_of
 from lth_core.models.networks.conv import conv
 from lth_core.models.networks.lenet import lenet_5
 from lth_core.models.networks.lstm import lstm
@@ -24,6 +24,7 @@ from lth_core.models.networks.resnet import resnet
 from lth_core.models.networks.vgg import vgg
 from lth_core.models.networks.vision import mobilenet_v2, vision_resnet
 from lth_core.models.networks.vit import vit_tiny
+from lth_core.models.positions import shapes_and_positions
 from lth_core.plugins import errors_as_spec_errors, load_factory, source_fingerprint
 from lth_core.seeds import generator, seeded_draws
 from lth_core.spec import ModelSpec

@@ -9,7 +9,8 @@ from math import prod
 from torch import nn
 
 from lth_core.models.channels import Channels, Kept, channels_of, kept_entries
-from lth_core.models.layers import parameter_of, shapes_and_positions
+from lth_core.models.layers import parameter_of
+from lth_core.models.positions import shapes_and_positions
 from lth_core.spec.prune_base import LATENCIES
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,9 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from lth_core.seeds import seeded_draws
 
@@ -100,7 +98,7 @@ def prunable_layers(model: nn.Module, include: Sequence[str] = ()) -> dict[str, 
     Args:
         include: names or patterns of embeddings; the names of other layers have no effect.
     """
-    found = _layers(model, _weights_of)
+    found = _layers(model, weights_of)
     embeddings = {
         name: layer
         for name, layer in _layers(model, _table_of).items()
@@ -207,7 +205,7 @@ def _depths(output: Tensor) -> dict[int, int]:
     return depths
 
 
-def _weights_of(module: nn.Module) -> Iterator[str]:
+def weights_of(module: nn.Module) -> Iterator[str]:
     """Names of the prunable weights that a module holds itself."""
     if isinstance(module, nn.Linear | nn.Bilinear | _ConvNd):
         yield "weight"
@@ -229,70 +227,6 @@ def norm_scales(model: nn.Module) -> list[nn.Parameter]:
     return [norm.weight for norm in norms if norm.weight is not None]
 
 
-# Positions
-
-
-def shapes_and_positions(
-    model: nn.Module, shape: tuple[int, ...], include: Sequence[str] = ()
-) -> dict[str, tuple[tuple[int, ...], int]]:
-    """Weight shape and `Layer.positions` of every prunable layer, by name in the model's order.
-
-    Padding counts as input, so a layer's forward FLOPs are 2 x kept x positions. A weight that is
-    used several times counts each time. A lookup in an embedding multiplies nothing.
-
-    Args:
-        shape: shape of one example, such as (3, 32, 32).
-        include: embeddings, as in `prunable_layers`.
-    """
-    model = copy.deepcopy(model).cpu()  # the run may change what a user's network keeps
-    layers = prunable_layers(model, include)
-    names = {id(layer.weight): name for name, layer in layers.items()}
-    positions = dict.fromkeys(layers, 0)
-
-    def hook(
-        module: nn.Module, arguments: tuple[Any, ...], named: Mapping[str, Any], output: Any
-    ) -> None:
-        for weight, times in _positions(module, arguments, named, output):
-            if id(weight) in names:
-                positions[names[id(weight)]] += times
-
-    for module in model.modules():
-        if any(True for _ in _weights_of(module)):
-            module.register_forward_hook(hook, with_kwargs=True)
-    with torch.no_grad(), evaluation_mode(model):
-        model(made_up_examples(model, 1, shape))
-    return {name: (tuple(layer.weight.shape), positions[name]) for name, layer in layers.items()}
-
-
-def _positions(
-    module: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], output: Any
-) -> Iterator[tuple[Tensor, int]]:
-    """Each weight of a module that was called on one example, and its number of positions."""
-    if isinstance(module, nn.MultiheadAttention):
-        given = dict(zip(("query", "key", "value"), arguments, strict=False)) | dict(named)
-        query, key, value = (
-            given[name].numel() // width
-            for name, width in (("query", module.embed_dim), ("key", module.kdim),
-                                ("value", module.vdim))
-        )  # fmt: skip
-        if module.in_proj_weight is not None:
-            yield module.in_proj_weight, (query + key + value) // 3
-        else:
-            yield module.q_proj_weight, query
-            yield module.k_proj_weight, key
-            yield module.v_proj_weight, value
-        yield module.out_proj.weight, query
-    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
-        x = arguments[0] if arguments else named["input"]
-        steps = (x.data if isinstance(x, PackedSequence) else x).numel() // module.input_size
-        yield from ((getattr(module, name), steps) for name in _weights_of(module))
-    elif isinstance(module, _ConvTransposeNd):
-        x = arguments[0] if arguments else named["input"]
-        yield module.weight, x.numel() // module.weight.shape[0]
-    else:
-        yield module.weight, output.numel() // module.weight.shape[0]
-
-
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The network in evaluation mode, with seeded draws, and modules that call their parts."""
@@ -307,6 +241,20 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, mode in training.items():
             module.training = mode
+
+
+def train_norms_alone(model: nn.Module) -> None:
+    """Put batch and instance norms in training mode, and all other modules in evaluation mode.
+
+    So nothing is dropped, whether by a module, within one, or by a function. A user's module that
+    keeps running statistics (buffers whose names begin with `running_`) counts as a norm.
+    """
+    model.eval()
+    for module in model.modules():
+        names = [name for name, _ in module.named_buffers(recurse=False)]
+        module.training = isinstance(module, _NormBase) or any(
+            name.startswith("running_") for name in names
+        )
 
 
 # Weights and buffers, a shared one once

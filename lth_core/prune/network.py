@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lth_core.masks import Mask, State, masked, ones
 from lth_core.models.channels import Channels, channels_of
 from lth_core.models.costs import Costs, costs_of
-from lth_core.models.dropout import dropout_off, replace_dropout
+from lth_core.models.dropout import replace_dropout
+from lth_core.models.layers import train_norms_alone
 from lth_core.prune.structure import rows_as_channels
 from lth_core.spec import PruneAfter, Pruning
 
@@ -51,11 +52,12 @@ class PrunableNetwork:
     def model(self) -> nn.Module:
         """A copy of the network whose pruned weights are 0.
 
-        It is in training mode where `prune.statistics` are the batch's, else in evaluation mode;
-        dropout is always off.
+        Norms are in training mode where `prune.statistics` are the batch's. All else is in
+        evaluation mode, so dropout is off: scores are those of the whole network.
         """
-        model = self.copy().train(self.spec.statistics == "batch")
-        dropout_off(model)  # scores are those of the whole network
+        model = self.copy().eval()
+        if self.spec.statistics == "batch":
+            train_norms_alone(model)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in self.mask:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lth_core.models.latency import torch_threads
-from lth_core.models.layers import shapes_and_positions
+from lth_core.models.positions import shapes_and_positions
 from lth_core.spec import Precision
 from lth_core.train.layers.linear import onednn_layers
 from lth_core.train.layers.sparse import sparse_layers

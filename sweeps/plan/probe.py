@@ -18,7 +18,7 @@ from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.models import template
 from lth_core.models.latency import torch_threads
-from lth_core.models.layers import shapes_and_positions
+from lth_core.models.positions import shapes_and_positions
 from lth_core.parallel import usable_cpus
 from lth_core.spec import TicketSpec
 from lth_core.store import Store

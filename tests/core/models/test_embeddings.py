@@ -23,7 +23,8 @@ from lth_core import (
     models,
 )
 from lth_core.errors import SpecError
-from lth_core.models.layers import prunable_layers, shapes_and_positions
+from lth_core.models.layers import prunable_layers
+from lth_core.models.positions import shapes_and_positions
 from lth_core.prune.network import from_model
 from lth_core.prune.scores import scores_of
 from lth_core.resolve import resolve

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, batch_norm, conv2d, linear, max_pool
 from torch.testing import assert_close
 
 from lth_core import models
-from lth_core.models.layers import shapes_and_positions
+from lth_core.models.positions import shapes_and_positions
 from lth_core.spec import ModelSpec
 
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)

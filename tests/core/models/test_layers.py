@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lth_core import models
-from lth_core.models.layers import shapes_and_positions
+from lth_core.models.positions import shapes_and_positions
 from lth_core.spec import ModelSpec
 
 

@@ -1,12 +1,14 @@
 """Any network of a user's: checked when it is planned, right when it runs."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from odd_nets import BROKEN, SOUND, counted_flops
-from torch import nn
+from odd_nets import BROKEN, SOUND, Through, counted_flops
+from torch import Tensor, nn
+from torch.nn import functional
 from toys import jobs_of, same, timeless
 
 from lth_core import ModelSpec, TicketSpec, Trainer, find_tickets, load_ticket, masks, models
@@ -16,9 +18,9 @@ from lth_core.models.layers import (
     load_state,
     parameter_of,
     prunable_layers,
-    shapes_and_positions,
     state_of,
 )
+from lth_core.models.positions import shapes_and_positions
 from lth_core.resolve import resolve
 from lth_core.seeds import generator
 from lth_core.spec import PruneSpec
@@ -217,6 +219,29 @@ def test_flops_are_those_of_torchs_counter(name: str) -> None:
         assert flops == 2 * (2 * steps * one + 12 * 10)
         return
     assert flops + beside == counted_flops(model, SHAPE)
+
+
+OUTSIDE: dict[str, Callable[[Through, Tensor], Tensor]] = {
+    "a function of another layer's weight": lambda n, x: functional.linear(x, n.two.weight),
+    "its transpose": lambda n, x: functional.linear(x, n.two.weight.t()),
+    "a product of matrices": lambda n, x: x @ n.two.weight + n.two(x),
+    "a product from the left": lambda n, x: (n.two.weight @ x.t()).t(),
+    "a convolution": lambda n, x: functional.conv2d(
+        x.view(-1, 3, 2, 2), n.conv.weight, padding=1).flatten(1) + n.two(x),
+    "a transposed convolution": lambda n, x: functional.conv_transpose2d(
+        n.two(x).view(-1, 3, 2, 2), n.conv.weight, padding=1).flatten(1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_weight_that_a_function_multiplies_by_counts(name: str) -> None:
+    model = Through(
+        lambda n, x: n.head(OUTSIDE[name](n, n.one(x.flatten(1)))),
+        one=nn.Linear(64, 12), two=nn.Linear(12, 12), conv=nn.Conv2d(3, 3, 3), head=nn.Linear(12, 10),
+    )  # fmt: skip
+    layers = shapes_and_positions(model, SHAPE)
+    flops = sum(2 * torch.Size(shape).numel() * times for shape, times in layers.values())
+    assert flops == counted_flops(model, SHAPE)
 
 
 def test_attention_of_three_inputs_counts_each_by_its_length() -> None:

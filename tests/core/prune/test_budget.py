@@ -24,7 +24,7 @@ from lth_core.models.channels import (
     without_channels,
 )
 from lth_core.models.costs import costs_of
-from lth_core.models.layers import shapes_and_positions
+from lth_core.models.positions import shapes_and_positions
 from lth_core.prune import at_level, compounded, prune
 from lth_core.prune.budget import check_budget, fewest_removals, removal_order
 from lth_core.prune.network import PrunableNetwork, from_model

@@ -1,5 +1,6 @@
 import copy
 
+import drawing_nets
 import pytest
 import torch
 from small_nets import batch, close, conv_net, mlp, prunable_network, sparse
@@ -15,6 +16,11 @@ from lth_core.prune.snip import snip
 from lth_core.spec import ModelSpec
 
 STEP = 1e-6
+DROPPING = (
+    "functional_dropout", "alpha_dropout", "channel_dropout", "stochastic_depth", "lstm",
+    "attention",
+)  # fmt: skip
+"""Networks of drawing_nets.py that drop units in training."""
 
 
 def slopes(model: nn.Module, mask: Mask, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -91,3 +97,21 @@ def test_a_notebooks_own_network_is_scored_without_its_dropout() -> None:
     bare = nn.Sequential(net[0], nn.Identity(), net[2])
     assert same(snip(from_model(net, x, y)), snip(from_model(bare, x, y)))
     assert isinstance(net[1], nn.Dropout)
+
+
+@pytest.mark.parametrize("name", DROPPING)
+def test_own_network_is_scored_without_dropout_whatever_drops(name: str) -> None:
+    torch.manual_seed(2)
+    x, y = torch.randn(20, 1, 8, 8), torch.arange(20) % 10
+    model = getattr(drawing_nets, name)(ModelSpec(), (1, 8, 8), 10)
+    norm = nn.Sequential(model, nn.BatchNorm1d(10))
+    scores = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        scores.append(snip(from_model(norm, x, y)))
+    assert same(*scores)
+    # Batch norm does use the batch's statistics, which do not depend on the running ones.
+    norm[1].running_mean.fill_(5)
+    assert same(snip(from_model(norm, x, y)), scores[0])
+    model.train()
+    assert not torch.equal(model(x), model(x))
