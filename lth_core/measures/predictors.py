@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -17,14 +18,16 @@ from torch.nn.functional import cross_entropy
 from lth_core.jobs.recipes import Context, Job, MaskRecipe, Measure
 from lth_core.masks import Mask, State, chance_overlap, counts, overlap
 from lth_core.models.derivatives import twice_differentiable
-from lth_core.models.dropout import dropout_off
+from lth_core.models.layers import train_norms_alone
 from lth_core.seeds import generator
 from lth_core.train.precision import arithmetic, precise
 
 EXAMPLES = 1000
 """Random training examples on which loss, gradient and curvature are computed."""
-POWER_STEPS = 50
-"""Largest number of power iterations; they end once the eigenvalue changes by at most 0.1%."""
+STEPS = 100
+"""Largest number of Lanczos steps for an eigenvalue."""
+ACCURACY = 1e-3
+"""Largest error of an eigenvalue, relative to it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,7 +59,7 @@ class AtRewind(Measure):
         index = torch.randperm(len(data.train), generator=stream)[: self.examples]
         examples = data.train.at(index.to(data.train.y.device))
         model = context.network(self.dense, start)
-        dropout_off(model)
+        train_norms_alone(model)
 
         def loss() -> Tensor:
             return cross_entropy(model(data.normalize(examples.x)), examples.y)
@@ -116,8 +119,12 @@ def rewind_distances(start: State, end: State, mask: Mask) -> dict[str, float | 
 
 def top_eigenvalue(
     loss: Callable[[], Tensor], parameters: Sequence[nn.Parameter], draws: torch.Generator
-) -> float:
-    """The Hessian's eigenvalue of largest size, by power iteration on Hessian-vector products.
+) -> float | None:
+    """The Hessian's eigenvalue of largest size, by Lanczos steps on Hessian-vector products; None
+    if it is not finite or `STEPS` steps do not find it to within `ACCURACY`.
+
+    Power iteration may stop between two eigenvalues of nearly one size and opposite signs. Lanczos
+    steps find both ends of the spectrum (Golub & Van Loan 2013, section 10.1).
 
     Args:
         loss: computes the loss, (), differentiable twice almost everywhere.
@@ -128,20 +135,29 @@ def top_eigenvalue(
     vector: Sequence[Tensor] = [
         torch.randn(p.shape, generator=draws).to(p.device) for p in parameters
     ]
-    eigenvalue = 0.0
-    for _ in range(POWER_STEPS):
-        norm = _norm(vector)
-        if norm == 0:
-            return 0.0
-        vector = [v / norm for v in vector]
+    length = _norm(vector)
+    before, vector, norm = [torch.zeros_like(v) for v in vector], [v / length for v in vector], 0.0
+    diagonal, beside = list[float](), list[float]()  # of the tridiagonal matrix
+    for _ in range(STEPS):
         # As a sum, not as grad_outputs: for those torch imports its compiler, some 5 s.
         slope = torch.stack([(g * v).sum() for g, v in zip(gradient, vector, strict=True)]).sum()
         product = torch.autograd.grad(slope, parameters, retain_graph=True)
-        previous, eigenvalue = eigenvalue, _inner(vector, product)
-        vector = product
-        if abs(eigenvalue - previous) <= 1e-3 * abs(eigenvalue):
-            break
-    return eigenvalue
+        diagonal.append(_inner(vector, product))
+        if not isfinite(diagonal[-1]):
+            return None
+        terms = zip(product, vector, before, strict=True)
+        after = [p - diagonal[-1] * v - norm * b for p, v, b in terms]
+        norm = _norm(after)
+        values, vectors = np.linalg.eigh(
+            np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+        )
+        ends = [0, -1]
+        sizes, errors = np.abs(values[ends]), norm * np.abs(vectors[-1, ends])
+        if max(sizes + errors) <= (1 + ACCURACY) * max(sizes):
+            return float(values[ends][sizes.argmax()])
+        beside.append(norm)
+        before, vector = vector, [a / norm for a in after]
+    return None
 
 
 def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

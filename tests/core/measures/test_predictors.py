@@ -53,7 +53,15 @@ def symmetric(eigenvalues: Sequence[float]) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "eigenvalues", [[5.0, 1.0, 0.5, 0.0], [1.0, -5.0, 2.0, 0.5], [3.0, 3.0, -1.0, 0.0], [0.0] * 4]
+    "eigenvalues",
+    [
+        [5.0, 1.0, 0.5, 0.0],
+        [1.0, -5.0, 2.0, 0.5],
+        [3.0, 3.0, -1.0, 0.0],
+        [0.0] * 4,
+        [1.0, -0.98, 0.1, 0.0],
+        [0.98, -1.0, 0.1, 0.0],
+    ],
 )
 def test_curvature_is_the_eigenvalue_of_largest_size_with_its_sign(
     eigenvalues: list[float],
