@@ -45,7 +45,7 @@ def prune(network: PrunableNetwork, spec: Pruning, generator: torch.Generator) -
     """
     network = replace(network, spec=spec)
     start = network.mask
-    rounds = (spec.rounds or 1) if isinstance(spec, PruneBefore) else 1
+    rounds = (spec.rounds or ROUNDS.get(spec.score, 1)) if isinstance(spec, PruneBefore) else 1
     mask = pruned_to(network, start, spec, 1 / rounds, generator)
     for done in range(2, rounds + 1):
         network = network.with_mask(mask)

@@ -42,7 +42,8 @@ def synflow(network: PrunableNetwork) -> Scores:
     _refuse_embeddings(model, network)
     with torch.no_grad():
         for name, tensor in model.state_dict(keep_vars=True).items():
-            if name.endswith(("bias", "running_mean")):
+            own_name = name.rpartition(".")[2]
+            if "bias" in own_name or own_name == "running_mean":  # an LSTM's are named bias_ih_l0
                 tensor.zero_()
             elif tensor.is_floating_point():
                 tensor.abs_()

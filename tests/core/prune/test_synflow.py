@@ -1,8 +1,12 @@
+import copy
+
 import pytest
 import torch
+from odd_nets import SOUND
 from small_nets import batch, close, conv_net, counts, drawn, mlp, prunable_network, pruned, sparse
 from torch import Tensor, nn
 
+from lth_core.prune.network import from_model
 from lth_core.prune.synflow import ROUNDS, synflow
 
 NETS = [(mlp(6, 9, 5, 7, 3), (6,)), (conv_net(), (2, 4, 4))]
@@ -60,6 +64,19 @@ def test_synflow_sees_neither_examples_nor_biases_nor_signs() -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_synflow_sees_no_biases_of_recurrent_layers_and_attention() -> None:
+    """Their names begin with `bias`, and end with their layer, or end with `proj_bias`."""
+    x, y = torch.zeros(2, 1, 8, 8), torch.tensor([0, 1])
+    for name in ("recurrent", "gru", "cell", "attention"):
+        model = SOUND[name]()
+        bare = copy.deepcopy(model)
+        with torch.no_grad():
+            for parameter in (p for n, p in bare.named_parameters() if "bias" in n):
+                parameter.zero_()
+        scores, of_bare = (synflow(from_model(network, x, y)) for network in (model, bare))
+        assert all(torch.equal(scores[layer], of_bare[layer]) for layer in scores), name
+
+
 def test_relu6_lets_through_what_relu_does() -> None:
     """At its ceiling no gradient would flow, and every weight would score 0."""
     plain, capped = mlp(20, 30, 30, 3), mlp(20, 30, 30, 3)
@@ -94,6 +111,7 @@ def test_hundred_rounds_collapse_no_layer_where_one_round_does(
     fields = {"when": "before", "score": "synflow", "scope": "global", "fraction": 1 - density}
     network = prunable_network(model, x)
     one, many = (pruned(network, rounds=rounds, **fields) for rounds in (1, ROUNDS))
+    assert counts(pruned(network, **fields)) == counts(many)  # a hundred are the default
     assert 0 in counts(one)
     assert 0 not in counts(many)
     assert sum(counts(many)) == sum(counts(one))
