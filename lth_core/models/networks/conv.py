@@ -38,7 +38,7 @@ def conv(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
 def _conv(depth: int, spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """Pairs of 3x3 convolutions (64, 128, 256 ... channels), each followed by max-pooling, then two
     hidden linear layers of 256 units, each followed by dropout."""
-    check_unused(spec, "stem")
+    check_unused(spec, "stem", "widths")
     check_images(spec, shape, 2 ** (depth // 2))
     if depth % 2:
         raise SpecError("model.depth", "must be even: convolutions come in pairs", depth)

@@ -17,7 +17,7 @@ def lenet_5(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     It has 431,080 parameters on MNIST. Only the 500 units have a ReLU (Caffe,
     examples/mnist/lenet_train_test.prototxt).
     """
-    check_unused(spec, "depth", "stem")
+    check_unused(spec, "depth", "stem", "widths")
     check_images(spec, shape, SMALLEST)
     first, second, hidden = (scaled(width, spec.width) for width in (20, 50, 500))
     height, width = (((pixels - 4) // 2 - 4) // 2 for pixels in shape[1:])

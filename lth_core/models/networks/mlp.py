@@ -61,5 +61,5 @@ def mlp_constant(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Mo
 
 def lenet_300_100(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
     """LeNet-300-100: two hidden layers, 266,610 parameters on MNIST."""
-    check_unused(spec, "depth")
+    check_unused(spec, "depth", "widths")
     return mlp(replace(spec, widths=(300, 100)), shape, classes)

@@ -66,7 +66,7 @@ def resnet(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module
     """Builder of ResNet-N with N = ``layers``; ``spec.depth`` overrides it."""
 
     def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-        check_unused(spec, "stem", "dropout")
+        check_unused(spec, "stem", "dropout", "widths")
         depth = spec.depth or layers
         if depth < 8 or (depth - 2) % 6:
             raise SpecError("model.depth", "must be 6n+2, at least 8", depth)

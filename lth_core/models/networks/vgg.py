@@ -21,7 +21,7 @@ def vgg(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn.Module]:
     """Builder of VGG-N with N = ``layers``; ``spec.depth`` overrides it."""
 
     def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
-        check_unused(spec, "stem")
+        check_unused(spec, "stem", "widths")
         depth = spec.depth or layers
         if depth not in GROUPS:
             raise SpecError("model.depth", "is not the depth of a VGG", depth, map(str, GROUPS))

@@ -31,7 +31,7 @@ def vision_resnet(layers: int) -> Callable[[ModelSpec, tuple[int, ...], int], nn
     def build(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Module:
         from torchvision import models
 
-        check_unused(spec, "width", "depth", "dropout")
+        check_unused(spec, "width", "depth", "dropout", "widths")
         check_images(spec, shape)
         model: nn.Module = getattr(models, f"resnet{layers}")(num_classes=classes)
         if spec.stem == "cifar":
@@ -52,7 +52,7 @@ def mobilenet_v2(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> nn.Mo
     """
     from torchvision import models
 
-    check_unused(spec, "depth")
+    check_unused(spec, "depth", "widths")
     check_images(spec, shape)
     cifar = spec.stem == "cifar"
     stages = [list(stage) for stage in MOBILENET]

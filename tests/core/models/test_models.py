@@ -145,6 +145,20 @@ def test_resnet_depth_is_6n_plus_2() -> None:
         ({"name": "conv-6"}, (1, 4, 4), "model.name"),
         ({"name": "conv-2"}, (64,), "model.name"),
         ({"name": "lenet-300-100", "depth": 2}, DIGIT, "model.depth"),
+        *(
+            ({"name": name, "widths": (20,)}, COLOUR, "model.widths")
+            for name in (
+                "lenet-300-100",
+                "lenet-5",
+                "conv-2",
+                "vgg-11",
+                "resnet-20",
+                "resnet-18",
+                "mobilenet-v2",
+                "vit-tiny",
+                "lstm",
+            )
+        ),
         ({"name": "toys:absent"}, DIGIT, "model.name"),
         ({"name": "nowhere:net"}, DIGIT, "model.name"),
         ({"name": ":net"}, DIGIT, "model.name"),
