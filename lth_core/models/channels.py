@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from lth_core.models.layers import (
     made_up_examples,
     parameter_of,
     prunable_layers,
+    takes_ids,
 )
 from lth_core.plugins import errors_as_spec_errors
 from lth_core.seeds import seeded_draws
@@ -55,9 +57,15 @@ class ChannelGroup:
     norms, and inputs of the layers that read the channels."""
 
 
-SAME_OUTPUT = 1e-3
-"""Largest difference of the outputs of two networks that compute the same, relative to the largest
-output. In float32 it is smaller; with a part that depends on a removed channel it is larger."""
+SAME_OUTPUT = 1e-4
+"""Largest difference of the outputs of two networks that compute the same, relative to an example's
+largest output. In float32 it is smaller; where a part depends on a removed channel it is larger."""
+EXPONENTS = -1, 3
+"""Powers of ten of the scale of noise, least and largest: a function may be flat around 0, or far
+from it."""
+EXAMPLES = 16
+"""Examples of noise, from weak to strong, on which two networks are compared: the largest of some
+channels, for example, may be one that is kept."""
 
 Channels = dict[str, ChannelGroup]
 """Groups of removable channels, by the parameter name of their first producer."""
@@ -96,6 +104,7 @@ def channels_of(model: nn.Module, shape: tuple[int, ...]) -> Channels:
         graph.build_dependency(model, made_up_examples(model, 2, shape), verbose=False)
         removals = list(graph.get_all_groups(root_module_types=(_ConvNd, nn.Linear)))
     order = [parameter_of(name) for name in prunable_layers(model)]
+    shared = _shared_parameters(model)
     found: Channels = {}
     for removal in removals:
         if not all(_is_removable(item.dep.target.module) for item in removal):
@@ -103,11 +112,21 @@ def channels_of(model: nn.Module, shape: tuple[int, ...]) -> Channels:
         if not all(_is_in_range(removal, item, graph) for item in removal):
             continue
         parts = tuple(_parts(graph, removal, model))
+        if any(part.tensor in shared for part in parts):
+            continue
         weights = {part.tensor for part in parts if part.produces}
         producers = tuple(name for name in order if name in weights)
         if producers and order[-1] not in producers:
             found[producers[0]] = ChannelGroup(len(removal[0].idxs), producers, parts)
     return _sound(model, {name: found[name] for name in order if name in found}, shape)
+
+
+def _shared_parameters(model: nn.Module) -> set[str]:
+    """All names of the parameters that more than one module has."""
+    names = defaultdict[int, list[str]](list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[id(parameter)].append(name)
+    return {name for shared in names.values() if len(shared) > 1 for name in shared}
 
 
 def _is_removable(module: object) -> bool:
@@ -147,15 +166,21 @@ def _sound(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> Chan
 
 
 def _can_go(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> bool:
-    """Whether the network without about half the channels computes what it does with these at 0."""
+    """Whether the network without either half of the channels computes what it does with these at
+    0."""
     model = copy.deepcopy(model)
     with torch.no_grad(), seeded_draws(0):
         for parameter in model.parameters():  # a weight of 0 would hide what depends on it
             parameter.copy_(torch.where(parameter == 0, torch.randn_like(parameter), parameter))
         # At random: a network that splits its channels in two may do without the same part of both.
-        kept = {name: torch.randperm(group.size) < -(-group.size // 2)
+        half = {name: torch.randperm(group.size) < -(-group.size // 2)
                 for name, group in channels.items()}  # fmt: skip
-    smaller = without_channels(model, channels, kept)
+    other = {name: kept if len(kept) == 1 else ~kept for name, kept in half.items()}
+    return all(_same_without(model, channels, kept, shape) for kept in (half, other))
+
+
+def _same_without(model: nn.Module, channels: Channels, kept: Kept, shape: tuple[int, ...]) -> bool:
+    smaller, model = without_channels(model, channels, kept), copy.deepcopy(model)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
     for name, mask in masks_of(channels, kept, shapes).items():
         model.get_parameter(name).data *= mask
@@ -167,14 +192,21 @@ def _can_go(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> boo
 
 
 def same_outputs(smaller: nn.Module, model: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether two networks compute the same on two examples, in evaluation mode."""
+    """Whether two networks compute the same on examples of many sizes, in evaluation mode."""
     outputs = []
     for network in (copy.deepcopy(smaller), copy.deepcopy(model)):  # the run may change what it has
         with torch.no_grad(), evaluation_mode(network):
-            outputs.append(network(made_up_examples(network, 2, shape)))
+            examples = made_up_examples(network, EXAMPLES, shape)
+            if not takes_ids(network):
+                examples *= torch.logspace(*EXPONENTS, EXAMPLES).view(-1, *[1] * len(shape))
+            outputs.append(network(examples).flatten(1))
     output, expected = outputs
-    atol = SAME_OUTPUT * float(expected.abs().max())
-    return output.shape == expected.shape and torch.allclose(output, expected, rtol=0, atol=atol)
+    if output.shape != expected.shape:
+        return False
+    largest = expected.abs().amax(1, keepdim=True)
+    # Examples too large for a network's functions have no finite outputs.
+    same = ((output - expected).abs() <= SAME_OUTPUT * largest) | ~largest.isfinite()
+    return bool(same.all()) and bool(largest.isfinite().any())
 
 
 def _parts(graph: Any, removal: Any, model: nn.Module) -> Iterator[Part]:

@@ -19,6 +19,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from lth_core.errors import SpecError
 from lth_core.models.channels import (
+    EXPONENTS,
     Channels,
     Kept,
     Part,
@@ -39,8 +40,6 @@ FIELD = "model.name"
 
 PROBES = 8
 """Examples of noise that show which channels are constant."""
-EXPONENTS = -1, 3
-"""Powers of ten of its scale, least and largest: a function may be flat around 0 or far from it."""
 EQUAL = 1e-6
 """Largest relative difference between two values of a constant: the last bits of a function depend
 on the place of a value in its vector."""
