@@ -41,7 +41,7 @@ def groups(shapes: Shapes, spec: PruneBase) -> Groups:
     """
     layers = list(shapes)
     output = layers[-1]
-    patterns = _pattern_by_layer("prune.layer_fractions", spec.layer_fractions, layers)
+    patterns = fraction_patterns(shapes, spec)
     own_fractions = {layer: spec.layer_fractions[name] for layer, name in patterns.items()}
     if spec.output_fraction is not None:
         own_fractions[output] = spec.output_fraction
@@ -107,6 +107,15 @@ def in_proportion(shares: Sequence[float], limits: Sequence[int], total: int) ->
         counts[i] += 1
     assert sum(counts) == total
     return counts
+
+
+def fraction_patterns(shapes: Shapes, spec: PruneBase) -> dict[str, str]:
+    """The pattern of `prune.layer_fractions` that counts for each layer that has one.
+
+    Raises:
+        SpecError: a pattern matches no layer.
+    """
+    return _pattern_by_layer("prune.layer_fractions", spec.layer_fractions, list(shapes))
 
 
 def _pattern_by_layer(field: str, patterns: Iterable[str], layers: Sequence[str]) -> dict[str, str]:

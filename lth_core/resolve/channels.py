@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from lth_core import models
 from lth_core.errors import SpecError
 from lth_core.models.channels import Channels
@@ -14,7 +16,8 @@ from lth_core.models.latency import ChannelLatency
 from lth_core.models.layers import layer_of, norm_scales, parameter_of
 from lth_core.prune import groups
 from lth_core.prune.budget import check_budget
-from lth_core.prune.structure import ChannelUnits
+from lth_core.prune.scope import fraction_patterns
+from lth_core.prune.structure import ChannelUnits, Shapes
 from lth_core.resolve.pins import pin_data, pin_model
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec, PruneBase, PruneGates, Pruning, TicketSpec
@@ -44,8 +47,9 @@ def check_channels(
     if not units.channels:
         rule = f"must be the units of a layer of {spec.name} that can be removed"
         raise SpecError("prune.structure", rule, prune.structure, ("weights", "N:M"))
-    if prune.score == "slimming":
-        _check_scales(spec, shape, classes, units.channels)
+    _check_fractions(shapes, prune, units.channels)
+    if prune.score in ("slimming", "taylor"):
+        _check_scales(spec, shape, classes, prune.score, units.channels)
     if prune.budget and not is_measured(prune):
         check_budget(costs, prune, units.channels, max(1, levels))
     return costs, units.channels
@@ -104,14 +108,38 @@ def _gated(spec: ModelSpec, shape: tuple[int, ...], classes: int) -> Channels:
     return gated(_costs(spec, shape, classes).channels, model)
 
 
+def _check_fractions(shapes: Shapes, prune: PruneBase, channels: Channels) -> None:
+    """Check that each pattern of `prune.layer_fractions` sets the fraction of some channels, and
+    that channels which go together have one fraction."""
+    patterns, field = fraction_patterns(shapes, prune), "prune.layer_fractions"
+    used = set[str | None]()
+    for group in channels.values():
+        layers = [layer_of(name) for name in group.producers]
+        fractions = {prune.layer_fractions.get(patterns.get(layer, "")) for layer in layers}
+        if len(fractions) > 1:
+            rule = f"must be equal for layers that lose channels together: {', '.join(layers)}"
+            raise SpecError(field, rule, dict(prune.layer_fractions))
+        used |= {patterns.get(layer) for layer in layers}
+    producers = [layer_of(name) for group in channels.values() for name in group.producers]
+    for pattern in prune.layer_fractions:
+        if pattern in patterns.values() and pattern not in used:
+            rule = f"must match a layer that can lose {prune.structure}"
+            raise SpecError(field, rule, pattern, producers)
+
+
 def _check_scales(
-    spec: ModelSpec, shape: tuple[int, ...], classes: int, channels: Channels
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, score: str, channels: Channels
 ) -> None:
-    """Check that batch norm has a scale of every channel."""
+    """Check that batch norm has a scale of every channel: slimming ranks by it, and behind a batch
+    norm without scales Taylor scores are 0 but for rounding."""
     model = models.build(spec, shape, classes, generator(0, "structure"))
     scales = {id(scale) for scale in norm_scales(model)}
     named = {name for name, parameter in model.named_parameters() if id(parameter) in scales}
+    norms = tuple(name for name, m in model.named_modules() if isinstance(m, _BatchNorm))
     for name, group in channels.items():
-        if not any(part.tensor in named for part in group.parts):
-            rule = f"needs batch norm behind every pruned layer, which {layer_of(name)} lacks"
-            raise SpecError("prune.score", rule, "slimming")
+        tensors = [part.tensor for part in group.parts]
+        normed = any(tensor.rpartition(".")[0] in norms for tensor in tensors)
+        if (score == "slimming" or normed) and not named.intersection(tensors):
+            lacking = "batch norm" if score == "slimming" else "scales in the batch norm"
+            rule = f"needs {lacking} behind every pruned layer, which {layer_of(name)} lacks"
+            raise SpecError("prune.score", rule, score)

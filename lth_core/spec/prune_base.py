@@ -66,7 +66,8 @@ class PruneBase(Checks):
     densities: tuple[float, ...] = ()
     """Density of each level, falling, in (0, 1); in place of fraction, for unequal steps."""
     output_fraction: float | None = None
-    """Fraction of the output layer, in [0, 1); None: as the other layers."""
+    """Fraction of the output layer, in [0, 1); None: as the other layers. It loses no channels or
+    neurons, which are classes."""
     layer_fractions: dict[str, float] = field(default_factory=dict, hash=False)
     """Fractions by layer name or pattern (`conv*: 0.1`); scores of such a layer are compared within
     it. A name precedes a pattern; of several patterns, the last in the alphabet counts."""

@@ -15,6 +15,7 @@ BASE: dict[str, Any] = {
     "base.prune": {"structure": "channels", "scope": "global", "budget": {"flops": 0.5}},
     "axes.seed": [0],
 }  # fmt: skip
+CHANNELS = {"structure": "channels", "scope": "global"}
 GATES = {"base.prune.when": "gates"}
 BRANCHES = "base.branches"
 
@@ -79,6 +80,12 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "slimming without batch norm": (
         {"base.model": {"name": "conv-2", "width": 0.1}, "base.prune.score": "slimming"},
         r"prune\.score: needs batch norm behind every pruned layer, which conv1"),
+    "own fraction of one of two coupled layers": (
+        {"base.prune": CHANNELS | {"layer_fractions": {"stages.1_1.conv2": 0.5}}},
+        r"prune\.layer_fractions: must be equal for layers that lose channels together: stem, stages"),
+    "own fraction of a layer without channels to lose": (
+        {"base.prune": CHANNELS | {"layer_fractions": {"output": 0.5}}},
+        r"prune\.layer_fractions: must match a layer that can lose channels, but got 'output'"),
     "penalty without batch norm": (
         {"base.model": {"name": "conv-2", "width": 0.1}, "base.train.norm_penalty": 1e-4},
         r"train\.norm_penalty: needs batch norm with scales, which conv-2 lacks"),
