@@ -38,7 +38,8 @@ _DRAW: dict[str, Callable[..., Tensor]] = {
 def initialize(model: nn.Module, init: Initialization, generator: torch.Generator) -> None:
     """Draw linear and convolution weights in the model's order; set their biases to 0.
 
-    kaiming: fan in, gain of ReLU (He et al. 2015); xavier: Glorot & Bengio 2010, gain 1;
+    kaiming: fan in, gain of ReLU (He et al. 2015); xavier: Glorot & Bengio 2010, gain 1, where as
+    in torch the fan out of a grouped or depthwise convolution is that of all its groups;
     lecun: fan in, gain 1 (LeCun et al. 1998, TensorFlow's variance scaling, there truncated);
     signed_constant: kaiming's standard deviation with a random sign; as_built: no change. All
     other layers stay as they were built.
