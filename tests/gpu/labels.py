@@ -235,6 +235,20 @@ class _Calls(TorchFunctionMode):
         return moved
 
 
+def _flatten_parameters(layer: torch.nn.RNNBase) -> None:
+    """Move a recurrent layer's weights into one block of a GPU, as cuDNN does (ATen/cudnn/RNN.cpp)."""
+    weights = layer._flat_weights
+    if not all(isinstance(w, Tensor) and _LABELS.of(w) == "cuda" for w in weights):
+        return
+    with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_IN_PLACE):
+        block, start = weights[0].new_zeros(sum(w.numel() for w in weights)), 0
+        for weight in weights:
+            part = block[start : start + weight.numel()].view(weight.shape)
+            weight.set_(part.copy_(weight))
+            start += weight.numel()
+
+
+_IN_PLACE = torch._C.DispatchKeySet(torch._C.DispatchKey.ADInplaceOrView)
 _LABELS = Labels()
 """Of all blocks of a process: datasets stay in lth_core's cache from one to the next."""
 
@@ -247,6 +261,7 @@ def gpu_by_label() -> Iterator[None]:
     patches: list[tuple[Any, str, Any]] = [
         (torch, "autocast", lambda kind, *args, **kwargs: autocast(CPU, *args, **kwargs)),
         (torch.backends.cudnn, "is_acceptable", lambda tensor: False),
+        (torch.nn.RNNBase, "flatten_parameters", _flatten_parameters),
         (torch.cuda, "get_device_name", lambda device=None: "a label"),
         (torch.cuda, "synchronize", lambda device=None: None),
         (torch.cuda, "mem_get_info", lambda device=None: (1, 1)),

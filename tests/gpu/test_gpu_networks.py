@@ -54,6 +54,9 @@ def test_losses_are_close_to_those_of_the_cpu(device: str, name: str) -> None:
     assert other.train_loss[0] == pytest.approx(cpu.train_loss[0], rel=1e-3)
     assert other.train_loss == pytest.approx(cpu.train_loss, rel=0.1)
     assert other.validation_loss[0] == pytest.approx(cpu.validation_loss[0], rel=0.1)
+    # The evaluated weights are those that are trained.
+    of_cpu, of_other = (run.validation_loss[-1] - run.validation_loss[0] for run in (cpu, other))
+    assert of_other == pytest.approx(of_cpu, rel=0.25, abs=5e-3)
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)

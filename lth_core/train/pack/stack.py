@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
@@ -40,6 +40,8 @@ class Stack:
         self.errors: dict[int, DivergedError] = {}
         """Errors of the runs that diverged in a step, by number in `runs`."""
         models = [task.model for task in self._tasks]
+        for model in models:
+            _keep_in_place(model)
         self._members = [list(model.parameters()) for model in models]
         self._parameters = shared([dict(model.named_parameters()) for model in models])
         self._buffers = shared([dict(model.named_buffers()) for model in models])
@@ -74,7 +76,12 @@ class Stack:
         while step < last:
             epoch, position = divmod(step, order.steps_per_epoch)
             epochs = [task.order.epoch(epoch) for task in self._tasks]
-            indices, draws = (torch.stack(parts).to(device) for parts in zip(*epochs, strict=True))
+            orders, drawn = zip(*epochs, strict=True)
+            indices = torch.stack(orders).to(device)
+            if order.augment == "none":  # all draws are equal
+                draws = drawn[0][:1].to(device).expand(*indices.shape, -1)
+            else:
+                draws = torch.stack(drawn).to(device)
             batches = list(
                 zip(
                     indices.split(order.batch_size, 1),
@@ -216,6 +223,21 @@ class Stack:
             (weight, torch.stack([own[name].to(weight) for own in masks]))
             for name, weight in zip(names, weights, strict=True)
         ]
+
+
+def _keep_in_place(model: nn.Module) -> None:
+    """Let the weights of recurrent layers stay where they are, in the stack.
+
+    On a GPU torch would copy them into a block of their own before a forward pass, and the network
+    would be evaluated and stored with that copy, which nothing trains.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters = _leave  # type: ignore[method-assign]
+
+
+def _leave() -> None:
+    return
 
 
 def _step_alike(runs: Sequence[Run]) -> bool:
