@@ -12,6 +12,10 @@ from lth_core.masks import Mask
 from lth_core.seeds import generator
 from lth_core.spec import Pruning
 from lth_core.train.masking.learned import Learned, Tensors, in_rows
+from lth_core.train.precision import precise
+
+STEPS, GPU_STEPS = 50, 8
+"""Largest number of Newton steps for the probabilities of a step, and their number on a GPU."""
 
 
 class Supermask(Learned):
@@ -30,7 +34,12 @@ class Supermask(Learned):
 
     def __init__(self, model: nn.Module, mask: Mask, spec: Pruning, seed: int, level: int) -> None:
         super().__init__(model, mask, spec, seed, level)
-        self._thresholds = [0.0] * len(self.quotas)
+        device = next(iter(self.frozen.values())).device
+        kept = [float(keep) for _, keep in self.quotas]
+        self._kept = torch.tensor(kept, dtype=precise(device), device=device)
+        """Number of weights that each quota keeps, (quotas,)."""
+        self._thresholds = torch.zeros_like(self._kept)
+        """t of each quota in `_probabilities_of`, as of the last step, (quotas,)."""
         self._probabilities: dict[str, Tensor] = {}
 
     def initial_scores(self, weight: Tensor, draws: torch.Generator) -> Tensor:
@@ -38,8 +47,18 @@ class Supermask(Learned):
 
     @classmethod
     def step_masks(cls, members: Sequence[Self], scores: Tensors, step: int) -> Tensors:
-        tried = [member._tried(step) for member in members]
-        return {name: torch.stack([masks[name] for masks in tried]) for name in scores}
+        probabilities: dict[str, Tensor] = {}
+        for number, (names, _) in enumerate(members[0].quotas):
+            flat = in_rows(scores[name].detach() for name in names)
+            p = cls._probabilities_of(members, number, flat)
+            probabilities |= cls.by_layer(names, p, scores)
+        for place, member in enumerate(members):
+            member._probabilities = {name: p[place] for name, p in probabilities.items()}
+        drawn = [member._drawn(step) for member in members]
+        return {
+            name: (torch.stack([draws[name] for draws in drawn]) < p).to(p.dtype)
+            for name, p in probabilities.items()
+        }
 
     @classmethod
     def score_gradients(
@@ -49,36 +68,40 @@ class Supermask(Learned):
         p = torch.stack([member._probabilities[name] for member in members])
         return gradients * (p * (1 - p))
 
-    def _tried(self, step: int) -> dict[str, Tensor]:
-        """A mask drawn for a step, (out, in, ...) of 0 and 1 as floats."""
-        self._probabilities = self._probabilities_by_quota()
+    def _drawn(self, step: int) -> dict[str, Tensor]:
+        """Uniform draws of a step, (out, in, ...) of each layer."""
         draws = generator(self.seed, "mask", "tried", self.level, step)
         return {
-            name: (torch.rand(p.shape, generator=draws).to(p.device) < p).to(p.dtype)
+            name: torch.rand(p.shape, generator=draws).to(p.device)
             for name, p in self._probabilities.items()
         }
 
+    @classmethod
+    def _probabilities_of(cls, members: Sequence[Self], number: int, flat: Tensor) -> Tensor:
+        """sigmoid(score - t), (P, n), where t makes each network's sum equal its quota, to within
+        half a weight (Newton's method; on a GPU a number of steps, whose results are not waited
+        for).
+
+        Args:
+            flat: scores of the quota's weights, (P, n).
+        """
+        thresholds = torch.stack([member._thresholds[number] for member in members])
+        keep = torch.stack([member._kept[number] for member in members])
+        for _ in range(GPU_STEPS if flat.is_cuda else STEPS):
+            p = torch.sigmoid(flat - thresholds[:, None].to(flat))
+            excess, slope = p.sum(1).to(keep) - keep, (p * (1 - p)).sum(1).to(keep)
+            found = (excess.abs() < 0.5) | (slope < 1e-3)
+            if not flat.is_cuda and found.all():
+                break
+            # Steps of at most 1: far from the root the slope is misleading.
+            thresholds = thresholds + (excess / slope).clamp(-1, 1).masked_fill(found, 0)
+        for member, threshold in zip(members, thresholds, strict=True):
+            member._thresholds[number] = threshold
+        return p
+
     def tensors(self) -> dict[str, Tensor]:
-        thresholds = torch.tensor(self._thresholds, dtype=torch.float64)
-        return super().tensors() | {"thresholds": thresholds}
+        return super().tensors() | {"thresholds": self._thresholds.double()}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         super().restore(tensors)
-        self._thresholds = tensors["thresholds"].tolist()
-
-    def _probabilities_by_quota(self) -> dict[str, Tensor]:
-        """sigmoid(score - t), where t makes each group's sum equal its quota (Newton's method)."""
-        probabilities: dict[str, Tensor] = {}
-        for i, (names, keep) in enumerate(self.quotas):
-            scores = {name: self.scores[name].detach()[None] for name in names}
-            flat = in_rows(scores.values())
-            for _ in range(50):
-                p = torch.sigmoid(flat - self._thresholds[i])
-                excess, slope = float(p.sum()) - keep, float((p * (1 - p)).sum())
-                if abs(excess) < 0.5 or slope < 1e-3:
-                    break
-                # Steps of at most 1: far from the root the slope is misleading.
-                self._thresholds[i] += max(-1.0, min(1.0, excess / slope))
-            by_layer = self.by_layer(names, p, scores)
-            probabilities |= {name: part[0] for name, part in by_layer.items()}
-        return probabilities
+        self._thresholds.copy_(tensors["thresholds"])
