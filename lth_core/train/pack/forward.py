@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import conv2d, unfold
+from torch.nn.functional import conv2d, pad
 from torch.overrides import TorchFunctionMode
 
 from lth_core.models.dropout import Dropout
@@ -132,18 +132,22 @@ def unfolded_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, padding: Any = 0,
     dilation: Any = 1, groups: int = 1,
 ) -> Tensor:  # fmt: skip
-    """`conv2d` of x (b, in, height, width) by a matrix product; plain `conv2d` with groups."""
-    if groups > 1 or isinstance(padding, str):
+    """`conv2d` of x (b, in, height, width) by a matrix product; `conv2d` itself where there are
+    groups, dilation or a padding by name.
+
+    Patches are a copy of a view: torch's own `unfold` is a kernel for each example on a GPU.
+    """
+    if groups > 1 or isinstance(padding, str) or _two(dilation) != (1, 1):
         return conv2d(x, weight, bias, stride, padding, dilation, groups)
-    size = weight.shape[2:]
-    patches = unfold(x, size, dilation, padding, stride)  # (b, in x h x w, positions)
-    out = torch.matmul(weight.flatten(1), patches)
+    (rows, columns), (down, right) = weight.shape[2:], _two(stride)
+    above, left = _two(padding)
+    padded = pad(x, (left, left, above, above))
+    windows = padded.unfold(2, rows, down).unfold(3, columns, right)  # (b, in, y, x, rows, columns)
+    patches = windows.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(1, 3)
+    out: Tensor = torch.matmul(weight.flatten(1), patches)  # (b, out, y x)
     if bias is not None:
         out = out + bias[:, None]
-    sides = zip(x.shape[2:], size, _two(padding), _two(dilation), _two(stride), strict=True)
-    return torch.unflatten(
-        out, 2, [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, p, d, s in sides]
-    )
+    return torch.unflatten(out, 2, windows.shape[2:4])
 
 
 def _two(value: Any) -> tuple[int, int]:

@@ -120,8 +120,7 @@ def test_stack_of_one_gives_the_masks_of_the_plain_loop_in_float32(
     network: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A GPU trains single jobs as a stack of one, from which its graph is made."""
-    width = {"mlp": 1.0, "conv-2": 0.1}[network]
-    model = ModelSpec(name=network, widths=(20,), width=width)
+    model = MLP if network == "mlp" else ModelSpec(name=network, width=0.1)
     spec = TicketSpec(
         model=model, train=TrainSpec(**SGD), levels=3, branches=("ticket",), data=FEW
     )  # fmt: skip
