@@ -54,7 +54,7 @@ def latency(
         x = made_up_examples(networks[0], batch_size, shape)
     x = x.to(device).contiguous(memory_format=layout)
     took: list[list[float]] = [[] for _ in copies]
-    with torch.inference_mode(), torch_threads(threads):
+    with torch.inference_mode(), torch_threads(threads), gpu_arithmetic(tf32=False):
         for network in WARM_UP * copies:
             network(x)
         start = time.perf_counter()
@@ -127,6 +127,23 @@ def _milliseconds(network: nn.Module, x: Tensor) -> float:
     began = time.perf_counter()
     network(x)
     return 1000 * (time.perf_counter() - began)
+
+
+@contextmanager
+def gpu_arithmetic(tf32: bool) -> Iterator[None]:
+    """Run the block with products in float32 or tf32 on a GPU, and cuDNN deterministic."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+
+    def set_to(products: bool, convolutions: bool, deterministic: bool, benchmark: bool) -> None:
+        matmul.allow_tf32, cudnn.allow_tf32 = products, convolutions
+        cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
+
+    set_to(tf32, tf32, True, False)
+    try:
+        yield
+    finally:
+        set_to(*before)
 
 
 @contextmanager

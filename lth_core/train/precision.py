@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import nn
 
-from lth_core.models.latency import torch_threads
+from lth_core.models.latency import gpu_arithmetic, torch_threads
 from lth_core.models.positions import shapes_and_positions
 from lth_core.spec import Precision
 from lth_core.train.layers.linear import onednn_layers
@@ -54,22 +54,13 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
 
     On a CPU tf32 is fp32.
     """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
-    tf32 = precision == "tf32"
-    matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = (
-        tf32,
-        tf32,
-        True,
-        False,
-    )
-    try:
-        bf16 = precision == "bf16"
+    bf16 = precision == "bf16"
+    with (
+        gpu_arithmetic(tf32=precision == "tf32"),
         # No cache: torch would reuse the bf16 copy of each weight in all steps.
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False):
-            yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = before
+        torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False),
+    ):
+        yield
 
 
 def precise(device: torch.device) -> torch.dtype:

@@ -18,6 +18,7 @@ from lth_core.models.latency import (
     device_name,
     latency,
 )
+from lth_core.train.precision import arithmetic
 
 
 class Watched(nn.Module):
@@ -104,3 +105,19 @@ def test_latency_on_a_gpu_waits_for_it() -> None:
     milliseconds = latency([large, small], (4096,), device="cuda", seconds=0.1)
     assert milliseconds[0] > 2 * milliseconds[1] > 0
     assert device_name(torch.device("cuda"))
+
+
+def test_latency_is_of_float32_whatever_the_process_computes_with() -> None:
+    seen = set[tuple[bool, ...]]()
+
+    class Watching(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+            seen.add((matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark))
+            return super().forward(x)
+
+    latency([Watching(3, 2)], (3,), seconds=0)
+    with arithmetic("tf32", torch.device("cpu")):
+        latency([Watching(3, 2)], (3,), seconds=0)
+        assert torch.backends.cudnn.allow_tf32
+    assert seen == {(False, False, True, False)}
