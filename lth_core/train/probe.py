@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
 
 from lth_core.data import Split
 from lth_core.spec.fields import steps_in
-from lth_core.train.evaluate import evaluate
+from lth_core.train.evaluate import GPU_BATCH, evaluate
 from lth_core.train.loop import Run, Task
-from lth_core.train.optimizer import stepper
+from lth_core.train.pack.forward import ways_of
+from lth_core.train.pack.pack import step_of
 from lth_core.train.precision import arithmetic, flushed_denormals, threads_for
 
-WARM_UP, MOST_STEPS = 3, 200
-"""Numbers of steps that are not timed, and that are timed at most."""
+WARM_UP, MOST_STEPS = 5, 200
+"""Numbers of steps that are not timed, of which a GPU captures the last but one, and that are timed
+at most."""
 EVALUATED = 500
 """Number of examples that are evaluated."""
 
@@ -27,10 +28,8 @@ def step_seconds(task: Task, seconds: float) -> float:
     Args:
         seconds: time to spend on steps, unless one takes longer.
     """
-    run, data, spec = Run(task), task.data, task.spec
-    device = data.train.x.device
-    train = partial(run.train_step, take_step=stepper(run.optimizer))
-    batches = task.order.batches(task.first, task.last, device)
+    data, spec, device = task.data, task.spec, task.data.train.x.device
+    train, batches = step_of([Run(task)], ways_of(task.model, device)[0])
     timed, begun = 0, time.perf_counter()
     clock = _clock(device)
     with (
@@ -41,9 +40,12 @@ def step_seconds(task: Task, seconds: float) -> float:
         started = clock()
         for number, batch in enumerate(batches):
             train(*batch)
-            if number < WARM_UP and time.perf_counter() - begun < seconds / 2:
+            on_gpu = device.type != "cpu"
+            if number < WARM_UP and (on_gpu or time.perf_counter() - begun < seconds / 2):
                 _wait(device)
                 started = clock()
+                if on_gpu:  # its first steps load libraries and capture graphs, in seconds
+                    begun = time.perf_counter()
                 continue
             timed += 1
             if timed == MOST_STEPS or time.perf_counter() - begun > seconds:
@@ -55,8 +57,11 @@ def step_seconds(task: Task, seconds: float) -> float:
 
 def _evaluation_seconds(task: Task, clock: Callable[[], float]) -> float:
     """Seconds of an evaluation, from one of some test examples."""
-    data = task.data
-    examples = Split(data.test.x[:EVALUATED], data.test.y[:EVALUATED])
+    data, on_gpu = task.data, task.data.train.x.device.type != "cpu"
+    count = GPU_BATCH if on_gpu else EVALUATED
+    examples = Split(data.test.x[:count], data.test.y[:count])
+    if on_gpu:  # the first one loads libraries
+        evaluate(task.model, data, examples)
     started = clock()
     evaluate(task.model, data, examples)
     seconds = clock() - started

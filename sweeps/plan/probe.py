@@ -60,7 +60,8 @@ def probe_speeds(
         if ":" not in factors.model.name:
             steps[speed_key(factors, device)] += count
     wanted = list(steps)[:MOST_PROBED]
-    if not PROBE_SECONDS or not wanted:
+    here = device == "cpu" or torch.cuda.is_available()
+    if not PROBE_SECONDS or not wanted or not here:
         return {}
     trainer = Trainer(Store(), device, frozen=True, pack=resources.pack)
     others = 0 if resources.gpu else min(at_once, usable_cpus()) - 1

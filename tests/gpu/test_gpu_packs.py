@@ -22,6 +22,7 @@ from lth_core.train.pack.forward import Way, ways_of
 from lth_core.train.pack.graph import can_capture
 from lth_core.train.pack.pack import Pack
 from lth_core.train.pack.size import measure
+from lth_core.train.probe import WARM_UP
 
 SEEDS = (0, 1, 2)
 COSINE: dict[str, Any] = {"schedule": "cosine", "warmup": "3it", "steps": "12it",
@@ -224,3 +225,19 @@ def test_speeds_of_packs_are_measured(device: str, monkeypatch: pytest.MonkeyPat
     speeds = measure(lambda: trainer._prepare(job).task, torch.device(device))
     assert 1 in speeds.steps_per_second
     assert all(speed > 0 for speed in speeds.steps_per_second.values())
+
+
+@pytest.mark.parametrize("name", ["mlp, adam", "rigl"])
+def test_speed_of_a_training_alone_is_that_of_its_stack(
+    device: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = list[int]()
+    step = stack.Stack.step
+    monkeypatch.setattr(
+        stack.Stack,
+        "step",
+        lambda own, number, *batch: (steps.append(number), step(own, number, *batch))[1],
+    )
+    job = dense_job(replace(CASES[name], train=replace(CASES[name].train, steps=200)))
+    assert Trainer(device=device).probe(job, 0.01) > 0
+    assert len(steps) > WARM_UP or device == "cpu"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from torch import Tensor
 
 from lth_core.errors import DivergedError
 from lth_core.train.loop import Run
+from lth_core.train.optimizer import stepper
 from lth_core.train.pack.forward import Way
 from lth_core.train.pack.stack import Stack
 from lth_core.train.precision import arithmetic, flushed_denormals
@@ -108,6 +110,21 @@ def trains_plainly(runs: Sequence[Run]) -> bool:
     draws from global generators."""
     task = runs[0].task
     return len(runs) == 1 and (task.draws or not task.data.train.x.is_cuda)
+
+
+def step_of(
+    runs: Sequence[Run], way: Way
+) -> tuple[Callable[[int, Tensor, Tensor], object], Iterator[tuple[int, Tensor, Tensor]]]:
+    """The function that trains one step of runs which start together, and the steps' batches.
+
+    It is what `Pack` calls, for measurements: nothing is evaluated or kept.
+    """
+    task = runs[0].task
+    if trains_plainly(runs):
+        train = partial(runs[0].train_step, take_step=stepper(runs[0].optimizer))
+        return train, task.order.batches(task.first, task.last, task.data.train.x.device)
+    stack = Stack(runs, way)
+    return stack.step, stack.batches(task.first, task.last)
 
 
 def _charge(runs: Sequence[Run], started: float) -> None:

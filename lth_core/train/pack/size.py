@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lth_core.jobs.recipes import Job
 from lth_core.models.latency import device_name
@@ -19,12 +17,11 @@ from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
 from lth_core.train.layers.chain import is_linear_chain
 from lth_core.train.loop import Run, Task
-from lth_core.train.optimizer import stepper
 from lth_core.train.pack.forward import Way, ways_of
-from lth_core.train.pack.pack import trains_plainly
+from lth_core.train.pack.pack import step_of
 from lth_core.train.pack.rules import pack_key
-from lth_core.train.pack.stack import Stack
 from lth_core.train.precision import arithmetic, flushed_denormals, threads_for
+from lth_core.train.probe import WARM_UP
 from lth_core.train.timings import speed_key
 
 KIND = "packs"
@@ -184,6 +181,8 @@ def measure(
 
 def _speed(tasks: Sequence[Task], way: Way, device: torch.device) -> float | None:
     """Steps a second of a pack; None if its network cannot be stacked, or memory is short."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # so that the memory in use after it is that of this pack
     try:
         with arithmetic(tasks[0].spec.precision, device), flushed_denormals():
             seconds = min(_step_seconds(tasks, way, device), default=None)
@@ -203,16 +202,8 @@ def _step_seconds(tasks: Sequence[Task], way: Way, device: torch.device) -> Iter
     Where one thread of a CPU computes the step, they are its CPU seconds."""
     one_thread = device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.thread_time if one_thread else time.perf_counter
-    runs, first, last = [Run(task) for task in tasks], tasks[0].first, tasks[0].last
-    train: Callable[[int, Tensor, Tensor], object]
-    batches: Iterator[tuple[int, Tensor, Tensor]]
-    if trains_plainly(runs):
-        train = partial(runs[0].train_step, take_step=stepper(runs[0].optimizer))
-        batches = tasks[0].order.batches(first, last, device)
-    else:
-        stack = Stack(runs, way)
-        train, batches = stack.step, stack.batches(first, last)
-    for batch in islice(batches, 5):  # of which a GPU captures the last
+    train, batches = step_of([Run(task) for task in tasks], way)
+    for batch in islice(batches, WARM_UP):
         train(*batch)
     begun = time.perf_counter()
     while len(timed := list(islice(batches, TIMED_STEPS))) == TIMED_STEPS:

@@ -246,6 +246,19 @@ def test_only_a_few_unknown_networks_are_named() -> None:
     assert found.sentence().endswith("net3, net4, ...")
 
 
+def test_speed_on_a_gpu_is_not_measured_where_there_is_none(
+    tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch without CUDA raises an AssertionError where it is used for a GPU."""
+    monkeypatch.setattr("sweeps.plan.probe.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("sweeps.plan.probe.Trainer", None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plan = make_plan(tiny(WIDTHS | {"resources": {"gpu": 1}}))
+    found = estimate(plan, at_once=1, probe=True)
+    assert found.unknown
+    assert not found.measured
+
+
 def test_network_of_a_users_own_is_not_run_for_an_estimate(
     tiny: StudyOf, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
