@@ -39,12 +39,15 @@ def taylor(network: PrunableNetwork) -> Scores:
     Without batch norm it is over the weights that produce the channel. Behind batch norm that sum
     would be 0, because their size has no effect. Batch norm uses `prune.statistics`; examples are
     those of `prune.examples`.
+
+    Raises:
+        SpecError: batch norm behind a channel has no scales.
     """
     model, (x, y) = network.model(), network.batch()
+    norms = {name: m for name, m in model.named_modules() if isinstance(m, _BatchNorm)}
     affine = {
         f"{layer}.{name}"
-        for layer, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
+        for layer, module in norms.items()
         for name, _ in module.named_parameters(recurse=False)
     }
     parameters = {name: model.get_parameter(name) for name in [*network.mask, *affine]}
@@ -60,6 +63,9 @@ def taylor(network: PrunableNetwork) -> Scores:
     for name, group in network.channels().items():
         normed = [part for part in group.parts if part.tensor in affine]
         produced = [part for part in group.parts if part.produces]
+        if not normed and any(part.tensor.rpartition(".")[0] in norms for part in group.parts):
+            rule = f"needs scales in the batch norm behind {layer_of(name)}"
+            raise SpecError("prune.score", rule, "taylor")
         totals[name] = torch.zeros(group.size)
         for part in normed or produced:
             rows = effects[part.tensor].movedim(part.dim, 0)

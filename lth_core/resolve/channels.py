@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from torch.nn.modules.batchnorm import _BatchNorm
-
 from lth_core import models
 from lth_core.errors import SpecError
 from lth_core.models.channels import Channels
@@ -48,8 +46,8 @@ def check_channels(
         rule = f"must be the units of a layer of {spec.name} that can be removed"
         raise SpecError("prune.structure", rule, prune.structure, ("weights", "N:M"))
     _check_fractions(shapes, prune, units.channels)
-    if prune.score in ("slimming", "taylor"):
-        _check_scales(spec, shape, classes, prune.score, units.channels)
+    if prune.score == "slimming":
+        _check_scales(spec, shape, classes, units.channels)
     if prune.budget and not is_measured(prune):
         check_budget(costs, prune, units.channels, max(1, levels))
     return costs, units.channels
@@ -128,18 +126,13 @@ def _check_fractions(shapes: Shapes, prune: PruneBase, channels: Channels) -> No
 
 
 def _check_scales(
-    spec: ModelSpec, shape: tuple[int, ...], classes: int, score: str, channels: Channels
+    spec: ModelSpec, shape: tuple[int, ...], classes: int, channels: Channels
 ) -> None:
-    """Check that batch norm has a scale of every channel: slimming ranks by it, and behind a batch
-    norm without scales Taylor scores are 0 but for rounding."""
+    """Check that batch norm has a scale of every channel."""
     model = models.build(spec, shape, classes, generator(0, "structure"))
     scales = {id(scale) for scale in norm_scales(model)}
     named = {name for name, parameter in model.named_parameters() if id(parameter) in scales}
-    norms = tuple(name for name, m in model.named_modules() if isinstance(m, _BatchNorm))
     for name, group in channels.items():
-        tensors = [part.tensor for part in group.parts]
-        normed = any(tensor.rpartition(".")[0] in norms for tensor in tensors)
-        if (score == "slimming" or normed) and not named.intersection(tensors):
-            lacking = "batch norm" if score == "slimming" else "scales in the batch norm"
-            rule = f"needs {lacking} behind every pruned layer, which {layer_of(name)} lacks"
-            raise SpecError("prune.score", rule, score)
+        if not any(part.tensor in named for part in group.parts):
+            rule = f"needs batch norm behind every pruned layer, which {layer_of(name)} lacks"
+            raise SpecError("prune.score", rule, "slimming")

@@ -145,6 +145,16 @@ def test_taylor_is_the_squared_derivative_of_the_loss_by_a_factor_of_the_channel
         assert close(found[name], slope.square(), rtol=1e-3, atol=1e-12)
 
 
+def test_taylor_behind_batch_norm_without_scales_is_refused() -> None:
+    """There the loss does not depend on the size of a filter, and scores are rounding errors."""
+    net = residual()
+    net.norm1 = nn.BatchNorm2d(5, affine=False).double()
+    with pytest.raises(
+        SpecError, match=r"prune.score: needs scales in the batch norm behind conv1"
+    ):
+        of_channels(network_of(net, (2, 4, 4), score="taylor"), "taylor")
+
+
 @pytest.mark.parametrize("make", [residual, depthwise, conv_net])
 def test_snip_of_a_channel_is_the_sum_over_its_weights_and_a_mean_over_its_producers(
     make: Callable[[], nn.Module],
