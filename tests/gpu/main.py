@@ -41,12 +41,15 @@ def machine(device: str) -> Row:
 
     from lth_core.models.latency import device_name
 
-    revision = subprocess.run(["git", "-C", str(HERE), "rev-parse", "HEAD"], capture_output=True,
-                              text=True, check=False)  # fmt: skip
+    command = ["git", "-C", str(HERE), "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # this machine has no git
+        commit = ""
     row = {
         "device": device_name(torch.device(device)), "torch": torch.__version__,
         "cuda": torch.version.cuda, "python": sys.version.split()[0], "cpus": os.cpu_count(),
-        "commit": revision.stdout.strip(), "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit, "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     if device == "cuda":
         row["memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)

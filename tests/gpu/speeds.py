@@ -68,6 +68,9 @@ def speeds(device: torch.device, seconds: float, until: float, small: bool) -> I
                 if time.monotonic() > until:
                     return
                 row = {**about, "loop": "lth_core", "pack": size, "way": way.value}
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats(device)
                 try:
                     speed = _pack(job, size, way, device, seconds)
                 except RuntimeError as error:  # memory, or a kernel that the device lacks
@@ -133,6 +136,4 @@ def _wait(device: torch.device) -> None:
 def _memory(device: torch.device) -> Row:
     if device.type != "cuda":
         return {}
-    most = torch.cuda.max_memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    return {"memory_mib": round(most / 2**20)}
+    return {"memory_mib": round(torch.cuda.max_memory_allocated(device) / 2**20)}
