@@ -164,7 +164,7 @@ FAULTS = [
     ),
     Fault(
         "FLOPs of a strided convolution as of stride 1",
-        "lth_core/models/layers.py",
+        "lth_core/models/positions.py",
         "yield module.weight, output.numel() // module.weight.shape[0]",
         "yield module.weight, arguments[0][0, 0].numel() if output.dim() == 4 else output.shape[-1]",
         "tests/core/models/test_layers.py",
@@ -247,6 +247,34 @@ FAULTS = [
         "return score.abs()",
         "return score",
         "tests/core/train/test_learned.py",
+    ),
+    Fault(
+        "dropout within a user's own code while scores are taken",
+        "lth_core/prune/network.py",
+        "            train_norms_alone(model)",
+        "            model.train()",
+        "tests/core/prune/test_snip.py",
+    ),
+    Fault(
+        "SynFlow with the biases of an LSTM",
+        "lth_core/prune/synflow.py",
+        'if "bias" in own_name or',
+        'if own_name.endswith("bias") or',
+        "tests/core/prune/test_synflow.py",
+    ),
+    Fault(
+        "curvature by the first eigenvalue that seems settled",
+        "lth_core/measures/predictors.py",
+        "if max(sizes + errors) <= (1 + ACCURACY) * max(sizes):",
+        "if len(diagonal) == 2:",
+        "tests/core/measures/test_predictors.py",
+    ),
+    Fault(
+        "an LSTM's weights moved out of its stack on a GPU",
+        "lth_core/train/pack/stack.py",
+        "            _keep_in_place(model)",
+        "            model.train()",
+        "tests/gpu/test_gpu_networks.py",
     ),
     Fault(
         "GraSP without temperature",
