@@ -13,7 +13,7 @@ from dataclasses import replace
 from lth_core.jobs.branches import BRANCHES, twin
 from lth_core.jobs.methods import WHEN, gate_training, given
 from lth_core.jobs.recipes import Full, Init, Job
-from lth_core.resolve import check_latency, forget_data, resolve
+from lth_core.resolve import check_latency, forget_pins, resolve
 from lth_core.results import LevelResult
 from lth_core.spec import PruneAfter, PruneGates, TicketSpec
 from lth_core.spec.fields import steps_in
@@ -81,7 +81,7 @@ def find_tickets(
         DataError: data are missing or broken.
         DivergedError: a loss is not finite.
     """
-    forget_data()
+    forget_pins()
     unresolved, spec, train = spec, resolve(spec), train or Trainer()
     if unresolved != spec:  # a resolved spec was checked when it was planned
         check_latency(spec)

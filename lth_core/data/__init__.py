@@ -32,6 +32,7 @@ __all__ = [
     "absolute",
     "content_sha256",
     "fingerprint",
+    "forget_functions",
     "has_validation",
     "load",
     "outline",
@@ -206,9 +207,24 @@ def _unsplit(spec: DataSpec) -> tuple[int, int, int, tuple[int, ...], int]:
     return len(raw.train), len(raw.validation), len(raw.test), raw.shape, raw.classes
 
 
+def forget_functions() -> None:
+    """Call a user's own dataset function again where its data are needed next."""
+    _called.cache_clear()
+
+
 def _raw(spec: DataSpec) -> Dataset:
     spec = absolute(spec)
+    if ":" in spec.name:
+        return _called(spec)
     return _read(spec, content_digest(spec) if spec.name == "folder" else "")
+
+
+@lru_cache(maxsize=1)
+def _called(spec: DataSpec) -> Dataset:
+    """Raw dataset of a user's own function; the last one is cached."""
+    factory = load_factory("data.name", spec.name)
+    with seeded_draws(derive(0, "data")):  # whatever it draws is the same in every process
+        return check_dataset(factory(spec), spec.name)
 
 
 @lru_cache(maxsize=1)
@@ -218,11 +234,7 @@ def _read(spec: DataSpec, content: str) -> Dataset:
         return _read_named(spec)
     if spec.name == "folder":
         return folder(spec, content)
-    if ":" not in spec.name:
-        raise SpecError("data.name", "is not a known dataset", spec.name, KNOWN)
-    factory = load_factory("data.name", spec.name)
-    with seeded_draws(derive(0, "data")):  # whatever it draws is the same in every process
-        return check_dataset(factory(spec), spec.name)
+    raise SpecError("data.name", "is not a known dataset", spec.name, KNOWN)
 
 
 def _read_named(spec: DataSpec) -> Dataset:

@@ -1,7 +1,7 @@
 """Resolution of specs, and all checks that are made before anything is trained."""
 
 from lth_core.resolve.channels import check_latency
-from lth_core.resolve.pins import DataPin, Pins, find_pins, forget_data
+from lth_core.resolve.pins import DataPin, Pins, find_pins, forget_pins
 from lth_core.resolve.specs import resolve
 
-__all__ = ["DataPin", "Pins", "check_latency", "find_pins", "forget_data", "resolve"]
+__all__ = ["DataPin", "Pins", "check_latency", "find_pins", "forget_pins", "resolve"]

@@ -16,7 +16,7 @@ from lth_core.prune import groups
 from lth_core.prune.budget import check_budget
 from lth_core.prune.scope import fraction_patterns
 from lth_core.prune.structure import ChannelUnits, Shapes
-from lth_core.resolve.pins import pin_data, pin_model
+from lth_core.resolve.pins import pin_data, prunable_shapes
 from lth_core.seeds import generator
 from lth_core.spec import ModelSpec, PruneBase, PruneGates, Pruning, TicketSpec
 from lth_core.spec.prune_base import LATENCIES
@@ -39,7 +39,7 @@ def check_channels(
         widened = replace(spec, width=spec.width * prune.expand)
         costs = replace(_costs(widened, shape, classes), channels=_gated(widened, shape, classes))
     costs = replace(costs, whole=whole)
-    _, shapes = pin_model(spec, shape, classes, prune.include)
+    shapes = prunable_shapes(spec, shape, classes, prune.include)
     pruned = [parameter_of(name) for names, _ in groups(shapes, prune) for name in names]
     units = ChannelUnits(costs.channels).within(pruned)
     if not units.channels:

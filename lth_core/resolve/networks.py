@@ -1,6 +1,7 @@
 """Checks that a network trains on its data, and that scores can be taken of it.
 
-Trials of a study share most parts of their specs, so each check is made once.
+Trials of a study share most parts of their specs, so each check is made once. The specs of networks
+and pruning are pinned: a network that a notebook defines anew is another one.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lth_core.models.layers import (
 from lth_core.plugins import errors_as_spec_errors
 from lth_core.prune import groups, scores
 from lth_core.prune.network import from_model
-from lth_core.resolve.pins import pin_model
+from lth_core.resolve.pins import prunable_shapes
 from lth_core.seeds import derive, generator, seeded_draws
 from lth_core.spec import DataSpec, ModelSpec, PruneBase, Pruning
 from lth_core.spec.prune_base import GATES
@@ -38,7 +39,7 @@ from lth_core.spec.prune_base import GATES
 @lru_cache(maxsize=1024)
 def check_layers(spec: ModelSpec, shape: tuple[int, ...], classes: int, prune: PruneBase) -> None:
     """Check that every pattern names a layer, and that the pruned layers have such units."""
-    _, shapes = pin_model(spec, shape, classes, prune.include)
+    shapes = prunable_shapes(spec, shape, classes, prune.include)
     pruned = {layer for layers, _ in groups(shapes, prune) for layer in layers}
     if prune.structure != "weights" and spec.name not in models.MODELS:
         model = models.build(spec, shape, classes, generator(0, "structure"))

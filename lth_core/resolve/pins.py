@@ -117,10 +117,12 @@ def pin_data(spec: DataSpec) -> tuple[DataSpec, Outline]:
     return pinned, data.outline(spec)
 
 
-def forget_data() -> None:
-    """Look again at all data that are pinned from now on: files may have changed."""
-    pin_data.cache_clear()
-    evaluated_examples.cache_clear()
+def forget_pins() -> None:
+    """Look again at all data and code that are pinned from now on: files may have changed, and
+    functions of a notebook may have been defined anew."""
+    for cached in (pin_data, evaluated_examples, pin_model):
+        cached.cache_clear()
+    data.forget_functions()
 
 
 @lru_cache(maxsize=256)
@@ -131,18 +133,23 @@ def evaluated_examples(spec: DataSpec) -> int:
 
 
 @lru_cache(maxsize=256)
-def pin_model(
+def pin_model(spec: ModelSpec) -> ModelSpec:
+    """The pinned spec."""
+    return replace(spec, fingerprint=models.fingerprint(spec))
+
+
+@lru_cache(maxsize=256)
+def prunable_shapes(
     spec: ModelSpec, shape: tuple[int, ...], classes: int, include: tuple[str, ...]
-) -> tuple[ModelSpec, dict[str, tuple[int, ...]]]:
-    """The pinned spec and the prunable layers' shapes.
+) -> dict[str, tuple[int, ...]]:
+    """The prunable layers' shapes of a pinned spec.
 
     Checks that the network can be built, and that it has the layers to include.
     """
-    pinned = replace(spec, fingerprint=models.fingerprint(spec))
     model = models.build(spec, shape, classes, generator(0, "structure"))
     known, layers = prunable_layers(model, ("*",)), prunable_layers(model, include)
     for pattern in include:
         if not any(fnmatchcase(name, pattern) for name in known):
             rule = "must match an embedding, or a layer that is prunable anyway"
             raise SpecError("prune.include", rule, pattern, known)
-    return pinned, {name: tuple(layer.weight.shape) for name, layer in layers.items()}
+    return {name: tuple(layer.weight.shape) for name, layer in layers.items()}

@@ -22,7 +22,7 @@ from lth_core.resolve.networks import (
     check_token_ids,
     check_training,
 )
-from lth_core.resolve.pins import Pins, evaluated_examples, pin_data, pin_model
+from lth_core.resolve.pins import Pins, evaluated_examples, pin_data, pin_model, prunable_shapes
 from lth_core.resolve.transfer import check_transfer, with_ticket_digest
 from lth_core.spec import (
     PruneBefore,
@@ -77,10 +77,11 @@ def resolve(
     with _within("prune"):
         prune = _resolve_prune(pinned.prune, gated, steps_per_epoch, steps, first)
     if pins is None:
-        _check_batch(spec, examples, "train.batch_size", train.batch_size, steps)
+        checked = replace(spec, model=pinned.model)
+        _check_batch(checked, examples, "train.batch_size", train.batch_size, steps)
         if isinstance(prune, PruneGates):
             size, last = prune.gate_batch_size, steps_in(prune.gate_steps)
-            _check_batch(spec, gated, "prune.gate_batch_size", size, last)
+            _check_batch(checked, gated, "prune.gate_batch_size", size, last)
     return replace(pinned, train=train, prune=prune, rewind=f"{rewind}it", restart_schedule=restart)
 
 
@@ -89,19 +90,20 @@ def _checked(spec: TicketSpec, tickets: Mapping[str, Ticket]) -> tuple[TicketSpe
     checked."""
     prune = replace(spec.prune, fingerprint=scores.fingerprint(spec.prune))
     pinned_data, (examples, shape, classes) = pin_data(spec.data)
-    network = spec.model, shape, classes
-    pinned_model, shapes = pin_model(*network, spec.prune.include)
+    model = pin_model(spec.model)
+    network = model, shape, classes
+    shapes = prunable_shapes(*network, prune.include)
     if spec.ticket is not None:
         spec = with_ticket_digest(spec, tickets, shapes)
-    check_training(*network, spec.prune.include)
-    check_token_ids(spec.model, spec.data, pinned_data.fingerprint)
-    check_layers(*network, spec.prune)
-    check_scores(*network, spec.prune, spec.predictors)
+    check_training(*network, prune.include)
+    check_token_ids(model, spec.data, pinned_data.fingerprint)
+    check_layers(*network, prune)
+    check_scores(*network, prune, spec.predictors)
     check_penalty(*network, spec.train.norm_penalty)
     check_evaluation(spec)
-    if spec.prune.structure in CHANNELS:
-        check_channels(*network, spec.prune, spec.levels)
-    pinned = replace(spec, data=pinned_data, model=pinned_model, prune=prune)
+    if prune.structure in CHANNELS:
+        check_channels(*network, prune, spec.levels)
+    pinned = replace(spec, data=pinned_data, model=model, prune=prune)
     return pinned, examples, evaluated_examples(spec.data)
 
 

@@ -16,7 +16,7 @@ from lth_core.data import has_validation
 from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
-from lth_core.resolve import Pins, check_latency, forget_data
+from lth_core.resolve import Pins, check_latency, forget_pins
 from lth_core.spec import TicketSpec, canonical_json, describe
 from lth_core.train import Trainer
 from sweeps.plan.counting import Counts, count, sharing_key, signature
@@ -172,7 +172,7 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
             rule = "must be random or optuna, which sample search.space"
             raise SpecError("search.algorithm", rule, study.search.algorithm)
         points = combinations(study)
-    forget_data()
+    forget_pins()
     tickets = study_tickets(study) if pins is None else {}
     reader = SpecReader(base_values(study), pins, tickets)
     trials: dict[str, Trial] = {}

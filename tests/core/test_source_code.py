@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 
+from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.source_code import function_digest, module_digest, user_sources
 
 
@@ -210,3 +211,53 @@ def test_tensors_and_collections_count_by_content() -> None:
                        ("torch.relu", "torch.sigmoid"), ("1", "True")):  # fmt: skip
         assert digest(one) == digest(one)
         assert digest(one) != digest(other), (one, other)
+
+
+# Cells that are run again in one process
+
+CODE = """
+import numpy as np
+import torch
+from torch import nn
+from lth_core.data import Dataset, Split
+def act(x): return {act}
+class Net(nn.Module):
+    def __init__(self, inputs, classes):
+        super().__init__()
+        self.first, self.output = nn.Linear(inputs, 8), nn.Linear(8, classes)
+    def forward(self, x): return self.output(act(self.first(x.flatten(1))))
+def net(spec, shape, classes): return Net(shape[0], classes)
+def data(spec):
+    x = np.random.default_rng(0).normal(size=(60, 5))
+    y = ({sign} * x[:, 0] > 0).astype(int)
+    train, validation, test = (Split(x[r], y[r]) for r in np.split(np.arange(60), [30, 45]))
+    return Dataset(train, validation, test, mean=0.0, std=1.0, classes=2)
+def score(network):
+    return {{name: {score} for name, w in network.weights.items()}}
+"""
+FIRST = {"act": "torch.relu(x)", "sign": "1", "score": "w.abs()"}
+
+
+@pytest.mark.parametrize("changes", [{"act": "x"}, {"sign": "-1"}, {"score": "-w.abs()"}])
+def test_cell_that_is_run_again_with_other_code_is_trained_anew(
+    changes: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", cells)
+    spec = TicketSpec(
+        data=DataSpec(name="__main__:data"), model=ModelSpec(name="__main__:net", init="as_built"),
+        prune=PruneSpec(score="__main__:score"), train=TrainSpec(steps="5it"), levels=1,
+        branches=("ticket",),
+    )  # fmt: skip
+
+    def records(trainer: Trainer, **code: str) -> list[tuple[object, object]]:
+        exec(CODE.format(**{**FIRST, **code}), cells.__dict__)
+        rows = [level.records[-1] for level in find_tickets(spec, trainer)]
+        return [(row["training_digest"], row["final_test_accuracy"]) for row in rows]
+
+    trainer = Trainer()
+    first = records(trainer)
+    changed = records(trainer, **changes)
+    assert changed[-1] not in first
+    assert changed == records(Trainer(), **changes)
+    assert first == records(trainer) == records(Trainer())
