@@ -85,6 +85,23 @@ def resolve(
     return replace(pinned, train=train, prune=prune, rewind=f"{rewind}it", restart_schedule=restart)
 
 
+def check_unchanged(spec: TicketSpec, since: str) -> None:
+    """Check that this process has the data and code of a resolved spec.
+
+    Args:
+        since: what was done with them, for the error, such as "the sweep was planned".
+
+    Raises:
+        SpecError: some differ: they were edited since, or are others on this node.
+    """
+    here = resolve(spec)
+    for path in ("data.name", "model.name", "prune.score"):
+        part, _, field = path.partition(".")
+        if getattr(here, part).fingerprint != getattr(spec, part).fingerprint:
+            rule = f"must have the content that it had when {since}; its files have changed"
+            raise SpecError(path, rule, getattr(getattr(spec, part), field))
+
+
 def _checked(spec: TicketSpec, tickets: Mapping[str, Ticket]) -> tuple[TicketSpec, int, int]:
     """The spec with fingerprints and its numbers of training and of evaluated examples, its network
     checked."""

@@ -23,11 +23,11 @@ from sweeps.cli.lazy import lazy_imports
 from sweeps.phases import phase
 
 with lazy_imports():
-    from sweeps.plan import plan as plans
     from sweeps.report import export as exports
     from sweeps.report import reference as references
     from sweeps.report import study_report, study_results
     from sweeps.report import sync as syncs
+    from sweeps.store import swept
     from sweeps.studies import find
 
 report_app = typer.Typer()
@@ -59,7 +59,7 @@ def report(
     notes = PlainConsole(quiet=True) if quiet else out
     if output and output.is_dir():
         raise SpecError("--output", "must name the HTML file, not a folder", str(output))
-    plan = plans.make_plan(find.find_study(study, overrides or [], swept=True), swept=True)
+    plan = swept.swept_plan(find.find_study(study, overrides or [], swept=True))
     files = {"csv": csv, "parquet": parquet}
     if as_json or csv or parquet:
         results = study_results.study_results(plan)
@@ -107,7 +107,7 @@ def verify(
         screen = PlainConsole(stderr=True) if as_json else out
         screen.print(f"{chosen.name}: nothing published to compare; studies with figures: {have}")
         return
-    plan = plans.make_plan(chosen, swept=True)
+    plan = swept.swept_plan(chosen)
     records, _ = study_results.study_records(plan)
     checks = references.verify(records, plan.axes, reference)
     if as_json:
@@ -127,7 +127,7 @@ def sync(study: StudyArgument, quiet: Quiet = False) -> None:
 
     Exits with 1 if the store has lost some of them, or MLflow refuses them.
     """
-    plan = plans.make_plan(find.find_study(study, [], swept=True), swept=True)
+    plan = swept.swept_plan(find.find_study(study, [], swept=True))
     published = syncs.sync(plan)
     notes = PlainConsole(quiet=True) if quiet else out
     trials = "1 trial is" if published.trials == 1 else f"{published.trials} trials are"

@@ -48,6 +48,14 @@ def ticket_export(
     torch_export: Annotated[
         Path | None, typer.Option(help="Also write it to a file of torch.export.")
     ] = None,
+    training: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIGEST",
+            help="The training_digest, or its start, of the trained network, where several "
+            "trainings started from the ticket.",
+        ),
+    ] = None,
     store: StoreOption = "./lth-store",
 ) -> None:
     """Write a ticket to one safetensors file, which `lth_core.load_ticket` reads.
@@ -58,8 +66,9 @@ def ticket_export(
     if not (output or onnx or torch_export) or (compact and not output):
         raise typer.BadParameter("must name the file to write.", param_hint="'-o' / '--output'")
     files = tickets.export(
-        store, digest, output, compact=compact, onnx=onnx, torch_export=torch_export
-    )
+        store, digest, output, training=training, compact=compact, onnx=onnx,
+        torch_export=torch_export,
+    )  # fmt: skip
     for line in files:
         out.print(line, soft_wrap=True, markup=False)
 
@@ -163,7 +172,8 @@ def ticket_verify(
     """Make a ticket again from its recipe, in memory, and compare it bit for bit.
 
     Exits with 1 if it differs: on another machine, with another version of torch or number of
-    threads, sums are rounded in another way.
+    threads, sums are rounded in another way. A budget of milliseconds is measured again, and may
+    leave another structure.
     """
     with phase(out, "training again what the ticket is made from", logged=False):
         remade = ticket_compare.remake(store, digest)

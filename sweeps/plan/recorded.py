@@ -50,18 +50,34 @@ def every_trial(store: Store) -> Iterator[dict[str, Any]]:
             yield content
 
 
-def ticket_records(store: Store) -> dict[str, tuple[dict[str, Any], Record]]:
-    """A trial with each ticket and its record there, by the ticket's digest.
+Found = tuple[dict[str, Any], Record]
+"""A trial, and one of its records."""
 
-    Several trainings may start from one ticket, such as a twin or one with `restart_schedule`. The
-    record is of the branch `ticket` where there is one, else of the first branch.
+
+def ticket_records(store: Store) -> list[Found]:
+    """A trial and its record of each training that started from a ticket, once for each study.
+
+    Several trainings may start from one ticket: a twin, one of another learning rate, or one of
+    another study. The record is of the branch `ticket` where there is one, else of the first.
     """
-    found: dict[str, tuple[dict[str, Any], Record]] = {}
+    found: dict[tuple[str, str, str], Found] = {}
     for trial in every_trial(store):
         for record in trial["records"]:
-            _, known = found.setdefault(record["ticket_digest"], (trial, record))
+            key = trial["study"], record["ticket_digest"], record["training_digest"]
+            _, known = found.setdefault(key, (trial, record))
             if record["branch"] == "ticket" != known["branch"]:
-                found[record["ticket_digest"]] = trial, record
+                found[key] = trial, record
+    return list(found.values())
+
+
+def tickets_by_digest(store: Store, start: str) -> dict[str, list[Found]]:
+    """The `ticket_records` of each ticket whose digest has a start, those of `ticket` first."""
+    found: dict[str, list[Found]] = {}
+    for trial, record in ticket_records(store):
+        if record["ticket_digest"].startswith(start):
+            found.setdefault(record["ticket_digest"], []).append((trial, record))
+    for each in found.values():
+        each.sort(key=lambda one: one[1]["branch"] != "ticket")
     return found
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from lth_core.errors import SpecError
 from lth_core.jobs.transfer import GivenTicket
 from lth_core.lottery import levels
-from lth_core.resolve import resolve
+from lth_core.resolve import check_unchanged
 from lth_core.store import Store, open_store
 from lth_core.store.kinds import DIGEST
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
-from sweeps.plan.recorded import ticket_records
+from sweeps.plan.recorded import tickets_by_digest
 from sweeps.studies.axes import variants
 from sweeps.studies.reader import parse_stored_spec
 from sweeps.studies.schema import Study
@@ -53,10 +53,10 @@ def _stored(study: Study, digest: str) -> Ticket | None:
     if not _START.fullmatch(digest):
         raise SpecError("ticket", rule, digest)
     store = open_store(study.store, make=False)
-    found = {d: each for d, each in ticket_records(store).items() if d.startswith(digest)}
+    found = tickets_by_digest(store, digest)
     if len(found) == 1:
-        ((trial, record),) = found.values()
-        return _made(store, trial, record)
+        ((first, *_),) = found.values()
+        return _made(store, *first)
     if re.fullmatch(DIGEST, digest) and store.has("tickets", GivenTicket(content=digest).digest):
         return None
     raise SpecError("ticket", rule, digest, sorted(found))
@@ -65,6 +65,6 @@ def _stored(study: Study, digest: str) -> Ticket | None:
 def _made(store: Store, trial: dict[str, Any], record: dict[str, Any]) -> Ticket:
     """The ticket of a record, made from the trainings in the store."""
     spec, level, branch = parse_stored_spec(trial["spec"]), record["level"], record["branch"]
-    spec = resolve(spec)
+    check_unchanged(spec, "the ticket was found")
     job = list(levels(spec))[level][branch]
     return Trainer(store, "cpu", frozen=True).ticket(spec, level, branch, job)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from lth_core.errors import SpecError
-from sweeps.plan.plan import make_plan
 from sweeps.report.study_results import study_results
 from sweeps.report.sync import open_study_publisher
 from sweeps.report.winners import found_ticket
-from sweeps.store.tickets import find_record
+from sweeps.store.swept import swept_plan
+from sweeps.store.tickets import find_records
 from sweeps.studies.find import find_study
 from tracking.publish.tickets.registry import MODEL, register_ticket
 
@@ -34,12 +34,12 @@ def promote(store: str, digest: str, name: str = MODEL, alias: str | None = None
     if alias is not None and not ALIAS.fullmatch(alias):
         rule = "must be letters, digits, '_' or '-', and not latest, vNUMBER or sparsest..."
         raise SpecError("--alias", rule, alias)
-    trial, record = find_record(store, digest)
+    trial, record = find_records(store, digest)[0]
     if record["branch"] != "ticket":
         rule = "must be of the branch ticket, for MLflow has the files of no other"
         raise SpecError("DIGEST", rule, f"{digest}: {record['branch']}")
     study = find_study(trial["study"], swept=True)
-    plan = make_plan(study)
+    plan = swept_plan(study)
     results = study_results(plan)
     judged = {row["ticket_digest"]: row for row in results.records if row["branch"] == "ticket"}
     row = judged.get(record["ticket_digest"], record)  # the study may have lost the trial since

@@ -24,6 +24,7 @@ from sweeps.report.completeness import (
 from sweeps.store.latencies import with_latencies
 from sweeps.store.records import load_mask, load_records, searched_trials, with_verdicts
 from sweeps.store.samples import completed_samples, sample_trials
+from sweeps.store.swept import swept_pins
 from sweeps.studies.schema import Study
 from tracking.report.answer import Answer, study_answer
 
@@ -112,8 +113,9 @@ def study_records(plan: Plan) -> tuple[list[Record], list[Verdict]]:
 def _with_lost_trials(study: Study, stored: Sequence[Trial]) -> tuple[list[Trial], str]:
     """Trials of an adaptive search, including those whose records the store has lost, and a
     sentence on the missing samples, or an empty text."""
-    completed, trials = completed_samples(study), {trial.digest: trial for trial in stored}
-    for trial in sample_trials(study, completed or ()):
+    pins, trials = swept_pins(study), {trial.digest: trial for trial in stored}
+    completed = completed_samples(study, pins)
+    for trial in sample_trials(study, completed or (), pins):
         trials.setdefault(trial.digest, trial)
     planned, note = study.search.trials, ""
     if completed is not None:

@@ -19,6 +19,7 @@ from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import Verdict, verdicts
 from lth_core.columns import Record
 from lth_core.errors import StoreError, TrackingError
+from lth_core.resolve import check_unchanged
 from lth_core.spec import sha256
 from lth_core.store import existing_store
 from lth_core.train import Trainer
@@ -269,6 +270,8 @@ def _publish_trial(
     """Publish the levels that a trial's run lacks, and finish the run where the trial is done."""
     stored, run = len({record["level"] for record in rows}), trial_run(trial)
     published = runs[run.key].levels if run.key in runs else 0
+    if published < stored:
+        check_unchanged(trial.spec, "the study was swept")
     for level in islice(find_tickets(trial.spec, trainer), stored) if published < stored else ():
         if level.level >= published:
             check_time()

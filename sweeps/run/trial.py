@@ -13,9 +13,8 @@ import torch
 
 from lth_core import find_tickets
 from lth_core.columns import Record
-from lth_core.errors import LthError, PreemptedError, SpecError, exception_text
-from lth_core.resolve import resolve
-from lth_core.spec import TicketSpec
+from lth_core.errors import LthError, PreemptedError, exception_text
+from lth_core.resolve import check_unchanged
 from lth_core.store import existing_store
 from lth_core.train import CHECKPOINT_EVERY, Trainer
 from lth_core.train.precision import all_threads_flush, flushed_denormals
@@ -73,7 +72,7 @@ def run_trial(
         if not trainer.store.has(TRIALS, record_key(context.study, trial)):
             # An entry without records, so that `lth store gc` keeps the first trainings.
             save_records(trainer.store, context.study, context.study_digest, trial, records)
-        _check_unchanged(trial.spec)
+        check_unchanged(trial.spec, "the sweep was planned")
         for level in find_tickets(trial.spec, trainer, keep):
             rows = level_records(trial, context.study, level)
             records += rows
@@ -96,20 +95,6 @@ def run_trial(
         raise
     if publishing:
         publishing.finish(run)
-
-
-def _check_unchanged(spec: TicketSpec) -> None:
-    """Check that this process has the data and code with which the trial was planned.
-
-    Raises:
-        SpecError: some differ: they were edited since, or are others on this node.
-    """
-    here = resolve(spec)
-    for path in ("data.name", "model.name", "prune.score"):
-        part, _, field = path.partition(".")
-        if getattr(here, part).fingerprint != getattr(spec, part).fingerprint:
-            rule = "must have the content that it had when the sweep was planned"
-            raise SpecError(path, rule, getattr(getattr(spec, part), field))
 
 
 def stops(records: Sequence[Record], context: SweepContext) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lth_core.errors import LthError
+from lth_core.resolve import Pins
 from lth_core.spec import sha256
 from sweeps.plan.plan import Trial
 from sweeps.studies.axes import Fields, SpecReader, base_values, combinations
@@ -25,22 +26,30 @@ _OPTUNA_CALLERS = (
 )
 
 
-def journal(study: Study) -> Path:
+def journal(study: Study, pins: Pins | None = None) -> Path:
     """File of a search's samples; a search with another space, base, or code or data of the user's
-    has another file."""
+    has another file.
+
+    Args:
+        pins: of the search; by default those of the code and data here.
+    """
     digest = study.digest()
     with suppress(LthError):  # where the code or data are missing, nothing is searched
-        pins = pins_to_json(study_pins(study))
-        digest = sha256([digest, pins]) if any(pins.values()) else digest
+        values = pins_to_json(pins or study_pins(study)) | {"tickets": {}}
+        digest = sha256([digest, values]) if any(values.values()) else digest
     return study.folder() / f"optuna-{digest[:12]}.journal"
 
 
-def journal_storage(study: Study) -> optuna.storages.BaseStorage:
-    """Optuna's storage over the journal; makes its folder where there is none."""
+def journal_storage(study: Study, pins: Pins | None = None) -> optuna.storages.BaseStorage:
+    """Optuna's storage over the journal; makes its folder where there is none.
+
+    Args:
+        pins: as in `journal`.
+    """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    path = journal(study)
+    path = journal(study, pins)
     path.parent.mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(path)))
 
@@ -54,23 +63,30 @@ def quiet_optuna() -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def completed_samples(study: Study) -> list[Fields] | None:
+def completed_samples(study: Study, pins: Pins | None = None) -> list[Fields] | None:
     """Finished samples of the space; None where this machine has no journal.
 
     The journal is not changed, because a sweep may be running.
+
+    Args:
+        pins: as in `journal`.
     """
-    if not journal(study).is_file():
+    if not journal(study, pins).is_file():
         return None
     import optuna
 
     quiet_optuna()
-    search = optuna.load_study(study_name=study.name, storage=journal_storage(study))
+    search = optuna.load_study(study_name=study.name, storage=journal_storage(study, pins))
     states = (optuna.trial.TrialState.COMPLETE,)
     return [trial.params for trial in search.get_trials(deepcopy=False, states=states)]
 
 
-def sample_trials(study: Study, samples: Sequence[Fields]) -> list[Trial]:
-    """Trials of samples, one for each sample and combination of the axes' values."""
-    reader = SpecReader(base_values(study))
+def sample_trials(study: Study, samples: Sequence[Fields], pins: Pins | None = None) -> list[Trial]:
+    """Trials of samples, one for each sample and combination of the axes' values.
+
+    Args:
+        pins: as in `journal`.
+    """
+    reader = SpecReader(base_values(study), pins)
     points = [{**sample, **values} for sample in samples for values in combinations(study)]
     return [Trial(fields, reader.spec(fields)) for fields in points]

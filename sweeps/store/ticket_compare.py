@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lth_core.errors import SpecError
+from lth_core.jobs.transfer import GivenTicket
 from lth_core.masks import chance_overlap, layer_of
 from lth_core.store import Entry, Store
 from lth_core.store.decode import read_entry
@@ -127,6 +128,10 @@ def remake(store: str, digest: str) -> Remade:
     """
     found = find_ticket(store, digest)
     again = Trainer(Store(), "cpu", pack=1)
+    if found.spec.ticket:  # its search began with a ticket from elsewhere
+        key = GivenTicket(content=found.spec.ticket).digest
+        if entry := found.trainer.store.get("tickets", key):
+            again.store.put("tickets", key, entry.meta, {n: entry.blob(n) for n in entry.blobs})
     stored = found.ticket()
     made = again.ticket(found.spec, found.record["level"], found.record["branch"], found.job)
     trained = again.store.digests("trainings")

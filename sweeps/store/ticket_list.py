@@ -53,7 +53,8 @@ class TicketFilter:
 
 
 def list_tickets(store: str, chosen: TicketFilter | None = None) -> list[Record]:
-    """Records of the tickets in the store, each ticket once, with the verdict on its level.
+    """Records of the tickets in the store, with the verdict on their level: one for each training
+    that started from a ticket, in each study.
 
     Raises:
         SpecError: there is no such store, or a condition is wrong.
@@ -61,8 +62,7 @@ def list_tickets(store: str, chosen: TicketFilter | None = None) -> list[Record]
     opened = existing_store(store, "--store")
     words = _verdicts(opened)
     rows = [
-        {**record, "verdict": words.get(_place(record))}
-        for _, record in ticket_records(opened).values()
+        {**record, "verdict": words.get(_place(record))} for _, record in ticket_records(opened)
     ]
     return chosen.choose(rows) if chosen else rows
 

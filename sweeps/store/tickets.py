@@ -8,7 +8,6 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lth_core.columns import Record
 from lth_core.errors import SpecError
@@ -17,12 +16,12 @@ from lth_core.files.weights import write_file
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.models.layers import load_state
-from lth_core.resolve import resolve
+from lth_core.resolve import check_unchanged
 from lth_core.spec import TicketSpec
 from lth_core.store import existing_store
 from lth_core.ticket import Ticket, load_ticket
 from lth_core.train import Trainer
-from sweeps.plan.recorded import ticket_records
+from sweeps.plan.recorded import Found, tickets_by_digest
 from sweeps.plan.tickets import SHORTEST_DIGEST
 from sweeps.studies.reader import parse_stored_spec
 
@@ -32,6 +31,7 @@ def export(
     digest: str,
     output: Path | None,
     *,
+    training: str | None = None,
     compact: bool = False,
     onnx: Path | None = None,
     torch_export: Path | None = None,
@@ -41,6 +41,8 @@ def export(
     Args:
         output: file of the ticket or, with `compact`, of the smaller network's trained weights.
             Without it only the other files are written.
+        training: digest, or its start, of the training; needed for the smaller network where
+            several started from the ticket.
         onnx, torch_export: files of the smaller network in these formats.
 
     Returns:
@@ -52,12 +54,14 @@ def export(
         StoreError: the store lacks the training of the ticket.
         TicketFileError: a file cannot be written.
     """
-    found, files = find_ticket(store, digest), list[tuple[Path, bytes, str]]()
+    smaller_files = bool(compact or onnx or torch_export)
+    found = find_ticket(store, digest, training or "", one_training=smaller_files)
+    files = list[tuple[Path, bytes, str]]()
     if output and not compact:
         ticket = found.ticket()
         described = f"level {ticket.level} {ticket.branch}, density {ticket.density:.4f}"
         files.append((output, ticket.to_bytes(), described))
-    if compact or onnx or torch_export:
+    if smaller_files:
         smaller = found.smaller()
         contents = {output if compact else None: smaller.to_bytes, onnx: smaller.to_onnx,
                     torch_export: smaller.to_torch}  # fmt: skip
@@ -102,16 +106,16 @@ class FoundTicket:
         )  # fmt: skip
 
 
-def find_record(store: str, digest: str) -> tuple[dict[str, Any], Record]:
-    """A ticket's trial and record, by the ticket's digest or its start.
+def find_records(store: str, digest: str) -> list[Found]:
+    """The trials and records of a ticket's trainings, by the ticket's digest or its start; first
+    that of its branch `ticket`, if it has one.
 
     Raises:
         SpecError: no ticket, or more than one, has the digest.
     """
     if len(digest) < SHORTEST_DIGEST:
         raise SpecError("DIGEST", f"must have at least {SHORTEST_DIGEST} characters", digest)
-    tickets = ticket_records(existing_store(store, "--store"))
-    matches = {d: found for d, found in tickets.items() if d.startswith(digest)}
+    matches = tickets_by_digest(existing_store(store, "--store"), digest)
     if len(matches) != 1:
         rule = f"must be the digest of one ticket in {store}, listed by `lth ticket ls`"
         raise SpecError("DIGEST", rule, digest, sorted(matches))
@@ -119,14 +123,35 @@ def find_record(store: str, digest: str) -> tuple[dict[str, Any], Record]:
     return found
 
 
-def find_ticket(store: str, digest: str) -> FoundTicket:
+def find_ticket(
+    store: str, digest: str, training: str = "", *, one_training: bool = False
+) -> FoundTicket:
     """A ticket of the store, by its digest or its start.
 
+    Args:
+        training: start of the digest of the training that started from it.
+        one_training: whether only one training may fit; a twin counts where it is named alone.
+
     Raises:
-        SpecError: no ticket, or more than one, has the digest.
+        SpecError: no ticket, or more than one, has the digest; no training, or more than one, fits;
+            the code or data of its search have changed since.
     """
-    trial, record = find_record(store, digest)
-    spec = resolve(parse_stored_spec(trial["spec"]))
+    trainings: dict[str, Found] = {}
+    for found in find_records(store, digest):
+        trainings.setdefault(found[1]["training_digest"], found)
+    fitting = [each for each in trainings if each.startswith(training)]
+    if not training:
+        twins = [each for each in fitting if trainings[each][1]["branch"] == "twin"]
+        fitting = [each for each in fitting if each not in twins] or twins
+    if len(fitting) != 1 and (training or one_training):
+        rule = "must be one training that started from this ticket, by its digest or its start"
+        known = [f"{key[:12]} ({record['study']} {record['branch']}, test accuracy "
+                 f"{record['final_test_accuracy']:.4f})"
+                 for key, (_, record) in trainings.items()]  # fmt: skip
+        raise SpecError("--training", rule, training or "none", known)
+    trial, record = trainings[fitting[0]]
+    spec = parse_stored_spec(trial["spec"])
+    check_unchanged(spec, "the ticket was found")
     job = list(levels(spec))[record["level"]][record["branch"]]
     trainer = Trainer(existing_store(store, "--store"), "cpu", frozen=True)
     return FoundTicket(trainer, spec, record, job)

@@ -75,6 +75,13 @@ def test_ticket_is_stored_with_the_study_and_kept_as_long_as_it_is_needed(
     store, key = open_store("./lth-store"), GivenTicket(content=digest).digest
     assert store.digests("tickets") == [key]
     (here / "t.safetensors").unlink()
+    again = lth("report", "tiny", "--json")
+    assert [json.loads(line) for line in again.out.splitlines()] == rows
+    transferred = next(row for row in rows if row["branch"] == "ticket")["ticket_digest"]
+    called = lth("ticket", "verify", transferred)
+    assert (called.code, called.out) == (
+        0, f"{transferred}: the same, bit for bit, after 0 trainings\n"
+    )  # fmt: skip
     assert key in find_needs(store).all()
     found = study_tickets(tiny({**changes, "base.ticket": digest}))
     assert [ticket.digest for ticket in found.values()] == [digest]
