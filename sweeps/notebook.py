@@ -25,6 +25,7 @@ from lth_core.analysis.verdict import Verdict
 from lth_core.columns import COLUMNS, Record, in_order
 from lth_core.errors import LaunchError, SpecError
 from lth_core.lottery import levels
+from lth_core.resolve import check_unchanged
 from lth_core.store import existing_store
 from lth_core.ticket import Ticket
 from lth_core.train import Trainer
@@ -38,6 +39,7 @@ from sweeps.run.launch import SweepOutcome, launch
 from sweeps.run.serial import start_threads
 from sweeps.run.signals import SAVE_TIMEOUT
 from sweeps.store.records import load_curves
+from sweeps.store.swept import swept_plan
 from sweeps.store.tickets import stored_ticket
 from sweeps.studies.find import find_study
 from sweeps.studies.schema import Study
@@ -98,7 +100,7 @@ def load(
         SpecError: there is no such study, or it was not swept.
     """
     chosen = find_study(os.fspath(study), override_texts(overrides), swept=True)
-    return SweptStudy(make_plan(chosen, swept=True))
+    return SweptStudy(swept_plan(chosen))
 
 
 def load_ticket(
@@ -229,9 +231,11 @@ class SweptStudy:
             where: values of further columns or axes, such as ``{"prune.score": "snip"}``.
 
         Raises:
-            SpecError: no record has these values.
+            SpecError: no record has these values, or code or data have changed since the sweep.
             StoreError: the store lacks what the ticket is made from.
         """
+        if not 0 <= density <= 1:
+            raise SpecError("density", "must be in [0, 1]", density)
         wanted = {"branch": branch, **({} if seed is None else {"seed": seed}), **(where or {})}
         rows = self.records
         for column, value in wanted.items():
@@ -245,6 +249,7 @@ class SweptStudy:
         store = existing_store(self.plan.study.store)
         trials = {trial.id: trial for trial in study_trials(self.plan, store)}
         spec = trials[record["trial"]].spec
+        check_unchanged(spec, "the study was swept")
         job = list(levels(spec))[record["level"]][record["branch"]]
         return Trainer(store, "cpu", frozen=True).ticket(spec, record["level"], branch, job)
 
@@ -274,8 +279,24 @@ def override_texts(overrides: Mapping[str, Any] | Iterable[str]) -> list[str]:
     (['levels=2', 'train.lr=0.001', 'score="snip"'], ['seed=1'])
     """
     if isinstance(overrides, Mapping):
-        return [f"{name}={json.dumps(value)}" for name, value in overrides.items()]
+        return [f"{name}={json.dumps(value, default=_plain)}" for name, value in overrides.items()]
     return [overrides] if isinstance(overrides, str) else list(overrides)
+
+
+def _plain(value: Any) -> Any:
+    """A path, a range or a set of values, a number or an array of numpy or torch as JSON has it.
+
+    Raises:
+        SpecError: there is no such form.
+    """
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Iterable):
+        return list(value)
+    rule = "must be numbers, texts, lists and mappings"
+    raise SpecError("overrides", rule, f"{type(value).__name__} {value!r}")
 
 
 def _console(quiet: bool = False) -> PlainConsole:
@@ -330,16 +351,20 @@ def _run_on_ray(
     """
     place = [] if address is None else ["--address", address]
     command = [sys.executable, "-P", "-m", "sweeps.cli", "sweep", study, *overrides, *place]
+    # Jupyter's kernel asks programs for colours, and thereby for moves of a terminal's cursor.
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "CLICOLOR_FORCE")
+    }
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
         start_new_session=True,  # Ctrl-C is forwarded once, whatever this process's group is
     )  # fmt: skip
-    line = ""
+    line, failures = "", _console()
     with process as sweep:
         assert sweep.stdout
         try:
             for line in sweep.stdout:
-                console.print(line.rstrip())
+                (failures if line.startswith("failed ") else console).print(line.rstrip())
             sweep.wait()
         except KeyboardInterrupt:
             sweep.send_signal(signal.SIGINT)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -112,6 +113,11 @@ def test_overrides_are_read_as_they_were_given() -> None:
     assert override_texts(given) == [
         "levels=2", "train.lr=1e-07", 'branches=["ticket"]', 'data.root="true"',
     ]  # fmt: skip
+    values = {"data.root": Path("a/b"), "seed": range(2), "levels": np.int64(3),
+              "train.lr": torch.tensor(0.5)}  # fmt: skip
+    assert override_texts(values) == ['data.root="a/b"', "seed=[0, 1]", "levels=3", "train.lr=0.5"]
+    with pytest.raises(SpecError, match=r"^overrides: must be numbers, .*, but got 'object <obj"):
+        override_texts({"levels": object()})
 
 
 @pytest.mark.slow
