@@ -102,7 +102,7 @@ def answer_table(answers: Sequence[Answer]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     cells = any(answer.cell for answer in answers)
     if cells:
-        table.add_column("cell")
+        table.add_column("cell", overflow="fold")
     table.add_column("density", justify="right")
     table.add_column("matches from", justify="right", no_wrap=True)
     table.add_column("conf.", justify="right")

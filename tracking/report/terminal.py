@@ -51,7 +51,8 @@ def verdict_table(
     A cell with many levels shows some: the first, the last, the sparsest matching one, the next;
     with `every_level`, it shows all.
     A study of several rewind points or methods has a table of their accuracy at a few densities
-    instead, and one line a cell. Structures have tables of their cost and similarity first.
+    instead, and one line a cell; with `every_level`, it has both. Structures have tables of their
+    cost and similarity first.
     """
     records = merge_rewound_methods(records, axes)
     costs = cost_tables(records, axes, rule)
@@ -73,8 +74,25 @@ def _verdicts(
     records: Sequence[Record], axes: Sequence[str], rule: VerdictRule, stable_below: float,
     every_level: bool,
 ) -> Table:  # fmt: skip
-    """The verdicts of each cell, or its rewind points or methods side by side."""
+    """The verdicts of each cell, or its rewind points or methods side by side; with
+    ``every_level``, both."""
     cell_sections = sections(records, axes, rule)
+    side_by_side = _side_by_side(records, axes, rule, stable_below, cell_sections)
+    if side_by_side is None:
+        return _by_level(cell_sections, every_level)
+    if not every_level:
+        return side_by_side
+    whole = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
+    whole.add_row(side_by_side)
+    whole.add_row(_by_level(cell_sections, every_level))
+    return whole
+
+
+def _side_by_side(
+    records: Sequence[Record], axes: Sequence[str], rule: VerdictRule, stable_below: float,
+    cell_sections: Sequence[Section],
+) -> Table | None:  # fmt: skip
+    """Rewind points or methods side by side; None where there is one."""
     headlines = [section.headline for section in cell_sections]
     if points := rewind_tables(records, axes, rule, stable_below, TERMINAL_COLUMNS):
         return _by_rewind_point(points, headlines)
@@ -82,11 +100,15 @@ def _verdicts(
         whole = Table.grid()
         whole.add_row(Text("\n".join(headlines)))
         return whole
-    if tables := method_tables(records, axes, rule, TERMINAL_COLUMNS):
-        return _by_method(tables, headlines)
+    tables = method_tables(records, axes, rule, TERMINAL_COLUMNS)
+    return _by_method(tables, headlines) if tables else None
+
+
+def _by_level(cell_sections: Sequence[Section], every_level: bool) -> Table:
+    """The verdicts of each cell, by level."""
     most = max(min(MOST_ROWS, MOST_ROWS_IN_ALL // max(len(cell_sections), 1)), 1)
     if every_level:
-        most = len(records)
+        most = max((len(section.rows) for section in cell_sections), default=1)
     table = Table.grid(padding=(0, 0, 1, 0), collapse_padding=False, pad_edge=True)
     for section in cell_sections:
         cell = Table.grid()

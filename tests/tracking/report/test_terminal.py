@@ -18,9 +18,9 @@ def planned(records, replicates=4):
     return [{**record, "replicates_planned": replicates} for record in records]
 
 
-def printed(records, axes=AXES, width=80, rule=DEFAULT_RULE):
+def printed(records, axes=AXES, width=80, rule=DEFAULT_RULE, every_level=False):
     console = Console(width=width, file=StringIO())
-    console.print(verdict_table(records, axes, rule))
+    console.print(verdict_table(records, axes, rule, every_level=every_level))
     return console.file.getvalue()
 
 
@@ -191,6 +191,15 @@ def test_methods_keep_to_80_columns():
     table, headlines = printed(varied(taxonomy()), SCORES, 200).split("random: ")
     assert all(len(line.rstrip()) <= 80 for line in table.splitlines())
     assert len(headlines.rstrip().splitlines()) == 18
+
+
+def test_every_level_is_printed_below_methods_and_rewind_points_where_it_is_asked_for():
+    records = varied(taxonomy())
+    short, long = (printed(records, SCORES, every_level=every) for every in (False, True))
+    assert short.rstrip() in long
+    levels = {(r["method"], *(r[axis] for axis in SCORES if axis != "seed"), r["level"])
+              for r in records if r["level"]}  # fmt: skip
+    assert len(level_rows(long)) == len(level_rows(short)) + len(levels)
 
 
 def test_methods_that_collapse_or_do_not_match_are_marked():
