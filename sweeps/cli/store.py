@@ -153,7 +153,7 @@ def find_store(where: str) -> stores.Store:
     Raises:
         SpecError: there is no store.
     """
-    known = [HERE, stores.S3, "STUDY"]
+    known = [each for each in (HERE, stores.S3, "STUDY") if each != where]
     place = where
     if "://" not in where and not Path(where).expanduser().is_dir():
         try:
