@@ -95,12 +95,14 @@ class _EachNetwork:
         if not self._streams:
             self._streams = [torch.cuda.Stream(device) for _ in range(self._count)]
         current, outputs = torch.cuda.current_stream(device), list[Tensor]()
-        for number, (stream, part) in enumerate(zip(self._streams, parts, strict=True)):
-            stream.wait_stream(current)
-            with torch.cuda.stream(stream):
-                outputs.append(self._network(number, *part))
-        for stream in self._streams:
-            current.wait_stream(stream)
+        try:
+            for number, (stream, part) in enumerate(zip(self._streams, parts, strict=True)):
+                stream.wait_stream(current)
+                with torch.cuda.stream(stream):
+                    outputs.append(self._network(number, *part))
+        finally:  # a capture that runs out of memory ends only where all streams are joined
+            for stream in self._streams[: len(outputs) + 1]:
+                current.wait_stream(stream)
         return outputs
 
 
