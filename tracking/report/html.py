@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import rc_context, rcdefaults
 
 from lth_core.analysis.groups import methods
@@ -214,6 +214,8 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["spaced"] = lambda text: text.replace("±", " ± ")
+    # A setting may be longer than a line of the answer.
+    environment.filters["breakable"] = lambda text: escape(text).replace("=", Markup("=<wbr>"))
     return environment
 
 
