@@ -91,7 +91,7 @@ def test_caption_speaks_of_this_study():
     few = accuracy(study(seeds=1), ["seed"]).caption
     assert "of one seed. Too few seeds for verdicts." in few
     assert "intervals" not in few
-    assert "No ticket is shown to match" in accuracy(cell([-3]), ["seed"]).caption
+    assert "None of these tickets is shown to match" in accuracy(cell([-3]), ["seed"]).caption
 
 
 @pytest.mark.parametrize(

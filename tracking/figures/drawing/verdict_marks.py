@@ -82,7 +82,7 @@ def marks_text(words: Collection[str], margin: float) -> str:
     near = f"shown to be less than {points_text(margin)} below dense"
     if not set(MARKED) & set(words):
         few = set(words) <= {"too few replicates", ""}
-        return "Too few seeds for verdicts." if few else "No ticket is shown to match."
+        return "Too few seeds for verdicts." if few else "None of these tickets is shown to match."
     return sentences(
         f"\N{WHITE CIRCLE}: {near}." * ("matching" in words),
         f"\N{BLACK CIRCLE}: {near}, and better than reinit." * ("winning" in words),
