@@ -253,11 +253,11 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], DataSpec]
 
     def name(dataset: Any, **fields: Any) -> DataSpec:
         monkeypatch.setattr(toys, "given", lambda spec: dataset, raising=False)
-        data._read.cache_clear()
+        data.forget_functions()
         return DataSpec(name="toys:given", **fields)
 
     yield name
-    data._read.cache_clear()
+    data.forget_functions()
 
 
 def test_example_of_the_docs_is_read() -> None:
@@ -290,7 +290,7 @@ def test_whatever_a_factory_draws_is_the_same_in_every_process(
         torch.manual_seed(seed)
         np.random.seed(seed)
         random.seed(seed)
-        data._read.cache_clear()
+        data.forget_functions()
         prints.add(data.fingerprint(spec))
         assert torch.initial_seed() == seed
     assert len(prints) == 1

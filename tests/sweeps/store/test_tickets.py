@@ -100,17 +100,20 @@ def net(spec, shape, classes):
 def test_results_are_read_though_the_code_of_their_network_has_changed(
     tiny_file: StudyFile, lth: Lth, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (here / "mine.py").write_text(NETWORK)
+    (here / "edited_net.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(here)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    study = tiny_file({**SHORT, "base.model": {"name": "mine:net", "init": "as_built"}})
+    study = tiny_file({**SHORT, "base.model": {"name": "edited_net:net", "init": "as_built"}})
     assert lth("sweep", study, "--serial").code == 0
     before = lth("report", "tiny", "--json")
     (ticket,) = list_tickets("lth-store", TicketFilter(branch="ticket", level=1))
-    (here / "mine.py").write_text(NETWORK.replace("ReLU", "Tanh"))
-    sys.modules.pop("mine")
+    (here / "edited_net.py").write_text(NETWORK.replace("ReLU", "Tanh"))
+    sys.modules.pop("edited_net")
     assert lth("report", "tiny", "--json") == before
     called = lth("ticket", "show", ticket["ticket_digest"])
-    sys.modules.pop("mine")
+    sys.modules.pop("edited_net")
     changed = "must have the content that it had when the ticket was found; its files have changed"
-    assert (called.code, called.err) == (2, f"lth: model.name: {changed}, but got 'mine:net'\n")
+    assert (called.code, called.err) == (
+        2,
+        f"lth: model.name: {changed}, but got 'edited_net:net'\n",
+    )
