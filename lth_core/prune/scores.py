@@ -31,7 +31,7 @@ from lth_core.prune.grasp import grasp
 from lth_core.prune.network import PrunableNetwork, Scores
 from lth_core.prune.snip import snip
 from lth_core.seeds import derive, seeded_draws
-from lth_core.spec import PruneBase
+from lth_core.spec import PruneBase, PruneDuring
 from lth_core.spec.prune_base import LEARNED
 
 Score = Callable[[PrunableNetwork], Scores]
@@ -65,6 +65,9 @@ SUMMED = ("snip", "grasp", "synflow")
 """Scores whose sum over a channel's weights is the channel's; of others it is the mean, so that
 layers with large filters do not win by size."""
 
+SWAPS_LAST = "swaps after the step"
+"""Fingerprint of SET."""
+
 ROUNDS = {"synflow": synflow.ROUNDS}
 """Rounds of the scores that need more than one."""
 
@@ -92,7 +95,8 @@ def scores_of(network: PrunableNetwork, name: str) -> Scores:
 
 
 def fingerprint(spec: PruneBase) -> str:
-    """Digest of the source of a user's own score; empty for built-in ones, known by name.
+    """Digest of the source of a user's own score; empty for built-in ones, known by name, but for
+    those of SET, whose swaps once took the place of a step.
 
     Raises:
         SpecError: the score, or the score that a scope names, is not known.
@@ -100,9 +104,10 @@ def fingerprint(spec: PruneBase) -> str:
     like = spec.scope.removeprefix("like:")
     if like != spec.scope and like not in SCORES:
         raise SpecError("prune.scope", "names no known score", spec.scope, SCORES)
+    order = SWAPS_LAST if isinstance(spec, PruneDuring) and spec.grow == "random" else ""
     if spec.score in SCORES or spec.score in LEARNED:
-        return ""
+        return order
     if ":" not in spec.score:
         raise SpecError("prune.score", "is not a known score", spec.score,
                         (*SCORES, *LEARNED, "package.module:function"))  # fmt: skip
-    return source_fingerprint("prune.score", spec.score)
+    return source_fingerprint("prune.score", spec.score) + order

@@ -18,6 +18,8 @@ Grow = Literal["none", "random", "gradient"]
 
 SWAP = 0.3
 """Default. Another value is an error in a spec that does not use the field."""
+LEAST_INTERVAL = 20
+"""Least number of steps of a share of training between two changes in which weights grow back."""
 MOST_EXPANSION = 10.0
 """Largest factor by which a network is widened before gates are trained."""
 
@@ -76,7 +78,8 @@ class PruneDuring(PruneBase):
     end: int | str = "75%"
     """during: time of the mask's last change."""
     every: int | str = "1%"
-    """during: interval between changes."""
+    """during: interval between changes; with grow, a share of training is at least 20 steps: each of
+    RigL's changes takes the place of a step."""
     grow: Grow = "none"
     """during: choice of the pruned weights that grow back, from 0; see `lth list grow`."""
     swap: float = SWAP
@@ -109,8 +112,9 @@ class PruneDuring(PruneBase):
             first: the step at which the ticket's run starts: the rewind point, or 0 where the
                 schedule restarts there. The mask does not change before it.
         """
-        # One percent of a short training may round to 0 steps.
-        least = {"begin": first, "end": 0, "every": 1}
+        # One percent of a short training may round to 0 steps, or to a few.
+        grows, is_share = self.grow != "none", str(self.every).endswith("%")
+        least = {"begin": first, "end": 0, "every": LEAST_INTERVAL if grows and is_share else 1}
         durations: dict[str, Any] = {
             name: f"{max(low, steps_in(getattr(self, name), steps_per_epoch, steps))}it"
             for name, low in least.items()

@@ -30,7 +30,7 @@ class Regrowth(GMP):
     def change(
         self, pruned: Mask, progress: float, optimizer: Optimizer, draws: torch.Generator
     ) -> bool:
-        """GMP's change; a swap takes the place of the optimizer's step (Evci et al. 2020)."""
+        """GMP's change, with a swap; the optimizer takes no step after it."""
         if progress == 1:
             return super().change(pruned, progress, optimizer, draws)
         share = self.spec.swap * (1 + cos(pi * progress)) / 2
@@ -73,12 +73,27 @@ def _start_at_zero(weight: nn.Parameter, new: Tensor, optimizer: Optimizer) -> N
 class SET(Regrowth):
     """Regrowth at random, as many weights as are dropped: SET (Mocanu et al. 2018).
 
+    Masks change after the optimizer's step.
+
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", grow="random", fraction=0.9)
     >>> *_, level = find_tickets(TicketSpec(train=TrainSpec(steps=20), prune=prune, levels=1))
     >>> level.records[0]["method"], round(level.ticket.density, 2)
     ('set', 0.1)
     """
+
+    _due: tuple[int, Optimizer] | None = None
+    """The step in progress, and its optimizer."""
+
+    def before_step(self, step: int, optimizer: Optimizer) -> bool:
+        self._due = step, optimizer
+        return True
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self._due:
+            due, self._due = self._due, None
+            super().before_step(*due)
 
     def regrowth_priority(self, weight: nn.Parameter, draws: torch.Generator) -> Tensor:
         return torch.rand(weight.shape, generator=draws)
@@ -87,7 +102,7 @@ class SET(Regrowth):
 class RigL(Regrowth):
     """Regrowth by gradient, as many weights as are dropped: RigL (Evci et al. 2020).
 
-    Ties, such as the zero gradients of dead units, are broken by a seeded draw.
+    A swap takes the place of the optimizer's step. Ties, such as the zero gradients of dead units, are broken by a seeded draw.
 
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", grow="gradient", fraction=0.9)

@@ -165,9 +165,9 @@ class Stack:
         for number, (run, take_step) in enumerate(zip(self.runs, self._steppers, strict=True)):
             try:
                 take_step(run.task.masking.before_step(step, run.optimizer))
+                run.task.masking.after_step()
             except DivergedError as error:  # a change of the mask finds no finite scores
                 self.errors[number] = error
-            run.task.masking.after_step()
         self._clear_gradients(members=True)
 
     def _give_gradients(self) -> None:

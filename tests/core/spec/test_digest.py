@@ -30,7 +30,7 @@ LATE = TicketSpec(
 )  # fmt: skip
 GROWN = TicketSpec(
     levels=1, train=TRAIN, branches=("ticket", "trained", "shuffled_mask"),
-    prune=PruneSpec(when="during", grow="gradient", layer_fractions={"fc*": 0.25}),
+    prune=PruneSpec(when="during", grow="gradient", every="6it", layer_fractions={"fc*": 0.25}),
 )  # fmt: skip
 
 

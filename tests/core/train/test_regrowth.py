@@ -16,6 +16,7 @@ from lth_core.masks import Mask, State, chance_overlap, overlap
 from lth_core.masks import counts as pairs
 from lth_core.measures.weights import MaskAndTravel
 from lth_core.train.batches import Order
+from lth_core.train.masking.dynamic import SET
 
 SWAPS, END = (3, 7, 11), 15
 SGD = TrainSpec(optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=0.01, steps=20)
@@ -71,7 +72,7 @@ def gradients(job: Job, state: State, step: int) -> State:
 
 def grown(seen: Watch, step: int, name: str) -> Tensor:
     """What a change grew: all that is there but what stayed."""
-    stays, _ = left(seen.before[step][name], seen.masks[step - 1][name], step)
+    stays, _ = left(seen.changing[step][name], seen.masks[step - 1][name], step)
     return seen.masks[step][name] & ~stays
 
 
@@ -141,10 +142,15 @@ def test_masks_change_when_it_is_time_and_never_after_the_end(seen: Watch) -> No
     assert changed == list(SWAPS)
 
 
-def test_swap_takes_the_place_of_the_step(seen: Watch) -> None:
-    assert [step for step, taken in enumerate(seen.taken) if not taken] == list(SWAPS)
+def test_swap_takes_the_place_of_rigls_step_and_follows_sets(seen: Watch) -> None:
+    is_set = isinstance(seen.masking, SET)
+    assert [step for step, taken in enumerate(seen.taken) if not taken] == (
+        [] if is_set else list(SWAPS)
+    )
     for step in SWAPS:
-        for name, value in seen.before[step].items():
+        moved = seen.changing[step]["fc1.weight"] != seen.before[step]["fc1.weight"]
+        assert bool(moved.any()) is is_set
+        for name, value in seen.changing[step].items():
             mask = seen.masks[step].get(name)
             expected = value if mask is None else value * mask * ~new(seen, step, name)
             assert torch.equal(seen.after[step][name], expected)
@@ -153,7 +159,7 @@ def test_swap_takes_the_place_of_the_step(seen: Watch) -> None:
 def test_lowest_weights_go_and_fewer_at_each_change(seen: Watch) -> None:
     for step in SWAPS:
         for name, mask in seen.masks[step].items():
-            stays, n = left(seen.before[step][name], seen.masks[step - 1][name], step)
+            stays, n = left(seen.changing[step][name], seen.masks[step - 1][name], step)
             assert not (stays & ~mask).any()
             assert int((mask & ~stays).sum()) == n
     assert [round(share(step) * 307) for step in SWAPS] == [92, 69, 23]
@@ -201,7 +207,7 @@ def test_set_grows_weights_as_they_are_drawn() -> None:
         large = gradients(job, one.before[3], 3)[name].abs()
         # Neither the same places each time, nor those of large gradient.
         assert int((first & second).sum()) < int(second.sum()) / 2
-        stays, _ = left(one.before[3][name], one.masks[2][name], 3)
+        stays, _ = left(one.changing[3][name], one.masks[2][name], 3)
         median = large[~stays].median()
         assert 0.3 < float((large[first] > median).float().mean()) < 0.7
 
@@ -236,7 +242,7 @@ def test_weights_that_one_change_drops_and_grows_keep_value_and_past(
     for step in SWAPS:
         for name in LAYERWISE:
             there = seen.masks[step - 1][name] & seen.masks[step][name]
-            assert torch.equal(seen.after[step][name][there], seen.before[step][name][there])
+            assert torch.equal(seen.after[step][name][there], seen.changing[step][name][there])
             for old, moment in zip(
                 seen.moments_before[step][name], seen.moments[step][name], strict=True
             ):

@@ -11,6 +11,7 @@ from lth_core.jobs.recipes import Job
 from lth_core.masks import Mask, State
 from lth_core.train.loop import state_of
 from lth_core.train.masking.base import Masking
+from lth_core.train.masking.dynamic import SET
 
 
 class Watch:
@@ -31,6 +32,8 @@ class Watch:
         self.moments_before: list[dict[str, list[Tensor]]] = []
         self.moments: list[dict[str, list[Tensor]]] = []
         """The optimizer's state of each weight before and after the mask changes, in its shape."""
+        self.changing: list[State] = []
+        """The network as the mask's change saw it: SET's comes after the optimizer's step."""
 
     @property
     def mask(self) -> Mask:
@@ -50,7 +53,9 @@ class Watch:
 
     def before_step(self, step: int, optimizer: Optimizer) -> bool:
         self.before.append(state_of(self.model))
+        self.changing.append(self.before[-1])
         self.moments_before.append(self._moments(optimizer))
+        self._optimizer = optimizer
         self.taken.append(self.masking.before_step(step, optimizer))
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         self.parameters.append([p.detach().clone() for p in trained])
@@ -69,7 +74,14 @@ class Watch:
         }
 
     def after_step(self) -> None:
+        if isinstance(self.masking, SET):
+            kept = {name: m.clone() for name, m in self.mask.items()}
+            state = state_of(self.model)
+            self.changing[-1] = {n: v * kept[n] if n in kept else v for n, v in state.items()}
+            self.moments_before[-1] = self._moments(self._optimizer)
         self.masking.after_step()
+        if isinstance(self.masking, SET):
+            self.moments[-1] = self._moments(self._optimizer)
         self.masks.append({name: m.clone() for name, m in self.mask.items()})
         self.after.append(state_of(self.model))
 
