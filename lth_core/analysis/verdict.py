@@ -141,8 +141,8 @@ def judge(
     """
     tested = [_levels(rows) for rows in cells]
     family = Family(
-        sum(level.n >= FEWEST for levels in tested for level in levels),
-        sum(any(level.n >= FEWEST for level in levels) for levels in tested),
+        sum(level.is_enough for levels in tested for level in levels),
+        sum(any(level.is_enough for level in levels) for levels in tested),
     )
     together = rule.for_all == "holm"
     reinit = _adjusted([[level.p_reinit for level in levels] for levels in tested], together)
@@ -194,6 +194,8 @@ class _Level:
     within_steps: bool
     """Whether no ticket took more steps than a dense run; those before its rewind point are the
     dense run's."""
+    reached_by_all: bool
+    """Whether every seed with a dense run has a ticket."""
     gap: PairedTest
     """Accuracy of the ticket less that of dense."""
     over_reinit: PairedTest | None
@@ -206,13 +208,19 @@ class _Level:
         return self.gap.n
 
     @property
+    def is_enough(self) -> bool:
+        """Whether the level is tested. A seed that did not reach it, because a stop rule or a loss
+        that is not finite ended it, would not match: the others alone would match too often."""
+        return self.n >= FEWEST and self.reached_by_all
+
+    @property
     def p_reinit(self) -> float | None:
         test = self.over_reinit
-        return test.p_above(0) if test and test.n >= FEWEST and self.n >= FEWEST else None
+        return test.p_above(0) if test and test.n >= FEWEST and self.is_enough else None
 
     @property
     def p_faster(self) -> float | None:
-        return self.sooner.p_above(0) if self.sooner and self.n >= FEWEST else None
+        return self.sooner.p_above(0) if self.sooner and self.is_enough else None
 
 
 def _levels(rows: Iterable[Record]) -> list[_Level]:
@@ -241,6 +249,7 @@ def _levels(rows: Iterable[Record]) -> list[_Level]:
             is_trained=all(row["when"] != "never" for row in table["ticket"].values()),
             within_steps=max(row["steps"] for row in table["ticket"].values())
             <= min(row["steps"] for row in table["dense"].values()),
+            reached_by_all=len(table["ticket"]) == len(dense),
             gap=gap,
             over_reinit=gain,
             sooner=earlier,
@@ -297,7 +306,7 @@ def _cell_verdicts(
         reinit, faster: adjusted p values by level.
     """
     above = [_p_matching(level, rule) for level in levels]
-    below = [level.gap.p_below(-rule.margin) if level.n >= FEWEST else 0.0 for level in levels]
+    below = [level.gap.p_below(-rule.margin) if level.is_enough else 0.0 for level in levels]
     trained = all(level.is_trained for level in levels)
     matching = [min(sequences * p, 1.0) for p in _over_levels(above, trained, rule)]
     worse = [min(sequences * p, 1.0) for p in _over_levels(below[::-1], trained, rule)[::-1]]
@@ -305,7 +314,7 @@ def _cell_verdicts(
     stop = next((i for i, p in enumerate(matching) if p >= rule.significant), len(levels))
     found = []
     for i, level in enumerate(levels):
-        p_reinit, is_enough = reinit[i], level.n >= FEWEST
+        p_reinit, is_enough = reinit[i], level.is_enough
         if not is_enough:
             word = "too few replicates"
         elif matching[i] < rule.significant:
@@ -344,7 +353,7 @@ def _over_levels(ps: Sequence[float], in_sequence: bool, rule: VerdictRule) -> l
 
 def _p_matching(level: _Level, rule: VerdictRule) -> float:
     """p of the ticket being less than the margin below dense, after no more steps."""
-    if level.n < FEWEST or not level.within_steps:
+    if not level.is_enough or not level.within_steps:
         return 1.0
     return level.gap.p_above(-rule.margin)
 

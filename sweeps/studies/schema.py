@@ -168,7 +168,8 @@ class Stop(_Part):
     """Rule by which a trial ends before its last level."""
 
     below_matching_for: Annotated[int, Field(ge=1)] | None = None
-    """Number of levels in a row with a ticket below the dense run by more than the margin."""
+    """Number of levels in a row with a ticket below the dense run by more than the margin. A level
+    that it ends for some seeds has no verdict."""
 
 
 def _fraction(value: Any) -> Any:

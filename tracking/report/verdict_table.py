@@ -155,7 +155,9 @@ def _finding(cell: Cell, cell_verdicts: Sequence[Verdict]) -> str:
         return "no ticket yet"
     seeds = counted(max(verdict.accuracy["ticket"].n for verdict in cell_verdicts))
     if all(verdict.verdict == TOO_FEW for verdict in cell_verdicts):
-        return f"too few replicates ({seeds}; a verdict takes {FEWEST})"
+        enough = max(verdict.accuracy["ticket"].n for verdict in cell_verdicts) >= FEWEST
+        takes = "every seed that has a dense run" if enough else FEWEST
+        return f"too few replicates ({seeds}; a verdict takes {takes})"
     best, winner = sparsest(cell_verdicts), sparsest(cell_verdicts, words=["winning"])
     end = first_open(cell_verdicts)
     if best is None:

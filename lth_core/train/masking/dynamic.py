@@ -102,7 +102,8 @@ class SET(Regrowth):
 class RigL(Regrowth):
     """Regrowth by gradient, as many weights as are dropped: RigL (Evci et al. 2020).
 
-    A swap takes the place of the optimizer's step. Ties, such as the zero gradients of dead units, are broken by a seeded draw.
+    A swap takes the place of the optimizer's step. Ties, such as the zero gradients of dead units,
+    are broken by a seeded draw.
 
     >>> from lth_core import PruneSpec, TicketSpec, TrainSpec, find_tickets
     >>> prune = PruneSpec(when="during", grow="gradient", fraction=0.9)

@@ -3,7 +3,15 @@
 from math import sqrt
 
 import pytest
-from verdict_rates import FALSE_MATCHING, FALSE_WINNING, NOISES, SEEDS, false_rates, power
+from verdict_rates import (
+    FALSE_MATCHING,
+    FALSE_WINNING,
+    NOISES,
+    SEEDS,
+    false_after_a_stop,
+    false_rates,
+    power,
+)
 
 
 def check(noise: str, seeds: int, studies: int, deviations: float, when: str = "after") -> None:
@@ -24,6 +32,14 @@ def test_verdicts_are_seldom_wrong(noise: str) -> None:
 @pytest.mark.parametrize("noise", NOISES)
 def test_verdicts_are_wrong_no_more_often_than_allowed(noise: str, seeds: int) -> None:
     check(noise, seeds, studies=250, deviations=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patience", [1, 2])
+def test_verdicts_are_as_seldom_wrong_where_a_stop_rule_ends_bad_seeds(patience: int) -> None:
+    studies = 150
+    most = FALSE_MATCHING + 2 * sqrt(FALSE_MATCHING * (1 - FALSE_MATCHING) / studies)
+    assert false_after_a_stop(seeds=10, studies=studies, patience=patience) <= most
 
 
 @pytest.mark.long
