@@ -15,6 +15,9 @@ from lth_core.errors import DataError, exception_text
 EXACT = 2**24
 """Integers up to this size are exact in float32."""
 
+MOST_LOST = 0.01
+"""Largest rounding error of a feature in float32, in standard deviations."""
+
 CHANNELS = (1, 3, 4)
 """Usual numbers of channels of an image."""
 
@@ -53,6 +56,8 @@ def check_dataset(dataset: object, name: str) -> Dataset:
     if not (std > 0).all():
         raise _error(f"{where}: std", "must be above 0", f"{std.min():g}")
     _check_units(where, train.x, mean, std)
+    for part, split in (("train", train), ("test", test), ("validation", validation)):
+        _check_rounding(f"{where}: {part}.x", split.x, std)
     return Dataset(train, validation, test, mean, std, classes)
 
 
@@ -107,6 +112,8 @@ def _features(where: str, value: object) -> Tensor:
     if x.dim() == 4 and _looks_channels_last(x):
         rule = "must be (n, channels, height, width): x.permute(0, 3, 1, 2) moves the channels"
         raise _error(where, rule, shape)
+    if x.is_floating_point() and x.dtype not in (torch.float16, torch.float32, torch.float64):
+        x = x.float()  # numpy has no bfloat16
     if x.is_floating_point():
         slices = x.split(4096)
         wrong = sum(int((~part.float().isfinite()).sum()) for part in slices)
@@ -196,6 +203,20 @@ def _scale(where: str, value: object, x: Tensor) -> Tensor:
             rule += f", such as ({one[1]}, 1, 1)"
         raise _error(where, rule, tuple(scale.shape))
     return scale.float().reshape(scale.shape or (1,))
+
+
+def _check_rounding(where: str, x: Tensor, std: Tensor) -> None:
+    """Refuse features that float32, in which they are normalized, cannot tell apart, as times in
+    seconds since 1970."""
+    if x.dtype != torch.float64:
+        return
+    lost = max(
+        (float(((part - part.float()) / std).abs().max()) for part in x.split(4096) if len(part)),
+        default=0.0,
+    )
+    if lost > MOST_LOST:
+        rule = f"must keep {MOST_LOST} deviations apart as float32: subtract the mean before"
+        raise _error(where, rule, f"{lost:.3g}")
 
 
 def _check_units(where: str, x: Tensor, mean: Tensor, std: Tensor) -> None:

@@ -78,8 +78,8 @@ class PruneDuring(PruneBase):
     end: int | str = "75%"
     """during: time of the mask's last change."""
     every: int | str = "1%"
-    """during: interval between changes; with grow, a share of training is at least 20 steps, because
-    each change of RigL's takes the place of a step."""
+    """during: interval between changes; with grow, a share of training is at least 20 steps: each
+    change of RigL's takes the place of a step."""
     grow: Grow = "none"
     """during: choice of the pruned weights that grow back, from 0; see `lth list grow`."""
     swap: float = SWAP

@@ -42,19 +42,25 @@ def record_evaluation(
     losses = {"training": train_loss}
     if validation:
         losses["validation"] = validation[0]
+    _check_finite(losses, step)
+    best = not validation or validation[0] < min(curves.validation_loss, default=inf)
+    test = evaluate(model, data, data.test) if best or not test_at_best else None
+    if test:  # logits that are no numbers would count as class 0
+        _check_finite({"test": test[0]}, step)
+    curves.step.append(step)
+    curves.train_loss.append(train_loss)
+    curves.test_accuracy.append(test[1] if test else None)
+    if validation:
+        curves.validation_loss.append(validation[0])
+        curves.validation_accuracy.append(validation[1])
+
+
+def _check_finite(losses: dict[str, float], step: int) -> None:
     if not all(map(isfinite, losses.values())):
         text = ", ".join(f"{name} {loss:g}" for name, loss in losses.items())
         raise DivergedError(
             f"the loss is not finite at step {step} ({text}); a smaller train.lr may help"
         )
-    best = not validation or validation[0] < min(curves.validation_loss, default=inf)
-    tested = best or not test_at_best
-    curves.step.append(step)
-    curves.train_loss.append(train_loss)
-    curves.test_accuracy.append(evaluate(model, data, data.test)[1] if tested else None)
-    if validation:
-        curves.validation_loss.append(validation[0])
-        curves.validation_accuracy.append(validation[1])
 
 
 @torch.no_grad()

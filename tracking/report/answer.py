@@ -152,7 +152,7 @@ def _none_matches(judged: Mapping[str, Sequence[Verdict]]) -> str:
     words = {verdict.verdict for each in judged.values() for verdict in each}
     settings = count(len(judged), "setting")
     if words <= {TOO_FEW}:
-        return f"No verdict yet: a verdict takes {FEWEST} seeds."
+        return f"No verdict yet: a verdict takes {FEWEST} seeds, and all that have a dense run."
     if words & {"undecided", TOO_FEW}:
         return f"Undecided, in none of {settings} is a ticket shown to match the dense network."
     return f"No, in none of {settings} does a ticket match the dense network."

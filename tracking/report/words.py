@@ -69,9 +69,9 @@ MEANINGS = {
     "ticket, where tickets are trained.",
     "undecided": "Neither is shown. The number of seeds is one with which it would probably be "
     "shown.",
-    "too few replicates": f"Fewer than {FEWEST} seeds, or some have a dense run and not this level: "
-    "they are under way, or were ended by the study's stop rule or by a loss that is not finite. The "
-    "others alone would match too often.",
+    "too few replicates": f"Fewer than {FEWEST} seeds, or some have a dense run and not this "
+    "level: they are under way, or were ended by the study's stop rule or by a loss that is not "
+    "finite. The others alone would match too often.",
     "replicates": "Number of seeds of a verdict, of those planned. It is marked where it is "
     "smaller, because records are missing or the study's stop rule ended some trials.",
     "layer collapse": "A layer of the ticket has no weights left.",

@@ -110,6 +110,26 @@ def test_integer_features_become_floats_of_the_same_value() -> None:
     assert torch.equal(given.train.x, parts["train"].x.float())
 
 
+def test_features_of_bfloat16_become_float32() -> None:
+    parts = {part: Split(getattr(good(), part).x.bfloat16(), getattr(good(), part).y)
+             for part in ("train", "test")}  # fmt: skip
+    given = checked(replace(good(), **parts))
+    assert torch.equal(given.train.x, parts["train"].x.float())
+    data.content_fingerprint(given)
+
+
+def test_float64_that_float32_cannot_tell_apart_is_refused() -> None:
+    seconds = 1.7e9 + torch.arange(24, dtype=torch.float64)[:, None]
+    given = replace(good(), train=Split(seconds, Y), test=Split(seconds[:12], Y[:12]))
+    scaled = {"mean": seconds.mean(0), "std": seconds.std(0)}
+    rule = r"train.x must keep 0.01 deviations apart as float32: subtract the mean before, but got"
+    with pytest.raises(DataError, match=rule):
+        checked(replace(given, **scaled))
+    centred = seconds - seconds.mean(0)
+    checked(replace(given, train=Split(centred, Y), test=Split(centred[:12], Y[:12]),
+                    mean=0.0, std=seconds.std(0)))  # fmt: skip
+
+
 def test_mean_and_deviation_may_be_numbers_or_arrays() -> None:
     given = checked(replace(good(), mean=0.0, std=np.ones((1, 1, 1))))
     x = good().train.x

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from lth_core import ModelSpec, PruneSpec, TicketSpec, TrainSpec, data, find_tickets
 from lth_core.data import Split
+from lth_core.errors import DivergedError
 from lth_core.results import LevelResult
 from lth_core.spec import DataSpec
 from lth_core.train.evaluate import BATCH, evaluate
@@ -104,3 +105,11 @@ def test_losses_are_summed_in_double_precision() -> None:
     one = cross_entropy(torch.tensor([[0.1, 0.2, 0.3]]), torch.tensor([0])).item()
     assert loss == pytest.approx(one, rel=1e-12)
     assert accuracy == 0
+
+
+def test_test_logits_that_are_no_numbers_are_no_class() -> None:
+    """`argmax` of them is 0, and without validation examples nothing else would tell."""
+    train = replace(SPEC.train, lr=1e20, steps=1)
+    spec = replace(SPEC, data=DataSpec(validation=0.0), train=train, rewind=0)
+    with pytest.raises(DivergedError, match=r"loss is not finite at step 1 \(test nan\)"):
+        list(find_tickets(spec))
