@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import lru_cache
 
 from lth_core import data
@@ -77,6 +77,7 @@ def resolve(
     with _within("prune"):
         prune = _resolve_prune(pinned.prune, gated, steps_per_epoch, steps, first)
     if pins is None:
+        _check_unused(spec.train)
         checked = replace(spec, model=pinned.model)
         _check_batch(checked, examples, "train.batch_size", train.batch_size, steps)
         if isinstance(prune, PruneGates):
@@ -132,6 +133,18 @@ def _pinned(spec: TicketSpec, pins: Pins) -> tuple[TicketSpec, int, int]:
     model, ticket = pins.of_model(spec.model), pins.tickets.get(spec.ticket or "", spec.ticket)
     pinned = replace(spec, data=pinned_data, model=model, prune=prune, ticket=ticket)
     return pinned, examples, evaluated
+
+
+def _check_unused(train: TrainSpec) -> None:
+    """Refuse settings that the optimizer or the schedule does not read: specs that differ in them
+    would be one training."""
+    defaults = {f.name: f.default for f in fields(TrainSpec)}
+    unused = {"momentum": "sgd", "nesterov": "sgd"} if train.optimizer != "sgd" else {}
+    unused |= {"gamma": "multistep"} if train.schedule != "multistep" else {}
+    for name, user in unused.items():
+        if getattr(train, name) != defaults[name]:
+            rule = f"needs train.{'schedule' if name == 'gamma' else 'optimizer'}: {user}"
+            raise SpecError(f"train.{name}", rule, getattr(train, name))
 
 
 def _check_rewind(spec: TicketSpec, rewind: int, steps: int) -> None:

@@ -29,6 +29,7 @@ from sweeps.studies.axes import (
     check_axes,
     check_space,
     combinations,
+    extremes,
     samples,
 )
 from sweeps.studies.schema import Study
@@ -175,6 +176,8 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
     forget_pins()
     tickets = study_tickets(study) if pins is None else {}
     reader = SpecReader(base_values(study), pins, tickets)
+    if study.search.space and pins is None and not swept:
+        _check_samples(study, reader)
     trials: dict[str, Trial] = {}
     for fields in points:
         trial = Trial(fields, reader.spec(fields))
@@ -184,6 +187,23 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
         check_objective(study, (trial.spec for trial in trials.values()))
         _check_latencies(study, trials.values())
     return Plan(study, tuple(trials.values()))
+
+
+def _check_samples(study: Study, reader: SpecReader) -> None:
+    """Check that samples of the search space make specs: Optuna draws them while the search runs.
+
+    Raises:
+        SpecError: a value does not; names its field of the space.
+    """
+    point = next(iter(combinations(study)), {})
+    space = {name: extremes(axis) for name, axis in study.search.space.items()}
+    sample = {name: values[0] for name, values in space.items()} | point
+    for name, values in space.items():
+        for value in values:
+            try:
+                reader.spec({**sample, name: value})
+            except SpecError as error:
+                raise SpecError(f"search.space.{name}", error.rule, value, error.known) from None
 
 
 def _check_seeds(study: Study, trials: Iterable[Trial]) -> None:

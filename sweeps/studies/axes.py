@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import product
-from math import exp, log, prod
+from math import exp, log, prod, sqrt
 from typing import Any
 
 from lth_core.analysis.groups import distinct, key_of
@@ -204,6 +204,23 @@ def check_space(study: Study) -> None:
         _check_field(f"search.space.{name}", name)
         if not isinstance(axis, Range) and not axis:  # a range always has a value: low
             raise SpecError(f"search.space.{name}", "must have a value", axis)
+
+
+BETWEEN = sqrt(0.3)
+"""Share of a range at which `extremes` tries a value between its ends."""
+
+
+def extremes(axis: Axis) -> list[Any]:
+    """Values that a sample may have: all choices, or the ends of a range and one between them."""
+    if not isinstance(axis, Range):
+        return list(axis)
+    if axis.count or axis.step:
+        values = axis.values()
+        return [values[0], values[-1], values[len(values) // 2]]
+    # Between the ends no draw is a whole number.
+    between = axis.low * (axis.high / axis.low) ** BETWEEN if axis.log else (
+        axis.low + (axis.high - axis.low) * BETWEEN)  # fmt: skip
+    return [axis.low, axis.high, between]
 
 
 def _draw(axis: Axis, stream: random.Random) -> Any:

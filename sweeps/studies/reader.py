@@ -250,6 +250,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     axes, base = (content.setdefault(part, {}) for part in ("axes", "base"))
     if not isinstance(axes, dict) or not isinstance(base, dict):
         return  # `parse_study` reports it
+    field = field.removeprefix("base.")
     head, _, rest = field.partition(".")
     if head == "axes" and rest:
         axes[rest] = value
@@ -260,6 +261,10 @@ def _override(content: dict[str, Any], override: str) -> None:
     else:
         # A field with one value is no axis, and no part of an axis of mappings.
         axes.pop(field, None)
+        search = content.get("search")
+        space = search.get("space") if isinstance(search, dict) else None
+        if isinstance(space, dict):
+            space.pop(field, None)
         for name, values in axes.items():
             if isinstance(values, list) and name not in spec_fields():
                 axes[name] = [_without(field, point) for point in values]

@@ -59,6 +59,9 @@ class Range(_Part):
     def _ordered(self) -> Range:
         if self.high < self.low:
             raise SpecError("high", f"must not be below low, {self.low:g}", self.high)
+        if self.step and (self.count or self.log):
+            other = "count" if self.count else "log"
+            raise SpecError("step", f"must not be given beside {other}", self.step)
         if self.log and self.low <= 0:
             raise SpecError("low", "must be above 0 on a logarithmic scale", self.low)
         if not isfinite(self.high / self.low if self.log else self.high - self.low):
@@ -78,7 +81,9 @@ class Range(_Part):
         if self.count:
             ratio = [index / (self.count - 1) for index in range(self.count)]
             if self.log:
-                return [self.low * (self.high / self.low) ** share for share in ratio]
+                spaced = [self.low * (self.high / self.low) ** share for share in ratio]
+                # Rounding errors of powers go: 0.01, not 0.009999999999999998.
+                return [_whole(float(f"{value:.12g}")) for value in spaced]
             return [_whole(self.low + (self.high - self.low) * share) for share in ratio]
         if self.step is None:
             raise SpecError("", "needs count or step on a grid", self.model_dump(exclude_none=True))

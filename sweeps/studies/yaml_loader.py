@@ -69,7 +69,8 @@ def load_yaml(field: str, text: str, rule: str, got: str | None = None) -> Any:
         return _Loader(field, text).get_single_data()
     except SpecError:
         raise
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date's 13th month
+    # A tagged value that does not fit its tag: `!!bool maybe`, `!!int ""`, a date's 13th month.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:
         shown = " ".join(str(error).split()) if got is None else got
         raise SpecError(field, rule, shown) from None
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lth_core.errors import LthError, SpecError
+from lth_core.resolve import Pins, resolve
 from lth_core.spec import (
     NOT_DECIDING,
     DataSpec,
@@ -369,3 +370,18 @@ def test_levels_reach_to_a_thousand() -> None:
     assert TicketSpec(levels=1000).levels == 1000
     with pytest.raises(SpecError, match=r"^levels: must be at most 1,000, but got 100000000$"):
         TicketSpec(levels=100_000_000)
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"optimizer": "adam", "momentum": 0.9}, r"train.momentum: needs train.optimizer: sgd, .* 0.9"),
+    ({"optimizer": "adamw", "momentum": 0.9, "nesterov": True}, "train.momentum: needs"),
+    ({"schedule": "cosine", "gamma": 0.5}, r"train.gamma: needs train.schedule: multistep"),
+])  # fmt: skip
+def test_setting_that_the_optimizer_or_schedule_does_not_read_is_refused_before_training(
+    fields: dict[str, Any], message: str
+) -> None:
+    """A stored spec with one is read: older versions took it."""
+    spec = TicketSpec(train=TrainSpec(**fields))
+    with pytest.raises(SpecError, match=f"^{message}"):
+        resolve(spec)
+    assert resolve(spec, Pins()).train.lr == spec.train.lr

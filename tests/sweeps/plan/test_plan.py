@@ -111,6 +111,20 @@ def test_optuna_search_without_a_space_is_refused(tiny: StudyOf) -> None:
         make_plan(tiny({"search": "optuna"}))
 
 
+@pytest.mark.parametrize(("space", "message"), [
+    ({"levels": {"low": 1, "high": 5}}, r"levels: must be a valid integer, .*, but got 3\.19"),
+    ({"train.lr": [0.1, -1]}, "train.lr: must be a positive number, but got -1"),
+    ({"rewind": ["0it", "300it"]}, "rewind: must not lie past the end of training"),
+])  # fmt: skip
+@pytest.mark.parametrize("algorithm", ["optuna", "random"])
+def test_samples_that_make_no_spec_are_refused_before_anything_runs(
+    algorithm: str, space: dict[str, Any], message: str, tiny: StudyOf
+) -> None:
+    study = tiny({"search": {"algorithm": algorithm, "trials": 2, "space": space}})
+    with pytest.raises(SpecError, match=rf"^search\.space\.{message}"):
+        make_plan(study)
+
+
 @pytest.mark.parametrize("where", ["base.data.validation", "axes.data.validation"])
 def test_objective_that_needs_validation_examples_is_refused_where_there_are_none(
     where: str, tiny: StudyOf

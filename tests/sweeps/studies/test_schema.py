@@ -170,6 +170,10 @@ WRONG = [
     ("axes: {seed: {low: 0, high: .inf, step: 1}}", "axes.seed.high", "must be a finite", inf),
     ("axes: {seed: {low: 0, high: 1.0e+9, step: 1}}", "axes.seed.step",
      "must give at most 100000 values", 1),
+    ("axes: {seed: {low: 0, high: 4, count: 3, step: 1}}", "axes.seed.step",
+     "must not be given beside count", 1),
+    ("axes: {train.lr: {low: 0.1, high: 1, step: 0.2, log: true}}", "axes.train.lr.step",
+     "must not be given beside log", 0.2),
     ("axes: {train.lr: {low: 0, high: 1, count: 3, log: true}}", "axes.train.lr.low",
      "must be above 0 on a logarithmic scale", 0),
     ("search: {algorithm: random, space: {train.lr: {low: 0, high: 1, log: true}}}",
@@ -311,6 +315,14 @@ def test_scalar_override_replaces_an_axis() -> None:
     assert study.axes == {"rewind": ["0it", "5it"]}
 
 
+def test_scalar_override_of_the_base_and_of_a_searched_field_replaces_it_too() -> None:
+    study = study_of("axes: {seed: [0, 1]}", "base.seed=7")
+    assert (study.axes, study.base.seed) == ({}, 7)
+    space = "search: {algorithm: random, space: {train.lr: [0.1, 0.2], seed: [0, 1]}}"
+    study = study_of(space, "train.lr=0.5")
+    assert (list(study.search.space), study.base.train.lr) == (["seed"], 0.5)
+
+
 def test_list_override_replaces_an_axis() -> None:
     study = study_of("axes: {seed: [0, 1, 2]}", "seed=[5, 6]")
     assert study.axes == {"seed": [5, 6]}
@@ -449,6 +461,10 @@ def test_verdict_decides_nothing_of_what_is_trained() -> None:
         ("seed=" + "[" * 2_000, "seed", "must nest at most 16 values in each other"),
         ("seed=[" + "1," * 20_000 + "]", "seed", "must have at most 20,000 values"),
         ("seed=2020-13-45", "seed", "must have a YAML value"),
+        *(
+            (f"seed={text}", "seed", "must have a YAML value")
+            for text in ("!!bool maybe", '!!int ""', '!!float ""', "!!timestamp foo")
+        ),
         ("seed=", "base.seed", "must be a valid integer"),
         ("bogus=1", "base.bogus", "is not a known field"),
         ("train.bogus=1", "base.train.bogus", "is not a known field"),
