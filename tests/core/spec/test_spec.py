@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import pickle
+from typing import Any
 
 import pytest
 from hypothesis import given
