@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from lth_core.errors import TrackingError
@@ -43,12 +45,19 @@ class RefusedError(TrackingError):
 @contextmanager
 def connect(uri: str) -> Iterator[MlflowClient]:
     """A client whose calls fail within seconds, with a TrackingError."""
+    with _tracking_errors(uri):
+        yield _client(uri)
+
+
+@contextmanager
+def _tracking_errors(uri: str) -> Iterator[None]:
+    """Set MLflow's environment and logging; make TrackingErrors of its exceptions in the block."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    for noisy in ("alembic", "urllib3.connectionpool"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    for noisy in ("alembic", "urllib3.connectionpool", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
-        yield _client(uri)
+        yield
     except _failures() as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if _is_refusal(error):
@@ -73,6 +82,7 @@ def _failures() -> tuple[type[Exception], ...]:
     """Exceptions that MLflow raises; boto3's too, where artifacts go to S3 without a server."""
     # A malformed answer raises ParseError; in protobuf a number out of range raises OverflowError,
     # half of a surrogate pair SystemError.
+    from alembic.util import CommandError
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
@@ -82,7 +92,8 @@ def _failures() -> tuple[type[Exception], ...]:
           ("boto3.exceptions", "Boto3Error"))  # fmt: skip
     loaded = [getattr(sys.modules[module], name) for module, name in s3 if module in sys.modules]
     malformed = (ParseError, OverflowError, SystemError)
-    return (MlflowException, *malformed, RequestException, SQLAlchemyError, OSError, *loaded)
+    database = (SQLAlchemyError, CommandError)
+    return (MlflowException, *malformed, RequestException, *database, OSError, *loaded)
 
 
 @lru_cache(maxsize=4)
@@ -136,9 +147,36 @@ def check_database(database: Path) -> None:
         raise TrackingError(f"tracking.uri: {rule}, but got {str(database)!r}")
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
+        if not database.exists():
+            _make_database(database)
         with closing(sqlite3.connect(database)) as opened:
             opened.execute("select count(*) from sqlite_master")
     except (OSError, sqlite3.Error) as error:
         raise TrackingError(
             f"tracking.uri: {database} cannot be opened as an SQLite file: {error}"
         ) from None
+
+
+def _make_database(database: Path) -> None:
+    """Make MLflow's SQLite file whole or not at all, unless another process makes it.
+
+    MLflow makes its tables one by one in place: two processes at once, or one that is killed, would
+    leave a file that MLflow cannot use.
+    """
+    beside = database.with_name(f".{database.name}-{os.getpid()}")
+    with _tracking_errors(f"sqlite:///{database}"), TemporaryDirectory(prefix="lth-") as folder:
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        made = Path(folder) / database.name
+        runs = str(database.parent / "mlruns")
+        store = SqlAlchemyStore(f"sqlite:///{made}", runs)  # type: ignore[no-untyped-call]
+        store.engine.dispose()
+        try:
+            shutil.copyfile(made, beside)
+            os.link(beside, database)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            os.replace(beside, database)
+        finally:
+            beside.unlink(missing_ok=True)

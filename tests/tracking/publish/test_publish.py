@@ -1,6 +1,8 @@
 """MLflow as a projection: the same contract on an SQLite file and on a server over HTTP."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,6 +20,7 @@ from lth_core.errors import TrackingError
 from lth_core.results import LevelResult
 from tracking.publish import names
 from tracking.publish.cell_run import CellRun
+from tracking.publish.client import check_database
 from tracking.publish.curve_files import curve_files
 from tracking.publish.payload import level_metrics
 from tracking.publish.publisher import Publisher, open_publisher
@@ -286,6 +289,31 @@ def test_an_unreachable_server_is_an_error_within_seconds() -> None:
 def test_an_address_of_another_kind_is_refused(uri: str) -> None:
     with pytest.raises(TrackingError, match="must be sqlite:///FILE"):
         open_publisher(uri, "a-study", "about it")
+
+
+@mlflow
+@pytest.mark.slow
+def test_two_processes_may_open_the_first_study_of_a_folder_at_once(tmp_path: Path) -> None:
+    code = "import sys; from tracking.publish.publisher import open_publisher as o; o(*sys.argv[1:], '')"
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    opening = [subprocess.Popen([sys.executable, "-c", code, uri, name], stderr=subprocess.PIPE)
+               for name in ("one", "other")]  # fmt: skip
+    errors = [process.communicate()[1] for process in opening]
+    assert [process.returncode for process in opening] == [0, 0], errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mlflow.db"]
+
+
+@mlflow
+def test_a_database_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore.__init__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        check_database(tmp_path / "mlflow.db")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("file", ["folder", "text", "text/below.db"])
