@@ -110,6 +110,8 @@ def _print_outcome(outcome: launch.SweepOutcome, notes: PlainConsole, screen: Pl
     """Print the notes and failures of a sweep."""
     for note in outcome.notes:
         notes.print(note)
+    if outcome.unpublished:
+        screen.print(outcome.unpublished)
     for name, reason in outcome.failures:
         print_failure(screen, f"{name}: {reason}")
 
@@ -127,8 +129,8 @@ def _report(plan: plans.Plan, outcome: launch.SweepOutcome, notes: PlainConsole)
         if not outcome.failures:
             raise
         raise typer.Exit(1) from None
-    for note in report.notes:
-        notes.print(note)
+    for note in report.notes:  # on what MLflow lacks
+        out.print(note)
     for line in report.unpublished:
         print_failure(out, line)
     if report.unpublished:

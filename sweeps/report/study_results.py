@@ -11,6 +11,7 @@ from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import Verdict
 from lth_core.columns import Record
 from lth_core.errors import SpecError
+from lth_core.resolve import Pins
 from lth_core.spec import sha256
 from lth_core.store import Store, open_store
 from sweeps.plan.plan import Plan, Trial
@@ -22,9 +23,14 @@ from sweeps.report.completeness import (
     with_replicates,
 )
 from sweeps.store.latencies import with_latencies
-from sweeps.store.records import load_mask, load_records, searched_trials, with_verdicts
+from sweeps.store.records import (
+    load_mask,
+    load_records,
+    searched_trials,
+    swept_pins,
+    with_verdicts,
+)
 from sweeps.store.samples import completed_samples, sample_trials
-from sweeps.store.swept import swept_pins
 from sweeps.studies.schema import Study
 from tracking.report.answer import Answer, study_answer
 
@@ -80,7 +86,7 @@ def study_results(plan: Plan) -> StudyResults:
     store = open_store(study.store, make=False)  # a report makes no store
     trials, samples = study_trials(plan, store), ""
     if study.search.algorithm == "optuna":
-        trials, samples = _with_lost_trials(study, trials)
+        trials, samples = _with_lost_trials(study, trials, swept_pins(store, study))
     records = load_records(store, study.name, trials)
     if not records:
         rule = f"must have been swept into {study.store} first: {study.command()}"
@@ -110,10 +116,16 @@ def study_records(plan: Plan) -> tuple[list[Record], list[Verdict]]:
     return results.records, results.verdicts
 
 
-def _with_lost_trials(study: Study, stored: Sequence[Trial]) -> tuple[list[Trial], str]:
+def _with_lost_trials(
+    study: Study, stored: Sequence[Trial], pins: Pins | None
+) -> tuple[list[Trial], str]:
     """Trials of an adaptive search, including those whose records the store has lost, and a
-    sentence on the missing samples, or an empty text."""
-    pins, trials = swept_pins(study), {trial.digest: trial for trial in stored}
+    sentence on the missing samples, or an empty text.
+
+    Args:
+        pins: of the study as it was last swept.
+    """
+    trials = {trial.digest: trial for trial in stored}
     completed = completed_samples(study, pins)
     for trial in sample_trials(study, completed or (), pins):
         trials.setdefault(trial.digest, trial)

@@ -49,12 +49,16 @@ from tracking.publish.runs import DeletedExperimentError
 
 @dataclass
 class SweepOutcome:
-    """Outcome of a sweep: failed work as (name, reason), and notes for the user."""
+    """Outcome of a sweep: failed work as (name, reason), and notes for the user.
+
+    unpublished: reason for which MLflow has no results; printed with --quiet too.
+    """
 
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
     """Seconds from the first training to the last; 0 where nothing was trained."""
     notes: list[str] = field(default_factory=list)
+    unpublished: str = ""
 
 
 def launch(
@@ -80,7 +84,6 @@ def launch(
             check_data(plan)
     study, outcome = plan.study, SweepOutcome()
     trainer = sweep_trainer(study)
-    context = make_context(study, outcome)
     register(trainer.store, study)  # a store that cannot be written fails here, before Ray starts
     adaptive = study.search.algorithm == "optuna"
     if adaptive and is_running(trainer.store, study):
@@ -90,13 +93,13 @@ def launch(
         )
     trained = set[str]() if adaptive else set(trainer.store.digests("trainings"))
     missing = {} if adaptive else _missing(plan, trainer, trained)
-    backend = None
-    if missing or adaptive:
-        with nullcontext() if serial else phase(console, "starting Ray"):
-            backend = open_backend(study, context, address, serial, stack)
-    save_swept(study)  # only after the backend is open: a refused study is not the last swept one
+    context, backend = make_context(study, outcome), None
     trials: Sequence[Trial] = plan.trials
-    with running(context if backend else None, outcome, plan.trials):
+    with running(context if missing or adaptive else None, outcome, plan.trials):
+        if missing or adaptive:
+            with nullcontext() if serial else phase(console, "starting Ray"):
+                backend = open_backend(study, context, address, serial, stack)
+        save_swept(study)  # after the backend is open: a refused study is not the last swept one
         if backend and adaptive:
             trials = _search(study, backend, trainer.store, console, outcome, verbose)
         elif backend:
@@ -150,7 +153,7 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
         except TrackingError as error:
             if not study.tracking.uri.startswith("http"):
                 raise
-            outcome.notes.append(
+            outcome.unpublished = (
                 f"{error}; the sweep ran without it, `lth sync {study.name}` publishes the results"
             )
     return SweepContext(

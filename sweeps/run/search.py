@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 def open_study(study: Study) -> optuna.Study:
-    """Optuna study of a search; trials that a killed sweep left running are marked as failed."""
+    """Optuna study of a search; samples that a stopped or killed sweep left running come next, in
+    new trials."""
     import optuna
 
     quiet_optuna()
@@ -27,6 +28,7 @@ def open_study(study: Study) -> optuna.Study:
     )
     for trial in search.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         search.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        search.enqueue_trial(trial.params)
     return search
 
 

@@ -16,11 +16,11 @@ from lth_core.analysis.overlaps import PackedMask, packed_mask
 from lth_core.analysis.verdict import Verdict, verdicts
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
-from lth_core.errors import LthError
+from lth_core.data import DATASETS
 from lth_core.masks import layer_of
 from lth_core.parallel import map_in_threads
-from lth_core.resolve import resolve
-from lth_core.spec import SCHEMA
+from lth_core.resolve import Pins
+from lth_core.spec import SCHEMA, TicketSpec
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
 from lth_core.train.archive import Archive
@@ -29,7 +29,7 @@ from sweeps.plan.plan import Trial
 from sweeps.plan.recorded import TRIALS as TRIALS
 from sweeps.plan.recorded import checked_meta, read_trial
 from sweeps.plan.tickets import study_tickets
-from sweeps.studies.pins import pins_to_json, study_pins
+from sweeps.studies.pins import pins_from_json, pins_to_json, study_pins
 from sweeps.studies.reader import parse_stored_spec, spec_values
 from sweeps.studies.schema import Study, VerdictFields
 
@@ -58,6 +58,15 @@ def register(store: Store, study: Study) -> None:
         "rules": [asdict(rule) for rule in swept_rules(store, study)],
     }
     store.put(STUDIES, f"{study.name}.{study.digest()}", description)
+
+
+def swept_pins(store: Store, study: Study) -> Pins | None:
+    """Pins of a study as it was last swept; None where its store does not have them."""
+
+    def read(entry: Entry) -> Pins | None:
+        return pins_from_json(entry.meta["pins"]) if "pins" in entry.meta else None
+
+    return read_entry(store, STUDIES, f"{study.name}.{study.digest()}", read)
 
 
 def swept_rules(store: Store, study: Study) -> list[VerdictRule]:
@@ -115,8 +124,8 @@ def with_axis_values(record: Record, trial: Trial) -> Record:
 
 
 def searched_trials(store: Store, study: Study) -> list[Trial]:
-    """The trials that an adaptive search has made so far."""
-    digest = study.digest()
+    """The trials that an adaptive search has made so far, with the code and data of its sweep."""
+    digest, pins = study.digest(), swept_pins(store, study)
 
     def read(entry: Entry) -> Trial | None:
         content = checked_meta(entry)
@@ -126,15 +135,22 @@ def searched_trials(store: Store, study: Study) -> list[Trial]:
 
     keys = [key for key in store.digests(TRIALS) if key.rpartition(".")[0] == study.name]
     trials = map_in_threads(lambda key: read_entry(store, TRIALS, key, read), keys)
-    return [trial for trial in trials if trial and _is_current(trial)]
+    return [trial for trial in trials if trial and (pins is None or _is_of(pins, trial.spec))]
 
 
-def _is_current(trial: Trial) -> bool:
-    """Whether a trial has the user's code and data as they are now, where they are found."""
-    try:
-        return resolve(trial.spec).digest() == trial.digest
-    except LthError:
-        return True
+def _is_of(pins: Pins, spec: TicketSpec) -> bool:
+    """Whether a resolved spec has the pinned code and data, where it names the user's own."""
+    known = {*pins.sources.values(), *(pin.fingerprint for pin in pins.data.values())}
+    own = {
+        part.fingerprint
+        for part, is_own in (
+            (spec.data, spec.data.name not in DATASETS),
+            (spec.model, ":" in spec.model.name),
+            (spec.prune, ":" in spec.prune.score),
+        )
+        if is_own
+    }
+    return own <= known
 
 
 def with_verdicts(

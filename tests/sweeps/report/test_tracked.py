@@ -57,9 +57,8 @@ def test_sweep_whose_server_is_away_goes_on_with_a_note(tiny: StudyOf) -> None:
     context = make_context(study, outcome)
     assert time.monotonic() - begun < 60
     assert context.tracking is None
-    (note,) = outcome.notes
-    assert note.startswith(f"tracking.uri: {AWAY} does not answer")
-    assert "lth sync tiny" in note
+    assert outcome.unpublished.startswith(f"tracking.uri: {AWAY} does not answer")
+    assert "lth sync tiny" in outcome.unpublished
 
 
 def test_a_study_has_its_views_and_a_description_from_its_first_training_on(tiny: StudyOf) -> None:

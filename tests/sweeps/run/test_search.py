@@ -11,8 +11,10 @@ from tiny import Lth, StudyFile, StudyOf
 from lth_core.resolve import Pins
 from lth_core.store import Store
 from sweeps.plan.plan import Trial, make_plan
-from sweeps.store.records import save_records, searched_trials
+from sweeps.run.search import distributions, finished_samples, open_study
+from sweeps.store.records import STUDIES, save_records, searched_trials
 from sweeps.store.samples import journal
+from sweeps.studies.pins import pins_to_json
 
 ONE = {"axes.seed": [0], "base.levels": 1, "base.branches": ["ticket"]}
 WARNED: dict[str, Any] = {
@@ -60,7 +62,22 @@ def test_search_with_other_code_of_the_user_s_begins_anew(
         files.append(journal(study))
     assert len({plain, *files}) == 3
     store, trial = Store(), make_plan(study).trials[0]
-    edited = replace(trial.spec, model=replace(trial.spec.model, fingerprint="as it was"))
-    for each in (trial, Trial(trial.fields, edited)):
+    store.put(STUDIES, f"{study.name}.{study.digest()}", {"pins": pins_to_json(pins)})
+    for source in ("as it was", "edited"):
+        model = replace(trial.spec.model, name="own:net", fingerprint=source)
+        each = Trial(trial.fields, replace(trial.spec, model=model))
         save_records(store, study.name, study.digest(), each, [])
-    assert [found.digest for found in searched_trials(store, study)] == [trial.digest]
+    assert [found.spec.model.fingerprint for found in searched_trials(store, study)] == ["edited"]
+
+
+def test_samples_that_a_stopped_search_left_come_next_in_the_resumed_one(tiny: StudyOf) -> None:
+    space = {"train.lr": {"low": 1e-4, "high": 0.1, "log": True}}
+    study = tiny({"search": {"algorithm": "optuna", "trials": 5, "space": space}})
+    drawn = distributions(study)
+    search = open_study(study)
+    left = [search.ask(fixed_distributions=drawn).params for _ in range(2)]
+    resumed = open_study(study)
+    again = [resumed.ask(fixed_distributions=drawn).params for _ in range(3)]
+    assert again[:2] == left
+    assert again[2] not in left
+    assert finished_samples(resumed) == 0
