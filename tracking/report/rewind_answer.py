@@ -29,16 +29,21 @@ def _needed(cell: Cell, judged_of: Judged, rule: VerdictRule) -> str:
     judged = [judged_of(point.cell.records) for point in points]
     ends = [best.density if (best := sparsest(each)) else None for each in judged]
     matched = [end for end in ends if end is not None]
+    first = "0" if points[0].step == 0 else points[0].name
     if not matched:
         words = {verdict.verdict for each in judged for verdict in each}
         if words <= {TOO_FEW}:
             return f"No verdict yet: a verdict takes {FEWEST} seeds."
         shown = "is shown to match" if words & {"undecided", TOO_FEW} else "matches"
+        if len(points) == 1:
+            return f"Only step {first} was tried; it is not shown to match."
         return f"No rewind point {shown} the dense network."
     sparsest_end = min(matched)
     earliest = next(i for i, end in enumerate(ends) if end == sparsest_end)
     reach = f"down to {density_text(sparsest_end)} of the weights"
     point = points[earliest]
+    if len(points) == 1:
+        return f"Only step {first} was tried; it matches {reach}."
     if point.step == 0:
         few = [p.name for p, each in zip(points, judged, strict=True) if _too_few(each)]
         but = f" but {listed(few)}, with too few seeds" if few else ""

@@ -205,6 +205,17 @@ def test_rewind_points_are_answered_by_the_earliest_that_matches_furthest(record
     assert (found.kind, found.sentence) == ("rewind", sentence)
 
 
+def test_one_rewind_point_is_compared_with_no_other():
+    records = [*points((0, [0.1]), model=1), *points((20, [0.1]), (40, [-3]), model=2),
+               *points((20, [-3]), model=3)]  # fmt: skip
+    trials = [{**row, "trial": f"{row['model']}-{row['rewind']}-{row['trial']}"} for row in records]
+    assert answer(trials, "rewind", "model").sentence == (
+        "model=1: Only step 0 was tried; it matches down to 50% of the weights. model=2: Of the "
+        "points tried, 20it is the earliest that matches down to 50% of the weights. model=3: Only "
+        "step 20it was tried; it is not shown to match."
+    )
+
+
 def test_rewind_points_of_several_methods_are_judged_together():
     """Of each method alone, tickets would match: p is below 0.05, but not below 0.025."""
     records = [
