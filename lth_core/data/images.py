@@ -78,7 +78,20 @@ def decode(content: bytes, alpha: Alpha) -> Pixels:
                 return _deep_grey(image, ImageOps.exif_transpose(image), alpha)
             if image.mode not in GREY | COLOUR:
                 raise ValueError(f"has Pillow's mode {image.mode}, which is not read")
-            return _bytes(ImageOps.exif_transpose(image), alpha)
+            return _bytes(ImageOps.exif_transpose(_with_scaled_transparency(image)), alpha)
+
+
+def _with_scaled_transparency(image: Any) -> Any:
+    """The image; a PNG of 2 or 4 grey bits with its transparent grey as a byte, as its pixels are.
+
+    Pillow 13 scales the pixels alone.
+    """
+    scale = {"L;2": 85, "L;4": 17}.get(str(image.tile[0][3]) if image.tile else "")
+    grey = image.info.get("transparency")
+    if scale and isinstance(grey, int):
+        image.load()
+        image.info["transparency"] = grey * scale
+    return image
 
 
 def _bytes(image: Any, alpha: Alpha) -> Pixels:

@@ -43,19 +43,43 @@ def test_16_bit_grey_of_either_byte_order_is_read() -> None:
         assert np.array_equal(pixels, BYTES[None])
 
 
-def test_16_bit_colour_is_read_by_its_high_byte() -> None:
+def png(
+    width: int, height: int, bits: int, colour: int, rows: bytes, transparency: bytes = b""
+) -> bytes:
+    """A PNG as its specification says; Pillow cannot write all of these types.
+
+    Args:
+        colour: 0 for grey, 2 for RGB.
+        rows: each begins with a byte 0.
+        transparency: content of its chunk tRNS.
+    """
     import struct
     import zlib
-
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS.astype(int) * 256 + 77)
 
     def chunk(name: bytes, content: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(name + content))
         return struct.pack(">I", len(content)) + name + content + check
 
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 6, 16, 2, 0, 0, 0))
-    png += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    assert np.array_equal(decode(png, "black"), COLOURS.transpose(2, 0, 1))
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    parts = [chunk(b"IHDR", head), *([chunk(b"tRNS", transparency)] if transparency else [])]
+    parts += [chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_16_bit_colour_is_read_by_its_high_byte() -> None:
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOURS.astype(int) * 256 + 77)
+    assert np.array_equal(decode(png(5, 6, 16, 2, rows), "black"), COLOURS.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(("bits", "row", "transparent", "expected"), [
+    (1, 0b10100000, 1, [0, 0, 0, 0]), (2, 0b00011011, 2, [0, 85, 0, 255]),
+    (4, 0x5A, 5, [0, 170]), (8, 0x05, 5, [0]),
+])  # fmt: skip
+def test_transparent_grey_of_few_bits_is_composited(
+    bits: int, row: int, transparent: int, expected: list[int]
+) -> None:
+    image = png(len(expected), 1, bits, 0, bytes([0, row]), bytes([0, transparent]))
+    assert decode(image, "black").reshape(-1).tolist() == expected
 
 
 def tiff(
