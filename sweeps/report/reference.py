@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from rich.text import Text
 from lth_core.analysis.summary import Summary, summarize
 from lth_core.columns import Record
 from lth_core.errors import SpecError
+from lth_core.jobs.branches import BRANCHES
 from sweeps.studies.schema import Reference, ReferenceRow
 from tracking.text import MISSING, density_text
 
@@ -117,7 +119,7 @@ def _label(check: Check) -> str:
 def check_table(checks: Sequence[Check]) -> Table:
     """The outcomes for a terminal: accuracies in percent, differences in points."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("method")
+    table.add_column("method", overflow="fold")
     for name in ("density", "published", "measured", "seeds", "difference"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
@@ -145,6 +147,7 @@ def _interval(measured: Summary) -> str:
 def _check(
     records: Sequence[Record], axes: Sequence[str], row: ReferenceRow, within: float, path: str
 ) -> Check:
+    _check_row(records, row, path)
     groups = list(_groups(records, axes, row))
     cells = {cell for cell, _ in groups}
     if len(cells) > 1:
@@ -166,6 +169,22 @@ def _check(
     return Check(row=row, density=density, measured=measured, planned=planned, outcome=outcome)
 
 
+def _check_row(records: Sequence[Record], row: ReferenceRow, path: str) -> None:
+    """Refuse names that no record has: such a row would read as not swept."""
+    for name in row.where:
+        if records and not any(name in record for record in records):
+            known = sorted({each for record in records for each in record})
+            raise SpecError(f"{path}.where", "must name axes or columns of the study", name, known)
+    if row.branch not in BRANCHES and row.branch != "dense":
+        raise SpecError(f"{path}.branch", "is not a known branch", row.branch, ("dense", *BRANCHES))
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    """Whether a record's value is the wanted one; steps may be spelled as `5` and `5it`."""
+    steps = [re.fullmatch(r"(\d+)(it)?", str(each)) for each in (value, wanted)]
+    return value == wanted or bool(steps[0] and steps[1] and steps[0][1] == steps[1][1])
+
+
 def _groups(
     records: Sequence[Record], axes: Sequence[str], row: ReferenceRow
 ) -> Iterator[tuple[str, list[Record]]]:
@@ -174,7 +193,7 @@ def _groups(
     wanted = {"method": row.method, "branch": row.branch, **row.where}
     groups: dict[tuple[str, int], dict[int, Record]] = defaultdict(dict)
     for record in records:
-        if record["density"] > 0 and all(record.get(k) == v for k, v in wanted.items()):
+        if record["density"] > 0 and all(_equal(record.get(k), v) for k, v in wanted.items()):
             cell = ", ".join(f"{name}={record.get(name)}" for name in names)
             groups[cell, record["level"]][record["seed"]] = record
     for (cell, _), rows in groups.items():

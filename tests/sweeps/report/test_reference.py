@@ -64,11 +64,26 @@ def test_a_density_too_far_away_is_not_compared(density: float, outcome: str) ->
 
 
 @pytest.mark.parametrize(
-    "row", [{"method": "grasp"}, {"branch": "finetune"}, {"where": {"rewind": "1it"}}, {"where": {"nosuch": 1}}]
+    "row", [{"method": "grasp"}, {"branch": "finetune"}, {"where": {"rewind": "1it"}}]
 )  # fmt: skip
 def test_what_was_not_swept_is_not_run(row: Record) -> None:
     check = checked(tickets("snip", 0.1, 0.92, rewind="0it"), **row)
     assert (check.outcome, check.explanation) == ("not run", "not run: not swept")
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ({"where": {"nosuch": 1}}, r"rows\.0\.where: must name axes or columns of the study, but got 'no"),
+    ({"branch": "tickets"}, r"rows\.0\.branch: is not a known branch, but got 'tickets'; known: dense"),
+])  # fmt: skip
+def test_a_name_that_no_study_has_is_refused(row: Record, message: str) -> None:
+    with pytest.raises(SpecError, match=rf"^reference\.{message}"):
+        checked(tickets("snip", 0.1, 0.92, rewind="0it"), **row)
+
+
+@pytest.mark.parametrize(("swept", "asked"), [("0it", 0), (5, "5it"), ("5it", "5it")])
+def test_steps_may_be_spelled_with_and_without_their_unit(swept: object, asked: object) -> None:
+    records = tickets("snip", 0.1, 0.92, rewind=swept)
+    assert checked(records, where={"rewind": asked}).outcome == "agrees"
 
 
 def test_a_branch_is_compared_with_its_own_records() -> None:
