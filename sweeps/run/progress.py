@@ -205,8 +205,9 @@ class SweepProgress:
         failed = dict(report.get("failed", []))
         for name in names:
             self.failed.pop(name, None)  # an earlier worker of the item may have died
-            self._reached.pop(name, None)
             self._since.pop(name, None)
+            if not report.get("store"):  # else the item may be retried, and repeats its levels
+                self._reached.pop(name, None)
             if error := report.get("store"):  # the item may be retried, as after a worker's death
                 self.store_error = self.failed[name] = error
         if not report.get("store"):
@@ -241,8 +242,9 @@ class SweepProgress:
         self._due = now + min(pause, SILENT_AFTER / 2)
 
     def _status(self, state: str) -> Status:
-        failed = len(self.failed)
         done = self._done_before + self._ended
+        # A trial whose worker has died counts as failed until it is retried; then it is running.
+        failed = max(0, min(len(self.failed), self._trials - done - self._running))
         waiting = self._trials - done - failed - self._running
         return Status(
             state=state, host=socket.gethostname(), process=os.getpid(), driver=this_process(),

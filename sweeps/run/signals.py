@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a sweep ends after the workers on this machine have stored checkpoints."""
+"""Ctrl-C, SIGTERM, SIGHUP: a sweep ends after this machine's workers have stored checkpoints."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 SAVE_TIMEOUT = 60.0
 """Seconds that workers have to store their checkpoints: a pack stores one for each member, on a
 disk that other work may slow down. A second Ctrl-C ends the wait."""
@@ -113,7 +114,9 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    # `nohup` ignores SIGHUP, which comes when a terminal is closed.
+    numbers = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:

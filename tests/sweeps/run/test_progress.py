@@ -149,6 +149,31 @@ def test_trials_that_have_ended_count_for_the_time_left_no_more(clock: list[floa
                 assert left == pytest.approx(5 * (5 - number), abs=5)
 
 
+def test_trial_that_is_run_again_counts_its_levels_and_itself_once(clock: list[float]) -> None:
+    store, study = Store(), parse_study({"name": "tiny"})
+
+    def status(progress: SweepProgress) -> tuple[int, ...]:
+        progress._save("running")
+        found = load_status(store, study)
+        return tuple(found[n] for n in ("done", "running", "failed", "waiting", "levels_done"))
+
+    with SweepProgress(study, store, Console(file=io.StringIO()), 2, 0, 4) as progress:
+        progress.running(2)
+        for name in ("one", "other"):
+            progress.report({"of": name, "level": 0, "latest": "-"})
+        progress.ended(["one"], {"store": "it does not answer"})  # and is run again
+        progress.died(["other"], "killed")
+        progress.running(2)
+        assert status(progress) == (0, 2, 0, 0, 2)
+        for level in (0, 1):
+            for name in ("one", "other"):
+                progress.report({"of": name, "level": level, "latest": "-"})
+        assert status(progress)[-1] == 4
+        progress.ended(["one"], {})
+        progress.running(0)
+        assert status(progress) == (1, 0, 1, 0, 4)
+
+
 def test_bar_fits_80_columns_on_one_line_and_is_gone_after_a_stop_that_is_said_at_once(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:

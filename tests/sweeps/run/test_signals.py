@@ -17,7 +17,7 @@ from sweeps.run.signals import (
     save_workers,
 )
 
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 RAYLET = """
 import subprocess, sys
