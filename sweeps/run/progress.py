@@ -113,12 +113,16 @@ class SweepProgress:
         """Seconds since the first training began."""
         return time.monotonic() - self._first if self._first else 0.0
 
-    def stopping(self) -> None:
-        """Tell the user that the run ends after a signal."""
+    def stopping(self, saves: bool = True) -> None:
+        """Tell the user that the run ends after a signal.
+
+        Args:
+            saves: whether running trainings store checkpoints now; a cluster's workers do not.
+        """
         self._bar.update(self._task, description="stopping")
-        self._console.print(
-            "stopping: running trainings store their checkpoints; Ctrl-C again ends at once"
-        )
+        what = "running trainings store their checkpoints" if saves else (
+            "running trainings end, and resume from their last checkpoints")  # fmt: skip
+        self._console.print(f"stopping: {what}; Ctrl-C again ends at once")
 
     def _count_level(self, trial: str, level: int, latest: str) -> None:
         """Count a finished level of a trial once: a resumed trial repeats its first reports."""

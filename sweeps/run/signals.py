@@ -91,6 +91,11 @@ def save_workers(timeout: float = SAVE_TIMEOUT) -> None:
         time.sleep(0.05)
 
 
+def has_workers() -> bool:
+    """Whether `save_workers` finds a worker; those of a cluster have other parents."""
+    return bool(_trial_processes())
+
+
 def _trial_processes() -> set[int]:
     """Processes that run a trial under a raylet that this process has started."""
     parents = {}

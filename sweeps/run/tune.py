@@ -29,7 +29,7 @@ from sweeps.clusters.capacity import tune_resources
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import RETRIES, WorkQueue
 from sweeps.run.search import distributions, open_study, sampler
-from sweeps.run.signals import is_interrupted, save_on_signal, save_workers
+from sweeps.run.signals import has_workers, is_interrupted, save_on_signal, save_workers
 from sweeps.run.trial import SweepContext, drain_publishing, make_trainer, use_threads
 from sweeps.run.worker import item_names, reports
 from sweeps.store.samples import journal_storage
@@ -106,7 +106,7 @@ class TuneBackend:
             ),
         )  # fmt: skip
         try:
-            with save_on_signal(save_workers, progress.stopping):
+            with save_on_signal(save_workers, lambda: progress.stopping(has_workers())):
                 tuner.fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

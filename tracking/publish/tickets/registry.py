@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_core.errors import TrackingError
+from lth_core.spec import sha256
 from lth_core.ticket import load_ticket
 from tracking.publish import names
 from tracking.publish.client import check_address, connect
@@ -288,8 +289,10 @@ def _set_aliases(client: MlflowClient, versions: Sequence[ModelVersion]) -> None
 
 
 def _study_alias(study: str) -> str:
-    """Alias of a study's sparsest version, in the characters that MLflow accepts."""
-    return f"{SPARSEST}-{re.sub('[^A-Za-z0-9_-]', '-', study)}"
+    """Alias of a study's sparsest version, in the characters that MLflow accepts; another name's
+    is another."""
+    name = re.sub("[^A-Za-z0-9_-]", "-", study)
+    return f"{SPARSEST}-{name}" if name == study else f"{SPARSEST}-{name}-{sha256(study)[:6]}"
 
 
 def _summary(ticket: FoundTicket) -> str:

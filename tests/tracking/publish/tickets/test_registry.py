@@ -17,6 +17,7 @@ from tracking.publish.tickets.registry import (
     MODEL,
     SUPERSEDED,
     FoundTicket,
+    _study_alias,
     download_ticket,
     register_ticket,
     register_winners,
@@ -189,3 +190,8 @@ def test_a_database_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(TrackingError, match="does not exist"):
         download_ticket("models:/a@b", tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_aliases_of_two_studies_differ() -> None:
+    assert _study_alias("a-b") == "sparsest-a-b"
+    assert len({_study_alias(name) for name in ("a-b", "a.b", "a_b")}) == 3
