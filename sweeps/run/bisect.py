@@ -18,6 +18,7 @@ from lth_core.analysis.bisection import (
     earliest_matching,
     most_evaluations,
 )
+from lth_core.analysis.cells import value_text
 from lth_core.analysis.groups import group_by
 from lth_core.analysis.verdict import judge
 from lth_core.analysis.verdict_rule import FEWEST
@@ -291,12 +292,16 @@ def _probe(
     outcome: SweepOutcome, console: Console, bounds: Bounds, verbose: bool,
 ) -> None:  # fmt: skip
     """Run trials, and those that follow from their results, until all cells are finished."""
+    values = dict[str, Fields]()
+    """Values of the axes by a trial's name: a cell whose dense run fails is in no answer."""
 
     def items(number: int, trials: Sequence[Trial]) -> Iterator[WorkItem]:
         packs = packs_of(trials, study.resources, search.trainer, backend.concurrency)
         for pack in packs if trials else ():
             jobs, work = list[Job](), list[tuple[Trial, Sequence[int]]]()
             for trial in pack:
+                own = {"rewind", "seed", *search.cells[number].fields}
+                values[trial.id] = {n: v for n, v in trial.fields.items() if n in own}
                 dense, *rest = trial.jobs()
                 kept = tuple(sorted({*dense.keep, *search.cells[number].bracket()}))
                 jobs += [replace(dense, keep=kept), *rest]
@@ -322,7 +327,9 @@ def _probe(
     with progress:
         run_queue(backend, queue, progress)
     outcome.seconds = progress.seconds
-    outcome.failures += progress.failed.items()
+    for name, reason in progress.failed.items():
+        text = ", ".join(f"{axis}={value_text(v)}" for axis, v in values.get(name, {}).items())
+        outcome.failures.append((f"{name} ({text})" if text else name, reason))
 
 
 def _check(plan: Plan) -> None:

@@ -99,7 +99,7 @@ class Answer:
 
 def answer_table(answers: Sequence[Answer]) -> Table:
     """Table of the answers for a terminal."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     cells = any(answer.cell for answer in answers)
     if cells:
         table.add_column("cell", overflow="fold")

@@ -168,7 +168,8 @@ def test_tickets_of_gates_are_exported_whole_and_smaller(
     rows = load_records(open_store(study.store), "tiny", make_plan(study).trials)
     assert [row["branch"] for row in rows] == ["dense", "gates", *ALL]
     for row in rows:
-        for option in ([], ["--compact"]) if row["branch"] != "gates" else ([],):
+        compact = ["--compact", "--training", row["training_digest"]]
+        for option in ([], compact) if row["branch"] != "gates" else ([],):
             name = f"{row['branch']}{len(option)}.safetensors"
             called = lth("ticket", "export", row["ticket_digest"], *option, "-o", name)
             assert called.code == 0, (row["branch"], option, called)
