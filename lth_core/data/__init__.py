@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from lth_core.data.folder import content_digest, folder
 from lth_core.data.packaged import digits, mnist1d, mnist_5k
 from lth_core.data.sources import cifar10, cifar100, fashion_mnist, mnist, svhn
 from lth_core.errors import DataError, SpecError
-from lth_core.plugins import load_factory
+from lth_core.plugins import load_factory, source_fingerprint
 from lth_core.seeds import derive, seeded_draws
 from lth_core.spec import DataSpec
 
@@ -208,20 +209,30 @@ def _unsplit(spec: DataSpec) -> tuple[int, int, int, tuple[int, ...], int]:
 
 
 def forget_functions() -> None:
-    """Call a user's own dataset function again where its data are needed next."""
-    _called.cache_clear()
+    """Look again at the code of users' own dataset functions: one with other code, or with code
+    whose content is not known, is called again where its data are needed next."""
+    _code.cache_clear()
 
 
 def _raw(spec: DataSpec) -> Dataset:
     spec = absolute(spec)
     if ":" in spec.name:
-        return _called(spec)
+        return _called(replace(spec, fingerprint=""), _code(spec.name))
     return _read(spec, content_digest(spec) if spec.name == "folder" else "")
 
 
+@lru_cache(maxsize=16)
+def _code(name: str) -> str:
+    """Digest of the code of a dataset function; another one in each call if it is not known."""
+    try:
+        return source_fingerprint("data.name", name)
+    except SpecError:
+        return uuid4().hex
+
+
 @lru_cache(maxsize=1)
-def _called(spec: DataSpec) -> Dataset:
-    """Raw dataset of a user's own function; the last one is cached."""
+def _called(spec: DataSpec, code: str) -> Dataset:
+    """Raw dataset of a user's own function; the last one is cached, until its code changes."""
     factory = load_factory("data.name", spec.name)
     with seeded_draws(derive(0, "data")):  # whatever it draws is the same in every process
         return check_dataset(factory(spec), spec.name)

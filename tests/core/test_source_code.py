@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from types import ModuleType
@@ -261,3 +262,17 @@ def test_cell_that_is_run_again_with_other_code_is_trained_anew(
     assert changed[-1] not in first
     assert changed == records(Trainer(), **changes)
     assert first == records(trainer) == records(Trainer())
+
+
+def test_data_of_unchanged_code_are_made_once_for_all_searches(folder: Path) -> None:
+    code = CODE.format(**FIRST).replace(
+        "def data(spec):", "calls = []\ndef data(spec):\n    calls.append(1)"
+    )
+    written(folder, counted=code)
+    spec = TicketSpec(
+        data=DataSpec(name="counted:data"), model=ModelSpec(widths=(4,)),
+        train=TrainSpec(steps="2it"), levels=0,
+    )  # fmt: skip
+    for seed in range(3):
+        list(find_tickets(replace(spec, seed=seed)))
+    assert len(importlib.import_module("counted").calls) == 1

@@ -273,11 +273,11 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], DataSpec]
 
     def name(dataset: Any, **fields: Any) -> DataSpec:
         monkeypatch.setattr(toys, "given", lambda spec: dataset, raising=False)
-        data.forget_functions()
+        data._called.cache_clear()
         return DataSpec(name="toys:given", **fields)
 
     yield name
-    data.forget_functions()
+    data._called.cache_clear()
 
 
 def test_example_of_the_docs_is_read() -> None:
@@ -310,7 +310,7 @@ def test_whatever_a_factory_draws_is_the_same_in_every_process(
         torch.manual_seed(seed)
         np.random.seed(seed)
         random.seed(seed)
-        data.forget_functions()
+        data._called.cache_clear()
         prints.add(data.fingerprint(spec))
         assert torch.initial_seed() == seed
     assert len(prints) == 1
