@@ -119,8 +119,9 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    # `nohup` ignores SIGHUP, which comes when a terminal is closed.
-    numbers = [n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+    # SIGHUP comes when a terminal is closed; `nohup` ignores it.
+    ignores = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    numbers = [n for n in SIGNALS if not (ignores and n == signal.SIGHUP)]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield

@@ -33,6 +33,22 @@ pathlib.Path("saved").touch()
 """
 
 
+@pytest.fixture(autouse=True)
+def without_nohup() -> Iterator[None]:
+    """These tests may run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_sighup_that_nohup_ignores_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with save_on_signal(save_workers):
+        signal.raise_signal(signal.SIGHUP)
+        assert not is_interrupted()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
 def handlers() -> list[object]:
     return [signal.getsignal(number) for number, _ in SIGNALS]
 
