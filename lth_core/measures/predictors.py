@@ -41,7 +41,7 @@ class AtRewind(Measure):
     and dropout; batch norm is in training mode.
     """
 
-    kind = "AtRewind"
+    kind = "AtRewindPoint"  # that of older stores, AtRewind, has curvatures by power iteration
     columns = (
         "rewind_distance", "rewind_cosine", "rewind_sign_agreement", "rewind_loss",
         "rewind_gradient_norm", "rewind_curvature",
