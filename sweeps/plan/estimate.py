@@ -18,10 +18,12 @@ from lth_core.spec import TicketSpec
 from lth_core.store import Store, open_store
 from lth_core.train.timings import SpeedFactors, passes_per_step, seconds_per_step, speed_key
 from sweeps.plan.counting import Counts, counts_left
-from sweeps.plan.plan import Plan, samples_of
+from sweeps.plan.plan import Plan, Trial, samples_of
 from sweeps.plan.probe import probe_speeds, step_range
+from sweeps.plan.recorded import read_trial
 from sweeps.plan.sizes import network_text
-from sweeps.studies.schema import Resources
+from sweeps.plan.stopping import why_stop
+from sweeps.studies.schema import Resources, Study
 
 MOST_LOOKED_UP = 100_000
 """Largest number of planned trainings with which the store is searched for finished ones."""
@@ -96,7 +98,8 @@ def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> 
         if study.search.algorithm != "optuna" and plan.counts.trainings <= MOST_LOOKED_UP:
             stored = set(store.digests("trainings"))
         if stored:
-            left, counts = True, counts_left((trial.spec for trial in plan.trials), stored)
+            going = (trial.spec for trial in plan.trials if not _is_stopped(store, study, trial))
+            left, counts = True, counts_left(going, stored)
         specs = (trial.spec for trial in plan.trials) if probe else ()
         found = estimate_work(counts, study.resources, store, at_once, specs, samples=samples)
     except StoreError as error:
@@ -105,6 +108,14 @@ def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> 
     publishing = PUBLISHING_START if study.tracking.uri and found.steps else 0.0
     seconds = found.seconds + publishing
     return replace(found, left=left, seconds=seconds, store_error=store_error)
+
+
+def _is_stopped(store: Store, study: Study, trial: Trial) -> bool:
+    """Whether the study's stop rule has ended a trial, so that its further levels are not left."""
+    if study.stop.below_matching_for is None:
+        return False
+    content = read_trial(store, f"{study.name}.{trial.digest}")
+    return bool(content and why_stop(content["records"], study.stop, study.verdict.margin))
 
 
 def estimate_work(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import StudyOf
+from tiny import Lth, StudyFile, StudyOf
 
 from lth_core import Trainer
 from lth_core.data import part_sizes
@@ -272,3 +272,16 @@ def test_network_of_a_users_own_is_not_run_for_an_estimate(
     found = estimate(make_plan(tiny({"base.model": {"name": "its_own:net"}})), probe=True)
     assert found.unknown
     assert not found.measured
+
+
+@pytest.mark.slow
+def test_levels_that_a_stop_rule_ended_are_not_left(tiny_file: StudyFile, lth: Lth) -> None:
+    path = tiny_file({
+        "base.levels": 3, "base.prune": {"fraction": 0.95}, "axes.seed": [0, 1, 2],
+        "base.branches": ["ticket"], "stop": {"below_matching_for": 1}, "verdict": {"margin": 1e-6},
+    })  # fmt: skip
+    swept = lth("sweep", path, "--serial")
+    assert swept.code == 0, swept
+    assert "level 1" in swept.out
+    assert "level 3" not in swept.out
+    assert "left: nothing" in lth("plan", path).out.splitlines()
