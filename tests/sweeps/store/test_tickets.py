@@ -100,20 +100,22 @@ def net(spec, shape, classes):
 def test_results_are_read_though_the_code_of_their_network_has_changed(
     tiny_file: StudyFile, lth: Lth, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (here / "edited_net.py").write_text(NETWORK)
+    (here / "net_edited_after_its_sweep.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(here)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    study = tiny_file({**SHORT, "base.model": {"name": "edited_net:net", "init": "as_built"}})
+    study = tiny_file(
+        {**SHORT, "base.model": {"name": "net_edited_after_its_sweep:net", "init": "as_built"}}
+    )
     assert lth("sweep", study, "--serial").code == 0
     before = lth("report", "tiny", "--json")
     (ticket,) = list_tickets("lth-store", TicketFilter(branch="ticket", level=1))
-    (here / "edited_net.py").write_text(NETWORK.replace("ReLU", "Tanh"))
-    sys.modules.pop("edited_net")
+    (here / "net_edited_after_its_sweep.py").write_text(NETWORK.replace("ReLU", "Tanh"))
+    sys.modules.pop("net_edited_after_its_sweep")
     assert lth("report", "tiny", "--json") == before
     called = lth("ticket", "show", ticket["ticket_digest"])
-    sys.modules.pop("edited_net")
+    sys.modules.pop("net_edited_after_its_sweep")
     changed = "must have the content that it had when the ticket was found; its files have changed"
     assert (called.code, called.err) == (
         2,
-        f"lth: model.name: {changed}, but got 'edited_net:net'\n",
+        f"lth: model.name: {changed}, but got 'net_edited_after_its_sweep:net'\n",
     )
