@@ -120,5 +120,5 @@ class _ProductsOutsideModules(TorchDispatchMode):
 
 
 def _memory(tensor: Tensor) -> tuple[int, int]:
-    """What a tensor shares with a view of all of it, such as its transpose."""
+    """Address and number of values, which a view of all of a tensor shares, as its transpose."""
     return tensor.untyped_storage().data_ptr(), tensor.numel()

@@ -193,7 +193,7 @@ def _check_samples(study: Study, reader: SpecReader) -> None:
     """Check that samples of the search space make specs: Optuna draws them while the search runs.
 
     Raises:
-        SpecError: a value does not; names its field of the space.
+        SpecError: a value does not; names its field of the space. Or another field is wrong.
     """
     point = next(iter(combinations(study)), {})
     space = {name: extremes(axis) for name, axis in study.search.space.items()}
@@ -203,6 +203,8 @@ def _check_samples(study: Study, reader: SpecReader) -> None:
             try:
                 reader.spec({**sample, name: value})
             except SpecError as error:
+                if name not in error.field:  # another field is wrong, whatever is sampled
+                    raise
                 raise SpecError(f"search.space.{name}", error.rule, value, error.known) from None
 
 

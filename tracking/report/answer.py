@@ -37,7 +37,7 @@ from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 from tracking.report.rewind_answer import rewind_answer
 from tracking.report.structure_table import similarity_tables
-from tracking.report.verdict_table import NO_RECORDS, TOO_FEW, reach_text, sections
+from tracking.report.verdict_table import NO_RECORDS, NO_VERDICT, TOO_FEW, reach_text, sections
 from tracking.text import accuracy_text, count, density_text, listed, rule_text
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
@@ -152,7 +152,7 @@ def _none_matches(judged: Mapping[str, Sequence[Verdict]]) -> str:
     words = {verdict.verdict for each in judged.values() for verdict in each}
     settings = count(len(judged), "setting")
     if words <= {TOO_FEW}:
-        return f"No verdict yet: a verdict takes {FEWEST} seeds, and all that have a dense run."
+        return NO_VERDICT
     if words & {"undecided", TOO_FEW}:
         return f"Undecided, in none of {settings} is a ticket shown to match the dense network."
     return f"No, in none of {settings} does a ticket match the dense network."
@@ -188,8 +188,10 @@ def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:
     """Sentence on a cell in which no ticket is shown to match."""
     density, margin = density_text(end.density), f"{100 * end.rule.margin:.3g} points"
     if end.verdict == TOO_FEW:
-        seeds = count(end.accuracy["ticket"].n, "seed")
-        text = f"No verdict: {seeds} of the {FEWEST} that it takes."
+        n = end.accuracy["ticket"].n
+        text = f"No verdict: {count(n, 'seed')} of the {FEWEST} that it takes."
+        if n >= FEWEST:
+            text = f"No verdict: of the seeds that have a dense run, {n} have tickets at {density}."
         near = list(takewhile(lambda verdict: _gap(verdict) > -verdict.rule.margin, judged))
         if near:
             lowest = density_text(near[-1].density)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from lth_core.analysis.cells import Cell
 from lth_core.analysis.rewinds import RewindPoint, rewind_cells, rewind_points, ticket_gain
 from lth_core.analysis.verdict import Verdict, sparsest, verdicts_by_cell
-from lth_core.analysis.verdict_rule import FEWEST, VerdictRule
+from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from tracking.report.rewind_table import Judged
-from tracking.report.verdict_table import TOO_FEW, p_text
+from tracking.report.verdict_table import NO_VERDICT, TOO_FEW, p_text
 from tracking.text import density_text, listed
 
 
@@ -33,7 +33,7 @@ def _needed(cell: Cell, judged_of: Judged, rule: VerdictRule) -> str:
     if not matched:
         words = {verdict.verdict for each in judged for verdict in each}
         if words <= {TOO_FEW}:
-            return f"No verdict yet: a verdict takes {FEWEST} seeds."
+            return NO_VERDICT
         shown = "is shown to match" if words & {"undecided", TOO_FEW} else "matches"
         if len(points) == 1:
             return f"Only step {first} was tried; it is not shown to match."

@@ -25,6 +25,7 @@ MOST_LISTED = 4
 """Largest number of densities that a sentence lists."""
 
 TOO_FEW = "too few replicates"
+NO_VERDICT = f"No verdict yet: a verdict takes {FEWEST} seeds, and all that have a dense run."
 NO_RECORDS = "Nothing has been trained yet."
 
 

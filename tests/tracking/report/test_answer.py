@@ -205,6 +205,14 @@ def test_rewind_points_are_answered_by_the_earliest_that_matches_furthest(record
     assert (found.kind, found.sentence) == ("rewind", sentence)
 
 
+def test_level_that_a_seed_lacks_has_no_verdict():
+    records = [row for row in cell([0.1]) if row["seed"] or not row["level"]]
+    assert answer(records).sentence == (
+        "No verdict: of the seeds that have a dense run, 4 have tickets at 50%. Mean accuracy stays "
+        "within 0.5 points of the dense network's down to 50%."
+    )
+
+
 def test_one_rewind_point_is_compared_with_no_other():
     records = [*points((0, [0.1]), model=1), *points((20, [0.1]), (40, [-3]), model=2),
                *points((20, [-3]), model=3)]  # fmt: skip
