@@ -29,7 +29,7 @@ from sweeps.report.description import study_description
 from sweeps.report.study_html import write_html
 from sweeps.report.study_results import StudyResults, study_results, study_trials
 from sweeps.report.winners import winning_tickets
-from sweeps.store.published import cell_run, level_records, study_publisher, trial_run
+from sweeps.store.published import PROBES, cell_run, level_records, study_publisher, trial_run
 from sweeps.store.records import load_mask, load_records, load_start
 from sweeps.store.status import is_running
 from sweeps.studies.find import study_text
@@ -200,6 +200,7 @@ def publish_missing(
         publisher, trials, cells(records, axes), verdicts_of, runs, is_sweeping
     )
     _put_below_cells(publisher, trials, runs, cell_runs)
+    _mark_earlier(publisher, trials, runs, cell_runs)
     status, ended = _outcome([runs.get(trial.digest) for trial in trials], is_sweeping)
     return Published(len(published), failures, status, ended)
 
@@ -252,15 +253,31 @@ def _put_below_cells(
 
     An older version put trials below the study; a user may have deleted the run above.
     """
-    publisher.put_below(cell_runs.values(), publisher.study_run)
+    publisher.set_tag(cell_runs.values(), names.PARENT, publisher.study_run)
     cell_of = {trial.digest: cell_run(trial).key for trial in trials}
     parents = {publisher.study_run, *(run.id for run in cell_runs.values())}
     for key, run in runs.items():
         parent = run.tags.get(names.PARENT, "")
         if cell := cell_runs.get(cell_of.get(key, "")):
-            publisher.put_below([run], cell.id)
+            publisher.set_tag([run], names.PARENT, cell.id)
         elif parent not in parents:
-            publisher.put_below([run], publisher.study_run)
+            publisher.set_tag([run], names.PARENT, publisher.study_run)
+
+
+def _mark_earlier(
+    publisher: Publisher, trials: Sequence[Trial], runs: Mapping[str, PublishedRun],
+    cell_runs: Mapping[str, PublishedRun],
+) -> None:  # fmt: skip
+    """Mark the runs of trials and cells that the study no longer has; unmark those that it has."""
+    probes = cell_runs[PROBES.key].id if PROBES.key in cell_runs else ""
+    keys, cell_keys = {trial.digest for trial in trials}, {cell_run(t).key for t in trials}
+    current = {run.id for key, run in runs.items() if key in keys}
+    current |= {run.id for run in runs.values() if run.tags.get(names.PARENT) == probes}
+    current |= {run.id for key, run in cell_runs.items() if key in cell_keys | {PROBES.key}}
+    every = [*runs.values(), *cell_runs.values()]
+    earlier = [run for run in every if run.id not in current]
+    publisher.set_tag([run for run in every if run.id in current], names.SETTINGS, names.CURRENT)
+    publisher.set_tag(earlier, names.SETTINGS, names.EARLIER)
 
 
 def _publish_trial(

@@ -19,6 +19,9 @@ TRAINED = "lth.trained_until"
 """Tag of a trial's run: end of its latest published training, in ms since 1970."""
 METHOD = "method"
 """Tag of a trial's run: short name of its pruning method, to filter runs by."""
+SETTINGS, CURRENT, EARLIER = "settings", "current", "earlier"
+"""Tag of a cell's and a trial's run, and its values: whether it belongs to the study as it was last
+published, or to earlier settings of the study. Saved views show current runs."""
 VERDICT = "verdict"
 """Tag of a study's, a cell's and a trial's run: the best verdict over the levels of its cell; on a
 cell's run, with `.level_NN`, the verdict on one level. Also the prefix of the verdicts' metrics."""

@@ -258,19 +258,16 @@ class Publisher:
         with connect(self.uri) as client:
             write_study(client, run, content, file)
 
-    def put_below(self, runs: Iterable[PublishedRun], parent: str) -> None:
-        """Make a run the parent of others that have another parent.
-
-        Args:
-            parent: MLflow's id of a run.
+    def set_tag(self, runs: Iterable[PublishedRun], tag: str, value: str) -> None:
+        """Set a tag of the runs that have another value.
 
         Raises:
             TrackingError: the server cannot be reached or refuses.
         """
         with connect(self.uri) as client:
             for run in runs:
-                if run.tags.get(names.PARENT) != parent:
-                    client.set_tag(run.id, names.PARENT, parent, synchronous=True)
+                if run.tags.get(tag) != value:
+                    client.set_tag(run.id, tag, value, synchronous=True)
 
     def resume(self) -> None:
         """Set the study's run to RUNNING: trials are being trained.
@@ -350,7 +347,8 @@ class Publisher:
         return find_or_make_cell(client, self.experiment, run, below, started)
 
     def _tags(self, parent: str, name: str) -> dict[str, str]:
-        return {names.PARENT: parent, names.RUN_NAME: name[: names.LONGEST], **dict(self.source)}
+        own = {names.RUN_NAME: name[: names.LONGEST], names.SETTINGS: names.CURRENT}
+        return {names.PARENT: parent, **own, **dict(self.source)}
 
 
 @lru_cache(maxsize=4)

@@ -53,12 +53,12 @@ def views(branches: Sequence[str], axes: Sequence[str], stamp: int) -> dict[str,
 def _saved(
     title: str, stamp: int, tag: str, columns: Sequence[str], branches: Sequence[str]
 ) -> str:
-    """A saved view of the runs with a tag, sparsest matching ticket first.
+    """A saved view of the current runs with a tag, sparsest matching ticket first.
 
     Runs that are sorted by a metric are not nested.
     """
     state = {
-        "searchFilter": f"tags.`{tag}` != ''",
+        "searchFilter": f"tags.`{tag}` != '' and tags.`{names.SETTINGS}` = '{names.CURRENT}'",
         "orderByKey": f"metrics.`{names.SPARSEST_MATCHING}`",
         "orderByAsc": True,
         "selectedColumns": list(columns),

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from servers_mlflow import FaultyServer
 from tiny import Lth, StudyOf, search
 
 import sweeps
-from lth_core import Trainer
+from lth_core import Trainer, find_tickets
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.report.sync import sync
+from sweeps.store.published import PROBES, cell_run, level_records, study_publisher, trial_run
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish import names
@@ -48,8 +50,6 @@ def swept_to(tiny: StudyOf, here: Path) -> Callable[[str], Study]:
 
 def study_runs(uri: str, study: str) -> list[dict[str, Any]]:
     """Content of the study's own runs that are not deleted."""
-    from mlflow import MlflowClient
-
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(study)
     runs = client.search_runs([experiment.experiment_id], f"tags.`{names.STUDY}` = '{study}'")
@@ -75,8 +75,6 @@ def study_runs(uri: str, study: str) -> list[dict[str, Any]]:
 
 def parents(uri: str, study: str) -> set[str]:
     """Runs that the study's cells are below; every trial is below one of them."""
-    from mlflow import MlflowClient
-
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(study)
     runs = client.search_runs([experiment.experiment_id])
@@ -165,8 +163,6 @@ def test_a_ticket_is_promoted_once_its_level_is_published(
 def test_sync_makes_a_studys_run_that_was_deleted_again_with_its_trials_below_it(
     database: str, swept_to: Callable[..., Study]
 ) -> None:
-    from mlflow import MlflowClient
-
     study = swept_to(database)
     sync(make_plan(study))
     (first,) = study_runs(database, study.name)
@@ -183,8 +179,6 @@ def test_sync_goes_on_where_another_publisher_deletes_a_run_meanwhile(
     tag: str, database: str, swept_to: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It made the run too, and of two it keeps the one that started first."""
-    from mlflow import MlflowClient
-
     study, client, listed = swept_to(database), MlflowClient(database), Publisher.cells
 
     def list_then_delete(publisher: Publisher) -> dict[str, PublishedRun]:
@@ -227,3 +221,41 @@ def test_sync_called_twice_at_once_leaves_one_whole_run(
     (run,) = study_runs(server, study.name)
     assert is_whole(run), run
     assert parents(server, study.name) == {run["id"]}
+
+
+@pytest.mark.long
+def test_saved_views_leave_out_runs_of_earlier_settings(database: str, tiny: StudyOf) -> None:
+    """Probes of `lth rewind` are kept, and a study that gets its settings back has its runs."""
+    settings = {"name": "changed", "base.levels": 1, "tracking.uri": database}
+    first = tiny({**settings, "axes.seed": [0, 1]})
+    trainer = Trainer(open_store(first.store))
+    later = tiny({**settings, "axes.seed": [1], "base.train.lr": 0.05})
+    probed = make_plan(tiny({**settings, "axes.seed": [0], "base.rewind": 4})).trials[0]
+    publisher = study_publisher(first)
+    for level in find_tickets(probed.spec, trainer):
+        records = level_records(probed, "changed", level)
+        publisher.publish(trial_run(probed, probe=True), level, records)
+
+    def shown() -> dict[str, list[str]]:
+        client = MlflowClient(database)
+        tags = client.get_experiment(publisher.experiment).tags
+        views = {key: json.loads(tags[f"{names.VIEW}{key}"]) for key in ("cells", "trials")}
+        filters = {key: json.loads(view["state"])["searchFilter"] for key, view in views.items()}
+        found = {
+            key: client.search_runs([publisher.experiment], query) for key, query in filters.items()
+        }
+        return {
+            key: sorted(run.data.tags[names.KEY if key == "trials" else names.CELL] for run in runs)
+            for key, runs in found.items()
+        }
+
+    for study in (first, later, first):
+        for _ in search(study, trainer):
+            pass
+        plan = make_plan(study)
+        sync(plan)
+        keys = [trial.digest for trial in plan.trials]
+        cells = {cell_run(trial).key for trial in plan.trials}
+        assert shown() == {
+            "cells": sorted(cells | {PROBES.key}), "trials": sorted([*keys, probed.digest])
+        }  # fmt: skip
