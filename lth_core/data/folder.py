@@ -145,7 +145,11 @@ def _files(root: Path) -> Listing:
     Raises:
         DataError: a part is missing, empty or there twice, or has a file that is not read.
     """
-    files = Listing()
+    files, known = Listing(), [name for names in PARTS.values() for name in names]
+    # Where a missing part is no error, a folder named `Validation` would be ignored.
+    for entry in _entries(root) if root.is_dir() else ():
+        if entry.name not in known and entry.name.casefold() in known:
+            raise DataError(f"{entry.path}: must be named {entry.name.casefold()}")
     for part, names in PARTS.items():
         folders = [root / name for name in names if (root / name).is_dir()]
         if len(folders) > 1:

@@ -483,6 +483,11 @@ def bomb(folder: Path) -> Path:
     return path
 
 
+def capital(folder: Path) -> Path:
+    picture(folder / "Valid" / "cat" / "a.png", 0)
+    return folder / "Valid"
+
+
 def two_validations(folder: Path) -> Path:
     picture(folder / "val" / "dog" / "z.png", 0)
     picture(folder / "validation" / "dog" / "z.png", 0)
@@ -507,6 +512,7 @@ def unknown_validation_class(folder: Path) -> Path:
         (numpy_array, "files of this kind are not read; known endings: .*png"),
         (truncated, "is not a readable image"),
         (bomb, "is not a readable image .*decompression bomb"),
+        (capital, "must be named valid"),
         (two_validations, "must have one folder of validation images, but has validation, val"),
         (unknown_validation_class, "is of class 'bird', which train/ lacks"),
     ],
