@@ -6,6 +6,7 @@ by Ctrl-C, 143 by SIGTERM.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
@@ -70,6 +71,11 @@ def main() -> None:
     try:
         search_last(_current_folder())  # a study names functions as package.module:function
         app(prog_name="lth")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        PlainConsole(stderr=True).print(f"lth: {error.filename or 'output'}: no space is left")
+        sys.exit(2)
     except LthError as error:
         message = " ".join(str(error).splitlines())  # a name may contain a line break
         PlainConsole(stderr=True).print(f"lth: {message}")

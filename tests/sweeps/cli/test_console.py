@@ -1,5 +1,6 @@
 """What is printed is what was said: no markup, no emoji, no colour, no wrapping, no control."""
 
+import errno
 import io
 import re
 from pathlib import Path
@@ -167,3 +168,14 @@ def test_no_command_has_another_console_or_markup() -> None:
     files = [path for part in ("sweeps", "tracking") for path in (root / part).rglob("*.py")]
     assert len(files) > 60
     assert [path.name for path in files if other.search(path.read_text())] == []
+
+
+class FullDisk(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_output_to_a_full_disk_is_one_error(lth: Lth, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console.out, "_file", FullDisk())
+    called = lth("--version")
+    assert (called.code, called.err) == (2, "lth: output: no space is left\n")
