@@ -74,8 +74,9 @@ class Verdict:
     """p of the ticket stopping earlier than dense. None with too few replicates, or without
     validation examples."""
     seeds_to_decide: int | None
-    """Number of seeds that would decide an undecided level with a probability of 80%, if means and
-    deviations stay as they are; None where the level is decided, or over 1,000 are needed."""
+    """Number of seeds that would decide an undecided level, and those that are tested before it,
+    with a probability of 80% each, if means and deviations stay as they are. None where the level
+    is decided, or where no number up to 1,000 would decide it."""
     verdict: str
     """One of `WORDS`."""
 
@@ -311,7 +312,6 @@ def _cell_verdicts(
     matching = [min(sequences * p, 1.0) for p in _over_levels(above, trained, rule)]
     worse = [min(sequences * p, 1.0) for p in _over_levels(below[::-1], trained, rule)[::-1]]
     tests = sequences if trained or rule.for_all == "none" else sequences * len(levels)
-    stop = next((i for i, p in enumerate(matching) if p >= rule.significant), len(levels))
     found = []
     for i, level in enumerate(levels):
         p_reinit, is_enough = reinit[i], level.is_enough
@@ -326,8 +326,10 @@ def _cell_verdicts(
             word = "undecided"
         seeds = None
         if word == "undecided":
-            passed = trained and above[i] * sequences < rule.significant
-            seeds = _seeds_to_decide(levels[stop] if passed else level, rule, tests)
+            before = _open_before(i, levels, above, below, rule, sequences) if trained else [level]
+            never = MOST_SEEDS + 1
+            needed = max((_seeds_to_decide(each, rule, tests) for each in before), default=never)
+            seeds = needed if needed < never else None
         found.append(Verdict(
             cell=cell, level=level.level, density=level.density, accuracy=level.accuracy,
             early_stop=level.early_stop, rule=rule, family=family, gap=level.gap,
@@ -358,8 +360,33 @@ def _p_matching(level: _Level, rule: VerdictRule) -> float:
     return level.gap.p_above(-rule.margin)
 
 
-def _seeds_to_decide(level: _Level, rule: VerdictRule, tests: int) -> int | None:
-    """Fewest seeds, more than there are, with which a level's test would succeed in 80% of studies.
+def _open_before(
+    i: int, levels: Sequence[_Level], above: Sequence[float], below: Sequence[float],
+    rule: VerdictRule, sequences: int,
+) -> list[_Level]:  # fmt: skip
+    """Levels whose tests must succeed before an undecided level is decided, itself among them; none
+    where one of them lies on the other side of the margin, or cannot match, and so never will.
+
+    Args:
+        i: position of the undecided level.
+        above, below, sequences: as in `_cell_verdicts`.
+    """
+
+    def is_above(level: _Level) -> bool:
+        return level.gap.mean > -rule.margin
+
+    matches = is_above(levels[i])
+    order, ps = (levels[: i + 1], above) if matches else (levels[i:], below[i:])
+    found = [
+        level for level, p in zip(order, ps, strict=False) if p * sequences >= rule.significant
+    ]
+    can_match = all(level.is_enough and level.within_steps for level in found) or not matches
+    return found if can_match and all(is_above(level) == matches for level in found) else []
+
+
+def _seeds_to_decide(level: _Level, rule: VerdictRule, tests: int) -> int:
+    """Fewest seeds, more than there are, with which a level's test would succeed in 80% of studies;
+    over `MOST_SEEDS` where no number up to it is enough.
 
     Means and deviations are taken as they were seen, and the deviation as not moderated.
 
@@ -374,8 +401,7 @@ def _seeds_to_decide(level: _Level, rule: VerdictRule, tests: int) -> int | None
     def decides(n: int) -> bool:
         return distance > 0 and distance * sqrt(n) >= _quantiles(n - 1, significant) * level.gap.std
 
-    found = fewest + bisect_left(range(fewest, MOST_SEEDS + 1), True, key=decides)
-    return found if found <= MOST_SEEDS else None
+    return fewest + bisect_left(range(fewest, MOST_SEEDS + 1), True, key=decides)
 
 
 @cache

@@ -37,7 +37,14 @@ from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
 from tracking.report.rewind_answer import rewind_answer
 from tracking.report.structure_table import similarity_tables
-from tracking.report.verdict_table import NO_RECORDS, NO_VERDICT, TOO_FEW, reach_text, sections
+from tracking.report.verdict_table import (
+    NO_RECORDS,
+    NO_VERDICT,
+    TOO_FEW,
+    reach_text,
+    sections,
+    seeds_text,
+)
 from tracking.text import accuracy_text, count, density_text, listed, rule_text
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
@@ -224,8 +231,7 @@ def _gap(verdict: Verdict) -> float:
 
 
 def _would_decide(verdict: Verdict) -> str:
-    seeds = verdict.seeds_to_decide
-    return f": about {seeds:,} seeds would decide" if seeds else ""
+    return f": {seeds_text(verdict)} would decide"
 
 
 # Methods: which keeps the accuracy longest

@@ -270,6 +270,19 @@ def test_number_of_seeds_that_would_decide() -> None:
     assert judged(near(-0.005))[0].seeds_to_decide is None  # never, at the margin itself
 
 
+def test_no_number_of_seeds_decides_a_level_whose_sequence_cannot_succeed() -> None:
+    """A dense level that is worse and a sparser one that is not block each other."""
+    found = judged(near(0), near(-0.1), near(0), near(-0.1))
+    assert words(found) == ["matching", "undecided", "undecided", "not matching"]
+    assert [verdict.seeds_to_decide for verdict in found] == [None] * 4
+    noisy = judged(near(0), near(-0.1), near(-0.006, scale=30))
+    assert noisy[1].seeds_to_decide == noisy[2].seeds_to_decide > 5, "those of the level after it"
+    both = judged(near(-0.004, scale=20), near(-0.004, scale=30))
+    assert both[0].seeds_to_decide < both[1].seeds_to_decide
+    turned = judged(near(-0.004, scale=30), near(-0.004, scale=20))
+    assert turned[0].seeds_to_decide == turned[1].seeds_to_decide == both[1].seeds_to_decide
+
+
 def test_three_equal_differences_decide_nothing_and_five_do() -> None:
     three = [accuracy + 0.01 for accuracy in DENSE[:3]]
     (found,) = judged(three, seeds=3)

@@ -108,6 +108,63 @@ def false_after_a_stop(seeds: int, studies: int, patience: int) -> float:
     return false / studies
 
 
+UNEVEN = {
+    "one level of 3 times the deviation": lambda level: 3.0 if level == 9 else 1.0,
+    "3 times the deviation from a level on": lambda level: 3.0 if level >= 9 else 1.0,
+    "a deviation that grows to 5 times": lambda level: 5 ** ((level - 1) / (LEVELS - 1)),
+}
+"""Deviation of the tickets at a level, relative to the dense runs'."""
+
+
+def false_at_uneven_levels(kind: str, seeds: int, studies: int, deviation: float) -> float:
+    """Share of studies with a false match, where levels 1 to 8 are as good as dense, the others
+    worse by the margin, and some levels vary more than others; correlated levels."""
+    rng, noise, false = np.random.default_rng(seeds), NOISES["normal, correlated levels"], 0
+    scales = np.array([UNEVEN[kind](level) for level in range(1, LEVELS + 1)])
+    means = np.where(np.arange(1, LEVELS + 1) < 9, DENSE, DENSE - MARGIN)
+    zero = np.zeros((seeds, LEVELS))
+    for _ in range(studies):
+        dense = DENSE + deviation / DEVIATION * noise.draw(rng, zero[:, :1])[:, 0]
+        drawn = means + scales * deviation / DEVIATION * noise.draw(rng, zero)
+        rows = [row(0, "dense", seed, dense[seed], "after") for seed in range(seeds)]
+        rows += [
+            row(level, "ticket", seed, accuracy, "after")
+            for seed, accuracies in enumerate(drawn)
+            for level, accuracy in enumerate(accuracies, start=1)
+        ]
+        (found,) = judge([rows], [], DEFAULT_RULE)
+        false += any(verdict.matching for verdict in found if verdict.level >= 9)
+    return false / studies
+
+
+def false_after_more_seeds(most: int, studies: int) -> tuple[float, float]:
+    """Shares of studies with a false match: at three seeds, and where seeds are added, as many as
+    the first undecided level names, up to a number of seeds. Five levels, all worse by the margin.
+    """
+    rng, noise, first, last = np.random.default_rng(most), NOISES["normal, correlated levels"], 0, 0
+    means = np.full((most, 5), DENSE - MARGIN)
+    for _ in range(studies):
+        dense, drawn = noise.draw(rng, np.full((most, 1), DENSE))[:, 0], noise.draw(rng, means)
+        seeds = 3
+        while True:
+            rows = [row(0, "dense", seed, dense[seed], "after") for seed in range(seeds)]
+            rows += [
+                row(level, "ticket", seed, drawn[seed, level - 1], "after")
+                for seed in range(seeds)
+                for level in range(1, 6)
+            ]
+            (found,) = judge([rows], [], DEFAULT_RULE)
+            is_false = any(verdict.matching for verdict in found)
+            first += is_false and seeds == 3
+            undecided = [v for v in found if v.verdict == "undecided"]
+            needed = undecided[0].seeds_to_decide if undecided else None
+            if is_false or needed is None or needed > most:
+                break
+            seeds = needed
+        last += is_false
+    return first / studies, last / studies
+
+
 def row(level: int, branch: str, seed: int, accuracy: float, when: str) -> dict[str, Any]:
     """A record with the columns of a verdict."""
     return {
@@ -168,6 +225,17 @@ def untrained(studies: int) -> Iterator[str]:
             yield f"not trained, {name}, {seeds} seeds: false matching {100 * matching:.1f}%"
 
 
+def uneven(studies: int) -> Iterator[str]:
+    """Lines on false matching where levels vary unevenly, and where seeds are added."""
+    for kind in UNEVEN:
+        for seeds in SEEDS:
+            share = false_at_uneven_levels(kind, seeds, studies, deviation=0.001)
+            yield f"{kind}, {seeds} seeds: false matching {100 * share:.1f}%"
+    for most in (20, 50):
+        first, last = false_after_more_seeds(most, studies)
+        yield f"seeds added up to {most}: {100 * first:.1f}% at 3, {100 * last:.1f}% in the end"
+
+
 if __name__ == "__main__":
-    for line in chain(table(studies=2000), untrained(studies=1000)):
+    for line in chain(table(studies=2000), untrained(studies=1000), uneven(studies=2000)):
         print(line, flush=True)

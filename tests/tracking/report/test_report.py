@@ -124,7 +124,7 @@ def test_a_headline_says_how_many_seeds_would_decide_the_first_undecided_level()
     )
     assert headline(cell([0.1, -0.5])) == (
         "Tickets match down to 50% density (5 seeds); "
-        "25% is undecided, over 1,000 seeds would decide"
+        "25% is undecided, not even 1,000 seeds would decide"
     )
 
 
@@ -284,7 +284,7 @@ def test_the_report_shows_no_p_where_there_is_no_test():
 def test_the_report_says_how_many_seeds_would_decide_an_undecided_level():
     levels = rows_of_verdicts(rendered(cell([0.1, -0.45, -0.5]), ["seed"]))
     assert [row[1] for row in levels] == [
-        "matching", "undecided about 18 seeds", "undecided over 1,000 seeds",
+        "matching", "undecided about 18 seeds", "undecided not even 1,000 seeds",
     ]  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def test_an_undecided_row_has_the_number_of_seeds_that_would_decide_it():
     assert [(row.verdict, row.seeds_to_decide) for row in section.rows] == [
         ("matching", ""),
         ("undecided", "about 18 seeds"),
-        ("undecided", "over 1,000 seeds"),
+        ("undecided", "not even 1,000 seeds"),
         ("not matching", ""),
     ]
 
