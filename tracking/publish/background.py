@@ -39,7 +39,6 @@ RETRY_AFTER = 30.0
 class _TrialState:
     """State of a trial's publishing."""
 
-    key: str
     published: PublishedRun | None = None
     skipped: bool = False
     """Whether no more of its calls are queued."""
@@ -69,7 +68,8 @@ class BackgroundPublisher:
     def __init__(self, publisher: Publisher, retry_after: float = RETRY_AFTER) -> None:
         self._publisher, self._retry_after = publisher, retry_after
         self._queue: Queue[_Call] = Queue(MOST_CALLS)
-        self._trial = _TrialState("")
+        self._trials: dict[str, _TrialState] = {}
+        """Trials of which a level was queued or skipped, by key; those of a pack at once."""
         self._not_before = 0.0
         self._warned = set[type[Exception]]()
         threading.Thread(target=self._run, name="lth-publish", daemon=True).start()
@@ -81,9 +81,9 @@ class BackgroundPublisher:
 
         The ticket's bytes are made here, so that the queue holds no tensors.
         """
-        if level.level == 0:
-            self._trial = _TrialState(run.key)
-        trial = self._state_of(run)
+        if level.level == 0 or run.key not in self._trials:
+            self._trials[run.key] = _TrialState()
+        trial = self._trials[run.key]
         if not self._is_skipped(trial):
             files = level_files(level)
             write = self._publisher.publish
@@ -101,10 +101,11 @@ class BackgroundPublisher:
         Args:
             reason: reason of the failure.
         """
-        if status == "KILLED" and self._trial.key != run.key:
+        known = self._trials.pop(run.key, None)
+        if status == "KILLED" and known is None:
             return
         # A failure is published even after a skipped level, because the store does not record it.
-        trial = self._state_of(run) if status == "FINISHED" else _TrialState(run.key)
+        trial = known if known and status == "FINISHED" else _TrialState()
         if not self._is_skipped(trial):
             end = self._publisher.finish
             self._put(_Call(trial, lambda published: end(run, status, reason, published), 0))
@@ -115,11 +116,6 @@ class BackgroundPublisher:
             return self._queue.all_tasks_done.wait_for(
                 lambda: not self._queue.unfinished_tasks, seconds
             )
-
-    def _state_of(self, run: TrialRun) -> _TrialState:
-        if self._trial.key != run.key:
-            self._trial = _TrialState(run.key)
-        return self._trial
 
     def _is_skipped(self, trial: _TrialState) -> bool:
         trial.skipped = trial.skipped or trial.failed or self._is_paused()

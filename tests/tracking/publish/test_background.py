@@ -147,6 +147,27 @@ def test_next_trial_after_the_pause_is_published_whole_and_the_failed_one_not_in
     assert publisher.said == [("b", 0), ("b", 1), ("b", 2), ("b", "FINISHED")]
 
 
+def test_trials_of_a_pack_are_published_each_for_itself(levels: list[LevelResult]) -> None:
+    """One whose level failed stays open until `lth sync`; all that are interrupted are KILLED."""
+    publisher = Recording(before=fail_once())
+    work = background(publisher, retry_after=0.1)
+    work.publish(trial("a"), levels[0], levels[0].records)
+    assert work.drain(60)
+    time.sleep(0.15)
+    work.publish(trial("b"), levels[0], levels[0].records)
+    for level in levels[1:]:
+        for name in "abc" if level.level == 1 else "ab":
+            work.publish(trial(name), level, level.records)
+    for name in "ab":
+        work.finish(trial(name))
+    for name in "cd":
+        work.finish(trial(name), "KILLED")
+    assert work.drain(60)
+    assert publisher.said == [
+        ("b", 0), ("b", 1), ("c", 1), ("b", 2), ("b", "FINISHED"), ("c", "KILLED")
+    ]  # fmt: skip
+
+
 def test_a_failed_trial_is_published_as_failed_even_where_its_levels_are_skipped(
     levels: list[LevelResult],
 ) -> None:
