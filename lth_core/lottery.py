@@ -66,6 +66,18 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
             previous = jobs
 
 
+def job_of(spec: TicketSpec, level: int, branch: str) -> Job:
+    """The job of a branch at a level of a resolved spec, with the digests of all before it.
+
+    A digest takes its parents', and those of hundreds of levels at once exceed the stack.
+    """
+    found = list(levels(spec))
+    for branches in found[: level + 1]:
+        for job in branches.values():
+            assert job.digest
+    return found[level][branch]
+
+
 def find_tickets(
     spec: TicketSpec, train: Trainer | None = None, keep: Sequence[int] = ()
 ) -> Iterator[LevelResult]:

@@ -24,7 +24,7 @@ from lth_core import ticket as ticket_files
 from lth_core.analysis.verdict import Verdict
 from lth_core.columns import COLUMNS, Record, in_order
 from lth_core.errors import LaunchError, SpecError
-from lth_core.lottery import levels
+from lth_core.lottery import job_of
 from lth_core.resolve import check_unchanged
 from lth_core.store import existing_store
 from lth_core.ticket import Ticket
@@ -250,7 +250,7 @@ class SweptStudy:
         trials = {trial.id: trial for trial in study_trials(self.plan, store)}
         spec = trials[record["trial"]].spec
         check_unchanged(spec, "the study was swept")
-        job = list(levels(spec))[record["level"]][record["branch"]]
+        job = job_of(spec, record["level"], branch)
         return Trainer(store, "cpu", frozen=True).ticket(spec, record["level"], branch, job)
 
     def __repr__(self) -> str:

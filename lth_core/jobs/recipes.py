@@ -8,6 +8,7 @@ trainings without running one, and the store finds finished trainings.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -113,6 +114,12 @@ class Recipe:
             value = getattr(self, name)
             parts[name] = f'"{value.digest}"' if isinstance(value, Recipe) else spec_json(value)
         return digest_of(self.kind, parts)
+
+    @property
+    def parts(self) -> Iterator[Recipe]:
+        """Recipes that this one is made from."""
+        values = (getattr(self, each.name) for each in dataclasses.fields(self))
+        return (value for value in values if isinstance(value, Recipe))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recipe) and self.digest == other.digest

@@ -8,7 +8,7 @@ from typing import Any
 
 from lth_core.errors import SpecError
 from lth_core.jobs.transfer import GivenTicket
-from lth_core.lottery import levels
+from lth_core.lottery import job_of
 from lth_core.resolve import check_unchanged
 from lth_core.store import Store, open_store
 from lth_core.store.kinds import DIGEST
@@ -66,5 +66,5 @@ def _made(store: Store, trial: dict[str, Any], record: dict[str, Any]) -> Ticket
     """The ticket of a record, made from the trainings in the store."""
     spec, level, branch = parse_stored_spec(trial["spec"]), record["level"], record["branch"]
     check_unchanged(spec, "the ticket was found")
-    job = list(levels(spec))[level][branch]
-    return Trainer(store, "cpu", frozen=True).ticket(spec, level, branch, job)
+    trainer = Trainer(store, "cpu", frozen=True)
+    return trainer.ticket(spec, level, branch, job_of(spec, level, branch))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from lth_core.errors import CorruptEntryError, LthError, SpecError
@@ -108,8 +108,7 @@ def recipes(trials: Iterable[Trial]) -> set[str]:
                     digests.add(recipe.digest)
                     if job and isinstance(recipe, Pruned):
                         digests.add(latencies_of(recipe, job).digest)
-                    parts = (getattr(recipe, f.name) for f in fields(recipe))
-                    todo += [(part, job) for part in parts if isinstance(part, Recipe)]
+                    todo += [(part, job) for part in recipe.parts]
     return digests
 
 

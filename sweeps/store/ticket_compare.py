@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lth_core.errors import SpecError
+from lth_core.jobs.recipes import Job
 from lth_core.jobs.transfer import GivenTicket
+from lth_core.lottery import levels
 from lth_core.masks import chance_overlap, layer_of
 from lth_core.store import Entry, Store
 from lth_core.store.decode import read_entry
@@ -132,13 +135,26 @@ def remake(store: str, digest: str) -> Remade:
         key = GivenTicket(content=found.spec.ticket).digest
         if entry := found.trainer.store.get("tickets", key):
             again.store.put("tickets", key, entry.meta, {n: entry.blob(n) for n in entry.blobs})
-    stored = found.ticket()
+    stored, before = found.ticket(), _digests_before(found.job)
+    for branches in islice(levels(found.spec), found.record["level"]):
+        again([job for job in branches.values() if job.digest in before])
     made = again.ticket(found.spec, found.record["level"], found.record["branch"], found.job)
     trained = again.store.digests("trainings")
     return Remade(
         digest=stored.digest, trainings=len(trained), differences=_differing(stored, made),
         made_with=_made_otherwise(trained, found.trainer.store, again.store),
     )  # fmt: skip
+
+
+def _digests_before(job: Job) -> set[str]:
+    """Digests of all that a job is made from."""
+    found, todo = set[str](), list(job.parts)
+    while todo:
+        recipe = todo.pop()
+        if recipe.digest not in found:
+            found.add(recipe.digest)
+            todo += recipe.parts
+    return found
 
 
 def _differing(a: Ticket, b: Ticket) -> list[str]:

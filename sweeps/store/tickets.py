@@ -14,7 +14,7 @@ from lth_core.errors import SpecError
 from lth_core.files.export import Export
 from lth_core.files.weights import write_file
 from lth_core.jobs.recipes import Job
-from lth_core.lottery import levels
+from lth_core.lottery import job_of
 from lth_core.models.layers import load_state
 from lth_core.resolve import check_unchanged
 from lth_core.spec import TicketSpec
@@ -152,7 +152,7 @@ def find_ticket(
     trial, record = trainings[fitting[0]]
     spec = parse_stored_spec(trial["spec"])
     check_unchanged(spec, "the ticket was found")
-    job = list(levels(spec))[record["level"]][record["branch"]]
+    job = job_of(spec, record["level"], record["branch"])
     trainer = Trainer(existing_store(store, "--store"), "cpu", frozen=True)
     return FoundTicket(trainer, spec, record, job)
 

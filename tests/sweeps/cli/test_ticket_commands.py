@@ -1,15 +1,19 @@
 """`lth ticket ls`, `show`, `diff`, `verify`: tickets by condition, compared, and made again."""
 
+import inspect
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import Called, Lth, Record
+from tiny import Called, Lth, Record, StudyOf, search
 
 from lth_core import load_ticket
+from lth_core.store import open_store
 from lth_core.train import Trainer
 from sweeps.store.ticket_compare import layer_differences
+from sweeps.studies.find import save_swept
 
 
 def rows(called: Called) -> list[Record]:
@@ -163,3 +167,24 @@ def test_axes_of_mixed_values_are_columns_of_json() -> None:
         "int64", "double", "int64", "string", "string",
     ]  # fmt: skip
     assert table.to_pylist()[0] == {"level": 0, "a": 1.0, "b": 1, "c": "x", "d": '[1,"2"]'}
+
+
+@pytest.mark.slow
+def test_ticket_of_many_levels_is_shown_and_made_again(lth: Lth, tiny: StudyOf, here: Path) -> None:
+    """A ticket's recipe holds those of all levels before it, which must not fill the stack."""
+    study = tiny({
+        "axes.seed": [0], "base.levels": 60, "base.prune.fraction": 0.02, "base.branches": ["ticket"],
+        "base.train.steps": "1it", "base.train.evaluate_every": "1it", "base.data.fraction": 0.2,
+    })  # fmt: skip
+    ((_, records),) = search(study, Trainer(open_store(study.store)))
+    save_swept(study)
+    name = records[-1]["ticket_digest"]
+    depth = len(inspect.stack(0))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(depth + 400)
+    try:
+        shown, verified = lth("ticket", "show", name), lth("ticket", "verify", name)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert (shown.code, verified.code) == (0, 0)
+    assert "after 60 trainings" in verified.out
