@@ -42,10 +42,19 @@ def listed(texts: Iterable[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+def points_text(share: float, digits: int = 3) -> str:
+    """A difference of accuracies: `0.5 points`.
+
+    >>> points_text(0.005), points_text(0.01)
+    ('0.5 points', '1 point')
+    """
+    points = f"{100 * share:.{digits}g}"
+    return f"{points} point{'s' * (points != '1')}"
+
+
 def rule_text(rule: VerdictRule) -> str:
     """`margin 0.5 points, 95% confidence`."""
-    margin = f"{100 * rule.margin:.3g}"
-    return f"margin {margin} point{'s' * (margin != '1')}, {100 * rule.confidence:.4g}% confidence"
+    return f"margin {points_text(rule.margin)}, {100 * rule.confidence:.4g}% confidence"
 
 
 def flops_text(flops: float) -> str:

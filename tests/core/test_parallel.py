@@ -3,7 +3,9 @@
 import threading
 import time
 
-from lth_core.parallel import MOST_THREADS, map_in_threads
+import pytest
+
+from lth_core.parallel import MOST_AHEAD, MOST_THREADS, map_in_threads
 
 
 def test_results_come_in_the_order_of_the_items_whichever_is_done_first() -> None:
@@ -22,3 +24,21 @@ def test_sixteen_calls_run_at_a_time() -> None:
 
 def test_single_item_is_read_in_the_calling_thread() -> None:
     assert list(map_in_threads(lambda _: threading.get_ident(), [0])) == [threading.get_ident()]
+
+
+def test_few_results_wait_to_be_asked_for_and_none_follow_a_failure() -> None:
+    begun: list[int] = []
+
+    def call(number: int) -> int:
+        begun.append(number)
+        if number == 100:
+            raise ValueError(number)
+        return number
+
+    results = map_in_threads(call, range(1000))
+    assert next(results) == 0
+    time.sleep(0.05)
+    assert len(begun) <= MOST_AHEAD + 1
+    with pytest.raises(ValueError, match="100"):
+        list(results)
+    assert len(begun) <= 100 + MOST_AHEAD + 1

@@ -8,7 +8,7 @@ from typing import Any
 from lth_core.analysis.rewinds import STABLE_BELOW, rewind_points, rewind_series
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.captions import intervals_text, points_text, seeds_text, sentences
+from tracking.figures.drawing.captions import intervals_text, seeds_text, sentences
 from tracking.figures.drawing.lines import CurvesOf, no_curves
 from tracking.figures.drawing.panels import INK, legend, panels
 from tracking.figures.drawing.rewind_axis import (
@@ -22,6 +22,7 @@ from tracking.figures.drawing.rewind_axis import (
 )
 from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.figures.drawing.styles import DENSE
+from tracking.text import points_text
 
 BARRIER = "Rise of test error between two runs (points)"
 
@@ -53,7 +54,7 @@ def stability(
                 handles[name] = draw_along(panel, name, positions, values, *style)
                 shown += values.values()
     drawn[0][0].set_ylim(*limits_above_zero(shown, [0, threshold]))
-    legend(figure, {**handles, f"stable below {threshold:g} points": line})
+    legend(figure, {**handles, f"stable below {points_text(stable_below)}": line})
     figure.caption = sentences(
         "Highest rise of the test error on the straight line between the final weights of two "
         "copies, trained from one state under different data orders, "

@@ -13,13 +13,13 @@ from lth_core.analysis.verdict_rule import DEFAULT_RULE
 from lth_core.columns import Record
 from tracking.figures.drawing.captions import (
     intervals_text,
-    points_text,
     seeds_text,
     sentences,
 )
 from tracking.figures.drawing.lines import CurvesOf, draw_values, name_lines, no_curves
 from tracking.figures.drawing.panels import FAINT, SHADES, bounds_of, limits, panels
 from tracking.figures.drawing.study_figure import StudyFigure
+from tracking.text import points_text
 
 WIDTH, DEPTH = "model.width", "model.depth"
 GAP = "Best ticket less dense (points)"

@@ -45,7 +45,7 @@ from tracking.report.verdict_table import (
     sections,
     seeds_text,
 )
-from tracking.text import accuracy_text, count, density_text, listed, rule_text
+from tracking.text import accuracy_text, count, density_text, listed, points_text, rule_text
 
 Kind = Literal["tickets", "rewind", "methods", "structures"]
 """Kind of a study's question; a report shows first what answers it."""
@@ -193,7 +193,7 @@ def _one_cell(judged: Sequence[Verdict]) -> str:
 
 def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:
     """Sentence on a cell in which no ticket is shown to match."""
-    density, margin = density_text(end.density), f"{100 * end.rule.margin:.3g} points"
+    density, margin = density_text(end.density), points_text(end.rule.margin)
     if end.verdict == TOO_FEW:
         n = end.accuracy["ticket"].n
         text = f"No verdict: {count(n, 'seed')} of the {FEWEST} that it takes."

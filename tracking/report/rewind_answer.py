@@ -11,7 +11,7 @@ from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
 from tracking.report.rewind_table import Judged
 from tracking.report.verdict_table import NO_VERDICT, TOO_FEW, p_text
-from tracking.text import density_text, listed
+from tracking.text import density_text, listed, points_text
 
 
 def rewind_answer(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) -> str:
@@ -77,5 +77,5 @@ def _with_gain(
             f"Of the points tried, {text}; its tickets are not shown better than step 0's{shown}."
         )
     chance = f"mean over the levels, p {p_text(p, rule.significant)}"
-    gain = f"{100 * test.mean:.2g} points better than step 0's ({chance})"
+    gain = f"{points_text(test.mean, 2)} better than step 0's ({chance})"
     return f"Rewinding helps: {text}; its tickets are {gain}."

@@ -40,16 +40,6 @@ def names_text(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def points_text(share: float) -> str:
-    """A difference of accuracies: `0.5 points`.
-
-    >>> points_text(0.005), points_text(0.01)
-    ('0.5 points', '1 point')
-    """
-    points = f"{100 * share:.3g}"
-    return f"{points} point{'s' * (points != '1')}"
-
-
 def sentences(*texts: str) -> str:
     """The texts that are not empty, as one."""
     return " ".join(filter(None, texts))

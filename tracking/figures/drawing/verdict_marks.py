@@ -13,9 +13,10 @@ from lth_core.analysis.summary import Summary
 from lth_core.analysis.verdict import verdicts
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
-from tracking.figures.drawing.captions import points_text, sentences
+from tracking.figures.drawing.captions import sentences
 from tracking.figures.drawing.panels import Panel
 from tracking.figures.drawing.styles import DENSE, STYLES
+from tracking.text import points_text
 
 MARKED = ("winning", "matching")
 """Verdicts with a mark of their own: a full one, and one filled white."""
