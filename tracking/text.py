@@ -42,6 +42,16 @@ def listed(texts: Iterable[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
+def range_text(numbers: Iterable[int]) -> str:
+    """Smallest and largest number.
+
+    >>> range_text([3, 5, 4]), range_text([3, 3])
+    ('3 to 5', '3')
+    """
+    ordered = sorted(set(numbers))
+    return " to ".join(map(str, dict.fromkeys((ordered[0], ordered[-1]))))
+
+
 def points_text(share: float, digits: int = 3) -> str:
     """A difference of accuracies: `0.5 points`.
 

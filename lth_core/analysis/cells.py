@@ -52,6 +52,13 @@ class Cell:
         return len({record["seed"] for record in self.records})
 
     @property
+    def fewest_and_most_seeds(self) -> tuple[int, int]:
+        """Of all levels and branches: a stop rule or a loss that is not finite ends some seeds."""
+        groups = group_by(self.records, values_of(["method", "branch", "level"]))
+        counts = [len({row["seed"] for row in rows}) for rows in groups.values()]
+        return min(counts), max(counts)
+
+    @property
     def planned(self) -> int | None:
         """Number of planned replicates; None where no record has it."""
         return max((r["replicates_planned"] for r in self.records if "replicates_planned" in r),

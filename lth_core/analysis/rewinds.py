@@ -144,6 +144,6 @@ def varying_axes(records: Sequence[Record], axes: Sequence[str], keys: Sequence[
     others = [axis for axis in axes if axis != REWIND]
     if len(others) == len(axes):
         return others
-    groups = group_by(records, values_of(["seed", "method", "branch", "level", *others]))
+    groups = group_by(records, values_of(["seed", "branch", "level", *others]))
     equal = all(len(group_by(rows, values_of(keys))) == 1 for rows in groups.values())
     return others if equal else list(axes)

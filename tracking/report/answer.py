@@ -41,9 +41,9 @@ from tracking.report.verdict_table import (
     NO_RECORDS,
     NO_VERDICT,
     TOO_FEW,
+    needed_seeds_text,
     reach_text,
     sections,
-    seeds_text,
 )
 from tracking.text import accuracy_text, count, density_text, listed, points_text, rule_text
 
@@ -231,7 +231,7 @@ def _gap(verdict: Verdict) -> float:
 
 
 def _would_decide(verdict: Verdict) -> str:
-    return f": {seeds_text(verdict)} would decide"
+    return f": {needed_seeds_text(verdict)} would decide"
 
 
 # Methods: which keeps the accuracy longest

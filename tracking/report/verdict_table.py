@@ -55,7 +55,7 @@ class Row:
     p_reinit: PText
     verdict: str
     seeds_to_decide: str
-    """Text from `seeds_text`; empty where the level is decided."""
+    """Text from `needed_seeds_text`; empty where the level is decided."""
     replicates: int
     """Number of seeds of the verdict."""
     short: bool
@@ -199,13 +199,13 @@ def _end(end: Verdict) -> str:
     if not end.is_trained and end.verdict != "undecided":
         density += ", the best,"
     if end.verdict == "undecided":
-        return f"{density} is undecided, {seeds_text(end)} would decide"
+        return f"{density} is undecided, {needed_seeds_text(end)} would decide"
     if end.verdict == TOO_FEW:
         return f"{density} has too few replicates"
     return f"{density} does not match"
 
 
-def seeds_text(verdict: Verdict) -> str:
+def needed_seeds_text(verdict: Verdict) -> str:
     """Number of seeds that would decide an undecided level: `about 9 seeds`."""
     seeds = verdict.seeds_to_decide
     return f"about {seeds:,} seeds" if seeds else f"not even {MOST_SEEDS:,} seeds"
@@ -235,7 +235,7 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
         p_matching=_p_text(verdict.p_matching, verdict.rule),
         p_reinit=_p_text(verdict.p_reinit, verdict.rule),
         verdict=verdict.verdict,
-        seeds_to_decide=seeds_text(verdict) if verdict.verdict == "undecided" else "",
+        seeds_to_decide=needed_seeds_text(verdict) if verdict.verdict == "undecided" else "",
         replicates=ticket.n,
         short=cell.is_short(ticket.n),
         collapsed=any(r["collapsed_layers"] for r in cell.levels("ticket")[verdict.level]),

@@ -103,3 +103,7 @@ def test_columns_that_no_rewind_point_changes_need_no_panel_for_each():
     assert varying_axes(tickets, [*AXES, "a"], ["travel_inside"]) == ["seed", "a"]
     assert varying_axes(tickets, AXES, ["travel_inside", "travel"]) == AXES
     assert varying_axes(tickets, ["seed", "a"], ["travel"]) == ["seed", "a"]
+    ends = min(r["rewind_step"] for r in tickets), max(r["rewind_step"] for r in tickets)
+    two = [{**r, "method": f"imp{'-rewind' * bool(r['rewind_step'])}"}
+           for r in tickets if r["rewind_step"] in ends]  # fmt: skip
+    assert varying_axes(two, AXES, ["travel"]) == AXES, "methods that rewind differ"

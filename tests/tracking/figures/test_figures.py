@@ -4,6 +4,7 @@ from math import sqrt
 import pytest
 from hand_made import DENSE, TICKET, curves, record, rewound, study, taxonomy
 from matplotlib._pylab_helpers import Gcf
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from varied import cell
 
@@ -64,11 +65,21 @@ def test_matching_and_winning_tickets_are_marked_on_their_curve():
 
 
 def test_the_band_is_the_95_percent_t_interval():
-    (panel,) = accuracy(study(levels=1), AXES, curves).axes
+    (panel,) = accuracy(study(levels=2), AXES, curves).axes
     half = 4.302652729911275 / sqrt(3)  # t at 0.975; the deviation of 97, 98, 99 is 1
     (band,) = [c for c in panel.collections if to_hex(c.get_facecolor()[0]) == STYLES["ticket"][0]]
-    y = band.get_paths()[0].vertices[:, 1]
-    assert (min(y), max(y)) == pytest.approx((98 - half, 98 + half))
+    first = [y for x, y in band.get_paths()[0].vertices if x == 50]
+    assert (min(first), max(first)) == pytest.approx((98 - half, 98 + half))
+
+
+def test_the_interval_of_a_single_level_is_seen():
+    (panel,) = accuracy(study(levels=1), AXES, curves).axes
+    half = 4.302652729911275 / sqrt(3)
+    bars = [c for c in panel.collections if isinstance(c, LineCollection)]
+    bands = {to_hex(bar.get_color()[0]): bar for bar in bars}
+    (drawn,) = bands[STYLES["ticket"][0]].get_segments()
+    assert drawn[:, 1] == pytest.approx((98 - half, 98 + half))
+    assert bands[STYLES["ticket"][0]].get_linewidth() > 4
 
 
 def test_one_seed_draws_lines_without_bands():
@@ -326,3 +337,11 @@ def test_cells_are_in_natural_order(values):
     assert sorted(map(str, found)) == sorted(map(str, values))
     if None not in values:
         assert found == values
+
+
+def test_captions_and_titles_count_the_seeds_of_each_level():
+    """A stop rule ended a seed before its second level."""
+    records = [r for r in study() if (r["seed"], r["level"]) != (0, 2)]
+    figure = accuracy(records, AXES, curves)
+    assert figure.axes[0].get_title(loc="left") == "2 to 3 seeds"
+    assert "means over 2 to 3 seeds" in figure.caption

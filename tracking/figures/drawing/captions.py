@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lth_core.analysis.cells import Cell
 from lth_core.analysis.summary import Summary
 from tracking.figures.drawing.panels import Panel
+from tracking.text import range_text
 
 
 def seeds_text(cells: Sequence[Cell]) -> str:
@@ -14,11 +15,8 @@ def seeds_text(cells: Sequence[Cell]) -> str:
 
     `means over 5 seeds`, `means over 3 to 5 seeds`, or `of one seed`.
     """
-    counts = sorted({cell.seeds for cell in cells})
-    if counts == [1]:
-        return "of one seed"
-    ends = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return f"means over {ends} seeds"
+    counts = range_text(count for cell in cells for count in cell.fewest_and_most_seeds)
+    return "of one seed" if counts == "1" else f"means over {counts} seeds"
 
 
 def intervals_text(values: Sequence[Summary], panel: Panel, mark: str = "Bands") -> str:

@@ -77,18 +77,26 @@ def draw_values(
         lows = [nan if value.low is None else value.low for value in values]
         highs = [nan if value.high is None else value.high for value in values]
         panel.fill_between(x, lows, highs, color=color, alpha=0.14, linewidth=0)
+        for i in _without_neighbours(values):  # a band from a point to itself is not seen
+            panel.vlines(x[i], lows[i], highs[i], color=color, alpha=0.14, linewidth=9)
     look = {"markersize": 4.5, "linewidth": 1.6, **style}
     (line,) = panel.plot(x, [value.mean for value in values], color=color, marker=marker, **look)
     record_values(panel, name, x, values, names, notes)
     return line
 
 
-def draw_dense(panel: Panel, points: list[Point], color: Any = DENSE, marker: str = "") -> Any:
+def _without_neighbours(values: Sequence[Summary]) -> list[int]:
+    """Positions of values whose interval begins no band with that of the value beside it."""
+    has = [False, *(value.low is not None for value in values), False]
+    return [i for i in range(len(values)) if has[i + 1] and not has[i] and not has[i + 2]]
+
+
+def draw_dense(panel: Panel, points: list[Point]) -> Any:
     """Draw the dense run's mean across the panel, with its 95% interval; returns the line."""
     value = points[0].value  # the dense run has level 0 alone
     if value.low is not None and value.high is not None:
-        panel.axhspan(value.low, value.high, color=color, alpha=0.12, linewidth=0)
-    return panel.axhline(value.mean, color=color, linewidth=1.6, linestyle=(0, (5, 2)))
+        panel.axhspan(value.low, value.high, color=DENSE, alpha=0.12, linewidth=0)
+    return panel.axhline(value.mean, color=DENSE, linewidth=1.6, linestyle=(0, (5, 2)))
 
 
 def dense_means(cell: Cell) -> list[float]:

@@ -24,7 +24,7 @@ from lth_core.analysis.rewinds import MOST_LEVELS, level_density
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.study_figure import StudyFigure
-from tracking.text import count, density_text
+from tracking.text import density_text, range_text
 
 Panel: TypeAlias = Axes
 """Panel here, because the axes of this project are a study's."""
@@ -115,7 +115,8 @@ def dense_and_tickets(cell: Cell) -> list[list[Record]]:
 
 def _style_panel(panel: Panel, cell: Cell, letters: int) -> None:
     """Set title, grid and frame; a line of the title has at most ``letters`` characters."""
-    seeds = count(cell.seeds, "seed")
+    number = range_text(cell.fewest_and_most_seeds)
+    seeds = f"{number} seed{'s' * (number != '1')}"
     lines = wrap(f"{cell.label}, {seeds}" if cell.label else seeds, letters)
     if len(lines) > 3:
         lines = [*wrap(cell.label, letters, max_lines=2, placeholder=" ..."), seeds]
