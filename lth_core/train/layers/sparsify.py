@@ -55,17 +55,15 @@ def sparsified(task: Task) -> Sparse | None:
     fits = on_cpu and torch.backends.mkl.is_available() and task.spec.precision != "bf16"
     if not fits or type(masking) is not Fixed or task.keep or task.draws:
         return None
-    sparse = [name for name, mask in masking.mask.items() if _gains(task.model, name, mask)]
+    linear = {parameter_of(name): layer for name, layer in task.model.named_modules()
+              if type(layer) is nn.Linear}  # fmt: skip
+    sparse = [name for name, mask in masking.mask.items() if name in linear and _gains(mask)]
     for name in sparse:
-        linear = task.model.get_submodule(layer_of(name))
-        assert isinstance(linear, nn.Linear)
-        task.model.set_submodule(layer_of(name), SparseLinear(linear, masking.mask[name]))
+        task.model.set_submodule(layer_of(name), SparseLinear(linear[name], masking.mask[name]))
     rest = {name: mask for name, mask in masking.all_masks.items() if name not in sparse}
     return Sparse(replace(task, masking=Fixed(task.model, rest)), masking.mask) if sparse else None
 
 
-def _gains(model: nn.Module, name: str, mask: Tensor) -> bool:
-    """Whether the layer of a parameter is computed faster with its kept weights alone."""
-    few = 0 < int(mask.sum()) <= MOST_KEPT * mask.numel()
-    is_linear = few and type(model.get_submodule(layer_of(name))) is nn.Linear
-    return is_linear and mask.numel() >= LEAST_WEIGHTS
+def _gains(mask: Tensor) -> bool:
+    """Whether a linear layer is computed faster with its kept weights alone."""
+    return mask.numel() >= LEAST_WEIGHTS and 0 < int(mask.sum()) <= MOST_KEPT * mask.numel()

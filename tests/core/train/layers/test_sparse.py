@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from toys import jobs_of, same
 
-from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec
+from lth_core import ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.errors import PreemptedError
 from lth_core.jobs.recipes import Job
 from lth_core.masks import masked, ones
@@ -103,6 +103,18 @@ def test_layers_of_more_kept_weights_or_fewer_in_all_stay_dense() -> None:
     assert sparse is not None
     assert sparse_layers(sparse.task.model) == ["fc1"]
     assert set(sparse.task.masking.mask) == {"fc2.weight", "output.weight"}
+
+
+@pytest.mark.parametrize("name", ["lstm", "vit-tiny"])
+def test_layers_of_several_weights_are_searched_down_to_few_weights(name: str) -> None:
+    """No module has the name of such a weight without its last part."""
+    train = TrainSpec(steps=2, evaluate_every=2)
+    spec = TicketSpec(
+        model=ModelSpec(name=name), train=train, prune=PruneSpec(fraction=0.95), levels=1,
+        branches=("ticket",),
+    )  # fmt: skip
+    *_, last = find_tickets(spec)
+    assert last.records[0]["density"] == pytest.approx(0.05, abs=1e-3)
 
 
 @pytest.mark.parametrize(
