@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, TypeVar
@@ -16,6 +16,9 @@ from lth_core.columns import Record
 from lth_core.jobs.branches import BRANCHES
 
 T = TypeVar("T")
+
+LONGEST_NUMBER = 9
+"""Most characters of a number in a cell's label, unless labels would be equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,17 @@ def cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
     """
     names = [axis for axis in axes if axis != "seed"]
     free = free_axes(records, axes) if len(methods(records)) > 1 else None
-    grouped = [
-        Cell({n: rows[0].get(n) for n in names}, rows, shown, _label(shown))
-        for rows in group_by(records, values_of(names)).values()
-        for shown in [_shown(rows, names, free)]
-    ]
+
+    def labelled(text: Callable[[object], str]) -> list[Cell]:
+        return [
+            Cell({n: rows[0].get(n) for n in names}, rows, shown, _label(shown))
+            for rows in group_by(records, values_of(names)).values()
+            for shown in [_shown(rows, names, free, text)]
+        ]
+
+    grouped = labelled(_short_text)
+    if len({cell.label for cell in grouped}) < len(grouped):
+        grouped = labelled(value_text)
     order = methods(records)
 
     def sort_key(cell: Cell) -> tuple[int, list[Any]]:
@@ -128,17 +137,19 @@ def open_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
 
 
 def _shown(
-    rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | None
-) -> dict[str, str]:
+    rows: Sequence[Record], names: Sequence[str], free: Sequence[str] | None,
+    text: Callable[[object], str],
+) -> dict[str, str]:  # fmt: skip
     """Texts of a cell's values, as `Cell.shown`.
 
     Args:
         free: axes that no method determines, in a study of several methods.
+        text: a value as text.
     """
     method: dict[str, str] = {}
     if free is not None and len(methods(rows)) == 1:
         method, names = {"method": rows[0]["method"]}, free
-    return method | {name: value_text(rows[0].get(name)) for name in names}
+    return method | {name: text(rows[0].get(name)) for name in names}
 
 
 def _label(shown: dict[str, str]) -> str:
@@ -154,6 +165,14 @@ def evenly_spaced(items: Sequence[T], limit: int) -> list[T]:
 def value_text(value: object) -> str:
     """A value in the notation of a study file."""
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _short_text(value: object) -> str:
+    """A value as `value_text`, but numbers that a search drew in six digits."""
+    text = value_text(value)
+    if isinstance(value, float) and len(text) > LONGEST_NUMBER:
+        return value_text(float(f"{value:.6g}"))
+    return text
 
 
 def _natural_order(value: object) -> list[tuple[int, float, str]]:

@@ -78,6 +78,7 @@ def resolve(
         prune = _resolve_prune(pinned.prune, gated, steps_per_epoch, steps, first)
     if pins is None:
         _check_unused(spec.train)
+        _check_times(train)
         checked = replace(spec, model=pinned.model)
         _check_batch(checked, examples, "train.batch_size", train.batch_size, steps)
         if isinstance(prune, PruneGates):
@@ -145,6 +146,23 @@ def _check_unused(train: TrainSpec) -> None:
         if getattr(train, name) != defaults[name]:
             rule = f"needs train.{'schedule' if name == 'gamma' else 'optimizer'}: {user}"
             raise SpecError(f"train.{name}", rule, getattr(train, name))
+
+
+def _check_times(train: TrainSpec) -> None:
+    """Check that the learning rate is reached, and falls, within training.
+
+    Args:
+        train: with every duration in steps.
+    """
+    steps, before = steps_in(train.steps), -1
+    if steps_in(train.warmup) > steps:
+        rule = f"must not last longer than training, {steps} steps"
+        raise SpecError("train.warmup", rule, train.warmup)
+    for milestone in map(steps_in, train.milestones):
+        if not before < milestone < steps:
+            rule = f"must rise, and lie before the end of training, step {steps}"
+            raise SpecError("train.milestones", rule, train.milestones)
+        before = milestone
 
 
 def _check_rewind(spec: TicketSpec, rewind: int, steps: int) -> None:

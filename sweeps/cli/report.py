@@ -64,8 +64,8 @@ def report(
     if as_json or csv or parquet:
         results = study_results.study_results(plan)
         if results.incomplete:
-            completes = f"`{plan.study.command()}` completes the study."
-            PlainConsole(stderr=True).print(f"{results.incomplete} {completes}")
+            runs = f"`{plan.study.command()}` runs what is missing."
+            PlainConsole(stderr=True).print(f"{results.incomplete} {runs}")
         for kind, path in files.items():
             if path:
                 content = exports.WRITERS[kind](results.records)

@@ -10,6 +10,7 @@ from lth_core.redaction import without_secrets
 from lth_core.spec.settings import dotted_settings, setting_text
 from sweeps.plan.plan import Plan
 from sweeps.report.study_results import StudyResults, answer_of
+from tracking.publish import names
 from tracking.report.answer import Answer
 from tracking.report.verdict_table import Section, sections
 
@@ -44,8 +45,9 @@ def _answer(answer: Answer, experiment: str, run: str) -> Iterator[str]:
     page = f"#/experiments/{experiment}/runs/{run}/artifacts"
     yield f"**{answer.sentence}**"
     yield ""
+    report, figures = (f"{page}/{name}?{names.TRAINING}" for name in ("report.html", "figures"))
     yield (
-        f"{answer.basis}. [Report]({page}/report.html), [figures]({page}/figures). Tickets, masks "
+        f"{answer.basis}. [Report]({report}), [figures]({figures}). Tickets, masks "
         "and curves are artifacts of the trials' runs: `level_NN/ticket.safetensors`."
     )
     yield ""

@@ -40,7 +40,7 @@ def finish(
     """
     study, results = plan.study, study_results(plan)
     if results.incomplete:
-        text = f"{results.incomplete} `{study.command()}` completes the study."
+        text = f"{results.incomplete} `{study.command()}` runs what is missing."
         console.print(Text(text, style="yellow"), soft_wrap=True)
     console.print(Text(answer_of(study, results).sentence, style="bold"))
     if changed := changed_rules(study):

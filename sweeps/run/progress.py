@@ -104,7 +104,7 @@ class SweepProgress:
             self._bar.stop()
         self._running = 0
         if kind is None:  # a bisection may have needed fewer levels and trials than were expected
-            self._total = self._levels
+            self._total = self._total if self.failed else self._levels
             self._trials = self._done_before + self._ended + len(self.failed)
         self._save("finished" if kind is None else "stopped")
 

@@ -147,8 +147,8 @@ def remake(store: str, digest: str) -> Remade:
 
 
 def _digests_before(job: Job) -> set[str]:
-    """Digests of all that a job is made from."""
-    found, todo = set[str](), list(job.parts)
+    """Digests of all that a job's mask and starting weights are made from."""
+    found, todo = set[str](), [job.mask, job.start]
     while todo:
         recipe = todo.pop()
         if recipe.digest not in found:

@@ -71,7 +71,7 @@ def layer_density(
         bar = color_bar(figure, depth, [panel for panel, _ in drawn], "Layer")
         bar.set_ticks([0, len(names) - 1], labels=[plain(names[0]), plain(names[-1])])
         bar.ax.invert_yaxis()
-    figure.caption = _caption(tickets, names, seeds_text([cell for _, cell in drawn]))
+    figure.caption = _caption(tickets, names, [cell for _, cell in drawn])
     return figure
 
 
@@ -81,7 +81,7 @@ def _equal_layers(ticket: Record) -> bool:
     return all(abs(layer - density) <= max(EQUAL * density, ROUNDING) for layer in layers)
 
 
-def _caption(tickets: Sequence[Record], names: Sequence[str], seeds: str) -> str:
+def _caption(tickets: Sequence[Record], names: Sequence[str], drawn: Sequence[Cell]) -> str:
     """Sentences with the layers that keep most and least at the lowest density."""
     last = max(ticket["level"] for ticket in tickets)
     rows = [ticket["layer_density"] for ticket in tickets if ticket["level"] == last]
@@ -89,9 +89,10 @@ def _caption(tickets: Sequence[Record], names: Sequence[str], seeds: str) -> str
     means = {name: fmean(found) for name, found in shares.items() if found}
     most, least = max(means, key=lambda n: means[n]), min(means, key=lambda n: means[n])
     return (
-        f"Density of {count(len(names), 'layer')} of the tickets, {seeds}. At level {last} "
-        f"{most} keeps most ({density_text(means[most])}) and {least} least "
-        f"({density_text(means[least])}). Dashed: the whole network's density."
+        f"Density of {count(len(names), 'layer')} of the tickets, {seeds_text(drawn)}. At level "
+        f"{last} {most} keeps most ({density_text(means[most])}) and {least} least "
+        f"({density_text(means[least])}){', mean over the panels' * (len(drawn) > 1)}. "
+        "Dashed: the whole network's density."
     )
 
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from math import log
 from statistics import fmean
+from textwrap import wrap
 from typing import Any
 
 from matplotlib.colors import Normalize
@@ -131,9 +132,8 @@ def _between_methods(tickets: Sequence[Record], settings: int) -> StudyFigure | 
                 _record_pair(figure, panel, names, place, shares)
             _draw_pair(panel, column, row, shares, norm)
     density = 100 * fmean(ticket["density"] for ticket in tickets)
-    panel.set_title(
-        f"Level {level}: {density:.3g}% of the weights remain", loc="left", color=INK, fontsize=10
-    )
+    title = wrap(f"Level {level}: {density:.3g}% of the weights remain", round(10 * (side + 1)))
+    panel.set_title("\n".join(title), loc="left", color=INK, fontsize=10)
     _name_sides(panel, compared)
     bar = color_bar(figure, norm, [panel], OVERLAP)
     bar.ax.yaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=""))

@@ -36,6 +36,8 @@ from tracking.figures.drawing.study_figure import StudyFigure
 
 DENSE_TRAVEL = "Mean distance from initialization"
 RATIO = "Distance moved, kept over pruned (log scale)"
+MOST_LINEAR = 1000
+"""Largest ratio of two distances on a linear axis."""
 SIDES = {
     "travel_inside": ("kept by the ticket", "#0072b2", "o"),
     "travel_outside": ("pruned", "#d55e00", "s"),
@@ -73,8 +75,12 @@ def _sides(tickets: Sequence[Record], axes: Sequence[str]) -> StudyFigure:
             handles[name] = draw_line(panel, name, points, color, marker)
             shown += [point.value for point in points]
     density_scale(drawn[0][0], 100 * min(ticket["density"] for ticket in tickets))
-    highest = limits([0.0, *(value.mean for value in shown)], bounds_of(shown))[1]
-    drawn[0][0].set_ylim(0, highest)
+    means = [value.mean for value in shown]
+    if max(means) > MOST_LINEAR * min(means) > 0:  # a training that diverges hides the others
+        drawn[0][0].set_yscale("log")
+        drawn[0][0].set_ylim(min(means) / 2, 2 * max(means))
+    else:
+        drawn[0][0].set_ylim(0, limits([0.0, *means], bounds_of(shown))[1])
     name_lines(figure, drawn, handles)
     figure.caption = sentences(
         "Distance of a weight between initialization and the end of the dense run, for the weights "

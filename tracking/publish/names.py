@@ -44,6 +44,8 @@ USER = "mlflow.user"
 SPLIT = "mlflow.data.context"
 """Tag of a run's dataset: the part that is used."""
 
+TRAINING = "workflowType=machine_learning"
+"""Parameter of an address without which the UI opens its pages for traces of language models."""
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Tags by which the UI shows runs, metrics and artifacts, not its pages for language models."""
 

@@ -265,7 +265,7 @@ def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
         text += f"; then {named}"
     if silent := len(compared) - len(ends):
         verb = "is" if silent == 1 else "are"
-        text += f"; {silent} of {len(compared)} methods {verb} not shown to match"
+        text += f"; {silent} of {len(compared)} {verb} not shown to match"
     return f"{text}."
 
 

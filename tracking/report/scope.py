@@ -29,7 +29,7 @@ MOST_VALUES, LONGEST = 4, 12
 
 
 def scope_text(records: Sequence[Record], axes: Sequence[str], planned: int | None = None) -> str:
-    """Counts of what was run: `18 of 18 trials, 12 levels, 3 seeds; 2 widths (0.5, 1)`.
+    """Counts of what was run: `Records of 18 of 18 trials, 12 levels, 3 seeds; ...`.
 
     Args:
         records, axes: as in `tracking.report.html.write_report`.
@@ -38,7 +38,11 @@ def scope_text(records: Sequence[Record], axes: Sequence[str], planned: int | No
     if not records:
         return NO_RECORDS
     trials = len({record["trial"] for record in records})
-    ran = count(trials, "trial") if planned is None else f"{trials} of {count(planned, 'trial')}"
+    ran = (
+        count(trials, "trial")
+        if planned is None
+        else f"Records of {trials} of {count(planned, 'trial')}"
+    )
     seeds = count(len({record["seed"] for record in records}), "seed")
     text = ", ".join([ran, _levels_text(records), seeds])
     if varied := _varied(records, axes):

@@ -37,8 +37,9 @@ class CostRow:
 
     name: str
     """The method's name, and the branch's but for `ticket`."""
-    branch: str
-    """The branch's name where the row above has the same method; else empty."""
+    differs: str
+    """Level and branch, those that the method's rows differ in, where the row above has the same
+    method; else empty."""
     shares: dict[str, str]
     """Measured shares of the dense network's costs, in percent."""
     latency: str
@@ -130,8 +131,10 @@ def _costs(table: StructureTable, rule: VerdictRule) -> CostTable:
         judged = verdicts[id(row.cell)].get(row.variant, [])
         word = words_by_level(judged).get(row.level, "")
         family = FAMILIES.get(row.variant.when, row.variant.when)
-        branch = row.variant.branch * bool(above and above.variant.method == row.variant.method)
-        marked = _cost_row(row, branch, word, row.accuracy.mean == best)
+        same = above is not None and above.variant.method == row.variant.method
+        marked = _cost_row(
+            row, _differing(row, table.rows) if same else "", word, row.accuracy.mean == best
+        )
         groups.setdefault(family, []).append(marked)
     devices = {r["latency_device"]: None for r in table.cell.records if r.get("latency_device")}
     return CostTable(
@@ -143,12 +146,21 @@ def _costs(table: StructureTable, rule: VerdictRule) -> CostTable:
     )
 
 
-def _cost_row(row: StructureRow, branch: str, verdict: str, best: bool) -> CostRow:
+def _differing(row: StructureRow, rows: Sequence[StructureRow]) -> str:
+    """Level and branch of a row, those that its method's rows differ in: `level 2, finetune`."""
+    alike = [other for other in rows if other.variant.method == row.variant.method]
+    several_levels = len({other.level for other in alike}) > 1
+    several_branches = len({other.variant.branch for other in alike}) > 1
+    words = [f"level {row.level}"] * several_levels + [row.variant.branch] * several_branches
+    return ", ".join(words)
+
+
+def _cost_row(row: StructureRow, differs: str, verdict: str, best: bool) -> CostRow:
     cell = row.cell.of_method(row.variant.method)
     rows = cell.levels(row.variant.branch)[row.level]
     return CostRow(
         name=row.variant.name,
-        branch=branch,
+        differs=differs,
         shares={cost: density_text(share.mean) for cost, share in row.shares.items()},
         latency="" if row.latency_ms is None else f"{row.latency_ms:.3g} ms",
         mark=Mark(

@@ -143,7 +143,7 @@ def _costs(shown: CostTable) -> Table:
         for row in rows:
             shares = [row.shares.get(cost, MISSING) for cost in shown.costs]
             table.add_row(
-                Text(f"    {row.branch}" if row.branch else f"  {row.name}"),
+                Text(f"    {row.differs}" if row.differs else f"  {row.name}"),
                 *shares,
                 _mark(row.mark),
                 row.search_seconds,

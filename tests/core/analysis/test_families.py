@@ -53,6 +53,14 @@ def test_cells_of_one_method_are_labelled_by_their_axes():
     assert cell.label == "rewind=0it"
 
 
+def test_numbers_that_a_search_drew_are_short_unless_labels_would_be_equal():
+    drawn = (0.13130280658593, 1234567.0, 0.25)
+    labels = [c.label for c in cells([record(0, "ticket", 1, 0.9, lr=v) for v in drawn], ["lr"])]
+    assert labels == ["lr=0.131303", "lr=0.25", "lr=1234567.0"]
+    near = [record(0, "ticket", 1, 0.9, lr=v) for v in (0.1313028065, 0.1313028066)]
+    assert [c.label for c in cells(near, ["lr"])] == ["lr=0.1313028065", "lr=0.1313028066"]
+
+
 def test_labels_of_several_methods_name_free_axes_too():
     wide = [r for w in (1, 2) for r in taxonomy(levels=1, **{"model.width": w})]
     labels = [cell.label for cell in cells(wide, [*SCORES, "model.width"])]

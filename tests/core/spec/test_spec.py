@@ -377,8 +377,12 @@ def test_levels_reach_to_a_thousand() -> None:
     ({"optimizer": "adam", "momentum": 0.9}, r"train.momentum: needs train.optimizer: sgd, .* 0.9"),
     ({"optimizer": "adamw", "momentum": 0.9, "nesterov": True}, "train.momentum: needs"),
     ({"schedule": "cosine", "gamma": 0.5}, r"train.gamma: needs train.schedule: multistep"),
+    ({"steps": 20, "warmup": 21}, r"train.warmup: must not last longer than training, 20 steps"),
+    ({"steps": 20, "schedule": "multistep", "milestones": (10, 20)},
+     r"train.milestones: must rise, and lie before the end of training, step 20, but got"),
+    ({"steps": 20, "schedule": "multistep", "milestones": (10, 10)}, "train.milestones: must rise"),
 ])  # fmt: skip
-def test_setting_that_the_optimizer_or_schedule_does_not_read_is_refused_before_training(
+def test_setting_that_has_no_effect_in_training_is_refused_before_it(
     fields: dict[str, Any], message: str
 ) -> None:
     """A stored spec with one is read: older versions took it."""

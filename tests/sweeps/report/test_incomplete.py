@@ -92,14 +92,14 @@ def test_report_says_first_what_is_missing_and_marks_verdicts_on_fewer_replicate
         f"2 of 4 trials are incomplete: {short.id} has 2 of 3 levels; {lost.id} has no records."
     )
     called = lth("report", "tiny.yaml")
-    completed = f"{missing} `lth sweep tiny.yaml` completes the study."
+    completed = f"{missing} `lth sweep tiny.yaml` runs what is missing."
     assert called.out.splitlines()[0] == completed
     assert "3/4!" in called.out
     assert "2/4!" in called.out
     assert f"<b>Incomplete.</b> {missing}" in html(here)
     assert '<span class="tag too">3 of 4</span>' in html(here)
     assert '<span class="tag too">2 of 4</span>' in html(here)
-    assert "3 of 4 trials, 1 to 2 levels, 3 seeds" in html(here)
+    assert "Records of 3 of 4 trials, 1 to 2 levels, 3 seeds" in html(here)
     assert lth("report", "tiny.yaml", "--json").err.strip() == completed
     found = {(r["level"], r["branch"]): (r["replicates"], r["replicates_planned"])
              for r in records(lth) if r["trial"] == whole.id}  # fmt: skip

@@ -15,6 +15,12 @@ def test_both_sides_are_drawn_as_means_over_seeds():
     assert len(panel.collections) == 2
 
 
+def test_a_training_that_diverges_does_not_hide_the_others():
+    far = [{**r, "travel_inside": 1e9 * (r["travel_inside"] or 0)} for r in study(lr=2)]
+    records = [*study(lr=1), *far]
+    assert {panel.get_yscale() for panel in travel(records, ["seed", "lr"], curves).axes} == {"log"}
+
+
 def test_several_methods_are_drawn_as_the_mean_of_each_seeds_ratio():
     figure = travel(taxonomy(levels=2), ["seed", "prune.score"], curves)
     (panel,) = figure.axes

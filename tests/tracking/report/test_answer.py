@@ -255,7 +255,7 @@ def test_methods_are_ordered_by_how_far_they_match():
     assert found.kind == "methods"
     assert found.sentence == (
         "imp matches the dense network furthest, down to 25% of the weights; then snip 50%; "
-        "1 of 3 methods is not shown to match."
+        "1 of 3 is not shown to match."
     )
     assert answer(taxonomy(), "prune.score").sentence == (
         "No method is shown to match the dense network. The highest accuracy is that of random, "

@@ -126,17 +126,17 @@ def test_settings_are_listed_with_their_sparsest_tickets():
 @pytest.mark.parametrize(
     ("records", "axes", "text"),
     [
-        (study(), [], "3 of 9 trials, 2 levels, 3 seeds; down to 25% of the weights."),
+        (study(), [], "Records of 3 of 9 trials, 2 levels, 3 seeds; down to 25% of the weights."),
         (
             [*study(**{"model.width": 1, "lr": 3}), *study(levels=1, **{"model.width": 2, "lr": 6}),
              *study(**{"model.width": 2, "lr": 6})],
             ["model.width", "lr"],
-            "3 of 9 trials, 2 levels, 3 seeds; 2 widths (1, 2); down to 25% of the weights.",
+            "Records of 3 of 9 trials, 2 levels, 3 seeds; 2 widths (1, 2); down to 25% of the weights.",
         ),
         (
             taxonomy(2, 1),
             ["prune.score"],
-            "36 of 9 trials, 1 level, 2 seeds; 18 methods; down to 50% of the weights.",
+            "Records of 36 of 9 trials, 1 level, 2 seeds; 18 methods; down to 50% of the weights.",
         ),
     ],
     ids=["one setting", "axes that vary together", "methods"],

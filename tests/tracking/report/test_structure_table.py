@@ -38,9 +38,15 @@ def answer(outputs):
 def test_rows_are_by_family_method_and_branch():
     groups = table_of(costs()).groups
     assert list(groups) == ["Before training", "By training gates", "After training"]
-    assert [(row.name, row.branch) for row in groups["By training gates"]] == [
+    assert [(row.name, row.differs) for row in groups["By training gates"]] == [
         ("gates", ""), ("gates scratch_e", "scratch_e"),
     ]  # fmt: skip
+    later = [{**r, "level": 2} for r in costs() if r["level"]]
+    several = table_of([*costs(), *later]).groups["After training"]
+    assert [row.differs for row in several if row.name == several[0].name] == [
+        "",
+        "level 2, ticket",
+    ]
 
 
 def test_a_row_has_shares_accuracy_and_the_cost_of_the_search():

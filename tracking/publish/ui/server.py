@@ -32,9 +32,7 @@ folder: a user's `random.py` or `flask.py` there would otherwise be imported by 
 second one, a line for each request does not push the page's address out of the terminal."""
 
 
-TRAINING = "workflowType=machine_learning"
-"""Parameter without which the UI opens its pages for traces of language models."""
-STUDIES = f"/#/experiments?{TRAINING}"
+STUDIES = f"/#/experiments?{names.TRAINING}"
 """Path of the list of studies."""
 
 
@@ -111,7 +109,7 @@ def study_path(experiment: str, tags: Collection[str]) -> str:
         tags: names of its tags. Where they have a saved view of the cells, the page shows it.
     """
     view = f"&viewStateShareKey={CELLS}" if f"{names.VIEW}{CELLS}" in tags else ""
-    return f"/#/experiments/{experiment}/runs?{TRAINING}{view}"
+    return f"/#/experiments/{experiment}/runs?{names.TRAINING}{view}"
 
 
 def ui_command(database: Path, host: str, port: int, auth: bool) -> list[str]:
