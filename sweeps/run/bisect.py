@@ -39,6 +39,7 @@ from sweeps.run.launch import (
     check_data,
     make_context,
     open_queue,
+    restore_records,
     run_queue,
     running,
     sweep_trainer,
@@ -47,7 +48,7 @@ from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem
 from sweeps.run.rewind_answer import Answer, Bounds
 from sweeps.run.worker import item_config, item_names
-from sweeps.store.records import register
+from sweeps.store.records import TRIALS, record_key, register
 from sweeps.studies.axes import Fields, base_values, spec_of
 from sweeps.studies.schema import Stop, Study
 
@@ -125,7 +126,7 @@ class Bisection:
     def __init__(self, plan: Plan, trainer: Trainer) -> None:
         study, self.trainer, self.cells = plan.study, trainer, list(_cells(plan))
         self._base, self._rule = base_values(study), study.verdict.rule()
-        self._resources = study.resources
+        self._study, self._resources = study.name, study.resources
         self._running: dict[int, int] = {}
         """Numbers of unfinished trials of the latest probes, by cell."""
         for cell in self.cells:
@@ -211,6 +212,17 @@ class Bisection:
                     trainings=seeds * len(responses), trainings_grid=seeds * len(cell.points),
                 )  # fmt: skip
 
+    def recorded_trials(self) -> list[Trial]:
+        """Trials of the points with responses of which the store has an entry, readable or not."""
+        found = [
+            trial
+            for cell in self.cells
+            for point in {point for known in cell.responses.values() for point in known}
+            for trial in self._trials(cell, point)
+        ]
+        keys = set(self.trainer.store.digests(TRIALS))
+        return [trial for trial in found if record_key(self._study, trial) in keys]
+
     def _load_point(self, cell: BisectedCell, point: int) -> bool:
         """Load the responses at a point; False if the store lacks a seed's trainings."""
         if cell.responses and all(point in known for known in cell.responses.values()):
@@ -284,6 +296,7 @@ def find_rewinds(
             backend = open_backend(study, context, address, serial, stack)
         with running(context, outcome):
             _probe(study, search, first, backend, outcome, console, bounds, verbose)
+    restore_records(search.recorded_trials(), context, trainer, outcome)
     return list(search.answers()), outcome
 
 

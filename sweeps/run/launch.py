@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lth_core import data
-from lth_core.errors import LaunchError, StoreError, TrackingError
+from lth_core.errors import LaunchError, LthError, StoreError, TrackingError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.parallel import map_in_threads
@@ -112,11 +112,31 @@ def launch(
             trials_done = len(plan.trials)
             with SweepProgress(study, trainer.store, console, trials_done, trials_done, 0):
                 pass
-    if not adaptive:
+    if adaptive:
+        restore_records(trials, context, trainer, outcome)
+    else:
         _reuse_records(plan, missing, context, trainer)
     check_records(study, trials, trainer.store, outcome)
     outcome.notes += measure_latencies(study, trials, trainer.store, console)
     return outcome
+
+
+def restore_records(
+    trials: Sequence[Trial], context: SweepContext, trainer: Trainer, outcome: SweepOutcome
+) -> None:
+    """Store again the records of trials that have ended, where the store has lost them.
+
+    A search does not run such a trial again. Its trainings are in the store as a rule.
+    """
+    records = load_records(trainer.store, context.study, trials)
+    lost = {work.trial for work in missing_work(trials, records, context.stop, context.margin)}
+    untracked = replace(context, tracking=None)
+    for trial in (trial for trial in trials if trial.id in lost):
+        try:
+            for _ in run_trial(trial, untracked, trainer):
+                pass
+        except LthError as error:
+            outcome.failures.append((trial.id, str(error)))
 
 
 def check_records(

@@ -1,14 +1,17 @@
 """`lth rewind`: what bisection finds is what the whole grid says, at fewer trainings."""
 
 import json
+from pathlib import Path
 
 import pytest
 from tiny import Lth, StudyFile, StudyOf, context_of, search
 
 from lth_core import Trainer
+from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.run.bisect import Bisection
 from sweeps.run.trial import run_trial
+from sweeps.store.records import TRIALS
 from sweeps.studies.schema import Study
 
 CHANGES = {
@@ -178,7 +181,11 @@ def test_probes_are_run_and_each_is_asked_for_once(tiny_file: StudyFile, lth: Lt
     play(study_of(path), here)
     assert [row["earliest"] for row in rows] == [a.earliest for a in here.answers()]
     assert [json.loads(line) for line in lth("rewind", path, "--json").out.splitlines()] == rows
+    where = study_of(path).store
+    record = Path(where) / TRIALS / min(open_store(where).digests(TRIALS)) / "entry.json"
+    record.write_text("torn")
     table = lth("rewind", path).out
+    assert lth("store", "verify").code == 0, "the torn record is stored again"
     assert "matches from" in table
     assert ("bisected" in table) == any(row["monotone"] for row in rows)
 

@@ -16,7 +16,7 @@ from tiny import Lth, StudyFile, StudyOf, search, timeless
 from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
-from sweeps.store.records import load_records
+from sweeps.store.records import TRIALS, load_records
 from sweeps.store.status import load_status
 
 NETWORK = "base.model"
@@ -184,6 +184,13 @@ def test_optuna_asks_for_samples_and_resumes_its_journal(
     assert second
     assert (len(second), second[:2]) == (3, first)
     assert len({json.dumps(sample) for sample in second}) == 3
+    store = open_store(tiny(changes).store)
+    trainings = len(store.digests("trainings"))
+    record = Path(tiny(changes).store) / TRIALS / min(store.digests(TRIALS)) / "entry.json"
+    record.write_text("torn")
+    assert lth("sweep", path, "search.trials=3", "--serial").code == 0
+    assert lth("store", "verify").code == 0, "the torn record is stored again"
+    assert len(store.digests("trainings")) == trainings, "nothing is trained again"
 
 
 def test_samples_that_fail_are_named_and_give_no_value(
