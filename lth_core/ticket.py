@@ -86,9 +86,18 @@ class Ticket:
     @property
     def density(self) -> float:
         """Share of the prunable weights kept, in [0, 1]; ignored layers are not counted."""
+        return masks.density(self._counted())
+
+    @property
+    def weights_kept(self) -> int:
+        """Number of prunable weights kept; ignored layers are not counted."""
+        return sum(int(mask.sum()) for mask in self._counted().values())
+
+    def _counted(self) -> Mask:
+        """The mask without ignored layers."""
         compared = groups(shapes_of(self.mask), self.spec.prune)
         names = [masks.parameter_of(layer) for layers, _ in compared for layer in layers]
-        return masks.density({name: self.mask[name] for name in names})
+        return {name: self.mask[name] for name in names}
 
     def __repr__(self) -> str:
         spec = self.spec
@@ -113,6 +122,7 @@ class Ticket:
             TicketFileError: the network of the spec has other parameters.
             SpecError: the network cannot be built.
         """
+        models.warn_of_changed_code(self.spec.model)
         unused = generator(0, "ticket")
         weights = sum(value.numel() for value in self.start.values())
         with no_larger_than(self.spec.model.name, len(self.start), weights):

@@ -215,6 +215,7 @@ def _network(header: Mapping[str, str], tensors: State) -> CompactNetwork:
     }
     spec = ModelSpec(**with_implied(ModelSpec, json.loads(header["model"])))
     check_weights("its full network must have", int(header["parameters"]))
+    models.warn_of_changed_code(spec)
     with no_larger_than(spec.name, len(weights), int(header["parameters"])):
         full = models.build(spec, tuple(shape), classes, generator(0, "ticket"))
     channels = channels_of(full, tuple(shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -29,7 +30,7 @@ from lth_core.plugins import errors_as_spec_errors, load_factory, source_fingerp
 from lth_core.seeds import generator, seeded_draws
 from lth_core.spec import ModelSpec
 
-__all__ = ["MODELS", "Builder", "build", "fingerprint", "may_draw"]
+__all__ = ["MODELS", "Builder", "build", "fingerprint", "may_draw", "warn_of_changed_code"]
 
 Builder = Callable[[ModelSpec, tuple[int, ...], int], nn.Module]
 """(spec, shape of one example, number of classes) -> network."""
@@ -166,6 +167,16 @@ def fingerprint(spec: ModelSpec) -> str:
     """
     _builder(spec)
     return "" if spec.name in MODELS else source_fingerprint("model.name", spec.name)
+
+
+def warn_of_changed_code(spec: ModelSpec) -> None:
+    """Warn where a user's own network is not the one of a resolved spec."""
+    if spec.fingerprint and fingerprint(spec) != spec.fingerprint:
+        warnings.warn(
+            f"model.name: the code of {spec.name} has changed since this file was written, so the "
+            "network may compute something else",
+            stacklevel=3,
+        )
 
 
 def _builder(spec: ModelSpec) -> Builder:

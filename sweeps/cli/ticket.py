@@ -172,8 +172,8 @@ def ticket_verify(
     """Make a ticket again from its recipe, in memory, and compare it bit for bit.
 
     Exits with 1 if it differs: on another machine, with another version of torch or number of
-    threads, sums are rounded in another way. A budget of milliseconds is measured again, and may
-    leave another structure.
+    threads, or in a pack, sums are rounded in another way. A budget of milliseconds is measured
+    again, and may leave another structure.
     """
     with phase(out, "training again what the ticket is made from", logged=False):
         remade = ticket_compare.remake(store, digest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, TypedDict
 
 from lth_core.columns import Record
@@ -71,14 +71,20 @@ def ticket_records(store: Store) -> list[Found]:
 
 
 def tickets_by_digest(store: Store, start: str) -> dict[str, list[Found]]:
-    """The `ticket_records` of each ticket whose digest has a start, those of `ticket` first."""
+    """The `ticket_records` of each ticket whose digest has a start: those of the search that found
+    it before those of searches to which it was given, and those of `ticket` before controls."""
     found: dict[str, list[Found]] = {}
     for trial, record in ticket_records(store):
         if record["ticket_digest"].startswith(start):
             found.setdefault(record["ticket_digest"], []).append((trial, record))
     for each in found.values():
-        each.sort(key=lambda one: one[1]["branch"] != "ticket")
+        each.sort(key=lambda one: (_is_given(one[1]), one[1]["branch"] != "ticket"))
     return found
+
+
+def _is_given(record: Mapping[str, Any]) -> bool:
+    """Whether a training started from a ticket that its search was given."""
+    return bool(record.get("source_ticket") == record["ticket_digest"])
 
 
 def read_trial(store: Store, key: str) -> dict[str, Any] | None:

@@ -193,7 +193,7 @@ def publish_missing(
             publisher.publish_compared(runs[key], verdicts_of[key], rows_of[key])
         except RefusedError as error:
             failures.setdefault(rows_of[key][0]["trial"], str(error))
-    is_sweeping = is_running(store, study)
+    is_sweeping = is_running(store, study.name)
     if not is_sweeping:
         runs = {key: publisher.interrupt(run) for key, run in runs.items()}
     cell_runs = _publish_cells(

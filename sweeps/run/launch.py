@@ -86,7 +86,7 @@ def launch(
     trainer = sweep_trainer(study)
     register(trainer.store, study)  # a store that cannot be written fails here, before Ray starts
     adaptive = study.search.algorithm == "optuna"
-    if adaptive and is_running(trainer.store, study):
+    if adaptive and is_running(trainer.store, study.name):
         raise LaunchError(
             f"another sweep of {study.name} is running, as `lth status {study.name}` shows; wait "
             "for it, because both would write to one journal of samples"

@@ -7,13 +7,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from lth_core.errors import CorruptEntryError, StoreError
+from lth_core.errors import CorruptEntryError, SpecError, StoreError
 from lth_core.parallel import map_in_threads
 from lth_core.store import MANIFEST, Entry, Store, store_clock, store_time
 from lth_core.store.files import StoredFile
 from lth_core.store.kinds import KINDS, Lifetime, is_scratch, kind_and_key
 from sweeps.store.records import STUDIES, TRIALS
 from sweeps.store.references import Key, Needs, entries_of, find_needs, study_of
+from sweeps.store.status import is_running
 
 SEARCH_INTERVAL = 1.0
 """Seconds of deletion after which new studies are searched for, or the duration of the last search
@@ -45,9 +46,12 @@ def collect(
         dry_run: return the files, but delete nothing.
 
     Raises:
-        SpecError: there is no such study.
+        SpecError: there is no such study, or it is being swept.
         StoreError: a study cannot be read, so its needs are unknown.
     """
+    if forget and is_running(store, forget):
+        rule = f"must not be running, as `lth status {forget}` shows; end its sweep first"
+        raise SpecError("--forget", rule, forget)
     forgotten = entries_of(store, forget) if forget else []
     now = store_time(store) if dry_run else store_clock(store)
     limit, files_of = now - min_age, by_entry(store)

@@ -101,14 +101,25 @@ def load_statuses(store: Store, study: Study) -> list[dict[str, Any]]:
     return statuses or [load_status(store, study)]
 
 
-def is_running(store: Store, study: Study) -> bool:
+def is_running(store: Store, study: str) -> bool:
     """Whether a sweep or a bisection of the study is running, as far as its status shows."""
-    statuses = (_read(store, study, run) for run in get_args(Run))
+    statuses = (_latest(store, study, run) for run in get_args(Run))
     return any(status["state"] == "running" for status in statuses if status)
 
 
 def _read(store: Store, study: Study, run: Run) -> dict[str, Any] | None:
-    key = status_key(study.name, run)
+    status = _latest(store, study.name, run)
+    if status is None:
+        return None
+    # A driver of an adaptive search counts samples, each a trial for every combination of the axes.
+    unit = "samples" if run == "sweep" and study.search.algorithm == "optuna" else "trials"
+    command = status["command"] or study.command(run)
+    return {"study": study.name, "run": run, "unit": unit, **status, "command": command}
+
+
+def _latest(store: Store, study: str, run: Run) -> dict[str, Any] | None:
+    """The latest status with its age; None where the store has none."""
+    key = status_key(study, run)
     status, folder = read_entry(store, STATUS, key, _fields), f"{STATUS}/{key}"
     times = {file.path: file.modified for file in store.files.files(folder)}
     written = times.get(f"{folder}/{MANIFEST}")
@@ -120,11 +131,7 @@ def _read(store: Store, study: Study, run: Run) -> dict[str, Any] | None:
         status["state"] = "silent"
     if status["state"] != "running":
         status["minutes_left"] = None
-    status["command"] = status["command"] or study.command(run)
-    # A driver of an adaptive search counts samples, each a trial for every combination of the axes.
-    unit = "samples" if run == "sweep" and study.search.algorithm == "optuna" else "trials"
-    names = {"study": study.name, "run": run, "unit": unit}
-    return {**names, **status, "heard_seconds_ago": age}
+    return {**status, "heard_seconds_ago": age}
 
 
 def _fields(entry: Entry) -> dict[str, Any]:

@@ -115,7 +115,8 @@ class Remade:
     def lines(self) -> Iterator[str]:
         """Result in words."""
         if not self.differences:
-            yield f"{self.digest}: the same, bit for bit, after {self.trainings} trainings"
+            made = f"{self.trainings} training{'s' * (self.trainings != 1)}"
+            yield f"{self.digest}: the same, bit for bit, after {made}"
             return
         yield f"{self.digest}: differs in {', '.join(self.differences)}"
         for name, stored, now in self.made_with:
@@ -126,10 +127,14 @@ def remake(store: str, digest: str) -> Remade:
     """Make a ticket of the store again from its recipe, in memory, and compare it bit for bit.
 
     Raises:
-        SpecError: no ticket, or more than one, has the digest.
+        SpecError: no ticket, or more than one, has the digest, or the search that found it is not
+            in the store.
         StoreError: the store lacks the training of the ticket.
     """
     found = find_ticket(store, digest)
+    if found.record.get("source_ticket") == found.record["ticket_digest"]:
+        rule = "must be of a search in the store; this one was given to its search"
+        raise SpecError("DIGEST", rule, digest)
     again = Trainer(Store(), "cpu", pack=1)
     if found.spec.ticket:  # its search began with a ticket from elsewhere
         key = GivenTicket(content=found.spec.ticket).digest

@@ -54,6 +54,9 @@ def export(
         StoreError: the store lacks the training of the ticket.
         TicketFileError: a file cannot be written.
     """
+    named = [path for path in (output, onnx, torch_export) if path]
+    if len({path.absolute() for path in named}) < len(named):
+        raise SpecError("--output", "must be a file of its own", str(named[-1]))
     smaller_files = bool(compact or onnx or torch_export)
     found = find_ticket(store, digest, training or "", one_training=smaller_files)
     files = list[tuple[Path, bytes, str]]()
@@ -176,7 +179,7 @@ def describe_ticket(ticket: Ticket) -> dict[str, str]:
         "branch": ticket.branch,
         "level": str(ticket.level),
         "density": f"{ticket.density:.6f}",
-        "weights_kept": str(sum(int(m.sum()) for m in ticket.mask.values())),
+        "weights_kept": str(ticket.weights_kept),
         "rewind_step": str(ticket.rewind_step),
         "model": ticket.spec.model.name,
         "data": ticket.spec.data.name,

@@ -84,7 +84,8 @@ class Range(_Part):
                 spaced = [self.low * (self.high / self.low) ** share for share in ratio]
                 # Rounding errors of powers go: 0.01, not 0.009999999999999998.
                 return [_whole(float(f"{value:.12g}")) for value in spaced]
-            return [_whole(self.low + (self.high - self.low) * share) for share in ratio]
+            width = self.high - self.low
+            return [_whole(float(f"{self.low + width * share:.12g}")) for share in ratio]
         if self.step is None:
             raise SpecError("", "needs count or step on a grid", self.model_dump(exclude_none=True))
         steps = int((self.high - self.low) / self.step + 1e-9)

@@ -1,6 +1,7 @@
 """Files of smaller networks: they compute the same, and damaged ones are refused."""
 
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -242,3 +243,17 @@ def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(SpecError, match=r"lottery-ticket-sweeps\[onnx\].*onnx, onnxscript"):
         small()[0].to_onnx()
+
+
+def test_network_of_other_code_than_the_files_is_loaded_with_a_warning(tmp_path: Path) -> None:
+    own = ModelSpec(name="odd_nets:tied")
+    now = replace(own, fingerprint=models.fingerprint(own))
+    flat = dataset((1, 8, 8))
+    file = written(exported(now, flat, {})[0], tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_compact(file)
+    other = replace(now, fingerprint="0" * 64)
+    file = written(exported(other, flat, {})[0], tmp_path)
+    with pytest.warns(UserWarning, match="the code of odd_nets:tied has changed since this file"):
+        load_compact(file)

@@ -79,9 +79,10 @@ def test_ticket_is_stored_with_the_study_and_kept_as_long_as_it_is_needed(
     assert [json.loads(line) for line in again.out.splitlines()] == rows
     transferred = next(row for row in rows if row["branch"] == "ticket")["ticket_digest"]
     called = lth("ticket", "verify", transferred)
-    assert (called.code, called.out) == (
-        0, f"{transferred}: the same, bit for bit, after 0 trainings\n"
-    )  # fmt: skip
+    assert called.code == 2
+    assert (
+        "DIGEST: must be of a search in the store; this one was given to its search" in called.err
+    )
     assert key in find_needs(store).all()
     found = study_tickets(tiny({**changes, "base.ticket": digest}))
     assert [ticket.digest for ticket in found.values()] == [digest]
@@ -99,3 +100,15 @@ def test_rewinding_a_given_ticket_is_refused(
     called = lth("rewind", path, "--serial")
     assert called.code == 2
     assert "ticket: has weights of its own, so it is not rewound" in called.err
+
+
+@pytest.mark.slow
+def test_ticket_is_shown_as_the_search_found_it_not_as_it_was_given_to_another(
+    digest: str, swept: Path, tiny_file: StudyFile, lth: Lth
+) -> None:
+    before = lth("ticket", "show", digest).out
+    path = tiny_file({**ONE, "name": "aaa", "base.ticket": digest, "base.train.steps": "10it"})
+    called = lth("sweep", path, "--serial")
+    assert called.code == 0, called
+    assert lth("ticket", "show", digest).out == before
+    assert "bit for bit, after 2 trainings" in lth("ticket", "verify", digest).out

@@ -23,7 +23,7 @@ from sweeps.store.garbage import collect
 from sweeps.store.integrity import find_faults
 from sweeps.store.records import register
 from sweeps.store.references import entries_of
-from sweeps.store.status import status_key
+from sweeps.store.status import Status, save_status, status_key
 from sweeps.studies.reader import parse_study
 from sweeps.studies.schema import Study
 
@@ -438,3 +438,17 @@ def test_forgetting_one_of_two_versions_of_a_study_leaves_the_other() -> None:
     assert entries(store) == alone
     with pytest.raises(SpecError, match=r"--forget: must be a study of the store.*known: plain$"):
         collect(store, 0, forget="nobody")
+
+
+def test_study_that_is_being_swept_is_not_forgotten() -> None:
+    store, study = Store(), study_of("plain")
+    sweep(store, study)
+    before = entries(store)
+    status = Status(
+        state="running", host="node-1", process=123, trials=1, done=0, running=1, failed=0,
+        waiting=0, levels_done=0, levels=3, levels_per_minute=0.0,
+    )  # fmt: skip
+    save_status(store, "plain", status)
+    with pytest.raises(SpecError, match=r"--forget: must not be running, as `lth status plain`"):
+        collect(store, 0, forget="plain")
+    assert entries(store) >= before

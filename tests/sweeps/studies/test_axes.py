@@ -44,6 +44,7 @@ def test_range_is_spaced_ends_included(said: dict[str, Any], values: list[float]
 def test_range_of_whole_numbers_stays_whole() -> None:
     assert all(type(n) is int for n in Range(low=0, high=4, step=2).values())
     assert all(type(n) is int for n in Range(low=0, high=4, count=3).values())
+    assert Range(low=0, high=23, count=24).values() == list(range(24))
     assert [type(n) for n in Range(low=0, high=1, step=0.5).values()] == [int, float, int]
     assert [
         t.seed
