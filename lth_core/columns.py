@@ -97,6 +97,9 @@ COLUMNS: dict[str, Column] = {
     "final_test_accuracy": _column(
         "test accuracy after the last step, in [0, 1]", better="max", chart="accuracy"
     ),
+    "final_validation_accuracy": _column(
+        "validation accuracy after the last step, in [0, 1]", better="max", needs_validation=True
+    ),
     "early_stop_step": _column(
         "step of the run's schedule with the lowest validation loss", type="integer",
         unit="steps", better="min", chart="early_stop", needs_validation=True,

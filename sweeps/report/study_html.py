@@ -25,6 +25,9 @@ def write_html(plan: Plan, results: StudyResults, file: Path) -> Path:
         provenance(plan, results),
         study.stable_below,
         Completeness(
-            planned=results.trials, unfinished=results.unfinished, missing=results.incomplete
+            planned=results.trials,
+            unfinished=results.unfinished,
+            missing=results.incomplete,
+            searched=study.search.algorithm == "optuna",
         ),
     )

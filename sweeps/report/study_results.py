@@ -106,8 +106,9 @@ def study_results(plan: Plan) -> StudyResults:
 def answer_of(study: Study, results: StudyResults) -> Answer:
     """The answer that the results give; says how much is done where the study is unfinished."""
     return study_answer(
-        results.records, results.axes, study.verdict.rule(), study.stable_below, results.unfinished
-    )
+        results.records, results.axes, study.verdict.rule(), results.unfinished,
+        searched=study.search.algorithm == "optuna",
+    )  # fmt: skip
 
 
 def study_records(plan: Plan) -> tuple[list[Record], list[Verdict]]:

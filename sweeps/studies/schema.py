@@ -115,8 +115,9 @@ class Search(_Part):
     with every combination of the axes."""
     trials: Annotated[int, Field(ge=1, le=MOST_VALUES)] = 20
     """Number of samples of `space`."""
-    objective: dict[str, Literal["max", "min"]] = {"final_test_accuracy": "max"}
-    """Record field of the last level's ticket, mean over the trials; two give a Pareto front."""
+    objective: dict[str, Literal["max", "min"]] = {"final_validation_accuracy": "max"}
+    """Record field of the last level's ticket, mean over the trials; two give a Pareto front. What
+    is chosen by the test examples is no longer judged by them."""
     space: dict[str, Axis] = {}
     """Dotted fields and the values to sample: a list of choices or a range."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -34,6 +34,7 @@ def test_early_stop_is_the_first_lowest_validation_loss_and_nothing_else(
     assert curves.early_stop == 1
     assert row["early_stop_step"] == 20
     assert row["early_stop_validation_loss"] == 0.3
+    assert row["final_validation_accuracy"] == 0.95
     assert row["early_stop_test_accuracy"] == 0.8
     assert row["final_test_accuracy"] == 0.9
 
@@ -50,7 +51,8 @@ def test_early_stop_is_none_where_all_examples_train(unvalidated: list[LevelResu
         for row in level.records:
             training = level.results[row["branch"]].training
             assert {name for name, value in row.items() if value is None} >= {
-                "early_stop_step", "early_stop_test_accuracy", "early_stop_validation_loss"
+                "early_stop_step", "early_stop_test_accuracy", "early_stop_validation_loss",
+                "final_validation_accuracy",
             }  # fmt: skip
             assert row["final_test_accuracy"] == training.curves.test_accuracy[-1] > 0
             assert len(training.curves.test_accuracy) == 4

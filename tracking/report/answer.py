@@ -15,11 +15,7 @@ from typing import Literal
 from lth_core.analysis.cells import Cell, Point, cells, open_cells
 from lth_core.analysis.families import Variant, variant_verdicts, variants
 from lth_core.analysis.groups import group_by, key_of, methods
-from lth_core.analysis.rewinds import (
-    STABLE_BELOW,
-    merge_rewound_methods,
-    rewind_cells,
-)
+from lth_core.analysis.rewinds import merge_rewound_methods, rewind_cells
 from lth_core.analysis.structures import (
     HALF,
     StructureTable,
@@ -50,6 +46,8 @@ from tracking.text import accuracy_text, count, density_text, listed, points_tex
 Kind = Literal["tickets", "rewind", "methods", "structures"]
 """Kind of a study's question; a report shows first what answers it."""
 
+SEARCHED = "; the best of a search's settings need other seeds to be confirmed"
+"""Words on verdicts of settings that were chosen by results of the same seeds."""
 MOST_NAMED = 3
 """Largest number of settings or methods that a sentence names."""
 SAME_COST = 0.03
@@ -80,14 +78,16 @@ def study_answer(
     records: Sequence[Record],
     axes: Sequence[str],
     rule: VerdictRule = DEFAULT_RULE,
-    stable_below: float = STABLE_BELOW,
     incomplete: str = "",
+    *,
+    searched: bool = False,
 ) -> Answer:
     """The answer that a study's records give.
 
     Args:
-        records, axes, rule, stable_below: as in `tracking.report.html.write_report`.
+        records, axes, rule: as in `tracking.report.html.write_report`.
         incomplete: what is done where a study is not finished, such as `10 of 96 levels are done`.
+        searched: whether a search chose the settings by their results.
     """
     records = merge_rewound_methods(records, axes)
     kind = kind_of(records, axes)
@@ -95,7 +95,7 @@ def study_answer(
     if incomplete:
         sentence = f"So far ({incomplete}): {sentence[0].lower()}{sentence[1:]}"
     lines = [section.headline for section in sections(records, axes, rule)]
-    return Answer(kind, sentence, _basis(records, rule), lines)
+    return Answer(kind, sentence, _basis(records, rule, searched), lines)
 
 
 def kind_of(records: Sequence[Record], axes: Sequence[str]) -> Kind:
@@ -111,9 +111,9 @@ def kind_of(records: Sequence[Record], axes: Sequence[str]) -> Kind:
     return "methods" if len(methods(records)) > 1 else "tickets"
 
 
-def _basis(records: Sequence[Record], rule: VerdictRule) -> str:
+def _basis(records: Sequence[Record], rule: VerdictRule, searched: bool) -> str:
     seeds = count(len({record["seed"] for record in records}), "seed")
-    return f"{seeds}, {rule_text(rule)}"
+    return f"{seeds}, {rule_text(rule)}{SEARCHED * searched}"
 
 
 # Tickets: do they exist, and how sparse

@@ -93,6 +93,8 @@ class Completeness:
     """`10 of 96 levels are done`; empty where the study is finished."""
     missing: str = ""
     """Sentences that say which records are missing; empty where none are."""
+    searched: bool = False
+    """Whether a search chose the settings by their results."""
 
 
 COMPLETE = Completeness()
@@ -171,7 +173,9 @@ def page(
 ) -> str:
     """The report's HTML with the figures in it; other arguments as in `write_report`."""
     records = merge_rewound_methods(records, axes)
-    answer = study_answer(records, axes, rule, stable_below, completeness.unfinished)
+    answer = study_answer(
+        records, axes, rule, completeness.unfinished, searched=completeness.searched
+    )
     key = next((f for name in KEY_FIGURES[answer.kind] for f in drawn if f.name == name), None)
     structures_alone = len(methods(records)) > 1 and only_structures(records, axes)
     templates = _templates()

@@ -137,7 +137,8 @@ def test_objective_that_needs_validation_examples_is_refused_where_there_are_non
             "search": {"algorithm": "optuna", "objective": "early_stop_step", "space": space},
             **changes,
         }))  # fmt: skip
-    assert make_plan(tiny({"search": {"algorithm": "optuna", "space": space}, **changes})).trials
+    search = {"algorithm": "optuna", "objective": "final_test_accuracy", "space": space}
+    assert make_plan(tiny({"search": search, **changes})).trials
 
 
 def test_verdict_asked_of_too_few_seeds_is_refused_where_trials_are_to_be_run(

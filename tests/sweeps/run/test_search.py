@@ -35,7 +35,7 @@ def test_optunas_warnings_are_not_printed_and_others_are(tiny_file: StudyFile, l
         warnings.warn("an experiment", optuna.exceptions.ExperimentalWarning, stacklevel=1)
         warnings.warn("the user's own", UserWarning, stacklevel=1)
     assert called.code == 0, called
-    assert "best: final_test_accuracy" in called.out
+    assert "best: final_validation_accuracy" in called.out
     assert [str(warning.message) for warning in caught] == ["the user's own"]
 
 

@@ -177,7 +177,7 @@ def test_optuna_asks_for_samples_and_resumes_its_journal(
     first = completed_samples(tiny(changes))
     assert first
     assert len(first) == 2
-    assert "best: final_test_accuracy" in called.out
+    assert "best: final_validation_accuracy" in called.out
     called = lth("sweep", path, "search.trials=3", "--serial")
     assert called.code == 0, called
     second = completed_samples(tiny(changes))

@@ -112,6 +112,11 @@ def test_tickets_that_are_not_trained_are_answered_by_their_best_levels(records,
     assert section.finding == finding
 
 
+def test_settings_that_a_search_chose_are_said_to_need_other_seeds():
+    said = "; the best of a search's settings need other seeds to be confirmed"
+    assert answer(cell(*WINS), searched=True).basis == answer(cell(*WINS)).basis + said
+
+
 def test_level_that_ends_undecided_is_said_to_be():
     found = answer(cell([0.1, -0.45], [3, 1], spread=3))
     assert found.sentence.endswith("At 25% it is undecided: about 141 seeds would decide.")
