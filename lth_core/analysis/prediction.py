@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from lth_core.analysis.cells import Cell
 from lth_core.analysis.rewinds import RewindPoint, rewind_points
 from lth_core.analysis.summary import Summary, summarize
 
+FEWEST_FOR_INTERVAL = 5
+"""Fewest rewind points of correlations with an interval over seeds: of three or four points there
+are few different correlations, and those of all seeds are often equal."""
 FEWEST_POINTS = 3
 """Fewest rewind points for a rank correlation."""
 
@@ -49,8 +52,8 @@ class Correlation:
     """Rank correlation of one predictor with ticket accuracy, in one cell at one level, in [-1, 1].
 
     It is Spearman's correlation with the ticket's final test accuracy over rewind points, one for
-    each seed, summarized over seeds; None where no seed has one. Intervals may exceed 1. Their
-    width is 0 where all seeds are equal, which is common with few points.
+    each seed, summarized over seeds; None where no seed has one. Intervals may exceed 1. There is
+    none with fewer than five points, or where all seeds are equal.
     """
 
     predictor: Predictor
@@ -120,14 +123,21 @@ def _over_seeds(
     predictor: BySeed, accuracy: BySeed, windows: Mapping[int, set[int]] | None = None
 ) -> Summary | None:
     """Summary of each seed's rank correlation with accuracy, over its window or all points."""
-    correlations = []
+    correlations, points = [], []
     for seed, y in accuracy.items():
         x = predictor.get(seed, {})
         common = x.keys() & y.keys()
         steps = sorted(common if windows is None else common & windows[seed])
         correlation = rank_correlation([x[step] for step in steps], [y[step] for step in steps])
-        correlations += [] if correlation is None else [correlation]
-    return summarize(correlations) if correlations else None
+        if correlation is not None:
+            correlations.append(correlation)
+            points.append(len(steps))
+    if not correlations:
+        return None
+    summary = summarize(correlations)
+    if min(points) < FEWEST_FOR_INTERVAL or len(set(correlations)) == 1:
+        return replace(summary, low=None, high=None)
+    return summary
 
 
 def _by_seed(points: Sequence[RewindPoint], branch: str, level: int, key: str) -> BySeed:

@@ -52,6 +52,10 @@ def test_seeds_have_a_correlation_each_and_an_interval_over_them():
     assert value.mean == pytest.approx(2.8 / 3)
     assert value.high - value.mean == pytest.approx(T_QUANTILE * 0.2 / 3)
     assert value.std == pytest.approx(0.2 / sqrt(3))
+    four = correlation_of(made([up[:4]] * 3, [up[:4], mixed[:4], up[:4]]), "loss").over_all
+    assert (four.n, four.low, four.high) == (3, None, None), "of few points no interval is shown"
+    equal = correlation_of(made([up] * 3, [up] * 3), "loss").over_all
+    assert (equal.mean, equal.low, equal.high) == (1, None, None)
 
 
 def test_up_to_the_best_point_late_points_without_steps_to_train_do_not_count():
