@@ -499,8 +499,8 @@ FAULTS = [
     Fault(
         "pack: the level after the one at which a trial stops",
         "sweeps/run/worker.py",
-        "[: certain_levels(records[trial.id], context)]",
-        "",
+        "planned[trial.id][level:][:least]",
+        "planned[trial.id][level:]",
         "tests/sweeps/run/test_packs.py",
     ),
     Fault(

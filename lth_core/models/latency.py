@@ -30,9 +30,7 @@ def latency(
     networks: Sequence[nn.Module],
     shape: tuple[int, ...],
     *,
-    batch_size: int = BATCH_SIZE,
     device: torch.device | str = "cpu",
-    threads: int = THREADS,
     seconds: float = SECONDS,
 ) -> list[float]:
     """Median milliseconds of a forward pass of each network, in evaluation mode, float32.
@@ -42,7 +40,6 @@ def latency(
 
     Args:
         shape: shape of one example.
-        threads: of the CPU; without effect on a GPU.
         seconds: duration of the measurement at least; each network runs at least `ROUNDS` times.
     """
     device = torch.device(device)
@@ -51,10 +48,10 @@ def latency(
     for network in copies:
         network.to(memory_format=layout)
     with evaluation_mode(networks[0]):
-        x = made_up_examples(networks[0], batch_size, shape)
+        x = made_up_examples(networks[0], BATCH_SIZE, shape)
     x = x.to(device).contiguous(memory_format=layout)
     took: list[list[float]] = [[] for _ in copies]
-    with torch.inference_mode(), torch_threads(threads), gpu_arithmetic(tf32=False):
+    with torch.inference_mode(), torch_threads(THREADS), gpu_arithmetic(tf32=False):
         for network in WARM_UP * copies:
             network(x)
         start = time.perf_counter()

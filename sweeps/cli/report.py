@@ -108,7 +108,7 @@ def verify(
         screen.print(f"{chosen.name}: nothing published to compare; studies with figures: {have}")
         return
     plan = swept.swept_plan(chosen)
-    records, _ = study_results.study_records(plan)
+    records = study_results.study_results(plan).records
     checks = references.verify(records, plan.axes, reference)
     if as_json:
         print_json(check.to_json() for check in checks)

@@ -22,7 +22,7 @@ from sweeps.plan.plan import Plan, Trial, samples_of
 from sweeps.plan.probe import probe_speeds, step_range
 from sweeps.plan.recorded import read_trial
 from sweeps.plan.sizes import network_text
-from sweeps.plan.stopping import why_stop
+from sweeps.plan.stopping import has_stopped
 from sweeps.studies.schema import Resources, Study
 
 MOST_LOOKED_UP = 100_000
@@ -115,7 +115,7 @@ def _is_stopped(store: Store, study: Study, trial: Trial) -> bool:
     if study.stop.below_matching_for is None:
         return False
     content = read_trial(store, f"{study.name}.{trial.digest}")
-    return bool(content and why_stop(content["records"], study.stop, study.verdict.margin))
+    return bool(content and has_stopped(content["records"], study.stop, study.verdict.margin))
 
 
 def estimate_work(

@@ -9,7 +9,7 @@ from typing import Any
 
 from lth_core.analysis.groups import group_by, key_of, values_of
 from sweeps.plan.plan import Trial
-from sweeps.plan.stopping import why_stop
+from sweeps.plan.stopping import has_stopped
 from sweeps.studies.schema import Stop
 
 MOST_NAMED = 5
@@ -52,7 +52,7 @@ def missing_work(
     for trial in trials:
         rows = records_of[trial.digest]
         levels, planned = len({row["level"] for row in rows}), trial.spec.levels + 1
-        if levels < planned and not _has_stopped(rows, stop, margin):
+        if levels < planned and not has_stopped(rows, stop, margin):
             missing.append(MissingWork(trial.id, levels, planned))
     return missing
 
@@ -106,9 +106,3 @@ def incomplete_text(missing: Sequence[MissingWork], trials: int) -> str:
     named += [f"{more} more"] * (more > 0)
     verb = "is" if len(missing) == 1 else "are"
     return f"{len(missing)} of {trials} trials {verb} incomplete: {'; '.join(named)}"
-
-
-def _has_stopped(rows: Sequence[Mapping[str, Any]], stop: Stop, margin: float) -> bool:
-    """Whether the stop rule ended the trial; False without the dense run, which the rule needs."""
-    has_dense = any(row["branch"] == "dense" for row in rows)
-    return has_dense and why_stop(rows, stop, margin) is not None

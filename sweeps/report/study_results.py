@@ -111,12 +111,6 @@ def answer_of(study: Study, results: StudyResults) -> Answer:
     )  # fmt: skip
 
 
-def study_records(plan: Plan) -> tuple[list[Record], list[Verdict]]:
-    """The records and verdicts of `study_results`, and its errors."""
-    results = study_results(plan)
-    return results.records, results.verdicts
-
-
 def _with_lost_trials(
     study: Study, stored: Sequence[Trial], pins: Pins | None
 ) -> tuple[list[Trial], str]:

@@ -24,7 +24,7 @@ from lth_core.spec import sha256
 from lth_core.store import existing_store
 from lth_core.train import Trainer
 from sweeps.plan.plan import Plan, Trial
-from sweeps.plan.stopping import why_stop
+from sweeps.plan.stopping import has_stopped
 from sweeps.report.description import study_description
 from sweeps.report.study_html import write_html
 from sweeps.report.study_results import StudyResults, study_results, study_trials
@@ -294,7 +294,7 @@ def _publish_trial(
             check_time()
             records, files = level_records(trial, study.name, level), level_files(level)
             runs[run.key] = publisher.publish(run, level, records, runs.get(run.key), files)
-    if stored == trial.spec.levels + 1 or why_stop(rows, study.stop, study.verdict.margin):
+    if stored == trial.spec.levels + 1 or has_stopped(rows, study.stop, study.verdict.margin):
         runs[run.key] = publisher.finish(run, published=runs[run.key])
 
 

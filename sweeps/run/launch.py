@@ -26,7 +26,7 @@ from sweeps.phases import phase
 from sweeps.plan.estimate import LevelSeconds
 from sweeps.plan.packs import packs_of
 from sweeps.plan.plan import Plan, Trial, is_stored
-from sweeps.plan.stopping import why_stop
+from sweeps.plan.stopping import has_stopped
 from sweeps.report.completeness import missing_work
 from sweeps.run.backend import Backend, check_backend, open_backend
 from sweeps.run.progress import SweepProgress
@@ -325,7 +325,7 @@ def _missing(plan: Plan, trainer: Trainer, trained: Collection[str]) -> dict[str
             if record_key(study.name, trial) in started
             else []
         )
-        return bool(records) and why_stop(records, study.stop, study.verdict.margin) is not None
+        return has_stopped(records, study.stop, study.verdict.margin)
 
     pairs = zip(plan.trials, map_in_threads(is_done, plan.trials), strict=True)
     return {trial.id: trial for trial, done in pairs if not done}
@@ -344,9 +344,8 @@ def _reuse_records(
     def is_recorded(trial: Trial) -> bool:
         records = load_records(store, study.name, [trial])
         levels = {record["level"] for record in records}
-        if len(levels) <= trial.spec.levels and not (
-            records and why_stop(records, study.stop, study.verdict.margin)
-        ):
+        stopped = has_stopped(records, study.stop, study.verdict.margin)
+        if len(levels) <= trial.spec.levels and not stopped:
             return False
         if not all(record["reused"] for record in records):
             reused = [{**record, "reused": True} for record in records]

@@ -19,7 +19,7 @@ from lth_core.store import existing_store
 from lth_core.train import CHECKPOINT_EVERY, Trainer
 from lth_core.train.precision import all_threads_flush, flushed_denormals
 from sweeps.plan.plan import Trial
-from sweeps.plan.stopping import levels_before_stop
+from sweeps.plan.stopping import has_stopped
 from sweeps.store.published import level_records, trial_run
 from sweeps.store.records import TRIALS, record_key, save_records
 from sweeps.studies.schema import Stop
@@ -80,7 +80,7 @@ def run_trial(
             if publishing:
                 publishing.publish(run, level, rows)
             yield rows
-            if stops(records, context):
+            if has_stopped(records, context.stop, context.margin):
                 break
     # A closed generator was interrupted too: another trial of its process received the signal.
     except (PreemptedError, BdbQuit, KeyboardInterrupt, GeneratorExit):
@@ -95,16 +95,6 @@ def run_trial(
         raise
     if publishing:
         publishing.finish(run)
-
-
-def stops(records: Sequence[Record], context: SweepContext) -> bool:
-    """Whether a trial ends after these records, before its last level."""
-    return certain_levels(records, context) == 0
-
-
-def certain_levels(records: Sequence[Record], context: SweepContext) -> int | None:
-    """Number of levels that a trial runs for certain after these records; None: all."""
-    return levels_before_stop(records, context.stop, context.margin)
 
 
 def reason(error: Exception) -> str:

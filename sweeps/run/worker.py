@@ -19,7 +19,8 @@ from lth_core.lottery import levels
 from lth_core.redaction import without_secrets
 from lth_core.train import Trainer
 from sweeps.plan.plan import Trial, check_objective
-from sweeps.run.trial import SweepContext, certain_levels, reason, run_trial, trial_line
+from sweeps.plan.stopping import levels_before_stop
+from sweeps.run.trial import SweepContext, reason, run_trial, trial_line
 from sweeps.studies.axes import Fields, base_values, combinations, spec_of
 from sweeps.studies.reader import parse_spec, spec_values
 from sweeps.studies.schema import Study
@@ -82,10 +83,10 @@ def _levels(
                for trial, keep in pack}  # fmt: skip
     records: dict[str, list[Record]] = {trial.id: [] for trial, _ in pack}
     for level in count():
-        certain = [
-            planned[trial.id][level:][: certain_levels(records[trial.id], context)]
-            for trial, _ in running
-        ]
+        certain = list[list[list[Job]]]()
+        for trial, _ in running:
+            least = levels_before_stop(records[trial.id], context.stop, context.margin)
+            certain.append(planned[trial.id][level:][:least])
         _train_ahead(trainer, certain, reraised)
         for member in list(running):
             trial, search = member

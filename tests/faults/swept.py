@@ -23,7 +23,7 @@ from forked import Forked
 
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
-from sweeps.report.study_results import study_records
+from sweeps.report.study_results import study_results
 from sweeps.store.integrity import find_faults
 from sweeps.store.status import load_status
 from sweeps.studies.reader import parse_study
@@ -152,7 +152,7 @@ class Swept:
 
     def report(self) -> list[Row]:
         """The records of `lth report --json`, in this process too."""
-        return study_records(make_plan(parse_study(self.fields)))[0]
+        return study_results(make_plan(parse_study(self.fields))).records
 
     # What happens in it
 

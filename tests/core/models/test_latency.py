@@ -37,14 +37,15 @@ class Watched(nn.Module):
         return x
 
 
-def test_networks_take_turns_warmed_up_in_evaluation_mode() -> None:
+def test_networks_take_turns_warmed_up_in_evaluation_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[object, ...]] = []
     one, other = Watched("one", calls), Watched("other", calls)
     before = torch.get_num_threads()
-    latency([one, other], (3, 4, 4), batch_size=5, threads=before + 1, seconds=0)
+    monkeypatch.setattr(measured, "THREADS", before + 1)
+    latency([one, other], (3, 4, 4), seconds=0)
     rounds = WARM_UP + ROUNDS
     assert [call[0] for call in calls] == ["one", "other"] * rounds
-    assert {call[1:] for call in calls} == {(False, (5, 3, 4, 4), before + 1, False)}
+    assert {call[1:] for call in calls} == {(False, (64, 3, 4, 4), before + 1, False)}
     assert torch.get_num_threads() == before
     assert one.training
 
