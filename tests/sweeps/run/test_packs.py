@@ -148,7 +148,8 @@ def test_levels_of_a_pack_are_reported_together_and_a_stopped_trial_leaves_it(
         ended = records and (records[-1]["trial"], records[-1]["level"]) == (stopped, 1)
         return 0 if ended else None
 
-    monkeypatch.setattr("sweeps.run.trial.levels_before_stop", levels_before_stop)
+    for module in ("sweeps.plan.stopping", "sweeps.run.worker"):
+        monkeypatch.setattr(f"{module}.levels_before_stop", levels_before_stop)
     trainer = Trainer(pack=3)
     *levels, last = reports(config, context_of(study), None, trainer)
     assert [(report["level"], report["of"]) for report in levels] == [
