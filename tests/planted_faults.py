@@ -284,6 +284,20 @@ FAULTS = [
         "tests/core/analysis",
     ),
     Fault(
+        "a level's larger variance drawn to that of the others",
+        "lth_core/analysis/paired.py",
+        "max(square, weight * usual + (1 - weight) * square)",
+        "weight * usual + (1 - weight) * square",
+        "tests/core/analysis/test_verdict_rates.py",
+    ),
+    Fault(
+        "MLflow: one state for all trials of a pack",
+        "tracking/publish/background.py",
+        "if level.level == 0 or run.key not in self._trials:",
+        "if level.level == 0 or run.key not in self._trials:\n            self._trials.clear()",
+        "tests/tracking/publish/test_background.py",
+    ),
+    Fault(
         "a swap of SET in place of the optimizer's step",
         "lth_core/train/masking/dynamic.py",
         "        self._due = step, optimizer\n        return True",
