@@ -209,9 +209,15 @@ def read_values(option: str, text: str) -> list[Any]:
     return values
 
 
+def _parts(field: str) -> list[str]:
+    """Parts of a dotted field; a layer's name, which may have dots, is one of them."""
+    before, found, layer = field.partition(".layer_fractions.")
+    return [*before.split("."), "layer_fractions", layer] if found else field.split(".")
+
+
 def set_field(values: dict[str, Any], field: str, value: Any) -> None:
     """Set a dotted field of nested mappings; missing mappings are made."""
-    *parents, last = field.split(".")
+    *parents, last = _parts(field)
     for parent in parents:
         inner = values.setdefault(parent, {})
         if not isinstance(inner, dict):
@@ -227,7 +233,7 @@ def get_field(values: Mapping[str, Any], field: str, path: str) -> Any:
         SpecError: it is missing, so the axis at ``path`` may not omit it.
     """
     value: Any = values
-    for part in field.split("."):
+    for part in _parts(field):
         if not isinstance(value, Mapping) or part not in value:
             raise SpecError(path, f"must set {field} in each of its values, or base must", None)
         value = value[part]
