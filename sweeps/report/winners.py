@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from lth_core.analysis.groups import group_by, key_of, values_of
-from lth_core.analysis.verdict import Verdict, sparsest
+from lth_core.analysis.verdict import sparsest
 from lth_core.columns import Record
 from sweeps.report.study_results import StudyResults
 from tracking.publish.tickets.registry import FoundTicket
@@ -22,10 +22,12 @@ def winning_tickets(study: str, results: StudyResults) -> list[FoundTicket]:
     """
     cells = group_by(results.verdicts, lambda verdict: list(verdict.cell.values()))
     best = (sparsest(verdicts, ["winning"]) for verdicts in cells.values())
-    tickets = (_tickets_of(found, results.records, results.axes) for found in best if found)
+    place = values_of(["level", *(axis for axis in results.axes if axis != "seed")])
+    tickets = group_by((row for row in results.records if row["branch"] == "ticket"), place)
+    places = (key_of([found.level, *found.cell.values()]) for found in best if found)
     return [
         found_ticket(study, min(rows, key=lambda row: row["seed"]), results.axes)
-        for rows in tickets
+        for rows in (tickets.get(each, []) for each in places)
         if rows
     ]
 
@@ -42,12 +44,3 @@ def found_ticket(study: str, record: Record, axes: Sequence[str]) -> FoundTicket
         cell={axis: record.get(axis) for axis in axes if axis != "seed"},
         provenance={"test_accuracy": f"{record['final_test_accuracy']:.4f}", **known},
     )
-
-
-def _tickets_of(
-    verdict: Verdict, records: Iterable[Record], axes: Sequence[str]
-) -> list[Record]:  # fmt: skip
-    """The records of the tickets that a verdict is about."""
-    place = values_of(["level", *(axis for axis in axes if axis != "seed")])
-    key = key_of([verdict.level, *verdict.cell.values()])
-    return [row for row in records if row["branch"] == "ticket" and key_of(place(row)) == key]

@@ -87,7 +87,8 @@ def test_mapping_field_takes_mappings_as_its_values() -> None:
     assert found == values
     (one,) = combinations(study({"prune.layer_fractions.fc1": [0.3]}))
     assert spec_from(one).prune.layer_fractions == {"fc1": 0.3}
-    (dotted,) = combinations(study({"prune.layer_fractions.stages.1_1.conv1": [0.3]}))
+    nested = {"model.name": ["resnet-8"], "prune.layer_fractions.stages.1_1.conv1": [0.3]}
+    (dotted,) = combinations(study(nested))
     assert spec_from(dotted).prune.layer_fractions == {"stages.1_1.conv1": 0.3}
 
 
