@@ -13,7 +13,7 @@ from lth_core.models.layers import layer_of, parameter_of, prunable_layers
 
 __all__ = [
     "Mask", "State", "chance_overlap", "counts", "density", "digest", "kept", "layer_of", "masked",
-    "ones", "overlap", "pack_bits", "parameter_of", "survivors", "total", "unpack_bits",
+    "nested", "ones", "overlap", "pack_bits", "parameter_of", "survivors", "total", "unpack_bits",
 ]  # fmt: skip
 
 Mask = Mapping[str, Tensor]
@@ -86,6 +86,11 @@ def chance_overlap(layers: Iterable[tuple[int, int, int]]) -> float:
         both += shared
         either += a + b - shared
     return both / either if either else 1.0
+
+
+def nested(inner: Mask, outer: Mask) -> bool:
+    """Whether every weight that inner keeps is kept by outer."""
+    return all(not bool((m & ~outer[name]).any()) for name, m in inner.items())
 
 
 def masked(state: Mapping[str, Tensor], mask: Mask) -> State:

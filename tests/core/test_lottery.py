@@ -4,12 +4,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from toys import jobs_of, nested
+from toys import jobs_of
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
 from lth_core.errors import DivergedError, SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
+from lth_core.masks import nested
 from lth_core.resolve import resolve
 from lth_core.results import LevelResult
 

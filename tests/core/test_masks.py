@@ -36,6 +36,7 @@ def test_mask_algebra_is_set_algebra(pair: tuple[Mask, Mask]) -> None:
     one, other = entries(a), entries(b)
     assert masks.kept(a) == len(one)
     assert masks.density(a) == len(one) / sum(len(m) for m in a.values())
+    assert masks.nested(a, b) == (one <= other)
     union = len(one | other)
     assert (
         masks.overlap(a, b) == masks.overlap(b, a) == (len(one & other) / union if union else 1.0)

@@ -23,11 +23,6 @@ from lth_core.train.batches import Order
 BRANCHES = ("ticket", "reinit", "random_mask", "shuffled_mask")
 
 
-def nested(inner: Mask, outer: Mask) -> bool:
-    """Whether every weight that inner keeps is kept by outer."""
-    return all(not bool((m & ~outer[name]).any()) for name, m in inner.items())
-
-
 def same(a: State, b: State) -> bool:
     """Whether two states are equal to the bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

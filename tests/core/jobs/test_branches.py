@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import BRANCHES, jobs_of, nested
+from toys import BRANCHES, jobs_of
 
 from lth_core import TicketSpec, Trainer
 from lth_core.jobs.recipes import Job, Pruned
-from lth_core.masks import Mask, digest, overlap
+from lth_core.masks import Mask, digest, nested, overlap
 from lth_core.results import LevelResult
 
 Masks = Callable[[Job], Mask]

@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from toys import jobs_of, nested
+from toys import jobs_of
 
 from lth_core import PruneSpec, TicketSpec, Trainer, find_tickets
 from lth_core.jobs.branches import BRANCHES, RETRAINED, SCRATCH
 from lth_core.jobs.recipes import Full, Job, Pruned
+from lth_core.masks import nested
 
 WAYS: dict[str, dict[str, Any]] = {
     "imp": {"when": "after"},

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from toys import jobs_of, nested, same
+from toys import jobs_of, same
 
 from lth_core import TicketSpec, Trainer, find_tickets
 from lth_core.jobs.recipes import Job, Pruned
-from lth_core.masks import masked
+from lth_core.masks import masked, nested
 from lth_core.results import LevelResult
 from lth_core.spec.learning_rate import learning_rate
 
