@@ -14,11 +14,13 @@ from torch.nn.parameter import is_lazy
 from lth_core.errors import SpecError, exception_text
 from lth_core.models.derivatives import twice_differentiable
 from lth_core.models.dropout import dropout_off
-from lth_core.models.layers import load_state, made_up_examples, prunable_layers, state_of
+from lth_core.models.layers import load_state, made_up_examples, prunable_layers, state_of, use_of
 from lth_core.plugins import errors_as_spec_errors
 from lth_core.seeds import seeded_draws
 
 FIELD = "model.name"
+DRAWS = 8
+"""Times that a user's network is run on other noise, to see that it always uses the same layers."""
 
 
 def check_network(
@@ -55,6 +57,10 @@ def check_network(
         if embeddings := prunable_layers(model, ("*",)):
             kinds += f", and prune.include names none of {', '.join(embeddings)}"
         raise SpecError(FIELD, f"must have a weight to prune: {kinds}", name)
+    layers = [set(use_of(copy.deepcopy(model), shape, seed).depths) for seed in range(DRAWS)]
+    if differing := set.union(*layers) - set.intersection(*layers):
+        rule = "must use the same layers for all inputs, but these depend on the input: "
+        raise SpecError(FIELD, rule + ", ".join(sorted(differing)), name)
 
 
 def checked_copy(model: nn.Module, name: str) -> nn.Module:

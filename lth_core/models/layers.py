@@ -151,17 +151,18 @@ class Use(NamedTuple):
 _USE = "_lth_use"
 
 
-def use_of(model: nn.Module, shape: tuple[int, ...]) -> Use:
+def use_of(model: nn.Module, shape: tuple[int, ...], seed: int = 0) -> Use:
     """Run a network on two made-up examples.
 
     Args:
         model: its forward pass may change its buffers.
         shape: shape of one example.
+        seed: seed of the examples.
     """
-    takes_ids = False
+    takes_ids, noise = False, torch.Generator().manual_seed(seed)
     with evaluation_mode(model):
         try:
-            output = model(torch.randn(2, *shape))
+            output = model(torch.randn(2, *shape, generator=noise))
         except (IndexError, RuntimeError):  # torch's errors for ids that are negative or too large
             output, takes_ids = model(torch.ones(2, *shape)), True
     depths = _depths(output) if isinstance(output, Tensor) else {}

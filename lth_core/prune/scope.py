@@ -48,10 +48,9 @@ def groups(shapes: Shapes, spec: PruneBase) -> Groups:
     ignored = set(_pattern_by_layer("prune.ignore", spec.ignore, layers))
     structured = layers_with_units(shapes, spec)
     if not structured:
-        known = ("weights", "channels", "neurons", "N:M")
-        raise SpecError(
-            "prune.structure", "must be the units of a prunable layer", spec.structure, known
-        )
+        rule = "must be units that a prunable layer of this network has: channels are those of "
+        rule += "convolutions, neurons those of linear layers"
+        raise SpecError("prune.structure", rule, spec.structure)
     pruned = [layer for layer in structured if layer not in ignored]
     if not pruned:
         raise SpecError("prune.ignore", "must leave a layer to prune", spec.ignore, layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -150,6 +151,9 @@ def start_ray(address: str | None) -> None:
         # Ray would start a worker for each CPU. No trial would run in it, because Tune's workers
         # have another environment.
         options["_system_config"] = {"prestart_worker_first_driver": False}
+        # Ray starts workers by a shell, and does not quote the path of a folder with spaces.
+        if (quoted := shlex.quote(sys.executable)) != sys.executable:
+            options["runtime_env"] = {"py_executable": quoted}
     options["job_config"] = JobConfig()
     options["job_config"]._py_driver_sys_path = _NoFolders()
     try:

@@ -37,6 +37,8 @@ PACE_SECONDS = 600.0
 """Seconds over which the pace is averaged."""
 LINE_INTERVAL = 60.0
 """Seconds after which a log gets another line, though no tenth of the levels has ended."""
+LEAST_WORK = 0.2
+"""Work in average levels before the time left is told; a dense run is a third of one or more."""
 STARTED, FIRST = "starting workers", "first trainings"
 """Descriptions of the bar before the first level has ended."""
 
@@ -122,7 +124,12 @@ class SweepProgress:
         self._bar.update(self._task, description="stopping")
         what = "running trainings store their checkpoints" if saves else (
             "running trainings end, and resume from their last checkpoints")  # fmt: skip
-        self._console.print(f"stopping: {what}; Ctrl-C again ends at once")
+        try:
+            self._console.print(f"stopping: {what}; Ctrl-C again ends at once")
+        # The terminal is closed, or Ctrl-C has ended the program behind a pipe, whereupon rich
+        # exits. What is left to do is done without output.
+        except (OSError, SystemExit):
+            self._console.quiet = True
 
     def _count_level(self, trial: str, level: int, latest: str) -> None:
         """Count a finished level of a trial once: a resumed trial repeats its first reports."""
@@ -138,7 +145,9 @@ class SweepProgress:
         self._latest.append((now, self._levels, self._worked))
         left, (_, pace) = max(0.0, self._work - self._worked - self._underway), self._pace()
         is_last = self._levels == self._total
-        self._end = now + left / pace * 60 if pace and not is_last else None
+        # Levels that the store had, which a resumed run begins with, tell no pace.
+        is_known = self._worked >= LEAST_WORK * self._work / self._total
+        self._end = now + left / pace * 60 if pace and is_known and not is_last else None
         self._bar.update(self._task, advance=1, total=self._total, description=latest)
         tenth = max(1, self._total // 10)
         is_due = before // tenth < self._levels // tenth or not before

@@ -68,15 +68,20 @@ def list_tickets(store: str, chosen: TicketFilter | None = None) -> list[Record]
 
 
 def _verdicts(store: Store) -> dict[tuple[Any, ...], str | None]:
-    """Verdicts on the records of the studies in the store, by study, trial, level and branch."""
-    records: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    """Verdicts on the records of the studies in the store, by study, trial, level and branch.
+
+    Those of a study whose code or data have changed since are judged apart.
+    """
+    records: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for trial in every_trial(store):
-        key = trial["study"], trial["study_digest"]
+        # A study is the same one after its code or data have changed; its trials are others.
+        pins = [trial["spec"][part].get("fingerprint", "") for part in ("data", "model", "prune")]
+        key = trial["study"], trial["study_digest"], *pins
         records[key] += [
             {**row, **trial["fields"], "seed": row["seed"]} for row in trial["records"]
         ]
     words = dict[tuple[Any, ...], str | None]()
-    for (name, digest), rows in records.items():
+    for (name, digest, *_), rows in records.items():
         study = read_entry(store, STUDIES, f"{name}.{digest}", _study)
         if study:
             judged, _ = with_verdicts(rows, axis_fields(study), study.verdict.rule())

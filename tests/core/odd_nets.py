@@ -158,6 +158,14 @@ def _flat(n: Through, x: Tensor) -> Tensor:
     return n.fc(x.flatten(1))
 
 
+def _routed() -> nn.Module:
+    """The input chooses one of two layers."""
+    return Through(
+        lambda n, x: n.head((n.one if x.sum() > 0 else n.other)(x.flatten(1))),
+        one=nn.Linear(64, 12), other=nn.Linear(64, 12), head=nn.Linear(12, 10),
+    )  # fmt: skip
+
+
 class NotCopied(nn.Linear):
     def __deepcopy__(self, memo: object) -> nn.Module:
         raise TypeError("holds an open file")
@@ -192,6 +200,7 @@ BROKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Through(lambda n, x: n.norm(x.flatten(1))[:, :10], norm=nn.LayerNorm(64)),
         "a weight to prune",
     ),
+    "routed": (lambda: _routed(), "same layers for all inputs, but these depend on the input: one"),
     "not_copied": (lambda: NotCopied(64, 10), "deepcopy.*holds an open file"),
     "wrong_shape": (lambda: Through(_flat, fc=nn.Linear(3, 10)), "cannot be run on shape"),
     "new_weight_norm": (_with(parametrizations.weight_norm), "weight of fc is computed from others"),

@@ -115,7 +115,7 @@ def test_equal_units_are_drawn_by_the_seed() -> None:
 def test_network_without_such_units_is_refused() -> None:
     x, y = batch((4,), 3)
     with pytest.raises(
-        SpecError, match=r"^prune\.structure: must be the units of a prunable layer"
+        SpecError, match=r"^prune\.structure: must be units that a prunable layer of"
     ):
         pruned(prunable_network(mlp(4, 5, 3), x, y), structure="channels")
 

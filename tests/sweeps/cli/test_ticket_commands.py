@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tiny import Called, Lth, Record, StudyOf, search
+from tiny import Called, Lth, Record, StudyFile, StudyOf, search
 
 from lth_core import load_ticket
+from lth_core.analysis.verdict import verdicts
 from lth_core.store import open_store
 from lth_core.train import Trainer
 from sweeps.store.ticket_compare import layer_differences
@@ -188,3 +189,30 @@ def test_ticket_of_many_levels_is_shown_and_made_again(lth: Lth, tiny: StudyOf, 
         sys.setrecursionlimit(limit)
     assert (shown.code, verified.code) == (0, 0)
     assert "after 60 trainings" in verified.out
+
+
+@pytest.mark.slow
+def test_verdicts_of_tickets_are_those_of_one_version_of_a_users_network(
+    lth: Lth, tiny_file: StudyFile, here: Path
+) -> None:
+    """Both versions have the study's name, seeds, levels and branches."""
+    code = here / "edited_between.py"
+    net = (
+        "import torch\n\ndef net(spec, shape, classes):\n    return torch.nn.Sequential("
+        "torch.nn.Flatten(), torch.nn.Linear(64, WIDE), torch.nn.ReLU(), torch.nn.Linear(WIDE, 10))\n"
+    )
+    path = tiny_file({
+        "axes.seed": [0, 1, 2], "base.model": {"name": "edited_between:net"}, "base.levels": 1,
+        "base.branches": ["ticket"],
+    })  # fmt: skip
+    listed = dict[str, list[Record]]()
+    for wide in ("2", "40"):
+        code.write_text(net.replace("WIDE", wide))
+        sys.modules.pop("edited_between", None)
+        assert lth("sweep", path, "--serial").code == 0
+        listed[wide] = rows(lth("report", "tiny", "--json"))
+    found = {row["ticket_digest"]: row["verdict"] for row in rows(lth("ticket", "ls", "--json"))}
+    for records in listed.values():
+        tickets = [row for row in records if row["branch"] == "ticket"]
+        expected = {v.verdict for v in verdicts(records, ["seed"])}
+        assert {found[row["ticket_digest"]] for row in tickets} == expected

@@ -1,6 +1,8 @@
 """How often a sweep says where it stands."""
 
+import errno
 import io
+import os
 import time
 
 import pytest
@@ -201,3 +203,52 @@ def test_bar_fits_80_columns_on_one_line_and_is_gone_after_a_stop_that_is_said_a
         progress.stopping()
         assert "stopping: running trainings store their checkpoints" in screen.getvalue()
     assert screen.getvalue().endswith("\x1b[1A\x1b[2K"), "the bar's line is cleared"
+
+
+class Closed(io.StringIO):
+    """A terminal that was closed, or a pipe whose reader has ended."""
+
+    def __init__(self, error: int) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise OSError(self.error, "it is gone")
+
+    def fileno(self) -> int:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EPIPE])
+def test_run_ends_in_order_where_nobody_reads_its_output(
+    error: int, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints are stored after the message, and the status at the end."""
+    closed = Closed(error)
+    monkeypatch.setattr("sys.stdout", closed)
+    study, store = parse_study({"name": "tiny"}), Store()
+    console = Console(file=closed)
+
+    def interrupted() -> None:
+        with SweepProgress(study, store, console, 1, 0, 1) as progress:
+            progress.stopping()
+            console.print("no error either")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert load_status(store, study)["state"] == "stopped"
+
+
+def test_levels_that_the_store_had_tell_no_pace(clock: list[float]) -> None:
+    """A resumed run begins with them; each takes a moment."""
+    seconds = {"a": [0.01, 0.01, 10.0, 10.0, 10.0]}
+    study, store = parse_study({"name": "tiny"}), Store()
+    console = Console(file=io.StringIO())
+    with SweepProgress(study, store, console, 1, 0, 5, seconds) as progress:
+        progress.running(1)
+        for level, took in enumerate((2.0, 0.1, 10.0)):
+            assert progress._left() == ""
+            clock[0] += took
+            progress.report({"of": "a", "level": level, "latest": "-"})
+        assert progress._left() == "about 24 s left"
