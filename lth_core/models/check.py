@@ -58,7 +58,7 @@ def check_network(
             kinds += f", and prune.include names none of {', '.join(embeddings)}"
         raise SpecError(FIELD, f"must have a weight to prune: {kinds}", name)
     layers = [set(use_of(copy.deepcopy(model), shape, seed).depths) for seed in range(DRAWS)]
-    if differing := set.union(*layers) - set.intersection(*layers):
+    if differing := {layer for used in layers for layer in used ^ layers[0]}:
         rule = "must use the same layers for all inputs, but these depend on the input: "
         raise SpecError(FIELD, rule + ", ".join(sorted(differing)), name)
 
