@@ -101,7 +101,7 @@ def plan_text(plan: plans.Plan, time: estimates.Estimate) -> Text:
     cost = plans.summary(plan)
     saved = 1 - cost["steps_unique"] / max(1, cost["steps_naive"])
     cost_text = (
-        f": {cost['trials']} trials, {cost['trainings_unique']} "
+        f": {cost['trials']:,} trial{'s' * (cost['trials'] != 1)}, {cost['trainings_unique']} "
         f"trainings ({cost['trainings_naive']} without sharing), {cost['steps_unique']:,} "
         f"steps ({saved:.1%} saved)"
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lth_core.analysis.verdict import WORDS
 from lth_core.columns import COLUMNS, Record
 from lth_core.errors import SpecError
 from lth_core.store import Entry, Store, existing_store
@@ -43,6 +44,7 @@ class TicketFilter:
         for name in ("study", "branch", "level", "verdict"):
             if (value := getattr(self, name)) is not None:
                 known = dict.fromkeys(str(row[name]) for row in rows if row[name] is not None)
+                known |= dict.fromkeys(WORDS if name == "verdict" else ())
                 if rows and str(value) not in known:
                     raise SpecError(f"--{name}", "must be that of a ticket", value, known)
                 chosen = [row for row in chosen if row[name] == value]
@@ -64,6 +66,7 @@ def list_tickets(store: str, chosen: TicketFilter | None = None) -> list[Record]
     rows = [
         {**record, "verdict": words.get(_place(record))} for _, record in ticket_records(opened)
     ]
+    rows.sort(key=lambda row: (row["study"], row["seed"]))
     return chosen.choose(rows) if chosen else rows
 
 

@@ -38,7 +38,8 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
         elif name in known:
             path = known[name]
         else:
-            raise SpecError("STUDY", "is neither a file nor a known study", name, study_names())
+            rule = "is neither a file, nor a preset, nor a study that was swept in this folder"
+            raise SpecError("STUDY", rule, name, study_names())
         if path == last and name in known:
             name = _shown(last)  # to `lth sweep` the name means the preset
     study = read_study(path, overrides)

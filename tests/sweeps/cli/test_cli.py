@@ -357,7 +357,7 @@ def test_verify_refuses_a_study_that_was_not_swept(lth: Lth, here: Path, swept: 
     [
         (
             ["plan", "nosuch"],
-            r"STUDY: is neither a file nor a known study, but got 'nosuch'; known: at-init",
+            r"STUDY: is neither a file, nor a preset, nor a study that was swept in this folder, but got 'nosuch'; known: at-init",
         ),
         (["sweep", "nosuch"], "STUDY: is neither a file"),
         (["report", "nosuch", "--json"], "STUDY: is neither a file"),
