@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -199,13 +199,11 @@ class SweptStudy:
         from tracking.figures import figures
 
         study = self.plan.study
-        charts = figures(study.stable_below, study.verdict.rule())
+        store = existing_store(study.store)
+        charts = figures(partial(load_curves, store), study.stable_below, study.verdict.rule())
         if name not in charts:
             raise SpecError("figure", "is not known", name, charts)
-        store = existing_store(study.store)
-        figure = charts[name].draw(
-            self.records, self.axes, lambda digest: load_curves(store, digest)
-        )
+        figure = charts[name].draw(self.records, self.axes)
         if figure is None:
             raise SpecError("figure", "needs numbers that the study's records lack", name)
         return figure

@@ -18,11 +18,10 @@ from lth_core.analysis.rewinds import STABLE_BELOW
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 from lth_core.columns import Record
 from tracking.figures.accuracy import accuracy
-from tracking.figures.drawing.lines import CurvesOf
 from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.figures.early_stop import early_stop
 from tracking.figures.layer_density import layer_density
-from tracking.figures.learning_curves import learning_curves
+from tracking.figures.learning_curves import CurvesOf, learning_curves, no_curves
 from tracking.figures.methods import by_method
 from tracking.figures.overlap import overlap
 from tracking.figures.predictors import predictors
@@ -65,9 +64,9 @@ __all__ = [
 class Chart:
     """A figure's function and title."""
 
-    draw: Callable[[Sequence[Record], Sequence[str], CurvesOf], StudyFigure | None]
-    """Figure from records, axes and curves; None where the records lack its data, or where it would
-    tell nothing."""
+    draw: Callable[[Sequence[Record], Sequence[str]], StudyFigure | None]
+    """Figure from records and axes; None where the records lack its data, or where it would tell
+    nothing."""
     title: str
 
 
@@ -93,15 +92,19 @@ FIGURES = {
 
 
 def figures(
-    stable_below: float = STABLE_BELOW, rule: VerdictRule = DEFAULT_RULE
+    curves: CurvesOf = no_curves,
+    stable_below: float = STABLE_BELOW,
+    rule: VerdictRule = DEFAULT_RULE,
 ) -> dict[str, Chart]:
-    """`FIGURES` with the study's own thresholds.
+    """`FIGURES` with the study's own curves and thresholds.
 
     Args:
+        curves: from a record's `training_digest` to its learning curves.
         stable_below: barrier, in error as a fraction, below which training is stable.
         rule: margin, confidence and adjustment of the verdicts.
     """
     own: dict[str, Any] = {
+        "learning_curves": partial(learning_curves, curves=curves),
         "stability": partial(stability, stable_below=stable_below),
         "accuracy": partial(accuracy, rule=rule),
         "methods": partial(by_method, rule=rule),

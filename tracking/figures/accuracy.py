@@ -13,10 +13,8 @@ from tracking.figures.drawing.lines import (
     ACCURACY,
     DENSITY_TEXT,
     REMAINING,
-    CurvesOf,
     draw_branches,
     name_lines,
-    no_curves,
     shown_branches,
 )
 from tracking.figures.drawing.panels import fit_accuracy_scale, legend, panels
@@ -34,7 +32,6 @@ from tracking.figures.drawing.verdict_marks import (
 def accuracy(
     records: Sequence[Record],
     axes: Sequence[str],
-    curves: CurvesOf = no_curves,
     rule: VerdictRule = DEFAULT_RULE,
 ) -> StudyFigure | None:
     """Mean final test accuracy (%) of each branch against density (%), with 95% intervals.

@@ -12,18 +12,14 @@ from tracking.figures.drawing.captions import intervals_text, seeds_text, senten
 from tracking.figures.drawing.lines import (
     DENSITY_TEXT,
     REMAINING,
-    CurvesOf,
     draw_branches,
     name_lines,
-    no_curves,
 )
 from tracking.figures.drawing.panels import bounds_of, limits, panels
 from tracking.figures.drawing.study_figure import StudyFigure
 
 
-def early_stop(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def early_stop(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Mean early-stop step of each branch against density (%), with 95% intervals.
 
     None without validation examples, without a pruned network, and where all steps are equal.

@@ -14,7 +14,7 @@ from lth_core.analysis.rewinds import varying_axes
 from lth_core.analysis.summary import summarize
 from lth_core.columns import Record
 from tracking.figures.drawing.captions import seeds_text
-from tracking.figures.drawing.lines import DENSITY_TEXT, REMAINING, CurvesOf, no_curves
+from tracking.figures.drawing.lines import DENSITY_TEXT, REMAINING
 from tracking.figures.drawing.panels import (
     FAINT,
     SHADES,
@@ -36,9 +36,7 @@ EQUAL, ROUNDING = 0.05, 0.005
 whole numbers of weights need."""
 
 
-def layer_density(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def layer_density(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Mean density (%) of each layer of the tickets against density (%), both logarithmic.
 
     None where all layers have the network's density, as under the scope `layerwise`.

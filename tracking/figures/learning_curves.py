@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from matplotlib.colors import LogNorm
@@ -13,7 +13,7 @@ from lth_core.columns import Record
 from lth_core.parallel import map_in_threads
 from lth_core.train.training import Curves
 from tracking.figures.drawing.captions import seeds_text
-from tracking.figures.drawing.lines import ACCURACY, REMAINING, CurvesOf, no_curves
+from tracking.figures.drawing.lines import ACCURACY, REMAINING
 from tracking.figures.drawing.panels import (
     SHADES,
     accuracy_scale,
@@ -29,7 +29,13 @@ from tracking.figures.drawing.panels import (
 from tracking.figures.drawing.study_figure import StudyFigure, record_values
 from tracking.text import count, density_text
 
+CurvesOf = Callable[[str], Curves | None]
+"""Learning curves by a record's `training_digest`; None where they are missing."""
 MOST_CURVES = 6
+
+
+def no_curves(digest: str) -> None:
+    """`CurvesOf` of a study whose curves are not at hand."""
 
 
 def learning_curves(

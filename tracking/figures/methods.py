@@ -19,11 +19,9 @@ from tracking.figures.drawing.lines import (
     DENSITY_TEXT,
     MOST_BANDS,
     REMAINING,
-    CurvesOf,
     dense_means,
     draw_variants,
     grouped,
-    no_curves,
 )
 from tracking.figures.drawing.panels import (
     accuracy_scale,
@@ -43,7 +41,6 @@ NO_BANDS = "With so many lines intervals are left out; the table of methods has 
 def by_method(
     records: Sequence[Record],
     axes: Sequence[str],
-    curves: CurvesOf = no_curves,
     rule: VerdictRule = DEFAULT_RULE,
 ) -> StudyFigure | None:
     """Mean final test accuracy (%) of each method against density (%).

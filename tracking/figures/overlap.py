@@ -24,10 +24,8 @@ from tracking.figures.drawing.captions import intervals_text, seeds_text, senten
 from tracking.figures.drawing.lines import (
     DENSITY_TEXT,
     REMAINING,
-    CurvesOf,
     draw_line,
     name_lines,
-    no_curves,
 )
 from tracking.figures.drawing.panels import (
     FAINT,
@@ -55,9 +53,7 @@ Pairs = dict[tuple[str, str], tuple[float, float]]
 """Overlap and its chance level, in percent, by the names of two methods."""
 
 
-def overlap(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def overlap(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Overlap (%) of methods with each other at one level, or of seeds against density.
 
     None where the records have no overlaps.

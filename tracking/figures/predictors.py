@@ -10,7 +10,6 @@ from lth_core.analysis.rewinds import rewind_cells
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.captions import seeds_text, sentences
-from tracking.figures.drawing.lines import CurvesOf, no_curves
 from tracking.figures.drawing.panels import FAINT, Panel, by_level, legend, panels
 from tracking.figures.drawing.study_figure import StudyFigure, Value
 
@@ -30,9 +29,7 @@ UP_TO_BEST = (
 )
 
 
-def predictors(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def predictors(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Spearman's correlation of each predictor with final test accuracy, a panel a level.
 
     None where a study has only one rewind point, or the records lack all predictors.

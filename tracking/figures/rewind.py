@@ -13,9 +13,7 @@ from lth_core.columns import Record
 from tracking.figures.drawing.captions import intervals_text, names_text, seeds_text, sentences
 from tracking.figures.drawing.lines import (
     ACCURACY,
-    CurvesOf,
     draw_dense,
-    no_curves,
     shown_branches,
 )
 from tracking.figures.drawing.panels import by_level, fit_accuracy_scale, legend, panels
@@ -35,7 +33,6 @@ from tracking.figures.drawing.verdict_marks import (
 def rewind(
     records: Sequence[Record],
     axes: Sequence[str],
-    curves: CurvesOf = no_curves,
     rule: VerdictRule = DEFAULT_RULE,
 ) -> StudyFigure | None:
     """Mean final test accuracy (%) of each branch against the rewind point.

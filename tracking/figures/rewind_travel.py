@@ -9,7 +9,6 @@ from lth_core.analysis.rewinds import rewind_points, rewind_series
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.captions import intervals_text, seeds_text, sentences
-from tracking.figures.drawing.lines import CurvesOf, no_curves
 from tracking.figures.drawing.panels import legend, panels
 from tracking.figures.drawing.rewind_axis import (
     POINT,
@@ -25,9 +24,7 @@ from tracking.figures.drawing.study_figure import StudyFigure
 TICKET_TRAVEL = "Mean distance that kept weights travel"
 
 
-def rewind_travel(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def rewind_travel(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Mean distance (absolute, of weights) of tickets from start to end, against the rewind point.
 
     None where the study has only one rewind point, or the records lack the distance.

@@ -9,7 +9,6 @@ from lth_core.analysis.rewinds import STABLE_BELOW, rewind_points, rewind_series
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.captions import intervals_text, seeds_text, sentences
-from tracking.figures.drawing.lines import CurvesOf, no_curves
 from tracking.figures.drawing.panels import INK, legend, panels
 from tracking.figures.drawing.rewind_axis import (
     POINT,
@@ -30,7 +29,6 @@ BARRIER = "Rise of test error between two runs (points)"
 def stability(
     records: Sequence[Record],
     axes: Sequence[str],
-    curves: CurvesOf = no_curves,
     stable_below: float = STABLE_BELOW,
 ) -> StudyFigure | None:
     """Mean test barrier (points) of dense runs and of tickets against the rewind point.

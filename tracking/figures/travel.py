@@ -17,12 +17,10 @@ from tracking.figures.drawing.captions import intervals_text, seeds_text, senten
 from tracking.figures.drawing.lines import (
     DENSITY_TEXT,
     REMAINING,
-    CurvesOf,
     draw_line,
     draw_variants,
     grouped,
     name_lines,
-    no_curves,
 )
 from tracking.figures.drawing.panels import (
     FAINT,
@@ -44,9 +42,7 @@ SIDES = {
 }
 
 
-def travel(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def travel(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Mean distance (absolute, of weights) of kept and of pruned weights against density (%).
 
     With several methods their ratio, one line a method. None where the records lack the distances.

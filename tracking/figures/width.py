@@ -16,7 +16,7 @@ from tracking.figures.drawing.captions import (
     seeds_text,
     sentences,
 )
-from tracking.figures.drawing.lines import CurvesOf, draw_values, name_lines, no_curves
+from tracking.figures.drawing.lines import draw_values, name_lines
 from tracking.figures.drawing.panels import FAINT, SHADES, bounds_of, limits, panels
 from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.text import points_text
@@ -28,7 +28,6 @@ GAP = "Best ticket less dense (points)"
 def width(
     records: Sequence[Record],
     axes: Sequence[str],
-    curves: CurvesOf = no_curves,
     margin: float = DEFAULT_RULE.margin,
 ) -> StudyFigure | None:
     """Mean accuracy of the best ticket less the dense run's, in points, against width.

@@ -152,8 +152,8 @@ def drawn_figures(
     records, drawn = merge_rewound_methods(records, axes), []
     with rc_context():
         rcdefaults()  # a user's matplotlibrc, in the current folder too, is not for these figures
-        for name, chart in figures(stable_below, rule).items() if records else ():
-            if figure := chart.draw(records, axes, curves):
+        for name, chart in figures(curves, stable_below, rule).items() if records else ():
+            if figure := chart.draw(records, axes):
                 svg, pdf = _rendered(figure, name, chart.title)
                 drawn.append(
                     DrawnFigure(name, chart.title, figure.caption, svg, pdf, figure.csv_text())

@@ -176,6 +176,7 @@ class FullDisk(io.StringIO):
 
 
 def test_output_to_a_full_disk_is_one_error(lth: Lth, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(console.out, "_file", FullDisk())
+    # Not the process's own console, which would print the text with that of the next test.
+    monkeypatch.setattr("sweeps.cli.main.out", PlainConsole(file=FullDisk()))
     called = lth("--version")
     assert (called.code, called.err) == (2, "lth: output: no space is left\n")

@@ -86,7 +86,7 @@ def test_du_for_a_person_has_a_table_each_and_the_biggest_first(mine: Path, lth:
     said = lth("store", "du", "tiny").out.splitlines()
     heads = [line.split()[0] for line in said if line.split()[1:3] == ["entries", "size"]]
     assert heads == ["kind", "study", "content"]
-    assert said[1].split()[:2] == ["trainings", "15"], said
+    assert said[1].split()[:2] == ["trainings", "15"]
     assert any(line.split()[0] == "tiny" and "kB" in line for line in said)
 
 

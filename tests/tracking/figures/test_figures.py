@@ -11,7 +11,7 @@ from varied import cell
 from lth_core.analysis.cells import cells
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.train.training import Curves
-from tracking.figures import FIGURES
+from tracking.figures import FIGURES, figures
 from tracking.figures.accuracy import accuracy
 from tracking.figures.drawing.panels import MOST_PANELS, limits, plain, spread, stretch, unstretch
 from tracking.figures.drawing.styles import STYLES
@@ -37,7 +37,7 @@ def names(figure):
 
 
 def test_accuracy_draws_the_mean_of_each_branch_at_its_density_in_percent():
-    (panel,) = accuracy(study(), AXES, curves).axes
+    (panel,) = accuracy(study(), AXES).axes
     ticket = line(panel, "ticket")
     assert list(ticket.get_xdata()) == [50, 25]
     assert list(ticket.get_ydata()) == pytest.approx([98, 91])
@@ -65,7 +65,7 @@ def test_matching_and_winning_tickets_are_marked_on_their_curve():
 
 
 def test_the_band_is_the_95_percent_t_interval():
-    (panel,) = accuracy(study(levels=2), AXES, curves).axes
+    (panel,) = accuracy(study(levels=2), AXES).axes
     half = 4.302652729911275 / sqrt(3)  # t at 0.975; the deviation of 97, 98, 99 is 1
     (band,) = [c for c in panel.collections if to_hex(c.get_facecolor()[0]) == STYLES["ticket"][0]]
     first = [y for x, y in band.get_paths()[0].vertices if x == 50]
@@ -73,7 +73,7 @@ def test_the_band_is_the_95_percent_t_interval():
 
 
 def test_the_interval_of_a_single_level_is_seen():
-    (panel,) = accuracy(study(levels=1), AXES, curves).axes
+    (panel,) = accuracy(study(levels=1), AXES).axes
     half = 4.302652729911275 / sqrt(3)
     bars = [c for c in panel.collections if isinstance(c, LineCollection)]
     bands = {to_hex(bar.get_color()[0]): bar for bar in bars}
@@ -83,7 +83,7 @@ def test_the_interval_of_a_single_level_is_seen():
 
 
 def test_one_seed_draws_lines_without_bands():
-    (panel,) = accuracy(study(seeds=1), AXES, curves).axes
+    (panel,) = accuracy(study(seeds=1), AXES).axes
     assert list(line(panel, "ticket").get_ydata()) == pytest.approx(
         [100 * TICKET[1][0], 100 * TICKET[2][0]]
     )
@@ -92,13 +92,13 @@ def test_one_seed_draws_lines_without_bands():
 
 
 def test_early_stop_draws_steps_as_they_are():
-    (panel,) = early_stop(study(), AXES, curves).axes
+    (panel,) = early_stop(study(), AXES).axes
     assert list(line(panel, "ticket").get_ydata()) == pytest.approx([90, 70])
     assert panel.get_yscale() == "linear"
 
 
 def test_density_falls_to_the_right_on_a_logarithmic_axis():
-    (panel,) = accuracy(study(), AXES, curves).axes
+    (panel,) = accuracy(study(), AXES).axes
     left, right = panel.get_xlim()
     assert left > 100 > 25 > right
     assert panel.get_xscale() == "log"
@@ -106,7 +106,7 @@ def test_density_falls_to_the_right_on_a_logarithmic_axis():
 
 
 def test_every_mean_lies_within_the_limits():
-    (panel,) = accuracy(study(), AXES, curves).axes
+    (panel,) = accuracy(study(), AXES).axes
     low, high = panel.get_ylim()
     assert low < 81
     assert high > 98
@@ -169,7 +169,7 @@ def test_figures_that_tell_nothing_are_not_drawn():
 
 
 def test_layer_density_draws_each_layer_from_dense_on():
-    figure = layer_density(study(), AXES, curves)
+    figure = layer_density(study(), AXES)
     (panel,) = figure.axes
     hidden, output = panel.lines[1:]  # after the diagonal
     assert list(hidden.get_ydata()) == pytest.approx([100, 50, 25])
@@ -181,13 +181,13 @@ def test_layer_density_draws_each_layer_from_dense_on():
 def test_a_layer_with_no_weights_left_ends_its_line():
     gone = {"layer_density": {"hidden": 0.0, "output": 0.5}}
     records = [record(0, "dense", 0, 0.9), record(0, "ticket", 1, 0.9, **gone)]
-    (panel,) = layer_density(records, AXES, curves).axes
+    (panel,) = layer_density(records, AXES).axes
     assert [y == y for y in panel.lines[1].get_ydata()] == [True, False]
 
 
 def test_many_layers_get_a_colour_bar_instead_of_a_legend():
     named = {"layer_density": {f"layer{i}": 0.4 for i in range(20)}}
-    figure = layer_density([record(0, "ticket", 1, 0.9, **named)], AXES, curves)
+    figure = layer_density([record(0, "ticket", 1, 0.9, **named)], AXES)
     assert not figure.legends
     ticks = figure.axes[1].get_yticklabels()
     assert [tick.get_text() for tick in ticks] == ["layer0", "layer19"]
@@ -195,7 +195,7 @@ def test_many_layers_get_a_colour_bar_instead_of_a_legend():
 
 def test_early_stops_a_step_apart_have_whole_steps_as_ticks():
     steps = [{**r, "early_stop_step": 400 + (r["branch"] == "dense")} for r in study()]
-    figure = early_stop(steps, AXES, curves)
+    figure = early_stop(steps, AXES)
     (panel,) = figure.axes
     figure.draw_without_rendering()
     assert panel.yaxis.get_offset_text().get_text() == ""
@@ -205,7 +205,7 @@ def test_early_stops_a_step_apart_have_whole_steps_as_ticks():
 
 def test_the_early_stop_axis_does_not_go_far_below_step_0():
     records = [{**r, "early_stop_step": 400 * (r["seed"] == 0)} for r in study()]
-    (panel,) = early_stop(records, AXES, curves).axes
+    (panel,) = early_stop(records, AXES).axes
     low, high = panel.get_ylim()
     assert -high / 20 < low < 0
 
@@ -215,7 +215,7 @@ def test_copies_for_barriers_have_no_line_but_a_twin_has_a_style():
     copies += [record(s, branch, 0, 0.1) for s in range(3) for branch in ("rewound", "twin")]
     records = [*study(), *copies]
     for draw in (accuracy, early_stop):
-        named = set(names(draw(records, AXES, curves)))
+        named = set(names(draw(records, AXES)))
         assert named - {"dense \N{MINUS SIGN} 0.5 points"} == {"dense", "ticket", "reinit"}
     assert "twin" in STYLES
 
@@ -224,19 +224,19 @@ def test_copies_for_barriers_have_no_line_but_a_twin_has_a_style():
 def test_figures_that_ignore_rewind_points_have_one_panel(name):
     records = [{**r, "method": "one-shot", "overlap_seeds": 0.5, "overlap_seeds_chance": 0.1}
                for r in rewound()]  # fmt: skip
-    assert len(FIGURES[name].draw(records, ["rewind", "seed"], curves).axes) == 1
+    assert len(figures(curves)[name].draw(records, ["rewind", "seed"]).axes) == 1
 
 
 def test_each_cell_has_a_panel_in_rising_order_with_its_own_title():
     records = [r for k in ("2000it", "500it") for r in study(rewind=k)]
-    figure = accuracy(records, ["seed", "rewind"], curves)
+    figure = accuracy(records, ["seed", "rewind"])
     titles = [panel.get_title(loc="left") for panel in figure.axes]
     assert titles == ["rewind=500it, 3 seeds", "rewind=2000it, 3 seeds"]
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
 
 
 def test_a_title_that_is_too_long_keeps_the_number_of_seeds():
-    (panel,) = accuracy(study(seeds=2, **{"data.name": "long " * 60}), ["data.name"], curves).axes
+    (panel,) = accuracy(study(seeds=2, **{"data.name": "long " * 60}), ["data.name"]).axes
     title = panel.get_title(loc="left").splitlines()
     assert len(title) == 3
     assert title[1].endswith("...")
@@ -245,14 +245,14 @@ def test_a_title_that_is_too_long_keeps_the_number_of_seeds():
 
 def test_the_figure_says_that_cells_beyond_the_last_panel_are_left_out():
     many = [r for width in range(15) for r in study(seeds=1, **{"model.width": width})]
-    figure = accuracy(many, ["model.width"], curves)
+    figure = accuracy(many, ["model.width"])
     assert len(figure.axes) == MOST_PANELS
     assert "12 of 15 cells; 3 are left out" in figure.get_supxlabel()
 
 
 def test_an_unknown_branch_gets_a_style_of_its_own_and_a_place_in_the_legend():
     records = [*study(), record(0, "late_reset", 1, 0.9)]
-    figure = accuracy(records, AXES, curves)
+    figure = accuracy(records, AXES)
     assert {"dense", "ticket", "reinit", "late_reset"} < set(names(figure))
     colors = [to_hex(drawn.get_color()) for drawn in figure.axes[0].lines]
     assert len(set(colors)) == 4
@@ -272,12 +272,12 @@ def test_an_unknown_branch_gets_a_style_of_its_own_and_a_place_in_the_legend():
          "many methods", "many methods once", "no tickets", "hostile method", "no weights left"],
 )  # fmt: skip
 def test_figures_of_partial_records_can_be_drawn(name, records):
-    if figure := FIGURES[name].draw(records, ["seed", "model.name"], curves):
+    if figure := figures(curves)[name].draw(records, ["seed", "model.name"]):
         figure.draw_without_rendering()
 
 
 def drawn(records):
-    return {n for n, chart in FIGURES.items() if chart.draw(records, ["seed"], curves)}
+    return {n for n, chart in figures(curves).items() if chart.draw(records, ["seed"])}
 
 
 @pytest.mark.slow
@@ -292,14 +292,14 @@ def test_early_stops_are_drawn_where_they_are_and_not_at_all_without_validation_
     bare = [{**r, "early_stop_step": None} for r in study(**{"data.validation": 0})]
     assert drawn(study()) - drawn(bare) == {"early_stop"}
     mixed = [*study(**{"data.validation": 0.1}), *bare]
-    without, with_early_stops = early_stop(mixed, ["seed", "data.validation"], curves).axes
+    without, with_early_stops = early_stop(mixed, ["seed", "data.validation"]).axes
     assert list(line(with_early_stops, "ticket").get_ydata()) == pytest.approx([90, 70])
     assert not without.lines
 
 
 def test_figures_leave_pyplot_alone():
     before = set(Gcf.figs)
-    accuracy(study(), AXES, curves)
+    accuracy(study(), AXES)
     assert set(Gcf.figs) == before
 
 
@@ -342,6 +342,6 @@ def test_cells_are_in_natural_order(values):
 def test_captions_and_titles_count_the_seeds_of_each_level():
     """A stop rule ended a seed before its second level."""
     records = [r for r in study() if (r["seed"], r["level"]) != (0, 2)]
-    figure = accuracy(records, AXES, curves)
+    figure = accuracy(records, AXES)
     assert figure.axes[0].get_title(loc="left") == "2 to 3 seeds"
     assert "means over 2 to 3 seeds" in figure.caption

@@ -1,5 +1,5 @@
 import pytest
-from hand_made import DENSE, curves, record, study, taxonomy
+from hand_made import DENSE, record, study, taxonomy
 from matplotlib.colors import to_hex
 
 from lth_core.analysis.families import variants
@@ -20,11 +20,11 @@ def line(panel, look):
 
 
 def test_a_single_method_has_no_figure_of_methods():
-    assert by_method(study(), ["seed"], curves) is None
+    assert by_method(study(), ["seed"]) is None
 
 
 def test_every_method_is_a_line_of_its_means_against_density_in_percent():
-    (panel,) = by_method(taxonomy(), SCORES, curves).axes
+    (panel,) = by_method(taxonomy(), SCORES).axes
     looks = variant_styles(variants(taxonomy()))
     (snip,) = [variant for variant in looks if variant.name == "snip"]
     drawn = line(panel, looks[snip])
@@ -49,7 +49,7 @@ def judged(method, losses, reinit=0.0):
 
 def test_matching_and_winning_tickets_are_marked_on_the_curves_of_their_methods():
     records = [*judged("a", [0, 0.001, 0.2]), *judged("b", [0.2]), *judged("c", [0], reinit=0.1)]
-    figure = by_method(records, ["seed"], curves)
+    figure = by_method(records, ["seed"])
     looks = {variant.name: look for variant, look in variant_styles(variants(records)).items()}
     marks = {
         (x.get_marker(), to_hex(x.get_markeredgecolor()), to_hex(x.get_markerfacecolor())):
@@ -76,7 +76,7 @@ def test_matching_and_winning_tickets_are_marked_on_the_curves_of_their_methods(
 
 
 def test_the_dense_run_and_its_margin_are_one_line_each_where_methods_share_it():
-    (panel,) = by_method(taxonomy(), SCORES, curves).axes
+    (panel,) = by_method(taxonomy(), SCORES).axes
     level = [x for x in panel.lines if len(set(x.get_ydata())) == 1]
     dense = 100 * sum(DENSE) / 3
     assert [x.get_ydata()[0] for x in level] == pytest.approx([dense, dense - 0.5])
@@ -87,7 +87,7 @@ def test_dense_runs_that_differ_are_lines_of_their_own():
         {**r, "final_test_accuracy": 0.5} if (r["branch"], r["method"]) == ("dense", "gmp") else r
         for r in taxonomy()
     ]
-    (panel,) = by_method(records, SCORES, curves).axes
+    (panel,) = by_method(records, SCORES).axes
     level = {x.get_ydata()[0] for x in panel.lines if len(set(x.get_ydata())) == 1}
     assert sorted(level) == pytest.approx([49.5, 50, 96.5, 97])
 
@@ -95,14 +95,14 @@ def test_dense_runs_that_differ_are_lines_of_their_own():
 @pytest.mark.slow
 def test_panels_are_those_axes_that_no_method_determines():
     wide = [r for w in (1, 2) for r in taxonomy(levels=1, **{"model.width": w})]
-    figure = by_method(wide, [*SCORES, "model.width"], curves)
+    figure = by_method(wide, [*SCORES, "model.width"])
     titles = [panel.get_title(loc="left") for panel in figure.axes]
     assert titles == ["model.width=1, 3 seeds", "model.width=2, 3 seeds"]
     assert figure.get_size_inches()[0] == WIDEST
 
 
 def test_the_legend_goes_by_family():
-    (legend,) = by_method(taxonomy(), SCORES, curves).legends
+    (legend,) = by_method(taxonomy(), SCORES).legends
     said = [text.get_text() for text in legend.get_texts()]
     margin = "dense \N{MINUS SIGN} 0.5 points"
     assert said[:4] == ["dense", margin, "Before training", "random"]
@@ -114,7 +114,7 @@ def test_the_legend_goes_by_family():
 def test_the_legend_of_many_methods_fits_into_the_figure():
     many = [r for i in range(12) for when in ("before", "after")
             for r in study(seeds=1, method=f"a-rather-long-name-{when}-{i}", when=when)]  # fmt: skip
-    figure = by_method(many, ["seed"], curves)
+    figure = by_method(many, ["seed"])
     figure.draw_without_rendering()
     (legend,) = figure.legends
     box, whole = legend.get_window_extent(), figure.bbox
@@ -144,13 +144,13 @@ def test_a_retraining_differs_from_its_method_in_the_dash_alone():
 @pytest.mark.parametrize("count", [2, MOST_BANDS + 1])
 def test_intervals_are_drawn_only_for_few_methods(count):
     records = [r for i in range(count) for r in study(method=f"m{i}")]
-    (panel,) = by_method(records, ["seed"], curves).axes
+    (panel,) = by_method(records, ["seed"]).axes
     assert len(panel.collections) == (count if count <= MOST_BANDS else 0)
 
 
 def test_every_mean_lies_within_the_limits():
     records = [*study(), *(record(s, "ticket", 1, 0.1, method="lost") for s in range(3))]
-    (panel,) = by_method(records, ["seed"], curves).axes
+    (panel,) = by_method(records, ["seed"]).axes
     low, high = panel.get_ylim()
     assert low < 10
     assert high > 98
@@ -158,5 +158,5 @@ def test_every_mean_lies_within_the_limits():
 
 def test_the_dense_run_is_within_the_limits_though_every_method_is_far_below():
     lost = [record(s, "ticket", 1, 0.3, method=m) for s in range(3) for m in ("a", "b")]
-    (panel,) = by_method([*study(levels=0), *lost], ["seed"], curves).axes
+    (panel,) = by_method([*study(levels=0), *lost], ["seed"]).axes
     assert panel.get_ylim()[1] > 97

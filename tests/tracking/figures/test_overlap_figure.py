@@ -1,5 +1,5 @@
 import pytest
-from hand_made import curves, study, taxonomy
+from hand_made import study, taxonomy
 
 from tracking.figures.drawing.panels import FAINT
 from tracking.figures.overlap import compared_level, overlap, pairs
@@ -14,7 +14,7 @@ def compared(records):
 
 
 def test_one_method_is_drawn_between_seeds_beside_chance_in_percent():
-    (panel,) = overlap(compared(study()), ["seed"], curves).axes
+    (panel,) = overlap(compared(study()), ["seed"]).axes
     chance, seeds = sorted(panel.lines, key=lambda drawn: drawn.get_color() != FAINT)
     assert list(seeds.get_ydata()) == pytest.approx([60, 60])
     assert list(chance.get_ydata()) == pytest.approx([20, 20])
@@ -22,9 +22,9 @@ def test_one_method_is_drawn_between_seeds_beside_chance_in_percent():
 
 
 def test_nothing_compared_is_not_drawn():
-    assert overlap(study(), ["seed"], curves) is None
+    assert overlap(study(), ["seed"]) is None
     bare = [{**r, "overlap_methods": {}} for r in taxonomy() if r["branch"] == "ticket"]
-    assert overlap(bare, SCORES, curves) is None
+    assert overlap(bare, SCORES) is None
 
 
 def test_the_compared_level_is_nearest_to_a_fifth_on_a_logarithmic_scale():
@@ -44,7 +44,7 @@ def test_pairs_are_means_over_seeds_and_the_diagonal_is_between_seeds():
 
 
 def test_each_pair_of_methods_is_shown_once_with_its_chance_level_below():
-    figure = overlap(taxonomy(), SCORES, curves)
+    figure = overlap(taxonomy(), SCORES)
     panel = figure.axes[0]
     said = [text.get_text() for text in panel.texts]
     assert len(said) == 2 * 18 * 19 / 2
@@ -63,5 +63,5 @@ def test_a_pair_that_could_not_be_compared_is_left_blank():
             for one, other in (("snip", "grasp"), ("grasp", "snip")):
                 if record["method"] == one:
                     del record["overlap_methods"][other]
-    panel = overlap(records, SCORES, curves).axes[0]
+    panel = overlap(records, SCORES).axes[0]
     assert len(panel.texts) == 2 * (18 * 19 / 2 - 1)

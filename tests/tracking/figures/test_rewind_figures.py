@@ -6,7 +6,7 @@ from matplotlib.colors import to_hex
 from varied import varied
 
 from lth_core.analysis.rewinds import merge_rewound_methods
-from tracking.figures import FIGURES, figures
+from tracking.figures import figures
 from tracking.figures.drawing.rewind_axis import MOST_TICKS
 from tracking.figures.drawing.styles import DENSE, STYLES
 from tracking.figures.predictors import predictors
@@ -35,9 +35,9 @@ def named(figure):
 @pytest.mark.parametrize("name", OF_REWINDING)
 def test_studies_of_one_rewind_point_have_none_of_these(name):
     one = [r for r in rewound() if r["rewind"] == "5%"]
-    assert FIGURES[name].draw(one, AXES, curves) is None
-    assert FIGURES[name].draw(rewound(), ["seed"], curves) is None
-    assert FIGURES[name].draw([], AXES, curves) is None
+    assert figures(curves)[name].draw(one, AXES) is None
+    assert figures(curves)[name].draw(rewound(), ["seed"]) is None
+    assert figures(curves)[name].draw([], AXES) is None
 
 
 def test_winning_tickets_are_marked_at_their_rewind_points():
@@ -63,12 +63,12 @@ def test_winning_tickets_are_marked_at_their_rewind_points():
 )  # fmt: skip
 def test_rewind_figures_of_partial_records_can_be_drawn(name, records):
     axes = [*AXES, "model.name"]
-    if figure := FIGURES[name].draw(settled(records, axes), axes, curves):
+    if figure := figures(curves)[name].draw(settled(records, axes), axes):
         figure.draw_without_rendering()
 
 
 def test_accuracy_is_drawn_branch_by_branch_against_rewind_points_a_panel_a_density():
-    figure = rewind(settled(), AXES, curves)
+    figure = rewind(settled(), AXES)
     titles = [panel.get_title(loc="left") for panel in figure.axes]
     assert titles == ["50% of the weights, 3 seeds", "25% of the weights, 3 seeds"]
     first, second = figure.axes
@@ -84,7 +84,7 @@ def test_accuracy_is_drawn_branch_by_branch_against_rewind_points_a_panel_a_dens
 
 
 def test_the_band_is_the_95_percent_t_interval():
-    (panel, _) = rewind(settled(), AXES, curves).axes
+    (panel, _) = rewind(settled(), AXES).axes
     (band,) = [c for c in panel.collections if to_hex(c.get_facecolor()[0]) == STYLES["ticket"][0]]
     at_5_percent = [y for x, y in band.get_paths()[0].vertices if x == 2]
     half = 4.302652729911275 / sqrt(3)  # t at 0.975; the deviation of the dense runs is 1
@@ -92,7 +92,7 @@ def test_the_band_is_the_95_percent_t_interval():
 
 
 def test_ticks_are_steps_and_shares_of_training():
-    (panel, _) = rewind(settled(), AXES, curves).axes
+    (panel, _) = rewind(settled(), AXES).axes
     labels = [tick.get_text() for tick in panel.get_xticklabels()]
     assert labels == ["0\n0%", "8\n2%", "20\n5%", "40\n10%", "400\n100%"]
 
@@ -102,7 +102,7 @@ def test_where_trainings_differ_in_length_ticks_are_the_names():
               for r in rewound()]  # fmt: skip
     axes = [*AXES, "train.steps"]
     records = settled([*longer, *rewound(**{"train.steps": 400})], axes)
-    figure = rewind(records, axes, curves)
+    figure = rewind(records, axes)
     labels = [tick.get_text() for tick in figure.axes[-1].get_xticklabels()]
     assert labels == ["0\n0%", "2%", "5%", "10%", "100%"]
     assert len(figure.axes) == 4
@@ -112,13 +112,13 @@ def test_where_trainings_differ_in_length_ticks_are_the_names():
 def test_many_rewind_points_have_few_ticks():
     records = [{**r, "rewind": f"{k}it", "rewind_step": k} for k in range(40)
                for r in rewound(seeds=1) if r["rewind"] == "5%"]  # fmt: skip
-    panel = rewind(settled(records), AXES, curves).axes[0]
+    panel = rewind(settled(records), AXES).axes[0]
     assert len(panel.get_xticks()) <= MOST_TICKS
     assert len(line(panel, STYLES["ticket"][0]).get_xdata()) == 40
 
 
 def test_stability_draws_barriers_in_points_of_dense_runs_and_each_density():
-    figure = stability(settled(), AXES, curves)
+    figure = stability(settled(), AXES)
     (panel,) = figure.axes
     assert list(line(panel, DENSE).get_ydata()) == pytest.approx([5.1, 3.1, 1.1, 0.1, 0.1])
     drawn = [list(x.get_ydata()) for x in panel.lines if len(x.get_xdata()) == 5]
@@ -130,7 +130,7 @@ def test_stability_draws_barriers_in_points_of_dense_runs_and_each_density():
 
 def test_the_threshold_of_stability_is_a_line_within_the_limits_wherever_it_is_set():
     calm = [{**r, "test_barrier": 0.0} if r["branch"] == "twin" else r for r in rewound()]
-    figure = figures(stable_below=0.1)["stability"].draw(settled(calm), AXES, curves)
+    figure = figures(stable_below=0.1)["stability"].draw(settled(calm), AXES)
     (panel,) = figure.axes
     assert [x.get_ydata()[0] for x in panel.lines if len(x.get_xdata()) == 2] == [10]
     assert panel.get_ylim()[0] < 0 < 10 < panel.get_ylim()[1]
@@ -139,11 +139,11 @@ def test_the_threshold_of_stability_is_a_line_within_the_limits_wherever_it_is_s
 
 def test_without_twins_there_is_no_stability_to_draw():
     records = [r for r in rewound() if r["branch"] != "twin"]
-    assert stability(settled(records), AXES, curves) is None
+    assert stability(settled(records), AXES) is None
 
 
 def test_the_legend_of_a_single_panel_fits_into_the_figure():
-    figure = stability(settled(), AXES, curves)
+    figure = stability(settled(), AXES)
     figure.draw_without_rendering()
     box = figure.legends[0].get_window_extent()
     assert box.x0 >= 0
@@ -152,7 +152,7 @@ def test_the_legend_of_a_single_panel_fits_into_the_figure():
 
 @pytest.mark.slow
 def test_travel_is_a_line_a_density():
-    figure = rewind_travel(settled(), AXES, curves)
+    figure = rewind_travel(settled(), AXES)
     (panel,) = figure.axes
     assert [list(x.get_ydata()) for x in panel.lines] == [
         pytest.approx([0.4, 0.392, 0.38, 0.36, 0])
@@ -172,7 +172,7 @@ def row(panel, name, color):
 
 @pytest.mark.slow
 def test_predictors_are_rows_with_their_correlations():
-    figure = predictors(settled(), AXES, curves)
+    figure = predictors(settled(), AXES)
     panel = figure.axes[0]
     names = [tick.get_text() for tick in panel.get_yticklabels()]
     assert names == ["the step itself", "dense barrier, test", "distance to the end",
@@ -192,5 +192,5 @@ def test_intervals_of_correlations_are_cut_at_1():
         for i, (accuracy, value) in enumerate(zip(up, known, strict=True))
         for branch, level in (("dense", 0), ("ticket", 1))
     ]
-    (panel,) = predictors(settled(records), AXES, curves).axes
+    (panel,) = predictors(settled(records), AXES).axes
     assert row(panel, "loss", "#0072b2") == pytest.approx([-1, 1, 0])

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hand_made import curves, study
+from hand_made import study
 from structured import AXES, NARROWING, TRAINED_AXES, costs, trained
 
 from tracking.figures.methods import by_method
@@ -28,22 +28,22 @@ def titles(figure):
 
 @pytest.mark.parametrize("draw", FIGURES)
 def test_studies_without_structures_have_no_such_figure(draw):
-    assert draw(study(), ["seed"], curves) is None
+    assert draw(study(), ["seed"]) is None
 
 
 @pytest.mark.parametrize("draw", [similarity, similarity_matrix])
 def test_similarity_needs_rewind_points_and_two_seeds(draw):
-    assert draw(costs(), AXES, curves) is None
-    assert draw(trained({n: rows[:1] for n, rows in NARROWING.items()}), TRAINED_AXES, curves) is None  # fmt: skip
+    assert draw(costs(), AXES) is None
+    assert draw(trained({n: rows[:1] for n, rows in NARROWING.items()}), TRAINED_AXES) is None  # fmt: skip
 
 
 @pytest.mark.parametrize("draw", [structures, search_cost, by_method])
 def test_structures_by_rewind_point_have_figures_of_their_own(draw):
-    assert draw(trained(NARROWING), TRAINED_AXES, curves) is None
+    assert draw(trained(NARROWING), TRAINED_AXES) is None
 
 
 def test_structures_replace_the_figure_of_methods():
-    assert by_method(costs(), AXES, curves) is None
+    assert by_method(costs(), AXES) is None
 
 
 def test_accuracies_are_drawn_against_each_measured_cost():
@@ -51,7 +51,7 @@ def test_accuracies_are_drawn_against_each_measured_cost():
         {**r, "kept_parameters": 20 + 10 * (r["method"] == "gates")} if r["level"] else r
         for r in costs()
     ]
-    figure = structures(apart, AXES, curves)
+    figure = structures(apart, AXES)
     assert titles(figure) == ["FLOPs, all 50%, 3 seeds", "parameters, 3 seeds"]
     by_parameters = points(figure.axes[1])
     assert [x for x, _ in by_parameters] == pytest.approx([40, 40, 60, 60, 40, 40])
@@ -59,11 +59,11 @@ def test_accuracies_are_drawn_against_each_measured_cost():
     timed = [
         {**r, "latency_ms": 3.0 if r["level"] else 4.0, "dense_latency_ms": 4.0} for r in apart
     ]
-    assert titles(structures(timed, AXES, curves))[2] == "measured latency, all 75%, 3 seeds"
+    assert titles(structures(timed, AXES))[2] == "measured latency, all 75%, 3 seeds"
 
 
 def test_points_of_equal_cost_are_side_by_side_in_the_tables_order():
-    (panel, _) = structures(costs(), AXES, curves).axes
+    (panel, _) = structures(costs(), AXES).axes
     places = [x for x, _ in points(panel)]
     assert places == sorted(set(places))
     assert len(places) == 6
@@ -76,36 +76,36 @@ def test_structures_that_hardly_learn_are_numbers_at_the_lower_edge():
         else r
         for r in costs()
     ]
-    for panel in structures(broken, AXES, curves).axes:
+    for panel in structures(broken, AXES).axes:
         assert len(points(panel)) == 4
         assert [text.get_text() for text in panel.texts] == ["12\N{DOWNWARDS ARROW}"]
         assert panel.get_ylim()[0] > 80
         left, right = panel.get_xlim()
         assert left <= panel.texts[0].get_position()[0] <= right
-    assert all(not panel.texts for panel in structures(costs(), AXES, curves).axes)
+    assert all(not panel.texts for panel in structures(costs(), AXES).axes)
 
 
 def test_search_cost_is_a_share_of_the_dense_training_and_0_where_it_is_free():
-    (panel,) = search_cost(costs(), AXES, curves).axes
+    (panel,) = search_cost(costs(), AXES).axes
     places = [x for x, _ in points(panel)]
     assert places[2:] == pytest.approx([0.05, 0.05, 1, 1])
     assert places[0] == places[1] == panel.get_xticks()[0]
     panel.figure.canvas.draw()
     assert panel.get_xticklabels()[0].get_text() == "0"
     free = [{**r, "search_flops": 0.0} for r in costs()]
-    assert search_cost(free, AXES, curves) is None
+    assert search_cost(free, AXES) is None
 
 
 def test_searches_of_equal_cost_lie_side_by_side():
     equal = [{**r, "search_flops": 50.0 * (r["level"] > 0)} for r in costs()]
-    (panel,) = search_cost(equal, AXES, curves).axes
+    (panel,) = search_cost(equal, AXES).axes
     random, gates, slimming = [x for x, _ in points(panel)][::2]
     assert (random < gates < slimming, gates) == (True, pytest.approx(0.05))
 
 
 def test_similarity_between_seeds_is_drawn_by_rewind_point_with_its_interval():
     both = trained(NARROWING) + trained(dict.fromkeys(NARROWING, [(1, 2, 3)] * 4), "gates")
-    figure = similarity(both, TRAINED_AXES, curves)
+    figure = similarity(both, TRAINED_AXES)
     (panel,) = figure.axes
     drawn = points(panel)
     assert [round(x) for x, _ in drawn] == [0, 1, 2, 0, 1, 2]
@@ -119,7 +119,7 @@ def test_similarity_between_seeds_is_drawn_by_rewind_point_with_its_interval():
 
 
 def test_the_matrix_has_a_square_for_each_pair_and_ones_on_its_diagonal():
-    figure = similarity_matrix(trained(NARROWING), TRAINED_AXES, curves)
+    figure = similarity_matrix(trained(NARROWING), TRAINED_AXES)
     panel = figure.axes[0]
     (image,) = panel.images
     matrix = np.asarray(image.get_array())
@@ -134,11 +134,11 @@ def test_the_matrix_has_a_square_for_each_pair_and_ones_on_its_diagonal():
 
 def test_a_structure_without_correlations_is_left_blank():
     outputs = {"0ep": [(5, 5, 5), (1, 2, 3)], "1ep": [(1, 2, 3), (3, 1, 2)]}
-    (image,) = similarity_matrix(trained(outputs), TRAINED_AXES, curves).axes[0].images
+    (image,) = similarity_matrix(trained(outputs), TRAINED_AXES).axes[0].images
     assert np.ma.getmaskarray(image.get_array())[0].all()
 
 
 def test_methods_have_maps_of_their_own():
     both = trained(NARROWING) + trained(NARROWING, "gates")
-    figure = similarity_matrix(both, TRAINED_AXES, curves)
+    figure = similarity_matrix(both, TRAINED_AXES)
     assert titles(figure)[:2] == ["slimming", "gates"]

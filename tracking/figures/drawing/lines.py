@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any
 
@@ -13,14 +13,10 @@ from lth_core.analysis.families import Variant, by_family
 from lth_core.analysis.groups import methods
 from lth_core.analysis.summary import Summary
 from lth_core.jobs.branches import NOT_COMPARED
-from lth_core.train.training import Curves
 from tracking.figures.drawing.panels import Panel, density_scale, legend, name_ends
 from tracking.figures.drawing.study_figure import StudyFigure, record_values
 from tracking.figures.drawing.styles import DENSE, branch_styles, branch_width, variant_styles
 from tracking.figures.drawing.verdict_marks import mark_tickets
-
-CurvesOf = Callable[[str], Curves | None]
-"""Learning curves by a record's `training_digest`; None where they are missing."""
 
 ACCURACY = "Test accuracy (%, log scale of error)"
 REMAINING = "Weights remaining (%, log scale)"
@@ -28,10 +24,6 @@ DENSITY_TEXT = "density {}%"
 """Words of a density in hover texts."""
 MOST_BANDS = 6
 """Largest number of methods in a panel with intervals; more would hide the lines."""
-
-
-def no_curves(digest: str) -> None:
-    """`CurvesOf` of a study whose curves are not at hand."""
 
 
 def draw_line(

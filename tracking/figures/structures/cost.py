@@ -12,7 +12,7 @@ from lth_core.analysis.structures import COSTS, StructureRow, StructureTable, st
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.captions import names_text
-from tracking.figures.drawing.lines import ACCURACY, CurvesOf, no_curves
+from tracking.figures.drawing.lines import ACCURACY
 from tracking.figures.drawing.panels import panels
 from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.figures.structures.points import draw_rows, finish, method_colors
@@ -23,9 +23,7 @@ EQUAL = 0.05
 """Where the shares of all structures differ by less, methods are drawn side by side instead."""
 
 
-def structures(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def structures(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Mean final test accuracy (%) against FLOPs, parameters and measured latency (% of dense).
 
     None where `structure_tables` has none.

@@ -11,7 +11,7 @@ from lth_core.analysis.groups import group_by
 from lth_core.analysis.structures import StructureRow, StructureTable, structure_tables
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import ACCURACY, CurvesOf, no_curves
+from tracking.figures.drawing.lines import ACCURACY
 from tracking.figures.drawing.panels import FAINT, panels
 from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.figures.structures.points import draw_rows, finish, method_colors
@@ -21,9 +21,7 @@ ASIDE = 1.07
 SEARCH = "FLOPs of finding the structure / FLOPs of training the dense network (log scale)"
 
 
-def search_cost(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def search_cost(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Mean final test accuracy (%) against the search's FLOPs, a share of the dense training's.
 
     None where `structure_tables` has none, or no method's search costs FLOPs.

@@ -12,7 +12,7 @@ from lth_core.analysis.structures import Similarity, similarities
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
 from tracking.figures.drawing.captions import intervals_text, seeds_text, sentences
-from tracking.figures.drawing.lines import CurvesOf, draw_values, no_curves
+from tracking.figures.drawing.lines import draw_values
 from tracking.figures.drawing.panels import FAINT, bounds_of, legend, limits, panels, plain
 from tracking.figures.drawing.study_figure import StudyFigure
 from tracking.figures.drawing.styles import MARKERS
@@ -22,9 +22,7 @@ CORRELATION = "Correlation between seeds"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
-def similarity(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def similarity(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Mean correlation between the structures of two seeds, against the rewind point.
 
     A line a method, a panel a level and cell of the axes that no method determines. None where

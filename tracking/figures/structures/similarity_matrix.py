@@ -15,7 +15,6 @@ from lth_core.analysis.groups import methods
 from lth_core.analysis.structures import Similarity, similarities
 from lth_core.analysis.summary import Summary
 from lth_core.columns import Record
-from tracking.figures.drawing.lines import CurvesOf, no_curves
 from tracking.figures.drawing.panels import INK, MOST_PANELS, SHADES, Panel, color_bar, plain
 from tracking.figures.drawing.study_figure import StudyFigure, Value
 
@@ -24,9 +23,7 @@ MOST_SEEDS = 40
 """Largest number of structures whose seeds and accuracies are written beside the matrix."""
 
 
-def similarity_matrix(
-    records: Sequence[Record], axes: Sequence[str], curves: CurvesOf = no_curves
-) -> StudyFigure | None:
+def similarity_matrix(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | None:
     """Heat map a method and level; None where `similarities` has none."""
     found = similarities(records, axes)[:MOST_PANELS]
     if not found:
