@@ -324,8 +324,11 @@ def check_place(where: str, field: str = "store") -> None:
         raise SpecError(field, rule, where if set(":@?#").isdisjoint(place) else "s3://***", known)
 
 
-def make_folder(folder: Path) -> Path:
+def make_folder(folder: Path, holds: str = "store") -> Path:
     """A folder, created where there is none.
+
+    Args:
+        holds: what it is for, in errors.
 
     Raises:
         StoreError: the folder cannot be created or written to.
@@ -335,8 +338,8 @@ def make_folder(folder: Path) -> Path:
     except OSError as error:
         existing = next(parent for parent in folder.parents if os.path.exists(parent))
         raise StoreError(
-            f"store: {folder} cannot be made ({error.strerror}); there is {existing}"
+            f"{holds}: {folder} cannot be made ({error.strerror}); there is {existing}"
         ) from None
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise StoreError(f"store: {folder} cannot be written to (no permission)")
+        raise StoreError(f"{holds}: {folder} cannot be written to (no permission)")
     return folder

@@ -72,7 +72,7 @@ def save_swept(study: Study) -> None:
     Raises:
         StoreError: the folder cannot be written to.
     """
-    FolderFiles(make_folder(study.folder())).write(FILE, study_text(study).encode())
+    FolderFiles(make_folder(study.folder(), "study")).write(FILE, study_text(study).encode())
 
 
 def study_text(study: Study) -> str:

@@ -130,7 +130,7 @@ def write_report(
     Raises:
         StoreError: a file cannot be written.
     """
-    files = FolderFiles(make_folder(file.parent))
+    files = FolderFiles(make_folder(file.parent, "report"))
     drawn = drawn_figures(records, axes, curves, rule, stable_below)
     text = page(study, records, axes, drawn, rule, provenance, stable_below, completeness)
     for figure in drawn:
