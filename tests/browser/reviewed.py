@@ -14,7 +14,7 @@ name: small
 base:
   data: {name: digits}
   model: {widths: [32]}
-  train: {steps: 60, evaluate_every: 30, lr: 0.01}
+  train: {steps: 60, evaluate_every: 30, lr: 0.005}
   prune: {fraction: 0.5}
   levels: 2
   branches: [ticket, reinit]
