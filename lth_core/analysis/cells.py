@@ -170,8 +170,8 @@ def value_text(value: object) -> str:
 def _short_text(value: object) -> str:
     """A value as `value_text`, but numbers that a search drew in six digits."""
     text = value_text(value)
-    if isinstance(value, float) and len(text) > LONGEST_NUMBER:
-        return value_text(float(f"{value:.6g}"))
+    if isinstance(value, float) and len(text) > LONGEST_NUMBER and not value.is_integer():
+        return min(value_text(float(f"{value:.6g}")), text, key=len)
     return text
 
 

@@ -96,7 +96,7 @@ def check_unchanged(spec: TicketSpec, since: str) -> None:
     Raises:
         SpecError: some differ: they were edited since, or are others on this node.
     """
-    here = resolve(spec)
+    here, _, _ = _checked(spec, {})
     for path in ("data.name", "model.name", "prune.score"):
         part, _, field = path.partition(".")
         if getattr(here, part).fingerprint != getattr(spec, part).fingerprint:

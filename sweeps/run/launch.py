@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lth_core import data
-from lth_core.errors import LaunchError, LthError, StoreError, TrackingError
+from lth_core.errors import LaunchError, StoreError, TrackingError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.parallel import map_in_threads
@@ -33,7 +33,7 @@ from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem, WorkQueue
 from sweeps.run.search import best_lines, finished_samples, open_study
 from sweeps.run.store_health import StoreHealth, probe
-from sweeps.run.trial import SweepContext, make_trainer, run_trial
+from sweeps.run.trial import SweepContext, make_trainer, reason, run_trial
 from sweeps.run.worker import config_trials, item_config
 from sweeps.store.latencies import measure_latencies
 from sweeps.store.published import publish_failures, study_publisher
@@ -126,17 +126,20 @@ def restore_records(
 ) -> None:
     """Store again the records of trials that have ended, where the store has lost them.
 
-    A search does not run such a trial again. Its trainings are in the store as a rule.
+    A search does not run such a trial again. Nothing is trained: a trial whose trainings are lost
+    too is a failure.
     """
+    frozen = Trainer(trainer.store, frozen=True)
     records = load_records(trainer.store, context.study, trials)
     lost = {work.trial for work in missing_work(trials, records, context.stop, context.margin)}
     untracked = replace(context, tracking=None)
     for trial in (trial for trial in trials if trial.id in lost):
         try:
-            for _ in run_trial(trial, untracked, trainer):
+            for _ in run_trial(trial, untracked, frozen):
                 pass
-        except LthError as error:
-            outcome.failures.append((trial.id, str(error)))
+        # A user's network or data may raise anything, as in a worker.
+        except Exception as error:  # noqa: BLE001
+            outcome.failures.append((trial.id, reason(error)))
 
 
 def check_records(

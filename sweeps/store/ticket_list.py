@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lth_core.analysis.verdict import WORDS
 from lth_core.columns import COLUMNS, Record
 from lth_core.errors import SpecError
+from lth_core.resolve import Pins
 from lth_core.store import Entry, Store, existing_store
 from lth_core.store.decode import read_entry
 from sweeps.plan.recorded import every_trial, ticket_records
 from sweeps.store.records import STUDIES, with_verdicts
 from sweeps.studies.axes import axis_fields
+from sweeps.studies.pins import pins_from_json
 from sweeps.studies.reader import parse_study
 from sweeps.studies.schema import Study
 
@@ -76,11 +78,14 @@ def _verdicts(store: Store) -> dict[tuple[Any, ...], str | None]:
     Those of a study whose code or data have changed since are judged apart.
     """
     records: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    known = dict[tuple[str, str], set[str]]()
     for trial in every_trial(store):
+        swept = trial["study"], trial["study_digest"]
+        if swept not in known:
+            known[swept] = _fingerprints(store, *swept)
         # A study is the same one after its code or data have changed; its trials are others.
-        pins = [trial["spec"][part].get("fingerprint", "") for part in ("data", "model", "prune")]
-        key = trial["study"], trial["study_digest"], *pins
-        records[key] += [
+        other = [pin for pin in _own_code(trial["spec"]) if pin not in known[swept]]
+        records[*swept, *other] += [
             {**row, **trial["fields"], "seed": row["seed"]} for row in trial["records"]
         ]
     words = dict[tuple[Any, ...], str | None]()
@@ -90,6 +95,23 @@ def _verdicts(store: Store) -> dict[tuple[Any, ...], str | None]:
             judged, _ = with_verdicts(rows, axis_fields(study), study.verdict.rule())
             words |= {_place(row): row["verdict"] for row in judged}
     return words
+
+
+def _own_code(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Fingerprints of a user's own data, network and score in a trial's spec."""
+    for part, name in (("data", "name"), ("model", "name"), ("prune", "score")):
+        if ":" in spec[part].get(name, ""):
+            yield spec[part].get("fingerprint", "")
+
+
+def _fingerprints(store: Store, name: str, digest: str) -> set[str]:
+    """Fingerprints of the code and data with which a study was swept last."""
+    pins = read_entry(store, STUDIES, f"{name}.{digest}", _pins) or Pins()
+    return {*pins.sources.values(), *(pin.fingerprint for pin in pins.data.values())}
+
+
+def _pins(entry: Entry) -> Pins:
+    return pins_from_json(entry.meta["pins"])
 
 
 def _study(entry: Entry) -> Study:

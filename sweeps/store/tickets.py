@@ -54,9 +54,11 @@ def export(
         StoreError: the store lacks the training of the ticket.
         TicketFileError: a file cannot be written.
     """
-    named = [path for path in (output, onnx, torch_export) if path]
-    if len({path.absolute() for path in named}) < len(named):
-        raise SpecError("--output", "must be a file of its own", str(named[-1]))
+    options = {"--output": output, "--onnx": onnx, "--torch-export": torch_export}
+    given = [path.absolute() for path in options.values() if path]
+    for option, path in options.items():
+        if path and given.count(path.absolute()) > 1:
+            raise SpecError(option, "must be a file of its own", str(path))
     smaller_files = bool(compact or onnx or torch_export)
     found = find_ticket(store, digest, training or "", one_training=smaller_files)
     files = list[tuple[Path, bytes, str]]()

@@ -42,10 +42,10 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
             raise SpecError("STUDY", rule, name, study_names())
         if path == last and name in known:
             name = _shown(last)  # to `lth sweep` the name means the preset
-    study = read_study(path, overrides)
+    study = read_study(path, overrides, swept=path == last)
     last = last_swept(study.name)
     if swept and last and not overrides:
-        return read_study(last).called(_arguments(last))
+        return read_study(last, swept=True).called(_arguments(last))
     return study.called(shlex.join([name, *overrides]))
 
 

@@ -32,8 +32,11 @@ SPEC_PARTS: dict[str, Any] = {
 """Classes of a spec's parts, by field; that of `prune` is a union."""
 
 
-def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
+def read_study(path: Path, overrides: Sequence[str] = (), *, swept: bool = False) -> Study:
     """A study from its file, with ``field=value`` overrides applied.
+
+    Args:
+        swept: whether the file was written by a sweep, which may be an older version's.
 
     Raises:
         SpecError: the file is too large or not YAML, or a field is wrong; names the field's path.
@@ -41,6 +44,9 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Study:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise SpecError(str(path), "must be a mapping with the study's fields", content)
+    search = content.get("search")
+    if swept and isinstance(search, dict) and search.get("algorithm") == "optuna":
+        search.setdefault("objective", "final_test_accuracy")  # an older version's default
     for override in overrides:
         _override(content, override)
     return parse_study(content)

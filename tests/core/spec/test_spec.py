@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lth_core.errors import LthError, SpecError
-from lth_core.resolve import Pins, resolve
+from lth_core.resolve import Pins, check_unchanged, resolve
 from lth_core.spec import (
     NOT_DECIDING,
     DataSpec,
@@ -390,3 +390,4 @@ def test_setting_that_has_no_effect_in_training_is_refused_before_it(
     with pytest.raises(SpecError, match=f"^{message}"):
         resolve(spec)
     assert resolve(spec, Pins()).train.lr == spec.train.lr
+    check_unchanged(resolve(spec, Pins()), "it was found")

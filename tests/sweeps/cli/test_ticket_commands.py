@@ -216,3 +216,22 @@ def test_verdicts_of_tickets_are_those_of_one_version_of_a_users_network(
         tickets = [row for row in records if row["branch"] == "ticket"]
         expected = {v.verdict for v in verdicts(records, ["seed"])}
         assert {found[row["ticket_digest"]] for row in tickets} == expected
+
+
+@pytest.mark.slow
+def test_verdicts_of_tickets_are_judged_with_all_methods_of_their_study(
+    lth: Lth, tiny_file: StudyFile, here: Path
+) -> None:
+    """A user's own score has a fingerprint, and a known one has none."""
+    score = "def size(network):\n    return {n: w.abs() for n, w in network.weights.items()}\n"
+    (here / "scores_of_mine.py").write_text(score)
+    path = tiny_file({
+        "axes.seed": [0, 1, 2], "axes.prune.score": ["magnitude", "scores_of_mine:size"],
+        "base.levels": 1, "base.branches": ["ticket"],
+    })  # fmt: skip
+    assert lth("sweep", path, "--serial").code == 0
+    judged = verdicts(rows(lth("report", "tiny", "--json")), ["seed", "prune.score"])
+    assert {verdict.family.methods for verdict in judged} == {2}
+    found = rows(lth("ticket", "ls", "--branch", "ticket", "--json"))
+    words = {(row["prune.score"], row["verdict"]) for row in found}
+    assert words == {(verdict.cell["prune.score"], verdict.verdict) for verdict in judged}

@@ -640,3 +640,19 @@ def test_published_figures_without_a_row_are_refused() -> None:
 
 def test_number_that_python_cannot_print_is_text() -> None:
     assert error_of(f"name: x\nbase: {{levels: 0x{'f' * 5000}}}").field == "base.levels"
+
+
+def test_grids_keep_the_digest_that_they_had_before_searches_had_another_objective() -> None:
+    grid = parse_study({"name": "a", "axes": {"seed": [0, 1]}})
+    assert grid.search.objective == {"final_test_accuracy": "max"}
+    assert grid.digest().startswith("7ccad8e2cf652b149afe936c7685e4d5")
+    space = {"train.lr": [0.1, 0.2]}
+    searched = parse_study({"name": "a", "search": {"algorithm": "optuna", "space": space}})
+    assert searched.search.objective == {"final_validation_accuracy": "max"}
+
+
+def test_swept_file_without_an_objective_has_that_of_its_version(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("name: a\nsearch: {algorithm: optuna, space: {train.lr: [0.1, 0.2]}}\n")
+    assert read_study(file, swept=True).search.objective == {"final_test_accuracy": "max"}
+    assert read_study(file).search.objective == {"final_validation_accuracy": "max"}
