@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import Called, Lth, Record, StudyFile, StudyOf, search
@@ -13,6 +14,7 @@ from lth_core import load_ticket
 from lth_core.analysis.verdict import verdicts
 from lth_core.store import open_store
 from lth_core.train import Trainer
+from sweeps.store.records import with_verdicts
 from sweeps.store.ticket_compare import layer_differences
 from sweeps.studies.find import save_swept
 
@@ -220,7 +222,7 @@ def test_verdicts_of_tickets_are_those_of_one_version_of_a_users_network(
 
 @pytest.mark.slow
 def test_verdicts_of_tickets_are_judged_with_all_methods_of_their_study(
-    lth: Lth, tiny_file: StudyFile, here: Path
+    lth: Lth, tiny_file: StudyFile, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A user's own score has a fingerprint, and a known one has none."""
     score = "def size(network):\n    return {n: w.abs() for n, w in network.weights.items()}\n"
@@ -230,8 +232,12 @@ def test_verdicts_of_tickets_are_judged_with_all_methods_of_their_study(
         "base.levels": 1, "base.branches": ["ticket"],
     })  # fmt: skip
     assert lth("sweep", path, "--serial").code == 0
-    judged = verdicts(rows(lth("report", "tiny", "--json")), ["seed", "prune.score"])
-    assert {verdict.family.methods for verdict in judged} == {2}
-    found = rows(lth("ticket", "ls", "--branch", "ticket", "--json"))
-    words = {(row["prune.score"], row["verdict"]) for row in found}
-    assert words == {(verdict.cell["prune.score"], verdict.verdict) for verdict in judged}
+    together = list[set[str]]()
+
+    def judge(records: list[Record], *rest: Any) -> Any:
+        together.append({record["prune.score"] for record in records})
+        return with_verdicts(records, *rest)
+
+    monkeypatch.setattr("sweeps.store.ticket_list.with_verdicts", judge)
+    assert rows(lth("ticket", "ls", "--branch", "ticket", "--json"))
+    assert together == [{"magnitude", "scores_of_mine:size"}]
