@@ -37,8 +37,9 @@ leave() {
 }
 trap leave TERM
 
+export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK" # since Slurm 22.05 srun has one CPU otherwise
 srun --kill-on-bad-exit=1 \
   ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
-  --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="$SLURM_GPUS_ON_NODE" --include-dashboard=false \
+  --num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --include-dashboard=false \
   -- lth sweep "$@" --address auto &
 wait $! # bash runs a trap only after a foreground command has ended
