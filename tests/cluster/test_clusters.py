@@ -354,15 +354,17 @@ def slurm_tools(folder: Path, srun: str) -> None:
     tools(folder / ".venv" / "bin", srun=srun, scontrol="printf 'n1\\nn2\\n'", git="echo abc123")
 
 
-def test_slurm_hands_ray_and_the_sweep_what_they_take(tmp_path: Path) -> None:
+@pytest.mark.parametrize("gpus", [1, 0])
+def test_slurm_hands_ray_and_the_sweep_what_they_take(tmp_path: Path, gpus: int) -> None:
     """The script as bash runs it; srun and scontrol are stood in for."""
-    slurm_tools(tmp_path, srun='shift; printf "%s\\n" "$@"')
+    slurm_tools(tmp_path, srun='shift; printf "%s\\n" "$SRUN_CPUS_PER_TASK" "$@"')
+    without_gpus = {name: value for name, value in SLURM.items() if "GPUS" not in name}
     done = subprocess.run(
-        ["bash", CLUSTERS / "slurm.sh", "study.yaml", "levels=3"], cwd=tmp_path, env=SLURM,
-        capture_output=True, text=True, check=True,
+        ["bash", CLUSTERS / "slurm.sh", "study.yaml", "levels=3"], cwd=tmp_path,
+        env=SLURM if gpus else without_gpus, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    commit, ray, symmetric_run, *said = done.stdout.splitlines()
-    assert (commit, ray, symmetric_run) == ("abc123", "ray", "symmetric-run")
+    commit, cpus, ray, symmetric_run, *said = done.stdout.splitlines()
+    assert (commit, cpus, ray, symmetric_run) == ("abc123", "8", "ray", "symmetric-run")
     ours, sweep = said[: said.index("--")], said[said.index("--") + 1 :]
     assert sweep == ["lth", "sweep", "study.yaml", "levels=3", "--address", "auto"]
 
@@ -372,7 +374,7 @@ def test_slurm_hands_ray_and_the_sweep_what_they_take(tmp_path: Path) -> None:
     assert ours[:4] == ["--address", "n1:24711", "--min-nodes", "2"]
     left = curate_and_validate_ray_start_args(ours)
     started = ray.scripts.scripts.start.make_context("start", ["--head", *left]).params
-    assert (started["num_cpus"], started["num_gpus"]) == (8, 1)
+    assert (started["num_cpus"], started["num_gpus"]) == (8, gpus)
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 4])
