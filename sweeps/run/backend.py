@@ -15,7 +15,7 @@ from sweeps.studies.schema import Study
 
 
 class Backend(Protocol):
-    """Runner of a queue's items, or of samples of a study's space.
+    """Runner of a queue's items.
 
     Raises:
         InterruptedSweepError: on Ctrl-C or SIGTERM.
@@ -28,9 +28,6 @@ class Backend(Protocol):
 
     def run(self, queue: WorkQueue, progress: SweepProgress) -> None:
         """Run a queue until it is exhausted."""
-
-    def search(self, samples: int, progress: SweepProgress) -> None:
-        """Run a number of samples, until they are finished or the store fails."""
 
 
 def check_backend(address: str | None, serial: bool) -> None:

@@ -31,7 +31,7 @@ from sweeps.report.completeness import missing_work
 from sweeps.run.backend import Backend, check_backend, open_backend
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem, WorkQueue
-from sweeps.run.search import best_lines, finished_samples, open_study
+from sweeps.run.search import Samples, best_lines, finished_samples, open_study
 from sweeps.run.store_health import StoreHealth, probe
 from sweeps.run.trial import SweepContext, make_trainer, reason, run_trial
 from sweeps.run.worker import config_trials, item_config
@@ -101,7 +101,7 @@ def launch(
                 backend = open_backend(study, context, address, serial, stack)
         save_swept(study)  # after the backend is open: a refused study is not the last swept one
         if backend and adaptive:
-            trials = _search(study, backend, trainer.store, console, outcome, verbose)
+            trials = _search(study, backend, trainer, console, outcome, verbose)
         elif backend:
             level_seconds = LevelSeconds(trainer.store, study.resources, trained)
             _sweep(
@@ -257,23 +257,24 @@ def _sweep(
 
 
 def _search(
-    study: Study, backend: Backend, store: Store, console: Console, outcome: SweepOutcome,
+    study: Study, backend: Backend, trainer: Trainer, console: Console, outcome: SweepOutcome,
     verbose: bool,
 ) -> list[Trial]:  # fmt: skip
     """Run the missing samples of a study; returns the trials of all samples that have a value."""
-    trials, done = study.search.trials, finished_samples(open_study(study))
-    levels = sum(spec_of(base_values(study), values).levels + 1 for values in combinations(study))
-    if left := max(0, trials - done):
+    done, each = finished_samples(open_study(study)), combinations(study)
+    levels = sum(spec_of(base_values(study), values).levels + 1 for values in each)
+    if left := max(0, study.search.trials - done):
+        samples = Samples(study, trainer.store, left)
+        queue = open_queue(list(samples.items(backend.concurrency)), trainer, samples.following)
         progress = SweepProgress(
-            study, store, console, trials, done, left * levels, live=backend.live,
-            verbose=verbose,
+            study, trainer.store, console, (left + done) * len(each), done * len(each),
+            left * levels, live=backend.live, verbose=verbose,
         )  # fmt: skip
         with progress:
-            backend.search(left, progress)
+            run_queue(backend, queue, progress)
         outcome.seconds = progress.seconds
-        outcome.failures += progress.failed.items()
-        if progress.store_error:
-            raise StoreError(progress.store_error)
+        failed = [(f"{name} ({samples.names[name]})", why) for name, why in progress.failed.items()]
+        outcome.failures += [*samples.failures, *failed]
     outcome.notes += ["best: " + line for line in best_lines(open_study(study), study)]
     return sample_trials(study, completed_samples(study) or ())
 

@@ -225,8 +225,7 @@ class SweepProgress:
                 self.store_error = self.failed[name] = error
         if not report.get("store"):
             self.failed |= failed
-            # A sample is one name, but its failures are those of its trials.
-            self._ended += max(0, len(names) - len(failed))
+            self._ended += len(names) - len(failed)
 
     def died(self, names: Sequence[str], reason: str) -> None:
         """Record that an item's worker has died; the item may be retried."""

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from lth_core.columns import Record
+from lth_core.errors import LthError
+from lth_core.store import Store
+from sweeps.plan.plan import Trial, check_objective
+from sweeps.report.completeness import missing_work
+from sweeps.run.queue import WorkItem
+from sweeps.run.worker import config_trials, item_config
+from sweeps.store.records import load_records
 from sweeps.store.samples import journal_storage, quiet_optuna
-from sweeps.studies.axes import check_space
+from sweeps.studies.axes import Fields, base_values, check_space, combinations, spec_of
 from sweeps.studies.schema import Range, Study
 
 if TYPE_CHECKING:
@@ -30,6 +40,86 @@ def open_study(study: Study) -> optuna.Study:
         search.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         search.enqueue_trial(trial.params)
     return search
+
+
+class Samples:
+    """Samples of a study's space as items of a queue, each with every combination of the axes.
+
+    Optuna is told a sample's values when its item has ended; then the next sample follows.
+
+    Args:
+        left: number of samples to run.
+    """
+
+    def __init__(self, study: Study, store: Store, left: int) -> None:
+        self._study, self._store, self._left = study, store, left
+        self._search, self._space = open_study(study), distributions(study)
+        self._search.sampler = sampler(study, self._search)
+        self._running: dict[int, optuna.Trial] = {}
+        self.failures = list[tuple[str, str]]()
+        """Samples that make no spec, with the reason."""
+        self.names: dict[str, str] = {}
+        """The sample of each trial, by the trial's id."""
+
+    def items(self, count: int = 1) -> Iterator[WorkItem]:
+        """Items of the next samples, up to a number."""
+        while count and self._left:
+            self._left -= 1
+            sample = self._search.ask(fixed_distributions=self._space)
+            try:
+                trials = sampled_trials(self._study, sample.params)
+            except LthError as error:
+                self._tell(sample, None)
+                self.failures.append((_text(sample.params), str(error)))
+                continue
+            count -= 1
+            self._running[sample.number] = sample
+            self.names |= {trial.id: _text(sample.params) for trial in trials}
+            config = {"sample": sample.number, **item_config([(trial, ()) for trial in trials])}
+            yield WorkItem(config, [job for trial in trials for job in trial.jobs()])
+
+    def following(self, ended: WorkItem) -> list[WorkItem]:
+        """Tell Optuna what an ended item gave; returns the item of the next sample.
+
+        Raises:
+            StoreError: the records cannot be read; then Optuna is told nothing.
+        """
+        trials = [trial for trial, _ in config_trials(ended.config)]
+        values = self._values(trials)
+        self._tell(self._running.pop(ended.config["sample"]), values)
+        return list(self.items())
+
+    def _values(self, trials: Sequence[Trial]) -> list[float] | None:
+        """Means of the objective over the trials' last tickets; None where a trial has failed."""
+        study = self._study
+        records = load_records(self._store, study.name, trials)
+        if missing_work(trials, records, study.stop, study.verdict.margin):
+            return None
+        last = dict[str, Record]()
+        for record in sorted(records, key=lambda record: record["level"]):
+            if record["branch"] in ("dense", "ticket"):
+                last[record["spec_digest"]] = record
+        return [fmean(row[name] for row in last.values()) for name in study.search.objective]
+
+    def _tell(self, sample: optuna.Trial, values: list[float] | None) -> None:
+        import optuna
+
+        state = None if values else optuna.trial.TrialState.FAIL
+        self._search.tell(sample, values, state)
+
+
+def sampled_trials(study: Study, sample: Fields) -> list[Trial]:
+    """Trials of a sample: one for each combination of the axes' values.
+
+    Raises:
+        SpecError: a value does not fit its field, or the objective cannot be computed.
+        DataError: data to be pinned are absent or damaged.
+    """
+    base = base_values(study)
+    points: list[Fields] = [{**sample, **values} for values in combinations(study)]
+    trials = [Trial(fields, spec_of(base, fields)) for fields in points]
+    check_objective(study, (trial.spec for trial in trials))  # a space may hold data.validation
+    return trials
 
 
 def finished_samples(search: optuna.Study) -> int:
@@ -64,9 +154,12 @@ def best_lines(search: optuna.Study, study: Study) -> list[str]:
     for trial in search.best_trials if finished_samples(search) else []:
         values = dict(zip(study.search.objective, trial.values, strict=True))
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        sample = ", ".join(f"{name}={_short(value)}" for name, value in trial.params.items())
-        lines.append(f"{text}  at  {sample}")
+        lines.append(f"{text}  at  {_text(trial.params)}")
     return lines
+
+
+def _text(sample: Fields) -> str:
+    return ", ".join(f"{name}={_short(value)}" for name, value in sample.items())
 
 
 def _short(value: Any) -> str:

@@ -22,8 +22,7 @@ from lth_core.store import existing_store
 from lth_core.train import Trainer
 from sweeps.clusters.capacity import check_fits
 from sweeps.run.progress import SweepProgress
-from sweeps.run.queue import RETRIES, WorkQueue
-from sweeps.run.search import distributions, open_study, sampler
+from sweeps.run.queue import WorkQueue
 from sweeps.run.signals import is_interrupted, save_on_signal
 from sweeps.run.trial import SweepContext, drain_publishing, use_threads
 from sweeps.run.worker import MACHINE_ERRORS, RERAISED, item_names, reports
@@ -76,31 +75,11 @@ class SerialBackend:
                         break
                     time.sleep(RETRY_INTERVAL)  # the store fails; here items wait for nothing else
                     continue
-                report = self._run(item.config, None, progress)
+                report = self._run(item.config, progress)
                 if is_interrupted():
                     break
                 store_error = (report or {}).get("store", "")
                 queue.finish(key, died=report is None, store_error=store_error)
-
-    def search(self, samples: int, progress: SweepProgress) -> None:
-        """Run a number of samples of the study's space."""
-        from optuna.trial import TrialState
-
-        optuna_study, space = open_study(self._study), distributions(self._study)
-        optuna_study.sampler = sampler(self._study, optuna_study)
-        with self._drained(), save_on_signal(self._trainer.ending.set, progress.stopping):
-            for _ in range(samples):
-                trial = optuna_study.ask(fixed_distributions=space)
-                report = None
-                for _ in range(1 + RETRIES):
-                    report = report or self._run(trial.params, self._study, progress)
-                if is_interrupted() or progress.store_error:
-                    break
-                objectives = self._study.search.objective
-                if report and all(name in report for name in objectives):
-                    optuna_study.tell(trial, [report[name] for name in objectives])
-                else:
-                    optuna_study.tell(trial, state=TrialState.FAIL)
 
     @contextmanager
     def _drained(self) -> Iterator[None]:
@@ -110,16 +89,14 @@ class SerialBackend:
         finally:
             drain_publishing(self._context)
 
-    def _run(
-        self, config: Mapping[str, Any], searched: Study | None, progress: SweepProgress
-    ) -> dict[str, Any] | None:
+    def _run(self, config: Mapping[str, Any], progress: SweepProgress) -> dict[str, Any] | None:
         """The last report of an item; None if it was interrupted, or the machine failed."""
         if is_interrupted():
             return None
         progress.running(len(item_names(config)))
         try:
             reraised = (*RERAISED, BdbQuit)
-            for report in reports(config, self._context, searched, self._trainer, reraised):
+            for report in reports(config, self._context, self._trainer, reraised):
                 progress.report(report)
                 progress.running(len(item_names(config)))
                 if report["done"]:

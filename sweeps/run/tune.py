@@ -21,18 +21,15 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
-from ray.tune.search.optuna import OptunaSearch
 
 from lth_core.errors import PreemptedError
 from lth_core.redaction import without_secrets
 from sweeps.clusters.capacity import tune_resources
 from sweeps.run.progress import SweepProgress
-from sweeps.run.queue import RETRIES, WorkQueue
-from sweeps.run.search import distributions, open_study, sampler
+from sweeps.run.queue import WorkQueue
 from sweeps.run.signals import has_workers, is_interrupted, save_on_signal, save_workers
 from sweeps.run.trial import SweepContext, drain_publishing, make_trainer, use_threads
 from sweeps.run.worker import item_names, reports
-from sweeps.store.samples import journal_storage
 from sweeps.studies.schema import Study
 from sweeps.studies.user_modules import search_last
 
@@ -67,41 +64,24 @@ class TuneBackend:
             while queue.is_pending:
                 self._tune(QueueSearcher(queue, self._round()), progress)
 
-    def search(self, samples: int, progress: SweepProgress) -> None:
-        """Run samples of the study's space, until they are finished or the store fails.
-
-        Raises:
-            InterruptedSweepError: on Ctrl-C or SIGTERM.
-        """
-        with _observing(progress):
-            while samples and not progress.store_error:
-                count = min(samples, self._round())
-                self._tune(optuna_search(self._study), progress, count, self._study)
-                open_study(self._study)  # marks trials that the Tuner left running as failed
-                samples -= count
-
     def _round(self) -> int:
         return max(LEAST_ROUND, ROUND_EACH * self.concurrency)
 
-    def _tune(
-        self, searcher: Searcher, progress: SweepProgress, samples: int = -1,
-        searched: Study | None = None,
-    ) -> None:  # fmt: skip
+    def _tune(self, searcher: Searcher, progress: SweepProgress) -> None:
         _configure_tune(self.concurrency)
         scratch = Path(tempfile.mkdtemp(prefix="lth-tune-"))
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(Worker, context=self._context, searched=searched),
+                tune.with_parameters(Worker, context=self._context),
                 tune_resources(self._study.resources),
             ),
             tune_config=tune.TuneConfig(
-                num_samples=samples, search_alg=searcher, reuse_actors=True,
+                num_samples=-1, search_alg=searcher, reuse_actors=True,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
                 name=self._study.name, storage_path=str(scratch), verbose=0,
                 callbacks=[ProgressCallback()], stop=StopOnSignal(),
-                failure_config=tune.FailureConfig(max_failures=RETRIES if searched else 0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )  # fmt: skip
@@ -124,19 +104,6 @@ def _configure_tune(concurrency: int) -> None:
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)
 
 
-def optuna_search(study: Study) -> OptunaSearch:
-    """Tune's searcher over a study's Optuna journal."""
-    search = open_study(study)
-    return OptunaSearch(
-        space=distributions(study),
-        metric=list(study.search.objective),
-        mode=list(study.search.objective.values()),
-        sampler=sampler(study, search),
-        study_name=study.name,
-        storage=journal_storage(study),
-    )
-
-
 class Worker(tune.Trainable):  # type: ignore[misc]
     """Actor that runs trials, reused so that imports, data and connections are made once.
 
@@ -145,8 +112,8 @@ class Worker(tune.Trainable):  # type: ignore[misc]
     its process by the name of this class.
     """
 
-    def setup(self, config: dict[str, Any], context: SweepContext, searched: Study | None) -> None:
-        self._context, self._searched = context, searched
+    def setup(self, config: dict[str, Any], context: SweepContext) -> None:
+        self._context = context
         use_threads(context.cpu)
         if context.folder:
             search_last(context.folder)
@@ -161,7 +128,7 @@ class Worker(tune.Trainable):  # type: ignore[misc]
         if self._trainer.ending.is_set():
             # If this returned False, Tune would drop the trial and not call the searcher.
             raise PreemptedError("received a signal to end")
-        self._reports = reports(new_config, self._context, self._searched, self._trainer)
+        self._reports = reports(new_config, self._context, self._trainer)
         return True
 
     def step(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, count, zip_longest
-from statistics import fmean
 from traceback import format_exc
 from typing import Any
 
@@ -18,12 +17,10 @@ from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.redaction import without_secrets
 from lth_core.train import Trainer
-from sweeps.plan.plan import Trial, check_objective
+from sweeps.plan.plan import Trial
 from sweeps.plan.stopping import levels_before_stop
 from sweeps.run.trial import SweepContext, reason, run_trial, trial_line
-from sweeps.studies.axes import Fields, base_values, combinations, spec_of
 from sweeps.studies.reader import parse_spec, spec_values
-from sweeps.studies.schema import Study
 
 MACHINE_ERRORS = (OSError, MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
 """Exceptions of a failing machine: the trial may succeed in another process or on another node."""
@@ -39,37 +36,22 @@ Work = list[tuple[Trial, Sequence[int]]]
 def reports(
     config: Mapping[str, Any],
     context: SweepContext,
-    searched: Study | None,
     trainer: Trainer,
     reraised: tuple[type[BaseException], ...] = RERAISED,
 ) -> Iterator[dict[str, Any]]:
     """Reports of a work item: one for each finished level, and a last one with failures.
 
     Args:
-        searched: the study, if the item is a sample of its space.
         reraised: exceptions after which the item is retried, or the sweep ends.
 
     A failure that would recur (bad data, a loss that is not finite, an error in a user's code) is
     reported, not reraised.
     """
-    try:
-        work = sampled_trials(searched, config) if searched else config_trials(config)
-    except LthError as error:
-        failed = [(name, reason(error)) for name in item_names(config)]
-        yield {"failed": failed, "done": True}
-        return
-    report: dict[str, Any] = {"failed": [], "done": True}
-    last_rows: list[Record] = []
+    work, report = config_trials(config), {"failed": [], "done": True}
     for pack in [work] if trainer.pack != 1 else [[each] for each in work]:
-        last: dict[str, list[Record]] = {}
         for trial, rows in _levels(pack, context, trainer, reraised, report):
-            last[trial.id] = rows
             yield {"level": rows[0]["level"], "of": trial.id,
                    "latest": trial_line(trial, rows), "done": False}  # fmt: skip
-        rows_of_all = [row for rows in last.values() for row in rows]
-        last_rows += [row for row in rows_of_all if row["branch"] in ("ticket", "dense")]
-    if searched and last_rows and report == {"failed": [], "done": True}:
-        report |= {key: fmean(row[key] for row in last_rows) for key in searched.search.objective}
     yield report
 
 
@@ -154,20 +136,7 @@ def config_trials(config: Mapping[str, Any]) -> Work:
     ]
 
 
-def sampled_trials(study: Study, sample: Mapping[str, Any]) -> Work:
-    """Trials of a sample: one for each combination of the axes' values.
-
-    Raises:
-        SpecError: a value does not fit its field, or the objective cannot be computed.
-        DataError: data to be pinned are absent or damaged.
-    """
-    base = base_values(study)
-    points: list[Fields] = [{**sample, **values} for values in combinations(study)]
-    trials = [Trial(fields, spec_of(base, fields)) for fields in points]
-    check_objective(study, (trial.spec for trial in trials))  # a space may hold data.validation
-    return [(trial, ()) for trial in trials]
-
-
 def item_names(config: Mapping[str, Any]) -> list[str]:
-    """Names of an item: the ids of its trials, or the sample."""
-    return config.get("names") or [str(config)]
+    """Names of an item: the ids of its trials."""
+    names: list[str] = config["names"]
+    return names

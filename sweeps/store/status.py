@@ -111,10 +111,8 @@ def _read(store: Store, study: Study, run: Run) -> dict[str, Any] | None:
     status = _latest(store, study.name, run)
     if status is None:
         return None
-    # A driver of an adaptive search counts samples, each a trial for every combination of the axes.
-    unit = "samples" if run == "sweep" and study.search.algorithm == "optuna" else "trials"
     command = status["command"] or study.command(run)
-    return {"study": study.name, "run": run, "unit": unit, **status, "command": command}
+    return {"study": study.name, "run": run, **status, "command": command}
 
 
 def _latest(store: Store, study: str, run: Run) -> dict[str, Any] | None:
@@ -161,7 +159,7 @@ def lines(status: dict[str, Any]) -> Iterator[str]:
     counts = [f"{status[name]} {name}" for name in ("done", "running", "failed", "waiting")]
     # A bisection ends as soon as it knows the answer.
     most = "at most " * (status["run"] == "rewind" and status["state"] != "finished")
-    yield f"{status['unit']:<8} {most}{status['trials']}: {', '.join(counts)}"
+    yield f"trials   {most}{status['trials']}: {', '.join(counts)}"
     rate = status["levels_per_minute"]
     pace = f"{rate:,.0f} a minute" if rate >= 100 else f"{rate:.3g} a minute"
     end = status["minutes_left"]

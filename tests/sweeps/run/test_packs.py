@@ -151,7 +151,7 @@ def test_levels_of_a_pack_are_reported_together_and_a_stopped_trial_leaves_it(
     for module in ("sweeps.plan.stopping", "sweeps.run.worker"):
         monkeypatch.setattr(f"{module}.levels_before_stop", levels_before_stop)
     trainer = Trainer(pack=3)
-    *levels, last = reports(config, context_of(study), None, trainer)
+    *levels, last = reports(config, context_of(study), trainer)
     assert [(report["level"], report["of"]) for report in levels] == [
         (level, trial.id)
         for level in range(3)
@@ -174,7 +174,7 @@ def test_independent_levels_of_one_trial_train_together_and_are_reported_one_by_
     (trial,), config = work_of(study)
     trained = watched_packs(monkeypatch)
     trainer = Trainer(open_store(study.store), pack=4)
-    *levels, last = reports(config, context_of(study), None, trainer)
+    *levels, last = reports(config, context_of(study), trainer)
     assert [report["level"] for report in levels] == list(range(6))
     assert last == {"failed": [], "done": True}
     tickets, controls = [1, 2, 3, 4], [1, 2, 3, 4]
@@ -194,7 +194,7 @@ def test_no_level_is_trained_that_a_stop_rule_may_skip(
     study = tiny({**LEARNED, **stop, "axes.seed": [0], "base.levels": 5, "base.branches": BOTH})
     _, config = work_of(study)
     trained = watched_packs(monkeypatch)
-    *levels, last = reports(config, context_of(study), None, Trainer(pack=4))
+    *levels, last = reports(config, context_of(study), Trainer(pack=4))
     assert [report["level"] for report in levels] == [0, 1, 2]  # both tickets are below
     assert last == {"failed": [], "done": True}
     assert trained == [[1, 2], [1, 2]]
@@ -215,7 +215,7 @@ def test_a_later_level_that_fails_leaves_the_levels_before_it_in_a_pack(
 
     monkeypatch.setattr(Trainer, "_prepare", fail)
     trained = watched_packs(monkeypatch)
-    *levels, last = reports(config, context_of(study), None, Trainer(pack=4))
+    *levels, last = reports(config, context_of(study), Trainer(pack=4))
     assert [report["level"] for report in levels] == [0, 0, 1, 1]
     assert [pack for pack in trained if set(pack) < {0, 1}] == [[0, 0], [1, 1]]
     assert len(last["failed"]) == 2
@@ -241,7 +241,7 @@ def test_a_trial_that_fails_leaves_the_others_of_its_pack(
         {"axes.seed": [0, 1], "axes.train.lr": [0.01, 1e30], "base.train.optimizer": "sgd"}
     )
     trials, config = work_of(study)
-    *levels, last = reports(config, context_of(study), None, Trainer(pack=4))
+    *levels, last = reports(config, context_of(study), Trainer(pack=4))
     failed = [trial.id for trial in trials if trial.fields["train.lr"] > 1]
     assert sorted(name for name, _ in last["failed"]) == sorted(failed)
     assert all("loss is not finite" in why for _, why in last["failed"])
@@ -259,7 +259,7 @@ def test_what_fails_in_a_pack_is_met_by_the_trial_itself(
         def _train_pack(self, jobs: Any) -> None:
             raise RuntimeError("Batching rule not implemented")
 
-    *levels, last = reports(config, context_of(study), None, Unstackable(pack=2))
+    *levels, last = reports(config, context_of(study), Unstackable(pack=2))
     assert len(levels) == 2 * 3
     assert last == {"failed": [], "done": True}
 
@@ -270,7 +270,7 @@ def test_what_fails_in_a_pack_is_met_by_the_trial_itself(
         def __call__(self, jobs: Any) -> Any:
             raise StoreError("no space left")
 
-    (report,) = reports(config, context_of(study), None, Lost(pack=2))
+    (report,) = reports(config, context_of(study), Lost(pack=2))
     assert report == {"failed": [], "done": True, "store": "no space left"}
 
 

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import Lth, StudyFile, StudyOf
+from tiny import Lth, StudyFile, StudyOf, context_of
 
+from lth_core import Trainer
+from lth_core.errors import StoreError
 from lth_core.resolve import Pins
 from lth_core.store import Store
+from lth_core.store.files import MemoryFiles
 from sweeps.plan.plan import Trial, make_plan
-from sweeps.run.search import distributions, finished_samples, open_study
-from sweeps.store.records import STUDIES, save_records, searched_trials
+from sweeps.run.search import Samples, distributions, finished_samples, open_study
+from sweeps.run.trial import run_trial
+from sweeps.run.worker import config_trials
+from sweeps.store.records import STUDIES, load_records, save_records, searched_trials
 from sweeps.store.samples import journal
 from sweeps.studies.pins import pins_to_json
 
@@ -21,6 +26,17 @@ WARNED: dict[str, Any] = {
     "model.widths": [[4], [8]],  # lists, which Optuna would rather not store
     "train.lr": {"low": 0.1, "high": 0.55, "step": 0.1},  # a range that its step does not divide
 }
+
+
+class Failing(MemoryFiles):
+    """Files that cannot be read while ``fails`` is set."""
+
+    fails = False
+
+    def read(self, path: str) -> bytes | None:
+        if self.fails:
+            raise StoreError("it does not answer")
+        return super().read(path)
 
 
 @pytest.mark.slow
@@ -39,15 +55,43 @@ def test_optunas_warnings_are_not_printed_and_others_are(tiny_file: StudyFile, l
     assert [str(warning.message) for warning in caught] == ["the user's own"]
 
 
-@pytest.mark.ray
-def test_rays_searcher_prints_none_of_optunas_warnings(tiny: StudyOf) -> None:
-    from sweeps.run.tune import optuna_search
+def test_sample_without_what_the_objective_needs_is_a_failure(tiny: StudyOf) -> None:
+    space = {"data.validation": [0]}
+    search = {"algorithm": "optuna", "objective": "early_stop_step", "space": space}
+    samples = Samples(tiny({"axes.seed": [0], "search": search}), Store(), 2)
+    assert list(samples.items(2)) == []
+    assert [sample for sample, _ in samples.failures] == ["data.validation=0"] * 2
+    assert {why[:48] for _, why in samples.failures} == {
+        "search.objective: needs validation examples (dat"
+    }
 
-    study = tiny({"search": {"algorithm": "optuna", "trials": 2, "space": WARNED}})
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert optuna_search(study).suggest("a")
-    assert [str(warning.message) for warning in caught] == []
+
+def test_sample_is_told_once_its_records_can_be_read_and_the_next_follows(tiny: StudyOf) -> None:
+    """Two samples run at once; each has a trial for each seed."""
+    space = {"train.lr": {"low": 0.001, "high": 0.1}}
+    study = tiny({"base.levels": 1, "search": {"algorithm": "optuna", "space": space}})
+    files = Failing()
+    trainer = Trainer(Store(files))
+    samples = Samples(study, trainer.store, 3)
+    first, second = samples.items(2)
+    assert first.config["names"] != second.config["names"]
+    assert len(first.config["names"]) == 2
+    for trial, _ in config_trials(first.config):
+        for _ in run_trial(trial, context_of(study), trainer):
+            pass
+    files.fails = True
+    with pytest.raises(StoreError):
+        samples.following(first)
+    files.fails = False
+    (third,) = samples.following(first)
+    assert samples.following(second) == [], "three were asked for"
+    found = {trial.number: trial for trial in open_study(study).get_trials()}
+    rows = load_records(trainer.store, study.name, [t for t, _ in config_trials(first.config)])
+    last = [r["final_validation_accuracy"] for r in rows if r["branch"] == "ticket"]
+    assert found[0].value == pytest.approx(sum(last) / 2)
+    assert found[1].state.name == "FAIL", "it has no records"
+    assert found[third.config["sample"]].state.name == "FAIL", "it was running when it was opened"
+    assert found[3].state.name == "WAITING"
 
 
 def test_search_with_other_code_of_the_user_s_begins_anew(

@@ -26,7 +26,7 @@ def told(tiny: StudyOf, monkeypatch: pytest.MonkeyPatch) -> Told:
             raise error
 
         monkeypatch.setattr("sweeps.run.trial.find_tickets", raises)
-        said = list(reports(item_config([(trial, ())]), context_of(study), None, Trainer()))
+        said = list(reports(item_config([(trial, ())]), context_of(study), Trainer()))
         for report in said:
             assert [name for name, _ in report["failed"]] in ([], [trial.id])
         return said
@@ -51,15 +51,6 @@ def test_fault_that_would_come_again_is_reported(
     assert [why for _, why in report["failed"]] == [reason]
     assert ("Traceback" in caplog.text) is not isinstance(error, DataError)
     assert "hunter22" not in caplog.text
-
-
-def test_sample_without_what_the_objective_needs_is_not_trained(tiny: StudyOf) -> None:
-    space = {"data.validation": [0, 0.1]}
-    search = {"algorithm": "optuna", "objective": "early_stop_step", "space": space}
-    study = tiny({"axes.seed": [0], "search": search})
-    (report,) = reports({"data.validation": 0}, context_of(study), study, Trainer())
-    ((_, why),) = report["failed"]
-    assert why.startswith("search.objective: needs validation examples")
 
 
 def test_store_that_fails_is_reported_as_such(told: Told) -> None:

@@ -76,15 +76,6 @@ def test_second_sweep_of_an_adaptive_study_is_refused_while_the_first_runs(
     assert "another sweep of tiny is running, as `lth status tiny` shows" in called.err
 
 
-def test_an_adaptive_search_counts_samples(tiny: StudyOf, lth: Lth) -> None:
-    space = {"train.lr": {"low": 0.001, "high": 0.1}}
-    study = tiny({"search": {"algorithm": "optuna", "trials": 2, "space": space}})
-    save_swept(study)
-    said(study)
-    assert lth("status", "tiny").out.splitlines()[1].startswith("samples  200: 120 done")
-    assert json.loads(lth("status", "tiny", "--json").out)["unit"] == "samples"
-
-
 def test_json_says_the_same(study: Study, lth: Lth) -> None:
     said(study)
     row = json.loads(lth("status", "tiny", "--json").out)
