@@ -85,13 +85,14 @@ def study_results(plan: Plan) -> StudyResults:
     study = plan.study
     store = open_store(study.store, make=False)  # a report makes no store
     trials, samples = study_trials(plan, store), ""
+    awaited = trials
     if study.search.algorithm == "optuna":
-        trials, samples = _with_lost_trials(study, trials, swept_pins(store, study))
+        trials, awaited, samples = _with_lost_trials(study, trials, swept_pins(store, study))
     records = load_records(store, study.name, trials)
     if not records:
         rule = f"must have been swept into {study.store} first: {study.command()}"
         raise SpecError("STUDY", rule, study.name)
-    axes, missing = plan.axes, missing_work(trials, records, study.stop, study.verdict.margin)
+    axes, missing = plan.axes, missing_work(awaited, records, study.stop, study.verdict.margin)
     records = with_replicates(records, axes, planned_replicates(plan.trials, trials))
     records = named_by_form(records, axes)
     records = with_overlaps(records, axes, lambda digest: load_mask(store, digest))
@@ -113,23 +114,26 @@ def answer_of(study: Study, results: StudyResults) -> Answer:
 
 def _with_lost_trials(
     study: Study, stored: Sequence[Trial], pins: Pins | None
-) -> tuple[list[Trial], str]:
-    """Trials of an adaptive search, including those whose records the store has lost, and a
-    sentence on the missing samples, or an empty text.
+) -> tuple[list[Trial], list[Trial], str]:
+    """Trials of an adaptive search, including those whose records the store has lost; those of them
+    that a sweep would complete; and a sentence on the missing samples, or an empty text.
+
+    Once the search has its samples, no sweep runs those again that have failed.
 
     Args:
         pins: of the study as it was last swept.
     """
     trials = {trial.digest: trial for trial in stored}
     completed = completed_samples(study, pins)
-    for trial in sample_trials(study, completed or (), pins):
-        trials.setdefault(trial.digest, trial)
+    sampled = sample_trials(study, completed or (), pins)
+    trials |= {trial.digest: trial for trial in sampled if trial.digest not in trials}
     planned, note = study.search.trials, ""
     if completed is not None:
         count = len(completed)
     else:  # the search ran from another folder
-        sampled = values_of(list(study.search.space))
-        count = len(distinct(sampled(trial.fields) for trial in stored))
+        values = values_of(list(study.search.space))
+        count = len(distinct(values(trial.fields) for trial in stored))
         note = ", equal ones counted once"
     text = f"The search has {count} of {planned} samples{note}" if count < planned else ""
-    return list(trials.values()), text
+    every = list(trials.values())
+    return every, every if text or completed is None else sampled, text

@@ -224,3 +224,16 @@ def test_adaptive_search_without_its_journal_counts_the_samples_in_the_store(
     assert study_results(make_plan(study)).incomplete == (
         "The search has 1 of 3 samples, equal ones counted once."
     )
+
+
+def test_adaptive_search_that_has_its_samples_lacks_no_trial_of_a_failed_one(
+    here: Path, tiny: StudyOf
+) -> None:
+    study = searching(tiny, samples=1)
+    fields = {"train.lr": 0.01, "seed": 0}
+    failed = Trial(fields, spec_at(study, fields))
+    sweep(study, failed)
+    cut(study, failed, 0)  # its loss was not finite in the dense run
+    sample(study, 0.001)
+    results = study_results(make_plan(study))
+    assert (results.trials, results.incomplete, results.unfinished) == (3, "", "")
