@@ -101,7 +101,7 @@ def mlflow_pages(study: str, folder: Path, browser: Chromium) -> None:
         cells = f"{base}?{mode}&viewStateShareKey=cells"
         chart = f"{cells}&compareRunsMode=CHART"
         for name, address, height, shown in (
-            ("mlflow-runs", cells, 700, f"!!{text}?.includes('matching runs')"),
+            ("mlflow-runs", cells, 700, f"!!{text}?.includes('matching run')"),
             ("mlflow-charts", chart, 800, "!!document.querySelector('.js-plotly-plot')"),
             ("mlflow-study", f"{base}/{run}?{mode}", 1000, f"!!{text}?.includes('of the weights')"),
         ):
