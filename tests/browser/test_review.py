@@ -112,7 +112,7 @@ def report(request: pytest.FixtureRequest, signed_in: Chromium, served: Served) 
         yield Page(signed_in, signed_in.until)
     else:
         run = of_database(served, "select run_uuid from runs where name = 'small'")
-        signed_in.open(f"{served.root}/#/experiments/1/runs/{run}/artifacts/report.html")
+        signed_in.open(f"{served.root}/#/experiments/1/runs/{run}/artifacts/report.html?{TRAINING}")
         yield Page(signed_in, signed_in.in_frame)
 
 
