@@ -175,7 +175,7 @@ def record(
         "dense_flops": sum(layer.dense_flops for layer in dense.layers.values()),
         "steps": result.job.last - result.job.first,
         "final_test_accuracy": curves.test_accuracy[-1],
-        "final_validation_accuracy": (None if early is None else curves.validation_accuracy[-1]),
+        "final_validation_accuracy": None if early is None else curves.validation_accuracy[-1],
         "early_stop_step": None if early is None else curves.step[early],
         "early_stop_test_accuracy": None if early is None else curves.test_accuracy[early],
         "early_stop_validation_loss": None if early is None else curves.validation_loss[early],

@@ -56,7 +56,8 @@ class Cell:
 
     @property
     def fewest_and_most_seeds(self) -> tuple[int, int]:
-        """Of all levels and branches: a stop rule or a loss that is not finite ends some seeds."""
+        """Smallest and largest number of replicates of a level and branch, of one method: a stop
+        rule or a loss that is not finite ends some."""
         groups = group_by(self.records, values_of(["method", "branch", "level"]))
         counts = [len({row["seed"] for row in rows}) for rows in groups.values()]
         return min(counts), max(counts)

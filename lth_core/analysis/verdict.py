@@ -5,27 +5,20 @@ docs/verdict.md explains the rule and has its error rates, which are simulated.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from itertools import accumulate
-from math import floor, log2, sqrt
 from statistics import fmean
 from typing import Any
 
 from lth_core.analysis.groups import free_axes, group_by, key_of, methods, values_of
-from lth_core.analysis.paired import EQUAL, PairedTest, holm, paired_tests
+from lth_core.analysis.paired import PairedTest, holm, paired_tests
 from lth_core.analysis.rewinds import merge_rewound_methods
+from lth_core.analysis.sample_size import MOST_SEEDS, seeds_to_decide
 from lth_core.analysis.summary import Summary, summarize
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
-
-POWER = 0.8
-"""Probability with which `Verdict.seeds_to_decide` seeds would decide."""
-MOST_SEEDS = 1000
-"""Largest number of seeds that is named as deciding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,9 +320,8 @@ def _cell_verdicts(
         seeds = None
         if word == "undecided":
             before = _open_before(i, levels, above, below, rule, sequences) if trained else [level]
-            never = MOST_SEEDS + 1
-            needed = max((_seeds_to_decide(each, rule, tests) for each in before), default=never)
-            seeds = needed if needed < never else None
+            needed = [seeds_to_decide(each.gap, rule, tests) for each in before]
+            seeds = max(needed) if needed and max(needed) <= MOST_SEEDS else None
         found.append(Verdict(
             cell=cell, level=level.level, density=level.density, accuracy=level.accuracy,
             early_stop=level.early_stop, rule=rule, family=family, gap=level.gap,
@@ -382,31 +374,3 @@ def _open_before(
     ]
     can_match = all(level.is_enough and level.within_steps for level in found) or not matches
     return found if can_match and all(is_above(level) == matches for level in found) else []
-
-
-def _seeds_to_decide(level: _Level, rule: VerdictRule, tests: int) -> int:
-    """Fewest seeds, more than there are, with which a level's test would succeed in 80% of studies;
-    over `MOST_SEEDS` where no number up to it is enough.
-
-    Means and deviations are taken as they were seen, and the deviation as not moderated.
-
-    Args:
-        tests: number of tests among which the share of errors is divided.
-    """
-    distance, significant = abs(level.gap.mean + rule.margin), rule.significant / tests
-    fewest = level.n + 1
-    if level.gap.std < EQUAL:  # the sign test, which takes at least so many
-        fewest = max(fewest, floor(-log2(significant)) + 1)
-
-    def decides(n: int) -> bool:
-        return distance > 0 and distance * sqrt(n) >= _quantiles(n - 1, significant) * level.gap.std
-
-    return fewest + bisect_left(range(fewest, MOST_SEEDS + 1), True, key=decides)
-
-
-@cache
-def _quantiles(freedom: int, significant: float) -> float:
-    """Distance, in standard errors, at which a test succeeds in 80% of studies."""
-    from scipy.special import stdtrit  # scipy.stats takes a second to import
-
-    return float(stdtrit(freedom, 1 - significant) + stdtrit(freedom, POWER))

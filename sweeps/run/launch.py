@@ -33,8 +33,8 @@ from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem, WorkQueue
 from sweeps.run.search import Samples, best_lines, finished_samples, open_study
 from sweeps.run.store_health import StoreHealth, probe
-from sweeps.run.trial import SweepContext, make_trainer, reason, run_trial
-from sweeps.run.worker import config_trials, item_config
+from sweeps.run.trial import SweepContext, make_trainer, run_trial
+from sweeps.run.worker import config_trials, item_config, reports
 from sweeps.store.latencies import measure_latencies
 from sweeps.store.published import publish_failures, study_publisher
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
@@ -129,17 +129,12 @@ def restore_records(
     A search does not run such a trial again. Nothing is trained: a trial whose trainings are lost
     too is a failure.
     """
-    frozen = Trainer(trainer.store, frozen=True)
     records = load_records(trainer.store, context.study, trials)
     lost = {work.trial for work in missing_work(trials, records, context.stop, context.margin)}
-    untracked = replace(context, tracking=None)
-    for trial in (trial for trial in trials if trial.id in lost):
-        try:
-            for _ in run_trial(trial, untracked, frozen):
-                pass
-        # A user's network or data may raise anything, as in a worker.
-        except Exception as error:  # noqa: BLE001
-            outcome.failures.append((trial.id, reason(error)))
+    work = item_config([(trial, ()) for trial in trials if trial.id in lost])
+    untracked, frozen = replace(context, tracking=None), Trainer(trainer.store, frozen=True)
+    for report in reports(work, untracked, frozen, reraised=()):
+        outcome.failures += report.get("failed", [])
 
 
 def check_records(

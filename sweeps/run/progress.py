@@ -81,9 +81,7 @@ class SweepProgress:
         self._latest = deque[tuple[float, int, float]]()
         """Times at which the latest levels ended, with the levels and the work done by then."""
         self.failed: dict[str, str] = {}
-        """Reasons of failures, by trial or sample."""
-        self.store_error = ""
-        """The latest failure of the store."""
+        """Reasons of failures, by trial."""
         self._started = self._saved = self._due = self._printed = time.monotonic()
         self._free = self._started
         """Time at which a worker was free last: at the first training, or when an item ended."""
@@ -219,10 +217,10 @@ class SweepProgress:
         for name in names:
             self.failed.pop(name, None)  # an earlier worker of the item may have died
             self._since.pop(name, None)
-            if not report.get("store"):  # else the item may be retried, and repeats its levels
+            if error := report.get("store"):  # the item may be retried, and repeats its levels
+                self.failed[name] = error
+            else:
                 self._reached.pop(name, None)
-            if error := report.get("store"):  # the item may be retried, as after a worker's death
-                self.store_error = self.failed[name] = error
         if not report.get("store"):
             self.failed |= failed
             self._ended += len(names) - len(failed)

@@ -46,6 +46,7 @@ SPLIT = "mlflow.data.context"
 
 TRAINING = "workflowType=machine_learning"
 """Parameter of an address without which the UI opens its pages for traces of language models."""
+
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Tags by which the UI shows runs, metrics and artifacts, not its pages for language models."""
 

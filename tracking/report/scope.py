@@ -38,11 +38,9 @@ def scope_text(records: Sequence[Record], axes: Sequence[str], planned: int | No
     if not records:
         return NO_RECORDS
     trials = len({record["trial"] for record in records})
-    ran = (
-        count(trials, "trial")
-        if planned is None
-        else f"Records of {trials} of {count(planned, 'trial')}"
-    )
+    ran = count(trials, "trial")
+    if planned is not None:
+        ran = f"Records of {trials} of {count(planned, 'trial')}"
     seeds = count(len({record["seed"] for record in records}), "seed")
     text = ", ".join([ran, _levels_text(records), seeds])
     if varied := _varied(records, axes):

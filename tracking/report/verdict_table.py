@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from lth_core.analysis.cells import Cell, cells
 from lth_core.analysis.groups import group_by, key_of
+from lth_core.analysis.sample_size import MOST_SEEDS
 from lth_core.analysis.verdict import (
     MATCHING,
-    MOST_SEEDS,
     P,
     Verdict,
     first_open,

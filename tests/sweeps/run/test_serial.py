@@ -191,6 +191,12 @@ def test_optuna_asks_for_samples_and_resumes_its_journal(
     assert lth("sweep", path, "search.trials=3", "--serial").code == 0
     assert lth("store", "verify").code == 0, "the torn record is stored again"
     assert len(store.digests("trainings")) == trainings, "nothing is trained again"
+    record.write_text("torn")
+    shutil.rmtree(Path(tiny(changes).store) / "trainings")
+    called = lth("sweep", path, "search.trials=3", "--serial")
+    assert called.code == 1
+    assert "has records of 0 of" in called.out
+    assert store.digests("trainings") == [], "a finished sample is not trained without a word"
 
 
 def test_samples_that_fail_are_named_and_give_no_value(
