@@ -147,7 +147,7 @@ def _shares(rows: Sequence[Record], cost: str) -> Summary | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Structure:
+class FoundStructure:
     """The structure that one seed's pruning finds at one rewind point."""
 
     point: str
@@ -171,7 +171,7 @@ class SimilarityPoint:
 
     name: str
     step: int
-    structures: list[Structure]
+    structures: list[FoundStructure]
     between_seeds: Summary | None
     """Mean correlation of two seeds' structures, with the interval of `over_pairs`; n is the number
     of seeds. None where fewer than two structures have a correlation."""
@@ -213,7 +213,7 @@ class Similarity:
     cell: Cell
     level: int
     layers: tuple[str, ...]
-    structures: list[Structure]
+    structures: list[FoundStructure]
     """By rewind point, then by seed."""
     matrix: list[list[float | None]]
     """Correlation of each two of the structures, in [-1, 1]."""
@@ -245,7 +245,7 @@ def similarities(records: Sequence[Record], axes: Sequence[str]) -> list[Similar
     return found
 
 
-def similarity(one: Structure, other: Structure) -> float | None:
+def similarity(one: FoundStructure, other: FoundStructure) -> float | None:
     """Pearson correlation over layers of the shares that two structures keep, in [-1, 1].
 
     None where one of them keeps the same share of every layer, or has a single layer.
@@ -296,7 +296,7 @@ def trend_of(points: Sequence[SimilarityPoint]) -> Trend | None:
     return Trend(over_pairs(rises), shown[0].name, shown[-1].name, len(shown))
 
 
-def _between_seeds(structures: Sequence[Structure]) -> dict[tuple[int, int], float]:
+def _between_seeds(structures: Sequence[FoundStructure]) -> dict[tuple[int, int], float]:
     """Similarity of each two seeds' structures at one point; those without any are left out."""
     return {
         (one.seed, other.seed): found
@@ -312,7 +312,7 @@ def _points(cell: Cell, level: int, layers: Sequence[str]) -> list[SimilarityPoi
         tickets = _found_at(point.cell, level)
         scratch = {r["seed"]: r for r in point.cell.levels(FROM_SCRATCH).get(level, [])}
         structures = [
-            Structure(
+            FoundStructure(
                 point=point.name,
                 step=point.step,
                 seed=seed,
@@ -344,7 +344,9 @@ def _points(cell: Cell, level: int, layers: Sequence[str]) -> list[SimilarityPoi
     return points
 
 
-def _same_seeds(structures: Sequence[Structure], others: Sequence[Structure]) -> Summary | None:
+def _same_seeds(
+    structures: Sequence[FoundStructure], others: Sequence[FoundStructure]
+) -> Summary | None:
     """Similarity of each seed's structures at two points, over seeds."""
     found = [
         alike

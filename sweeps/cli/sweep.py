@@ -32,7 +32,7 @@ with lazy_imports():
     from sweeps.plan import estimate as estimates
     from sweeps.plan import plan as plans
     from sweeps.report import study_report
-    from sweeps.run import bisect, launch, rewind_answer
+    from sweeps.run import bisect, earliest_rewind, launch
     from sweeps.run import serial as serial_runs
     from sweeps.store import status as statuses
     from sweeps.studies import find
@@ -161,12 +161,12 @@ def rewind(
     notes = PlainConsole(quiet=True) if quiet else screen
     with ExitStack() as stack, _stoppable(screen):
         plan = _planned(study, overrides or [], address, serial, notes)
-        answers, outcome = bisect.find_rewinds(plan, notes, address, stack, serial, verbose)
+        found, outcome = bisect.find_rewinds(plan, notes, address, stack, serial, verbose)
         _print_outcome(outcome, notes, screen)
         if as_json:
-            print_json(answer.to_json() for answer in answers)
+            print_json(rewind.to_json() for rewind in found)
         else:
-            out.print(rewind_answer.answer_table(answers))
+            out.print(earliest_rewind.rewind_table(found))
         if outcome.failures:
             raise typer.Exit(1)
 

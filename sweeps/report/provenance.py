@@ -29,7 +29,7 @@ from sweeps.plan.plan import Plan, summary
 from sweeps.report.study_results import StudyResults
 from sweeps.store.records import swept_rules
 from sweeps.studies.schema import Study
-from tracking.publish.provenance import git_commit, versions
+from tracking.publish.made_with import git_commit, versions
 from tracking.report.html import Provenance
 from tracking.text import rule_text
 

@@ -34,6 +34,7 @@ from sweeps.plan.estimate import estimate_work
 from sweeps.plan.packs import packs_of
 from sweeps.plan.plan import Plan, Trial
 from sweeps.run.backend import Backend, check_backend, open_backend
+from sweeps.run.earliest_rewind import Bounds, EarliestRewind
 from sweeps.run.launch import (
     SweepOutcome,
     check_data,
@@ -46,7 +47,6 @@ from sweeps.run.launch import (
 )
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem
-from sweeps.run.rewind_answer import Answer, Bounds
 from sweeps.run.worker import item_config, item_names
 from sweeps.store.records import TRIALS, record_key, register
 from sweeps.studies.axes import Fields, base_values, spec_of
@@ -193,8 +193,8 @@ class Bisection:
             ),
         )  # fmt: skip
 
-    def answers(self) -> Iterator[Answer]:
-        """Answers of the cells and levels that have responses."""
+    def earliest(self) -> Iterator[EarliestRewind]:
+        """The earliest points, of the cells and levels that have responses."""
         for cell in self.cells:
             for level, finding in cell.findings().items():
                 responses, seeds = cell.responses[level], len(cell.seeds)
@@ -202,7 +202,7 @@ class Bisection:
                     None if point is None else responses[point].confidence
                     for point in (finding.earliest, finding.below)
                 )
-                yield Answer(
+                yield EarliestRewind(
                     cell=cell.fields, level=level, density=cell.densities[level],
                     earliest=finding.earliest, below=finding.below,
                     finished=not finding.next_points,
@@ -266,7 +266,7 @@ class Bisection:
 def find_rewinds(
     plan: Plan, console: Console, address: str | None, stack: ExitStack, serial: bool = False,
     verbose: bool = False,
-) -> tuple[list[Answer], SweepOutcome]:  # fmt: skip
+) -> tuple[list[EarliestRewind], SweepOutcome]:  # fmt: skip
     """The earliest matching rewind points of a study's cells.
 
     Args:
@@ -297,7 +297,7 @@ def find_rewinds(
         with running(context, outcome):
             _probe(study, search, first, backend, outcome, console, bounds, verbose)
     restore_records(search.recorded_trials(), context, trainer, outcome)
-    return list(search.answers()), outcome
+    return list(search.earliest()), outcome
 
 
 def _probe(
@@ -306,7 +306,7 @@ def _probe(
 ) -> None:  # fmt: skip
     """Run trials, and those that follow from their results, until all cells are finished."""
     values = dict[str, Fields]()
-    """Values of the axes by a trial's name: a cell whose dense run fails is in no answer."""
+    """Values of the axes by a trial's name, also of cells whose dense run fails."""
 
     def items(number: int, trials: Sequence[Trial]) -> Iterator[WorkItem]:
         packs = packs_of(trials, study.resources, search.trainer, backend.concurrency)

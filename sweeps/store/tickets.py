@@ -87,7 +87,7 @@ def stored_ticket(store: str, digest: str) -> Ticket:
 
 
 @dataclass(frozen=True, slots=True)
-class FoundTicket:
+class StoredTicket:
     """A ticket of the store, and the training that started from it."""
 
     trainer: Trainer
@@ -130,7 +130,7 @@ def find_records(store: str, digest: str) -> list[Found]:
 
 def find_ticket(
     store: str, digest: str, training: str = "", *, one_training: bool = False
-) -> FoundTicket:
+) -> StoredTicket:
     """A ticket of the store, by its digest or its start.
 
     Args:
@@ -159,7 +159,7 @@ def find_ticket(
     check_unchanged(spec, "the ticket was found")
     job = job_of(spec, record["level"], record["branch"])
     trainer = Trainer(existing_store(store, "--store"), "cpu", frozen=True)
-    return FoundTicket(trainer, spec, record, job)
+    return StoredTicket(trainer, spec, record, job)
 
 
 def open_ticket(store: str, name: str) -> Ticket:

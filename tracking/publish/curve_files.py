@@ -14,7 +14,7 @@ import yaml
 from lth_core.results import LevelResult
 from lth_core.spec import TicketSpec, describe
 from lth_core.train.training import Curves
-from tracking.publish.provenance import versions
+from tracking.publish.made_with import versions
 
 PANELS = {
     "Training loss": "train_loss",

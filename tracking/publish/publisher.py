@@ -25,6 +25,7 @@ from tracking.publish import names
 from tracking.publish.cell_run import CellRun, cell_numbers, cell_tags, find_or_make_cell
 from tracking.publish.client import RefusedError, check_address, check_database, connect
 from tracking.publish.locations import artifact_folder, correct_locations, database_file
+from tracking.publish.made_with import source_tags
 from tracking.publish.payload import (
     Number,
     branch_numbers,
@@ -34,7 +35,6 @@ from tracking.publish.payload import (
     started_ms,
     table_numbers,
 )
-from tracking.publish.provenance import source_tags
 from tracking.publish.runs import (
     PublishedRun,
     comparison_mark,

@@ -44,7 +44,7 @@ def test_bisection_finds_what_the_whole_grid_says(tiny: StudyOf) -> None:
     study, trainer = tiny(CHANGES), Trainer()
     bisected = Bisection(make_plan(study), trainer)
     ran = play(study, bisected)
-    (cell,), answers = bisected.cells, list(bisected.answers())
+    (cell,), answers = bisected.cells, list(bisected.earliest())
     assert (cell.points, cell.grid) == (POINTS, POINTS)
     assert ran == 3 * len(set().union(*cell.responses.values()))
     assert [(a.level, a.finished, a.steps, a.points) for a in answers] == [
@@ -109,7 +109,7 @@ def test_search_goes_on_from_what_the_store_has(tiny: StudyOf) -> None:
     assert play(study, in_two, most=4) == 4
     resumed = Bisection(make_plan(study), in_two.trainer)
     play(study, resumed)
-    assert [a.earliest for a in resumed.answers()] == [a.earliest for a in at_once.answers()]
+    assert [a.earliest for a in resumed.earliest()] == [a.earliest for a in at_once.earliest()]
     trained = [len(found.trainer.store.digests("trainings")) for found in (at_once, resumed)]
     assert trained[0] == trained[1] == 3 + 2 * ran
 
@@ -133,7 +133,7 @@ def test_a_failed_probe_leaves_its_cell_unfinished(tiny: StudyOf) -> None:
         for _ in run_trial(trial, context_of(study), found.trainer):
             pass
     assert [after for _ in asked for after in found.trial_finished(0)] == []
-    assert [a.finished for a in found.answers()] == []
+    assert [a.finished for a in found.earliest()] == []
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_probes_are_run_and_each_is_asked_for_once(tiny_file: StudyFile, lth: Lt
 
     here = Bisection(make_plan(study_of(path)), Trainer())
     play(study_of(path), here)
-    assert [row["earliest"] for row in rows] == [a.earliest for a in here.answers()]
+    assert [row["earliest"] for row in rows] == [a.earliest for a in here.earliest()]
     assert [json.loads(line) for line in lth("rewind", path, "--json").out.splitlines()] == rows
     where = study_of(path).store
     record = Path(where) / TRIALS / min(open_store(where).digests(TRIALS)) / "entry.json"

@@ -1,4 +1,4 @@
-"""Answers of `lth rewind`, as values and as a table."""
+"""Earliest matching rewind points, as `lth rewind` finds them, and their table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class EarliestRewind:
     """The earliest matching rewind point of a cell at one level; all points are in steps.
 
     monotone: whether the responses were monotone; else the whole grid was probed.
@@ -84,7 +84,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The answer in words: `120it (6.0%)`."""
+        """The point in words: `120it (6.0%)`."""
         if self.earliest is None:
             return "none"
         return f"{self.earliest}it ({self.earliest / self.steps:.1%})"
@@ -97,10 +97,10 @@ class Answer:
         return "bisected" if self.monotone else "not monotone: grid"
 
 
-def answer_table(answers: Sequence[Answer]) -> Table:
-    """Table of the answers for a terminal."""
+def rewind_table(found: Sequence[EarliestRewind]) -> Table:
+    """Table of the earliest rewind points for a terminal."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    cells = any(answer.cell for answer in answers)
+    cells = any(rewind.cell for rewind in found)
     if cells:
         table.add_column("cell", overflow="fold")
     table.add_column("density", justify="right")
@@ -110,17 +110,17 @@ def answer_table(answers: Sequence[Answer]) -> Table:
     table.add_column("conf.", justify="right")
     table.add_column("tickets", justify="right", no_wrap=True)
     table.add_column("")
-    for answer in answers:
-        label = ", ".join(f"{name}={value_text(value)}" for name, value in answer.cell.items())
+    for rewind in found:
+        label = ", ".join(f"{name}={value_text(value)}" for name, value in rewind.cell.items())
         table.add_row(
             *([Text(label)] if cells else []),
-            density_text(answer.density),
-            Text(answer.text, style="bold" if answer.earliest is not None else "yellow"),
-            _percent(answer.confidence),
-            MISSING if answer.below is None else f"{answer.below}it",
-            _percent(answer.confidence_below),
-            f"{answer.trainings} of {answer.trainings_grid}",
-            Text(answer.outcome, style="" if answer.outcome == "bisected" else "yellow"),
+            density_text(rewind.density),
+            Text(rewind.text, style="bold" if rewind.earliest is not None else "yellow"),
+            _percent(rewind.confidence),
+            MISSING if rewind.below is None else f"{rewind.below}it",
+            _percent(rewind.confidence_below),
+            f"{rewind.trainings} of {rewind.trainings_grid}",
+            Text(rewind.outcome, style="" if rewind.outcome == "bisected" else "yellow"),
         )
     return table
 
