@@ -11,7 +11,8 @@ import copy
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from lth_core.models.layers import (
     parameter_of,
     prunable_layers,
     takes_ids,
+    varied_examples,
 )
 from lth_core.plugins import errors_as_spec_errors
 from lth_core.seeds import seeded_draws
@@ -166,29 +168,54 @@ def _sound(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> Chan
 
 
 def _can_go(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> bool:
-    """Whether the network without either half of the channels computes what it does with these at
-    0."""
+    """Whether the network without either part of the channels computes what it does with these at
+    0, and with these at any value but not read."""
     model = copy.deepcopy(model)
     with torch.no_grad(), seeded_draws(0):
-        for parameter in model.parameters():  # a weight of 0 would hide what depends on it
-            parameter.copy_(torch.where(parameter == 0, torch.randn_like(parameter), parameter))
-        # At random: a network that splits its channels in two may do without the same part of both.
-        half = {name: torch.randperm(group.size) < -(-group.size // 2)
+        for parameter in model.parameters():
+            # A weight of 0 would hide what depends on it. Large ones overflow in a deep network.
+            drawn = torch.randn_like(parameter) / sqrt(max(1, parameter.shape[1:].numel()))
+            parameter.copy_(torch.where(parameter == 0, drawn, parameter))
+        # At random, and an odd number: a network that splits its channels in two may do without the
+        # same part of both.
+        half = {name: torch.randperm(group.size) < (group.size // 2 | 1)
                 for name, group in channels.items()}  # fmt: skip
     other = {name: kept if len(kept) == 1 else ~kept for name, kept in half.items()}
     return all(_same_without(model, channels, kept, shape) for kept in (half, other))
 
 
 def _same_without(model: nn.Module, channels: Channels, kept: Kept, shape: tuple[int, ...]) -> bool:
-    smaller, model = without_channels(model, channels, kept), copy.deepcopy(model)
+    """Whether the network without channels computes what it does where they are 0, and where no
+    layer reads them: a maximum or a norm over the channels depends on those that are not read."""
+    smaller = without_channels(model, channels, kept)
     shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
-    for name, mask in masks_of(channels, kept, shapes).items():
-        model.get_parameter(name).data *= mask
     try:
         with errors_as_spec_errors("model.name", "fails with fewer channels", type(model).__name__):
-            return same_outputs(smaller, model, shape)
+            for parts in (channels, _readers(model, channels)):
+                masked = copy.deepcopy(model)
+                for name, mask in masks_of(parts, kept, shapes).items():
+                    masked.get_parameter(name).data *= mask
+                if not same_outputs(smaller, masked, shape):
+                    return False
     except SpecError:
         return False
+    return True
+
+
+def _readers(model: nn.Module, channels: Channels) -> Channels:
+    """The groups with their readers alone; those without readers are whole."""
+    found: Channels = {}
+    for name, group in channels.items():
+        readers = tuple(part for part in group.parts if is_read(model, part))
+        found[name] = replace(group, parts=readers or group.parts)
+    return found
+
+
+def is_read(model: nn.Module, part: Part) -> bool:
+    """Whether the part is the inputs of a convolution's or linear layer's weight."""
+    if part.produces or part.tensor.rpartition(".")[2] != "weight":
+        return False
+    return isinstance(module_of(model, part.tensor), _ConvNd | nn.Linear)
 
 
 def same_outputs(smaller: nn.Module, model: nn.Module, shape: tuple[int, ...]) -> bool:
@@ -196,7 +223,7 @@ def same_outputs(smaller: nn.Module, model: nn.Module, shape: tuple[int, ...]) -
     outputs = []
     for network in (copy.deepcopy(smaller), copy.deepcopy(model)):  # the run may change what it has
         with torch.no_grad(), evaluation_mode(network):
-            examples = made_up_examples(network, EXAMPLES, shape)
+            examples = varied_examples(network, EXAMPLES, shape)
             if not takes_ids(network):
                 examples *= torch.logspace(*EXPONENTS, EXAMPLES).view(-1, *[1] * len(shape))
             outputs.append(network(examples).flatten(1))
@@ -227,6 +254,15 @@ def _parts(graph: Any, removal: Any, model: nn.Module) -> Iterator[Part]:
             channel = torch.full((tensor.shape[dim],), -1)
             channel[torch.tensor(item.idxs)] = torch.tensor(item.root_idxs)
             yield Part(names[id(tensor)], dim, channel, outputs and tensor.dim() > 1)
+
+
+def outputs_first(module: nn.Module, weight: Tensor) -> Tensor:
+    """A layer's weight or mask with a row for each output; that of a transposed convolution has a
+    row for each input."""
+    if not isinstance(module, _ConvTransposeNd):
+        return weight
+    grouped: Tensor = weight.unflatten(0, (module.groups, -1))
+    return grouped.transpose(1, 2).flatten(0, 1)
 
 
 def _dimension(module: nn.Module, outputs: bool) -> int:

@@ -25,12 +25,13 @@ from lth_core.models.channels import (
     Part,
     channels_of,
     is_depthwise,
+    is_read,
     masks_of,
     module_of,
     same_outputs,
     without_channels,
 )
-from lth_core.models.layers import evaluation_mode, made_up_examples
+from lth_core.models.layers import evaluation_mode, varied_examples
 from lth_core.plugins import errors_as_spec_errors
 
 Alive = Mapping[str, Tensor]
@@ -109,7 +110,7 @@ def _superfluous(
     inputs = _inputs(model, channels, shape)
     found: Kept = {}
     for name, group in channels.items():
-        readers = [part for part in group.parts if _is_read(model, part)]
+        readers = [part for part in group.parts if is_read(model, part)]
         goes = kept[name].clone()
         for part in readers:
             value, equal = inputs[part.tensor].value, inputs[part.tensor].equal
@@ -126,13 +127,6 @@ def _superfluous(
         for part in readers:
             _fold(module_of(model, part.tensor), part, goes, inputs[part.tensor].value)
     return found
-
-
-def _is_read(model: nn.Module, part: Part) -> bool:
-    """Whether the part is the inputs of a convolution's or linear layer's weight."""
-    if part.produces or part.tensor.rpartition(".")[2] != "weight":
-        return False
-    return isinstance(module_of(model, part.tensor), _ConvNd | nn.Linear)
 
 
 def _foldable(module: nn.Module, value: Tensor) -> Tensor:
@@ -160,6 +154,8 @@ def _fold(module: Any, part: Part, goes: Tensor, value: Tensor) -> None:
         value: (inputs,) float32, the constants.
     """
     entries = (part.channel >= 0) & goes[part.channel]
+    if not entries.any():
+        return
     weight = module.weight.detach().movedim(part.dim, 0)[entries]
     change = value[entries] @ weight.reshape(*weight.shape[:2], -1).sum(2)
     if module.bias is None and change.any():
@@ -204,7 +200,7 @@ def _inputs(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> dic
     """
     model = copy.deepcopy(model)  # the run may change what a user's network keeps
     parts = [part for group in channels.values() for part in group.parts]
-    sizes = {part.tensor: len(part.channel) for part in parts if _is_read(model, part)}
+    sizes = {part.tensor: len(part.channel) for part in parts if is_read(model, part)}
     produced = {part.tensor for part in parts if part.produces}
     found: dict[str, _Inputs] = {}
 
@@ -228,7 +224,7 @@ def _inputs(model: nn.Module, channels: Channels, shape: tuple[int, ...]) -> dic
     for name in sizes.keys() | produced:
         watch(name, module_of(model, name))
     with torch.no_grad(), evaluation_mode(model):
-        model(made_up_examples(model, PROBES, shape))
+        model(varied_examples(model, PROBES, shape))
     return found
 
 

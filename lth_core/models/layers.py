@@ -185,6 +185,14 @@ def made_up_examples(model: nn.Module, count: int, shape: tuple[int, ...]) -> Te
     return draw(count, *shape)
 
 
+def varied_examples(model: nn.Module, count: int, shape: tuple[int, ...]) -> Tensor:
+    """As `made_up_examples`, but ids are 0 or 1 at random: code may treat 0, often the padding, in
+    another way, and fail on examples of it alone."""
+    if takes_ids(model):
+        return torch.randint(0, 2, (count, *shape)).float()
+    return made_up_examples(model, count, shape)
+
+
 def takes_ids(model: nn.Module) -> bool:
     """Whether a network fails on noise and runs on ones, as networks do that take token ids."""
     use: Use | None = getattr(model, _USE, None)

@@ -55,10 +55,12 @@ def export(
         TicketFileError: a file cannot be written.
     """
     options = {"--output": output, "--onnx": onnx, "--torch-export": torch_export}
-    given = [path.absolute() for path in options.values() if path]
+    given = [path.resolve() for path in options.values() if path]
     for option, path in options.items():
-        if path and given.count(path.absolute()) > 1:
+        if path and given.count(path.resolve()) > 1:
             raise SpecError(option, "must be a file of its own", str(path))
+        if path and not path.parent.is_dir():
+            raise SpecError(option, "must lie in a folder that exists", str(path))
     smaller_files = bool(compact or onnx or torch_export)
     found = find_ticket(store, digest, training or "", one_training=smaller_files)
     files = list[tuple[Path, bytes, str]]()

@@ -159,6 +159,39 @@ def test_channels_that_the_code_counts_on_stay(name: str) -> None:
     assert channels_of(FIXED[name](), GREY) == {}
 
 
+@pytest.mark.parametrize("width", [8, 64])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x - x.amax(1, keepdim=True),
+        lambda x: x.relu() - x.relu().amax(1, keepdim=True),
+        lambda x: x * x.relu().amax(1, keepdim=True).sigmoid(),
+        lambda x: nn.functional.normalize(x, 1),
+    ],
+)
+def test_channels_that_all_others_depend_on_stay_whatever_their_weights(
+    function: Callable[[Tensor], Tensor], width: int
+) -> None:
+    for seed in range(6):  # without a channel at 0 a maximum is the same in most of them
+        torch.manual_seed(seed)
+        model = Through(
+            lambda n, x: n.head(function(n.a(x.flatten(1)))),
+            a=nn.Linear(64, width), head=nn.Linear(width, 10),
+        )  # fmt: skip
+        assert channels_of(model, GREY) == {}
+
+
+def test_pruned_weights_of_a_deep_network_hide_no_channels() -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(80) for layer in (nn.Linear(128, 128), nn.ReLU())]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), *layers, nn.Linear(128, 10))
+    names = list(channels_of(model, GREY))
+    assert len(names) == 81
+    for layer in model[2:-1:2]:
+        layer.weight.data *= torch.rand(128, 128) < 0.2
+    assert list(channels_of(model, GREY)) == names
+
+
 def test_layers_that_share_weight_and_bias_keep_their_channels() -> None:
     for seed in range(20):  # in some draws a noise input alone would not tell
         torch.manual_seed(seed)

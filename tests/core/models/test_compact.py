@@ -25,6 +25,7 @@ from lth_core.errors import SpecError
 from lth_core.masks import Mask
 from lth_core.models.channels import channels_of, kept_channels, without_channels
 from lth_core.models.compact import compact
+from lth_core.models.layers import set_use, use_of
 
 pytestmark = pytest.mark.slow
 
@@ -317,6 +318,35 @@ def test_constants_of_joined_maps_are_folded_from_their_places() -> None:
     model = joined()
     smaller = checked(model, mask_of(model, a=[1], b=[0, 4]))
     assert sizes(smaller)["c.weight"] == (6, 6, 3, 3)
+
+
+def test_layer_that_reads_none_of_the_constant_channels_of_joined_maps_stays() -> None:
+    model = Through(
+        lambda n, x: n.head(
+            (lambda y: y + n.two(n.one(y).relu()))(
+                torch.cat([n.stem(x).relu(), n.grow(n.stem(x).relu()).relu()], 1)
+            ).mean((2, 3))
+        ),
+        stem=nn.Conv2d(1, 6, 3, padding=1), grow=nn.Conv2d(6, 4, 3, padding=1),
+        one=nn.Conv2d(10, 8, 3, padding=1), two=nn.Conv2d(8, 10, 3, padding=1),
+        head=nn.Linear(10, 10),
+    )  # fmt: skip
+    mask = mask_of(model, grow=[1, 2], two=[7, 8])
+    before = sizes(model)["one.weight"]
+    assert sizes(checked(stirred(model), mask))["one.weight"] <= before
+
+
+def test_unit_that_only_the_padding_id_turns_off_stays() -> None:
+    model = Through(
+        lambda n, x: n.b((n.a(n.words(x.long())).sigmoid() * (x != 0)[..., None]).sum(1)),
+        words=nn.Embedding(12, 8), a=nn.Linear(8, 6), b=nn.Linear(6, 12),
+    )  # fmt: skip
+    set_use(model, use_of(model, (6,)))
+    mask = mask_of(model, a=[3, 5])
+    smaller = compact(model, {n: m for n, m in mask.items() if n != "words.weight"}, (6,))
+    ids = torch.randint(0, 12, (32, 6)).float()
+    with torch.no_grad():
+        assert torch.allclose(smaller(ids), pruned(model, mask)(ids), atol=1e-5)
 
 
 def test_buffers_that_a_run_changes_stay() -> None:

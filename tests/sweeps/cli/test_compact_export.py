@@ -106,9 +106,11 @@ def test_file_that_cannot_be_written_is_an_error_and_leaves_nothing(
     lth: Lth, record: Record, tmp_path: Path
 ) -> None:
     before = sorted(tmp_path.rglob("*"))
-    called = exported(lth, record, "--compact", "-o", tmp_path / "missing" / "small.safetensors")
+    missing = tmp_path / "missing" / "small.onnx"
+    file = tmp_path / "small.safetensors"
+    called = exported(lth, record, "--compact", "-o", file, "--onnx", missing)
     assert (called.code, called.err.count("\n")) == (2, 1)
-    assert "cannot be written" in called.err
+    assert "--onnx: must lie in a folder that exists" in called.err
     assert sorted(tmp_path.rglob("*")) == before
 
 
