@@ -101,7 +101,7 @@ COLUMNS: dict[str, Column] = {
         "validation accuracy after the last step, in [0, 1]", better="max", needs_validation=True
     ),
     "early_stop_step": _column(
-        "step of the run's schedule with the lowest validation loss", type="integer",
+        "step with the lowest validation loss, of those with the final density", type="integer",
         unit="steps", better="min", chart="early_stop", needs_validation=True,
     ),
     "early_stop_test_accuracy": _column(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lth_core.jobs.branches import BRANCHES, twin
+from lth_core.jobs.branches import branch_job, twin
 from lth_core.jobs.methods import WHEN, gate_training, given
 from lth_core.jobs.recipes import Full, Init, Job
 from lth_core.resolve import check_latency, forget_pins, resolve
@@ -60,7 +60,7 @@ def levels(spec: TicketSpec, keep: Sequence[int] = ()) -> Iterator[dict[str, Job
             ticket = given(job, spec)
         else:
             ticket = find(job, spec.prune, dense, previous["ticket"])
-        jobs = {branch: BRANCHES[branch](ticket, previous[branch]) for branch in spec.branches}
+        jobs = {branch: branch_job(branch, ticket, previous[branch]) for branch in spec.branches}
         yield jobs
         if not (isinstance(spec.prune, PruneAfter) and spec.prune.one_shot):
             previous = jobs

@@ -60,9 +60,17 @@ def counts(a: Mask, b: Mask) -> list[tuple[int, int, int]]:
 
 
 def overlap(a: Mask, b: Mask) -> float:
-    """Jaccard overlap: weights kept by both / weights kept by either; 1 where neither keeps any."""
-    both = sum(int((a[name] & b[name]).count_nonzero()) for name in a)
-    either = sum(int((a[name] | b[name]).count_nonzero()) for name in a)
+    """Jaccard overlap: weights kept by both / weights kept by either; 1 where neither keeps any.
+
+    Layers that both masks keep whole are left out: pruning has not chosen there, as in layers that
+    it ignores.
+    """
+    both = either = 0
+    for name, kept in a.items():
+        shared = int((kept & b[name]).count_nonzero())
+        if shared < kept.numel():
+            both += shared
+            either += int((kept | b[name]).count_nonzero())
     return both / either if either else 1.0
 
 
@@ -82,9 +90,10 @@ def chance_overlap(layers: Iterable[tuple[int, int, int]]) -> float:
     """
     both = either = 0.0
     for a, b, weights in layers:
-        shared = a * b / weights
-        both += shared
-        either += a + b - shared
+        if min(a, b) < weights:  # as in `overlap`
+            shared = a * b / weights
+            both += shared
+            either += a + b - shared
     return both / either if either else 1.0
 
 

@@ -119,7 +119,7 @@ def measures(spec: TicketSpec, branch: str, jobs: Mapping[str, Job]) -> Iterator
         yield Barrier(one=original, other=job, stability=spec.stability)
     # A retrained branch prunes its own weights; its mask is compared with the ticket's.
     like = jobs["ticket"].mask if branch in RETRAINED else job.mask.like
-    yield MaskAndTravel(job=job, like=like, dense=job.dense)
+    yield MaskAndTravel(job=job, like=like, dense=job.dense, ignore=spec.prune.ignore)
     if spec.prune.structure in CHANNELS:
         yield TrainingCost(job=job)
     if spec.predictors and branch == "dense":
@@ -149,7 +149,7 @@ def record(
         whole: the spec's network, where the branch's is a wider one with the same layers.
     """
     training, curves = result.training, result.training.curves
-    early = curves.early_stop
+    early = curves.early_stop(result.job.final_density_from)
     layers = training.layers
     dense = whole or Whole(layers, training.parameters)
     shapes = {name: layer.shape for name, layer in dense.layers.items()}

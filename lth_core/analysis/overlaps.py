@@ -51,15 +51,19 @@ def packed_mask(parameters: Mapping[str, tuple[NDArray[np.uint8], int]]) -> Pack
 
 
 def overlap_and_chance(a: PackedMask, b: PackedMask) -> Overlap | None:
-    """Overlap and chance level; None where the masks are of different networks."""
+    """Overlap and chance level, as in `lth_core.masks`; None where the masks are of different
+    networks."""
     if [(name, weights) for name, _, weights in a.layers] != [(n, w) for n, _, w in b.layers]:
         return None
     counts = [
         (kept_a, kept_b, weights)
         for (_, kept_a, weights), (_, kept_b, _) in zip(a.layers, b.layers, strict=True)
     ]
-    both = _ones(a.bits & b.bits)
-    either = sum(kept_a + kept_b for kept_a, kept_b, _ in counts) - both
+    # Layers that both keep whole are left out.
+    both = _ones(a.bits & b.bits) - sum(
+        weights for *kept, weights in counts if min(kept) == weights
+    )
+    either = sum(sum(kept) for *kept, weights in counts if min(kept) < weights) - both
     return both / either if either else 1.0, chance_overlap(counts)
 
 

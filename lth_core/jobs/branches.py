@@ -31,6 +31,7 @@ from lth_core.jobs.controls import (
     RandomMask,
     Reshuffled,
     ShuffledMask,
+    WithStatistics,
 )
 from lth_core.jobs.recipes import FinalMask, Init, Job, MaskRecipe, Pruned
 from lth_core.spec.fields import steps_in
@@ -144,9 +145,25 @@ def _final_mask(job: Job) -> MaskRecipe:
 
 
 def _control(job: Job) -> Job:
-    """The ticket's job with its final mask; without steps where the ticket trains no weights."""
+    """The ticket's job with its final mask; without steps where the ticket trains no weights, as
+    `branch_job` completes it."""
     learned = job.finds is not None and job.finds.when == "never"
     return replace(job, mask=_final_mask(job), finds=None, last=job.first if learned else job.last)
+
+
+def branch_job(branch: str, job: Job, previous: Job) -> Job:
+    """The job of a branch by its name.
+
+    A control of a ticket whose weights are not trained takes no step, so its batch norm's
+    statistics are estimated: those that it starts with are not of its weights.
+
+    Args:
+        job, previous: as for a `Branch`.
+    """
+    made = BRANCHES[branch](job, previous)
+    if made.first == made.last < job.last:
+        return replace(made, start=WithStatistics(of=made.start))
+    return made
 
 
 BRANCHES: dict[str, Branch] = {

@@ -133,6 +133,23 @@ class Reshuffled(Start):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class WithStatistics(Start):
+    """Start with batch norm's statistics over the training examples, for a run of no steps: those
+    of `of` belong to other weights, as the initialization's, which are 0 and 1."""
+
+    kind = "WithStatistics"
+
+    of: Start
+
+    @property
+    def root(self) -> Start:
+        return self.of.root
+
+    def make(self, context: Context, job: Job) -> State:
+        return context.with_statistics(job, self.of.make(context, job), context.mask(job.mask, job))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FreshlyNarrow(Start):
     """Fresh weights of the network that has only the mask's channels, drawn for its widths.
 

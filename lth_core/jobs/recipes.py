@@ -37,6 +37,7 @@ from lth_core.spec import (
     digest_of,
     spec_json,
 )
+from lth_core.spec.fields import steps_in
 from lth_core.spec.prune_base import LATENCIES
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class Context(Protocol):
 
     def network(self, job: Job, state: State) -> nn.Module:
         """The job's network with a state, on the device, in training mode."""
+
+    def with_statistics(self, job: Job, state: State, mask: Mask) -> State:
+        """The state, with batch norm's statistics of the job's network under a mask."""
 
     def given(self, ticket: Recipe) -> tuple[Mask, State]:
         """Mask and starting weights of a ticket that was found elsewhere, from the store."""
@@ -346,6 +350,18 @@ class Job(Start):
     def structure(self) -> str:
         """Unit that is pruned as a whole by the mask at the end."""
         return self.finds.structure if self.finds else self.mask.structure
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the mask loses weights in training."""
+        return isinstance(self.finds, PruneDuring) and self.finds.schedule != "constant"
+
+    @property
+    def final_density_from(self) -> int:
+        """Number of steps after which an evaluation has the mask's final density."""
+        if isinstance(self.finds, PruneDuring) and self.shrinks:
+            return steps_in(self.finds.end) + 1  # the last change is in the step after `end` steps
+        return self.first
 
     @property
     def run(self) -> str:

@@ -23,14 +23,16 @@ class TrainingCost(Measure):
     passes.
     """
 
-    kind = "TrainingCost"
+    kind = "TrainingCost.2"
     columns = ("train_flops", "search_flops", "search_seconds")
 
     job: Job
 
     def take(self, context: Context) -> dict[str, float | None]:
-        searches: dict[str, Job] = {}
-        for job in sorted(_searches(self.job.mask), key=lambda job: job.last):
+        searches, found = dict[str, Job](), list(_searches(self.job.mask))
+        if self.job.shrinks:  # the training finds its own mask
+            found += _with_start(self.job)
+        for job in sorted(found, key=lambda job: job.last):
             # A run and the same run as far as the rewind point are one training.
             searches[replace(job, last=job.first).digest] = job
         costs = [context.training_cost(job) for job in searches.values()]

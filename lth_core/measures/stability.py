@@ -17,12 +17,8 @@ from lth_core.jobs.recipes import Context, Job, Measure
 from lth_core.masks import State
 from lth_core.models.layers import load_state
 from lth_core.spec import StabilitySpec
-from lth_core.train.evaluate import evaluate
+from lth_core.train.evaluate import estimate_statistics, evaluate
 from lth_core.train.precision import arithmetic
-
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-STATISTICS_BATCH = 500
-"""Least number of training examples in each batch for batch norm's statistics."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,26 +82,3 @@ def interpolate(one: State, other: State, share: float) -> State:
         else (value if share < 0.5 else other[name])
         for name, value in one.items()
     }
-
-
-@torch.no_grad()
-def estimate_statistics(model: nn.Module, data: Dataset) -> None:
-    """Set batch norm's running mean and variance to their averages over the training examples.
-
-    All other layers are in evaluation mode. A model without batch norm is not changed.
-    """
-    norms = [layer for layer in model.modules() if isinstance(layer, NORMS)]
-    if not norms:
-        return
-    momenta, training = [layer.momentum for layer in norms], model.training
-    model.eval()
-    for layer in norms:
-        layer.reset_running_stats()
-        layer.momentum = None  # in torch, None means a plain average over batches
-        layer.train()
-    # Parts of nearly equal size, because a part of a single example has no variance.
-    for x in data.train.x.tensor_split(max(1, len(data.train) // STATISTICS_BATCH)):
-        model(data.normalize(x))
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
-    model.train(training)

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from lth_core.jobs.recipes import Context, Job, MaskRecipe, Measure
-from lth_core.masks import Mask, State, chance_overlap, counts, masked, overlap
+from lth_core.masks import (
+    Mask,
+    State,
+    chance_overlap,
+    counts,
+    layer_of,
+    masked,
+    overlap,
+    parameter_of,
+)
+from lth_core.prune import groups
+from lth_core.spec import PruneBase, added_later
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -17,7 +28,7 @@ class MaskAndTravel(Measure):
     A weight that grew back during training started at 0, and had no sign.
     """
 
-    kind = "MaskAndTravel"
+    kind = "MaskAndTravel.2"
     columns = (
         "mask_overlap", "mask_overlap_chance", "travel", "travel_inside", "travel_outside",
         "sign_agreement",
@@ -27,20 +38,28 @@ class MaskAndTravel(Measure):
     like: MaskRecipe | None
     """The mask to compare with; None: the job's own, whose overlap is 1."""
     dense: Job | None
-    """The dense run whose weights' travel is split by the job's mask; None: the job is dense."""
+    """The dense run whose weights' travel is split by the job's mask. None: the job is the dense
+    run, or the network has another width."""
+    ignore: tuple[str, ...] = field(default=(), metadata=added_later(implied=()))
+    """Layers (names or patterns) that are not pruned, and whose weights are not counted."""
 
     def take(self, context: Context) -> dict[str, float | None]:
         job = self.job
         start, first = context.start(job), context.mask(job.mask, job)
         end, mask = context.final(job)
         like = context.mask(self.like, job) if self.like else mask
+        shapes = {layer_of(name): tuple(m.shape) for name, m in mask.items()}
+        counted = [n for names, _ in groups(shapes, PruneBase(ignore=self.ignore)) for n in names]
+        mask = {name: mask[name] for name in map(parameter_of, counted)}
         # Weights kept from start to end: a weight that grew back is kept only at the end.
         stayed = {name: m & first[name] for name, m in mask.items()}
-        inside, outside = (
-            travel_by_mask(context.start(self.dense), context.final(self.dense)[0], mask)
-            if self.dense
-            else (travel(masked(start, mask), end, mask), None)
-        )
+        inside = outside = None
+        if self.dense:
+            inside, outside = travel_by_mask(
+                context.start(self.dense), context.final(self.dense)[0], mask
+            )
+        elif not job.level:
+            inside = travel(masked(start, mask), end, mask)
         return {
             "mask_overlap": overlap(mask, like),
             "mask_overlap_chance": chance_overlap(counts(mask, like)),

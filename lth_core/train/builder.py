@@ -21,6 +21,8 @@ from lth_core.models.channels import (
     kept_channels,
     kept_entries,
     masks_of,
+    module_of,
+    outputs_first,
 )
 from lth_core.models.costs import Costs, costs_of
 from lth_core.models.gates import GATE
@@ -33,12 +35,14 @@ from lth_core.spec import PruneGates, PruneNever, Pruning, TrainSpec, describe, 
 from lth_core.spec.prune_base import CHANNELS
 from lth_core.train.archive import cached
 from lth_core.train.batches import Order
+from lth_core.train.evaluate import estimate_statistics
 from lth_core.train.layers.sparsify import Sparse
 from lth_core.train.loop import Outcome, Task
 from lth_core.train.masking.base import Fixed, Masking
 from lth_core.train.masking.gates import Gates
 from lth_core.train.masking.registry import GROW, LEARN
 from lth_core.train.narrow import Narrow, narrowed
+from lth_core.train.precision import arithmetic
 from lth_core.train.training import Training
 
 KEPT_DRAWS = 4
@@ -88,6 +92,19 @@ class Builder:
         load_state(model, state)
         return self.in_layout(job, model.to(self.device).train())
 
+    def with_statistics(self, job: Job, state: State, mask: Mask) -> State:
+        """The state, with batch norm's statistics of the job's network under a mask.
+
+        Args:
+            state: weights and buffers, in the network's shapes.
+            mask: (out, in, ...) bool of each prunable layer, by parameter name.
+        """
+        model = self.network(job, self.masked(job, state, mask))
+        with arithmetic(job.train.precision, self.device):
+            estimate_statistics(model, self.data(job))
+        buffers = {name: buffer.cpu().clone() for name, buffer in model.named_buffers()}
+        return {**state, **{name: buffers[name] for name in state.keys() & buffers.keys()}}
+
     def in_layout(self, job: Job, model: nn.Module) -> nn.Module:
         """The network of a job in the memory layout in which it is trained, in place."""
         if len(self.data(job).shape) == 3:
@@ -120,16 +137,17 @@ class Builder:
         """Prunable layers of the job's network, in its order, under a mask or with all weights."""
         dataset, include = self.data(job), job.mask.include
         counts = models.positions(job.model, dataset.shape, dataset.classes, include)
-        mask = mask or masks.ones(self.model(job), include)
-        return {
-            name: Layer(
-                shape=weights, positions=positions, kept=int(m.sum()),
-                kept_outputs=int(m.flatten(1).any(1).sum()),
-            )
-            for (name, (weights, positions)), m in (
-                (item, mask[masks.parameter_of(item[0])]) for item in counts.items()
-            )
-        }  # fmt: skip
+        model, found = self.model(job), dict[str, Layer]()
+        mask = mask or masks.ones(model, include)
+        for name, (weights, positions) in counts.items():
+            parameter = masks.parameter_of(name)
+            kept = mask[parameter]
+            outputs = outputs_first(module_of(model, parameter), kept).flatten(1).any(1)
+            found[name] = Layer(
+                shape=weights, positions=positions, kept=int(kept.sum()),
+                kept_outputs=int(outputs.sum()),
+            )  # fmt: skip
+        return found
 
     def parameters(self, job: Job) -> int:
         """Number of parameters of the job's network, the biases' and norms' too.
@@ -238,7 +256,7 @@ class Builder:
         task = Task(
             model=model, masking=masking, data=dataset, spec=_train_spec(job), order=order,
             first=job.first, last=max(points, default=job.last), keep=points or job.keep,
-            draws=models.may_draw(job.model),
+            draws=models.may_draw(job.model), early_stop_from=job.final_density_from,
         )  # fmt: skip
         return PreparedJob(job, task, start, narrow)
 

@@ -16,6 +16,9 @@ from lth_core.train.training import Curves
 BATCH, GPU_BATCH = 250, 1000
 """Examples in a forward pass, on a CPU and elsewhere. The activations of 250 stay in a CPU's cache:
 ResNet-8 takes half of the time that it takes with 1,000, LeNet-300-100 as long (docs/scale.md)."""
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+STATISTICS_BATCH = 500
+"""Least number of training examples in each batch for batch norm's statistics."""
 
 
 def record_evaluation(
@@ -26,6 +29,7 @@ def record_evaluation(
     data: Dataset,
     *,
     test_at_best: bool = False,
+    since: int = 0,
 ) -> None:
     """Add one point to the curves: mean training loss since the last point, validation and test.
 
@@ -34,6 +38,7 @@ def record_evaluation(
     Args:
         test_at_best: evaluate the test examples only where the validation loss is the lowest so
             far, as at every point that may become the early stop; elsewhere their accuracy is None.
+        since: least step of an early stop; from it on, lower losses before it do not count.
 
     Raises:
         DivergedError: a loss is not finite.
@@ -43,7 +48,9 @@ def record_evaluation(
     if validation:
         losses["validation"] = validation[0]
     _check_finite(losses, step)
-    best = not validation or validation[0] < min(curves.validation_loss, default=inf)
+    counted = zip(curves.step, curves.validation_loss, strict=True) if validation else ()
+    earlier = [loss for at, loss in counted if at >= since or step < since]
+    best = not validation or validation[0] < min(earlier, default=inf)
     test = evaluate(model, data, data.test) if best or not test_at_best else None
     if test:  # logits that are no numbers would count as class 0
         _check_finite({"test": test[0]}, step)
@@ -81,3 +88,26 @@ def evaluate(model: nn.Module, data: Dataset, split: Split) -> tuple[float, floa
         correct += (logits.argmax(1) == y).sum()
     model.train()
     return loss.item() / len(split), correct.item() / len(split)
+
+
+@torch.no_grad()
+def estimate_statistics(model: nn.Module, data: Dataset) -> None:
+    """Set batch norm's running mean and variance to their averages over the training examples.
+
+    All other layers are in evaluation mode. A model without batch norm is not changed.
+    """
+    norms = [layer for layer in model.modules() if isinstance(layer, NORMS)]
+    if not norms:
+        return
+    momenta, training = [layer.momentum for layer in norms], model.training
+    model.eval()
+    for layer in norms:
+        layer.reset_running_stats()
+        layer.momentum = None  # in torch, None means a plain average over batches
+        layer.train()
+    # Parts of nearly equal size, because a part of a single example has no variance.
+    for x in data.train.x.tensor_split(max(1, len(data.train) // STATISTICS_BATCH)):
+        model(data.normalize(x))
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+    model.train(training)

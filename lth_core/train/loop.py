@@ -47,6 +47,7 @@ class Task:
     first, last: steps done at the start and at the end of the run.
     keep: steps after which the state is copied.
     draws: whether the model may draw from the global generators.
+    early_stop_from: least number of steps of an early stop.
     """
 
     model: nn.Module
@@ -58,6 +59,7 @@ class Task:
     last: int
     keep: Sequence[int] = ()
     draws: bool = True
+    early_stop_from: int = 0
 
     @property
     def dropout(self) -> list[Dropout]:
@@ -200,8 +202,9 @@ class Run:
         task, curves = self.task, self.curves
         test_at_best = task.spec.evaluate_test == "best" and self.done < task.last
         record_evaluation(
-            curves, self.done, train_loss, task.model, task.data, test_at_best=test_at_best
-        )
+            curves, self.done, train_loss, task.model, task.data,
+            test_at_best=test_at_best, since=task.early_stop_from,
+        )  # fmt: skip
         measured = bool(curves.validation_accuracy)
         task.masking.after_evaluation(curves.validation_accuracy[-1] if measured else None)
 

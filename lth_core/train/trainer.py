@@ -15,12 +15,12 @@ from typing import Literal
 import torch
 
 from lth_core.errors import DivergedError, StoreError
-from lth_core.jobs.controls import FreshlyNarrow
+from lth_core.jobs.controls import FreshlyNarrow, WithStatistics
 from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure, Recipe
 from lth_core.masks import Mask, State
 from lth_core.models.latency import ChannelLatency
 from lth_core.seeds import seeded_draws
-from lth_core.spec import PruneDuring, PruneNever, TicketSpec, describe, sha256
+from lth_core.spec import PruneNever, TicketSpec, describe, sha256
 from lth_core.spec.fields import check_pack, steps_in
 from lth_core.store import Store
 from lth_core.store.locks import claimed
@@ -300,11 +300,9 @@ class Trainer(Builder):
         """
         whole = replace(job, last=max(job.last, steps_in(job.train.steps)))
         training = self._archive.training(job) or self([whole])[0].training
-        shrinks = isinstance(job.finds, PruneNever | PruneDuring) and (
-            isinstance(job.finds, PruneNever) or job.finds.grow == "none"
-        )
+        dense = job.shrinks or isinstance(job.finds, PruneNever)
         layers = training.layers.values()
-        flops = sum(layer.dense_flops if shrinks else layer.flops for layer in layers)
+        flops = sum(layer.dense_flops if dense else layer.flops for layer in layers)
         seen = [
             examples_seen(step, job.train.batch_size, len(self.data(job).train))
             for step in (job.first, job.last)
@@ -316,7 +314,8 @@ class Trainer(Builder):
         """Ticket of a job: the mask of its result, and its starting weights."""
         mask = self.mask_of(job)
         # The dense run, reinit and networks trained from scratch are not rewound.
-        fresh = isinstance(job.start, Init | FreshlyNarrow)
+        start = job.start.of if isinstance(job.start, WithStatistics) else job.start
+        fresh = isinstance(start, Init | FreshlyNarrow)
         if job.model != spec.model:  # a widened network's
             spec = replace(spec, model=job.model)
         return Ticket(

@@ -43,11 +43,14 @@ class Curves:
             raise TypeError("curves must be of equal length")
         return curves
 
-    @property
-    def early_stop(self) -> int | None:
-        """Position of the first lowest validation loss; None without validation examples."""
-        losses = self.validation_loss
-        return losses.index(min(losses)) if losses else None
+    def early_stop(self, since: int = 0) -> int | None:
+        """Position of the first lowest validation loss; None without validation examples.
+
+        Args:
+            since: least number of steps; the last evaluation is after as many.
+        """
+        losses = {i: loss for i, loss in enumerate(self.validation_loss) if self.step[i] >= since}
+        return min(losses, key=losses.__getitem__, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,7 @@ class Training:
         }
         if not curves.step or not layers:
             raise TypeError("curves and layers must not be empty")
-        if None in (curves.test_accuracy[-1], curves.test_accuracy[curves.early_stop or 0]):
+        if None in (curves.test_accuracy[-1], curves.test_accuracy[curves.early_stop() or 0]):
             raise TypeError("curves must have test accuracy at the early stop and at the end")
         for name, layer in layers.items():
             possible = 0 <= layer.kept <= layer.weights <= LARGEST

@@ -14,7 +14,7 @@ from lth_core.errors import SpecError
 from lth_core.jobs.recipes import Job
 from lth_core.jobs.transfer import GivenTicket
 from lth_core.lottery import levels
-from lth_core.masks import chance_overlap, layer_of
+from lth_core.masks import chance_overlap, layer_of, overlap
 from lth_core.store import Entry, Store
 from lth_core.store.decode import read_entry
 from lth_core.ticket import Ticket
@@ -28,7 +28,7 @@ class LayerDifference:
     """Masks and starting weights of two tickets in one layer, or in all.
 
     weights, kept_a, kept_b, kept_both: numbers of weights.
-    chance: overlap expected by chance, in [0, 1].
+    overlap, chance: `lth_core.masks.overlap`, and that expected by chance, in [0, 1].
     same_signs: number of weights in both masks whose starting values have the same sign.
     """
 
@@ -37,14 +37,9 @@ class LayerDifference:
     kept_a: int
     kept_b: int
     kept_both: int
+    overlap: float
     chance: float
     same_signs: int
-
-    @property
-    def overlap(self) -> float:
-        """Weights in both masks over weights in either, in [0, 1]; 1 where neither keeps any."""
-        either = self.kept_a + self.kept_b - self.kept_both
-        return self.kept_both / either if either else 1.0
 
     @property
     def signs(self) -> float | None:
@@ -77,8 +72,8 @@ def layer_differences(a: Ticket, b: Ticket) -> list[LayerDifference]:
     kept_a, kept_b, weights = sums
     whole = LayerDifference(
         layer="all", weights=weights, kept_a=kept_a, kept_b=kept_b,
-        kept_both=sum(each.kept_both for each in layers), chance=chance_overlap(counts),
-        same_signs=sum(each.same_signs for each in layers),
+        kept_both=sum(each.kept_both for each in layers), overlap=overlap(a.mask, b.mask),
+        chance=chance_overlap(counts), same_signs=sum(each.same_signs for each in layers),
     )  # fmt: skip
     return [*layers, whole]
 
@@ -89,8 +84,8 @@ def _layer(name: str, a: Tensor, b: Tensor, start_a: Tensor, start_b: Tensor) ->
     same = torch.sign(start_a[both]) == torch.sign(start_b[both])
     return LayerDifference(
         layer=layer_of(name), weights=a.numel(), kept_a=kept_a, kept_b=kept_b,
-        kept_both=int(both.sum()), chance=chance_overlap([(kept_a, kept_b, a.numel())]),
-        same_signs=int(same.sum()),
+        kept_both=int(both.sum()), overlap=overlap({name: a}, {name: b}),
+        chance=chance_overlap([(kept_a, kept_b, a.numel())]), same_signs=int(same.sum()),
     )  # fmt: skip
 
 

@@ -3,11 +3,12 @@ from dataclasses import replace
 
 import jsonschema
 import pytest
+from toys import jobs_of
 
-from lth_core import DataSpec, PruneSpec, TicketSpec, Trainer, find_tickets
+from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, find_tickets
 from lth_core.columns import record_schema
 from lth_core.errors import CorruptEntryError
-from lth_core.masks import chance_overlap, counts, density, overlap
+from lth_core.masks import chance_overlap, counts, density, ones, overlap
 from lth_core.measures.weights import sign_agreement, travel, travel_by_mask
 from lth_core.results import LevelResult, record
 from lth_core.train.training import Curves, Training
@@ -31,7 +32,7 @@ def test_early_stop_is_the_first_lowest_validation_loss_and_nothing_else(
         "ticket",
         replace(result, training=replace(result.training, curves=curves)),
     )
-    assert curves.early_stop == 1
+    assert curves.early_stop() == 1
     assert row["early_stop_step"] == 20
     assert row["early_stop_validation_loss"] == 0.3
     assert row["final_validation_accuracy"] == 0.95
@@ -124,6 +125,38 @@ def test_overlap_of_a_branch_that_finds_its_own_mask_is_with_the_levels_ticket_t
     assert shared[0][0] == 1 > shared[1][0] > 0
     row = second.records[1]
     assert 0 < row["mask_overlap_chance"] < row["mask_overlap"]
+
+
+def test_outputs_of_a_transposed_convolution_are_counted(
+    small: TicketSpec, trainer: Trainer
+) -> None:
+    """Its weight has a row for each input."""
+    spec = replace(small, model=ModelSpec(name="odd_nets:transposed"), levels=1)
+    job = jobs_of(spec)[1]["ticket"]
+    mask = ones(trainer.model(job))
+    mask["down.weight"][[0, 2]] = False
+    mask["up.weight"][[0, 2]] = False
+    mask["up.weight"][:, [1]] = False
+    outputs = {name: layer.kept_outputs for name, layer in trainer.layers(job, mask).items()}
+    assert outputs == {"down": 2, "up": 5, "head": 10}
+
+
+def test_ignored_layers_count_in_no_measure(small: TicketSpec, trainer: Trainer) -> None:
+    prune = replace(small.prune, ignore=("fc1", "output"))
+    _, level = find_tickets(replace(small, prune=prune, levels=1), trainer)
+    rows, only = {row["branch"]: row for row in level.records}, "fc2.weight"
+    kept = level.mask[only]
+    random = level.results["random_mask"].job
+    other = trainer.mask(random.mask, random)[only]
+    assert rows["random_mask"]["mask_overlap"] == overlap({only: other}, {only: kept}) < 1
+    chance = chance_overlap(counts({only: other}, {only: kept}))
+    assert rows["random_mask"]["mask_overlap_chance"] == chance
+    job = level.results["ticket"].job
+    start, end = trainer.start(job)[only], trainer.final(job)[0][only]
+    moved = float((end - start)[kept].abs().double().mean())
+    assert rows["ticket"]["travel"] == pytest.approx(moved)
+    same = float((end.sign() == start.sign())[kept].double().mean())
+    assert rows["ticket"]["sign_agreement"] == pytest.approx(same)
 
 
 def test_ignored_layer_stays_dense_and_out_of_the_count(

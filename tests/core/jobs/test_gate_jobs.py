@@ -177,9 +177,8 @@ def test_ticket_of_a_widened_network_belongs_to_no_dense_run_of_other_shapes(
     jobs = jobs_of(spec)[1]
     assert all(job.dense is None and job.model.width == 0.5 for job in jobs.values())
     for row in rows[2:]:
-        assert (
-            row["travel_inside"] == row["travel_outside"] is None or row["travel_outside"] is None
-        )
+        assert row["travel"] is not None
+        assert row["travel_inside"] is row["travel_outside"] is None
     ticket = trainer.ticket(resolve(spec), 1, "ticket", jobs["ticket"])
     model = ticket.model()
     assert {n: tuple(p.shape) for n, p in model.named_parameters()} == {
@@ -248,6 +247,14 @@ def test_search_of_trained_structures_costs_the_dense_run_and_every_ticket_befor
     assert ticket["train_flops"] == 3 * ticket["flops"] * seen(12)
     assert second.records[0]["search_flops"] == dense + ticket["train_flops"]
     assert search_flops(spec_of({**AFTER, "one_shot": True}, levels=2)) == [dense]
+
+
+@pytest.mark.slow
+def test_search_of_a_mask_that_shrinks_in_training_costs_this_training() -> None:
+    during = {"when": "during", "structure": "channels", "fraction": 0.3, "begin": 2, "end": 8}
+    whole = 3 * forward() * seen(12)
+    spec = replace(spec_of(during), branches=("ticket", "trained"))
+    assert search_flops(spec) == [whole] * 2
 
 
 @pytest.mark.long

@@ -151,6 +151,22 @@ def test_any_score_chooses_what_is_pruned_on_the_way(trainer: Trainer) -> None:
     assert [counts(mask) for mask in masks] == [counts(masks[0])] * 4
 
 
+@pytest.mark.parametrize("evaluated", ["grid", "best"])
+def test_early_stop_has_the_density_of_the_record(evaluated: str, trainer: Trainer) -> None:
+    """Before the last change, in the step after 21 steps, a ticket has more weights."""
+    train = replace(ADAM, lr=0.05, evaluate_every=1, evaluate_test=evaluated)
+    level = list(find_tickets(replace(gmp(train, fraction=0.97), levels=1), trainer))[1]
+    curves, (row,) = level.results["ticket"].training.curves, level.records
+    losses = curves.validation_loss
+    sparse = range(curves.step.index(22), len(losses))
+    best = min(sparse, key=losses.__getitem__)
+    assert min(losses) < losses[best]
+    assert row["early_stop_step"] == curves.step[best] < 30
+    assert row["early_stop_validation_loss"] == losses[best]
+    assert row["early_stop_test_accuracy"] == curves.test_accuracy[best]
+    assert curves.test_accuracy[best] is not None
+
+
 def test_neurons_go_whole_while_the_network_trains(trainer: Trainer) -> None:
     spec = gmp(structure="neurons", fraction=0.25)
     mask = trainer.final(jobs_of(spec)[1]["ticket"])[1]

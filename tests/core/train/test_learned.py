@@ -275,6 +275,25 @@ def test_masks_learning_rate_is_the_masks_alone(score: str, trainer: Trainer) ->
         assert (job.train.lr, job.finds) == (0.1, None)
 
 
+def test_control_has_batch_norms_statistics_of_its_own_weights(trainer: Trainer) -> None:
+    """It takes no step, which would update them."""
+    branches = ("ticket", "reinit", "random_mask", "constant_sign", "trained")
+    level = list(find_tickets(strong(model=NORMED, branches=branches), trainer))[1]
+    controls = [level.results[name].job for name in branches[1:4]]
+    for job in controls:
+        images = data.load(job.data, torch.device("cpu"))
+        state = trainer.final(job)[0]
+        maps = nn.functional.conv2d(
+            images.normalize(images.train.x), state["conv.weight"], padding=1
+        )
+        assert torch.allclose(state["norm.running_mean"], maps.mean((0, 2, 3)), atol=1e-3)
+        assert torch.allclose(state["norm.running_var"], maps.var((0, 2, 3)), rtol=0.05)
+        start = trainer.start(job)
+        assert torch.equal(start["norm.running_mean"], state["norm.running_mean"])
+    assert trainer.ticket(level.spec, 1, "reinit", controls[0]).rewind_step == 0
+    assert trainer.ticket(level.spec, 1, "random_mask", controls[1]).rewind_step == 7
+
+
 @pytest.mark.parametrize("score", SCORES)
 def test_mask_of_a_collapsed_layer_is_flagged_and_learning_goes_on(
     score: str, trainer: Trainer

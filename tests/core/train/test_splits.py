@@ -56,7 +56,7 @@ def test_without_validation_examples_nothing_takes_their_place(apart: Dataset) -
     bare, curves = replace(apart, validation=apart.train.at(torch.arange(0))), Curves()
     record_evaluation(curves, 7, 0.5, Constant(0.0, 3.0, 1.0), bare)
     assert curves == Curves(step=[7], train_loss=[0.5], test_accuracy=[0.0])
-    assert curves.early_stop is None
+    assert curves.early_stop() is None
     with pytest.raises(DivergedError, match=r"not finite at step 8 \(training nan\); a smaller"):
         record_evaluation(curves, 8, float("nan"), Constant(0.0, 3.0, 1.0), bare)
 
@@ -71,7 +71,7 @@ def test_early_stop_is_the_lowest_validation_loss_whatever_the_test_accuracy() -
         step=[1, 2, 3, 4], train_loss=[4.0, 3.0, 2.0, 1.0], validation_loss=[3.0, 1.0, 1.0, 2.0],
         validation_accuracy=[0.1, 0.2, 0.9, 0.3], test_accuracy=[0.1, 0.2, 0.3, 0.99],
     )  # fmt: skip
-    assert curves.early_stop == 1
+    assert curves.early_stop() == 1
 
 
 def test_statistics_of_a_barriers_networks_are_those_of_the_training_examples(
