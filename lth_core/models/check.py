@@ -52,6 +52,7 @@ def check_network(
             _check_logits(logits, name, classes)
             cross_entropy(logits, y).backward()
         _check_memory(copy.deepcopy(model), x, name)
+        _check_state(build, x, name)
     if not prunable_layers(model, include):
         kinds = "no linear, convolution, attention or recurrent layer takes part in its output"
         if embeddings := prunable_layers(model, ("*",)):
@@ -191,6 +192,38 @@ def check_last_batch(
             f"cannot train ({exception_text(error)}{layer})"
         )
         raise SpecError(field, rule, batch_size) from None
+
+
+def _check_state(build: Callable[[int], nn.Module], x: Tensor, name: str) -> None:
+    """Check that weights and buffers decide the logits: with those of one network, a copy of
+    another gives the same.
+
+    Other values that a network draws when it is built would be others in a ticket's file. A
+    function or a hook that holds the network still uses the one that was copied, whose weights are
+    never trained.
+
+    Args:
+        build: as in `check_network`.
+        x: examples (n, ...) float32.
+    """
+    one, other = build(0).eval(), copy.deepcopy(build(1)).eval()
+    state = {name: value.clone() for name, value in state_of(one).items()}
+    for key, parameter in one.named_parameters():  # weights that both draw alike would hide a copy
+        if key in state:
+            state[key] += 0.1 * torch.randn_like(parameter)
+    logits = []
+    for model in (one, other):
+        load_state(model, state)
+        with torch.no_grad(), seeded_draws(0):
+            logits.append(model(x))
+    first, second = logits
+    if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
+        rule = (
+            "must be decided by its weights and persistent buffers: with those of one network, a "
+            "copy of another gives other logits. Register what is drawn when it is built as a "
+            "persistent buffer; functions, hooks and lists must hold neither the network nor layers"
+        )
+        raise SpecError(FIELD, rule, name)
 
 
 def _check_memory(model: nn.Module, x: Tensor, name: str) -> None:

@@ -216,9 +216,10 @@ class Builder:
             split = dataset.train.of_each_class(prune.examples, draw)
             return dataset.normalize(split.x), split.y
 
-        return PrunableNetwork(
+        return PrunableNetwork(  # of copies, in which a user's score may work
             weights=masks.masked({name: state[name] for name in mask}, mask),
-            mask=mask, initial={name: initial[name] for name in mask},
+            mask={name: m.clone() for name, m in mask.items()},
+            initial={name: initial[name].clone() for name in mask},
             copy=lambda: self.network(job, state), batch=batch, seed=job.seed,
             channels=lambda: self.channels(job), costs=lambda: self.costs(job), spec=prune,
         )  # fmt: skip

@@ -183,6 +183,30 @@ def _with(change: Callable[[nn.Linear], object]) -> Callable[[], nn.Module]:
     return make
 
 
+def _holding(what: str) -> nn.Module:
+    """A network with a value or a layer that no state has, or a function that holds the network."""
+    net = Through(
+        lambda n, x: n.fc(n.body(x.flatten(1))), body=nn.Linear(64, 64), fc=nn.Linear(64, 10)
+    )
+    body, gain = net.body, torch.randn(64)
+    if what == "value":
+        net._forward = lambda n, x: n.fc(n.body(x.flatten(1)) * n.gain)
+        net.gain = gain
+    elif what == "buffer":
+        net._forward = lambda n, x: n.fc(n.body(x.flatten(1)) * n.gain)
+        net.register_buffer("gain", gain, persistent=False)
+    elif what == "list":
+        del net.body
+        net.layers = [body]
+        net._forward = lambda n, x: n.fc(n.layers[0](x.flatten(1)))
+    elif what == "function":
+        net._forward = lambda n, x: n.fc(body(x.flatten(1)))
+    elif what == "hook":
+        net.gain = nn.Parameter(torch.ones(64))
+        net.body.register_forward_hook(lambda module, inputs, output: output * net.gain)
+    return net
+
+
 BROKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a_tuple": (lambda: _plain(lambda n, x: (_flat(n, x), None)), "logits.* not a tuple"),
     "a_dict": (lambda: _plain(lambda n, x: {"logits": _flat(n, x)}), "logits.* not a dict"),
@@ -212,6 +236,11 @@ BROKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "counter_of_its_own": (lambda: _remembering(), "persistent buffers"),
     "buffer_that_is_not_stored": (lambda: _remembering(persistent=False), "persistent buffers"),
     "generator_of_its_own": (lambda: _drawing_itself(), "persistent buffers"),
+    "value_drawn_when_built": (lambda: _holding("value"), "decided by its weights"),
+    "buffer_drawn_when_built": (lambda: _holding("buffer"), "decided by its weights"),
+    "layers_in_a_list": (lambda: _holding("list"), "decided by its weights"),
+    "function_that_holds_a_layer": (lambda: _holding("function"), "decided by its weights"),
+    "hook_that_holds_the_network": (lambda: _holding("hook"), "decided by its weights"),
     "numpy_inside": (lambda: _plain(lambda n, x: torch.from_numpy(_flat(n, x).detach().numpy())),
                      "must have a weight to prune|must train on a batch"),
 }  # fmt: skip

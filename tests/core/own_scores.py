@@ -23,6 +23,19 @@ def of_the_start(network: PrunableNetwork) -> Scores:
     return {name: w.abs() for name, w in network.initial.items()}
 
 
+def distance(network: PrunableNetwork) -> Scores:
+    """Distance from the start."""
+    return {name: (w - network.initial[name]).abs() for name, w in network.weights.items()}
+
+
+def distance_in_place(network: PrunableNetwork) -> Scores:
+    """The same, in the tensors that it was given."""
+    for name, w in network.weights.items():
+        network.initial[name].sub_(w).abs_()
+        w.zero_()
+    return dict(network.initial)
+
+
 def undefined(network: PrunableNetwork) -> Scores:
     return {name: torch.full_like(w, float("nan")) for name, w in network.weights.items()}
 

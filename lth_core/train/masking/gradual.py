@@ -92,7 +92,8 @@ class GMP(Fixed):
             mask: (out, in, ...) bool each, by parameter name.
         """
         parameters = dict(self.model.named_parameters())
-        weights = {name: parameters[name].detach().cpu() for name in mask}
+        weights = {name: parameters[name].detach().cpu().clone() for name in mask}
+        masks = {name: m.clone() for name, m in mask.items()}
         return replace(
-            self.network, weights=weights, mask=mask, copy=lambda: copy.deepcopy(self.model)
+            self.network, weights=weights, mask=masks, copy=lambda: copy.deepcopy(self.model)
         )

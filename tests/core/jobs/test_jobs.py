@@ -4,7 +4,15 @@ import pytest
 import torch
 from toys import jobs_of, same
 
-from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec
+from lth_core import (
+    DataSpec,
+    ModelSpec,
+    PruneSpec,
+    TicketSpec,
+    Trainer,
+    TrainSpec,
+    find_tickets,
+)
 from lth_core.jobs.controls import ConstantSign, InvertedMask, RandomMask, Reshuffled, ShuffledMask
 from lth_core.jobs.recipes import FinalMask, Full, Init, Job, Pruned, Recipe
 from lth_core.masks import digest, masked, ones
@@ -118,6 +126,19 @@ def first_ticket(small: TicketSpec, rewind: int, **fields: object) -> Job:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("rewind", [0, 7])
+@pytest.mark.parametrize("when", ["after", "before", "during"])
+def test_score_that_works_in_place_changes_no_training(when: str, small: TicketSpec) -> None:
+    ends = []
+    for name in ("distance", "distance_in_place"):
+        prune = PruneSpec(when=when, score=f"own_scores:{name}", fraction=0.5)
+        spec, trainer = replace(small, prune=prune, branches=("ticket",)), Trainer()
+        jobs = [level.results["ticket"].job for level in list(find_tickets(spec, trainer))[1:]]
+        ends.append([trainer.final(job) for job in jobs])
+    for (state, mask), (other, own) in zip(*ends, strict=True):
+        assert same(state, other)
+        assert same(mask, own)
+
+
 @pytest.mark.parametrize("score", ["magnitude", "own_scores:of_the_copy"])
 def test_the_very_weights_that_are_trained_are_scored(
     when: str, rewind: int, score: str, small: TicketSpec, trainer: Trainer
