@@ -131,7 +131,8 @@ def test_score_that_works_in_place_changes_no_training(when: str, small: TicketS
     ends = []
     for name in ("distance", "distance_in_place"):
         prune = PruneSpec(when=when, score=f"own_scores:{name}", fraction=0.5)
-        spec, trainer = replace(small, prune=prune, branches=("ticket",)), Trainer()
+        spec = replace(small, prune=prune, branches=("ticket",), rewind=0)
+        trainer = Trainer()
         jobs = [level.results["ticket"].job for level in list(find_tickets(spec, trainer))[1:]]
         ends.append([trainer.final(job) for job in jobs])
     for (state, mask), (other, own) in zip(*ends, strict=True):
