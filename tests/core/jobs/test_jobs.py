@@ -124,8 +124,6 @@ def first_ticket(small: TicketSpec, rewind: int, **fields: object) -> Job:
     return jobs_of(spec)[1]["ticket"]
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("rewind", [0, 7])
 @pytest.mark.parametrize("when", ["after", "before", "during"])
 def test_score_that_works_in_place_changes_no_training(when: str, small: TicketSpec) -> None:
     ends = []
@@ -140,6 +138,8 @@ def test_score_that_works_in_place_changes_no_training(when: str, small: TicketS
         assert same(mask, own)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("rewind", [0, 7])
 @pytest.mark.parametrize("score", ["magnitude", "own_scores:of_the_copy"])
 def test_the_very_weights_that_are_trained_are_scored(
     when: str, rewind: int, score: str, small: TicketSpec, trainer: Trainer
