@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import dis
 import functools
@@ -11,16 +12,26 @@ import site
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from importlib.machinery import SourceFileLoader
-from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from dataclasses import fields, is_dataclass
+from pathlib import Path, PurePath
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+    SimpleNamespace,
+)
 from typing import Any
 
 import numpy as np
 import torch
 
+from lth_core.edited_code import nested_codes, refuse_edited
+
 OURS = {"lth_core", "sweeps", "tracking"}
 """Packages whose code enters digests only as `SCHEMA`, even in an editable installation."""
+MAIN = "__main__"
 _INSTALLED = {
     Path(sysconfig.get_path(name)).resolve()
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -31,16 +42,17 @@ _FOLDERS_OF_PACKAGES = {"site-packages", "dist-packages"}
 def factory_digest(factory: Callable[..., Any], module: ModuleType) -> str:
     """sha256 of a factory's code: of its module with all that it imports, or of the function.
 
-    In an installed package, only the named module counts.
+    In an installed package, only the named module counts. In `__main__` the function counts, of a
+    script too: the script may set a name that it uses, or define it again.
 
     Raises:
-        ValueError: a file was edited after this process imported it.
-        TypeError: without a file, the code uses a value whose content is not known.
+        ValueError: a file was edited after this process imported it, or a name of it was set.
+        TypeError: a function of `__main__` uses a value whose content is not known.
     """
     if _user_file(module.__name__) and _is_of_file(factory, module):
         return module_digest(module)
     file = getattr(module, "__file__", None)
-    if file and module.__name__ != "__main__":  # a module of an installed package
+    if file and module.__name__ != MAIN:  # a module of an installed package
         return _sha256(Path(file).read_bytes())
     return function_digest(factory)
 
@@ -56,22 +68,27 @@ def module_digest(module: ModuleType) -> str:
     of a module that imports no other is the sha256 of its file.
 
     Raises:
-        ValueError: a module's source was edited after this process imported it.
+        ValueError: as `refuse_edited`.
     """
+    return _digest_with_imports(module.__name__)
+
+
+def _digest_with_imports(module: str) -> str:
+    """`module_digest`, by the module's name; a module that is not imported yet counts too."""
     sources = user_sources(module)
     for name, path in sources.items():
         if name in sys.modules:
-            _refuse_edited(sys.modules[name], path)
+            refuse_edited(sys.modules[name], path)
     digests = {name: _sha256(path.read_bytes()) for name, path in sources.items()}
     if len(digests) == 1:
         return next(iter(digests.values()))
     return _sha256(repr(sorted(digests.items())).encode())
 
 
-def user_sources(module: ModuleType) -> dict[str, Path]:
+def user_sources(module: str) -> dict[str, Path]:
     """File of a module and of each module that it imports, however deep, by the module's name."""
     sources = dict[str, Path]()
-    pending = [module.__name__]
+    pending = [module]
     while pending:
         name = pending.pop()
         path = _user_file(name)
@@ -111,9 +128,14 @@ def _imported_names(source: bytes, package: str) -> tuple[str, ...]:
 
 
 def _user_file(name: str) -> Path | None:
-    """File of a user's module; None for modules of Python and of installed packages."""
+    """File of a user's module; None for `__main__` and modules of Python and installed packages."""
     top = name.partition(".")[0]
-    if top in OURS or top in sys.stdlib_module_names or top in sys.builtin_module_names:
+    if (
+        name == MAIN
+        or top in OURS
+        or top in sys.stdlib_module_names
+        or top in sys.builtin_module_names
+    ):
         return None
     if name != top and not _is_user_package(top):
         return None
@@ -146,106 +168,7 @@ def _is_installed(path: Path) -> bool:
     )
 
 
-# Code that was edited after its import
-
-
-_imported: dict[str, tuple[object, str]] = {}
-"""The module spec and the sha256 of the file of each module, as they were when first seen here."""
-
-
-def _refuse_edited(module: ModuleType, path: Path) -> None:
-    """Check that this process runs the code that a module's file has now.
-
-    A module that was imported before it is first seen here is compared with its file, function by
-    function, and constant by constant.
-
-    Raises:
-        ValueError: it runs other code.
-    """
-    content, spec = path.read_bytes(), module.__spec__
-    recorded = _imported.get(module.__name__)
-    if recorded is None or recorded[0] is not spec:  # a reload makes a new spec
-        same = _matches(module, content)
-        recorded = (spec, _sha256(content)) if same else (spec, "")
-        _imported[module.__name__] = recorded
-    if recorded[1] != _sha256(content):
-        raise ValueError(
-            f"{path} was edited after this process imported it, and the code in memory is not the "
-            "file's: restart the process"
-        )
-
-
-def _matches(module: ModuleType, source: bytes) -> bool:
-    """Whether a module's functions and constants are those of a source."""
-    if type(module.__loader__) is not SourceFileLoader:  # the code was transformed on import
-        return True
-    try:
-        tree = ast.parse(source)
-        compiled = compile(source, str(module.__file__), "exec", dont_inherit=True)
-    except (SyntaxError, ValueError):
-        return False
-    codes: dict[str, list[CodeType]] = {}
-    for code in _nested(compiled):
-        codes.setdefault(code.co_qualname, []).append(code)
-    return all(
-        code in codes.get(code.co_qualname, [])
-        for code in _codes_of(module)
-        if code.co_filename == compiled.co_filename
-    ) and all(vars(module).get(name, value) == value for name, value in _constants(tree).items())
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for value in code.co_consts:
-        if isinstance(value, CodeType):
-            yield from _nested(value)
-
-
-def _codes_of(owner: ModuleType | type) -> Iterator[CodeType]:
-    """Code of the functions and methods that a module or class defines."""
-    module = owner.__name__ if isinstance(owner, ModuleType) else owner.__module__
-    for value in list(vars(owner).values()):
-        function = _function_in(value)
-        if function is not None:
-            yield function.__code__
-        elif isinstance(value, type) and value.__module__ == module and value is not owner:
-            yield from _codes_of(value)
-
-
-def _function_in(value: object) -> FunctionType | None:
-    """The function below decorators, static and class methods and properties."""
-    if isinstance(value, staticmethod | classmethod):
-        value = value.__func__
-    if isinstance(value, property):
-        value = value.fget
-    while hasattr(value, "__wrapped__"):
-        value = value.__wrapped__
-    return value if isinstance(value, FunctionType) else None
-
-
-def _constants(tree: ast.Module) -> dict[str, object]:
-    """Numbers, texts and tuples of them that a module's source assigns to a name, once."""
-    stored = [
-        node.id for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
-    ]  # fmt: skip
-    constants = dict[str, object]()
-    for statement in tree.body:
-        match statement:
-            case (
-                ast.Assign(targets=[ast.Name(id=name)], value=expression)
-                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as expression)
-            ) if stored.count(name) == 1:
-                try:
-                    value = ast.literal_eval(expression)
-                except ValueError:
-                    continue
-                if isinstance(value, int | float | str | tuple):
-                    constants[name] = value
-    return constants
-
-
-# Functions without a file: of a notebook, or of `python -c`
+# Functions of a script, of a notebook, or of `python -c`
 
 
 def function_digest(function: Callable[..., Any]) -> str:
@@ -310,6 +233,15 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield "property", (value.fget, value.fset)
     elif isinstance(value, (ModuleType, CodeType, type, FunctionType, BuiltinFunctionType)):
         yield from _code_content(value)
+    elif isinstance(value, PurePath):
+        yield "path", str(value)
+    elif isinstance(value, argparse.Namespace | SimpleNamespace):
+        yield from vars(value).items()
+    elif is_dataclass(value):
+        yield "class", type(value)
+        yield from ((field.name, getattr(value, field.name, None)) for field in fields(value))
+    elif isinstance(value, functools._lru_cache_wrapper):
+        yield "function", value.__wrapped__
     else:
         raise TypeError(
             f"{name or 'the function'} is a {type(value).__name__}, whose content is not known: "
@@ -340,6 +272,8 @@ def _code_content(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"closure {n}", _cell(c)) for n, c in _closure(value))
         used = sorted(set(_globals_of(value.__code__)) & value.__globals__.keys())
         yield from ((each, value.__globals__[each]) for each in used)
+        imported = sorted(set(_imports_of(value.__code__, value.__globals__.get("__package__"))))
+        yield from ((each, _digest_with_imports(each).encode()) for each in imported)
 
 
 _IGNORED = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__",
@@ -362,10 +296,26 @@ def _cell(cell: Any) -> object:
 
 def _globals_of(code: CodeType) -> Iterator[str]:
     """Names of the globals that code and the functions inside it load."""
-    for inner in _nested(code):
+    for inner in nested_codes(code):
         for instruction in dis.get_instructions(inner):
             if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
                 yield instruction.argval
+
+
+def _imports_of(code: CodeType, package: str | None) -> Iterator[str]:
+    """Names of the user's modules that code and the functions inside it import."""
+    for inner in nested_codes(code):
+        instructions = list(dis.get_instructions(inner))
+        for i, instruction in enumerate(instructions):
+            if instruction.opname == "IMPORT_NAME":
+                level = instructions[i - 2].argval
+                if level and not package:  # the import would fail
+                    continue
+                base = importlib.util.resolve_name("." * level + instruction.argval, package)
+                parts = base.split(".")
+                names = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+                names += [f"{base}.{name}" for name in instructions[i - 1].argval or ()]
+                yield from (name for name in names if _user_file(name))
 
 
 def _is_of_file(value: object, module: ModuleType) -> bool:
@@ -379,7 +329,7 @@ def _is_known(value: object, module: ModuleType | None) -> bool:
     """Whether a class or function comes from Python or an installed package."""
     if module is None or isinstance(value, BuiltinFunctionType):
         return isinstance(value, BuiltinFunctionType)
-    return module.__name__ != "__main__" and (
+    return module.__name__ != MAIN and (
         module.__name__.partition(".")[0] in OURS
         or getattr(module, "__file__", None) is None
         or _is_installed(Path(str(module.__file__)).resolve())

@@ -25,7 +25,7 @@ from lth_core.analysis.verdict import Verdict
 from lth_core.columns import COLUMNS, Record, in_order
 from lth_core.errors import LaunchError, SpecError
 from lth_core.lottery import job_of
-from lth_core.resolve import check_unchanged
+from lth_core.resolve import check_unchanged, forget_pins
 from lth_core.store import existing_store
 from lth_core.ticket import Ticket
 from lth_core.train import Trainer
@@ -118,7 +118,7 @@ def load_ticket(
 
     Raises:
         TicketFileError: the file is missing, altered, or no ticket.
-        SpecError: no ticket, or more than one, has the digest.
+        SpecError: no ticket, or more than one, has the digest, or code or data have changed.
         StoreError: the store lacks what the ticket is made from.
         TrackingError: MLflow cannot be reached, or has no such version.
     """
@@ -129,6 +129,7 @@ def load_ticket(
         with TemporaryDirectory(prefix="lth-") as folder:
             return ticket_files.load_ticket(download_ticket(text, Path(folder), tracking))
     if text.startswith(STORED):
+        forget_pins()
         return stored_ticket(store, text.removeprefix(STORED))
     return ticket_files.load_ticket(text)
 
@@ -247,6 +248,7 @@ class SweptStudy:
         store = existing_store(self.plan.study.store)
         trials = {trial.id: trial for trial in study_trials(self.plan, store)}
         spec = trials[record["trial"]].spec
+        forget_pins()
         check_unchanged(spec, "the study was swept")
         job = job_of(spec, record["level"], branch)
         return Trainer(store, "cpu", frozen=True).ticket(spec, record["level"], branch, job)

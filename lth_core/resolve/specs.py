@@ -100,7 +100,7 @@ def check_unchanged(spec: TicketSpec, since: str) -> None:
     for path in ("data.name", "model.name", "prune.score"):
         part, _, field = path.partition(".")
         if getattr(here, part).fingerprint != getattr(spec, part).fingerprint:
-            rule = f"must have the content that it had when {since}; its files have changed"
+            rule = f"must have the content that it had when {since}; its code or files have changed"
             raise SpecError(path, rule, getattr(getattr(spec, part), field))
 
 

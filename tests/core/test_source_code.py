@@ -10,9 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
-from lth_core.source_code import function_digest, module_digest, user_sources
+from lth_core.source_code import factory_digest, function_digest, module_digest, user_sources
 
 
 @pytest.fixture
@@ -54,9 +55,9 @@ TREE = {
 
 def test_sources_are_those_of_the_module_and_of_all_that_it_imports(folder: Path) -> None:
     written(folder, **TREE)
-    assert set(user_sources(loaded("net"))) == {"net", "parts", "parts.blocks", "parts.deep"}
-    assert set(user_sources(loaded("lazy"))) == {"lazy", "plain"}
-    assert set(user_sources(loaded("plain"))) == {"plain"}
+    assert set(user_sources("net")) == {"net", "parts", "parts.blocks", "parts.deep"}
+    assert set(user_sources("lazy")) == {"lazy", "plain"}
+    assert set(user_sources("plain")) == {"plain"}
 
 
 @pytest.mark.parametrize("edited", ["net", "parts__dot____init__", "parts__dot__blocks",
@@ -84,7 +85,7 @@ def test_an_import_counts_wherever_it_stands(folder: Path, imports: str) -> None
 
 def test_modules_that_import_each_other_end(folder: Path) -> None:
     written(folder, net="import plain\n", plain="import net\n")
-    assert set(user_sources(loaded("net"))) == {"net", "plain"}
+    assert set(user_sources("net")) == {"net", "plain"}
 
 
 @pytest.mark.parametrize("edit", [
@@ -121,6 +122,35 @@ def test_a_constant_that_was_edited_or_set_is_refused(folder: Path) -> None:
         module_digest(module)
 
 
+SET = "from torch import nn\nWIDTH = 3\nACT = nn.ReLU\n"
+
+
+@pytest.mark.parametrize(("name", "value"), [("WIDTH", 4), ("ACT", torch.nn.Identity)])
+@pytest.mark.parametrize("seen", [False, True])
+def test_constant_that_is_set_is_refused_whenever_it_is(
+    folder: Path, name: str, value: object, seen: bool
+) -> None:
+    written(folder, net=SET)
+    module = loaded("net")
+    if seen:
+        module_digest(module)
+    setattr(module, name, value)
+    with pytest.raises(ValueError, match=rf"net.py was edited after .*, or {name} was set"):
+        module_digest(module)
+
+
+@pytest.mark.parametrize("rebound", [
+    "for ACT in (nn.Identity,): pass\n",
+    "try:\n    from plain import ACT\nexcept ImportError:\n    pass\n",
+    "from plain import *\n",
+    "def ACT(): ...\n",
+    "nn = 1\n",
+])  # fmt: skip
+def test_name_that_the_file_binds_again_is_no_constant(folder: Path, rebound: str) -> None:
+    written(folder, net=SET + rebound, plain="ACT = WIDTH = 5\n")
+    module_digest(loaded("net"))
+
+
 def test_counters_and_caches_of_a_module_are_no_edits(folder: Path) -> None:
     source = "CALLS = 0\nCACHE = {}\ndef f():\n    global CALLS\n    CALLS += 1\n    CACHE[1] = 2\n"
     written(folder, net=source)
@@ -138,7 +168,34 @@ def test_a_module_that_was_loaded_again_is_the_files(folder: Path) -> None:
     assert module_digest(module) != before
 
 
-# Functions of no file
+# Functions of a script, and of no file
+
+
+def test_global_that_a_script_sets_is_another_digest(folder: Path) -> None:
+    source = (
+        "import functools\nfrom argparse import Namespace\nfrom dataclasses import dataclass\n"
+        "from pathlib import Path\n@dataclass\nclass Size:\n    width: int = 3\n"
+        "WHERE, ARGS, SIZE, ACT = Path('a'), Namespace(lr=1), Size(), len\n"
+        "@functools.cache\ndef helper(): return WHERE, ARGS.lr, SIZE.width\n"
+        "class Net:\n    def make(self): return ACT, helper()\n"
+        "def net(): return Net().make()\n"
+    )
+    written(folder, script=source)
+    script, path = ModuleType("__main__"), folder / "script.py"
+    script.__file__ = str(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "__main__", script)
+        exec(compile(source, path, "exec"), vars(script))
+        before = factory_digest(script.net, script)
+        path.write_text(source + "# edited\n")
+        assert factory_digest(script.net, script) == before
+        for change in ("WHERE = Path('b')", "ARGS.lr = 2", "SIZE.width = 4", "ACT = max",
+                       "def helper(): return 1"):  # fmt: skip
+            exec(change, vars(script))
+            assert factory_digest(script.net, script) != before, change
+            exec(compile(source, path, "exec"), vars(script))
+            assert factory_digest(script.net, script) == before, change
+
 
 CELL = """
 import functools, torch
@@ -192,6 +249,22 @@ def test_function_of_no_file_is_the_same_in_another_process() -> None:
         [sys.executable, "-c", cell()], capture_output=True, text=True, check=True
     )
     assert called.stdout.strip() == digest_of()
+
+
+@pytest.mark.parametrize("imports", ["import plain", "from plain import x", "from parts import deep",
+                                     "import parts.deep as d", "from parts.deep import layer"])  # fmt: skip
+def test_module_that_a_function_of_a_script_imports_counts(folder: Path, imports: str) -> None:
+    def digest() -> str:
+        loaded("net")
+        scope: dict[str, object] = {"__name__": "__main__"}
+        exec(f"def net():\n    def inner():\n        {imports}\n    return inner", scope)
+        return function_digest(scope["net"])
+
+    written(folder, **TREE)
+    before = digest()
+    assert digest() == before
+    written(folder, plain="x = 2\n", parts__dot__deep="layer = 2\n")
+    assert digest() != before
 
 
 def test_function_that_uses_a_value_of_unknown_content_is_refused() -> None:

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,29 @@ def test_ticket_that_is_not_there_is_an_error_with_the_known_ones(
 ) -> None:
     with pytest.raises(SpecError, match=f"^{message}$"):
         study.ticket(0.5, **asked)
+
+
+def test_ticket_of_a_network_that_is_defined_anew_is_refused(
+    tiny_file: StudyFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = (
+        "from torch import nn\n"
+        "def net(spec, shape, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.{}(), nn.Linear(8, classes))\n"
+    )
+    cells = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", cells)
+    exec(code.format("ReLU"), vars(cells))
+    model = {"name": "__main__:net", "init": "as_built"}
+    path = tiny_file({"base.model": model, "base.train.steps": "2it", "axes.seed": [0]})
+    study = sweeps.run(path, quiet=True)
+    ticket = study.ticket(0.5)
+    exec(code.format("Tanh"), vars(cells))
+    changed = r"^model.name: must have the content .*; its code or files have changed"
+    with pytest.raises(SpecError, match=changed):
+        study.ticket(0.5)
+    with pytest.raises(SpecError, match=changed):
+        sweeps.load_ticket(f"store:{ticket.digest}")
 
 
 def test_ticket_is_loaded_by_digest_or_from_a_file(study: SweptStudy, tmp_path: Path) -> None:

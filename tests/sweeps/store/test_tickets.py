@@ -114,7 +114,7 @@ def test_results_are_read_though_the_code_of_their_network_has_changed(
     assert lth("report", "tiny", "--json") == before
     called = lth("ticket", "show", ticket["ticket_digest"])
     sys.modules.pop("net_edited_after_its_sweep")
-    changed = "must have the content that it had when the ticket was found; its files have changed"
+    changed = "must have the content that it had when the ticket was found; its code or files have changed"
     assert (called.code, called.err) == (
         2,
         f"lth: model.name: {changed}, but got 'net_edited_after_its_sweep:net'\n",
