@@ -15,6 +15,7 @@ from lth_core.errors import SpecError, exception_text
 from lth_core.models.derivatives import twice_differentiable
 from lth_core.models.dropout import dropout_off
 from lth_core.models.layers import load_state, made_up_examples, prunable_layers, state_of, use_of
+from lth_core.models.positions import shapes_and_positions
 from lth_core.plugins import errors_as_spec_errors
 from lth_core.seeds import seeded_draws
 
@@ -32,7 +33,7 @@ def check_network(
 ) -> None:
     """Check that a user's network can be drawn, trained and pruned here.
 
-    It is run forward and backward twice, on two examples.
+    It is run forward and backward twice, on two examples, and evaluated on one.
 
     Args:
         build: from a seed to a network whose weights are drawn with it.
@@ -49,10 +50,11 @@ def check_network(
         x = made_up_examples(model, 2, shape)
         for _ in range(2):
             logits = trained(x)
-            _check_logits(logits, name, classes)
+            _check_logits(logits, name, (2, classes))
             cross_entropy(logits, y).backward()
         _check_memory(copy.deepcopy(model), x, name)
         _check_state(build, x, name)
+    _check_one(copy.deepcopy(model), name, shape, classes)
     if not prunable_layers(model, include):
         kinds = "no linear, convolution, attention or recurrent layer takes part in its output"
         if embeddings := prunable_layers(model, ("*",)):
@@ -62,6 +64,15 @@ def check_network(
     if differing := {layer for used in layers for layer in used ^ layers[0]}:
         rule = "must use the same layers for all inputs, but these depend on the input: "
         raise SpecError(FIELD, rule + ", ".join(sorted(differing)), name)
+
+
+def _check_one(model: nn.Module, name: str, shape: tuple[int, ...], classes: int) -> None:
+    """Check that a network can be evaluated on one example: a part of the data may end with one,
+    and positions are counted on one."""
+    failing = f"must run in evaluation mode on one example, of shape {(1, *shape)}, but fails"
+    with torch.no_grad(), seeded_draws(0), errors_as_spec_errors(FIELD, failing, name):
+        _check_logits(model.eval()(made_up_examples(model, 1, shape)), name, (1, classes))
+        shapes_and_positions(model, shape)
 
 
 def checked_copy(model: nn.Module, name: str) -> nn.Module:
@@ -84,6 +95,8 @@ def _weight_faults(model: nn.Module) -> Iterator[str]:
             yield f"must have no scripted modules: {layer} cannot be changed or copied as others"
         if _is_lazy(module):
             yield f"must have no lazy modules: give {layer} its sizes"
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            yield f"must keep all state in buffers: {layer} has extra state (get_extra_state)"
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear | nn.Bilinear) and (
             "weight" not in module._parameters
         ):
@@ -173,7 +186,7 @@ def check_second_derivatives(
 def check_last_batch(
     model: nn.Module, name: str, shape: tuple[int, ...], examples: int, batch_size: int, field: str
 ) -> None:
-    """Check that a network with batch norm can train on the last batch of an epoch.
+    """Check that a network can train on the last batch of an epoch, which batch norm may not.
 
     Args:
         field: the spec's field with the batch size, for the error.
@@ -183,15 +196,16 @@ def check_last_batch(
     """
     try:
         with torch.no_grad(), seeded_draws(0):
-            copy.deepcopy(model).train()(made_up_examples(model, 1, shape))
-    except ValueError as error:
+            logits = copy.deepcopy(model).train()(made_up_examples(model, 1, shape))
+            cross_entropy(logits, torch.zeros(1, dtype=torch.int64))
+    except Exception as error:  # a user's network may raise anything
         norms = [n for n, module in model.named_modules() if isinstance(module, _BatchNorm)]
         layer = f"; its batch norm: {', '.join(norms[:3])}" if norms else ""
         rule = (
             f"must leave no last batch of one of {examples} training examples, on which {name} "
             f"cannot train ({exception_text(error)}{layer})"
         )
-        raise SpecError(field, rule, batch_size) from None
+        raise SpecError(field, rule, batch_size) from error
 
 
 def _check_state(build: Callable[[int], nn.Module], x: Tensor, name: str) -> None:
@@ -256,12 +270,14 @@ def _is_lazy(module: nn.Module) -> bool:
     return any(tensor is not None and is_lazy(tensor) for tensor in own)
 
 
-def _check_logits(logits: object, name: str, classes: int) -> None:
+def _check_logits(logits: object, name: str, expected: tuple[int, int]) -> None:
+    count, classes = expected
     if not isinstance(logits, Tensor):
         rule = f"must return a tensor of logits, (n, {classes}), not a {type(logits).__name__}"
         raise SpecError(FIELD, rule, name)
-    if logits.shape != (2, classes):
+    if logits.shape != expected:
         rule = f"must return logits of shape (n, {classes}), one for each class of the data, not "
-        raise SpecError(FIELD, f"{rule}{('n', *logits.shape[1:])}".replace("'", ""), name)
+        rule += f"{tuple(logits.shape)} for n = {count}"
+        raise SpecError(FIELD, rule, name)
     if logits.dtype != torch.float32:
         raise SpecError(FIELD, f"must return float32 logits, not {logits.dtype}", name)

@@ -23,6 +23,13 @@ class Through(nn.Module):
         return self._forward(self, x)
 
 
+class _ExtraState(nn.Linear):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 0}
+
+    def set_extra_state(self, state: object) -> None: ...
+
+
 def _tied() -> nn.Module:
     net = Through(
         lambda n, x: n.head(torch.relu(n.two(torch.relu(n.one(n.embed(x.flatten(1))))))),
@@ -210,9 +217,9 @@ def _holding(what: str) -> nn.Module:
 BROKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a_tuple": (lambda: _plain(lambda n, x: (_flat(n, x), None)), "logits.* not a tuple"),
     "a_dict": (lambda: _plain(lambda n, x: {"logits": _flat(n, x)}), "logits.* not a dict"),
-    "spatial": (lambda: _plain(lambda n, x: _flat(n, x)[:, :, None]), r"shape \(n, 10\).*\(n, 10, 1\)"),
-    "more_outputs": (lambda: _plain(_flat, 1000), r"shape \(n, 10\).*not \(n, 1000\)"),
-    "fewer_outputs": (lambda: _plain(_flat, 2), r"shape \(n, 10\).*not \(n, 2\)"),
+    "spatial": (lambda: _plain(lambda n, x: _flat(n, x)[:, :, None]), r"shape \(n, 10\).*\(2, 10, 1\)"),
+    "more_outputs": (lambda: _plain(_flat, 1000), r"shape \(n, 10\).*not \(2, 1000\) for n = 2"),
+    "fewer_outputs": (lambda: _plain(_flat, 2), r"shape \(n, 10\).*not \(2, 2\)"),
     "half": (lambda: _plain(_flat).half(), r"float32 weights.*fc\.weight is torch\.float16"),
     "double": (lambda: _plain(_flat).double(), r"fc\.weight is torch\.float64"),
     "complex": (lambda: _plain(_flat).to(torch.complex64), r"fc\.weight is torch\.complex64"),
@@ -241,6 +248,12 @@ BROKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "layers_in_a_list": (lambda: _holding("list"), "decided by its weights"),
     "function_that_holds_a_layer": (lambda: _holding("function"), "decided by its weights"),
     "hook_that_holds_the_network": (lambda: _holding("hook"), "decided by its weights"),
+    "squeezed": (lambda: _plain(lambda n, x: _flat(n, x).squeeze()), r"not \(10,\) for n = 1"),
+    "fails_on_one": (
+        lambda: _plain(lambda n, x: _flat(n, x).view(-1, 2, 10).flatten(0, 1)),
+        r"evaluation mode on one example, .* fails \(RuntimeError",
+    ),
+    "extra_state": (lambda: Through(_flat, fc=_ExtraState(64, 10)), "fc has extra state"),
     "numpy_inside": (lambda: _plain(lambda n, x: torch.from_numpy(_flat(n, x).detach().numpy())),
                      "must have a weight to prune|must train on a batch"),
 }  # fmt: skip
@@ -304,6 +317,16 @@ def with_norm(spec: object, shape: Shape, classes: int) -> nn.Module:
         lambda n, x: n.head(n.norm(n.body(x.flatten(1)))),
         body=nn.Linear(64, 12), norm=nn.BatchNorm1d(12), head=nn.Linear(12, 10),
     )  # fmt: skip
+
+
+def trains_on_pairs(spec: object, shape: Shape, classes: int) -> nn.Module:
+    """It runs on one example in evaluation mode, and fails on one in training."""
+
+    def forward(n: Through, x: Tensor) -> Tensor:
+        logits = _flat(n, x)
+        return logits.view(-1, 2, 10).flatten(0, 1) if n.training else logits
+
+    return _plain(forward)
 
 
 def skipping(spec: object, shape: Shape, classes: int) -> nn.Module:

@@ -89,6 +89,13 @@ def test_batch_norm_with_a_last_batch_of_one_is_refused(
     assert refused.value.field == "train.batch_size"
 
 
+def test_network_that_fails_on_a_last_batch_of_one_is_refused(small: TicketSpec) -> None:
+    spec = spec_of(small, "trains_on_pairs")
+    resolve(spec)
+    with pytest.raises(SpecError, match=r"^train.batch_size: .* cannot train \(RuntimeError"):
+        resolve(replace(spec, train=replace(spec.train, batch_size=1212, steps="2ep")))
+
+
 @pytest.mark.parametrize("score", ["grasp", "snip", "synflow"])
 @pytest.mark.parametrize("name", SOUND)
 def test_every_score_is_taken_of_every_network(name: str, score: str, small: TicketSpec) -> None:
