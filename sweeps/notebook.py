@@ -43,7 +43,7 @@ from sweeps.store.swept import swept_plan
 from sweeps.store.tickets import stored_ticket
 from sweeps.studies.find import find_study
 from sweeps.studies.schema import Study
-from sweeps.studies.user_modules import search_last
+from sweeps.studies.user_modules import refuse_main, search_last
 from tracking.report.answer import Answer
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def run_study(
     try:
         if ray or address is not None:
             plan = make_plan(find_study(name, changes))
+            refuse_main(trial.spec for trial in plan.trials)
             _run_on_ray(name, changes, address, console)
         else:
             plan = _run_here(find_study(name, changes), console)
@@ -181,12 +182,13 @@ class SweptStudy:
         """The records as a table of pandas, a row each, with the columns of `lth_core.columns` and
         each axis by its dotted field.
 
-        Columns that a record may lack have pandas' types with missing values, such as Int64.
+        Columns that a record may lack have pandas' types with missing values, such as Int64. A list
+        is a tuple, which pandas groups by; an empty mapping is missing.
         """
         import pandas
 
         names = in_order({name: None for record in self.records for name in record})
-        values = {name: [record.get(name) for record in self.records] for name in names}
+        values = {name: [_cell(record.get(name)) for record in self.records] for name in names}
         return pandas.DataFrame(
             {name: pandas.Series(values[name], dtype=_dtype(name)) for name in names}
         )
@@ -241,7 +243,7 @@ class SweptStudy:
             if column not in rows[0]:
                 raise SpecError(column, "is neither a column nor an axis", value, self.axes)
             known = list(dict.fromkeys(str(row[column]) for row in rows))
-            rows = [row for row in rows if row[column] == value]
+            rows = [row for row in rows if _cell(row[column]) == _cell(value)]
             if not rows:
                 raise SpecError(column, "must be that of a record", value, known)
         record = min(rows, key=lambda row: abs(row["density"] - density))
@@ -260,6 +262,13 @@ class SweptStudy:
         trials = len({record["trial"] for record in self.records})
         counts = f"{trials} of {self._results.trials} trials, {len(self.records):,} records"
         return f"<p>study <b>{escape(self.name)}</b>: {counts}</p>{self.verdict._repr_html_()}"
+
+
+def _cell(value: Any) -> Any:
+    """A value of a record as a table of pandas has it."""
+    if isinstance(value, list):
+        return tuple(map(_cell, value))
+    return None if value == {} else value
 
 
 def _dtype(name: str) -> str | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def csv_content(records: Sequence[Record]) -> bytes:
-    """Records as CSV, a row each; missing values are empty, and nested ones JSON text."""
+    """Records as CSV, a row each; missing values are empty, and nested ones are JSON."""
     from pyarrow import csv
 
     file = io.BytesIO()
@@ -48,7 +48,10 @@ def record_table(records: Sequence[Record]) -> pa.Table:
 
 
 def _array(name: str, values: list[Any]) -> pa.Array:
-    """Values of a column as an array of its type; of an axis, as its values are."""
+    """Values of a column as an array of its type; of an axis, as its values are.
+
+    Where an axis has values of several types, all are texts, as a study file has them.
+    """
     import pyarrow as pa
 
     known = {"string": pa.string(), "integer": pa.int64(), "number": pa.float64(),
@@ -61,5 +64,8 @@ def _array(name: str, values: list[Any]) -> pa.Array:
                  "str": "string"}  # fmt: skip
         kind = known.get(kinds.get(" ".join(sorted(types)), ""))
     if kind is None:
-        values = [None if value is None else canonical_json(describe(value)) for value in values]
+        values = [
+            value if value is None or isinstance(value, str) else canonical_json(describe(value))
+            for value in values
+        ]
     return pa.array(values, kind or pa.string())

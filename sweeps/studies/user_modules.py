@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from importlib import import_module
+from typing import TYPE_CHECKING
+
+from lth_core.errors import SpecError
+
+if TYPE_CHECKING:
+    from lth_core.spec import TicketSpec
 
 PACKAGES = ("lth_core", "tracking", "sweeps")
 
@@ -18,3 +25,19 @@ def search_last(folder: str) -> None:
         import_module(package)
     if folder not in sys.path:
         sys.path.append(folder)
+
+
+def refuse_main(specs: Iterable[TicketSpec]) -> None:
+    """Check that another process can import the functions that specs name.
+
+    Raises:
+        SpecError: one is in this process's `__main__`.
+    """
+    for spec in specs:
+        names = {"data.name": spec.data.name, "model.name": spec.model.name,
+                 "prune.score": spec.prune.score}  # fmt: skip
+        for field, name in names.items():
+            module, _, function = name.partition(":")
+            if module == "__main__":
+                rule = "must be in a file of its own to run on Ray: put it into a module, mine.py, "
+                raise SpecError(field, f"{rule}and name it mine:{function}", name)

@@ -62,6 +62,18 @@ def test_frame_has_a_row_a_record_with_the_types_of_the_columns(study: SweptStud
 
 
 @pytest.mark.slow
+def test_frame_can_be_written_and_grouped_by_any_axis(study: SweptStudy, here: Path) -> None:
+    for row in study.records:
+        row["overlap_methods"] = {}
+        row["model.widths"] = [16] if row["seed"] else [8, 8]
+    frame = study.to_frame()
+    frame.to_parquet("frame.parquet")
+    assert list(frame.groupby("model.widths").size().index) == [(8, 8), (16,)]
+    for widths in ([8, 8], (8, 8)):
+        assert study.ticket(0.5, where={"model.widths": widths}).spec.seed == 0
+
+
+@pytest.mark.slow
 def test_figure_is_matplotlibs_and_wrong_names_list_the_known(study: SweptStudy) -> None:
     figure = study.plot_accuracy()
     assert isinstance(figure, Figure)
@@ -113,6 +125,8 @@ def test_ticket_of_a_network_that_is_defined_anew_is_refused(
     study = sweeps.run(path, quiet=True)
     ticket = study.ticket(0.5)
     exec(code.format("Tanh"), vars(cells))
+    with pytest.raises(SpecError, match=r"^model.name: must be in a file of its own to run on Ray"):
+        sweeps.run(path, ray=True)
     changed = r"^model.name: must have the content .*; its code or files have changed"
     with pytest.raises(SpecError, match=changed):
         study.ticket(0.5)

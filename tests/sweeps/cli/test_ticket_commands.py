@@ -158,17 +158,19 @@ def test_record_files_are_tables_with_the_columns_of_records(
     assert called.err.startswith("lth: --csv: cannot be written (No such file or directory)")
 
 
-def test_axes_of_mixed_values_are_columns_of_json() -> None:
+def test_axes_of_mixed_values_are_columns_of_texts() -> None:
     from sweeps.report.export import record_table
 
     records: list[Record] = [
         {"level": 0, "a": 1, "b": 1, "c": "x", "d": [1, "2"]},
         {"level": 1, "a": 2.5, "b": None, "c": None, "d": True},
+        {"level": 1, "a": 2.5, "b": None, "c": None, "d": "5%"},
     ]
     table = record_table(records)
     assert [str(field.type) for field in table.schema] == [
         "int64", "double", "int64", "string", "string",
     ]  # fmt: skip
+    assert table["d"].to_pylist() == ['[1,"2"]', "true", "5%"]
     assert table.to_pylist()[0] == {"level": 0, "a": 1.0, "b": 1, "c": "x", "d": '[1,"2"]'}
 
 
