@@ -88,12 +88,15 @@ def from_model(
     mask: Mask | None = None,
     seed: int = 0,
     spec: Pruning | None = None,
+    initial: State | None = None,
 ) -> PrunableNetwork:
-    """A prunable network from a model before training and examples, for scores in a notebook.
+    """A prunable network from a model and examples, for scores in a notebook.
 
     Args:
         x, y: (n, ...) float32 normalized examples, and their classes (n,) int64.
         mask: (out, in, ...) bool each, by parameter name; None: every prunable weight survives.
+        initial: weights at initialization, a copy of `model.state_dict()` from before training;
+            None: the model's own, as before training.
 
     >>> network = from_model(nn.Linear(2, 3), torch.ones(4, 2), torch.tensor([0, 1, 2, 0]))
     >>> {name: tuple(w.shape) for name, w in network.weights.items()}
@@ -102,13 +105,14 @@ def from_model(
     spec = spec or PruneAfter()
     mask = {n: m.cpu() for n, m in (mask or ones(model, spec.include)).items()}
     weights = {n: p.detach().cpu().clone() for n, p in model.named_parameters() if n in mask}
+    before = {n: initial[n].detach().cpu() for n in mask} if initial else masked(weights, mask)
 
     def copy() -> nn.Module:
         replace_dropout(copied := deepcopy(model))
         return copied.train()
 
     return PrunableNetwork(
-        weights=masked(weights, mask), mask=mask, initial=masked(weights, mask),
+        weights=masked(weights, mask), mask=mask, initial=before,
         copy=copy, batch=lambda: (x, y), seed=seed,
         channels=lambda: channels_of(model, tuple(x.shape[1:])),
         costs=lambda: costs_of(model, tuple(x.shape[1:])), spec=spec,

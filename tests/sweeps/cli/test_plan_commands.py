@@ -34,7 +34,7 @@ def test_list_prints_a_line_for_each_trial_and_then_the_plan(
 def test_a_score_of_ones_own_is_found_in_the_folder_where_lth_is_called(
     lth: Lth, tiny_file: StudyFile, here: Path
 ) -> None:
-    (docs,) = re.findall(r"```python\n(.*?)```", WAYS.read_text(), flags=re.DOTALL)
+    docs, *_ = re.findall(r"```python\n(.*?)```", WAYS.read_text(), flags=re.DOTALL)
     (here / "mine.py").write_text(docs)
     path = tiny_file({"base.prune.score": "mine:size_times_travel"})
     called = lth("plan", path)
