@@ -57,9 +57,9 @@ from lth_core.spec.prune_base import CHANNELS
 FORMAT = "lth-ticket/1"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class Ticket:
-    """A subnetwork ready to train.
+    """A subnetwork ready to train; tickets of one digest are equal.
 
     rewind_step: step of the dense run at which the starting weights are taken; 0: fresh weights.
         Training starts at this step of the schedule, or at 0 with `spec.restart_schedule`.
@@ -82,6 +82,12 @@ class Ticket:
     def digest(self) -> str:
         """sha256 of the mask's bits and the starting values."""
         return digest(self.mask, self.start)
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Ticket) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     @property
     def density(self) -> float:

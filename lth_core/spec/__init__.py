@@ -72,6 +72,9 @@ __all__ = [
 MOST_LEVELS = 1000
 """Largest number of levels of a search: far fewer levels prune every weight."""
 
+_PARTS = {"data": DataSpec, "model": ModelSpec, "train": TrainSpec, "prune": PruneBase,
+          "stability": StabilitySpec}  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TicketSpec(Checks):
@@ -113,6 +116,9 @@ class TicketSpec(Checks):
 
     def __post_init__(self) -> None:
         self._normalize()
+        for name, kind in _PARTS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise SpecError(name, f"must be a {name.capitalize()}Spec", getattr(self, name))
         self._number("levels", 0)
         if self.levels > MOST_LEVELS:
             raise SpecError("levels", f"must be at most {MOST_LEVELS:,}", self.levels)

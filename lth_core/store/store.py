@@ -231,7 +231,7 @@ def _manifest(entry: dict[str, Any]) -> bytes:
     return f'{{"entry":{content},"sha256":"{check}"}}'.encode()
 
 
-def open_store(where: str | None, *, make: bool = True) -> Store:
+def open_store(where: str | os.PathLike[str] | None, *, make: bool = True) -> Store:
     """The store at a place: a folder, ``s3://bucket/prefix``, or None for memory.
 
     Args:
@@ -245,7 +245,9 @@ def open_store(where: str | None, *, make: bool = True) -> Store:
     """
     if where is None:
         return Store()
-    files = _files_at(where)
+    if not isinstance(where, str | os.PathLike):
+        raise SpecError("store", "must be a folder, in S3, or None", where)
+    files = _files_at(os.fspath(where))
     if make:
         if isinstance(files, FolderFiles):
             _check_kinds(make_folder(files.root))

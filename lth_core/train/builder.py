@@ -14,6 +14,7 @@ from torch import nn
 
 from lth_core import data, masks, models, ticket
 from lth_core.data import Dataset
+from lth_core.errors import SpecError, exception_text
 from lth_core.jobs.recipes import Init, Job
 from lth_core.masks import Mask, State
 from lth_core.models.channels import (
@@ -296,6 +297,20 @@ class Builder:
             return LEARN[job.finds.score](model, mask, job.finds, job.seed, job.level)
         network = self.prunable_network(start, mask, initial(), job, job.finds)
         return GROW[job.finds.grow](model, mask, network, job.level, removed_with)
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device of a name; of None, the GPU where there is one.
+
+    Raises:
+        SpecError: torch cannot use it here.
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError("device", f"cannot be used ({exception_text(error)})", name) from None
+    return torch.device(name)
 
 
 def may_be_narrow(job: Job) -> bool:

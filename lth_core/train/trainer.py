@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,8 +13,6 @@ from functools import partial
 from math import isfinite
 from typing import Literal
 
-import torch
-
 from lth_core.errors import DivergedError, StoreError
 from lth_core.jobs.controls import FreshlyNarrow, WithStatistics
 from lth_core.jobs.recipes import Init, Job, MaskRecipe, Measure, Recipe
@@ -22,12 +21,12 @@ from lth_core.models.latency import ChannelLatency
 from lth_core.seeds import seeded_draws
 from lth_core.spec import PruneNever, TicketSpec, describe, sha256
 from lth_core.spec.fields import check_pack, steps_in
-from lth_core.store import Store
+from lth_core.store import Store, open_store
 from lth_core.store.locks import claimed
 from lth_core.ticket import Ticket
 from lth_core.train.archive import Archive, cached, to_blobs
 from lth_core.train.batches import examples_seen
-from lth_core.train.builder import Builder, PreparedJob, may_be_narrow
+from lth_core.train.builder import Builder, PreparedJob, device_of, may_be_narrow
 from lth_core.train.checkpoint import CHECKPOINT_EVERY
 from lth_core.train.loop import Outcome
 from lth_core.train.pack.forward import Way
@@ -49,7 +48,7 @@ class Trainer(Builder):
     networks are trained by one of torch's threads (`precision.threads_for`).
 
     Args:
-        store: the store of results; by default this process's memory.
+        store: the store of results, or its place; by default this process's memory.
         device: by default the GPU where there is one.
         frozen: never train; a result that the store lacks is a StoreError.
         checkpoint_every: seconds between checkpoints, from which an interrupted training resumes; a
@@ -60,12 +59,12 @@ class Trainer(Builder):
             time that this takes is part of the trainings' seconds.
 
     Raises:
-        SpecError: `pack` is wrong.
+        SpecError: `store`, `device` or `pack` is wrong.
     """
 
     def __init__(
         self,
-        store: Store | None = None,
+        store: Store | str | os.PathLike[str] | None = None,
         device: str | None = None,
         *,
         frozen: bool = False,
@@ -74,8 +73,8 @@ class Trainer(Builder):
         compiled: bool = False,
     ) -> None:
         check_pack("pack", pack)
-        super().__init__(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-        self.store = store or Store()
+        super().__init__(device_of(device))
+        self.store = store if isinstance(store, Store) else open_store(store)
         self._archive = Archive(self.store)
         self.frozen, self.pack, self.compiled = frozen, pack, compiled
         self.ending = threading.Event()

@@ -97,6 +97,9 @@ def test_ticket_read_back_is_the_ticket_written(file: Path, ticket: Ticket) -> N
     again = load_ticket(file)
     assert again.spec.digest() == ticket.spec.digest()
     assert again.digest == ticket.digest
+    assert again == ticket
+    assert {again} == {ticket}
+    assert ticket != replace(ticket, start={**ticket.start, "fc.bias": torch.ones(3)})
     assert same(again.start, ticket.start)
     assert same(again.mask, ticket.mask)
     assert (again.level, again.branch, again.rewind_step) == (2, "ticket", 7)

@@ -391,3 +391,9 @@ def test_setting_that_has_no_effect_in_training_is_refused_before_it(
         resolve(spec)
     assert resolve(spec, Pins()).train.lr == spec.train.lr
     check_unchanged(resolve(spec, Pins()), "it was found")
+
+
+@pytest.mark.parametrize(("part", "kind"), [("data", "DataSpec"), ("prune", "PruneSpec")])
+def test_part_of_another_type_is_refused_by_its_field(part: str, kind: str) -> None:
+    with pytest.raises(SpecError, match=rf"^{part}: must be a {kind}, but got 'digits'"):
+        TicketSpec(**{part: "digits"})

@@ -445,6 +445,9 @@ def test_store_that_is_only_read_is_not_made(tmp_path: Path, s3: str, s3_server:
 def test_open_store_is_a_folder_or_memory(tmp_path: Path) -> None:
     open_store(str(tmp_path / "a" / "b")).put(K, D, META)
     assert open_store(str(tmp_path / "a" / "b")).has(K, D)
+    assert open_store(tmp_path / "a" / "b").has(K, D)
+    with pytest.raises(SpecError, match=r"^store: must be a folder, in S3, or None, but got 3"):
+        open_store(3)  # type: ignore[arg-type]
     assert not open_store(None).has(K, D)
 
 

@@ -14,7 +14,7 @@ import torch
 from toys import After, jobs_of, same, timeless
 
 from lth_core import ModelSpec, TicketSpec, Trainer, data, find_tickets, models, open_store
-from lth_core.errors import PreemptedError, StoreError
+from lth_core.errors import PreemptedError, SpecError, StoreError
 from lth_core.jobs.recipes import Job
 from lth_core.masks import State
 from lth_core.prune import SCORES, PrunableNetwork, Scores
@@ -53,6 +53,13 @@ def test_masks_are_found_in_fp32_with_deterministic_kernels(
     spec = replace(small, train=train, branches=("ticket",), levels=1, rewind=0)
     list(find_tickets(spec, Trainer(device="cpu")))
     assert seen == [(False, True, False)]
+
+
+def test_trainer_takes_a_store_or_its_place_and_a_known_device(tmp_path: Path) -> None:
+    Trainer(tmp_path / "store").store.put("trainings", "0" * 64, {})
+    assert Trainer(str(tmp_path / "store")).store.has("trainings", "0" * 64)
+    with pytest.raises(SpecError, match=r"^device: cannot be used .*, but got 'gpu'"):
+        Trainer(device="gpu")
 
 
 @pytest.fixture(scope="module")
