@@ -93,7 +93,11 @@ class GMP(Fixed):
         """
         parameters = dict(self.model.named_parameters())
         weights = {name: parameters[name].detach().cpu().clone() for name in mask}
-        masks = {name: m.clone() for name, m in mask.items()}
-        return replace(
-            self.network, weights=weights, mask=masks, copy=lambda: copy.deepcopy(self.model)
+        masks, initial = (
+            {name: value.clone() for name, value in each.items()}
+            for each in (mask, self.network.initial)
         )
+        return replace(  # of copies, in which a user's score may work
+            self.network, weights=weights, mask=masks, initial=initial,
+            copy=lambda: copy.deepcopy(self.model),
+        )  # fmt: skip
