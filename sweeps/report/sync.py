@@ -29,14 +29,14 @@ from sweeps.report.description import study_description
 from sweeps.report.study_html import write_html
 from sweeps.report.study_results import StudyResults, study_results, study_trials
 from sweeps.report.winners import winning_tickets
-from sweeps.store.published import PROBES, cell_run, level_records, study_publisher, trial_run
+from sweeps.store.published import PROBES, cell_run, study_publisher, trial_run
 from sweeps.store.records import load_mask, load_records, load_start
 from sweeps.store.status import is_running
 from sweeps.studies.find import study_text
 from sweeps.studies.schema import Study
 from tracking.publish import names
 from tracking.publish.client import RefusedError
-from tracking.publish.payload import level_files
+from tracking.publish.payload import level_digest, level_files
 from tracking.publish.publisher import RETRIES, Publisher
 from tracking.publish.runs import PublishedRun
 from tracking.publish.study_run import StudyContent
@@ -284,15 +284,24 @@ def _publish_trial(
     study: Study, trial: Trial, rows: Sequence[Record], trainer: Trainer, publisher: Publisher,
     runs: dict[str, PublishedRun], check_time: Callable[[], None],
 ) -> None:  # fmt: skip
-    """Publish the levels that a trial's run lacks, and finish the run where the trial is done."""
+    """Publish the levels that a trial's run lacks, and finish the run where the trial is done.
+
+    A run with other results than the store's is deleted and made again.
+    """
     stored, run = len({record["level"] for record in rows}), trial_run(trial)
-    published = runs[run.key].levels if run.key in runs else 0
-    if published < stored:
+    known = runs[run.key].digests[:stored] if run.key in runs else []
+    levels = [[row for row in rows if row["level"] == level] for level in range(stored)]
+    if known != [level_digest(level, publisher.curves) for level in levels[: len(known)]]:
+        check_time()
+        publisher.delete(runs.pop(run.key))
+        known = []
+    missing = levels[len(known) :]
+    if missing:
         check_unchanged(trial.spec, "the study was swept")
-    for level in islice(find_tickets(trial.spec, trainer), stored) if published < stored else ():
-        if level.level >= published:
+    for level in islice(find_tickets(trial.spec, trainer), stored) if missing else ():
+        if level.level >= len(known):
             check_time()
-            records, files = level_records(trial, study.name, level), level_files(level)
+            records, files = levels[level.level], level_files(level)
             runs[run.key] = publisher.publish(run, level, records, runs.get(run.key), files)
     if stored == trial.spec.levels + 1 or has_stopped(rows, study.stop, study.verdict.margin):
         runs[run.key] = publisher.finish(run, published=runs[run.key])

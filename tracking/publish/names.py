@@ -14,7 +14,10 @@ CELL = "lth.cell"
 STUDY = "lth.study"
 """Tag of a study's run: the study's name."""
 LEVELS = "lth.levels"
-"""Tag of a trial's run: number of levels published so far, the dense run included."""
+"""Tag of a trial's run: a digest of each level published so far, the dense run's first. By it a
+publisher finds out that the level has other results now."""
+LEVEL_DIGEST = 6
+"""Number of characters of a level's digest; those of 1,001 levels fit into a tag."""
 TRAINED = "lth.trained_until"
 """Tag of a trial's run: end of its latest published training, in ms since 1970."""
 METHOD = "method"

@@ -66,7 +66,7 @@ def level_metrics(
     numbers = (
         Number(metric, shared[column], level.level)
         for column, metric in names.LEVEL_METRICS.items()
-        if shared[column] is not None
+        if shared.get(column) is not None
     )
     yield from stamped(numbers, stamps[level.branch])
     for record in records:
@@ -77,6 +77,22 @@ def level_metrics(
         layers = shared["layer_density"].items()
         densities = (Number(f"layer_density/{layer}", d, level.level) for layer, d in layers)
         yield from stamped(densities, stamps[level.branch])
+
+
+def level_digest(records: Sequence[Mapping[str, Any]], curves: bool = False) -> str:
+    """Digest of what is published of a level; the same training, read from the store, has the same.
+
+    Args:
+        records: the level's records.
+        curves: as for `level_metrics`.
+    """
+    rows = [[record.get(column) for column in _IDENTITY] for record in records]
+    return sha256([rows, curves])[: names.LEVEL_DIGEST]
+
+
+_IDENTITY = ("branch", *names.LEVEL_METRICS, *names.BRANCH_METRICS, "early_stop_validation_loss",
+             "mask_digest", "ticket_digest")  # fmt: skip
+"""Columns that differ between two trainings of one spec on machines that round in another way."""
 
 
 def _curve_numbers(level: LevelResult, branch: str) -> Iterator[Number]:

@@ -20,35 +20,31 @@ from lth_core.analysis.verdict import Verdict, best_word
 from lth_core.errors import TrackingError
 from lth_core.redaction import without_secrets
 from lth_core.results import LevelResult
-from lth_core.spec import sha256
 from tracking.publish import names
 from tracking.publish.cell_run import CellRun, cell_numbers, cell_tags, find_or_make_cell
 from tracking.publish.client import RefusedError, check_address, check_database, connect
 from tracking.publish.locations import artifact_folder, correct_locations, database_file
 from tracking.publish.made_with import source_tags
 from tracking.publish.payload import (
-    Number,
     branch_numbers,
     dense_numbers,
+    level_digest,
     level_files,
-    stamped,
     started_ms,
     table_numbers,
 )
 from tracking.publish.runs import (
     PublishedRun,
-    comparison_mark,
     find_or_make_experiment,
     find_or_make_run,
-    log_in_batches,
     published_run,
     resumed,
     runs_by_tag,
     search_runs,
+    write_compared,
 )
 from tracking.publish.study_run import (
     StudyContent,
-    changed_numbers,
     is_written,
     set_status,
     write_study,
@@ -97,21 +93,31 @@ class Publisher:
     ) -> PublishedRun:
         """Write a level's metrics, curves, mask and ticket; a level already written is skipped.
 
+        A run whose dense run has other results is deleted and made again: the store was lost, or is
+        another one.
+
         Args:
             published: the trial's run, if known.
             files: the result of `level_files`, if known.
             live: whether the trial is being trained, so that its run is RUNNING.
 
         Raises:
-            TrackingError: the server cannot be reached or refuses, or an earlier level is missing.
+            TrackingError: the server cannot be reached or refuses, an earlier level is missing, or
+                the run has other results of a later level.
         """
+        digest = level_digest(records, self.curves)
 
         def write(client: MlflowClient, published: PublishedRun) -> PublishedRun:
             published = resumed(client, published) if live else published
-            if level.level < published.levels:
+            if published.digests[level.level : level.level + 1] == [digest]:
                 return published
-            if level.level > published.levels:
-                rule = f"level {level.level} cannot be published before level {published.levels}"
+            if published.levels and not level.level:
+                client.delete_run(published.id)
+                published = self._find_or_make(client, run, level, live)
+            if level.level != published.levels:
+                is_later = level.level > published.levels
+                rule = f"before level {published.levels}" if is_later else "over other results"
+                rule = f"level {level.level} cannot be published {rule}"
                 raise RefusedError(f"tracking.uri: {self.uri}: {run.name}: {rule}")
             ticket = files or level_files(level)
             return write_level(client, run, level, records, published, ticket, self.curves)
@@ -153,6 +159,15 @@ class Publisher:
 
         return self._update(run, published, end)
 
+    def delete(self, published: PublishedRun) -> None:
+        """Delete a run, so that the next call makes it again.
+
+        Raises:
+            TrackingError: the server cannot be reached or refuses.
+        """
+        with connect(self.uri) as client:
+            client.delete_run(published.id)
+
     def runs(self) -> dict[str, PublishedRun]:
         """Runs of all published trials, by key; duplicates are deleted.
 
@@ -191,7 +206,8 @@ class Publisher:
         numbers = [n for row in records for n in branch_numbers(row, names.STUDY_METRICS)]
         numbers += [*dense_numbers(records), *table_numbers(verdicts, records)]
         tags = {names.VERDICT: best_word(verdicts)} if verdicts else {}
-        self._write_compared(published, numbers, tags)
+        with connect(self.uri) as client:
+            write_compared(client, published, numbers, tags)
 
     def publish_cell(
         self,
@@ -216,7 +232,8 @@ class Publisher:
         try:
             with connect(self.uri) as client:
                 published = published or self._find_or_make_cell(client, run, lambda: None)
-            self._write_compared(published, list(cell_numbers(cell, verdicts)), cell_tags(verdicts))
+                numbers, tags = list(cell_numbers(cell, verdicts)), cell_tags(verdicts)
+                write_compared(client, published, numbers, tags)
             ended = max(ended, published.started) if ended else 0
             if published.status != status or (ended and ended != published.ended):
                 with connect(self.uri) as client:
@@ -226,25 +243,6 @@ class Publisher:
                 raise
             return self.publish_cell(run, cell, verdicts, None, status, ended, retries - 1)
         return published
-
-    def _write_compared(
-        self, published: PublishedRun, numbers: Sequence[Number], tags: Mapping[str, str]
-    ) -> None:
-        from mlflow.entities import RunTag
-
-        digest = sha256([numbers, tags])
-        count, known = comparison_mark(published.tags)
-        if not numbers or known == digest:
-            return
-        # The count serves as the time: two publishers of equal comparisons write equal stamps.
-        all_tags = {**tags, names.COMPARED: f"{count + 1} {digest}"}
-        with connect(self.uri) as client:
-            changed = (
-                changed_numbers(client, client.get_run(published.id), numbers) if count else numbers
-            )
-            metrics = stamped(changed, published.started + count + 1)
-            run_tags = [RunTag(*tag) for tag in all_tags.items()]
-            log_in_batches(client, published.id, metrics, [], run_tags)
 
     def publish_study(self, content: StudyContent) -> None:
         """Write a study's own run; equal content is written once.

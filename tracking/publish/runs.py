@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lth_core.errors import TrackingError
+from lth_core.spec import sha256
 from tracking.publish import names
+from tracking.publish.payload import Number, stamped
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,12 +28,13 @@ MOST_ITEMS, MOST_PARAMS = 1000, 100
 PAGE = 1000
 """Number of runs in one answer of a search."""
 
+_LEVEL = f"[0-9a-f]{{{names.LEVEL_DIGEST}}}"
 _FORMATS = {
-    names.LEVELS: re.compile(r"[0-9]{1,9}"),
+    names.LEVELS: re.compile(rf"{_LEVEL}( {_LEVEL})*"),
     names.TRAINED: re.compile(r"[0-9]{1,15}"),
     names.COMPARED: re.compile(r"[0-9]{1,12} [0-9a-f]{64}"),
 }
-"""Formats of the tags that hold a number."""
+"""Formats of the tags by which a publisher knows what it has written."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,14 @@ class PublishedRun:
     """End of its latest training, or its own; 0: not known."""
 
     @property
+    def digests(self) -> list[str]:
+        """Digest of each published level, as of `payload.level_digest`; the dense run's first."""
+        return self.tags.get(names.LEVELS, "").split()
+
+    @property
     def levels(self) -> int:
         """Number of levels published, the dense run included."""
-        return int(self.tags.get(names.LEVELS, 0))
+        return len(self.digests)
 
 
 class DeletedExperimentError(TrackingError):
@@ -154,7 +162,7 @@ def log_datasets(client: MlflowClient, run_id: str, datasets: list[DatasetInput]
 def published_run(run: Run) -> PublishedRun:
     """State of a run in MLflow.
 
-    A tag of a number in a wrong format is ignored; what it stands for is then published again.
+    A tag in a wrong format is ignored; what it stands for is then published again.
     """
     info, data = run.info, run.data
     tags = {k: v for k, v in data.tags.items() if k not in _FORMATS or _FORMATS[k].fullmatch(v)}
@@ -178,6 +186,36 @@ def comparison_mark(tags: Mapping[str, str]) -> tuple[int, str]:
     """
     count, _, digest = tags.get(names.COMPARED, "").rpartition(" ")
     return int(count or 0), digest
+
+
+def write_compared(
+    client: MlflowClient, published: PublishedRun, numbers: Sequence[Number],
+    tags: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Write comparisons to the run of a trial or a cell; equal ones are written once."""
+    from mlflow.entities import RunTag
+
+    digest = sha256([numbers, tags])
+    count, known = comparison_mark(published.tags)
+    if not numbers or known == digest:
+        return
+    # The count serves as the time: two publishers of equal comparisons write equal stamps.
+    all_tags = {**tags, names.COMPARED: f"{count + 1} {digest}"}
+    changed = changed_numbers(client, client.get_run(published.id), numbers) if count else numbers
+    metrics = stamped(changed, published.started + count + 1)
+    log_in_batches(client, published.id, metrics, [], [RunTag(*tag) for tag in all_tags.items()])
+
+
+def changed_numbers(client: MlflowClient, run: Run, numbers: Sequence[Number]) -> list[Number]:
+    """Numbers that differ from the run's latest ones; MLflow's charts would show them twice."""
+    latest = {
+        (key, metric.step): metric.value
+        for key in {names.entry_name(number.name) for number in numbers} & run.data.metrics.keys()
+        for metric in sorted(
+            client.get_metric_history(run.info.run_id, key), key=lambda metric: metric.timestamp
+        )
+    }
+    return [n for n in numbers if latest.get((names.entry_name(n.name), n.step)) != n.value]
 
 
 def log_in_batches(

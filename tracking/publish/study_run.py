@@ -13,7 +13,13 @@ from lth_core.spec import TicketSpec
 from tracking.publish import names
 from tracking.publish.cell_run import accuracy_numbers, density_numbers
 from tracking.publish.payload import Number, dataset_input, stamped, table_numbers
-from tracking.publish.runs import comparison_mark, log_datasets, log_in_batches, published_run
+from tracking.publish.runs import (
+    changed_numbers,
+    comparison_mark,
+    log_datasets,
+    log_in_batches,
+    published_run,
+)
 from tracking.publish.views import views
 
 if TYPE_CHECKING:
@@ -111,18 +117,6 @@ def set_status(client: MlflowClient, run_id: str, status: str, ended: int | None
         client.update_run(run_id, status=status)
     else:
         client.set_terminated(run_id, status, ended)
-
-
-def changed_numbers(client: MlflowClient, run: Run, numbers: Sequence[Number]) -> list[Number]:
-    """Numbers that differ from the run's latest ones; MLflow's charts would show them twice."""
-    latest = {
-        (key, metric.step): metric.value
-        for key in {names.entry_name(number.name) for number in numbers} & run.data.metrics.keys()
-        for metric in sorted(
-            client.get_metric_history(run.info.run_id, key), key=lambda metric: metric.timestamp
-        )
-    }
-    return [n for n in numbers if latest.get((names.entry_name(n.name), n.step)) != n.value]
 
 
 def _write_files(client: MlflowClient, run_id: str, file: Path, study_file: bytes) -> None:

@@ -13,7 +13,13 @@ from lth_core.spec import TicketSpec
 from tracking.publish import names
 from tracking.publish.cell_run import CellRun
 from tracking.publish.curve_files import curve_files, spec_file
-from tracking.publish.payload import dataset_input, finished_ms, level_metrics, params
+from tracking.publish.payload import (
+    dataset_input,
+    finished_ms,
+    level_digest,
+    level_metrics,
+    params,
+)
 from tracking.publish.runs import PublishedRun, log_datasets, log_in_batches
 
 if TYPE_CHECKING:
@@ -74,7 +80,7 @@ def write_level(
     ended = max(published.ended, *(finished_ms(level, branch) for branch in level.results))
     tags = {
         names.TRAINED: str(ended),
-        names.LEVELS: str(level.level + 1),
+        names.LEVELS: " ".join([*published.digests, level_digest(records, curves)]),
         names.METHOD: str(records[0]["method"]),
     }
     metrics = list(level_metrics(level, records, curves))

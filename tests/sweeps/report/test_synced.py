@@ -17,8 +17,9 @@ from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.report.sync import sync
 from sweeps.store.published import PROBES, cell_run, level_records, study_publisher, trial_run
+from sweeps.store.records import load_records, save_records
 from sweeps.studies.find import save_swept
-from sweeps.studies.schema import Study
+from sweeps.studies.schema import Study, Tracking
 from tracking.publish import names
 from tracking.publish.publisher import Publisher
 from tracking.publish.runs import PublishedRun
@@ -158,6 +159,33 @@ def test_a_ticket_is_promoted_once_its_level_is_published(
     assert "branch ticket" in lth("ticket", "promote", other, "--model", "tried").err
     assert [lth(*promote).out for _ in range(2)] == ["models:/tried/1\n"] * 2
     assert sweeps.load_ticket("models:/tried@mine", tracking=database).digest == digest
+
+
+def test_sync_publishes_again_the_trial_whose_results_changed(
+    database: str, swept_to: Callable[..., Study]
+) -> None:
+    """The store has lost its trainings, and they were made again on another machine."""
+    study, client = swept_to(database), MlflowClient(database)
+    store, trials = open_store(study.store), make_plan(study).trials
+    publisher = study_publisher(study)
+    sync(make_plan(study))
+    before = publisher.runs()
+    rows = load_records(store, study.name, trials[:1])
+    rows[-1]["final_test_accuracy"] = 0.5
+    save_records(store, study.name, study.digest(), trials[0], rows)
+    for _ in range(2):
+        sync(make_plan(study))
+        runs = publisher.runs()
+        changed = [key for key, run in runs.items() if run.id != before[key].id]
+        assert changed == [trials[0].digest]
+        run = runs[changed[0]]
+        branch = rows[-1]["branch"]
+        assert client.get_run(run.id).data.metrics[f"accuracy/{branch}"] == 0.5
+        assert (run.levels, run.status) == (2, "FINISHED")
+    with_curves = study.model_copy(update={"tracking": Tracking(uri=database, curves=True)})
+    sync(make_plan(with_curves))
+    for run in publisher.runs().values():
+        assert "level_01/ticket/train_loss" in client.get_run(run.id).data.metrics
 
 
 def test_sync_makes_a_studys_run_that_was_deleted_again_with_its_trials_below_it(

@@ -255,6 +255,29 @@ def test_publishing_again_changes_nothing(publisher: Publisher, levels: list[Lev
     assert publisher.runs()[digest_of(levels)].levels == 3
 
 
+@mlflow
+def test_a_run_with_other_results_is_made_again(
+    publisher: Publisher, levels: list[LevelResult]
+) -> None:
+    """The trial was trained again, on a machine that rounds in another way."""
+    trial = trial_of(levels)
+
+    def rows(level: LevelResult) -> list[dict[str, Any]]:
+        return [{**row, "final_test_accuracy": 0.5} for row in level.records]
+
+    publish(publisher, levels)
+    (before,) = publisher.runs().values()
+    with pytest.raises(TrackingError, match="level 1 cannot be published over other results"):
+        publisher.publish(trial, levels[1], rows(levels[1]))
+    for level in levels:
+        publisher.publish(trial, level, rows(level), live=True)
+    (run,) = publisher.runs().values()
+    assert (run.id != before.id, run.levels) == (True, 3)
+    assert [value for _, _, value in only_trial(publisher)[2]["accuracy/ticket"]] == [0.5, 0.5]
+    publish(replace(publisher, curves=True), levels[:1])
+    assert "level_00/dense/train_loss" in only_trial(publisher)[2]
+
+
 def _name(publisher: Publisher) -> str:
     from mlflow import MlflowClient
 

@@ -20,6 +20,7 @@ from lth_core.ticket import load_ticket
 from tracking.publish import names
 from tracking.publish.client import check_address, connect
 from tracking.publish.locations import correct_locations, database_file
+from tracking.publish.runs import published_run
 from tracking.publish.tickets.files import TICKET, ticket_files
 from tracking.text import density_text
 
@@ -100,9 +101,9 @@ def register_winners(publisher: Publisher, study: str, winners: Sequence[FoundTi
         if not winners and not known:
             return
         for winner in winners:
-            if _first(known, winner) is None and (
-                version := _register(client, publisher, MODEL, winner)
-            ):
+            if first := _first(known, winner):
+                _update(client, first, winner)
+            elif version := _register(client, publisher, MODEL, winner):
                 known.append(version)
         current = {winner.identity for winner in winners}
         for version in known:
@@ -129,6 +130,8 @@ def register_ticket(
         if version is None:
             version = _register(client, publisher, name, ticket, {BY_HAND: "by hand"})
             known += [version] if version else []
+        else:
+            _update(client, version, ticket)
         if version is None:
             raise TrackingError(
                 f"tracking.uri: {publisher.uri} lacks level {ticket.level} of the ticket's trial; "
@@ -210,13 +213,22 @@ def _register(
     return first
 
 
+def _update(client: MlflowClient, version: ModelVersion, ticket: FoundTicket) -> None:
+    """Correct the tags of a version whose ticket was trained again, with another accuracy."""
+    changed = ticket.tags.items() - version.tags.items()
+    for key, value in changed:
+        client.set_model_version_tag(version.name, version.version, key, value)
+    if changed:
+        client.update_model_version(version.name, version.version, _summary(ticket))
+
+
 def _published_files(
     client: MlflowClient, publisher: Publisher, ticket: FoundTicket
 ) -> tuple[str, dict[str, bytes]] | None:
     """Id of the ticket's run, and its files; None where its level is not published."""
     query = f"tags.`{names.KEY}` = '{ticket.run_key}'"
     for run in client.search_runs([publisher.experiment], query):
-        if int(run.data.tags.get(names.LEVELS, 0)) > ticket.level:
+        if published_run(run).levels > ticket.level:
             folder = names.level_folder(ticket.level)
             with tempfile.TemporaryDirectory(prefix="lth-") as here:
                 path = client.download_artifacts(run.info.run_id, f"{folder}/{TICKET}", here)

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ def found(level: LevelResult, study: str) -> FoundTicket:
     )  # fmt: skip
 
 
-def registered(publisher: Publisher) -> dict[str, object]:
+def registered(publisher: Publisher) -> dict[str, Any]:
     """Tags of the versions of each level, aliases, and number of logged models."""
     from mlflow import MlflowClient
 
@@ -105,6 +106,10 @@ def test_a_ticket_is_registered_once_and_loaded_by_its_alias(
     assert (once["count"], once["models"], once["sparsest"]) == (1, 1, "1")
     register_winners(publisher, tmp_path.name, [ticket])
     assert registered(publisher) == once
+    again = replace(ticket, provenance={"seed": 0, "test_accuracy": "0.9"})
+    register_winners(publisher, tmp_path.name, [again])
+    (tags,) = registered(publisher)["versions"].values()
+    assert tags["test_accuracy"] == "0.9"
     add_foreign_version(publisher)
     register_winners(publisher, tmp_path.name, [ticket])
     loaded = download_ticket(f"models:/{MODEL}@sparsest-{tmp_path.name}", tmp_path, publisher.uri)
@@ -127,7 +132,6 @@ def test_a_sparser_winner_supersedes_and_its_return_is_no_new_version(
         register_winners(publisher, study, winners)
         seen = registered(publisher)
         tags = seen["versions"]
-        assert isinstance(tags, dict)
         assert {level for level in tags if SUPERSEDED in tags[level]} == superseded
         assert seen["sparsest"] == sparsest
     assert seen["count"] == 2
