@@ -70,6 +70,13 @@ DENSE_ACCURACY, TICKET_ACCURACY = "dense_accuracy", "ticket_accuracy"
 """Metrics for the table of runs, at the sparsest matching level, or the last where none matches."""
 SPARSEST_MATCHING, SPARSEST_WINNING = "sparsest_matching", "sparsest_winning"
 """Metrics for the table of runs: lowest density with the verdict."""
+COMPARED_METRICS = frozenset({SPARSEST_MATCHING, SPARSEST_WINNING, DENSE_ACCURACY, TICKET_ACCURACY,
+                              *STUDY_METRICS.values()})  # fmt: skip
+"""First parts of the names of metrics that a trial has only from comparisons with others."""
+CELL_METRICS = COMPARED_METRICS | {VERDICT, INTERVAL, *LEVEL_METRICS.values(),
+                                   *BRANCH_METRICS.values()}  # fmt: skip
+"""Those of metrics of a cell and of a study. One that no longer holds becomes NaN: MLflow deletes
+no metric of a run."""
 
 CURVES = ("train_loss", "validation_loss", "validation_accuracy", "test_accuracy")
 """Learning curves; with `tracking.curves` metrics `level_NN/BRANCH/NAME`, step = iteration."""

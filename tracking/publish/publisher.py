@@ -207,7 +207,7 @@ class Publisher:
         numbers += [*dense_numbers(records), *table_numbers(verdicts, records)]
         tags = {names.VERDICT: best_word(verdicts)} if verdicts else {}
         with connect(self.uri) as client:
-            write_compared(client, published, numbers, tags)
+            write_compared(client, published, numbers, tags, names.COMPARED_METRICS)
 
     def publish_cell(
         self,
@@ -233,7 +233,7 @@ class Publisher:
             with connect(self.uri) as client:
                 published = published or self._find_or_make_cell(client, run, lambda: None)
                 numbers, tags = list(cell_numbers(cell, verdicts)), cell_tags(verdicts)
-                write_compared(client, published, numbers, tags)
+                write_compared(client, published, numbers, tags, names.CELL_METRICS)
             ended = max(ended, published.started) if ended else 0
             if published.status != status or (ended and ended != published.ended):
                 with connect(self.uri) as client:

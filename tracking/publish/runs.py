@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan, nan
 from typing import TYPE_CHECKING, Any
 
 from lth_core.errors import TrackingError
@@ -21,7 +22,7 @@ from tracking.publish.payload import Number, stamped
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import DatasetInput, Metric, Run
 
 MOST_ITEMS, MOST_PARAMS = 1000, 100
 """MLflow's limits for one call: metrics, params and tags in all, and params alone."""
@@ -190,9 +191,13 @@ def comparison_mark(tags: Mapping[str, str]) -> tuple[int, str]:
 
 def write_compared(
     client: MlflowClient, published: PublishedRun, numbers: Sequence[Number],
-    tags: Mapping[str, str],
+    tags: Mapping[str, str], prefixes: Collection[str],
 ) -> None:  # fmt: skip
-    """Write comparisons to the run of a trial or a cell; equal ones are written once."""
+    """Write comparisons to the run of a trial or a cell; equal ones are written once.
+
+    Args:
+        prefixes: as for `changed_metrics`.
+    """
     from mlflow.entities import RunTag
 
     digest = sha256([numbers, tags])
@@ -201,21 +206,40 @@ def write_compared(
         return
     # The count serves as the time: two publishers of equal comparisons write equal stamps.
     all_tags = {**tags, names.COMPARED: f"{count + 1} {digest}"}
-    changed = changed_numbers(client, client.get_run(published.id), numbers) if count else numbers
-    metrics = stamped(changed, published.started + count + 1)
+    stamp = published.started + count + 1
+    metrics = (
+        changed_metrics(client, client.get_run(published.id), numbers, stamp, prefixes)
+        if count
+        else stamped(numbers, stamp)
+    )
     log_in_batches(client, published.id, metrics, [], [RunTag(*tag) for tag in all_tags.items()])
 
 
-def changed_numbers(client: MlflowClient, run: Run, numbers: Sequence[Number]) -> list[Number]:
-    """Numbers that differ from the run's latest ones; MLflow's charts would show them twice."""
+def changed_metrics(
+    client: MlflowClient, run: Run, numbers: Sequence[Number], stamp: int, prefixes: Collection[str]
+) -> list[Metric]:
+    """Metrics of the numbers that differ from the run's latest, which MLflow's charts would show
+    twice, and NaN in place of those that no longer hold.
+
+    Args:
+        stamp: their time in ms.
+        prefixes: first parts of the names of metrics that the numbers have all of.
+    """
+    from mlflow.entities import Metric
+
+    new = {(names.entry_name(number.name), number.step): number for number in numbers}
+    complete = {key for key in run.data.metrics if key.partition("/")[0] in prefixes}
     latest = {
         (key, metric.step): metric.value
-        for key in {names.entry_name(number.name) for number in numbers} & run.data.metrics.keys()
+        for key in complete | ({key for key, _ in new} & run.data.metrics.keys())
         for metric in sorted(
             client.get_metric_history(run.info.run_id, key), key=lambda metric: metric.timestamp
         )
     }
-    return [n for n in numbers if latest.get((names.entry_name(n.name), n.step)) != n.value]
+    changed = [number for place, number in new.items() if latest.get(place) != number.value]
+    gone = [place for place, value in latest.items() if place not in new and not isnan(value)]
+    ended = [Metric(key, nan, stamp, step) for key, step in gone if key in complete]
+    return [*stamped(changed, stamp), *ended]
 
 
 def log_in_batches(

@@ -12,9 +12,9 @@ from lth_core.analysis.verdict import WORDS, Verdict, best_word
 from lth_core.spec import TicketSpec
 from tracking.publish import names
 from tracking.publish.cell_run import accuracy_numbers, density_numbers
-from tracking.publish.payload import Number, dataset_input, stamped, table_numbers
+from tracking.publish.payload import Number, dataset_input, table_numbers
 from tracking.publish.runs import (
-    changed_numbers,
+    changed_metrics,
     comparison_mark,
     log_datasets,
     log_in_batches,
@@ -91,7 +91,8 @@ def write_study(client: MlflowClient, run: Run, content: StudyContent, file: Pat
         _write_files(client, run_id, file, content.study_file)
         # An older version stamped metrics with the time, before it finished the run.
         count = 1 + (count or max(0, (run.info.end_time or 0) - started))
-        numbers = changed_numbers(client, run, list(study_numbers(content)))
+        numbers, stamp = list(study_numbers(content)), started + count
+        metrics = changed_metrics(client, run, numbers, stamp, names.CELL_METRICS)
         description = content.description(run.info.experiment_id, run_id)
         tags = {
             names.VERDICT: best_word(content.verdicts),
@@ -105,7 +106,7 @@ def write_study(client: MlflowClient, run: Run, content: StudyContent, file: Pat
             client.set_experiment_tag(run.info.experiment_id, name, value)
         log_datasets(client, run_id, [dataset_input(spec) for spec in content.specs])
         run_tags = [RunTag(*tag) for tag in tags.items()]
-        log_in_batches(client, run_id, stamped(numbers, started + count), [], run_tags)
+        log_in_batches(client, run_id, metrics, [], run_tags)
     ended = max(content.ended, started)
     if run.info.status != content.status or (content.ended and run.info.end_time != ended):
         set_status(client, run_id, content.status, ended if content.ended else None)

@@ -1,7 +1,9 @@
 """Verdicts, overlaps and latencies in MLflow: cells can be filtered by verdicts, and writing them
 again changes nothing."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import pytest
 from lth_core import DataSpec, ModelSpec, TicketSpec, TrainSpec, find_tickets
 from lth_core.analysis.cells import cells
 from lth_core.analysis.verdict import P, Verdict, verdicts
+from lth_core.spec import sha256
 from tracking.publish import names
 from tracking.publish.cell_run import CellRun
 from tracking.publish.publisher import Publisher, open_publisher
 from tracking.publish.runs import PublishedRun
+from tracking.publish.study_run import StudyContent
 from tracking.publish.trial_run import TrialRun
 
 pytestmark = pytest.mark.mlflow
@@ -110,6 +114,7 @@ def test_cells_are_filtered_by_their_verdict(publisher: Publisher) -> None:
     assert history("verdict/p_reinit_adjusted") == [(2, 0.01), (2, 0.02), (3, 0.01)]
     judge(publisher, {"good": [verdict(1, "not matching")]})
     assert filtered("tags.verdict = 'winning'") == []
+    assert filtered("metrics.sparsest_winning < 0.65") == []
 
 
 def test_comparisons_of_a_trial_are_written_level_by_level_and_once(publisher: Publisher) -> None:
@@ -143,3 +148,40 @@ def test_comparisons_of_a_trial_are_written_level_by_level_and_once(publisher: P
     compare([*rows[:2], {**rows[2], "overlap_seeds": 0.3, "latency_ms": 2.5}])
     assert history("overlap_seeds/ticket")[-1] == (2, 0.3)
     assert history("latency_ms/ticket") == [(2, 2.5)]
+
+
+def test_a_density_without_its_verdict_is_taken_back(publisher: Publisher) -> None:
+    """A study's, a cell's and a trial's; the trial's own numbers stay, and so do a user's."""
+    from mlflow import MlflowClient
+
+    client, (level,) = MlflowClient(publisher.uri), find_tickets(SPEC)
+    run = TrialRun(key="alone", name="alone", fields={}, spec=level.spec,
+                   cell=CellRun(key="c", name="c", fields={}, spec=SPEC))  # fmt: skip
+    trial = publisher.publish(run, level, level.records)
+    dense = client.get_run(trial.id).data.metrics["accuracy/dense"]
+    client.log_metric(trial.id, "own", 1.0)
+
+    def latest(words: list[str]) -> Iterator[dict[str, float]]:
+        judged = [verdict(level + 1, word) for level, word in enumerate(words)]
+        (cell,) = judge(publisher, {"good": judged}).keys() - {"c"}
+        publisher.publish_compared(publisher.runs()["alone"], judged, [])
+        publisher.publish_study(StudyContent(
+            digest=sha256(words), description=lambda *_: "", cells={"all": CELL}, axes=[], specs=[],
+            verdicts=judged, trials={}, report=lambda: Path(__file__), study_file=b"", ended=0,
+            status="FINISHED",
+        ))  # fmt: skip
+        for each in (trial.id, publisher.cells()[cell].id, publisher.study_run):
+            yield client.get_run(each).data.metrics
+
+    for metrics in latest(["winning", "winning"]):
+        assert (metrics["sparsest_winning"], metrics["sparsest_matching"]) == (0.64, 0.64)
+    for metrics in latest(["matching"]):
+        assert (isnan(metrics["sparsest_winning"]), metrics["sparsest_matching"]) == (True, 0.8)
+    for metrics in latest(["undecided"]):
+        assert isnan(metrics["sparsest_winning"])
+        assert isnan(metrics["sparsest_matching"])
+    _, cell, _ = latest(["winning"])
+    assert cell["sparsest_winning"] == 0.8
+    assert isnan(cell["verdict/winning"]), "of the second level"
+    metrics = client.get_run(trial.id).data.metrics
+    assert (metrics["accuracy/dense"], metrics["own"]) == (dense, 1.0)
