@@ -145,7 +145,7 @@ def s3_files(bucket: str, prefix: str) -> ArrowFiles:
             background_writes=False,
         )
         if filesystem.get_file_info(bucket).type != FileType.NotFound:
-            return ArrowFiles(filesystem, name.partition(" ")[0].removeprefix("s3://"), name)
+            return ArrowFiles(filesystem, f"{bucket}/{prefix}".rstrip("/"), name)
         buckets = [info.base_name for info in filesystem.get_file_info(FileSelector(""))]
     except (OSError, ValueError) as error:  # ValueError: pyarrow refuses the endpoint
         variables = [name for name in ENVIRONMENT if name in os.environ]

@@ -316,6 +316,7 @@ def check_place(where: str, field: str = "store") -> None:
     """
     scheme, separator, place = where.partition("://")
     bucket, known = place.partition("/")[0], ["FOLDER", S3]
+    shown = where if set(":@?#").isdisjoint(place) else "s3://***"
     if separator and (scheme != "s3" or not bucket):
         raise SpecError(field, "must be a folder or in S3", without_login(where), known)
     if separator and not (_BUCKET.fullmatch(bucket) and set("?#").isdisjoint(place)):
@@ -323,7 +324,10 @@ def check_place(where: str, field: str = "store") -> None:
             "must name a bucket by letters, digits, '.', '_' or '-', and hold no keys and no "
             "parameters; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
         )
-        raise SpecError(field, rule, where if set(":@?#").isdisjoint(place) else "s3://***", known)
+        raise SpecError(field, rule, shown, known)
+    parts = place.rstrip("/").split("/")[1:]
+    if separator and not {"", ".", ".."}.isdisjoint(parts):
+        raise SpecError(field, "must have no empty part and no '.' or '..'", shown, known)
 
 
 def make_folder(folder: Path, holds: str = "store") -> Path:

@@ -423,6 +423,12 @@ def test_bucket_that_cannot_be_one_is_refused(bucket: str) -> None:
         open_store(f"s3://{bucket}/p")
 
 
+@pytest.mark.parametrize("prefix", ["/dd", "d//d", "../d", "d/./d"])
+def test_prefix_with_a_part_that_is_no_folder_is_refused(prefix: str) -> None:
+    with pytest.raises(SpecError, match="store: must have no empty part"):
+        open_store(f"s3://bucket/{prefix}")
+
+
 @pytest.mark.parametrize("prefix", ["a", "a/b/", ""])
 def test_stores_of_a_bucket_are_apart_by_prefix(s3: str, prefix: str) -> None:
     one, other = open_store(f"{s3}/{prefix}"), open_store(f"{s3}-other")
@@ -430,6 +436,14 @@ def test_stores_of_a_bucket_are_apart_by_prefix(s3: str, prefix: str) -> None:
     assert open_store(f"{s3}/{prefix}").has(K, D)
     assert not other.has(K, D)
     assert one.kinds() == [K]
+
+
+def test_stores_whose_prefixes_share_a_first_word_are_apart(s3: str) -> None:
+    one, other = open_store(f"{s3}/my runs"), open_store(f"{s3}/my other")
+    one.put(K, D, META, BLOBS)
+    assert (one.has(K, D), other.has(K, D)) == (True, False)
+    open_store(f"{s3}/ x").put(K, D, META)
+    assert open_store(f"{s3}/ x").has(K, D)
 
 
 def test_store_that_is_only_read_is_not_made(tmp_path: Path, s3: str, s3_server: S3Server) -> None:
