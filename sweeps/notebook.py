@@ -343,7 +343,7 @@ def _finish(plan: Plan, outcome: SweepOutcome, console: PlainConsole) -> None:
         raise LaunchError(f"no trial of {plan.study.name} has finished") from None
     for note in outcome.notes:
         console.print(note)
-    for note in filter(None, [outcome.unpublished, *report.notes]):  # on what MLflow lacks
+    for note in report.notes:  # on what MLflow lacks
         failures.print(note)
     for line in report.unpublished:
         print_failure(failures, line)

@@ -110,8 +110,6 @@ def _print_outcome(outcome: launch.SweepOutcome, notes: PlainConsole, screen: Pl
     """Print the notes and failures of a sweep."""
     for note in outcome.notes:
         notes.print(note)
-    if outcome.unpublished:
-        screen.print(outcome.unpublished)
     for name, reason in outcome.failures:
         print_failure(screen, f"{name}: {reason}")
 
@@ -136,7 +134,7 @@ def _report(plan: plans.Plan, outcome: launch.SweepOutcome, notes: PlainConsole)
     if report.unpublished:
         out.print(f"`lth sync {plan.study.name}` publishes what is missing")
     notes.print(f"report: {report.path}")
-    if plan.study.tracking.uri:
+    if plan.study.tracking.uri and not report.notes:
         lth = "lth" if shutil.which("lth") else sys.argv[0]
         notes.print(f"every ticket, mask and curve, in MLflow's UI: {lth} ui {plan.study.name}")
     if outcome.failures or report.unpublished:

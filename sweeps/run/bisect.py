@@ -283,7 +283,7 @@ def find_rewinds(
         with phase(console, "loading data", not serial):
             check_data(plan)
     trainer = sweep_trainer(study)
-    context = replace(make_context(study, outcome), stop=Stop(), probes=True)
+    context = replace(make_context(study), stop=Stop(), probes=True)
     register(trainer.store, study)
     search = Bisection(plan, trainer)
     first = {number: search.next_trials(number) for number in range(len(search.cells))}

@@ -6,6 +6,7 @@ which trials are missing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -46,19 +47,17 @@ from sweeps.studies.schema import Study
 from tracking.publish.publisher import Publisher, Status
 from tracking.publish.runs import DeletedExperimentError
 
+logger = logging.getLogger("lth")
+
 
 @dataclass
 class SweepOutcome:
-    """Outcome of a sweep: failed work as (name, reason), and notes for the user.
-
-    unpublished: reason for which MLflow has no results; printed with --quiet too.
-    """
+    """Outcome of a sweep: failed work as (name, reason), and notes for the user."""
 
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
     """Seconds from the first training to the last; 0 where nothing was trained."""
     notes: list[str] = field(default_factory=list)
-    unpublished: str = ""
 
 
 def launch(
@@ -93,7 +92,7 @@ def launch(
         )
     trained = set[str]() if adaptive else set(trainer.store.digests("trainings"))
     missing = {} if adaptive else _missing(plan, trainer, trained)
-    context, backend = make_context(study, outcome), None
+    context, backend = make_context(study), None
     trials: Sequence[Trial] = plan.trials
     with running(context if missing or adaptive else None, outcome, plan.trials):
         if missing or adaptive:
@@ -160,8 +159,9 @@ def sweep_trainer(study: Study) -> Trainer:
     return make_trainer(store, pack=study.resources.pack)
 
 
-def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
-    """Context that all trials share; without tracking if the server does not answer."""
+def make_context(study: Study) -> SweepContext:
+    """Context that all trials share; without tracking, and with a warning, if the server does not
+    answer."""
     publisher: Publisher | None = None
     if study.tracking.uri:
         try:
@@ -171,9 +171,8 @@ def make_context(study: Study, outcome: SweepOutcome) -> SweepContext:
         except TrackingError as error:
             if not study.tracking.uri.startswith("http"):
                 raise
-            outcome.unpublished = (
-                f"{error}; the sweep ran without it, `lth sync {study.name}` publishes the results"
-            )
+            later = f"its report, or `lth sync {study.name}`, publishes the results"
+            logger.warning("%s; the sweep runs without it, and %s", error, later)
     return SweepContext(
         study=study.name,
         study_digest=study.digest(),

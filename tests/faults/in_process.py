@@ -19,7 +19,7 @@ from lth_core.store import locks as claims
 from lth_core.store import open_store
 from lth_core.train import trainer as engine
 from sweeps.plan.plan import make_plan
-from sweeps.run.launch import SweepOutcome, make_context
+from sweeps.run.launch import make_context
 from sweeps.run.trial import make_trainer, run_trial, use_threads
 from sweeps.store.records import register
 from sweeps.studies.reader import parse_study
@@ -44,7 +44,7 @@ def _train(folder: str, fields: dict[str, Any], lease: float) -> None:
     use_threads(1)
     engine.claimed = partial(claims.claimed, lease=lease)
     study = parse_study(fields)
-    context = make_context(study, SweepOutcome())
+    context = make_context(study)
     open_store(context.store)  # a trainer makes none
     trainer = make_trainer(context.store, context.checkpoint_every)
     register(trainer.store, study)

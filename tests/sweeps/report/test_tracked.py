@@ -51,20 +51,29 @@ def swept_without_tracking(study: Study) -> list[Record]:
     return [row for _, rows in found for row in rows]
 
 
-def test_sweep_whose_server_is_away_goes_on_with_a_note(tiny: StudyOf) -> None:
-    study, outcome = tiny({"tracking.uri": AWAY}), SweepOutcome()
+def test_sweep_whose_server_is_away_goes_on_with_a_warning(
+    tiny: StudyOf, caplog: pytest.LogCaptureFixture
+) -> None:
     begun = time.monotonic()
-    context = make_context(study, outcome)
+    assert make_context(tiny({"tracking.uri": AWAY})).tracking is None
     assert time.monotonic() - begun < 60
-    assert context.tracking is None
-    assert outcome.unpublished.startswith(f"tracking.uri: {AWAY} does not answer")
-    assert "lth sync tiny" in outcome.unpublished
+    (warning,) = caplog.messages
+    assert warning.startswith(f"tracking.uri: {AWAY} does not answer")
+    assert "`lth sync tiny`, publishes" in warning
+
+
+def test_sweep_that_published_nothing_names_no_page_of_it(tiny_file: StudyFile, lth: Lth) -> None:
+    fields = {"tracking.uri": AWAY, "axes.seed": [0], "base.levels": 1}
+    called = lth("sweep", tiny_file(fields), "--serial")
+    assert called.code == 0
+    assert "`lth sync tiny` publishes what is missing" in called.out
+    assert "lth ui" not in called.out
 
 
 def test_a_study_has_its_views_and_a_description_from_its_first_training_on(tiny: StudyOf) -> None:
     from mlflow import MlflowClient
 
-    publisher = make_context(tiny({"tracking.uri": HERE}), SweepOutcome()).tracking
+    publisher = make_context(tiny({"tracking.uri": HERE})).tracking
     assert publisher
     client = MlflowClient(publisher.uri)
     experiment = client.get_experiment(publisher.experiment).tags
@@ -79,7 +88,7 @@ def test_a_study_has_its_views_and_a_description_from_its_first_training_on(tiny
 def test_probes_leave_the_studys_run_as_the_last_sweep_left_it(tiny: StudyOf) -> None:
     from mlflow import MlflowClient
 
-    context = make_context(tiny({"tracking.uri": HERE}), SweepOutcome())
+    context = make_context(tiny({"tracking.uri": HERE}))
     publisher = context.tracking
     assert publisher
 
