@@ -327,7 +327,10 @@ def open_study_publisher(plan: Plan) -> Publisher:
         TrackingError: the study has no tracking server, or it cannot be reached.
     """
     if plan.study.tracking.uri is None:
-        raise TrackingError("tracking.uri: is null, so there is nowhere to publish to")
+        command = (
+            f"`{plan.study.command()} tracking.uri=ADDRESS` publishes, and trains nothing again"
+        )
+        raise TrackingError(f"tracking.uri: is null, so there is nowhere to publish to; {command}")
     return study_publisher(plan.study, partial(_first_start, plan))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lth_core.columns import Record
@@ -18,9 +20,13 @@ from sweeps.studies.axes import axis_fields
 from sweeps.studies.names import FILE, STUDIES
 from sweeps.studies.schema import Study
 from tracking.publish.cell_run import CellRun
+from tracking.publish.client import connect
 from tracking.publish.publisher import Publisher, open_publisher
+from tracking.publish.study_run import set_store
 from tracking.publish.trial_run import TrialRun
 from tracking.publish.views import views
+
+logger = logging.getLogger("lth")
 
 METHOD_FIELDS = {"prune.when", "prune.score", "prune.scope", "prune.structure", "prune.grow",
                  "prune.one_shot", "branches"}  # fmt: skip
@@ -40,7 +46,8 @@ short name is empty, the value stands alone."""
 
 
 def study_publisher(study: Study, started: Callable[[], int | None] = lambda: None) -> Publisher:
-    """The publisher of a study with a tracking server.
+    """The publisher of a study with a tracking server; with a warning if the study there is another
+    store's, because MLflow then has one mixture of both.
 
     Args:
         started: start of a study's run that is made, in ms since 1970; None: now.
@@ -58,6 +65,17 @@ def study_publisher(study: Study, started: Callable[[], int | None] = lambda: No
         started,
         views(["dense", *study.base.branches], axis_fields(study), int(1000 * time.time())),
     )
+    if publisher.uri.startswith("http"):  # a file beside the store is copied and moved with it
+        store = study.store if "://" in study.store else str(Path(study.store).absolute())
+        store = without_secrets(store)
+        with connect(publisher.uri) as client:
+            before = set_store(client, publisher.study_run, store)
+        if before != store:
+            logger.warning(
+                "tracking.uri: %s has the study %s of another store, %s; their trials are mixed "
+                "there, unless one of the studies gets another `name`",
+                publisher.uri, study.name, before,
+            )  # fmt: skip
     return replace(publisher, curves=study.tracking.curves)
 
 

@@ -13,6 +13,8 @@ CELL = "lth.cell"
 """Tag of a cell's run: its key, by which a publisher finds the run."""
 STUDY = "lth.study"
 """Tag of a study's run: the study's name."""
+STORE = "lth.store"
+"""Tag of a study's run on a server: address of the store whose sweep or report wrote it last."""
 LEVELS = "lth.levels"
 """Tag of a trial's run: a digest of each level published so far, the dense run's first. By it a
 publisher finds out that the level has other results now."""

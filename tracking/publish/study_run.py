@@ -112,6 +112,14 @@ def write_study(client: MlflowClient, run: Run, content: StudyContent, file: Pat
         set_status(client, run_id, content.status, ended if content.ended else None)
 
 
+def set_store(client: MlflowClient, run_id: str, store: str) -> str:
+    """Tag a study's run with its store; returns the store that it had before, or the same."""
+    before = client.get_run(run_id).data.tags.get(names.STORE)
+    if before != store:
+        client.set_tag(run_id, names.STORE, store, synchronous=True)
+    return before or store
+
+
 def set_status(client: MlflowClient, run_id: str, status: str, ended: int | None) -> None:
     """Set a run's status and, unless it is RUNNING, its end in ms since 1970 (None: now)."""
     if status == "RUNNING":

@@ -70,6 +70,24 @@ def test_sweep_that_published_nothing_names_no_page_of_it(tiny_file: StudyFile, 
     assert "lth ui" not in called.out
 
 
+def test_a_study_that_another_store_published_is_a_warning_once(
+    server: str, tiny: StudyOf, here: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"tracking.uri": server, "name": here.parent.name}
+    for store in ("./mine", "./mine", "./theirs", "./theirs"):
+        make_context(tiny({**changes, "store": store}))
+    (warning,) = caplog.messages
+    assert f"of another store, {here / 'mine'}; their trials are mixed" in warning
+
+
+def test_sync_of_a_sweep_without_tracking_names_the_command_that_publishes(
+    swept: Path, lth: Lth
+) -> None:
+    called = lth("sync", "tiny")
+    assert called.code == 2
+    assert "tracking.uri=ADDRESS` publishes, and trains nothing again" in called.err
+
+
 def test_a_study_has_its_views_and_a_description_from_its_first_training_on(tiny: StudyOf) -> None:
     from mlflow import MlflowClient
 
