@@ -11,6 +11,7 @@ from sweeps.report.winners import found_ticket
 from sweeps.store.swept import swept_plan
 from sweeps.store.tickets import find_records
 from sweeps.studies.find import find_study
+from sweeps.studies.names import last_swept
 from tracking.publish.tickets.registry import MODEL, register_ticket
 
 ALIAS = re.compile(r"(?!(?i:latest|v\d+)$|sparsest)[\w-]{1,255}", re.ASCII)
@@ -38,6 +39,9 @@ def promote(store: str, digest: str, name: str = MODEL, alias: str | None = None
     if record["branch"] != "ticket":
         rule = "must be of the branch ticket, for MLflow has the files of no other"
         raise SpecError("DIGEST", rule, f"{digest}: {record['branch']}")
+    if last_swept(trial["study"]) is None:
+        rule = "must be of a study that was swept from this folder, which knows its MLflow"
+        raise SpecError("DIGEST", rule, f"{digest}: {trial['study']}")
     study = find_study(trial["study"], swept=True)
     plan = swept_plan(study)
     results = study_results(plan)

@@ -22,7 +22,7 @@ from tracking.publish.payload import Number, stamped
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Metric, Run
+    from mlflow.entities import DatasetInput, Experiment, Metric, Run
 
 MOST_ITEMS, MOST_PARAMS = 1000, 100
 """MLflow's limits for one call: metrics, params and tags in all, and params alone."""
@@ -88,13 +88,22 @@ def find_or_make_experiment(
                 raise
         experiment = client.get_experiment_by_name(study)  # another publisher was faster
         assert experiment
+    check_active(client, experiment)
+    return str(experiment.experiment_id)
+
+
+def check_active(client: MlflowClient, experiment: Experiment) -> None:
+    """Check that an experiment is not deleted.
+
+    Raises:
+        DeletedExperimentError: it was deleted.
+    """
     if experiment.lifecycle_stage == "deleted":
         command = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
         raise DeletedExperimentError(
-            f"tracking.uri: the experiment {study} was deleted; "
+            f"tracking.uri: the experiment {experiment.name} was deleted; "
             f"`MLFLOW_TRACKING_URI={shlex.quote(client.tracking_uri)} {command}` restores it"
         )
-    return str(experiment.experiment_id)
 
 
 def find_or_make_run(

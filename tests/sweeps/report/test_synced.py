@@ -142,8 +142,9 @@ def test_sync_after_a_report_that_was_published_changes_nothing(
 
 
 def test_a_ticket_is_promoted_once_its_level_is_published(
-    database: str, swept_to: Callable[..., Study], lth: Lth
-) -> None:
+    database: str, swept_to: Callable[..., Study], lth: Lth, here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     study = swept_to(database)
     tickets = [json.loads(line) for line in lth("ticket", "ls", "--json").out.splitlines()]
     digest, other = (
@@ -159,6 +160,9 @@ def test_a_ticket_is_promoted_once_its_level_is_published(
     assert "branch ticket" in lth("ticket", "promote", other, "--model", "tried").err
     assert [lth(*promote).out for _ in range(2)] == ["models:/tried/1\n"] * 2
     assert sweeps.load_ticket("models:/tried@mine", tracking=database).digest == digest
+    monkeypatch.chdir(here.parent)
+    called = lth(*promote, "--store", here / "lth-store")
+    assert called.err.startswith("lth: DIGEST: must be of a study that was swept from this folder")
 
 
 def test_sync_publishes_again_the_trial_whose_results_changed(

@@ -18,6 +18,7 @@ from lth_core.errors import TrackingError
 from tracking.publish import names
 from tracking.publish.client import DEFAULTS, check_address, connect
 from tracking.publish.locations import FOLDER, correct_locations, database_file, find_experiment
+from tracking.publish.runs import check_active
 from tracking.publish.ui.browse import open_page, open_when_up
 from tracking.publish.views import CELLS
 
@@ -40,13 +41,14 @@ def show_study(uri: str, study: str, *, browser: bool) -> None:
     """Print a study's page on a tracking server that runs already, and open it.
 
     Raises:
-        TrackingError: the server cannot be reached, or has no such study.
+        TrackingError: the server cannot be reached, or has no such study, or it was deleted.
     """
     check_address(uri)
     with connect(uri) as client:
         experiment = client.get_experiment_by_name(study)
-    if experiment is None:
-        raise TrackingError(f"tracking.uri: {uri} has no study {study}; sweep it first")
+        if experiment is None:
+            raise TrackingError(f"tracking.uri: {uri} has no study {study}; sweep it first")
+        check_active(client, experiment)
     page = f"{uri.rstrip('/')}{study_path(experiment.experiment_id, experiment.tags)}"
     sys.stdout.write(f"{page}\n")
     if browser:

@@ -149,12 +149,17 @@ def test_no_other_address_of_the_machine_answers(ui: Ui) -> None:
 def test_a_study_on_a_server_is_shown_there(
     server: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from mlflow import MlflowClient
+
     publisher = open_publisher(server, "shown", "about it")
     show_study(server, "shown", browser=False)
     page = f"{server}/#/experiments/{publisher.experiment}/runs?workflowType=machine_learning"
     assert capsys.readouterr().out == f"{page}\n"
     with pytest.raises(TrackingError, match="has no study other; sweep it first"):
         show_study(server, "other", browser=False)
+    MlflowClient(server).delete_experiment(publisher.experiment)
+    with pytest.raises(TrackingError, match=r"the experiment shown was deleted; .* restores it"):
+        show_study(server, "shown", browser=False)
 
 
 @pytest.fixture
