@@ -27,6 +27,7 @@ from sweeps.phases import phase
 from sweeps.plan.estimate import LevelSeconds
 from sweeps.plan.packs import packs_of
 from sweeps.plan.plan import Plan, Trial, is_stored
+from sweeps.plan.recorded import read_trial
 from sweeps.plan.stopping import has_stopped
 from sweeps.report.completeness import missing_work
 from sweeps.run.backend import Backend, check_backend, open_backend
@@ -38,7 +39,14 @@ from sweeps.run.trial import SweepContext, make_trainer, run_trial
 from sweeps.run.worker import config_trials, item_config, reports
 from sweeps.store.latencies import measure_latencies
 from sweeps.store.published import publish_failures, study_publisher
-from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
+from sweeps.store.records import (
+    TRIALS,
+    load_records,
+    record_key,
+    register,
+    save_records,
+    with_axis_values,
+)
 from sweeps.store.samples import completed_samples, sample_trials
 from sweeps.store.status import is_finished, is_running
 from sweeps.studies.axes import base_values, combinations, spec_of
@@ -335,17 +343,20 @@ def _reuse_records(
     """Store records, marked as reused, of trials whose trainings were all in the store before.
 
     Another study may have run these trainings. Nothing is trained here, and nothing published:
-    the report publishes the levels that MLflow lacks.
+    the report publishes the levels that MLflow lacks. Records of the study before it was extended
+    become those of the extended one: verdicts are given on trials of one study digest.
     """
     untracked, study, store = replace(context, tracking=None), plan.study, trainer.store
 
     def is_recorded(trial: Trial) -> bool:
-        records = load_records(store, study.name, [trial])
+        content = read_trial(store, record_key(study.name, trial))
+        records = [with_axis_values(row, trial) for row in content["records"]] if content else []
         levels = {record["level"] for record in records}
         stopped = has_stopped(records, study.stop, study.verdict.margin)
-        if len(levels) <= trial.spec.levels and not stopped:
+        if content is None or (len(levels) <= trial.spec.levels and not stopped):
             return False
-        if not all(record["reused"] for record in records):
+        is_current = content["study_digest"] == context.study_digest
+        if not is_current or not all(record["reused"] for record in records):
             reused = [{**record, "reused": True} for record in records]
             save_records(store, study.name, context.study_digest, trial, reused)
         return True

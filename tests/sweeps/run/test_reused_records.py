@@ -9,6 +9,7 @@ from tiny import Lth, StudyFile, StudyOf, search, timeless
 from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
+from sweeps.plan.recorded import every_trial
 from sweeps.store.records import load_records
 from sweeps.studies.find import save_swept
 from tracking.publish.publisher import open_publisher
@@ -47,6 +48,20 @@ def test_complete_records_are_not_computed_again(
     written = {path: path.stat().st_mtime_ns for path in Path(study.store).rglob("trials/*/*")}
     assert lth("sweep", tiny_file()).code == 0
     assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+@pytest.mark.slow
+def test_records_of_a_study_that_is_extended_twice_are_all_the_last_ones(
+    tiny: StudyOf, lth: Lth
+) -> None:
+    for seeds in ([0], [0, 1], [0, 1, 2]):  # the second sweep marks the first record as reused
+        study = tiny({"axes.seed": seeds})
+        for _ in search(tiny({"axes.seed": seeds[-1:]}), Trainer(open_store(study.store))):
+            pass
+        save_swept(study)
+        assert lth("sweep", "lth-studies/tiny/study.yaml").code == 0
+    trials = list(every_trial(open_store(study.store)))
+    assert [trial["study_digest"] for trial in trials] == [study.digest()] * 3
 
 
 @pytest.mark.mlflow
