@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lth_core.analysis.paired import PairedTest, paired_tests
+from lth_core.analysis.paired import paired_tests
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, VerdictRule
 
 
@@ -14,24 +14,18 @@ class Response:
     """Replicates at one rewind point.
 
     ticket: final test accuracies, by seed.
-    gap: test of the ticket's accuracy less that of the dense run.
-    matching: whether the ticket is shown to match, by the verdict on its level.
+    p_matching: adjusted p, by the verdict on its level, of the ticket being less than the margin
+        below dense.
     """
 
     ticket: tuple[float, ...]
-    gap: PairedTest
-    matching: bool
+    p_matching: float
     rule: VerdictRule = DEFAULT_RULE
 
     @property
-    def confidence(self) -> float:
-        """1 - p of the one-sided test that the mean is on the side of the margin where it was seen.
-
-        Not adjusted for the levels.
-        """
-        bound = -self.rule.margin
-        is_above = self.gap.mean > bound
-        return 1 - (self.gap.p_above(bound) if is_above else self.gap.p_below(bound))
+    def matching(self) -> bool:
+        """Whether the ticket is shown to match, as the verdict says."""
+        return self.p_matching < self.rule.significant
 
     def exceeds(self, other: Response) -> bool:
         """Whether another point is worse, significantly and by more than the margin."""
@@ -71,8 +65,7 @@ def earliest_matching(
         points: all candidate points, in rising order.
         grid: points to evaluate where bisection is not possible.
 
-    >>> gap = PairedTest(n=3, mean=0.0, std=0.001, freedom=2)
-    >>> yes, no = Response((0.9, 0.9), gap, True), Response((0.5, 0.5), gap, False)
+    >>> yes, no = Response((0.9, 0.9), p_matching=0.01), Response((0.5, 0.5), p_matching=1.0)
     >>> earliest_matching({0: no, 20: yes}, [0, 10, 20, 30], [])
     Finding(earliest=20, below=0, next_points=(10,), monotone=True)
     """

@@ -198,8 +198,8 @@ class Bisection:
         for cell in self.cells:
             for level, finding in cell.findings().items():
                 responses, seeds = cell.responses[level], len(cell.seeds)
-                confidence, confidence_below = (
-                    None if point is None else responses[point].confidence
+                p_matching, p_matching_below = (
+                    None if point is None else responses[point].p_matching
                     for point in (finding.earliest, finding.below)
                 )
                 yield EarliestRewind(
@@ -207,7 +207,7 @@ class Bisection:
                     earliest=finding.earliest, below=finding.below,
                     finished=not finding.next_points,
                     monotone=finding.monotone and level not in cell.not_monotone,
-                    confidence=confidence, confidence_below=confidence_below, steps=cell.steps,
+                    p_matching=p_matching, p_matching_below=p_matching_below, steps=cell.steps,
                     probes=len(responses), points=len(cell.points),
                     trainings=seeds * len(responses), trainings_grid=seeds * len(cell.points),
                 )  # fmt: skip
@@ -234,9 +234,8 @@ class Bisection:
         (found,) = judge([[row for rows in complete for row in rows]], [], self._rule)
         for verdict in found:
             tickets = tuple(rows[verdict.level]["final_test_accuracy"] for rows in complete)
-            cell.responses[verdict.level][point] = Response(
-                tickets, verdict.gap, verdict.matching, self._rule
-            )
+            p = verdict.p_matching.adjusted if verdict.p_matching else 1.0
+            cell.responses[verdict.level][point] = Response(tickets, p, self._rule)
             cell.densities[verdict.level] = verdict.density
         return True
 

@@ -54,9 +54,9 @@ class EarliestRewind:
     finished: False where a probe failed.
     earliest: the first probed point that is shown to match, or None.
     below: the last probed point before it, which is not shown to match, or None.
-    confidence: 1 - p of the test that the ticket at `earliest` is less than the margin below dense.
-    confidence_below: the same at `below`; where the ticket's mean is further below dense than the
-        margin, of the test that it is.
+    p_matching: adjusted p, by the verdict, of the ticket at `earliest` being less than the margin
+        below dense.
+    p_matching_below: the same at `below`.
     probes, points: number of probed points, and of all points.
     trainings: number of tickets that the probes need, stored ones included.
     trainings_grid: number of tickets that all points need.
@@ -69,8 +69,8 @@ class EarliestRewind:
     below: int | None
     monotone: bool
     finished: bool
-    confidence: float | None
-    confidence_below: float | None
+    p_matching: float | None
+    p_matching_below: float | None
     steps: int
     probes: int
     points: int
@@ -105,9 +105,9 @@ def rewind_table(found: Sequence[EarliestRewind]) -> Table:
         table.add_column("cell", overflow="fold")
     table.add_column("density", justify="right")
     table.add_column("matches from", justify="right", no_wrap=True)
-    table.add_column("conf.", justify="right")
-    table.add_column("not yet at", justify="right")
-    table.add_column("conf.", justify="right")
+    table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("not shown at", justify="right")
+    table.add_column("p", justify="right", no_wrap=True)
     table.add_column("tickets", justify="right", no_wrap=True)
     table.add_column("")
     for rewind in found:
@@ -116,14 +116,16 @@ def rewind_table(found: Sequence[EarliestRewind]) -> Table:
             *([Text(label)] if cells else []),
             density_text(rewind.density),
             Text(rewind.text, style="bold" if rewind.earliest is not None else "yellow"),
-            _percent(rewind.confidence),
+            _p_text(rewind.p_matching),
             MISSING if rewind.below is None else f"{rewind.below}it",
-            _percent(rewind.confidence_below),
+            _p_text(rewind.p_matching_below),
             f"{rewind.trainings} of {rewind.trainings_grid}",
             Text(rewind.outcome, style="" if rewind.outcome == "bisected" else "yellow"),
         )
     return table
 
 
-def _percent(share: float | None) -> str:
-    return MISSING if share is None else f"{share:.0%}"
+def _p_text(p: float | None) -> str:
+    if p is None:
+        return MISSING
+    return "<0.0001" if p < 0.0001 else f"{p:.2g}"

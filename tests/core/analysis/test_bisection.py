@@ -1,32 +1,23 @@
 """The earliest rewind point that matches: which points to train next, and the conclusion."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import ceil, log2, sqrt
+from math import ceil, log2
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lth_core.analysis.bisection import Finding, Response, earliest_matching
-from lth_core.analysis.paired import PairedTest, paired_tests
 from lth_core.analysis.verdict_rule import VerdictRule
 
 DENSE = 0.9
-
-
 RULE = VerdictRule(margin=0.01)
-
-
-def gap_of(ticket: Sequence[float], dense: Sequence[float] | None = None) -> PairedTest:
-    """The test of a ticket against dense runs that are all alike, or given."""
-    pairs = zip(ticket, dense or [DENSE] * len(ticket), strict=True)
-    return paired_tests([{seed: a - b for seed, (a, b) in enumerate(pairs)}])[0]
 
 
 def response(accuracy: float, seeds: int = 5) -> Response:
     """Every replicate at one accuracy; down to a point below the dense run it matches."""
     ticket = (accuracy,) * seeds
-    return Response(ticket, gap_of(ticket), accuracy > DENSE - RULE.margin, RULE)
+    return Response(ticket, 0.01 if accuracy > DENSE - RULE.margin else 0.99, RULE)
 
 
 YES, NO = response(0.9), response(0.5)
@@ -163,8 +154,8 @@ def test_slow_fall_counts_by_the_highest_point_before() -> None:
         {10: response(0.882), 30: response(0.878)},  # within the margin
         {10: response(0.85, seeds=4), 30: response(0.5, seeds=4)},  # four alike: p is 1/16
         {  # as far on average, but in no two replicates alike
-            10: Response((0.8, 0.8, 0.8), gap_of((0.8,) * 3), False, RULE),
-            30: Response((0.8, 0.1, 0.8), gap_of((0.8, 0.1, 0.8)), False, RULE),
+            10: Response((0.8, 0.8, 0.8), 0.99, RULE),
+            30: Response((0.8, 0.1, 0.8), 0.99, RULE),
         },
     ],
     ids=["tolerated", "few", "noisy"],
@@ -185,36 +176,6 @@ def test_search_of_any_curve_ends_with_the_first_matching_point_it_saw(curve: li
         assert finding.below == finding.earliest - 1
 
 
-# What replicates say of one point
-
-
-def test_answer_is_that_of_the_verdict() -> None:
-    assert gap_of((0.9, 0.9)).mean == 0
-    assert Response((0.5,), gap_of((0.5,)), matching=True).matching
-    assert not Response((0.9,), gap_of((0.9,)), matching=False).matching
-
-
-def student(t: float) -> float:
-    """The distribution of Student's t with two degrees of freedom, in closed form."""
-    return 0.5 + t / (2 * sqrt(2 + t * t))
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_confidence_is_that_of_the_paired_test_in_the_direction_of_the_mean(sign: int) -> None:
-    """Distances to the margin of 0.1, 0.2, 0.3: t is their mean over 0.1 / sqrt(3)."""
-    dense = (0.40, 0.55, 0.60)
-    ticket = tuple(d - 0.05 + sign * x for d, x in zip(dense, (0.1, 0.2, 0.3), strict=True))
-    answer = Response(ticket, gap_of(ticket, dense), sign > 0, VerdictRule(margin=0.05))
-    assert answer.confidence == pytest.approx(student(2 * sqrt(3)), abs=1e-6)
-    assert answer.confidence == pytest.approx(0.96291, abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("ticket", "confidence"),
-    [((1.0,) * 3, 0.875), ((0.25,) * 3, 0.875), ((1.0,), 0.5), ((0.25,), 0.5), ((0.5,) * 3, 0.0)],
-)
-def test_equal_differences_have_the_confidence_of_as_many_coins(
-    ticket: tuple[float, ...], confidence: float
-) -> None:
-    gap = gap_of(ticket, (0.75,) * len(ticket))
-    assert Response(ticket, gap, False, VerdictRule(margin=0.25)).confidence == confidence
+def test_point_matches_where_the_verdict_s_p_is_below_its_threshold() -> None:
+    rule = VerdictRule(confidence=0.9)
+    assert [Response((0.9,), p, rule).matching for p in (0.09, 0.11)] == [True, False]

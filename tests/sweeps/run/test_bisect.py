@@ -180,6 +180,9 @@ def test_probes_are_run_and_each_is_asked_for_once(tiny_file: StudyFile, lth: Lt
     here = Bisection(make_plan(study_of(path)), Trainer())
     play(study_of(path), here)
     assert [row["earliest"] for row in rows] == [a.earliest for a in here.earliest()]
+    for row in rows:  # one meaning at both points: small where it is shown to match
+        assert row["earliest"] is None or row["p_matching"] < 0.05
+        assert row["below"] is None or row["p_matching_below"] >= 0.05
     assert [json.loads(line) for line in lth("rewind", path, "--json").out.splitlines()] == rows
     where = study_of(path).store
     record = Path(where) / TRIALS / min(open_store(where).digests(TRIALS)) / "entry.json"
