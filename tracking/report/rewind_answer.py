@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from lth_core.analysis.cells import Cell
+from lth_core.analysis.paired import holm
 from lth_core.analysis.rewinds import RewindPoint, rewind_cells, rewind_points, ticket_gain
 from lth_core.analysis.verdict import Verdict, sparsest, verdicts_by_cell
 from lth_core.analysis.verdict_rule import VerdictRule
@@ -37,7 +39,7 @@ def _needed(cell: Cell, judged_of: Judged, rule: VerdictRule) -> str:
         shown = "is shown to match" if words & {"undecided", TOO_FEW} else "matches"
         if len(points) == 1:
             return f"Only step {first} was tried; it is not shown to match."
-        return f"No rewind point {shown} the dense network."
+        return f"No rewind point {shown} the dense network.{_but_better(points, rule)}"
     sparsest_end = min(matched)
     earliest = next(i for i, end in enumerate(ends) if end == sparsest_end)
     reach = f"down to {density_text(sparsest_end)} of the weights"
@@ -47,12 +49,13 @@ def _needed(cell: Cell, judged_of: Judged, rule: VerdictRule) -> str:
     if point.step == 0:
         few = [p.name for p, each in zip(points, judged, strict=True) if _too_few(each)]
         but = f" but {listed(few)}, with too few seeds" if few else ""
-        return f"Rewinding is not needed: step 0 matches {reach}, as far as any later point{but}."
+        text = f"Rewinding is not needed: step 0 matches {reach}, as far as any later point{but}."
+        return text + _but_better(points, rule)
     if points[0].step == 0:
         end = ends[0]
         compared = f"step 0 only to {density_text(end)}" if end else "step 0 nowhere"
         text = f"step {point.name} is the earliest that matches {reach}, {compared}"
-        return _with_gain(text, points[0], point, len(points) - 1, rule)
+        return _with_gain(text, points, point, rule)
     return f"Of the points tried, {point.name} is the earliest that matches {reach}."
 
 
@@ -60,22 +63,59 @@ def _too_few(judged: Sequence[Verdict]) -> bool:
     return all(verdict.verdict == TOO_FEW for verdict in judged)
 
 
-def _with_gain(
-    text: str, start: RewindPoint, point: RewindPoint, later: int, rule: VerdictRule
-) -> str:
-    """Sentence on the earliest point that matches furthest, and on whether its tickets are better
-    than those from step 0: that it matches further may be chance.
+class _Gain(NamedTuple):
+    """Tickets of a rewind point against those of step 0."""
 
-    Args:
-        later: number of points after step 0, any of which might have been that one.
-    """
-    test = ticket_gain(start, point)
-    p = min(1.0, later * test.p_above(0)) if test else 1.0
-    if test is None or p >= 1 - rule.confidence:
-        shown = f" (p {p_text(p, rule.significant)})" if test else ""
-        return (
-            f"Of the points tried, {text}; its tickets are not shown better than step 0's{shown}."
-        )
-    chance = f"mean over the levels, p {p_text(p, rule.significant)}"
-    gain = f"{points_text(test.mean, 2)} better than step 0's ({chance})"
-    return f"Rewinding helps: {text}; its tickets are {gain}."
+    point: RewindPoint
+    mean: float
+    """Gain of accuracy, a fraction, mean over the levels."""
+    p: float
+    """p of no gain, adjusted by Holm over the points."""
+    rule: VerdictRule
+
+    @property
+    def is_shown(self) -> bool:
+        return self.p < self.rule.significant
+
+    @property
+    def p_text(self) -> str:
+        return f"mean over the levels, adjusted p {p_text(self.p, self.rule.significant)}"
+
+    @property
+    def better(self) -> str:
+        return f"{points_text(self.mean, 2)} better than step 0's ({self.p_text})"
+
+
+def _gains(points: Sequence[RewindPoint], rule: VerdictRule) -> list[_Gain]:
+    """Gains of the points after step 0, the first; none where no seed has both."""
+    tests = [(point, test) for point in points[1:] if (test := ticket_gain(points[0], point))]
+    adjusted = holm([test.p_above(0) for _, test in tests])
+    return [
+        _Gain(point, test.mean, p, rule) for (point, test), p in zip(tests, adjusted, strict=True)
+    ]
+
+
+def _best_shown(gains: Sequence[_Gain]) -> _Gain | None:
+    """The largest gain that is shown."""
+    return max((gain for gain in gains if gain.is_shown), key=lambda gain: gain.mean, default=None)
+
+
+def _but_better(points: Sequence[RewindPoint], rule: VerdictRule) -> str:
+    """Sentence on a later point that is better than step 0, though it matches no further."""
+    best = _best_shown(_gains(points, rule)) if points[0].step == 0 else None
+    return f" But tickets of step {best.point.name} are {best.better}." if best else ""
+
+
+def _with_gain(
+    text: str, points: Sequence[RewindPoint], earliest: RewindPoint, rule: VerdictRule
+) -> str:
+    """Sentence on the earliest point that matches furthest, and on whether its tickets, or those of
+    another point, are better than those from step 0: that it matches further may be chance."""
+    gains = _gains(points, rule)
+    own = next((gain for gain in gains if gain.point is earliest), None)
+    if own and own.is_shown:
+        return f"Rewinding helps: {text}; its tickets are {own.better}."
+    if best := _best_shown(gains):
+        return f"Rewinding helps: tickets of step {best.point.name} are {best.better}; {text}."
+    shown = f" ({own.p_text})" if own else ""
+    return f"Of the points tried, {text}; its tickets are not shown better than step 0's{shown}."

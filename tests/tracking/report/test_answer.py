@@ -159,12 +159,12 @@ def test_settings_that_match_equally_far_are_not_told_apart():
     )
 
 
-def points(*gaps_of: tuple[int, list[float]], **more):
+def points(*gaps_of: tuple[int, list[float]], spread=1.0, **more):
     """Records of rewind points, by step, with the tickets' gaps to the dense run by level."""
     return [
         {**row, **more}
         for step, gaps in gaps_of
-        for row in cell(gaps, rewind=f"{step}it", rewind_step=step)
+        for row in cell(gaps, spread=spread, rewind=f"{step}it", rewind_step=step)
     ]
 
 
@@ -179,20 +179,35 @@ def points(*gaps_of: tuple[int, list[float]], **more):
         (
             points((0, [0.1, -3, -3]), (20, [0.1, 0, -3]), (40, [0.1, 0, -3])),
             "Of the points tried, step 20it is the earliest that matches down to 25% of the "
-            "weights, step 0 only to 50%; its tickets are not shown better than step 0's (p "
-            "0.062).",
+            "weights, step 0 only to 50%; its tickets are not shown better than step 0's (mean "
+            "over the levels, adjusted p 0.062).",
+        ),
+        (
+            [
+                *points((0, [-1, -3])),
+                *points((20, [0.1, -4.1]), spread=3),
+                *points((40, [0.1, -1]), (80, [0.1, -2]), spread=2),
+            ],
+            "Rewinding helps: tickets of step 40it are 1.6 points better than step 0's (mean over "
+            "the levels, adjusted p <0.0001); step 20it is the earliest that matches down to 50% of "
+            "the weights, step 0 nowhere.",
         ),
         (
             points((0, [-3, -3]), (20, [0.1, -3])),
             "Rewinding helps: step 20it is the earliest that matches down to 50% of the weights, "
             "step 0 nowhere; its tickets are 1.6 points better than step 0's (mean over the levels, "
-            "p 0.031).",
+            "adjusted p 0.031).",
         ),
         (
             points((10, [-3, -3]), (20, [0.1, -3])),
             "Of the points tried, 20it is the earliest that matches down to 50% of the weights.",
         ),
         (points((0, [-3]), (20, [-3])), "No rewind point matches the dense network."),
+        (
+            points((0, [-9]), (20, [-3])),
+            "No rewind point matches the dense network. But tickets of step 20it are 6 points "
+            "better than step 0's (mean over the levels, adjusted p 0.031).",
+        ),
         (
             [*points((0, [-3])), *cell([0.1], seeds=2, rewind="20it", rewind_step=20)],
             "No rewind point is shown to match the dense network.",
