@@ -24,6 +24,9 @@ FAMILIES = {
     "never": "Never trained",
 }
 """Name of each value of `when`, in the order of legends and tables."""
+LEARNED = "Mask learned, then trained"
+"""Family of trainings under masks that were learned over weights that are never trained; the last
+one in legends and tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,13 @@ class Variant:
         """`snip`, `one-shot finetune`."""
         return self.method if self.branch == "ticket" else f"{self.method} {self.branch}"
 
+    @property
+    def family(self) -> str:
+        """Name of its group in legends and tables."""
+        if self.when == "never" and self.branch != "ticket":
+            return LEARNED
+        return FAMILIES.get(self.when, self.when)
+
     def series(self, cell: Cell, key: str, scale: float = 1) -> list[Point]:
         """Values of a column in a cell, level by level, at densities above 0."""
         points = cell.of_method(self.method).series(self.branch, key, scale)
@@ -55,10 +65,11 @@ def variants(records: Sequence[Record]) -> list[Variant]:
         for record in records
         if record["branch"] in branches
     }
-    methods, order = list(dict.fromkeys(variant.method for variant in recorded)), list(FAMILIES)
+    methods = list(dict.fromkeys(variant.method for variant in recorded))
+    order = [*FAMILIES.values(), LEARNED]
 
     def sort_key(variant: Variant) -> tuple[int, int, int]:
-        family = order.index(variant.when) if variant.when in FAMILIES else len(order)
+        family = order.index(variant.family) if variant.family in order else len(order)
         return family, methods.index(variant.method), branches.index(variant.branch)
 
     return sorted(recorded, key=sort_key)
@@ -68,7 +79,7 @@ def by_family(variants: Sequence[Variant]) -> dict[str, list[Variant]]:
     """Variants by the name of their family."""
     grouped: dict[str, list[Variant]] = {}
     for variant in variants:
-        grouped.setdefault(FAMILIES.get(variant.when, variant.when), []).append(variant)
+        grouped.setdefault(variant.family, []).append(variant)
     return grouped
 
 

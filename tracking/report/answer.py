@@ -12,8 +12,7 @@ from html import escape
 from itertools import takewhile
 from typing import Literal
 
-from lth_core.analysis.cells import Cell, Point, cells, open_cells
-from lth_core.analysis.families import Variant, variant_verdicts, variants
+from lth_core.analysis.cells import cells
 from lth_core.analysis.groups import group_by, key_of, methods
 from lth_core.analysis.rewinds import merge_rewound_methods, rewind_cells
 from lth_core.analysis.structures import (
@@ -22,7 +21,6 @@ from lth_core.analysis.structures import (
     only_structures,
     structure_tables,
 )
-from lth_core.analysis.summary import Summary
 from lth_core.analysis.verdict import (
     Verdict,
     first_open,
@@ -31,6 +29,12 @@ from lth_core.analysis.verdict import (
 )
 from lth_core.analysis.verdict_rule import DEFAULT_RULE, FEWEST, VerdictRule
 from lth_core.columns import Record
+from tracking.report.method_answer import (
+    MOST_NAMED,
+    against_text,
+    dense_accuracy,
+    method_answer,
+)
 from tracking.report.rewind_answer import rewind_answer
 from tracking.report.structure_table import similarity_tables
 from tracking.report.verdict_table import (
@@ -48,8 +52,6 @@ Kind = Literal["tickets", "rewind", "methods", "structures"]
 
 SEARCHED = "; the best of a search's settings need other seeds to be confirmed"
 """Words on verdicts of settings that were chosen by results of the same seeds."""
-MOST_NAMED = 3
-"""Largest number of settings or methods that a sentence names."""
 SAME_COST = 0.03
 """Largest difference of the shares of FLOPs at which structures are compared in the sentence."""
 
@@ -234,76 +236,6 @@ def _would_decide(verdict: Verdict) -> str:
     return f": {needed_seeds_text(verdict)} would decide"
 
 
-# Methods: which keeps the accuracy longest
-
-
-def _methods(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) -> str:
-    found = open_cells(records, axes)
-    compared = variants(records)
-    answers = [_longest(cell, compared, rule) for cell in found]
-    if len(answers) == 1:
-        return answers[0]
-    if len(answers) <= MOST_NAMED:
-        return " ".join(f"{c.label}: {text}" for c, text in zip(found, answers, strict=True))
-    return f"{found[0].label}: {answers[0]} {count(len(found) - 1, 'more setting')} below."
-
-
-def _longest(cell: Cell, compared: Sequence[Variant], rule: VerdictRule) -> str:
-    compared = [v for v in compared if v.series(cell, "final_test_accuracy")]
-    judged = variant_verdicts(cell, compared, rule)
-    matched = {v.name: found for v, found in judged.items() if sparsest(found)}
-    ends = {name: min(v.density for v in found if v.matching) for name, found in matched.items()}
-    if not ends:
-        return _closest(cell, compared)
-    furthest = density_text(min(ends.values()))
-    first = [name for name, end in ends.items() if density_text(end) == furthest]
-    others = sorted((name for name in ends if name not in first), key=lambda name: ends[name])
-    verb, reach = "matches" if len(first) == 1 else "match", reach_text(matched[first[0]])
-    text = f"{listed(first)} {verb} the dense network furthest, {reach} of the weights"
-    if others:
-        named = ", ".join(f"{name} {density_text(ends[name])}" for name in others[:MOST_NAMED])
-        text += f"; then {named}"
-    if silent := len(compared) - len(ends):
-        verb = "is" if silent == 1 else "are"
-        text += f"; {silent} of {len(compared)} {verb} not shown to match"
-    return f"{text}."
-
-
-def _closest(cell: Cell, compared: Sequence[Variant]) -> str:
-    """Sentence on methods of which none is shown to match: the one whose accuracy is the highest,
-    measured from its own dense network."""
-    dense = {v.method: _dense(cell, v.method) for v in compared}
-    points = [(v, point) for v in compared for point in v.series(cell, "final_test_accuracy")]
-    # Only a study that lost records has tickets without their dense run.
-    points = [(v, point) for v, point in points if dense[v.method]] or points
-
-    def less_dense(found: tuple[Variant, Point]) -> float:
-        own = dense[found[0].method]
-        return found[1].value.mean - (own.mean if own else 0.0)
-
-    best, point = max(points, key=less_dense)
-    highest = less_dense((best, point))
-    names = dict.fromkeys(v.name for v, p in points if less_dense((v, p)) == highest)
-    several = len({own.mean for own in dense.values() if own}) > 1
-    said = (
-        "Closest to its own dense network comes" if several else "The highest accuracy is that of"
-    )
-    return (
-        f"No method is shown to match the dense network. {said} {listed(names)}, "
-        f"{accuracy_text(point.value)}% at {_weights(point.density)}{_against(dense[best.method])}."
-    )
-
-
-def _dense(cell: Cell, method: str) -> Summary | None:
-    """Final test accuracy of a method's dense network."""
-    found = cell.of_method(method).series("dense", "final_test_accuracy")
-    return found[0].value if found else None
-
-
-def _against(dense: Summary | None) -> str:
-    return f" (dense {accuracy_text(dense)}%)" if dense else ""
-
-
 # Structures: accuracy at half the FLOPs, similarity between seeds
 
 
@@ -326,7 +258,10 @@ def _at_half(table: StructureTable) -> str:
     best, *others = sorted(first, key=lambda row: -row.accuracy.mean)
     leaders = [row for row in (best, *others) if row.accuracy.mean == best.accuracy.mean]
     others = others[len(leaders) - 1 :]
-    flops, against = best.shares["flops"].mean, _against(_dense(best.cell, best.variant.method))
+    flops, against = (
+        best.shares["flops"].mean,
+        against_text(dense_accuracy(best.cell, best.variant.method)),
+    )
     named = "; then " + ", ".join(f"{row.variant.name} {accuracy_text(row.accuracy)}%"
                                   for row in others[:MOST_NAMED]) if others else ""  # fmt: skip
     label = f"{table.cell.label}: " if table.cell.label else ""
@@ -344,6 +279,6 @@ def _sentence(text: str) -> str:
 _SENTENCES = {
     "tickets": _tickets,
     "rewind": rewind_answer,
-    "methods": _methods,
+    "methods": method_answer,
     "structures": _structures,
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lth_core.analysis.families import FAMILIES, variant_verdicts
+from lth_core.analysis.families import variant_verdicts
 from lth_core.analysis.groups import methods
 from lth_core.analysis.structures import (
     COSTS,
@@ -130,12 +130,11 @@ def _costs(table: StructureTable, rule: VerdictRule) -> CostTable:
     for above, row in zip([None, *table.rows], table.rows, strict=False):
         judged = verdicts[id(row.cell)].get(row.variant, [])
         word = words_by_level(judged).get(row.level, "")
-        family = FAMILIES.get(row.variant.when, row.variant.when)
         same = above is not None and above.variant.method == row.variant.method
         marked = _cost_row(
             row, _differing(row, table.rows) if same else "", word, row.accuracy.mean == best
         )
-        groups.setdefault(family, []).append(marked)
+        groups.setdefault(row.variant.family, []).append(marked)
     devices = {r["latency_device"]: None for r in table.cell.records if r.get("latency_device")}
     return CostTable(
         label=table.cell.label,

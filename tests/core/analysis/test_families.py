@@ -23,6 +23,24 @@ def test_ways_go_by_family_then_in_the_records_order():
     assert named == WAYS["before"][::-1]
 
 
+def test_masks_that_were_learned_and_then_trained_under_are_a_family_of_their_own():
+    records = [
+        record(0, branch, 1, 0.9, method=method, when=when)
+        for method, when in (("edge-popup", "never"), ("gmp", "during"), ("supermask", "never"))
+        for branch in ("ticket", "trained")
+    ]
+    families = {
+        family: [variant.name for variant in found]
+        for family, found in by_family(variants(records)).items()
+    }
+    assert families == {
+        "During training": ["gmp", "gmp trained"],
+        "Never trained": ["edge-popup", "supermask"],
+        "Mask learned, then trained": ["edge-popup trained", "supermask trained"],
+    }
+    assert list(families) == ["During training", "Never trained", "Mask learned, then trained"]
+
+
 def test_a_family_that_is_not_known_comes_last_under_its_own_name():
     known, unknown = Variant("imp", "ticket", "after"), Variant("x", "ticket", "at noon")
     records = [record(0, "ticket", 1, 0.9, method=w.method, when=w.when) for w in (unknown, known)]

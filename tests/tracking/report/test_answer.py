@@ -275,11 +275,51 @@ def test_methods_are_ordered_by_how_far_they_match():
     assert found.kind == "methods"
     assert found.sentence == (
         "imp matches the dense network furthest, down to 25% of the weights; then snip 50%; "
-        "1 of 3 is not shown to match."
+        "random is not shown to match."
     )
     assert answer(taxonomy(), "prune.score").sentence == (
         "No method is shown to match the dense network. The highest accuracy is that of random, "
         "97.00±2.48% at 50% of the weights (dense 97.00±2.48%)."
+    )
+
+
+def test_masks_that_are_never_trained_under_are_answered_first_and_by_themselves():
+    """Those that are trained under match further, and would answer another question."""
+    records = [
+        {**row, "method": name, "when": "never", "trial": f"{name}-{row['trial']}"}
+        for name, gaps in {"edge-popup": [-3, 0.1, -3], "supermask": [-3, -3, -3]}.items()
+        for row in [
+            *cell(gaps, [3, 3, 3]),
+            *({**r, "branch": "trained"} for r in cell([0.1, 0.1, 0]) if r["branch"] == "ticket"),
+        ]
+    ]
+    assert answer(records, "prune.score").sentence == (
+        "Never trained: edge-popup matches the dense network furthest, at 25% of the weights; "
+        "edge-popup wins at 25%; supermask is not shown to match. Mask learned, then trained: "
+        "edge-popup trained and supermask trained match the dense network furthest, down to 12.5% "
+        "of the weights."
+    )
+
+
+def test_methods_that_win_are_named():
+    records = [
+        {**row, "method": name, "trial": f"{name}-{row['trial']}"}
+        for name, (gaps, gains) in {
+            "imp": ([0.1, 0, -3], [3, 3, 3]),
+            "one-shot": ([0.1, 0, -3], [3, 0, 3]),
+            "snip": ([0.1, -3, -3], [0, 0, 0]),
+        }.items()
+        for row in cell(gaps, gains)
+    ]
+    assert answer(records, "prune.score").sentence == (
+        "imp and one-shot match the dense network furthest, down to 25% of the weights; then snip "
+        "50%; imp wins down to 25%, one-shot wins down to 50%."
+    )
+    none = [row for row in records if row["method"] == "snip"]
+    none += [{**row, "method": "grasp", "trial": f"grasp-{row['trial']}"} for row in none]
+    assert answer(none, "prune.score").sentence == (
+        "snip and grasp match the dense network furthest, down to 50% of the weights; none is shown "
+        "to win."
     )
 
 
