@@ -146,15 +146,29 @@ def _tickets(records: Sequence[Record], axes: Sequence[str], rule: VerdictRule) 
         return f"{text}: {reach_text(judged[first])} of the weights at {first}."
     trained = all(verdict.is_trained for verdict in every)
     verb = "They match down to" if trained else "The sparsest matching tickets keep"
+    lasts = [found for found in map(judged.get, ends) if found and _matches_at_last(found)]
+    tail = f" In {len(lasts)} of {len(ends)} no sparser ticket was tried." if lasts else ""
     if len({density_text(density) for density in ends.values()}) == 1:
-        return f"{text}. {verb} {_weights(ends[first])}."
+        return f"{text}. {verb} {_weights(ends[first])}.{tail}"
     if len(ends) <= MOST_NAMED:
         reached = ", ".join(f"{density_text(ends[label])} at {label}" for label in ends)
-        return f"{text}. {verb} {reached}."
+        return f"{text}. {verb} {reached}.{tail}"
+
+    def place(label: str) -> str:
+        """The setting, or the number of settings that share its density."""
+        end = density_text(ends[label])
+        alike = [other for other in ends.values() if density_text(other) == end]
+        return label if len(alike) == 1 else f"in {len(alike)} of {len(ends)} settings"
+
     return (
-        f"{text}. The sparsest matching ticket keeps {_weights(ends[first])} "
-        f"({first}); where tickets match least far it is {density_text(ends[last])} ({last})."
+        f"{text}. The sparsest matching ticket keeps {_weights(ends[first])} ({place(first)}); "
+        f"where tickets match least far it is {density_text(ends[last])} ({place(last)}).{tail}"
     )
+
+
+def _matches_at_last(judged: Sequence[Verdict]) -> bool:
+    """Whether the sparsest tickets that were tried are shown to match."""
+    return min(judged, key=lambda verdict: verdict.density).matching
 
 
 def _none_matches(judged: Mapping[str, Sequence[Verdict]]) -> str:
@@ -190,7 +204,7 @@ def _one_cell(judged: Sequence[Verdict]) -> str:
         text += "trained."
     if end and end.verdict == "undecided":
         text += f" At {density_text(end.density)} it is undecided{_would_decide(end)}."
-    return text
+    return f"{text} No sparser ticket was tried." if _matches_at_last(judged) else text
 
 
 def _no_match(judged: Sequence[Verdict], end: Verdict) -> str:

@@ -32,17 +32,17 @@ def answer(records, *axes: str, **more) -> Answer:
         (
             cell([0.1, 0, 0, 0, 0], [3, 3, 0, 3, 3]),
             "Yes, tickets win at 50%, 25%, 6.25% and 3.12% of the weights, where fresh weights "
-            "under the same masks fall behind.",
+            "under the same masks fall behind. No sparser ticket was tried.",
         ),
         (
             cell([0.1] * 5, [0, 3, 3, 3, 0]),
             "Yes, tickets win from 25% to 6.25% of the weights, where fresh weights under the same "
-            "masks fall behind, and match down to 3.12%.",
+            "masks fall behind, and match down to 3.12%. No sparser ticket was tried.",
         ),
         (
             cell([0.1] * 7, [3, 3, 3, 0, 3, 3, 0]),
             "Yes, tickets win at 5 densities from 50% to 1.56% of the weights, where fresh weights "
-            "under the same masks fall behind, and match down to 0.781%.",
+            "under the same masks fall behind, and match down to 0.781%. No sparser ticket was tried.",
         ),
         (
             cell(WINS[0], [0, 0, 0, 0]),
@@ -132,8 +132,13 @@ def test_settings_are_counted_and_each_says_how_sparse():
     )
     many = [row for width in range(4, 8) for row in cell(*WINS, **{WIDTH: width})]
     assert answer(many + wide, WIDTH).sentence.endswith(
-        "The sparsest matching ticket keeps 12.5% of the weights (model.width=4); where tickets "
-        "match least far it is 50% (model.width=2)."
+        "The sparsest matching ticket keeps 12.5% of the weights (in 4 of 5 settings); where "
+        "tickets match least far it is 50% (model.width=2)."
+    )
+    last = cell([0.1], [3], **{WIDTH: 0})
+    assert answer(last + narrow + cell(*WINS, **{WIDTH: 4}) + wide, WIDTH).sentence.endswith(
+        "where tickets match least far it is 50% (in 2 of 4 settings). In 1 of 4 no sparser ticket "
+        "was tried."
     )
     assert answer(none + cell([-4], **{WIDTH: 4}), WIDTH).sentence == (
         "No, in none of 2 settings does a ticket match the dense network."
@@ -147,7 +152,7 @@ def test_settings_of_untrained_tickets_name_their_sparsest_ones():
     narrow, wide = untrained(0.1, -30, **{WIDTH: 1}), untrained(-30, 0, **{WIDTH: 2})
     assert answer(narrow + wide, WIDTH).sentence == (
         "In 2 of 2 settings tickets match the dense network. The sparsest matching tickets keep "
-        "25% at model.width=1, 12.5% at model.width=2."
+        "25% at model.width=1, 12.5% at model.width=2. In 1 of 2 no sparser ticket was tried."
     )
 
 
