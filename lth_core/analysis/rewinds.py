@@ -6,18 +6,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from lth_core.analysis.cells import Cell, cells, value_text
 from lth_core.analysis.groups import distinct, free_axes, group_by, values_of
 from lth_core.analysis.paired import PairedTest, paired_tests
 from lth_core.analysis.summary import Summary
+from lth_core.analysis.verdict_rule import FEWEST
 from lth_core.columns import Record
 
 REWIND = "rewind"
 """Name of the axis."""
 STABLE_BELOW = 0.02
 """Barrier (error, as a fraction) below which two runs count as one outcome: Frankle et al. 2020."""
+Stability = Literal["stable", "unstable", "undecided"]
 MOST_LEVELS = 6
 """Levels of a cell in figures and in the table of predictors."""
 
@@ -92,6 +94,22 @@ def rewind_points(cell: Cell) -> list[RewindPoint]:
         RewindPoint(value_text(rows[0].get(REWIND)), step, replace(cell, records=rows))
         for step, rows in sorted(by_step.items())
     ]
+
+
+def stability_of(barrier: Summary, stable_below: float) -> Stability:
+    """Stability by the barrier's interval: all below the threshold, all above it, or undecided.
+
+    By the mean with fewer than three seeds, whose interval is wider than most barriers.
+
+    >>> stability_of(Summary(n=3, mean=0.014, std=0.006, low=-0.002, high=0.031), 0.02)
+    'undecided'
+    """
+    low = high = barrier.mean
+    if barrier.n >= FEWEST and barrier.low is not None and barrier.high is not None:
+        low, high = barrier.low, barrier.high
+    if high < stable_below:
+        return "stable"
+    return "unstable" if low >= stable_below else "undecided"
 
 
 def ticket_gain(early: RewindPoint, late: RewindPoint) -> PairedTest | None:

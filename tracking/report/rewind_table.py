@@ -11,9 +11,11 @@ from lth_core.analysis.rewinds import (
     MOST_LEVELS,
     STABLE_BELOW,
     RewindPoint,
+    Stability,
     level_density,
     rewind_cells,
     rewind_points,
+    stability_of,
 )
 from lth_core.analysis.summary import Summary
 from lth_core.analysis.verdict import Verdict, verdicts_by_cell, words_by_level
@@ -29,8 +31,8 @@ class BarrierText:
 
     points: str
     """Rise of test error in points: mean over seeds, and half of the 95% interval."""
-    stable: bool
-    """Whether the mean lies below the threshold."""
+    word: Stability
+    """By its interval; by the mean with fewer than three seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,14 @@ def _table(cell: Cell, judged: Judged, stable_below: float, most: int) -> Rewind
     densities = [density_text(level_density(cell, level)) for level in shown]
     dense = cell.series("dense", "final_test_accuracy")
     barriers = [
-        (name, {row.point: barrier.stable for row in rows if (barrier := _barrier_of(row, i))})
+        (
+            name,
+            {
+                row.point: barrier.word == "stable"
+                for row in rows
+                if (barrier := _barrier_of(row, i))
+            },
+        )
         for i, name in enumerate(["dense", *densities])
     ]
     measured = any(column for _, column in barriers)
@@ -151,7 +160,7 @@ def _row(
     words = words_by_level(judged(point.cell.records))
     accuracies = {p.level: p.value for p in point.cell.series("ticket", "final_test_accuracy")}
     barriers = {
-        p.level: BarrierText(accuracy_text(p.value), p.value.mean < stable_below)
+        p.level: BarrierText(accuracy_text(p.value), stability_of(p.value, stable_below))
         for p in point.cell.series("twin", "test_barrier")
     }
     tickets = point.cell.levels("ticket")

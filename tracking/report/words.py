@@ -47,7 +47,8 @@ MEANINGS = {
     "network lies between it and its twin. At rewind point 0 it is the dense run.",
     "barrier": "Highest rise of the error on the straight line between the final weights of two "
     "copies, above the mean error of the two.",
-    "stable": "Having a mean barrier of test error below {stable_below} points.",
+    "stable": "Having a barrier of test error whose 95% interval, or with fewer than three seeds "
+    "whose mean, lies below {stable_below} points.",
     "rewind point": "Step of the dense run's training at which the ticket's weights are taken.",
     "method": "Short name of how a mask was found: when, by what score, in how many rounds.",
     "overlap": "Number of weights that both masks keep, divided by the number that either keeps "

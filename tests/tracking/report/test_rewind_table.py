@@ -46,10 +46,24 @@ def test_marks_follow_the_rule_of_the_study():
 
 def test_a_barrier_below_the_threshold_is_stable():
     rows = table(rewound()).rows
-    assert [row.dense.stable for row in rows] == [False, False, True, True, True]
-    assert [row.marks[0].barrier.stable for row in rows] == [False, True, True, True, True]
-    assert rows[0].dense == BarrierText("5.10±0.25", False)  # 5.0, 5.1, 5.2 points
-    assert table(rewound(), stable_below=0.06).rows[0].dense.stable
+    words = ["unstable", "unstable", "stable", "stable", "stable"]
+    assert [row.dense.word for row in rows] == words
+    assert [row.marks[0].barrier.word for row in rows] == ["unstable", *["stable"] * 4]
+    assert rows[0].dense == BarrierText("5.10±0.25", "unstable")  # 5.0, 5.1, 5.2 points
+    assert table(rewound(), stable_below=0.06).rows[0].dense.word == "stable"
+
+
+def test_a_barrier_whose_interval_reaches_the_threshold_is_undecided():
+    for mean in (0.015, 0.025):
+        varied = [
+            {**r, "test_barrier": mean + (r["seed"] - 1) / 100} if r["branch"] == "twin" else r
+            for r in rewound()
+        ]
+        found = table(varied)
+        assert {row.dense.word for row in found.rows} == {"undecided"}
+        assert found.stable.startswith("Earliest stable rewind point seen: none for dense")
+        few = table([row for row in varied if row["seed"] < 2])
+        assert {row.dense.word for row in few.rows} == {"stable" if mean < 0.02 else "unstable"}
 
 
 def test_without_twins_there_is_nothing_of_stability():
