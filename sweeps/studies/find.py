@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os.path
 import shlex
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from sweeps.studies.names import FILE, last_swept, presets, study_names
 from sweeps.studies.reader import read_study
 from sweeps.studies.schema import Study
 
+logger = logging.getLogger("lth")
+
 COMMAND = "# lth sweep "
 """Start of the first line of a swept study's file, with the command of the sweep."""
 
@@ -26,7 +29,8 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
 
     Args:
         name: path of the file, or name of the study.
-        swept: prefer the study as it was last swept, unless there are overrides.
+        swept: prefer the study as it was last swept, unless there are overrides; a warning is
+            logged where a file says otherwise.
 
     Raises:
         SpecError: there is no such study, or a field of it is wrong.
@@ -45,7 +49,11 @@ def find_study(name: str, overrides: Sequence[str] = (), *, swept: bool = False)
     study = read_study(path, overrides, swept=path == last)
     last = last_swept(study.name)
     if swept and last and not overrides:
-        return read_study(last, swept=True).called(_arguments(last))
+        found = read_study(last, swept=True).called(_arguments(last))
+        if found != study:
+            command = without_secrets(found.command())
+            logger.warning(f"{name} is not the study as last swept; that is: {command}")
+        return found
     return study.called(shlex.join([name, *overrides]))
 
 

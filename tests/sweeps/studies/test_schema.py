@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 from jsonschema.protocols import Validator
-from tiny import StudyOf, tiny_fields
+from tiny import StudyFile, StudyOf, tiny_fields
 
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.errors import SpecError
@@ -442,6 +442,22 @@ def test_study_knows_the_command_that_goes_on_with_it(tiny: StudyOf, here: Path)
     assert find_study(str(file), ["levels=2"]) == changed
     file.write_text(file.read_text().partition("\n")[2])  # as an older version wrote it
     assert find_study("digits", swept=True).command() == f"lth sweep {file}"
+
+
+def test_file_that_is_not_what_was_swept_is_said_to_differ(
+    tiny_file: StudyFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tiny_file()
+    save_swept(find_study(str(file)))
+    assert find_study(str(file), swept=True) == find_study("tiny", swept=True)
+    assert not caplog.messages
+    save_swept(find_study(str(file), ["train.lr=0.1"]))
+    assert find_study(str(file), swept=True).base.train.lr == 0.1
+    assert caplog.messages == [
+        f"{file} is not the study as last swept; that is: lth sweep {file} train.lr=0.1"
+    ]
+    assert find_study("tiny", swept=True) == find_study(str(file), ["train.lr=0.1"])
+    assert len(caplog.messages) == 1, "the name means the last sweep"
 
 
 def test_verdict_decides_nothing_of_what_is_trained() -> None:
