@@ -63,6 +63,8 @@ class Verdict:
     number of methods. None with too few replicates."""
     p_reinit: P | None
     """p of the ticket beating reinit, paired by seed. None with fewer than three pairs."""
+    p_random: P | None
+    """p of the ticket beating random_mask, as `p_reinit`; no word of the verdict depends on it."""
     p_faster: P | None
     """p of the ticket stopping earlier than dense. None with too few replicates, or without
     validation examples."""
@@ -140,11 +142,12 @@ def judge(
     )
     together = rule.for_all == "holm"
     reinit = _adjusted([[level.p_reinit for level in levels] for levels in tested], together)
+    random = _adjusted([[level.p_random for level in levels] for levels in tested], together)
     faster = _adjusted([[level.p_faster for level in levels] for levels in tested], together)
     sequences = family.methods if together else 1
     return [
         _cell_verdicts({n: rows[0].get(n) for n in names}, levels, rule, family, sequences, *ps)
-        for rows, levels, *ps in zip(cells, tested, reinit, faster, strict=True)
+        for rows, levels, *ps in zip(cells, tested, reinit, random, faster, strict=True)
     ]
 
 
@@ -193,6 +196,7 @@ class _Level:
     gap: PairedTest
     """Accuracy of the ticket less that of dense."""
     over_reinit: PairedTest | None
+    over_random: PairedTest | None
     sooner: PairedTest | None
     """Early-stop step of dense less that of the ticket; None without validation examples."""
 
@@ -209,7 +213,13 @@ class _Level:
 
     @property
     def p_reinit(self) -> float | None:
-        test = self.over_reinit
+        return self._p_over(self.over_reinit)
+
+    @property
+    def p_random(self) -> float | None:
+        return self._p_over(self.over_random)
+
+    def _p_over(self, test: PairedTest | None) -> float | None:
         return test.p_above(0) if test and test.n >= FEWEST and self.is_enough else None
 
     @property
@@ -232,7 +242,8 @@ def _levels(rows: Iterable[Record]) -> list[_Level]:
                 for branch, found in {"dense": dense, **branches}.items()
             })  # fmt: skip
     gaps = paired_tests([_differences(t, "ticket", "dense", "final_test_accuracy") for t in tables])
-    gains = _tests(tables, "ticket", "reinit", "final_test_accuracy")
+    over_reinit = _tests(tables, "ticket", "reinit", "final_test_accuracy")
+    over_random = _tests(tables, "ticket", "random_mask", "final_test_accuracy")
     sooner = _tests(tables, "dense", "ticket", "early_stop_step")
     return [
         _Level(
@@ -245,11 +256,12 @@ def _levels(rows: Iterable[Record]) -> list[_Level]:
             <= min(row["steps"] for row in table["dense"].values()),
             reached_by_all=len(table["ticket"]) == len(dense),
             gap=gap,
-            over_reinit=gain,
+            over_reinit=reinit,
+            over_random=random,
             sooner=earlier,
         )
-        for level, table, gap, gain, earlier in zip(
-            levels, tables, gaps, gains, sooner, strict=True
+        for level, table, gap, reinit, random, earlier in zip(
+            levels, tables, gaps, over_reinit, over_random, sooner, strict=True
         )
     ]
 
@@ -291,13 +303,14 @@ def _adjusted(cells: Sequence[Sequence[float | None]], together: bool) -> list[l
 
 def _cell_verdicts(
     cell: dict[str, Any], levels: Sequence[_Level], rule: VerdictRule, family: Family,
-    sequences: int, reinit: Sequence[P | None], faster: Sequence[P | None],
+    sequences: int, reinit: Sequence[P | None], random: Sequence[P | None],
+    faster: Sequence[P | None],
 ) -> list[Verdict]:  # fmt: skip
     """Verdicts of a cell.
 
     Args:
         sequences: number of sequences of levels that are tested together.
-        reinit, faster: adjusted p values by level.
+        reinit, random, faster: adjusted p values by level.
     """
     above = [_p_matching(level, rule) for level in levels]
     below = [level.gap.p_below(-rule.margin) if level.is_enough else 0.0 for level in levels]
@@ -327,7 +340,7 @@ def _cell_verdicts(
             early_stop=level.early_stop, rule=rule, family=family, gap=level.gap,
             is_trained=trained,
             p_matching=P(above[i], matching[i]) if is_enough else None, p_reinit=p_reinit,
-            p_faster=faster[i], seeds_to_decide=seeds, verdict=word,
+            p_random=random[i], p_faster=faster[i], seeds_to_decide=seeds, verdict=word,
         ))  # fmt: skip
     return found
 

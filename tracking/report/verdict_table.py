@@ -53,6 +53,7 @@ class Row:
     """`yes` or `no`; empty without early-stop steps."""
     p_matching: PText
     p_reinit: PText
+    p_random: PText
     verdict: str
     seeds_to_decide: str
     """Text from `needed_seeds_text`; empty where the level is decided."""
@@ -87,7 +88,8 @@ class Section:
     """Accuracy of the dense runs in percent."""
     basis: str
     """The dense accuracy, the barrier between two copies of the dense network where it was
-    measured, the margin, and what the verdicts are adjusted over."""
+    measured, the margin, what the verdicts are adjusted over, and how often tickets are shown
+    better than random masks."""
     branches: list[str]
     """Ticket and controls. Copies for barriers are left out: their result is the barrier."""
     barriers: bool
@@ -120,7 +122,7 @@ def _section(cell: Cell, cell_verdicts: Sequence[Verdict]) -> Section:
         if point.level == 0:
             basis += f", barrier between two copies {accuracy_text(point.value)} points"
     if any(verdict.verdict != TOO_FEW for verdict in cell_verdicts):
-        basis += f"; {_rule_text(cell_verdicts[0])}"
+        basis += f"; {_rule_text(cell_verdicts[0])}{_over_random(cell_verdicts)}"
     best, finding = sparsest(cell_verdicts), _finding(cell, cell_verdicts)
     capital = f"{finding[0].upper()}{finding[1:]}"
     winner, end = sparsest(cell_verdicts, words=["winning"]), first_open(cell_verdicts)
@@ -221,6 +223,14 @@ def _rule_text(verdict: Verdict) -> str:
     return f"{text} of {family.methods} methods (Holm)" if family.methods > 1 else f"{text} (Holm)"
 
 
+def _over_random(cell_verdicts: Sequence[Verdict]) -> str:
+    """Number of levels at which tickets are shown better than random masks; empty without these."""
+    tested = [verdict.p_random for verdict in cell_verdicts if verdict.p_random]
+    better = sum(p.adjusted < cell_verdicts[0].rule.significant for p in tested)
+    found = f"better than random_mask at {better} of {count(len(tested), 'level')}"
+    return f"; {found}" if tested else ""
+
+
 def _row(cell: Cell, verdict: Verdict) -> Row:
     ticket, dense = verdict.accuracy["ticket"], verdict.accuracy["dense"]
     steps = verdict.early_stop
@@ -234,6 +244,7 @@ def _row(cell: Cell, verdict: Verdict) -> Row:
         faster=("yes" if verdict.faster else "no") if steps else "",
         p_matching=_p_text(verdict.p_matching, verdict.rule),
         p_reinit=_p_text(verdict.p_reinit, verdict.rule),
+        p_random=_p_text(verdict.p_random, verdict.rule),
         verdict=verdict.verdict,
         seeds_to_decide=needed_seeds_text(verdict) if verdict.verdict == "undecided" else "",
         replicates=ticket.n,

@@ -128,6 +128,20 @@ def test_ticket_that_matches_and_beats_reinit_is_winning() -> None:
     assert judged(near(0))[0].p_reinit is None
 
 
+def test_ticket_is_tested_against_random_masks_as_against_reinit() -> None:
+    records = rows(0, "dense", DENSE)
+    for level, gain in ((1, 0.01), (2, 0.0)):
+        records += rows(level, "ticket", near(0))
+        records += rows(level, "reinit", near(-gain, scale=-1))
+        records += rows(level, "random_mask", near(-gain, scale=-1))
+    found = verdicts(records, ["seed"])
+    assert [verdict.p_random for verdict in found] == [verdict.p_reinit for verdict in found]
+    assert [v.p_random.adjusted < SIGNIFICANT for v in found if v.p_random] == [True, False]
+    without = [row for row in records if row["branch"] != "reinit"]
+    assert words(verdicts(without, ["seed"])) == ["matching", "matching"]
+    assert judged(near(0))[0].p_random is None
+
+
 def test_ticket_below_dense_does_not_win_though_it_beats_reinit() -> None:
     (found,) = judged(near(-0.02), reinit=[near(-0.1, scale=-1)])
     assert found.verdict == "not matching"

@@ -118,6 +118,12 @@ def test_the_table_has_whole_numbers_on_one_line_a_level_at_80_columns(controls)
     assert "undecided" in lines[2]
 
 
+def test_the_table_says_how_often_tickets_are_better_than_random_masks():
+    records = with_controls(cell([0.1, 0.1], [3, 0]), ["random_mask"])
+    assert "(Holm); better than random_mask at 1 of 2 levels" in printed(records, ["seed"], 120)
+    assert "random_mask" not in printed(cell([0.1, 0.1], [3, 0]), ["seed"])
+
+
 def test_the_table_of_many_branches_has_adjusted_p_alone():
     controls = ["reinit", "random_mask", "shuffled_mask"]
     records = with_controls(cell([0.1, -0.4], [3, 0.1]), controls)
