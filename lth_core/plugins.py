@@ -46,7 +46,7 @@ def _find(field: str, name: str) -> tuple[Callable[..., Any], ModuleType]:
 
 
 @contextmanager
-def errors_as_spec_errors(field: str, rule: str, name: str) -> Iterator[None]:
+def errors_as_spec_errors(field: str, rule: str, name: object) -> Iterator[None]:
     """Turn an exception in the block into a SpecError of a field; an LthError stays as it is.
 
     Raises:

@@ -8,6 +8,7 @@ import dis
 import functools
 import hashlib
 import importlib.util
+import logging
 import site
 import sys
 import sysconfig
@@ -235,6 +236,8 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield from _code_content(value)
     elif isinstance(value, PurePath):
         yield "path", str(value)
+    elif isinstance(value, logging.Logger):
+        yield "logger", value.name
     elif isinstance(value, argparse.Namespace | SimpleNamespace):
         yield from vars(value).items()
     elif is_dataclass(value):
@@ -305,7 +308,8 @@ def _globals_of(code: CodeType) -> Iterator[str]:
 def _imports_of(code: CodeType, package: str | None) -> Iterator[str]:
     """Names of the user's modules that code and the functions inside it import."""
     for inner in nested_codes(code):
-        instructions = list(dis.get_instructions(inner))
+        every = dis.get_instructions(inner)
+        instructions = [each for each in every if each.opname != "EXTENDED_ARG"]
         for i, instruction in enumerate(instructions):
             if instruction.opname == "IMPORT_NAME":
                 level = instructions[i - 2].argval

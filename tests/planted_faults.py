@@ -121,7 +121,7 @@ FAULTS = [
     ),
     Fault(
         "a barrier's batch norm statistics from test images",
-        "lth_core/measures/stability.py",
+        "lth_core/train/evaluate.py",
         "for x in data.train.x.tensor_split(max(1, len(data.train) // STATISTICS_BATCH)):",
         "for x in data.test.x.tensor_split(max(1, len(data.test) // STATISTICS_BATCH)):",
         "tests/core/train/test_splits.py",

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
-from lth_core.errors import SpecError, exception_text
+from lth_core.errors import SpecError
 from lth_core.models.derivatives import twice_differentiable
 from lth_core.models.dropout import dropout_off
 from lth_core.models.layers import load_state, made_up_examples, prunable_layers, state_of, use_of
@@ -194,18 +194,15 @@ def check_last_batch(
     Raises:
         SpecError: that batch has one example, and the network cannot train on one.
     """
-    try:
-        with torch.no_grad(), seeded_draws(0):
-            logits = copy.deepcopy(model).train()(made_up_examples(model, 1, shape))
-            cross_entropy(logits, torch.zeros(1, dtype=torch.int64))
-    except Exception as error:  # a user's network may raise anything
-        norms = [n for n, module in model.named_modules() if isinstance(module, _BatchNorm)]
-        layer = f"; its batch norm: {', '.join(norms[:3])}" if norms else ""
-        rule = (
-            f"must leave no last batch of one of {examples} training examples, on which {name} "
-            f"cannot train ({exception_text(error)}{layer})"
-        )
-        raise SpecError(field, rule, batch_size) from error
+    norms = [n for n, module in model.named_modules() if isinstance(module, _BatchNorm)]
+    network = f"{name} (batch norm: {', '.join(norms[:3])})" if norms else name
+    rule = (
+        f"must leave no last batch of one of {examples} training examples, on which {network} "
+        "cannot train"
+    )
+    with torch.no_grad(), seeded_draws(0), errors_as_spec_errors(field, rule, batch_size):
+        logits = copy.deepcopy(model).train()(made_up_examples(model, 1, shape))
+        cross_entropy(logits, torch.zeros(1, dtype=torch.int64))
 
 
 def _check_state(build: Callable[[int], nn.Module], x: Tensor, name: str) -> None:
