@@ -127,6 +127,27 @@ FAULTS = [
         "tests/core/train/test_splits.py",
     ),
     Fault(
+        "early stop of a shrinking mask before its final density",
+        "lth_core/jobs/recipes.py",
+        "return steps_in(self.finds.end) + 1",
+        "return self.first",
+        "tests/core/train/test_gmp.py",
+    ),
+    Fault(
+        "controls of untrained masks with the initialization's batch norm statistics",
+        "lth_core/jobs/branches.py",
+        "return replace(made, start=WithStatistics(of=made.start))",
+        "return made",
+        "tests/core/train/test_learned.py",
+    ),
+    Fault(
+        "a score that gets the initial weights themselves",
+        "lth_core/train/builder.py",
+        "initial={name: initial[name].clone() for name in mask},",
+        "initial={name: initial[name] for name in mask},",
+        "tests/core/jobs/test_jobs.py",
+    ),
+    Fault(
         "normalization of CIFAR-10 as of CIFAR-100",
         "lth_core/data/sources.py",
         "(0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)",
