@@ -86,7 +86,7 @@ class MaskStability(Measure):
     `rewind_mask_overlap_chance` is the expected overlap of random masks.
     """
 
-    kind = "MaskStability"
+    kind = "MaskStability.2"  # that of older stores counts layers that both masks keep whole
     columns = ("rewind_mask_overlap", "rewind_mask_overlap_chance")
 
     early: MaskRecipe

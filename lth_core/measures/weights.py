@@ -28,7 +28,7 @@ class MaskAndTravel(Measure):
     A weight that grew back during training started at 0, and had no sign.
     """
 
-    kind = "MaskAndTravel.2"
+    kind = "MaskAndTravel.2"  # that of older stores counts layers that are not pruned
     columns = (
         "mask_overlap", "mask_overlap_chance", "travel", "travel_inside", "travel_outside",
         "sign_agreement",
