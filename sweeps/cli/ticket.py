@@ -99,13 +99,23 @@ def ticket_ls(
     if as_json:
         print_json(rows)
         return
-    columns = ("ticket", "study", "seed", "branch", "level", "density", "test", "verdict")
+    columns = (
+        "ticket",
+        "study",
+        "seed",
+        "branch",
+        "level",
+        "density",
+        "test",
+        "verdict",
+        "settings",
+    )
     table = Table(*columns, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for row in rows:
         table.add_row(
             row["ticket_digest"][:12], row["study"], str(row["seed"]), row["branch"],
             str(row["level"]), f"{row['density']:.4f}", f"{row['final_test_accuracy']:.4f}",
-            row["verdict"] or "",
+            row["verdict"] or "", "" if row["settings"] == "current" else row["settings"],
         )  # fmt: skip
     out.print(table)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypedDict
 
 from lth_core.columns import Record
@@ -54,14 +54,15 @@ Found = tuple[dict[str, Any], Record]
 """A trial, and one of its records."""
 
 
-def ticket_records(store: Store) -> list[Found]:
+def ticket_records(trials: Iterable[dict[str, Any]]) -> list[Found]:
     """A trial and its record of each training that started from a ticket, once for each study.
 
     Several trainings may start from one ticket: a twin, one of another learning rate, or one of
-    another study. The record is of the branch `ticket` where there is one, else of the first.
+    another study. The record is of the branch `ticket` where there is one; of several trials the
+    first counts.
     """
     found: dict[tuple[str, str, str], Found] = {}
-    for trial in every_trial(store):
+    for trial in trials:
         for record in trial["records"]:
             key = trial["study"], record["ticket_digest"], record["training_digest"]
             _, known = found.setdefault(key, (trial, record))
@@ -74,7 +75,7 @@ def tickets_by_digest(store: Store, start: str) -> dict[str, list[Found]]:
     """The `ticket_records` of each ticket whose digest has a start: those of the search that found
     it before those of searches to which it was given, and those of `ticket` before controls."""
     found: dict[str, list[Found]] = {}
-    for trial, record in ticket_records(store):
+    for trial, record in ticket_records(every_trial(store)):
         if record["ticket_digest"].startswith(start):
             found.setdefault(record["ticket_digest"], []).append((trial, record))
     for each in found.values():

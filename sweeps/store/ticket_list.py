@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from lth_core.analysis.verdict import WORDS
 from lth_core.columns import COLUMNS, Record
 from lth_core.errors import SpecError
 from lth_core.resolve import Pins
-from lth_core.store import Entry, Store, existing_store
+from lth_core.store import MANIFEST, Entry, Store, existing_store
 from lth_core.store.decode import read_entry
 from sweeps.plan.recorded import every_trial, ticket_records
 from sweeps.store.records import STUDIES, with_verdicts
@@ -19,6 +19,7 @@ from sweeps.studies.axes import axis_fields
 from sweeps.studies.pins import pins_from_json
 from sweeps.studies.reader import parse_study
 from sweeps.studies.schema import Study
+from tracking.publish.names import CURRENT, EARLIER, SETTINGS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,28 +59,50 @@ class TicketFilter:
 
 def list_tickets(store: str, chosen: TicketFilter | None = None) -> list[Record]:
     """Records of the tickets in the store, with the verdict on their level: one for each training
-    that started from a ticket, in each study.
+    that started from a ticket, in each study. `settings` says whether they are those with which the
+    study was swept last, as the tag of runs in MLflow does.
 
     Raises:
         SpecError: there is no such store, or a condition is wrong.
     """
     opened = existing_store(store, "--store")
-    words = _verdicts(opened)
+    trials, last = list(every_trial(opened)), _last_digests(opened)
+
+    def settings(trial: Mapping[str, Any]) -> str:
+        digest = trial["study_digest"]
+        return CURRENT if last.get(trial["study"], digest) == digest else EARLIER
+
+    words = _verdicts(opened, trials)
+    trials.sort(key=settings)  # a ticket that both settings share is of the current ones
     rows = [
-        {**record, "verdict": words.get(_place(record))} for _, record in ticket_records(opened)
+        {**record, "verdict": words.get(_place(record)), SETTINGS: settings(trial)}
+        for trial, record in ticket_records(trials)
     ]
     rows.sort(key=lambda row: (row["study"], row["seed"]))
     return chosen.choose(rows) if chosen else rows
 
 
-def _verdicts(store: Store) -> dict[tuple[Any, ...], str | None]:
+def _last_digests(store: Store) -> dict[str, str]:
+    """Digest of each study as it was last swept, by the time of its description, by name."""
+    latest: dict[str, tuple[float, str]] = {}
+    for file in store.files.files(STUDIES):
+        key = file.path.split("/")[1]
+        name, _, digest = key.rpartition(".")
+        if file.path == f"{STUDIES}/{key}/{MANIFEST}":
+            latest[name] = max(latest.get(name, (0.0, "")), (file.modified, digest))
+    return {name: digest for name, (_, digest) in latest.items()}
+
+
+def _verdicts(
+    store: Store, trials: Iterable[Mapping[str, Any]]
+) -> dict[tuple[Any, ...], str | None]:
     """Verdicts on the records of the studies in the store, by study, trial, level and branch.
 
     Those of a study whose code or data have changed since are judged apart.
     """
     records: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     known = dict[tuple[str, str], set[str]]()
-    for trial in every_trial(store):
+    for trial in trials:
         swept = trial["study"], trial["study_digest"]
         if swept not in known:
             known[swept] = _fingerprints(store, *swept)

@@ -54,6 +54,7 @@ def test_tickets_are_listed_by_condition_in_the_order_of_a_column(lth: Lth, swep
         "density",
         "test",
         "verdict",
+        "settings",
     ]
     assert len(lines) == 3
 
@@ -193,6 +194,22 @@ def test_ticket_of_many_levels_is_shown_and_made_again(lth: Lth, tiny: StudyOf, 
         sys.setrecursionlimit(limit)
     assert (shown.code, verified.code) == (0, 0)
     assert "after 60 trainings" in verified.out
+
+
+@pytest.mark.slow
+def test_tickets_of_earlier_settings_are_marked_and_shared_ones_are_not(
+    lth: Lth, tiny_file: StudyFile
+) -> None:
+    seeds = {"axes.seed": [0], "base.branches": ["ticket"]}
+    for changes in ({"base.train.lr": 0.1}, {"base.levels": 1}, {}):
+        assert lth("sweep", tiny_file({**seeds, **changes}), "--serial").code == 0
+    found = rows(lth("ticket", "ls", "--json"))
+    assert sorted((row["settings"], row["level"]) for row in found) == [
+        ("current", 0), ("current", 1), ("current", 2),
+        ("earlier", 0), ("earlier", 1), ("earlier", 2),
+    ]  # fmt: skip
+    lines = lth("ticket", "ls").out.splitlines()
+    assert sum(line.endswith(" earlier") for line in lines) == 3
 
 
 @pytest.mark.slow
