@@ -9,14 +9,14 @@ from statistics import fmean
 from typing import Any, Literal
 
 from lth_core.analysis.cells import Cell, cells, value_text
-from lth_core.analysis.groups import distinct, free_axes, group_by, values_of
+from lth_core.analysis.groups import distinct, free_axes, group_by, key_of, values_of
 from lth_core.analysis.paired import PairedTest, paired_tests
 from lth_core.analysis.summary import Summary
 from lth_core.analysis.verdict_rule import FEWEST
 from lth_core.columns import Record
 
-REWIND = "rewind"
-"""Name of the axis."""
+REWIND, RESTART = "rewind", "restart_schedule"
+"""Names of axes."""
 STABLE_BELOW = 0.02
 """Barrier (error, as a fraction) below which two runs count as one outcome: Frankle et al. 2020."""
 Stability = Literal["stable", "unstable", "undecided"]
@@ -82,7 +82,27 @@ def rewind_cells(records: Sequence[Record], axes: Sequence[str]) -> list[Cell]:
     known = [record for record in records if record.get("rewind_step") is not None]
     if REWIND not in free_axes(known, axes):
         return []
-    return cells(known, [axis for axis in axes if axis != REWIND])
+    return _with_step_0(cells(known, [axis for axis in axes if axis != REWIND]))
+
+
+def _with_step_0(found: Sequence[Cell]) -> list[Cell]:
+    """The cells, each with step 0 where one that differs in `restart_schedule` alone has it: at
+    step 0 a restarted schedule is no other one, so that a study has that trial once."""
+
+    def others(cell: Cell) -> list[Any]:
+        return [value for axis, value in cell.values.items() if axis != RESTART]
+
+    alike = group_by(found, others)
+    shared = {
+        key: [row for cell in group for row in cell.records if row["rewind_step"] == 0]
+        for key, group in alike.items()
+    }
+    return [
+        cell
+        if any(row["rewind_step"] == 0 for row in cell.records)
+        else replace(cell, records=[*shared[key_of(others(cell))], *cell.records])
+        for cell in found
+    ]
 
 
 def rewind_points(cell: Cell) -> list[RewindPoint]:

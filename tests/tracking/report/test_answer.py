@@ -249,6 +249,24 @@ def test_one_rewind_point_is_compared_with_no_other():
     )
 
 
+def test_step_0_counts_whether_or_not_the_schedule_restarts():
+    """The plan has it once, with the axis's first value."""
+    records = [
+        {**row, "restart_schedule": restarts, "trial": f"{restarts}-{step}-{row['trial']}"}
+        for restarts, step, gaps in ((False, 0, [0.1, -3]), (False, 20, [0.1, -3]),
+                                     (True, 20, [0.1, 0]))
+        for row in points((step, gaps))
+    ]  # fmt: skip
+    sentence = answer(records, "rewind", "restart_schedule").sentence
+    assert sentence.startswith("restart_schedule=false: Rewinding is not needed")
+    assert "restart_schedule=true: Rewinding helps: step 20it is the earliest" in sentence
+    assert "down to 25% of the weights, step 0 only to 50%; its tickets are 1.5 points" in sentence
+    axes = ["seed", "rewind", "restart_schedule"]
+    tables = rewind_tables(records, axes, DEFAULT_RULE)
+    assert [[row.step for row in table.rows] for table in tables] == [[0, 20], [0, 20]]
+    assert tables[0].rows[0] == tables[1].rows[0]
+
+
 def test_rewind_points_of_several_methods_are_judged_together():
     """Of each method alone, tickets would match: p is below 0.05, but not below 0.025."""
     records = [
