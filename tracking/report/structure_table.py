@@ -207,23 +207,20 @@ def _answer(each: Similarity) -> str:
     trend = each.trend
     if trend is None:
         return "Undecided: fewer than two rewind points have a similarity between seeds."
-    first, last = (
-        next(p.between_seeds.mean for p in each.points if p.name == name and p.between_seeds)
-        for name in (trend.first, trend.last)
-    )
-    measured = f"from {first:.2f} at {trend.first} to {last:.2f} at {trend.last}"
+    # The correlations at both ends may differ in the other direction; the table has them.
+    ends = f"from {trend.first} to {trend.last}"
     over = f"{trend.points} rewind points, {count(trend.rise.n, 'seed')}"
     rise = f"a line through all points rises by {trend.rise.mean:+.2f}"
     if trend.rise.low is None:
         return (
-            f"Undecided: the correlation between seeds goes {measured}; {rise} ({over}, and "
+            f"Undecided whether the correlation between seeds grows {ends}: {rise} ({over}, and "
             "an interval needs three seeds)."
         )
     rise = f"{rise} (95% interval {_interval(trend.rise, 2)}; {over})"
     if trend.grows is None:
-        return f"Undecided: the correlation between seeds goes {measured}; {rise}."
+        return f"Undecided whether the correlation between seeds grows {ends}: {rise}."
     word, verb = ("Yes", "grows") if trend.grows else ("No", "falls")
-    return f"{word}: the correlation between seeds {verb} {measured}; {rise}."
+    return f"{word}: the correlation between seeds {verb} {ends}; {rise}."
 
 
 def _interval(value: Summary, most: float) -> str:
