@@ -25,7 +25,7 @@ class Mark:
     accuracy: str
     """Mean over seeds in percent, and half of the 95% interval."""
     best: bool
-    """Whether the mean is the highest of its column."""
+    """Whether the mean is the highest of its column, of two or more."""
     verdict: str
     """Value of `Verdict.verdict`; empty at levels without a dense run to compare with."""
     collapsed: bool
@@ -98,7 +98,7 @@ def _table(cell: Cell, compared: Sequence[Variant], rule: VerdictRule, most: int
         for variant, points in series.items()
     }
     best = [
-        max(point.value.mean for point in column if point)
+        max(point.value.mean for point in column if point) if sum(map(bool, column)) > 1 else None
         for column in zip(*points_of.values(), strict=True)
     ]
     judged = variant_verdicts(cell, list(points_of), rule)
@@ -127,7 +127,7 @@ def _row(
     cell: Cell,
     variant: Variant,
     points: Sequence[Point | None],
-    best: Sequence[float],
+    best: Sequence[float | None],
     words: Mapping[int, str],
 ) -> list[Mark | None]:
     method_cell = cell.of_method(variant.method)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from lth_core.analysis.cells import Cell, evenly_spaced
+from lth_core.analysis.groups import group_by
 from lth_core.analysis.prediction import predictor_correlations
 from lth_core.analysis.rewinds import (
     MOST_LEVELS,
@@ -128,7 +130,7 @@ def _table(cell: Cell, judged: Judged, stable_below: float, most: int) -> Rewind
     points, levels = rewind_points(cell), list(cell.levels("ticket"))
     shown = evenly_spaced(levels, most)
     rows = [_row(point, shown, judged, stable_below) for point in points]
-    densities = [density_text(level_density(cell, level)) for level in shown]
+    densities = [_level_text(cell, level) for level in shown]
     dense = cell.series("dense", "final_test_accuracy")
     barriers = [
         (
@@ -152,6 +154,15 @@ def _table(cell: Cell, judged: Judged, stable_below: float, most: int) -> Rewind
         stable=f"Earliest stable rewind point seen: {_first_points(barriers)}" if measured else "",
         barriers=measured,
     )
+
+
+def _level_text(cell: Cell, level: int) -> str:
+    """Density of a level: `50%`, or `about 50%` where it is a mean of rewind points that differ:
+    budgets of FLOPs leave each structure a density of its own."""
+    tickets = [row for row in cell.records if (row["branch"], row["level"]) == ("ticket", level)]
+    by_point = group_by(tickets, lambda row: row["rewind_step"])
+    texts = {density_text(fmean(row["density"] for row in rows)) for rows in by_point.values()}
+    return "about " * (len(texts) > 1) + density_text(level_density(cell, level))
 
 
 def _row(
@@ -227,7 +238,7 @@ def _predictors(cell: Cell) -> PredictorTable | None:
     windows = {each.level: each.windows for each in correlations}
     return PredictorTable(
         label=cell.label,
-        densities=[density_text(level_density(cell, level)) for level in levels],
+        densities=[_level_text(cell, level) for level in levels],
         windows=[_range_text(*windows[level]) if level in windows else "" for level in levels],
         rows={
             name: [

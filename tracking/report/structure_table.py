@@ -125,7 +125,7 @@ def _costs(table: StructureTable, rule: VerdictRule) -> CostTable:
     variants = list(dict.fromkeys(row.variant for row in table.rows))
     parts = {id(row.cell): row.cell for row in table.rows}
     verdicts = {key: variant_verdicts(part, variants, rule) for key, part in parts.items()}
-    best = max(row.accuracy.mean for row in table.rows)
+    best = max(row.accuracy.mean for row in table.rows) if len(table.rows) > 1 else None
     groups: dict[str, list[CostRow]] = {}
     for above, row in zip([None, *table.rows], table.rows, strict=False):
         judged = verdicts[id(row.cell)].get(row.variant, [])

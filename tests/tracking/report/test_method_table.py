@@ -29,6 +29,11 @@ def test_methods_of_equal_accuracy_are_both_best():
     assert all(mark.best for marks in rows_of(records).values() for mark in marks)
 
 
+def test_a_mark_that_is_alone_in_its_column_is_not_the_best():
+    records = [r for r in taxonomy() if r["level"] < 3 or r["method"] == "snip"]
+    assert [mark.best for mark in rows_of(records)["snip"]] == [False] * 5
+
+
 def test_densities_that_differ_by_rounding_share_a_column():
     records = [
         {**r, "density": r["density"] * (1.02 if r["method"] == "snip" and r["level"] else 1)}

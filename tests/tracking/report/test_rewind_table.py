@@ -85,6 +85,19 @@ def test_no_tickets_at_all_leave_the_barriers_of_the_dense_run():
     assert found.stable == "Earliest stable rewind point seen: 5% for dense"
 
 
+def test_a_density_is_about_the_mean_where_rewind_points_differ():
+    records = [
+        {
+            **r,
+            "density": r["density"] + r["rewind_step"] / 4000 if r["level"] == 2 else r["density"],
+        }
+        for r in varied(rewound())
+    ]
+    found = table(records)
+    assert found.densities == ["50%", "about 27.3%"]
+    assert found.matching.endswith("none at about 27.3%")
+
+
 def test_of_many_densities_some_have_columns():
     found = table(rewound(), most=1)
     assert (found.densities, found.left_out) == (["50%"], 1)
