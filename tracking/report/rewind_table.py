@@ -8,7 +8,12 @@ from statistics import fmean
 
 from lth_core.analysis.cells import Cell, evenly_spaced
 from lth_core.analysis.groups import group_by
-from lth_core.analysis.prediction import predictor_correlations
+from lth_core.analysis.prediction import (
+    FEWEST_FOR_INTERVAL,
+    PREDICTORS,
+    Correlation,
+    predictor_correlations,
+)
 from lth_core.analysis.rewinds import (
     MOST_LEVELS,
     STABLE_BELOW,
@@ -96,6 +101,9 @@ class PredictorTable:
     """Number of rewind points up to the best one, as a range over seeds; one a density."""
     rows: dict[str, list[tuple[str, str] | None]]
     """Rank correlations up to the best rewind point and over all, by predictor and density."""
+    strongest: str
+    """Sentence on the predictor of the strongest correlation up to the best point that is shown to
+    differ from 0, beside the step's own."""
 
 
 Judged = Callable[[Sequence[Record]], list[Verdict]]
@@ -249,6 +257,28 @@ def _predictors(cell: Cell) -> PredictorTable | None:
             ]
             for name in dict.fromkeys(each.predictor.name for each in correlations)
         },
+        strongest=_strongest(cell, correlations),
+    )
+
+
+def _strongest(cell: Cell, correlations: Sequence[Correlation]) -> str:
+    step = {each.level: each.to_best for each in correlations if each.predictor == PREDICTORS[0]}
+    shown = [
+        (abs(value.mean), each, value)
+        for each in correlations
+        if each.predictor != PREDICTORS[0] and (value := each.to_best)
+        if value.low is not None and value.high is not None and value.low * value.high > 0
+    ]
+    if not shown:
+        none = "No predictor has a correlation up to the best point whose interval excludes 0"
+        if any(each.to_best and each.to_best.low is not None for each in correlations):
+            return none
+        return f"{none}: intervals take {FEWEST_FOR_INTERVAL} points, and seeds that differ"
+    _, best, value = max(shown, key=lambda found: found[0])
+    return (
+        f"Strongest up to the best point, with an interval that excludes 0: {best.predictor.name}, "
+        f"{_correlation_text(value)} at {_level_text(cell, best.level)} density; the step itself "
+        f"{_correlation_text(step.get(best.level))}"
     )
 
 

@@ -1,5 +1,5 @@
 import pytest
-from hand_made import rewound, study
+from hand_made import record, rewound, study
 from varied import varied
 
 from lth_core.analysis.rewinds import merge_rewound_methods
@@ -111,6 +111,26 @@ def test_predictors_are_rows_with_two_correlations_a_density():
     # All points: distances rank 5 4 3 2 1, accuracies 2 3 4 5 1: 1 - 6 * 40 / 120.
     assert found.rows["distance to the end"][1] == ("\N{MINUS SIGN}1.00", "+0.00")
     assert "curvature" not in found.rows
+
+
+def test_strongest_predictor_is_named_beside_the_step_where_its_interval_excludes_0():
+    losses = [(1, 2, 3, 4, 5, 6), (2, 1, 4, 3, 5, 6), (1, 2, 3, 4, 6, 5)]
+    records = [
+        record(seed, branch, level, 0.9 + i / 100, rewind=f"{i}it", rewind_step=i, **known)
+        for seed, loss in enumerate(losses)
+        for i in range(6)
+        for branch, level, known in (("ticket", 1, {}), ("dense", 0, {"rewind_loss": loss[i]}))
+    ]
+    (found,) = predictor_tables(records, AXES)
+    assert found.strongest == (
+        "Strongest up to the best point, with an interval that excludes 0: loss, +0.94±0.14 at 50% "
+        "density; the step itself +1.00"
+    )
+    (found,) = predictor_tables([r for r in records if r["rewind_step"] < 4], AXES)
+    assert found.strongest == (
+        "No predictor has a correlation up to the best point whose interval excludes 0: intervals "
+        "take 5 points, and seeds that differ"
+    )
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
