@@ -162,7 +162,9 @@ def verdict_numbers(verdicts: Sequence[Verdict]) -> Iterator[Number]:
             "matching": verdict.matching,
             "winning": verdict.verdict == "winning",
         }
-        for name, p in {"p_matching": verdict.p_matching, "p_reinit": verdict.p_reinit}.items():
+        tests = {"p_matching": verdict.p_matching, "p_reinit": verdict.p_reinit,
+                 "p_random": verdict.p_random}  # fmt: skip
+        for name, p in tests.items():
             if p is not None:
                 values |= {name: p.raw, f"{name}_adjusted": p.adjusted}
         for name, value in values.items():
