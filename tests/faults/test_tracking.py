@@ -74,7 +74,7 @@ def test_no_sweep_waits_for_mlflow_and_sync_brings_everything_once(
     )
     for proxy in faulty_servers.values():
         proxy.fault = "none"
-    assert "`lth sync down` publishes the results" in swept["down"].log()
+    assert "`lth sync down`, publishes the results" in swept["down"].log()
     assert "`lth sync broken` publishes what is missing" in swept["broken"].log()
     assert swept["down"].lth("sync", "down") == "down: 4 trials are in MLflow\n"
     for fault, each in swept.items():
