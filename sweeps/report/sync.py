@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,6 +20,7 @@ from lth_core.analysis.verdict import Verdict, verdicts
 from lth_core.columns import Record
 from lth_core.errors import StoreError, TrackingError
 from lth_core.resolve import check_unchanged
+from lth_core.results import LevelResult
 from lth_core.spec import sha256
 from lth_core.store import existing_store
 from lth_core.train import Trainer
@@ -291,14 +292,17 @@ def _publish_trial(
     stored, run = len({record["level"] for record in rows}), trial_run(trial)
     known = runs[run.key].digests[:stored] if run.key in runs else []
     levels = [[row for row in rows if row["level"] == level] for level in range(stored)]
-    if known != [level_digest(level, publisher.curves) for level in levels[: len(known)]]:
+    is_same = known == [level_digest(level, publisher.curves) for level in levels[: len(known)]]
+    found: Iterable[LevelResult] = ()
+    if not is_same or len(known) < stored:
+        check_unchanged(trial.spec, "the study was swept")
+        found = islice(find_tickets(trial.spec, trainer), stored)
+    if not is_same:
         check_time()
+        found = list(found)  # a run whose trainings the store has lost is not deleted
         publisher.delete(runs.pop(run.key))
         known = []
-    missing = levels[len(known) :]
-    if missing:
-        check_unchanged(trial.spec, "the study was swept")
-    for level in islice(find_tickets(trial.spec, trainer), stored) if missing else ():
+    for level in found:
         if level.level >= len(known):
             check_time()
             records, files = levels[level.level], level_files(level)
