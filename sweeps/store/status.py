@@ -139,8 +139,8 @@ def _fields(entry: Entry) -> dict[str, Any]:
     status = {f.name: meta[f.name] for f in fields(Status)}
     if status["state"] not in STATES:
         raise ValueError(f"state must be one of {STATES}, but got {status['state']!r:.80}")
-    if not isfinite(status["minutes_left"] or 0):
-        raise ValueError(f"minutes_left must be finite, but got {status['minutes_left']}")
+    if not isfinite(60 * (status["minutes_left"] or 0)):  # seconds are shown
+        raise ValueError(f"minutes_left must be finite seconds, but got {status['minutes_left']}")
     return status
 
 

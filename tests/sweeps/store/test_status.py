@@ -146,7 +146,7 @@ def test_status_that_is_forgotten_while_it_is_read_was_never_there(study: Study)
     "change",
     [
         {"state": "asleep"}, {"levels": None}, {"minutes_left": 10**400}, {"levels_per_minute": "fast"},
-        {"minutes_left": "soon"}, {"failures": [["one"]]}, {"driver": []},
+        {"minutes_left": "soon"}, {"minutes_left": 1e308}, {"failures": [["one"]]}, {"driver": []},
     ],
 )  # fmt: skip
 def test_status_of_another_hand_counts_as_missing_and_is_told(
