@@ -63,8 +63,8 @@ BRANCH_METRICS = charts("branch")
 
 STUDY_METRICS = charts("branch", study=True)
 """Metric `METRIC/BRANCH`, with step = level, of record fields that the study's other trials or its
-end give. All other fields are in the artifact `level_NN/curves.json`, in the report and in `lth
-report --json`."""
+end give. All of a record's own fields are in the artifact `level_NN/curves.json`, and all fields in
+`lth report --json`."""
 
 INTERVAL = "interval"
 """Prefix of the ends of 95% intervals over seeds: `interval/BRANCH_low`, `interval/BRANCH_high`."""
