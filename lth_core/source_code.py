@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
+import datetime
 import dis
 import functools
 import hashlib
 import importlib.util
+import io
 import logging
+import os
+import re
 import site
 import sys
 import sysconfig
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from enum import Enum
 from pathlib import Path, PurePath
 from types import (
     BuiltinFunctionType,
     CodeType,
     FunctionType,
+    GenericAlias,
+    GetSetDescriptorType,
+    MappingProxyType,
+    MemberDescriptorType,
     MethodType,
     ModuleType,
-    SimpleNamespace,
+    UnionType,
+    WrapperDescriptorType,
 )
 from typing import Any
 
@@ -38,6 +48,14 @@ _INSTALLED = {
     for name in ("stdlib", "platstdlib", "purelib", "platlib")
 } | {Path(folder).resolve() for folder in (*site.getsitepackages(), site.getusersitepackages())}
 _FOLDERS_OF_PACKAGES = {"site-packages", "dist-packages"}
+_WRITTEN = (PurePath, range, slice, datetime.date, datetime.time, datetime.timedelta, np.ufunc,
+            GenericAlias, UnionType, MemberDescriptorType, GetSetDescriptorType,
+            WrapperDescriptorType)  # fmt: skip
+"""Types whose `repr` says all of a value."""
+_STRUCTURE = {"array", "bases", "class", "code", "constants", "function", "list", "logger",
+              "mapping", "member", "method", "names", "partial", "pattern", "property", "tensor",
+              "text"}  # fmt: skip
+"""Keys of the parts of a value that are no names in a user's code."""
 
 
 def factory_digest(factory: Callable[..., Any], module: ModuleType) -> str:
@@ -209,7 +227,8 @@ def _parts(value: Any, name: str, seen: dict[int, tuple[int, object]]) -> Iterat
         if isinstance(part, bytes):
             yield part
         else:
-            yield from _parts(part, key or name, seen)
+            is_named = (key.isidentifier() and key not in _STRUCTURE) or "[" in key
+            yield from _parts(part, key if is_named else name, seen)
 
 
 def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -234,17 +253,28 @@ def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         yield "property", (value.fget, value.fset)
     elif isinstance(value, (ModuleType, CodeType, type, FunctionType, BuiltinFunctionType)):
         yield from _code_content(value)
-    elif isinstance(value, PurePath):
-        yield "path", str(value)
+    elif isinstance(value, functools.cached_property):
+        yield "function", value.func
+    elif isinstance(value, MappingProxyType):
+        yield "mapping", dict(value)
+    elif isinstance(value, deque):
+        yield "list", list(value)
+    elif isinstance(value, _WRITTEN):
+        yield "text", repr(value)
+    elif isinstance(value, re.Pattern):
+        yield "pattern", (value.pattern, value.flags)
+    elif isinstance(value, Enum):
+        yield "member", (type(value), value.name)
     elif isinstance(value, logging.Logger):
         yield "logger", value.name
-    elif isinstance(value, argparse.Namespace | SimpleNamespace):
-        yield from vars(value).items()
     elif is_dataclass(value):
         yield "class", type(value)
         yield from ((field.name, getattr(value, field.name, None)) for field in fields(value))
     elif isinstance(value, functools._lru_cache_wrapper):
         yield "function", value.__wrapped__
+    elif hasattr(value, "__dict__") and not isinstance(value, io.IOBase | type(os.environ)):
+        yield "class", type(value)
+        yield from vars(value).items()
     else:
         raise TypeError(
             f"{name or 'the function'} is a {type(value).__name__}, whose content is not known: "

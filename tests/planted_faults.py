@@ -128,9 +128,9 @@ FAULTS = [
     ),
     Fault(
         "early stop of a shrinking mask before its final density",
-        "lth_core/jobs/recipes.py",
-        "return steps_in(self.finds.end) + 1",
-        "return self.first",
+        "lth_core/spec/prune.py",
+        "return steps_in(self.end) + 1 if self.shrinks else 0",
+        "return 0",
         "tests/core/train/test_gmp.py",
     ),
     Fault(

@@ -37,7 +37,6 @@ from lth_core.spec import (
     digest_of,
     spec_json,
 )
-from lth_core.spec.fields import steps_in
 from lth_core.spec.prune_base import LATENCIES
 
 if TYPE_CHECKING:
@@ -354,14 +353,12 @@ class Job(Start):
     @property
     def shrinks(self) -> bool:
         """Whether the mask loses weights in training."""
-        return isinstance(self.finds, PruneDuring) and self.finds.schedule != "constant"
+        return isinstance(self.finds, PruneDuring) and self.finds.shrinks
 
     @property
     def final_density_from(self) -> int:
         """Number of steps after which an evaluation has the mask's final density."""
-        if isinstance(self.finds, PruneDuring) and self.shrinks:
-            return steps_in(self.finds.end) + 1  # the last change is in the step after `end` steps
-        return self.first
+        return self.finds.final_density_from if isinstance(self.finds, PruneDuring) else 0
 
     @property
     def run(self) -> str:

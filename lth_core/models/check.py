@@ -53,7 +53,7 @@ def check_network(
             _check_logits(logits, name, (2, classes))
             cross_entropy(logits, y).backward()
         _check_memory(copy.deepcopy(model), x, name)
-        _check_state(build, x, name)
+    _check_state(build, x, name)
     _check_one(copy.deepcopy(model), name, shape, classes)
     if not prunable_layers(model, include):
         kinds = "no linear, convolution, attention or recurrent layer takes part in its output"
@@ -219,14 +219,16 @@ def _check_state(build: Callable[[int], nn.Module], x: Tensor, name: str) -> Non
     """
     one, other = build(0).eval(), copy.deepcopy(build(1)).eval()
     state = {name: value.clone() for name, value in state_of(one).items()}
-    for key, parameter in one.named_parameters():  # weights that both draw alike would hide a copy
-        if key in state:
-            state[key] += 0.1 * torch.randn_like(parameter)
-    logits = []
-    for model in (one, other):
-        load_state(model, state)
-        with torch.no_grad(), seeded_draws(0):
-            logits.append(model(x))
+    logits, failing = [], "must run with other weights of the same signs, but fails"
+    with torch.no_grad(), errors_as_spec_errors(FIELD, failing, name):
+        with seeded_draws(0):  # weights that both draw alike would hide a copy
+            for key in [key for key, _ in one.named_parameters() if key in state]:
+                draws = torch.rand_like(state[key])
+                state[key] += 0.1 * draws * torch.where(state[key] == 0, 1, state[key])
+        for model in (one, other):
+            load_state(model, state)
+            with seeded_draws(0):
+                logits.append(model(x))
     first, second = logits
     if not torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True):
         rule = (

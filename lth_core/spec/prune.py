@@ -105,6 +105,18 @@ class PruneDuring(PruneBase):
         if self.pattern:
             raise SpecError("structure", "must not be N:M during training", self.structure)
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether the mask loses weights in training."""
+        return self.schedule != "constant" and (self.schedule is not None or self.grow == "none")
+
+    @property
+    def final_density_from(self) -> int:
+        """Number of steps after which an evaluation has the level's density; 0: any has. The
+        durations must be in steps."""
+        # The last change is in the step after `end` steps.
+        return steps_in(self.end) + 1 if self.shrinks else 0
+
     def in_steps(self, steps_per_epoch: int, steps: int, first: int = 0) -> PruneDuring:
         """The spec with durations in steps of the schedule.
 

@@ -290,9 +290,13 @@ def _publish_trial(
     A run with other results than the store's is deleted and made again.
     """
     stored, run = len({record["level"] for record in rows}), trial_run(trial)
-    known = runs[run.key].digests[:stored] if run.key in runs else []
+    published = runs.get(run.key)
+    known = published.digests[:stored] if published else []
     levels = [[row for row in rows if row["level"] == level] for level in range(stored)]
-    is_same = known == [level_digest(level, publisher.curves) for level in levels[: len(known)]]
+    is_same = published is None or all(
+        published.has(i, level_digest(level, publisher.curves))
+        for i, level in enumerate(levels[: len(known)])
+    )
     found: Iterable[LevelResult] = ()
     if not is_same or len(known) < stored:
         check_unchanged(trial.spec, "the study was swept")

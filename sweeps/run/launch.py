@@ -16,10 +16,12 @@ from pathlib import Path
 from rich.console import Console
 
 from lth_core import data
+from lth_core.columns import Record
 from lth_core.errors import LaunchError, StoreError, TrackingError
 from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.parallel import map_in_threads
+from lth_core.spec import PruneDuring, TicketSpec
 from lth_core.store import Store, open_store
 from lth_core.train import Trainer
 from lth_core.train.checkpoint import checkpoint_step
@@ -355,6 +357,8 @@ def _reuse_records(
         stopped = has_stopped(records, study.stop, study.verdict.margin)
         if content is None or (len(levels) <= trial.spec.levels and not stopped):
             return False
+        if any(_is_too_early(record, trial.spec) for record in records):
+            return False
         is_current = content["study_digest"] == context.study_digest
         if not is_current or not all(record["reused"] for record in records):
             reused = [{**record, "reused": True} for record in records]
@@ -366,6 +370,14 @@ def _reuse_records(
     for trial in (trial for trial, recorded in pairs if not recorded):
         for _ in run_trial(trial, untracked, trainer):
             pass
+
+
+def _is_too_early(record: Record, spec: TicketSpec) -> bool:
+    """Whether a record's early stop has more weights than the record, as in older versions."""
+    step, prune = record["early_stop_step"], spec.prune
+    if not isinstance(prune, PruneDuring) or record["branch"] != "ticket" or step is None:
+        return False
+    return bool(step < prune.final_density_from)
 
 
 def check_data(plan: Plan) -> None:

@@ -214,6 +214,13 @@ def _holding(what: str) -> nn.Module:
     return net
 
 
+def positive(spec: object, shape: Shape, classes: int) -> nn.Module:
+    """A parameter that must stay positive, with a value that all seeds share."""
+    net = _plain(lambda n, x: torch.distributions.Normal(_flat(n, x), n.scale).rsample())
+    net.scale = nn.Parameter(torch.full((10,), 0.1))
+    return net
+
+
 BROKEN: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a_tuple": (lambda: _plain(lambda n, x: (_flat(n, x), None)), "logits.* not a tuple"),
     "a_dict": (lambda: _plain(lambda n, x: {"logits": _flat(n, x)}), "logits.* not a dict"),

@@ -267,22 +267,47 @@ def test_module_that_a_function_of_a_script_imports_counts(folder: Path, imports
     assert digest() != before
 
 
-def test_function_that_uses_a_value_of_unknown_content_is_refused() -> None:
-    scope = {"__name__": "__main__", "stream": sys.stdin.__class__.__new__(sys.stdin.__class__)}
-    exec("def net(): return stream", scope)
-    with pytest.raises(TypeError, match=r"^stream is a .*, whose content is not known"):
+@pytest.mark.parametrize("made", ["io.StringIO()", "torch.Generator()", "os.environ", "iter([1])"])
+def test_function_that_uses_a_value_of_unknown_content_is_refused(made: str) -> None:
+    scope: dict[str, object] = {"__name__": "__main__"}
+    exec(f"import io, os, torch\nthing = {made}\ndef net(): return (lambda: [thing])", scope)
+    with pytest.raises(TypeError, match=r"^thing is a .*, whose content is not known"):
         function_digest(scope["net"])
 
 
-def test_tensors_and_collections_count_by_content() -> None:
+VALUES = """
+import logging, re, torch
+from collections import deque
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum
+from types import MappingProxyType
+class Mode(Enum):
+    on, off = 1, 2
+class Plain:
+    def __init__(self, size): self.size = size
+@dataclass(slots=True)
+class Slotted:
+    size: int
+"""
+
+
+def test_values_count_by_content() -> None:
     def digest(source: str) -> str:
         scope: dict[str, object] = {"__name__": "__main__"}
-        exec(f"import torch\nvalue = {source}\ndef net(): return value", scope)
+        exec(VALUES + f"value = {source}\ndef net(): return value", scope)
         return function_digest(scope["net"])
 
     for one, other in (("torch.zeros(2)", "torch.ones(2)"), ("{1, 2}", "{1, 3}"), ("[1]", "(1,)"),
                        ("{'a': 1}", "{'a': 2}"), ("torch.float32", "torch.float64"),
-                       ("torch.relu", "torch.sigmoid"), ("1", "True")):  # fmt: skip
+                       ("torch.relu", "torch.sigmoid"), ("1", "True"),
+                       ("Mode.on", "Mode.off"), ("re.compile('a')", "re.compile('b')"),
+                       ("torch.nn.ELU(1.0)", "torch.nn.ELU(2.0)"), ("range(2)", "range(3)"),
+                       ("Plain(1)", "Plain(2)"), ("torch.no_grad()", "torch.enable_grad()"),
+                       ("Slotted(1)", "Slotted(2)"), ("deque([1])", "deque([2])"),
+                       ("list[int]", "list[str]"), ("date(2026, 1, 1)", "date(2026, 1, 2)"),
+                       ("MappingProxyType({1: 1})", "MappingProxyType({1: 2})"),
+                       ("logging.getLogger('a')", "logging.getLogger('b')")):  # fmt: skip
         assert digest(one) == digest(one)
         assert digest(one) != digest(other), (one, other)
 

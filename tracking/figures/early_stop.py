@@ -40,7 +40,7 @@ def early_stop(records: Sequence[Record], axes: Sequence[str]) -> StudyFigure | 
     panel.set_ylim(max(low, -0.03 * high), high)  # no step is below 0
     name_lines(figure, drawn, handles)
     figure.caption = sentences(
-        "Step of the run's schedule with the lowest validation loss, "
+        "Step with the lowest validation loss, of those with the final density, "
         f"{seeds_text([cell for _, cell in drawn])}; lower is faster.",
         intervals_text(values, panel),
     )

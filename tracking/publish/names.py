@@ -18,6 +18,8 @@ STORE = "lth.store"
 LEVELS = "lth.levels"
 """Tag of a trial's run: a digest of each level published so far, the dense run's first. By it a
 publisher finds out that the level has other results now."""
+UNKNOWN = "?"
+"""Digest of a level that a version published which did not keep digests."""
 LEVEL_DIGEST = 6
 """Number of characters of a level's digest; those of 1,001 levels fit into a tag."""
 TRAINED = "lth.trained_until"

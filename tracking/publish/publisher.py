@@ -109,7 +109,7 @@ class Publisher:
 
         def write(client: MlflowClient, published: PublishedRun) -> PublishedRun:
             published = resumed(client, published) if live else published
-            if published.digests[level.level : level.level + 1] == [digest]:
+            if published.has(level.level, digest):
                 return published
             if published.levels and not level.level:
                 client.delete_run(published.id)
@@ -206,6 +206,8 @@ class Publisher:
         numbers = [n for row in records for n in branch_numbers(row, names.STUDY_METRICS)]
         numbers += [*dense_numbers(records), *table_numbers(verdicts, records)]
         tags = {names.VERDICT: best_word(verdicts)} if verdicts else {}
+        if not numbers:
+            return
         with connect(self.uri) as client:
             write_compared(client, published, numbers, tags, names.COMPARED_METRICS)
 

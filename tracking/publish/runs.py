@@ -29,9 +29,11 @@ MOST_ITEMS, MOST_PARAMS = 1000, 100
 PAGE = 1000
 """Number of runs in one answer of a search."""
 
-_LEVEL = f"[0-9a-f]{{{names.LEVEL_DIGEST}}}"
+_LEVEL = f"([0-9a-f]{{{names.LEVEL_DIGEST}}}|{re.escape(names.UNKNOWN)})"
+_COUNT = re.compile(r"[0-9]{1,4}")
+"""The tag of published levels as older versions wrote it: their number."""
 _FORMATS = {
-    names.LEVELS: re.compile(rf"{_LEVEL}( {_LEVEL})*"),
+    names.LEVELS: re.compile(rf"{_LEVEL}( {_LEVEL})*|{_COUNT.pattern}"),
     names.TRAINED: re.compile(r"[0-9]{1,15}"),
     names.COMPARED: re.compile(r"[0-9]{1,12} [0-9a-f]{64}"),
 }
@@ -52,8 +54,14 @@ class PublishedRun:
 
     @property
     def digests(self) -> list[str]:
-        """Digest of each published level, as of `payload.level_digest`; the dense run's first."""
-        return self.tags.get(names.LEVELS, "").split()
+        """Digest of each published level, as of `payload.level_digest`; the dense run's first.
+        Those that an older version published are `names.UNKNOWN`."""
+        text = self.tags.get(names.LEVELS, "")
+        return int(text) * [names.UNKNOWN] if _COUNT.fullmatch(text) else text.split()
+
+    def has(self, level: int, digest: str) -> bool:
+        """Whether a level is published with a digest, as far as is known."""
+        return level < self.levels and self.digests[level] in (digest, names.UNKNOWN)
 
     @property
     def levels(self) -> int:

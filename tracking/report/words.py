@@ -56,7 +56,8 @@ MEANINGS = {
     "travel": "Mean distance of weights between the start and the end of their training.",
     "accuracy": "Test accuracy at the end of training, mean over seeds ± half of its 95% "
     "t-interval.",
-    "early stop": "Step of the run's schedule with the lowest validation loss, mean over seeds.",
+    "early stop": "Step with the lowest validation loss, of those with the final density, mean "
+    "over seeds.",
     "faster": "The ticket's early stop is shown to come earlier than the dense run's.",
     "margin": "Accuracy below the dense run that still matches, to be fixed in the study before it "
     "runs. The report says if an earlier sweep had another.",

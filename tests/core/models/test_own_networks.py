@@ -56,7 +56,7 @@ def test_network_that_does_not_fit_is_refused_at_plan_by_layer(
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("name", [*SOUND, "positive"])
 def test_network_that_fits_is_planned(name: str, small: TicketSpec) -> None:
     resolve(spec_of(small, name))
 

@@ -10,7 +10,7 @@ from lth_core import Trainer
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.plan.recorded import every_trial
-from sweeps.store.records import load_records
+from sweeps.store.records import load_records, save_records
 from sweeps.studies.find import save_swept
 from tracking.publish.publisher import open_publisher
 
@@ -62,6 +62,29 @@ def test_records_of_a_study_that_is_extended_twice_are_all_the_last_ones(
         assert lth("sweep", "lth-studies/tiny/study.yaml").code == 0
     trials = list(every_trial(open_store(study.store)))
     assert [trial["study_digest"] for trial in trials] == [study.digest()] * 3
+
+
+@pytest.mark.slow
+def test_early_stop_before_the_final_density_is_read_again_from_the_training(
+    tiny: StudyOf, tiny_file: StudyFile, lth: Lth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older versions stored it."""
+    during = {"base.prune": {"when": "during", "fraction": 0.5}, "base.branches": ["ticket"]}
+    study = tiny(during)
+    store, trials = open_store(study.store), make_plan(study).trials
+    trained = [row for _, rows in search(study, Trainer(store)) for row in rows]
+    for trial in trials:
+        rows = load_records(store, "tiny", [trial])
+        old = [row if row["branch"] == "dense" else {**row, "early_stop_step": 1} for row in rows]
+        save_records(store, "tiny", study.digest(), trial, old)
+
+    def trains(*arguments: object) -> None:
+        raise AssertionError("a ticket was trained")
+
+    monkeypatch.setattr(Trainer, "_train", trains)
+    assert lth("sweep", tiny_file(during)).code == 0
+    told = load_records(store, "tiny", trials)
+    assert timeless(told) == timeless([{**row, "reused": True} for row in trained])
 
 
 @pytest.mark.mlflow

@@ -20,11 +20,20 @@ def run_with(tags: dict[str, str]) -> Any:
     return SimpleNamespace(info=info, data=SimpleNamespace(params={}, tags=tags))
 
 
-@pytest.mark.parametrize("said", ["x", "", "3", "abcde", "abcdef  abcdef", "ABCDEF", "9" * 5000])
+@pytest.mark.parametrize(
+    "said", ["x", "", "12345", "abcde", "abcdef  abcdef", "ABCDEF", "9" * 5000]
+)
 def test_a_tag_that_is_not_of_digests_of_levels_is_ignored(said: str) -> None:
     assert published_run(run_with({names.LEVELS: "0123ab 45cdef"})).levels == 2
     published = published_run(run_with({names.LEVELS: said, "other": "y"}))
     assert (published.levels, published.tags) == (0, {"other": "y"})
+
+
+def test_levels_that_an_older_version_published_are_those_of_the_store() -> None:
+    """It kept their number alone."""
+    published = published_run(run_with({names.LEVELS: "3"}))
+    assert published.levels == 3
+    assert [published.has(level, "0123ab") for level in (0, 2, 3)] == [True, True, False]
 
 
 def test_tag_of_verdicts_of_another_hand_does_not_stop_their_publishing() -> None:
@@ -32,7 +41,7 @@ def test_tag_of_verdicts_of_another_hand_does_not_stop_their_publishing() -> Non
     assert published_run(run_with({names.COMPARED: known})).tags == {names.COMPARED: known}
     published = published_run(run_with({names.COMPARED: "often enough"}))
     assert published.tags == {}
-    Publisher("sqlite:///none", "0", "0").publish_compared(published, [], [])
+    Publisher("http://127.0.0.1:9", "0", "0").publish_compared(published, [], [])  # asks nobody
 
 
 @pytest.mark.parametrize("code", [200, 404, 500])
