@@ -39,7 +39,7 @@ class BarrierText:
     points: str
     """Rise of test error in points: mean over seeds, and half of the 95% interval."""
     word: Stability
-    """By its interval; by the mean with fewer than three seeds."""
+    """Stability by its interval; by the mean with fewer than three seeds."""
 
 
 @dataclass(frozen=True, slots=True)
