@@ -99,23 +99,15 @@ def ticket_ls(
     if as_json:
         print_json(rows)
         return
-    columns = (
-        "ticket",
-        "study",
-        "seed",
-        "branch",
-        "level",
-        "density",
-        "test",
-        "verdict",
-        "settings",
-    )
+    columns = ["ticket", "study", "seed", "branch", "level", "density", "test", "verdict"]
+    if mixed := any(row["settings"] == "earlier" for row in rows):
+        columns.append("settings")
     table = Table(*columns, box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for row in rows:
         table.add_row(
             row["ticket_digest"][:12], row["study"], str(row["seed"]), row["branch"],
             str(row["level"]), f"{row['density']:.4f}", f"{row['final_test_accuracy']:.4f}",
-            row["verdict"] or "", "" if row["settings"] == "current" else row["settings"],
+            row["verdict"] or "", *[row["settings"]] * mixed,
         )  # fmt: skip
     out.print(table)
 
