@@ -45,7 +45,16 @@ def test_tickets_are_listed_by_condition_in_the_order_of_a_column(lth: Lth, swep
     judged = rows(lth("ticket", "ls", "--verdict", verdict, "--json"))
     assert judged == [row for row in every if row["verdict"] == verdict]
     title, *lines = lth("ticket", "ls", *chosen).out.splitlines()
-    assert title.split() == "ticket study seed branch level density test verdict".split()
+    assert title.split() == [
+        "ticket",
+        "study",
+        "seed",
+        "branch",
+        "level",
+        "density",
+        "test",
+        "verdict",
+    ]
     assert len(lines) == 3
 
 
