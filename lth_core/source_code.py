@@ -16,9 +16,10 @@ import site
 import sys
 import sysconfig
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from itertools import chain
 from pathlib import Path, PurePath
 from types import (
     BuiltinFunctionType,
@@ -231,55 +232,35 @@ def _parts(value: Any, name: str, seen: dict[int, tuple[int, object]]) -> Iterat
             yield from _parts(part, key if is_named else name, seen)
 
 
-def _content(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Parts of a value, each with its name."""
-    if isinstance(value, (list, tuple)):
-        yield from ((str(i), part) for i, part in enumerate(value))
-    elif isinstance(value, dict):
-        for i, (key, part) in enumerate(value.items()):
-            yield f"key {i}", key
-            yield f"{name}[{key!r}]", part
-    elif isinstance(value, torch.Tensor):
-        yield "tensor", value.detach().cpu().numpy()
-    elif isinstance(value, np.ndarray) and value.dtype != object:
-        yield "array", f"{value.dtype} {value.shape}".encode() + value.tobytes()
-    elif isinstance(value, functools.partial):
-        yield "partial", (value.func, value.args, value.keywords)
-    elif isinstance(value, MethodType):
-        yield "method", (value.__self__, value.__func__)
-    elif isinstance(value, staticmethod | classmethod):
-        yield "function", value.__func__
-    elif isinstance(value, property):
-        yield "property", (value.fget, value.fset)
-    elif isinstance(value, (ModuleType, CodeType, type, FunctionType, BuiltinFunctionType)):
-        yield from _code_content(value)
-    elif isinstance(value, functools.cached_property):
-        yield "function", value.func
-    elif isinstance(value, MappingProxyType):
-        yield "mapping", dict(value)
-    elif isinstance(value, deque):
-        yield "list", list(value)
-    elif isinstance(value, _WRITTEN):
-        yield "text", repr(value)
-    elif isinstance(value, re.Pattern):
-        yield "pattern", (value.pattern, value.flags)
-    elif isinstance(value, Enum):
-        yield "member", (type(value), value.name)
-    elif isinstance(value, logging.Logger):
-        yield "logger", value.name
-    elif is_dataclass(value):
-        yield "class", type(value)
-        yield from ((field.name, getattr(value, field.name, None)) for field in fields(value))
-    elif isinstance(value, functools._lru_cache_wrapper):
-        yield "function", value.__wrapped__
-    elif hasattr(value, "__dict__") and not isinstance(value, io.IOBase | type(os.environ)):
-        yield "class", type(value)
-        yield from vars(value).items()
-    else:
-        raise TypeError(
-            f"{name or 'the function'} is a {type(value).__name__}, whose content is not known: "
-            "put the function into a module of its own"
+def _content(value: Any, name: str) -> Iterable[tuple[str, Any]]:
+    """Parts of a value, each with its name.
+
+    Args:
+        name: as for `_parts`.
+    """
+    if isinstance(value, dict):
+        return chain.from_iterable(
+            ((f"key {i}", key), (f"{name}[{key!r}]", part))
+            for i, (key, part) in enumerate(value.items())
         )
+    for kind, parts in _PARTS:
+        if isinstance(value, kind):
+            return parts(value)
+    if is_dataclass(value):
+        own = ((field.name, getattr(value, field.name, None)) for field in fields(value))
+        return [("class", type(value)), *own]
+    if hasattr(value, "__dict__") and not isinstance(value, _UNKNOWN):
+        return [("class", type(value)), *vars(value).items()]
+    raise TypeError(
+        f"{name or 'the function'} is a {type(value).__name__}, whose content is not known: "
+        "put the function into a module of its own"
+    )
+
+
+def _array_content(value: Any) -> Iterable[tuple[str, Any]]:
+    """Parts of an array; of one of objects, each object."""
+    head = f"{value.dtype} {value.shape}"
+    return [("array", value.tolist() if value.dtype == object else head.encode() + value.tobytes())]
 
 
 def _code_content(value: Any) -> Iterator[tuple[str, Any]]:
@@ -309,6 +290,27 @@ def _code_content(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((each, _digest_with_imports(each).encode()) for each in imported)
 
 
+_PARTS: tuple[tuple[Any, Callable[[Any], Iterable[tuple[str, Any]]]], ...] = (
+    ((list, tuple), lambda value: ((str(i), part) for i, part in enumerate(value))),
+    (torch.Tensor, lambda value: [("tensor", value.detach().cpu().numpy())]),
+    (np.ndarray, _array_content),
+    ((ModuleType, CodeType, type, FunctionType, BuiltinFunctionType), _code_content),
+    (functools.partial, lambda value: [("partial", (value.func, value.args, value.keywords))]),
+    (MethodType, lambda value: [("method", (value.__self__, value.__func__))]),
+    ((staticmethod, classmethod), lambda value: [("function", value.__func__)]),
+    (property, lambda value: [("property", (value.fget, value.fset))]),
+    (functools.cached_property, lambda value: [("function", value.func)]),
+    (functools._lru_cache_wrapper, lambda value: [("function", value.__wrapped__)]),
+    (MappingProxyType, lambda value: [("mapping", dict(value))]),
+    (deque, lambda value: [("list", list(value))]),
+    (re.Pattern, lambda value: [("pattern", (value.pattern, value.flags))]),
+    (Enum, lambda value: [("member", (type(value), value.name))]),
+    (logging.Logger, lambda value: [("logger", value.name)]),
+    (_WRITTEN, lambda value: [("text", repr(value))]),
+)
+"""Parts of values by their type, the first that fits."""
+_UNKNOWN = (io.IOBase, type(os.environ))
+"""Types whose attributes do not say what a value contains, or change."""
 _IGNORED = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__",
             "__static_attributes__", "__abstractmethods__", "_abc_impl", "__annotations__",
             "__annotate_func__", "__annotations_cache__", "__parameters__", "__orig_bases__",

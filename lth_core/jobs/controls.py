@@ -141,10 +141,6 @@ class WithStatistics(Start):
 
     of: Start
 
-    @property
-    def root(self) -> Start:
-        return self.of.root
-
     def make(self, context: Context, job: Job) -> State:
         return context.with_statistics(job, self.of.make(context, job), context.mask(job.mask, job))
 
