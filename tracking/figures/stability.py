@@ -57,7 +57,8 @@ def stability(
         "Highest rise of the test error on the straight line between the final weights of two "
         "copies, trained from one state under different data orders, "
         f"{seeds_text([cell for _, cell in drawn])}. "
-        f"Stable: the interval lies below {points_text(stable_below)}.",
+        f"Stable: the interval, of fewer than three seeds the mean, lies below "
+        f"{points_text(stable_below)}.",
         intervals_text(shown, drawn[0][0]),
     )
     return figure
