@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 from torch import nn
@@ -51,12 +50,12 @@ class NetworkSize:
 def size_lines(plan: Plan) -> list[str]:
     """A sentence for each network of a plan, and the number of networks that are left out.
 
-    Networks that differ in other respects than size, such as the validation split, share a line.
+    Networks that differ in other respects than size, such as the initialization, share a line.
     """
-    sizes = islice(network_sizes(plan), MOST_NETWORKS)
-    lines = list(dict.fromkeys(size.sentence() for size in sizes))
-    left_out = len(_networks(plan)) - MOST_NETWORKS
-    return [*lines, f"and {left_out:,} more networks"] if left_out > 0 else lines
+    lines = list(dict.fromkeys(size.sentence() for size in network_sizes(plan)))
+    left_out = len(lines) - MOST_NETWORKS + max(len(_networks(plan)) - MOST_BUILT, 0)
+    more = f"and {left_out:,} more network{'s' * (left_out != 1)}"
+    return [*lines[:MOST_NETWORKS], more] if left_out > 0 else lines
 
 
 def network_sizes(plan: Plan) -> Iterator[NetworkSize]:

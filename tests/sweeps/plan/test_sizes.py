@@ -31,7 +31,8 @@ def test_many_networks_are_counted_and_few_named(tiny: StudyOf) -> None:
 
 
 def test_networks_of_one_size_are_named_once(tiny: StudyOf) -> None:
-    plan = make_plan(tiny({"axes.data.validation": [0, 0.1], "axes.model.width": [0.5, 1.0]}))
+    data = {"axes.data.validation": [0, 0.1], "axes.data.fraction": [0.5, 1.0]}
+    plan = make_plan(tiny({**data, "axes.model.width": [0.5, 1.0]}))
     assert [line.partition(":")[0] for line in size_lines(plan)] == [
-        "mlp 16 (width 0.5) on digits", "mlp 16 on digits", "and 1 more networks"
+        "mlp 16 (width 0.5) on digits", "mlp 16 on digits"
     ]  # fmt: skip
