@@ -19,10 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import inf, log, sqrt
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lth_core.analysis.verdict_rule import FEWEST
+
+T = TypeVar("T")
 
 EQUAL = 1e-12
 """Differences nearer than this are equal: rounding of sums."""
@@ -147,6 +153,30 @@ def _inverse_trigamma(value: float) -> float:
         if -step / x < 1e-8:
             break
     return x
+
+
+def shown_worse(values: Mapping[T, Mapping[int, float]], significant: float) -> set[T]:
+    """Names whose values are shown to be lower than those of another name, paired by seed.
+
+    The best by its true mean is among them with a probability of at most ``significant``: each is
+    tested against every other at a share of it (Hsu 1981, comparisons with the best; Bonferroni).
+    Variances are not moderated: far tails need exact ones.
+
+    Args:
+        values: by name and seed; pairs with fewer than three common seeds are not tested.
+
+    >>> shown_worse({"a": {0: 0.9, 1: 0.91, 2: 0.9}, "b": {0: 0.5, 1: 0.5, 2: 0.51}}, 0.05)
+    {'b'}
+    """
+    worse = set[T]()
+    for (name, own), (other, others) in combinations(values.items(), 2):
+        differences = {seed: own[seed] - others[seed] for seed in own if seed in others}
+        if len(differences) >= FEWEST:
+            (test,) = paired_tests([differences])
+            share = significant / (len(values) - 1)
+            worse |= {name} if test.p_below(0) < share else set()
+            worse |= {other} if test.p_above(0) < share else set()
+    return worse
 
 
 def holm(values: Sequence[float]) -> list[float]:

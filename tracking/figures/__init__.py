@@ -27,13 +27,13 @@ from tracking.figures.overlap import overlap
 from tracking.figures.predictors import predictors
 from tracking.figures.rewind import rewind
 from tracking.figures.rewind_travel import rewind_travel
+from tracking.figures.sparsest_tickets import sparsest_tickets
 from tracking.figures.stability import stability
 from tracking.figures.structures.cost import structures
 from tracking.figures.structures.search_cost import search_cost
 from tracking.figures.structures.similarity import similarity
 from tracking.figures.structures.similarity_matrix import similarity_matrix
 from tracking.figures.travel import travel
-from tracking.figures.width import width
 
 __all__ = [
     "FIGURES",
@@ -53,10 +53,10 @@ __all__ = [
     "search_cost",
     "similarity",
     "similarity_matrix",
+    "sparsest_tickets",
     "stability",
     "structures",
     "travel",
-    "width",
 ]
 
 
@@ -77,7 +77,7 @@ FIGURES = {
     "search_cost": Chart(search_cost, "Accuracy of structures against the cost of finding them"),
     "methods": Chart(by_method, "Accuracy of all methods"),
     "accuracy": Chart(accuracy, "Accuracy against density"),
-    "width": Chart(width, "Best ticket against network width"),
+    "sparsest_tickets": Chart(sparsest_tickets, "Sparsest matching tickets"),
     "rewind": Chart(rewind, "Accuracy against the rewind point"),
     "stability": Chart(stability, "Stability against the rewind point"),
     "predictors": Chart(predictors, "Which predictors correlate with ticket accuracy"),
@@ -109,6 +109,6 @@ def figures(
         "accuracy": partial(accuracy, rule=rule),
         "methods": partial(by_method, rule=rule),
         "rewind": partial(rewind, rule=rule),
-        "width": partial(width, margin=rule.margin),
+        "sparsest_tickets": partial(sparsest_tickets, rule=rule),
     }
     return FIGURES | {name: replace(FIGURES[name], draw=draw) for name, draw in own.items()}

@@ -41,7 +41,7 @@ PARTS: dict[Kind, list[str]] = {
 }
 """Templates of a study's results, those that answer its question first."""
 KEY_FIGURES: dict[Kind, list[str]] = {
-    "tickets": ["width", "accuracy"],
+    "tickets": ["sparsest_tickets", "accuracy"],
     "rewind": ["rewind"],
     "methods": ["methods"],
     "structures": ["similarity", "structures"],

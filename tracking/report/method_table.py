@@ -9,6 +9,7 @@ from statistics import fmean
 from lth_core.analysis.cells import Cell, Point, open_cells
 from lth_core.analysis.families import Variant, by_family, variant_verdicts, variants
 from lth_core.analysis.groups import methods
+from lth_core.analysis.paired import shown_worse
 from lth_core.analysis.verdict import words_by_level
 from lth_core.analysis.verdict_rule import VerdictRule
 from lth_core.columns import Record
@@ -26,6 +27,8 @@ class Mark:
     """Mean over seeds in percent, and half of the 95% interval."""
     best: bool
     """Whether the mean is the highest of its column, of two or more."""
+    worse: bool
+    """Whether it is shown to be worse than another of its column."""
     verdict: str
     """Value of `Verdict.verdict`; empty at levels without a dense run to compare with."""
     collapsed: bool
@@ -46,6 +49,8 @@ class MethodTable:
     """Densities of the columns, falling."""
     groups: dict[str, dict[str, list[Mark | None]]]
     """Marks of the columns by family and method; None where the method has no record there."""
+    confidence: str
+    """Probability, in percent, that the truly best of a column is not marked as worse."""
 
 
 def method_tables(
@@ -97,13 +102,15 @@ def _table(cell: Cell, compared: Sequence[Variant], rule: VerdictRule, most: int
         variant: [_nearest(points, column) for column in shown]
         for variant, points in series.items()
     }
-    best = [
-        max(point.value.mean for point in column if point) if sum(map(bool, column)) > 1 else None
-        for column in zip(*points_of.values(), strict=True)
+    by_column = [
+        {variant: point for variant, points in points_of.items() if (point := points[i])}
+        for i in range(len(shown))
     ]
+    best = [_highest(column) for column in by_column]
+    worse = [shown_worse(_by_seed(cell, column), rule.significant) for column in by_column]
     judged = variant_verdicts(cell, list(points_of), rule)
     rows = {
-        variant: _row(cell, variant, points, best, words_by_level(judged[variant]))
+        variant: _row(cell, variant, points, best, worse, words_by_level(judged[variant]))
         for variant, points in points_of.items()
     }
     return MethodTable(
@@ -114,6 +121,7 @@ def _table(cell: Cell, compared: Sequence[Variant], rule: VerdictRule, most: int
             family: {variant.name: rows[variant] for variant in group}
             for family, group in by_family(list(series)).items()
         },
+        confidence=f"{100 * rule.confidence:.4g}%",
     )
 
 
@@ -123,26 +131,52 @@ def _nearest(points: Iterable[Point], column: Sequence[float]) -> Point | None:
     return min(inside, key=lambda point: abs(point.density - fmean(column)), default=None)
 
 
+def _highest(column: Mapping[Variant, Point]) -> set[Variant]:
+    """The variants with the highest mean, of two or more."""
+    highest = max((point.value.mean for point in column.values()), default=None)
+    found = {variant for variant, point in column.items() if point.value.mean == highest}
+    return found if len(column) > 1 else set()
+
+
+def _by_seed(cell: Cell, column: Mapping[Variant, Point]) -> dict[Variant, dict[int, float]]:
+    """Final test accuracies of a column's points, by variant and seed."""
+    return {
+        variant: {
+            record["seed"]: record["final_test_accuracy"]
+            for record in cell.of_method(variant.method).levels(variant.branch)[point.level]
+        }
+        for variant, point in column.items()
+    }
+
+
 def _row(
     cell: Cell,
     variant: Variant,
     points: Sequence[Point | None],
-    best: Sequence[float | None],
+    best: Sequence[set[Variant]],
+    worse: Sequence[set[Variant]],
     words: Mapping[int, str],
 ) -> list[Mark | None]:
+    """Marks of a variant.
+
+    Args:
+        best, worse: variants of each column.
+        words: the verdicts by level.
+    """
     method_cell = cell.of_method(variant.method)
     levels = method_cell.levels(variant.branch)
     return [
         Mark(
             accuracy=accuracy_text(point.value),
-            best=point.value.mean == highest,
+            best=variant in highest,
+            worse=variant in lower,
             verdict=words.get(point.level, ""),
             collapsed=any(record["collapsed_layers"] for record in levels[point.level]),
             short=method_cell.is_short(point.value.n),
         )
         if point
         else None
-        for point, highest in zip(points, best, strict=True)
+        for point, highest, lower in zip(points, best, worse, strict=True)
     ]
 
 

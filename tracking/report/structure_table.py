@@ -165,6 +165,7 @@ def _cost_row(row: StructureRow, differs: str, verdict: str, best: bool) -> Cost
         mark=Mark(
             accuracy=accuracy_text(row.accuracy),
             best=best,
+            worse=False,
             verdict=verdict,
             collapsed=any(record["collapsed_layers"] for record in rows),
             short=cell.is_short(row.accuracy.n),

@@ -185,7 +185,8 @@ def _by_method(tables: Sequence[MethodTable], headlines: Sequence[str]) -> Table
         whole.add_row(cell)
     marks = [m for t in tables for rows in t.groups.values() for row in rows.values() for m in row]
     key = [*_key(len(tables), marks), "bold: best of its column"]
-    whole.add_row(Text(", ".join(key), style="dim"))
+    worse = f"dim: shown to be worse than another ({tables[0].confidence} confidence a column)"
+    whole.add_row(Text(f"{', '.join(key)}\n{worse}", style="dim"))
     whole.add_row(Text("\n".join(headlines)))
     return whole
 
@@ -243,7 +244,9 @@ def _mark(mark: Mark | RewindMark | None) -> Text:
     if mark is None:
         return Text(f"{MISSING} ", style="dim")
     sign = COLLAPSED if mark.collapsed else SIGNS.get(mark.verdict, " ")
-    style = "bold" if isinstance(mark, Mark) and mark.best else ""
+    style = ""
+    if isinstance(mark, Mark):
+        style = "bold" if mark.best else "dim" if mark.worse else ""
     text, colour = Text(mark.accuracy, style=style), WORD_STYLES.get(mark.verdict, "red")
     if mark.short:
         return text.append(sign.strip(), colour).append(SHORT, "bold yellow")

@@ -28,6 +28,7 @@ def test_the_presets_are_there_under_their_own_names() -> None:
     assert list(presets()) == [
         "at-init-vgg16",
         "conv-cifar10",
+        "data-size",
         "digits",
         "lenet-mnist",
         "mnist-5k",
@@ -70,7 +71,8 @@ def test_the_presets_are_there_under_their_own_names() -> None:
         ("snip-mnist", 3, 3 * 3, 3 * 3),
         ("stability-mnist", 3, 3 * 2, 3 * 2),
         ("vgg-cifar10", 6, 6 * 61, 3 + 6 * 60 - 3),
-        ("width-depth", 36, 36 * 15, 36 * 15),
+        ("width-depth", 120, 120 * 15, 120 * 15),
+        ("data-size", 40, 40 * 11, 40 * 11),
     ],
 )
 def test_preset_plans_as_many_trainings_as_counted_by_hand(
@@ -322,7 +324,7 @@ def test_pruning_from_scratch_has_the_authors_recipe(
 
 def test_width_and_depth_vary_in_every_combination() -> None:
     found: Any = {(spec.model.width, spec.model.depth, spec.seed) for spec in specs("width-depth")}
-    assert len(found) == 4 * 3 * 3
+    assert len(found) == 4 * 3 * 10
 
 
 def test_digits_is_cut_short_by_overrides_of_its_bundled_axis() -> None:

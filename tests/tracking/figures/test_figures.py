@@ -282,9 +282,12 @@ def drawn(records):
 
 @pytest.mark.slow
 def test_figures_without_data_are_not_drawn():
-    assert drawn(taxonomy(levels=2)) == set(FIGURES) - {"width"} - OF_REWINDING - OF_STRUCTURES
+    assert (
+        drawn(taxonomy(levels=2))
+        == set(FIGURES) - {"sparsest_tickets"} - OF_REWINDING - OF_STRUCTURES
+    )
     bare = [{**r, "travel_inside": None, "travel_outside": None} for r in study()]
-    absent = {"methods", "travel", "overlap", "width"} | OF_REWINDING | OF_STRUCTURES
+    absent = {"methods", "travel", "overlap", "sparsest_tickets"} | OF_REWINDING | OF_STRUCTURES
     assert set(FIGURES) - drawn(bare) == absent
 
 

@@ -22,6 +22,25 @@ def test_the_best_of_each_column_is_marked_once():
         assert [name for name, marks in rows.items() if marks[column].best] == ["random"]
 
 
+def test_methods_that_are_shown_to_be_worse_than_another_are_marked():
+    """Against imp, snip loses 5 points at each seed and synflow 0 to 10, for a p of 0.0001 and 0.1:
+    each of three methods is tested against every other at 2.5%."""
+    losses = {"imp": (0, 0, 0), "snip": (0.049, 0.05, 0.051), "synflow": (0.0, 0.05, 0.1)}
+    records = [
+        {
+            **r, "final_test_accuracy":
+            0.9 - losses[r["method"]][r["seed"]] * (r["branch"] == "ticket"),
+        }
+        for r in taxonomy(levels=1) if r["method"] in losses
+    ]  # fmt: skip
+
+    def worse(found):
+        return [name for name, (mark,) in rows_of(found).items() if mark.worse]
+
+    assert worse(records) == ["snip"]
+    assert worse([r for r in records if r["seed"] < 2]) == [], "too few for a test"
+
+
 def test_methods_of_equal_accuracy_are_both_best():
     records = [r for r in taxonomy() if r["method"] in ("random", "snip")]
     for record in records:

@@ -27,7 +27,7 @@ AXES = ["seed", "prune.fraction"]
 FRACTION = {"prune.fraction": 0.5}
 OF_REWINDING = {"rewind", "stability", "predictors", "rewind_travel"}
 OF_STRUCTURES = {"similarity", "similarity_matrix", "structures", "search_cost"}
-ABSENT = {"methods", "overlap", "width"} | OF_REWINDING | OF_STRUCTURES
+ABSENT = {"methods", "overlap", "sparsest_tickets"} | OF_REWINDING | OF_STRUCTURES
 """Figures that the study made by hand, of one method and with no masks to compare, has not."""
 HOSTILE = '<script>alert("x")</script>[red]{{ 1 }}'
 
@@ -160,7 +160,7 @@ def test_levels_0_has_no_ticket_yet():
 @pytest.mark.slow
 def test_the_report_writes_each_figure_beside_it_and_in_it(tmp_path):
     text = write(tmp_path, taxonomy(levels=2))
-    for name in FIGURES.keys() - {"width"} - OF_REWINDING - OF_STRUCTURES:
+    for name in FIGURES.keys() - {"sparsest_tickets"} - OF_REWINDING - OF_STRUCTURES:
         svg = (tmp_path / "figures" / f"{name}.svg").read_text()
         assert svg in text
         assert (tmp_path / "figures" / f"{name}.csv").read_text().startswith("panel,line,x,mean,")
@@ -328,6 +328,7 @@ def test_the_report_of_several_methods_has_a_table_of_them_before_the_figures():
     assert all(marks.count("±") == 5 for marks in found.values())
     assert [name for name, marks in found.items() if "<sup>" in marks] == ["magnitude-init"]
     assert [name for name, marks in found.items() if "class=best" in marks] == ["random"]
+    assert "95% confidence a column" in text
     assert 'tag matching" title=matching>○ 97.00 ± 2.48' in found["random"]
     order = [KEY, 'class="methods"', "<h2>Figures</h2>", VERDICTS]
     assert sorted(order, key=text.index) == order

@@ -36,18 +36,19 @@ def verdict_words(
 
 def mark_tickets(
     panel: Panel, x: Sequence[float], means: Sequence[float], words: Sequence[str],
-    color: str = COLOR, marker: str = "o",
+    color: str = COLOR, marker: str = "o", **look: Any,
 ) -> None:  # fmt: skip
     """Mark the matching and the winning tickets on their curve.
 
     Args:
         words: the verdict on each.
         color, marker: the curve's.
+        look: more arguments of `plot`.
     """
     for word in MARKED:
         if at := [i for i, each in enumerate(words) if each == word]:
             mark = _mark(word, color, marker)
-            panel.plot([x[i] for i in at], [means[i] for i in at], linestyle="", **mark)
+            panel.plot([x[i] for i in at], [means[i] for i in at], linestyle="", **mark, **look)
 
 
 def mark_handles(words: Collection[str], color: str = COLOR) -> dict[str, Any]:
