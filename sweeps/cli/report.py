@@ -96,12 +96,12 @@ def verify(
     """Compare a finished study with published figures.
 
     The figures are in the study's file. Exits with 1 if any of them disagrees; with 0 if there are
-    none.
+    none. A sweep of other settings than the file's is compared, too, and named.
     """
     # The figures may have been added to the file after the sweep.
-    reference = find.find_study(study, overrides or []).reference
+    published = find.find_study(study, overrides or [])
     chosen = find.find_study(study, overrides or [], swept=True)
-    reference = reference or chosen.reference
+    reference = published.reference or chosen.reference
     if reference is None:
         have = ", ".join(find.presets_with_reference())
         screen = PlainConsole(stderr=True) if as_json else out
@@ -110,13 +110,14 @@ def verify(
     plan = swept.swept_plan(chosen)
     records = study_results.study_results(plan).records
     checks = references.verify(records, plan.axes, reference)
+    swept_as = references.other_settings(published, chosen)
     if as_json:
-        print_json(check.to_json() for check in checks)
+        print_json(check.to_json() | {"swept_as": swept_as} for check in checks)
     else:
         notes = PlainConsole(quiet=True) if quiet else out
         notes.print(f"{reference.source}; {reference.within:g} points still agree")
         notes.print(references.check_table(checks))
-        out.print(references.conclusion(checks))
+        out.print(references.conclusion(checks, swept_as))
     if any(check.outcome != "agrees" for check in checks):
         raise typer.Exit(1)
 

@@ -17,7 +17,9 @@ from lth_core.analysis.summary import Summary, summarize
 from lth_core.columns import Record
 from lth_core.errors import SpecError
 from lth_core.jobs.branches import BRANCHES
-from sweeps.studies.schema import Reference, ReferenceRow
+from lth_core.redaction import without_secrets
+from lth_core.spec import describe
+from sweeps.studies.schema import Reference, ReferenceRow, Study
 from tracking.text import MISSING, density_text
 
 STYLES = {"agrees": "green", "differs": "bold red", "not run": "yellow"}
@@ -100,8 +102,12 @@ def verify(records: Sequence[Record], axes: Sequence[str], reference: Reference)
     ]
 
 
-def conclusion(checks: Sequence[Check]) -> str:
-    """A sentence on the rows that do not agree, and on means over fewer replicates than planned."""
+def conclusion(checks: Sequence[Check], swept_as: str | None = None) -> str:
+    """A sentence on the rows that do not agree, and on what was swept otherwise than planned.
+
+    Args:
+        swept_as: command of a sweep of other settings than those in the study's file.
+    """
     failed = [f"{_label(c)} {c.explanation}" for c in checks if c.outcome != "agrees"]
     short = [f"{_label(c)} on {c.replicates}" for c in checks if c.is_short]
     text = "All agree"
@@ -109,7 +115,21 @@ def conclusion(checks: Sequence[Check]) -> str:
         text = f"{len(failed)} of {len(checks)} do not agree: {'; '.join(failed)}"
     if short:
         text += f". Means are over fewer replicates than planned: {'; '.join(short)}"
+    if swept_as:
+        text += f". Not the settings of the file; swept as: {swept_as}"
+        return text
     return f"{text}."
+
+
+def other_settings(published: Study, swept: Study) -> str | None:
+    """Command of a sweep whose trials are not those of the study with the published figures; None
+    where they are."""
+    same = (describe(published.base), published.axes, published.search) == (
+        describe(swept.base),
+        swept.axes,
+        swept.search,
+    )
+    return None if same else without_secrets(swept.command())
 
 
 def _label(check: Check) -> str:

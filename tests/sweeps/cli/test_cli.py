@@ -318,6 +318,18 @@ def test_verify_says_of_every_row_how_it_compares(lth: Lth, swept: Path) -> None
     (line,) = lth("verify", file, "--json").out.splitlines()
     said = json.loads(line)
     assert (said["outcome"], said["n"], said["method"]) == ("agrees", 3, "imp")
+    assert said["swept_as"] is None
+
+
+def test_verify_names_a_sweep_of_other_settings_than_the_file_has(lth: Lth, swept: Path) -> None:
+    file = swept_with_reference(swept)
+    file.write_text(file.read_text().replace("- 2\n", "- 2\n    - 3\n"))
+    called = lth("verify", file, "--quiet")
+    assert called.code == 0
+    said = "All agree. Not the settings of the file; swept as: lth sweep "
+    assert " ".join(called.out.split()).startswith(said)
+    (line,) = lth("verify", file, "--json").out.splitlines()
+    assert json.loads(line)["swept_as"].startswith("lth sweep ")
 
 
 @pytest.mark.parametrize(
