@@ -104,7 +104,9 @@ def sparsest_tickets(
     kept = [i for i, lines in enumerate(reaches) if _is_course(lines)]
     if not kept:
         return None
-    figure, drawn = panels([found[i] for i in kept], x, WEIGHTS, x_text=f"{x} {{}}")
+    figure, drawn = panels(
+        [found[i] for i in kept], x, WEIGHTS, x_text=f"{x} {{}}", unit=" weights"
+    )
     names = list(dict.fromkeys(name for i in kept for name in reaches[i]))
     shades = [SHADES(0.15 + 0.8 * i / max(1, len(names) - 1)) for i in range(len(names))]
     colors = shades if len(names) > 1 else [COLOR]
