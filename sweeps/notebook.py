@@ -341,7 +341,7 @@ def _finish(plan: Plan, outcome: SweepOutcome, console: PlainConsole) -> None:
         if not outcome.failures:
             raise
         raise LaunchError(f"no trial of {plan.study.name} has finished") from None
-    for note in outcome.notes:
+    for note in [*outcome.notes, *report.best]:
         console.print(note)
     for note in report.notes:  # on what MLflow lacks
         failures.print(note)

@@ -54,8 +54,9 @@ def plan(
         time = estimates.estimate(planned, at_once, probe=True).to_json()
         networks = [size.to_json() for size in sizes.network_sizes(planned)]
         evaluation = evaluations.evaluation_share(planned).share
-        print_json([{**plans.summary(planned), "sharing": sharing, "networks": networks,
-                     "evaluation_share": evaluation, "time": time}])  # fmt: skip
+        print_json([{**planned.cost(), "counts": planned.certainty, "sharing": sharing,
+                     "networks": networks, "evaluation_share": evaluation,
+                     "time": time}])  # fmt: skip
     else:
         if listed:
             print_rows(planned, limit)
@@ -98,16 +99,20 @@ def print_rows(plan: plans.Plan, limit: int | None) -> None:
 
 def plan_text(plan: plans.Plan, time: estimates.Estimate) -> Text:
     """Text with the plan's counts, the shared trainings, and the estimated time."""
-    cost = plans.summary(plan)
+    cost, certainty = plan.cost(), plan.certainty
     saved = 1 - cost["steps_unique"] / max(1, cost["steps_naive"])
     cost_text = (
-        f": {cost['trials']:,} trial{'s' * (cost['trials'] != 1)}, {cost['trainings_unique']} "
+        f": {f'{certainty} ' * (certainty != 'exactly')}{cost['trials']:,} "
+        f"trial{'s' * (cost['trials'] != 1)}, {cost['trainings_unique']} "
         f"trainings ({cost['trainings_naive']} without sharing), {cost['steps_unique']:,} "
         f"steps ({saved:.1%} saved)"
     )
     shared = [f"{name} {made} for {used}" for name, (made, used) in plan.sharing().items()
               if made < used]  # fmt: skip
     lines = [f"shared: {', '.join(shared)}"] if shared else []
+    if certainty == "about":
+        drawn = f"{plan.study.search.trials:,} sample{'s' * (plan.study.search.trials != 1)}"
+        lines.append(f"counted: the trials of {drawn} drawn at random; the search draws its own")
     lines += sizes.size_lines(plan)
     lines += filter(None, [evaluations.evaluation_share(plan).sentence()])
     rest = "\n".join([cost_text, *lines, time.sentence()])

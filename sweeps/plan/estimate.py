@@ -18,7 +18,7 @@ from lth_core.spec import TicketSpec
 from lth_core.store import Store, open_store
 from lth_core.train.timings import SpeedFactors, passes_per_step, seconds_per_step, speed_key
 from sweeps.plan.counting import Counts, counts_left
-from sweeps.plan.plan import Plan, Trial, samples_of
+from sweeps.plan.plan import Plan, Trial
 from sweeps.plan.probe import probe_speeds, step_range
 from sweeps.plan.recorded import read_trial
 from sweeps.plan.sizes import network_text
@@ -90,7 +90,7 @@ def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> 
         at_once: number of concurrent trials; None: as many as this machine runs.
         probe: train some steps, in memory, of the networks whose speed the store lacks.
     """
-    study, samples = plan.study, samples_of(plan.study)
+    study = plan.study
     counts, left, store_error = plan.counts, False, ""
     try:
         store = open_store(study.store, make=False)
@@ -101,10 +101,10 @@ def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> 
             going = (trial.spec for trial in plan.trials if not _is_stopped(store, study, trial))
             left, counts = True, counts_left(going, stored)
         specs = (trial.spec for trial in plan.trials) if probe else ()
-        found = estimate_work(counts, study.resources, store, at_once, specs, samples=samples)
+        found = estimate_work(counts, study.resources, store, at_once, specs)
     except StoreError as error:
         store_error = str(error)
-        found = estimate_work(counts, study.resources, Store(), at_once, samples=samples)
+        found = estimate_work(counts, study.resources, Store(), at_once)
     publishing = PUBLISHING_START if study.tracking.uri and found.steps else 0.0
     seconds = found.seconds + publishing
     return replace(found, left=left, seconds=seconds, store_error=store_error)
@@ -120,21 +120,20 @@ def _is_stopped(store: Store, study: Study, trial: Trial) -> bool:
 
 def estimate_work(
     counts: Counts, resources: Resources, store: Store, at_once: int | None = None,
-    probed: Iterable[TicketSpec] = (), *, samples: int = 1, in_turn: int = 1,
+    probed: Iterable[TicketSpec] = (), *, in_turn: int = 1,
 ) -> Estimate:  # fmt: skip
     """Estimate of the time of some trials, from speeds in the store.
 
     Args:
         at_once: as in `estimate`.
         probed: specs of which some steps are trained where the store lacks a speed.
-        samples: factor of the counts: each of so many samples has the same.
         in_turn: number of equal groups of trials that are trained one after the other.
 
     Raises:
         StoreError: the store cannot be read.
     """
-    work = Counter({factors: steps * samples for factors, steps in counts.work.items()})
-    trials = max(1, ceil(counts.unfinished * samples / in_turn))
+    work = counts.work
+    trials = max(1, ceil(counts.unfinished / in_turn))
     at_once = min(at_once or _local_concurrency(resources), trials)
     # The last trials leave cores idle: 5 trials, 2 at a time, take as long as 6.
     share = ceil(trials / at_once) / trials
@@ -142,10 +141,10 @@ def estimate_work(
     speeds = _speeds(work, store, device)
     missing = {factors: steps for factors, steps in work.items() if speeds[factors] is None}
     measured = probe_speeds(probed, missing, resources, at_once)
-    seconds = LEVEL_SECONDS * counts.levels * samples
+    seconds = LEVEL_SECONDS * counts.levels
     low, high, unknown = 0.0, 0.0, Counter[str]()
     for factors, steps in work.items():
-        took = steps + samples * barrier_steps(counts.points[factors], factors)
+        took = steps + barrier_steps(counts.points[factors], factors)
         step_seconds = speeds[factors] or measured.get(speed_key(factors, device))
         if step_seconds is None:
             unknown[network_text(factors.model, factors.data)] += steps

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -29,7 +29,6 @@ from sweeps.studies.axes import (
     axis_fields,
     base_values,
     check_axes,
-    check_space,
     combinations,
     extremes,
     samples,
@@ -87,6 +86,13 @@ class Plan:
         finds counts as its training.
         """
         return {name: (self.counts.distinct[name], used) for name, used in self.counts.used.items()}
+
+    @property
+    def certainty(self) -> Literal["exactly", "at most", "about"]:
+        """Whether the counts are exact, an upper bound, or those of other samples than Optuna's."""
+        if self.study.search.algorithm == "optuna":
+            return "about"
+        return "at most" if self.study.stop.below_matching_for else "exactly"
 
     def cost(self) -> dict[str, int]:
         """Numbers of trials, trainings and steps: summed over trials, and each counted once."""
@@ -149,7 +155,7 @@ class Plan:
 
 
 def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) -> Plan:
-    """The plan of all trials; for an optuna study, of the combinations of axes for one sample.
+    """The plan of all trials; for an optuna study an estimate, from samples drawn at random.
 
     Args:
         pins: pins that `resolve` takes.
@@ -161,34 +167,54 @@ def make_plan(study: Study, pins: Pins | None = None, *, swept: bool = False) ->
     """
     if pins is None and not swept:
         check_axes(study)
-    if study.search.algorithm == "random":
-        points = [
-            {**sample, **values} for sample in samples(study) for values in combinations(study)
-        ]
-    else:
-        if study.search.algorithm == "optuna":
-            check_space(study)
-            if study.stop.below_matching_for and not swept:
-                rule = "must be null with optuna, which compares samples at their last level"
-                raise SpecError("stop.below_matching_for", rule, study.stop.below_matching_for)
-        elif study.search.space and not swept:
-            rule = "must be random or optuna, which sample search.space"
-            raise SpecError("search.algorithm", rule, study.search.algorithm)
-        points = combinations(study)
+    algorithm, runs = study.search.algorithm, pins is None and not swept
+    if algorithm == "grid" and study.search.space and not swept:
+        rule = "must be random or optuna, which sample search.space"
+        raise SpecError("search.algorithm", rule, algorithm)
+    if algorithm == "optuna" and study.stop.below_matching_for and not swept:
+        rule = "must be null with optuna, which compares samples at their last level"
+        raise SpecError("stop.below_matching_for", rule, study.stop.below_matching_for)
+    drawn = [{}] if algorithm == "grid" else list(samples(study))
+    points = combinations(study)
     forget_pins()
     tickets = study_tickets(study) if pins is None else {}
     reader = SpecReader(base_values(study), pins, tickets)
-    if study.search.space and pins is None and not swept:
+    if study.search.space and runs:
         _check_samples(study, reader)
     trials: dict[str, Trial] = {}
-    for fields in points:
-        trial = Trial(fields, reader.spec(fields))
-        trials.setdefault(trial.digest, trial)
-    if pins is None and not swept:
+    refused: SpecError | None = None
+    for sample in drawn:
+        try:
+            found = sampled_trials(points, sample, reader)
+            if runs:
+                check_objective(study, (trial.spec for trial in found))
+                _check_latencies(study, found)
+        except SpecError as error:
+            if algorithm != "optuna":  # whose search goes on without the sample
+                raise
+            refused = refused or error
+            continue
+        for trial in found:
+            trials.setdefault(trial.digest, trial)
+    if refused and not trials:
+        raise refused
+    if runs:
         _check_seeds(study, trials.values())
-        check_objective(study, (trial.spec for trial in trials.values()))
-        _check_latencies(study, trials.values())
     return Plan(study, tuple(trials.values()))
+
+
+def sampled_trials(points: Sequence[Fields], sample: Fields, reader: SpecReader) -> list[Trial]:
+    """Trials of a sample of the space: one for each combination of the axes' values.
+
+    Args:
+        points: the combinations.
+
+    Raises:
+        SpecError: a value does not fit its field.
+        DataError: data to be pinned are absent or damaged.
+    """
+    every = ({**sample, **values} for values in points)
+    return [Trial(fields, reader.spec(fields)) for fields in every]
 
 
 def _check_samples(study: Study, reader: SpecReader) -> None:
@@ -252,16 +278,6 @@ def check_objective(study: Study, specs: Iterable[TicketSpec]) -> None:
 def is_stored(trial: Trial, trainer: Trainer) -> bool:
     """Whether the store has all trainings of a trial."""
     return all(trainer.known(job) for job in trial.jobs())
-
-
-def samples_of(study: Study) -> int:
-    """Number of times that the plan runs: once, or at most once a sample in an optuna study."""
-    return study.search.trials if study.search.algorithm == "optuna" else 1
-
-
-def summary(plan: Plan) -> dict[str, Any]:
-    """Cost of the whole search; for an optuna study an upper bound."""
-    return {name: number * samples_of(plan.study) for name, number in plan.cost().items()}
 
 
 def override_text(value: Any) -> str:

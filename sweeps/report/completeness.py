@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,14 +57,17 @@ def missing_work(
     return missing
 
 
-def planned_replicates(plan: Sequence[Trial], trials: Sequence[Trial]) -> dict[str, int]:
+def planned_replicates(
+    plan: Sequence[Trial], trials: Sequence[Trial], sampled: Collection[str] = ()
+) -> dict[str, int]:
     """Number of seeds planned for the cell of each trial, by the trial's digest.
 
     Args:
-        plan: trials of the grid or random search; of an adaptive search, the trials of one sample.
+        plan: trials of the study's plan.
         trials: trials to count the seeds of, with all fields of the plan's trials.
+        sampled: fields of an adaptive search's space, whose values the plan does not know.
     """
-    cell = values_of([name for name in plan[0].fields if name != "seed"])
+    cell = values_of([name for name in plan[0].fields if name not in ("seed", *sampled)])
     by_cell = group_by(plan, lambda trial: cell(trial.fields))
     seeds = {key: len({trial.spec.seed for trial in group}) for key, group in by_cell.items()}
     return {trial.digest: seeds.get(key_of(cell(trial.fields)), 0) for trial in trials}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lth_core.analysis.groups import distinct
 from lth_core.analysis.rewinds import merge_rewound_methods
 from lth_core.redaction import without_secrets
 from lth_core.spec.settings import dotted_settings, setting_text
 from sweeps.plan.plan import Plan
-from sweeps.report.study_results import StudyResults, answer_of
+from sweeps.report.study_results import StudyResults, answer_of, varied_values
 from tracking.publish import names
 from tracking.report.answer import Answer
+from tracking.report.search_table import best_lines
 from tracking.report.verdict_table import Section, sections
 
 MOST_VALUES = 12
@@ -32,6 +32,8 @@ def study_description(plan: Plan, results: StudyResults, experiment: str, run: s
     records = merge_rewound_methods(results.records, results.axes)
     return "\n".join([
         *_answer(answer_of(plan.study, results), experiment, run),
+        "",
+        *(f"- best: {line}" for line in best_lines(results.best)),
         "",
         *_tables(sections(records, results.axes, rule)),
         *_settings(plan, results),
@@ -74,8 +76,8 @@ def _tables(cells: Sequence[Section]) -> Iterator[str]:
 def _settings(plan: Plan, results: StudyResults) -> Iterator[str]:
     """Values of the axes, and the settings that all trials share."""
     for axis in results.axes:
-        values = distinct(trial.fields.get(axis) for trial in plan.trials).values()
-        shown = ", ".join(setting_text(value) for value in list(values)[:MOST_VALUES])
+        values = varied_values(plan, results, axis)
+        shown = ", ".join(setting_text(value) for value in values[:MOST_VALUES])
         more = f", ... ({len(values)})" if len(values) > MOST_VALUES else ""
         yield f"- varied: `{axis}` {shown}{more}"
     base = {

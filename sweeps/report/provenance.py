@@ -11,7 +11,6 @@ from typing import NamedTuple
 import yaml
 
 from lth_core.analysis.cells import evenly_spaced, value_text
-from lth_core.analysis.groups import distinct
 from lth_core.columns import Record
 from lth_core.data import content_sha256, part_sizes
 from lth_core.errors import LthError
@@ -25,8 +24,8 @@ from lth_core.store import Store, existing_store
 from lth_core.store.decode import read_entry
 from lth_core.train.training import Training
 from sweeps.plan.estimate import duration
-from sweeps.plan.plan import Plan, summary
-from sweeps.report.study_results import StudyResults
+from sweeps.plan.plan import Plan
+from sweeps.report.study_results import StudyResults, varied_values
 from sweeps.store.records import swept_rules
 from sweeps.studies.schema import Study
 from tracking.publish.made_with import git_commit, versions
@@ -57,10 +56,10 @@ def provenance(plan: Plan, results: StudyResults) -> Provenance:
     return Provenance(
         facts={
             **_trained_facts(made, records),
-            "trainings": f"{summary(plan)['trainings_unique']} planned; {trainings_text(records)}",
+            "trainings": f"{_planned_text(plan)} planned; {trainings_text(records)}",
             "seeds": ", ".join(map(str, sorted({record["seed"] for record in records}))),
             "data": "; ".join(map(data_text, dict.fromkeys(t.spec.data for t in plan.trials))),
-            **({"varied": varied} if (varied := _varied_text(plan)) else {}),
+            **({"varied": varied} if (varied := _varied_text(plan, results)) else {}),
             **{part: settings_text(getattr(study.base, part), names, _fields_of(part, plan.axes))
                for part, names in ALWAYS.items() if part != "data"},
             "search": settings_text(study.base, ALWAYS_OF_SPEC, plan.axes),
@@ -74,6 +73,11 @@ def provenance(plan: Plan, results: StudyResults) -> Provenance:
         commands=_commands(study),
         spec=yaml.safe_dump(study.model_dump(mode="json", exclude_unset=True), sort_keys=False),
     )  # fmt: skip
+
+
+def _planned_text(plan: Plan) -> str:
+    """`99`, `at most 99`, `about 99`: number of planned trainings."""
+    return f"{plan.certainty} {plan.counts.unique_trainings}".removeprefix("exactly ")
 
 
 def changed_rules(study: Study) -> str:
@@ -131,11 +135,11 @@ def _fields_of(part: str, axes: Sequence[str]) -> set[str]:
     return {axis.removeprefix(f"{part}.") for axis in axes if axis.startswith(f"{part}.")}
 
 
-def _varied_text(plan: Plan) -> str:
+def _varied_text(plan: Plan, results: StudyResults) -> str:
     """`prune.fraction 0.2 or 0.5; levels 10 or 4`: values of the axes but the seed."""
     words = list[str]()
     for axis in plan.axes:
-        values = distinct(trial.fields.get(axis) for trial in plan.trials).values()
+        values = varied_values(plan, results, axis)
         if axis != "seed" and len(values) <= MOST_VALUES:
             words.append(f"{axis} {' or '.join(map(value_text, values))}")
         elif axis != "seed":

@@ -7,7 +7,7 @@ from pathlib import Path
 from lth_core.store import existing_store
 from sweeps.plan.plan import Plan
 from sweeps.report.provenance import provenance
-from sweeps.report.study_results import StudyResults
+from sweeps.report.study_results import StudyResults, objective_of
 from sweeps.store.records import load_curves
 from tracking.report.html import Completeness, write_report
 
@@ -28,6 +28,7 @@ def write_html(plan: Plan, results: StudyResults, file: Path) -> Path:
             planned=results.trials,
             unfinished=results.unfinished,
             missing=results.incomplete,
-            searched=study.search.algorithm == "optuna",
+            objective=objective_of(study),
+            best=results.best,
         ),
     )

@@ -12,8 +12,9 @@ from lth_core.errors import StoreError, TrackingError
 from sweeps.plan.plan import Plan
 from sweeps.report.provenance import changed_rules
 from sweeps.report.study_html import write_html
-from sweeps.report.study_results import answer_of, study_results
+from sweeps.report.study_results import answer_of, objective_of, study_results
 from sweeps.report.sync import open_study_publisher, publish_results
+from tracking.report.search_table import best_lines, caveat
 from tracking.report.terminal import verdict_table
 
 PUBLISH_LIMIT = 120.0
@@ -26,6 +27,8 @@ class WrittenReport:
 
     path: Path
     notes: list[str]
+    best: list[str]
+    """Lines on the best settings of an adaptive search."""
     unpublished: list[str]
     """Lines on the trials that could not be published."""
 
@@ -43,6 +46,11 @@ def finish(
         text = f"{results.incomplete} `{study.command()}` runs what is missing."
         console.print(Text(text, style="yellow"), soft_wrap=True)
     console.print(Text(answer_of(study, results).sentence, style="bold"))
+    best = [f"best: {line}" for line in best_lines(results.best)]
+    for line in best:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    if warning := caveat(objective_of(study)):
+        console.print(Text(f"{warning[0].upper()}{warning[1:]}.", style="yellow"))
     if changed := changed_rules(study):
         console.print(Text(f"The rule of verdicts was changed: {changed}.", style="yellow"))
     table = verdict_table(
@@ -59,4 +67,4 @@ def finish(
             unpublished = published.failure_lines()
         except (TrackingError, StoreError) as error:
             notes.append(f"{error}; `lth sync {study.name}` publishes what is missing")
-    return WrittenReport(path, notes, unpublished)
+    return WrittenReport(path, notes, best, unpublished)

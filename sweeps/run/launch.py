@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console
 
@@ -35,7 +36,7 @@ from sweeps.report.completeness import missing_work
 from sweeps.run.backend import Backend, check_backend, open_backend
 from sweeps.run.progress import SweepProgress
 from sweeps.run.queue import WorkItem, WorkQueue
-from sweeps.run.search import Samples, best_lines, finished_samples, open_study
+from sweeps.run.search import Samples, samples_left
 from sweeps.run.store_health import StoreHealth, probe
 from sweeps.run.trial import SweepContext, make_trainer, run_trial
 from sweeps.run.worker import config_trials, item_config, reports
@@ -51,7 +52,7 @@ from sweeps.store.records import (
 )
 from sweeps.store.samples import completed_samples, sample_trials
 from sweeps.store.status import is_finished, is_running
-from sweeps.studies.axes import base_values, combinations, spec_of
+from sweeps.studies.axes import combinations
 from sweeps.studies.find import save_swept
 from sweeps.studies.schema import Study
 from tracking.publish.publisher import Publisher, Status
@@ -102,26 +103,28 @@ def launch(
         )
     trained = set[str]() if adaptive else set(trainer.store.digests("trainings"))
     missing = {} if adaptive else _missing(plan, trainer, trained)
+    left = samples_left(study) if adaptive else len(missing)
     context, backend = make_context(study), None
     trials: Sequence[Trial] = plan.trials
-    with running(context if missing or adaptive else None, outcome, plan.trials):
-        if missing or adaptive:
+    with running(context if left else None, outcome, plan.trials):
+        if left:
             with nullcontext() if serial else phase(console, "starting Ray"):
                 backend = open_backend(study, context, address, serial, stack)
         save_swept(study)  # after the backend is open: a refused study is not the last swept one
         if backend and adaptive:
-            trials = _search(study, backend, trainer, console, outcome, verbose)
+            _search(plan, left, backend, trainer, console, outcome, verbose)
         elif backend:
             level_seconds = LevelSeconds(trainer.store, study.resources, trained)
             _sweep(
                 plan, list(missing.values()), level_seconds, backend, trainer, console, outcome,
                 verbose,
             )  # fmt: skip
-        elif not is_finished(trainer.store, study):  # another study, or another sweep, trained all
+        elif not adaptive and not is_finished(trainer.store, study):  # another sweep trained all
             trials_done = len(plan.trials)
             with SweepProgress(study, trainer.store, console, trials_done, trials_done, 0):
                 pass
     if adaptive:
+        trials = sample_trials(study, completed_samples(study) or ())
         restore_records(trials, context, trainer, outcome)
     else:
         _reuse_records(plan, missing, context, trainer)
@@ -261,26 +264,29 @@ def _sweep(
 
 
 def _search(
-    study: Study, backend: Backend, trainer: Trainer, console: Console, outcome: SweepOutcome,
-    verbose: bool,
-) -> list[Trial]:  # fmt: skip
-    """Run the missing samples of a study; returns the trials of all samples that have a value."""
-    done, each = finished_samples(open_study(study)), combinations(study)
-    levels = sum(spec_of(base_values(study), values).levels + 1 for values in each)
-    if left := max(0, study.search.trials - done):
-        samples = Samples(study, trainer.store, left)
-        queue = open_queue(list(samples.items(backend.concurrency)), trainer, samples.following)
-        progress = SweepProgress(
-            study, trainer.store, console, (left + done) * len(each), done * len(each),
-            left * levels, live=backend.live, verbose=verbose,
-        )  # fmt: skip
-        with progress:
-            run_queue(backend, queue, progress)
-        outcome.seconds = progress.seconds
-        failed = [(f"{name} ({samples.names[name]})", why) for name, why in progress.failed.items()]
-        outcome.failures += [*samples.failures, *failed]
-    outcome.notes += ["best: " + line for line in best_lines(open_study(study), study)]
-    return sample_trials(study, completed_samples(study) or ())
+    plan: Plan, left: int, backend: Backend, trainer: Trainer, console: Console,
+    outcome: SweepOutcome, verbose: bool,
+) -> None:  # fmt: skip
+    """Run some further samples of a study."""
+    study, each = plan.study, len(combinations(plan.study))
+    planned = each * fmean(trial.spec.levels + 1 for trial in plan.trials)
+    samples = Samples(study, trainer.store, left, planned)
+
+    def following(ended: WorkItem) -> list[WorkItem]:
+        items = samples.following(ended)
+        progress.expect(samples.levels)
+        return items
+
+    queue = open_queue(list(samples.items(backend.concurrency)), trainer, following)
+    trials, live = study.search.trials * each, backend.live
+    progress = SweepProgress(
+        study, trainer.store, console, trials, trials - left * each, samples.levels, live=live,
+        verbose=verbose,
+    )  # fmt: skip
+    with progress:
+        run_queue(backend, queue, progress)
+    outcome.seconds = progress.seconds
+    outcome.failures += [*samples.failures, *samples.named(progress.failed)]
 
 
 def open_queue(

@@ -113,6 +113,11 @@ class SweepProgress:
         """Seconds since the first training began."""
         return time.monotonic() - self._first if self._first else 0.0
 
+    def expect(self, levels: int) -> None:
+        """Correct the number of levels to run, where it was an estimate without `level_seconds`."""
+        self._total, self._work = levels, float(levels)
+        self._bar.update(self._task, total=levels)
+
     def stopping(self, saves: bool = True) -> None:
         """Tell the user that the run ends after a signal.
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from lth_core.columns import Record
 from lth_core.errors import LthError
 from lth_core.store import Store
-from sweeps.plan.plan import Trial, check_objective
+from sweeps.plan.plan import Trial, check_objective, sampled_trials
 from sweeps.report.completeness import missing_work
 from sweeps.run.queue import WorkItem
 from sweeps.run.worker import config_trials, item_config
 from sweeps.store.records import load_records
-from sweeps.store.samples import journal_storage, quiet_optuna
-from sweeps.studies.axes import Fields, base_values, check_space, combinations, spec_of
+from sweeps.store.samples import journal_storage, quiet_optuna, sample_values
+from sweeps.studies.axes import Fields, SpecReader, base_values, check_space, combinations
 from sweeps.studies.schema import Range, Study
 
 if TYPE_CHECKING:
@@ -49,32 +49,51 @@ class Samples:
 
     Args:
         left: number of samples to run.
+        planned: expected number of levels of a sample.
     """
 
-    def __init__(self, study: Study, store: Store, left: int) -> None:
+    def __init__(self, study: Study, store: Store, left: int, planned: float = 0.0) -> None:
         self._study, self._store, self._left = study, store, left
+        self._planned, self._drawn = planned, 0
         self._search, self._space = open_study(study), distributions(study)
         self._search.sampler = sampler(study, self._search)
+        self._points, self._reader = combinations(study), SpecReader(base_values(study))
         self._running: dict[int, optuna.Trial] = {}
         self.failures = list[tuple[str, str]]()
         """Samples that make no spec, with the reason."""
-        self.names: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         """The sample of each trial, by the trial's id."""
+
+    @property
+    def levels(self) -> int:
+        """Number of levels of the samples drawn so far, and the expected one of those to come."""
+        return self._drawn + round(self._left * self._planned)
+
+    def named(self, failed: Mapping[str, str]) -> list[tuple[str, str]]:
+        """Failed trials with their samples, and the reasons.
+
+        Args:
+            failed: reasons by the trial's id.
+        """
+        return [(f"{name} ({self._names[name]})", why) for name, why in failed.items()]
 
     def items(self, count: int = 1) -> Iterator[WorkItem]:
         """Items of the next samples, up to a number."""
         while count and self._left:
             self._left -= 1
             sample = self._search.ask(fixed_distributions=self._space)
+            values = sample_values(self._study, sample.params)
             try:
-                trials = sampled_trials(self._study, sample.params)
+                trials = sampled_trials(self._points, values, self._reader)
+                check_objective(self._study, (trial.spec for trial in trials))
             except LthError as error:
                 self._tell(sample, None)
-                self.failures.append((_text(sample.params), str(error)))
+                self.failures.append((_text(values), str(error)))
                 continue
             count -= 1
+            self._drawn += sum(trial.spec.levels + 1 for trial in trials)
             self._running[sample.number] = sample
-            self.names |= {trial.id: _text(sample.params) for trial in trials}
+            self._names |= {trial.id: _text(values) for trial in trials}
             config = {"sample": sample.number, **item_config([(trial, ()) for trial in trials])}
             yield WorkItem(config, [job for trial in trials for job in trial.jobs()])
 
@@ -108,25 +127,16 @@ class Samples:
         self._search.tell(sample, values, state)
 
 
-def sampled_trials(study: Study, sample: Fields) -> list[Trial]:
-    """Trials of a sample: one for each combination of the axes' values.
-
-    Raises:
-        SpecError: a value does not fit its field, or the objective cannot be computed.
-        DataError: data to be pinned are absent or damaged.
-    """
-    base = base_values(study)
-    points: list[Fields] = [{**sample, **values} for values in combinations(study)]
-    trials = [Trial(fields, spec_of(base, fields)) for fields in points]
-    check_objective(study, (trial.spec for trial in trials))  # a space may hold data.validation
-    return trials
-
-
 def finished_samples(search: optuna.Study) -> int:
     """Number of samples that have a value."""
     import optuna
 
     return len(search.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,)))
+
+
+def samples_left(study: Study) -> int:
+    """Number of samples that a search lacks."""
+    return max(0, study.search.trials - finished_samples(open_study(study)))
 
 
 def sampler(study: Study, search: optuna.Study) -> optuna.samplers.TPESampler:
@@ -146,16 +156,6 @@ def distributions(study: Study) -> dict[str, optuna.distributions.BaseDistributi
     check_space(study)
     quiet_optuna()
     return {name: _distribution(axis) for name, axis in study.search.space.items()}
-
-
-def best_lines(search: optuna.Study, study: Study) -> list[str]:
-    """A line for the best sample, or for each sample of the Pareto front."""
-    lines = []
-    for trial in search.best_trials if finished_samples(search) else []:
-        values = dict(zip(study.search.objective, trial.values, strict=True))
-        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        lines.append(f"{text}  at  {_text(trial.params)}")
-    return lines
 
 
 def _text(sample: Fields) -> str:

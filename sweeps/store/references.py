@@ -133,7 +133,10 @@ def _planned_trials(content: dict[str, Any] | LthError) -> Iterable[Trial]:
         set_field(content["study"], path, {name: values[name] for name in [*names, *values]})
     # Older entries have no pins; a study needs pins only where it names the user's own code.
     pins = pins_from_json(content["pins"]) if "pins" in content else Pins()
-    return make_plan(parse_study(content["study"]), pins).trials
+    study = parse_study(content["study"])
+    if study.search.algorithm == "optuna":  # no plan tells its samples, only their records do
+        return ()
+    return make_plan(study, pins).trials
 
 
 def _recorded_trials(content: dict[str, Any] | LthError) -> Iterable[Trial]:

@@ -8,13 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lth_core.analysis.groups import distinct, key_of
 from lth_core.errors import LthError
 from lth_core.resolve import Pins
 from lth_core.spec import sha256
-from sweeps.plan.plan import Trial
+from sweeps.plan.plan import Trial, sampled_trials
 from sweeps.studies.axes import Fields, SpecReader, base_values, combinations
 from sweeps.studies.pins import pins_to_json, study_pins
-from sweeps.studies.schema import Study
+from sweeps.studies.schema import Range, Study
 
 if TYPE_CHECKING:
     import optuna
@@ -71,14 +72,49 @@ def completed_samples(study: Study, pins: Pins | None = None) -> list[Fields] | 
     Args:
         pins: as in `journal`.
     """
+    samples = _journal_samples(study, pins)
+    if samples is None:
+        return None
+    return [sample_values(study, sample.params) for sample in samples if _is(sample, "COMPLETE")]
+
+
+def failed_samples(study: Study, pins: Pins | None = None) -> list[Fields]:
+    """Samples that have failed, which no sweep runs again; none without a journal here.
+
+    Args:
+        pins: as in `journal`.
+    """
+    samples = _journal_samples(study, pins) or []
+    # A sample that a killed sweep left running is failed, and waits as another one.
+    waiting = [sample.system_attrs.get("fixed_params", {}) for sample in samples]
+    others = [sample.params for sample in samples if _is(sample, "COMPLETE", "RUNNING")]
+    going = distinct([*waiting, *others])
+    failed = [sample.params for sample in samples if _is(sample, "FAIL")]
+    return [sample_values(study, each) for each in failed if key_of(each) not in going]
+
+
+def sample_values(study: Study, params: Fields) -> Fields:
+    """Values of a sample, rounded as those of a grid: 0.3, not 0.30000000000000004."""
+    return {
+        name: axis.rounded(params[name])
+        if isinstance(axis := study.search.space[name], Range) and axis.step
+        else params[name]
+        for name in params
+    }
+
+
+def _journal_samples(study: Study, pins: Pins | None) -> list[optuna.trial.FrozenTrial] | None:
     if not journal(study, pins).is_file():
         return None
     import optuna
 
     quiet_optuna()
     search = optuna.load_study(study_name=study.name, storage=journal_storage(study, pins))
-    states = (optuna.trial.TrialState.COMPLETE,)
-    return [trial.params for trial in search.get_trials(deepcopy=False, states=states)]
+    return search.get_trials(deepcopy=False)
+
+
+def _is(sample: optuna.trial.FrozenTrial, *states: str) -> bool:
+    return sample.state.name in states
 
 
 def sample_trials(study: Study, samples: Sequence[Fields], pins: Pins | None = None) -> list[Trial]:
@@ -88,5 +124,5 @@ def sample_trials(study: Study, samples: Sequence[Fields], pins: Pins | None = N
         pins: as in `journal`.
     """
     reader = SpecReader(base_values(study), pins)
-    points = [{**sample, **values} for sample in samples for values in combinations(study)]
-    return [Trial(fields, reader.spec(fields)) for fields in points]
+    points = combinations(study)
+    return [trial for sample in samples for trial in sampled_trials(points, sample, reader)]

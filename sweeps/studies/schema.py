@@ -92,7 +92,12 @@ class Range(_Part):
         if self.step is None:
             raise SpecError("", "needs count or step on a grid", self.model_dump(exclude_none=True))
         steps = int((self.high - self.low) / self.step + 1e-9)
-        return [_whole(round(self.low + index * self.step, 12)) for index in range(steps + 1)]
+        return [self.rounded(self.low + index * self.step) for index in range(steps + 1)]
+
+    @staticmethod
+    def rounded(value: float) -> float:
+        """A value without the rounding errors of steps: 0.3, not 0.30000000000000004."""
+        return _whole(round(value, 12))
 
 
 def _plain(value: Any) -> Any:

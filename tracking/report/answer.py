@@ -36,6 +36,7 @@ from tracking.report.method_answer import (
     method_answer,
 )
 from tracking.report.rewind_answer import rewind_answer
+from tracking.report.search_table import caveat
 from tracking.report.structure_table import similarity_tables
 from tracking.report.verdict_table import (
     NO_RECORDS,
@@ -50,8 +51,6 @@ from tracking.text import accuracy_text, count, density_text, listed, points_tex
 Kind = Literal["tickets", "rewind", "methods", "structures"]
 """Kind of a study's question; a report shows first what answers it."""
 
-SEARCHED = "; the best of a search's settings need other seeds to be confirmed"
-"""Words on verdicts of settings that were chosen by results of the same seeds."""
 SAME_COST = 0.03
 """Largest difference of the shares of FLOPs at which structures are compared in the sentence."""
 
@@ -82,14 +81,14 @@ def study_answer(
     rule: VerdictRule = DEFAULT_RULE,
     incomplete: str = "",
     *,
-    searched: bool = False,
+    objective: Sequence[str] = (),
 ) -> Answer:
     """The answer that a study's records give.
 
     Args:
         records, axes, rule: as in `tracking.report.html.write_report`.
         incomplete: what is done where a study is not finished, such as `10 of 96 levels are done`.
-        searched: whether a search chose the settings by their results.
+        objective: columns by which an adaptive search chose the settings.
     """
     records = merge_rewound_methods(records, axes)
     kind = kind_of(records, axes)
@@ -97,7 +96,7 @@ def study_answer(
     if incomplete:
         sentence = f"So far ({incomplete}): {sentence[0].lower()}{sentence[1:]}"
     lines = [section.headline for section in sections(records, axes, rule)]
-    return Answer(kind, sentence, _basis(records, rule, searched), lines)
+    return Answer(kind, sentence, _basis(records, rule, objective), lines)
 
 
 def kind_of(records: Sequence[Record], axes: Sequence[str]) -> Kind:
@@ -113,9 +112,9 @@ def kind_of(records: Sequence[Record], axes: Sequence[str]) -> Kind:
     return "methods" if len(methods(records)) > 1 else "tickets"
 
 
-def _basis(records: Sequence[Record], rule: VerdictRule, searched: bool) -> str:
+def _basis(records: Sequence[Record], rule: VerdictRule, objective: Sequence[str]) -> str:
     seeds = count(len({record["seed"] for record in records}), "seed")
-    return f"{seeds}, {rule_text(rule)}{SEARCHED * searched}"
+    return "; ".join(filter(None, [f"{seeds}, {rule_text(rule)}", caveat(objective)]))
 
 
 # Tickets: do they exist, and how sparse

@@ -29,6 +29,7 @@ from tracking.report.answer import Kind, study_answer
 from tracking.report.method_table import method_tables
 from tracking.report.rewind_table import predictor_tables, rewind_tables
 from tracking.report.scope import scope_text
+from tracking.report.search_table import BestSetting, caveat
 from tracking.report.structure_table import cost_tables, similarity_tables
 from tracking.report.verdict_table import sections
 from tracking.report.words import words_of
@@ -93,8 +94,10 @@ class Completeness:
     """`10 of 96 levels are done`; empty where the study is finished."""
     missing: str = ""
     """Sentences that say which records are missing; empty where none are."""
-    searched: bool = False
-    """Whether a search chose the settings by their results."""
+    objective: Sequence[str] = ()
+    """Columns by which an adaptive search chose the settings."""
+    best: Sequence[BestSetting] = ()
+    """The best of its settings."""
 
 
 COMPLETE = Completeness()
@@ -174,7 +177,7 @@ def page(
     """The report's HTML with the figures in it; other arguments as in `write_report`."""
     records = merge_rewound_methods(records, axes)
     answer = study_answer(
-        records, axes, rule, completeness.unfinished, searched=completeness.searched
+        records, axes, rule, completeness.unfinished, objective=completeness.objective
     )
     key = next((f for name in KEY_FIGURES[answer.kind] for f in drawn if f.name == name), None)
     structures_alone = len(methods(records)) > 1 and only_structures(records, axes)
@@ -186,6 +189,8 @@ def page(
         "key_figure": key,
         "scope": scope_text(records, axes, completeness.planned),
         "incomplete": completeness.missing,
+        "best": completeness.best,
+        "caveat": caveat(completeness.objective),
         "order": PARTS[answer.kind],
         "methods": [] if structures_alone else method_tables(records, axes, rule),
         "costs": cost_tables(records, axes, rule),

@@ -35,6 +35,7 @@ PLAN = {
     "trainings_unique",
     "steps_naive",
     "steps_unique",
+    "counts",
     "sharing",
     "networks",
     "evaluation_share",
@@ -65,6 +66,7 @@ def test_plan_as_json_is_one_object_with_its_keys(lth: Lth, tiny_file: StudyFile
     (line,) = called.out.splitlines()
     assert json.loads(line) == {
         "trials": 2, "trainings_naive": 10, "trainings_unique": 10, "steps_naive": 400, "steps_unique": 400,
+        "counts": "exactly",
         "sharing": {
             "dense": {"made": 2, "used": 2}, "ticket": {"made": 4, "used": 4},
             "reinit": {"made": 4, "used": 4}, "mask": {"made": 4, "used": 4},

@@ -149,12 +149,12 @@ def test_remaining_work_of_a_large_plan_is_not_looked_up(
     assert (estimate(plan).left, estimate(plan).steps) == (False, 400)
 
 
-def test_adaptive_search_may_take_as_long_as_all_its_samples(tiny: StudyOf) -> None:
-    search = {"algorithm": "optuna", "trials": 3, "space": {"train.lr": [0.1, 0.2]}}
+def test_adaptive_search_takes_about_as_long_as_samples_drawn_at_random(tiny: StudyOf) -> None:
+    search = {"algorithm": "optuna", "trials": 9, "space": {"train.lr": [0.1, 0.2]}}
     plan = make_plan(tiny({"search": search}))
     trained(plan, 0)
     found = estimate(plan, at_once=100)
-    assert (found.steps, found.seconds, found.at_once) == (1200, 100.0, 6)
+    assert (found.steps, found.at_once) == (800, 4), "two rates and two seeds"
 
 
 def test_asking_for_the_time_makes_no_store(tiny: StudyOf, here: Path) -> None:

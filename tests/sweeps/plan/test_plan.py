@@ -11,18 +11,18 @@ from lth_core import Trainer, find_tickets
 from lth_core.errors import SpecError
 from lth_core.models import latency as models_latency
 from lth_core.resolve import Pins
-from sweeps.plan.plan import Trial, is_stored, make_plan, summary
+from sweeps.plan.plan import Trial, is_stored, make_plan
 from sweeps.studies.axes import SpecReader
 from sweeps.studies.schema import Study
 
 
 def cost(study: Study) -> tuple[int, ...]:
-    return tuple(summary(make_plan(study)).values())
+    return tuple(make_plan(study).cost().values())
 
 
 def test_two_seeds_share_nothing(tiny: StudyOf) -> None:
     # each: one dense, two levels of two branches; 40 steps each
-    assert summary(make_plan(tiny())) == {
+    assert make_plan(tiny()).cost() == {
         "trials": 2,
         "trainings_naive": 2 * (1 + 2 * 2),
         "trainings_unique": 2 * (1 + 2 * 2),
@@ -99,11 +99,33 @@ def test_random_search_plans_every_sample_on_every_cell(tiny: StudyOf) -> None:
     assert plan.axes == ["seed", "train.lr"]
 
 
-def test_optuna_search_plans_an_upper_bound_over_its_samples(tiny: StudyOf) -> None:
-    study = tiny(
-        {"search": {"algorithm": "optuna", "trials": 3, "space": {"train.lr": [0.1, 0.2]}}}
-    )
-    assert cost(study) == (3 * 2, 3 * 10, 3 * 10, 3 * 400, 3 * 400)
+def test_optuna_search_plans_about_what_samples_drawn_at_random_cost(tiny: StudyOf) -> None:
+    """The four combinations, which share the dense runs of each number of steps and seed."""
+    space = {"levels": [2, 4], "train.steps": ["40it", "200it"]}
+    plan = make_plan(tiny({"search": {"algorithm": "optuna", "trials": 40, "space": space}}))
+    assert plan.certainty == "about"
+    assert tuple(plan.cost().values()) == (8, 2 * 2 * (5 + 9), 2 * 2 * 9, 14 * 2 * 240, 9 * 2 * 240)
+
+
+def test_optuna_search_is_planned_though_no_trial_has_the_base_alone(tiny: StudyOf) -> None:
+    space = {"train.steps": ["400it", "800it"]}
+    base = {"base.rewind": "300it", "search": {"algorithm": "optuna", "space": space}}
+    for swept in (False, True):
+        assert len(make_plan(tiny(base), swept=swept).trials) == 2 * 2
+
+
+def test_optuna_search_is_planned_without_the_samples_that_make_no_spec(tiny: StudyOf) -> None:
+    """It goes on without them; where none is left, the error is told."""
+    space = {"train.warmup": ["0it", "30it"], "train.steps": ["20it", "40it"]}
+    search = {"algorithm": "optuna", "space": space}
+    assert len(make_plan(tiny({"search": search}), swept=True).trials) == 2 * 3
+    with pytest.raises(SpecError, match=r"^axes\.train\.lr"):
+        make_plan(tiny({"search": search, "axes.train.lr": [-1]}))
+
+
+def test_plan_with_a_stop_rule_is_an_upper_bound(tiny: StudyOf) -> None:
+    assert make_plan(tiny({"stop": {"below_matching_for": 1}})).certainty == "at most"
+    assert make_plan(tiny()).certainty == "exactly"
 
 
 def test_optuna_search_without_a_space_is_refused(tiny: StudyOf) -> None:

@@ -11,14 +11,16 @@ import yaml
 from tiny import Lth, StudyOf, context_of, search, tiny_fields
 
 from lth_core import Trainer
+from lth_core.analysis.summary import summarize
 from lth_core.spec import TicketSpec
 from lth_core.store import open_store
 from sweeps.plan.plan import Trial, make_plan
-from sweeps.report.study_results import study_results
+from sweeps.report.study_results import answer_of, study_results
 from sweeps.run.search import open_study
 from sweeps.run.trial import run_trial
 from sweeps.store.records import TRIALS, load_records, record_key, register, save_records
 from sweeps.studies.axes import base_values, spec_of
+from sweeps.studies.find import save_swept
 from sweeps.studies.reader import parse_study
 from sweeps.studies.schema import Study
 
@@ -172,12 +174,15 @@ def searching(tiny: StudyOf, samples: int) -> Study:
     return study
 
 
-def sample(study: Study, lr: float) -> list[Trial]:
+def sample(study: Study, lr: float, *, fails: bool = False) -> list[Trial]:
     """Sweep one sample of a search, as its worker does."""
     import optuna
 
     space = {"train.lr": optuna.distributions.CategoricalDistribution([0.001, 0.01])}
-    made = optuna.trial.create_trial(params={"train.lr": lr}, distributions=space, value=0.9)
+    state = optuna.trial.TrialState.FAIL if fails else optuna.trial.TrialState.COMPLETE
+    made = optuna.trial.create_trial(
+        params={"train.lr": lr}, distributions=space, value=None if fails else 0.9, state=state
+    )
     trials = []
     for seed in (0, 1):
         fields = {"train.lr": lr, "seed": seed}
@@ -237,3 +242,50 @@ def test_adaptive_search_that_has_its_samples_lacks_no_trial_of_a_failed_one(
     sample(study, 0.001)
     results = study_results(make_plan(study))
     assert (results.trials, results.incomplete, results.unfinished) == (3, "", "")
+
+
+def test_trials_of_a_failed_sample_are_no_missing_work_of_a_search_that_goes_on(
+    here: Path, tiny: StudyOf
+) -> None:
+    study = searching(tiny, samples=3)
+    sample(study, 0.001)
+    failed, _ = sample(study, 0.01, fails=True)
+    cut(study, failed, 0)
+    results = study_results(make_plan(study))
+    assert results.incomplete == "The search has 1 of 3 samples; 1 failed."
+    assert results.unfinished == "the search has 1 of 3 samples; 1 failed"
+    assert answer_of(study, results).sentence.startswith("So far (the search has 1 of 3 samples")
+    assert [best.fields for best in results.best] == [{"train.lr": 0.001}]
+
+
+def test_best_setting_of_a_search_is_reported_once_with_its_interval(
+    here: Path, tiny: StudyOf, lth: Lth
+) -> None:
+    study = searching(tiny, samples=3)
+    for lr in (0.001, 0.01, 0.01):
+        sample(study, lr)
+    results = study_results(make_plan(study))
+    rates: dict[float, list[float]] = {0.001: [], 0.01: []}
+    for record in results.records:
+        rates[record["train.lr"]].append(record["final_validation_accuracy"])
+    rate = max(rates, key=lambda rate: sum(rates[rate]))
+    (best,) = results.best
+    assert best.fields == {"train.lr": rate}
+    assert best.values == {"final_validation_accuracy": summarize(rates[rate])}
+    save_swept(study)
+    called = lth("report", "searching")
+    (line,) = [line for line in called.out.splitlines() if line.startswith("best: ")]
+    assert line.endswith(f"at  train.lr={rate} (2 seeds)")
+    assert "need other seeds to be confirmed" in called.out
+    page = (here / "lth-studies" / "searching" / "report.html").read_text()
+    assert page.count(best.texts[0].replace("±", " ± ")) == 1
+
+
+def test_study_whose_trials_all_failed_is_not_said_to_be_unswept(
+    here: Path, tiny: StudyOf, lth: Lth
+) -> None:
+    (here / "bad.yaml").write_text(
+        yaml.safe_dump(tiny_fields({"name": "bad", "base.train.lr": 1e30, "axes.seed": [0]}))
+    )
+    assert lth("sweep", "bad.yaml", "--serial").code == 1
+    assert "`lth status bad` shows the errors" in lth("report", "bad").err

@@ -267,6 +267,7 @@ def test_optuna_goes_on_from_its_journal_to_more_trials_and_a_pareto_front(
     best = [line for line in called.out.splitlines() if line.startswith("best: ")]
     expected = {f"final_test_accuracy {a:.4g}, density {d:.4g}" for a, d in front}
     assert {line.removeprefix("best: ").partition("  at  ")[0] for line in best} == expected
+    assert all(line.endswith("(1 seed)") for line in best)
 
 
 def dominates(a: tuple[float, float], b: tuple[float, float]) -> bool:

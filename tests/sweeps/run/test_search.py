@@ -18,7 +18,7 @@ from sweeps.run.search import Samples, distributions, finished_samples, open_stu
 from sweeps.run.trial import run_trial
 from sweeps.run.worker import config_trials
 from sweeps.store.records import STUDIES, load_records, save_records, searched_trials
-from sweeps.store.samples import journal
+from sweeps.store.samples import completed_samples, journal
 from sweeps.studies.pins import pins_to_json
 
 ONE = {"axes.seed": [0], "base.levels": 1, "base.branches": ["ticket"]}
@@ -125,3 +125,20 @@ def test_samples_that_a_stopped_search_left_come_next_in_the_resumed_one(tiny: S
     assert again[:2] == left
     assert again[2] not in left
     assert finished_samples(resumed) == 0
+
+
+def test_samples_of_a_range_with_a_step_are_the_grid_s_values(tiny: StudyOf) -> None:
+    """Their digests agree: 0.3, not 0.30000000000000004."""
+    import optuna
+
+    axis = {"low": 0.1, "high": 0.5, "step": 0.1}
+    study = tiny({"search": {"algorithm": "optuna", "space": {"train.lr": axis}}})
+    for value in (0.30000000000000004, 0.2):
+        params = {"train.lr": value}
+        open_study(study).add_trial(
+            optuna.trial.create_trial(params=params, distributions=distributions(study), value=1)
+        )
+        open_study(study).enqueue_trial(params)
+    assert completed_samples(study) == [{"train.lr": 0.3}, {"train.lr": 0.2}]
+    first, *_ = Samples(study, Store(), 1).items()
+    assert [trial.fields["train.lr"] for trial, _ in config_trials(first.config)] == [0.3] * 2

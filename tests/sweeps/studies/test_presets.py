@@ -16,7 +16,7 @@ from lth_core.prune import SCOPES, SCORES, STRUCTURES, requested_density
 from lth_core.spec import PruneGates, TicketSpec
 from lth_core.spec.fields import steps_in
 from lth_core.train.masking.registry import GROW, LEARN
-from sweeps.plan.plan import make_plan, summary
+from sweeps.plan.plan import make_plan
 from sweeps.studies.find import find_study, presets, presets_with_reference
 
 
@@ -78,7 +78,7 @@ def test_the_presets_are_there_under_their_own_names() -> None:
 def test_preset_plans_as_many_trainings_as_counted_by_hand(
     name: str, trials: int, naive: int, unique: int
 ) -> None:
-    cost = summary(make_plan(find_study(name)))
+    cost = make_plan(find_study(name)).cost()
     assert (cost["trials"], cost["trainings_naive"], cost["trainings_unique"]) == (
         trials,
         naive,
@@ -338,7 +338,7 @@ def test_digits_is_cut_short_by_overrides_of_its_bundled_axis() -> None:
 
 
 def test_rewind_preset_takes_a_third_fewer_steps_than_without_sharing() -> None:
-    cost = summary(make_plan(find_study("rewind")))
+    cost = make_plan(find_study("rewind")).cost()
     assert cost["steps_unique"] <= 2 / 3 * cost["steps_naive"]
     assert steps_in(specs("rewind")[-1].rewind) == 400
 
