@@ -16,7 +16,7 @@ PROVENANCE = ("seed", "branch", "method", "verdict", "weights_kept", "rewind_ste
 
 
 def winning_tickets(study: str, results: StudyResults) -> list[FoundTicket]:
-    """The sparsest winning ticket of each cell, of the cell's first seed.
+    """The sparsest winning ticket of each cell, of the cell's first seed; equal tickets once.
 
     The seed is not chosen by accuracy: the ticket's accuracy would then be a maximum over seeds.
     """
@@ -25,11 +25,12 @@ def winning_tickets(study: str, results: StudyResults) -> list[FoundTicket]:
     place = values_of(["level", *(axis for axis in results.axes if axis != "seed")])
     tickets = group_by((row for row in results.records if row["branch"] == "ticket"), place)
     places = (key_of([found.level, *found.cell.values()]) for found in best if found)
-    return [
+    found = [
         found_ticket(study, min(rows, key=lambda row: row["seed"]), results.axes)
         for rows in (tickets.get(each, []) for each in places)
         if rows
     ]
+    return list({ticket.digest: ticket for ticket in reversed(found)}.values())[::-1]
 
 
 def found_ticket(study: str, record: Record, axes: Sequence[str]) -> FoundTicket:

@@ -39,6 +39,15 @@ def test_the_sparsest_winning_ticket_of_each_cell_is_found() -> None:
     assert digests("matching", "matching", "not matching", "too few replicates") == []
 
 
+def test_ticket_that_two_settings_share_is_registered_once() -> None:
+    """Such as a sampled number of levels, which does not change the first ones."""
+    results = results_of("winning", "matching", "winning", "matching")
+    for record in results.records:
+        record["ticket_digest"] = f"shared-{record['level']}-{record['seed']}"
+    (ticket,) = winning_tickets("a-study", results)
+    assert (ticket.digest, ticket.cell) == ("shared-1-0", {"rewind": 0})
+
+
 def test_its_provenance_is_of_its_own_seed() -> None:
     ticket, _ = winning_tickets("a-study", results_of("winning", "matching", "winning", "matching"))
     assert (ticket.run_key, ticket.level, ticket.density) == ("spec-0-0", 1, 0.5)
