@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from operator import attrgetter
 
+from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.spec import DataSpec, ModelSpec, TicketSpec, TrainSpec, spec_json
 from lth_core.spec.fields import Checks
+from lth_core.train.archive import ended_at
 from lth_core.train.timings import SpeedFactors
 
 Signature = tuple[Hashable, ...]
@@ -113,9 +115,21 @@ def count(specs: Iterable[TicketSpec]) -> Counts:
     return counts
 
 
-def counts_left(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Counts:
-    """Counts over every job of every trial; stored trainings are not among the unique ones."""
-    counts, seen = Counts(), set(stored)
+def counts_left(
+    specs: Iterable[TicketSpec],
+    stored: Collection[str] = (),
+    points: Collection[str] | None = None,
+) -> Counts:
+    """Counts over every job of every trial; stored trainings are not among the unique ones.
+
+    Args:
+        stored: digests of stored trainings.
+        points: digests of stored rewind points. A stored training that lacks some is trained again
+            up to the last of them, so its steps up to there count. None: no training lacks any.
+    """
+    counts, seen = Counts(), set[str]()
+    replayed = Counter[str]()
+    """Number of steps of a stored training that are trained again."""
     digests: dict[str, set[str]] = defaultdict(set)
     for spec in specs:
         before = counts.trainings, counts.steps, counts.unique_trainings
@@ -126,11 +140,18 @@ def counts_left(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Co
                 digests[branch].add(job.digest)
                 counts.used[branch] += 1
                 counts.steps += steps
-                if job.digest not in seen:
+                factors = SpeedFactors(job.data, job.model, job.train, job.finds)
+                if job.digest in stored:
+                    lacking = 0 if points is None else _missing_steps(job, points)
+                    more = max(0, lacking - replayed[job.digest])
+                    counts.unique_trainings += more > replayed[job.digest] == 0
+                    counts.unique_steps += more
+                    counts.work[factors] += more
+                    replayed[job.digest] += more
+                elif job.digest not in seen:
                     seen.add(job.digest)
                     counts.unique_trainings += 1
                     counts.unique_steps += steps
-                    factors = SpeedFactors(job.data, job.model, job.train, job.finds)
                     counts.work[factors] += steps
                     if branch == "twin":
                         counts.points[factors] += spec.stability.points
@@ -144,3 +165,9 @@ def counts_left(specs: Iterable[TicketSpec], stored: Collection[str] = ()) -> Co
         counts.sizes[signature(spec)] = (counts.trainings - before[0], counts.steps - before[1])
     counts.distinct.update({name: len(known) for name, known in digests.items()})
     return counts
+
+
+def _missing_steps(job: Job, points: Collection[str]) -> int:
+    """Number of steps up to the last rewind point of a job that is not stored; 0: all are."""
+    missing = [step for step in job.keep if ended_at(job, step).digest not in points]
+    return max(missing, default=job.first) - job.first

@@ -44,6 +44,8 @@ class Estimate:
     left: bool
     """Whether only trainings that the store lacks are counted."""
     steps: int
+    at_most: bool = False
+    """Whether a stop rule may leave out some of the steps."""
     seconds: float
     """Seconds of the steps with a known speed, and of the barriers between their twins, ``at_once``
     trials at a time; of the levels besides; and of the start of publishing."""
@@ -70,7 +72,8 @@ class Estimate:
         """Estimate in words: ``time: about 3 h 20 min, 2 at a time``."""
         if self.left and not self.steps:
             return "left: nothing"
-        start = f"left: {self.steps:,} steps" if self.left else "time"
+        most = "at most " * self.at_most
+        start = f"left: {most}{self.steps:,} steps" if self.left else "time"
         if self.store_error:
             return f"time: not known; {self.store_error}"
         if not self.unknown:
@@ -99,7 +102,7 @@ def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> 
             stored = set(store.digests("trainings"))
         if stored:
             going = (trial.spec for trial in plan.trials if not _is_stopped(store, study, trial))
-            left, counts = True, counts_left(going, stored)
+            left, counts = True, counts_left(going, stored, set(store.digests("points")))
         specs = (trial.spec for trial in plan.trials) if probe else ()
         found = estimate_work(counts, study.resources, store, at_once, specs)
     except StoreError as error:
@@ -107,7 +110,8 @@ def estimate(plan: Plan, at_once: int | None = None, *, probe: bool = False) -> 
         found = estimate_work(counts, study.resources, Store(), at_once)
     publishing = PUBLISHING_START if study.tracking.uri and found.steps else 0.0
     seconds = found.seconds + publishing
-    return replace(found, left=left, seconds=seconds, store_error=store_error)
+    at_most = study.stop.below_matching_for is not None
+    return replace(found, left=left, at_most=at_most, seconds=seconds, store_error=store_error)
 
 
 def _is_stopped(store: Store, study: Study, trial: Trial) -> bool:

@@ -140,6 +140,18 @@ def test_stored_trainings_are_no_remaining_work(tiny: StudyOf) -> None:
     assert estimate(plan).sentence() == "left: nothing"
 
 
+def test_stored_dense_run_is_trained_again_up_to_a_later_rewind_point(tiny: StudyOf) -> None:
+    """Once, up to the last of them, though two trials of each seed lack one."""
+    trainer = Trainer(open_store(tiny().store))
+    for trial in make_plan(tiny()).trials:
+        trainer(list(trial.jobs()))
+    later = make_plan(tiny({"axes.rewind": ["0it", "10it", "20it"]}))
+    steps = estimate(later).steps
+    for trial in later.trials:
+        trainer([next(trial.jobs())])
+    assert steps - estimate(later).steps == 2 * 20
+
+
 def test_remaining_work_of_a_large_plan_is_not_looked_up(
     tiny: StudyOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
