@@ -10,6 +10,7 @@ from typing import Any
 from lth_core.analysis.groups import group_by, values_of
 from lth_core.analysis.summary import Summary, summarize
 from lth_core.columns import Record
+from lth_core.spec.settings import setting_text
 from tracking.text import count
 
 MOST_LINES = 10
@@ -35,8 +36,7 @@ class BestSetting:
     @property
     def setting(self) -> str:
         """`train.lr=0.01, levels=2`."""
-        shown = (f"{name}={_short(value)}" for name, value in self.fields.items())
-        return ", ".join(shown)
+        return ", ".join(f"{name}={setting_text(value)}" for name, value in self.fields.items())
 
     @property
     def texts(self) -> list[str]:
@@ -107,7 +107,3 @@ def _values(rows: Sequence[Record], objective: Mapping[str, str]) -> dict[str, S
 def _text(value: Summary) -> str:
     half = "" if value.high is None else f"±{value.high - value.mean:.2g}"
     return f"{value.mean:.4g}{half}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
