@@ -597,8 +597,8 @@ FAULTS = [
     Fault(
         "recurrent layers scored by cuDNN, which has no backward pass in evaluation mode",
         "lth_core/models/derivatives.py",
-        "torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()",
-        "nullcontext()",
+        "before and not recurrent",
+        "before",
         "tests/core/prune/test_scores.py",
     ),
     Fault(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -17,8 +17,13 @@ def differentiable(model: nn.Module) -> Iterator[None]:
     cuDNN's cannot; so on a GPU such a network would have no scores by running statistics.
     """
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    with torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext():
+    cudnn = torch.backends.cudnn
+    before = cudnn.enabled
+    cudnn.enabled = before and not recurrent
+    try:
         yield
+    finally:
+        cudnn.enabled = before
 
 
 @contextmanager

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import platform
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,9 @@ WARM_UP = 3
 """Forward passes of each network before the measurement."""
 SEARCH_SECONDS = 0.3
 """Least duration of one of the measurements of a search."""
+GPU_PRODUCTS = attrgetter("cuda.matmul", "cudnn.conv", "cudnn.rnn")(torch.backends)
+CPU_PRODUCTS = attrgetter("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")(torch.backends)
+"""torch's settings of products and convolutions; `fp32_precision` is ieee, tf32, bf16 or none."""
 
 
 def latency(
@@ -51,7 +56,7 @@ def latency(
         x = made_up_examples(networks[0], BATCH_SIZE, shape)
     x = x.to(device).contiguous(memory_format=layout)
     took: list[list[float]] = [[] for _ in copies]
-    with torch.inference_mode(), torch_threads(THREADS), gpu_arithmetic(tf32=False):
+    with torch.inference_mode(), torch_threads(THREADS), float32_products(tf32=False):
         for network in WARM_UP * copies:
             network(x)
         start = time.perf_counter()
@@ -127,20 +132,49 @@ def _milliseconds(network: nn.Module, x: Tensor) -> float:
 
 
 @contextmanager
-def gpu_arithmetic(tf32: bool) -> Iterator[None]:
-    """Run the block with products in float32 or tf32 on a GPU, and cuDNN deterministic."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark
+def float32_products(tf32: bool) -> Iterator[None]:
+    """Run the block with float32 products in float32, or on a GPU in tf32, and cuDNN deterministic.
 
-    def set_to(products: bool, convolutions: bool, deterministic: bool, benchmark: bool) -> None:
-        matmul.allow_tf32, cudnn.allow_tf32 = products, convolutions
+    torch's older settings are set beside the current ones: where the two differ, reading the older
+    raises an error, as in `torch.backends.cudnn.flags` of a user's network. Older settings that
+    differ already stay as they are.
+    """
+    cudnn, kinds = torch.backends.cudnn, [*GPU_PRODUCTS, *CPU_PRODUCTS]
+    older = _older_settings()
+    wanted = {"products": "high" if tf32 else "highest", "convolutions": tf32}
+    before = [kind.fp32_precision for kind in kinds], cudnn.deterministic, cudnn.benchmark
+
+    def set_to(precisions: Sequence[str], deterministic: bool, benchmark: bool) -> None:
+        for kind, precision in zip(kinds, precisions, strict=True):
+            kind.fp32_precision = precision
         cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
 
-    set_to(tf32, tf32, True, False)
+    _set_older({name: wanted[name] for name in older})
+    on_gpu = "tf32" if tf32 else "ieee"
+    set_to([on_gpu] * len(GPU_PRODUCTS) + ["ieee"] * len(CPU_PRODUCTS), True, False)
     try:
         yield
     finally:
+        _set_older(older)
         set_to(*before)
+
+
+def _older_settings() -> dict[str, Any]:
+    """Precision of matrix products, and whether cuDNN may use tf32, where torch can tell."""
+    older = dict[str, Any]()
+    with suppress(RuntimeError):  # it differs from the current setting
+        older["products"] = torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):
+        older["convolutions"] = torch.backends.cudnn.allow_tf32
+    return older
+
+
+def _set_older(older: Mapping[str, Any]) -> None:
+    """Set older settings; torch sets some of the current ones too."""
+    if "products" in older:
+        torch.set_float32_matmul_precision(older["products"])
+    if "convolutions" in older:
+        torch.backends.cudnn.allow_tf32 = older["convolutions"]
 
 
 @contextmanager

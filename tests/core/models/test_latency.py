@@ -1,6 +1,7 @@
 """Latencies of networks side by side."""
 
 import itertools
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from lth_core.models.latency import (
     WARM_UP,
     ChannelLatency,
     device_name,
+    float32_products,
     latency,
 )
 from lth_core.train.precision import arithmetic
@@ -122,3 +124,41 @@ def test_latency_is_of_float32_whatever_the_process_computes_with() -> None:
         latency([Watching(3, 2)], (3,), seconds=0)
         assert torch.backends.cudnn.allow_tf32
     assert seen == {(False, False, True, False)}
+
+
+def precisions() -> list[str]:
+    return [kind.fp32_precision for kind in measured.GPU_PRODUCTS + measured.CPU_PRODUCTS]
+
+
+@pytest.mark.parametrize("setting", ["cuda.matmul=tf32", "cudnn.conv=ieee", "mkldnn.matmul=bf16"])
+def test_products_are_of_float32_beside_torchs_current_settings(setting: str) -> None:
+    """torch raises an error where an older setting is read that differs from the current one."""
+    name, _, precision = setting.partition("=")
+    kind = attrgetter(name)(torch.backends)
+    older = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    default = kind.fp32_precision
+    kind.fp32_precision = precision
+    try:
+        before = precisions()
+        with float32_products(tf32=False):
+            assert set(precisions()) == {"ieee"}
+        assert precisions() == before
+    finally:
+        kind.fp32_precision = default
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == older
+
+
+@pytest.mark.parametrize("older", ["high", "medium"])
+def test_older_settings_are_put_back(older: str) -> None:
+    torch.set_float32_matmul_precision(older)
+    try:
+        before = precisions()
+        with float32_products(tf32=True):
+            assert precisions() == ["tf32"] * 3 + ["ieee"] * 3
+            with float32_products(tf32=False), torch.backends.cudnn.flags(enabled=False):
+                pass  # `flags` reads the older settings
+            assert torch.backends.cudnn.allow_tf32
+        assert precisions() == before
+        assert torch.get_float32_matmul_precision() == older
+    finally:
+        torch.set_float32_matmul_precision("highest")
