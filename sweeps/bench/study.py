@@ -12,20 +12,21 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import count, islice
+from itertools import islice
 from statistics import median
 from typing import Any
 
-from lth_core.jobs.recipes import Init, Job
+from lth_core.jobs.recipes import Job
 from lth_core.lottery import levels
 from lth_core.models.latency import torch_threads
 from lth_core.parallel import usable_cpus
 from lth_core.spec import Precision
 from lth_core.train import Trainer
+from lth_core.train.loop import run
 from sweeps.bench.baselines import images, textbook
 from sweeps.bench.baselines.turns import take_turns
 from sweeps.bench.sweep import sweep_cpu_seconds, trainings
-from sweeps.bench.train import random_mask
+from sweeps.bench.train import random_mask, task_of
 from sweeps.plan.plan import make_plan
 from sweeps.studies.reader import parse_study
 
@@ -64,10 +65,12 @@ class StudyBench:
         and by ours in two precisions.
     length: steps of that training.
     sweep: of the sweep, with Ray's start, publishing and the report.
-    outside: of the same sweep with trainings of one step: what a sweep does outside training.
+    outside: of the same sweep with trainings of one or two steps, without these trainings: what a
+        sweep does outside training.
     alone: times as fast as one training at a time on all cores is one process on each core, of
         the textbook loop.
     pack: largest number of trainings in a pack.
+    images: origin of the images, in words.
     """
 
     steps: int
@@ -82,6 +85,7 @@ class StudyBench:
     outside: float
     alone: float
     pack: int
+    images: str
 
     def script_seconds(self, longer: float = 1) -> float:
         """Time of the textbook script, with trainings that are some times as long."""
@@ -116,7 +120,7 @@ class StudyBench:
         return (
             f"{self.script_seconds(longer):,.0f} CPU seconds for {self.trainings} trainings, "
             f"extrapolated from {ROUNDS} x {MEASURED} steps and {ROUNDS} evaluations, against "
-            f"{self.sweep_seconds(longer):,.0f} for {self.unique_trainings}"
+            f"{self.sweep_seconds(longer):,.0f} for {self.unique_trainings}; {self.images}"
         )
 
     @property
@@ -135,38 +139,48 @@ def bench_study(fields: Mapping[str, Any] = STANDARD) -> StudyBench:
     Raises:
         LaunchError: a sweep fails.
     """
-    plan = make_plan(parse_study(fields))
-    dense = next(levels(plan.trials[0].spec))["dense"]
-    textbook_seconds, fp32, bf16, alone = _training_seconds(dense)
+    plan, short = make_plan(parse_study(fields)), shortened(fields)
+    dense, short_dense = (_dense(each) for each in (fields, short))
+    took = _training_seconds(dense, short_dense)
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
         sweep = sweep_cpu_seconds(folder, fields)
         packs = [int(each.made_with.get("pack", 1)) for each in trainings(folder)]
     with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
-        outside = sweep_cpu_seconds(folder, _of_one_step(fields))
+        whole = sweep_cpu_seconds(folder, short)
     counts = plan.counts
     return StudyBench(
         steps=counts.steps, trainings=counts.trainings, unique_steps=counts.unique_steps,
-        unique_trainings=counts.unique_trainings, textbook=textbook_seconds, fp32=fp32, bf16=bf16,
-        length=dense.last, sweep=sweep, outside=outside, alone=alone, pack=max(packs),
+        unique_trainings=counts.unique_trainings, textbook=took["textbook"], fp32=took["fp32"],
+        bf16=took["bf16"], length=dense.last, sweep=sweep,
+        outside=whole - counts.unique_trainings * took["short"], alone=took["alone"],
+        pack=max(packs), images=images.source(dense.data.name),
     )  # fmt: skip
 
 
-def _of_one_step(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The study with trainings of one step, of which the rewound ones have none."""
+def shortened(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The study with trainings of two steps, or of one after a rewind, and as many evaluations.
+
+    A training without steps would be evaluated on the training images too.
+    """
     base = fields["base"]
-    train = {**base["train"], "steps": "1it", "evaluate_every": "1it"}
+    train = {**base["train"], "steps": "2it", "evaluate_every": "2it"}
     axes = {**fields["axes"], "rewind": ["0it", "1it"]}
     return {**fields, "base": {**base, "train": train}, "axes": axes}
 
 
-def _training_seconds(job: Job) -> tuple[float, float, float, float]:
+def _dense(fields: Mapping[str, Any]) -> Job:
+    return next(levels(make_plan(parse_study(fields)).trials[0].spec))["dense"]
+
+
+def _training_seconds(job: Job, short: Job) -> dict[str, float]:
     """CPU seconds of one training by the textbook loop, and by ours in fp32 and bf16, in turns.
 
-    The last number is `StudyBench.alone`.
+    Preparation is not in them: a sweep's is outside training. `short` is the time of the short
+    training; `alone` is `StudyBench.alone`.
     """
     trainer = Trainer(device="cpu")
-    dataset = trainer.data(job)
-    model = textbook.with_masks(trainer.model(job), random_mask(trainer, job))
+    dataset, mask = trainer.data(job), random_mask(trainer, job)
+    model = textbook.with_masks(trainer.model(job), mask)
     steps = textbook.training(_with(job, "fp32"), dataset, model)
     held_out = [
         textbook.evaluated(job, dataset, part) for part in (dataset.validation, dataset.test)
@@ -184,9 +198,14 @@ def _training_seconds(job: Job) -> tuple[float, float, float, float]:
         for batches in held_out:
             textbook.evaluate(model, batches)
 
+    def ours(job: Job, precision: Precision) -> Callable[[], object]:
+        tasks = [task_of(trainer, _with(job, precision), mask) for _ in range(1 + ROUNDS)]
+        return lambda: run(tasks.pop())
+
     contenders = {
         "steps": train_textbook, "evaluation": evaluate_textbook,
-        "fp32": _trainings_of(trainer, job, "fp32"), "bf16": _trainings_of(trainer, job, "bf16"),
+        "fp32": ours(job, "fp32"), "bf16": ours(job, "bf16"),
+        "short": ours(short, short.train.precision),
     }  # fmt: skip
     with torch_threads(1):
         seconds = take_turns(contenders, ROUNDS)
@@ -194,9 +213,9 @@ def _training_seconds(job: Job) -> tuple[float, float, float, float]:
             {"one": train_textbook, "all": train_on_all_cores}, ROUNDS, time.perf_counter
         )
     took = {name: median(each) for name, each in seconds.items()}
-    whole = took["steps"] * (job.last - job.first) / MEASURED + took["evaluation"]
-    alone = loss_of_one_at_a_time(min(walls["one"]), min(walls["all"]), usable_cpus())
-    return whole, took["fp32"], took["bf16"], alone
+    took["textbook"] = took["steps"] * (job.last - job.first) / MEASURED + took["evaluation"]
+    took["alone"] = loss_of_one_at_a_time(min(walls["one"]), min(walls["all"]), usable_cpus())
+    return took
 
 
 def loss_of_one_at_a_time(one: float, together: float, cpus: int) -> float:
@@ -207,18 +226,6 @@ def loss_of_one_at_a_time(one: float, together: float, cpus: int) -> float:
             which more threads are slower uses one.
     """
     return cpus * min(together, one) / one
-
-
-def _trainings_of(trainer: Trainer, job: Job, precision: Precision) -> Callable[[], object]:
-    """A function that trains the job, each time with another seed: a result is never reused."""
-    seeds = count()
-
-    def turn() -> None:
-        seed = next(seeds)
-        again = replace(job, seed=seed, start=Init(seed=seed), keep=())
-        trainer([_with(again, precision)])
-
-    return turn
 
 
 def _with(job: Job, precision: Precision) -> Job:

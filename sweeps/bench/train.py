@@ -270,5 +270,5 @@ def _turn(steps: Iterator[float], count: int) -> Callable[[], None]:
 
 def source_of(workload: Workload) -> str:
     """Origin of the examples, batch size, threads and processor, in words."""
-    where = images.source(workload.data) if workload.data in images.MEAN else workload.data
+    where = images.source(workload.data)
     return f"{where}, batch {workload.train.batch_size}, one thread, {device_name(CPU)}"

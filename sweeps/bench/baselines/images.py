@@ -34,13 +34,15 @@ STD = {MNIST: (0.3081,), HALF_OF_MNIST: (0.3081,), CIFAR10: (0.2470, 0.2435, 0.2
 
 
 def folder() -> Path:
-    """Folder of the images: LTH_DATA, or shared/data beside the checkout."""
+    """Absolute path of the images' folder: LTH_DATA, or shared/data beside the checkout."""
     beside = Path(__file__).parents[3].parent / "shared" / "data"
-    return Path(os.environ.get("LTH_DATA", beside))
+    return Path(os.environ.get("LTH_DATA", beside)).absolute()
 
 
 def source(name: str) -> str:
-    """Origin of a dataset's images, in words."""
+    """Origin of a benchmark's images, in words; of other data the name."""
+    if name not in MEAN:
+        return name
     if name in (MNIST, HALF_OF_MNIST):
         return "MNIST" if _has_mnist() else "made-up images like MNIST's"
     return "CIFAR-10" if (folder() / ARCHIVE).is_file() else "made-up images like CIFAR-10's"

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from math import prod
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +13,7 @@ from sweeps.studies.reader import parse_study
 
 FOUND = StudyBench(
     steps=2000, trainings=20, unique_steps=1000, unique_trainings=10, textbook=8.0, fp32=2.0,
-    bf16=1.0, length=100, sweep=12.0, outside=4.0, alone=1.5, pack=1,
+    bf16=1.0, length=100, sweep=12.0, outside=4.0, alone=1.5, pack=1, images="MNIST",
 )  # fmt: skip
 """A script of 160 s, a sweep of 12 s, of which 4 s lie outside training."""
 
@@ -46,6 +48,7 @@ def test_rows_name_how_the_script_was_measured_and_have_the_limits(monkeypatch) 
     assert rows[0].measured == 1.5 * FOUND.times(10)
     assert rows[0].at_least == 10
     assert "extrapolated" in rows[1].figure
+    assert rows[1].figure.endswith("; MNIST")
     assert rows[-1].at_most == 0.05
     assert rows[-1].measured == 4 / 304
 
@@ -71,7 +74,8 @@ def test_each_loop_trains_the_same_job(monkeypatch) -> None:
     monkeypatch.setattr(study, "MEASURED", 2)
     monkeypatch.setattr(study, "usable_cpus", lambda: 1)
     job = next(levels(make_plan(parse_study(_tiny())).trials[0].spec))["dense"]
-    assert all(seconds > 0 for seconds in study._training_seconds(job))
+    found = study._training_seconds(job, replace(job, train=replace(job.train, steps="2it")))
+    assert all(seconds > 0 for seconds in found.values())
 
 
 def test_script_that_all_cores_make_slower_would_use_one() -> None:
@@ -79,10 +83,25 @@ def test_script_that_all_cores_make_slower_would_use_one() -> None:
     assert study.loss_of_one_at_a_time(one=1.0, together=3.0, cpus=2) == 2
 
 
-def test_study_of_one_step_has_as_many_trainings() -> None:
-    whole, short = (make_plan(parse_study(f)) for f in (_tiny(), study._of_one_step(_tiny())))
+def test_short_study_has_as_many_trainings_each_of_one_or_two_steps() -> None:
+    """Without steps one would be evaluated on the training images too."""
+    whole, short = (make_plan(parse_study(f)) for f in (_tiny(), study.shortened(_tiny())))
     assert short.counts.unique_trainings == whole.counts.unique_trainings
-    assert short.counts.steps < short.counts.trainings
+    jobs = [job for t in short.trials for level in levels(t.spec) for job in level.values()]
+    assert {job.last - job.first for job in jobs} == {1, 2}
+
+
+def test_evaluations_of_the_short_study_are_not_outside_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sweeps = iter([100.0, 40.0])
+    took = {"textbook": 8.0, "fp32": 2.0, "bf16": 1.0, "short": 0.5, "alone": 1.5}
+    training = SimpleNamespace(made_with={})
+    monkeypatch.setattr(study, "_training_seconds", lambda job, short: took)
+    monkeypatch.setattr(study, "sweep_cpu_seconds", lambda folder, fields: next(sweeps))
+    monkeypatch.setattr(study, "trainings", lambda folder: [training])
+    found = bench_study(_tiny())
+    assert (found.sweep, found.outside) == (100, 40 - 0.5 * found.unique_trainings)
 
 
 @pytest.mark.long
