@@ -87,26 +87,31 @@ def bench_prune(layers: int = LAYERS, side: int = SIDE, rounds: int = ROUNDS) ->
 
 def bench_chain(levels: int = LATE) -> list[float]:
     """Resident MiB of another process after each level of a small search, level 0 first."""
-    program = f"from sweeps.bench.prune import print_chain; print_chain({levels})"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    with tempfile.TemporaryDirectory(
+        prefix="lth-bench-"
+    ) as folder:  # deleted if the child is killed
+        program = f"from sweeps.bench.prune import print_chain; print_chain({levels}, {folder!r})"
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
     return [float(line) for line in done.stdout.splitlines()]
 
 
-def print_chain(levels: int) -> None:
+def print_chain(levels: int, folder: str) -> None:
     """Search for tickets on the digits, and print this process's resident MiB after each level.
 
     The trainer's caches are nearly full at level 5. Freed memory that the C library keeps for later
     use is returned before each measurement: how much it keeps varies.
+
+    Args:
+        folder: of the store.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: None)
     spec = TicketSpec(
         model=ModelSpec(name="mlp", widths=(1000, 500)),
         train=TrainSpec(steps="20it", evaluate_every="20it"), levels=levels,
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="lth-bench-") as folder:
-        for level in find_tickets(spec, Trainer(open_store(folder), "cpu")):
-            _ = level.records
-            trim(0)
-            print(resident_mib(os.getpid()), flush=True)  # noqa: T201
+    for level in find_tickets(spec, Trainer(open_store(folder), "cpu")):
+        _ = level.records
+        trim(0)
+        print(resident_mib(os.getpid()), flush=True)  # noqa: T201

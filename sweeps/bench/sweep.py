@@ -23,6 +23,7 @@ from lth_core.parallel import usable_cpus
 from lth_core.store import Store, open_store
 from lth_core.store.decode import read_entry
 from lth_core.train.training import Training
+from sweeps.bench.baselines import images
 from sweeps.store.records import TRIALS
 from sweeps.store.status import STATUS, status_key
 
@@ -149,15 +150,28 @@ def _store(folder: str) -> Store:
 def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run `lth` in another process and a folder, with its output in the folder's file `out`.
 
+    An exception in the block ends the process first.
+
     Raises:
         LaunchError: the command fails.
     """
     command = [sys.executable, "-m", "sweeps.cli", *arguments]
+    # A relative path of the images would be another one in the folder.
+    environment = {**os.environ, "LTH_DATA": str(images.folder())}
     printed, errors = Path(folder) / "out", Path(folder) / "err"
-    with printed.open("w") as out, errors.open("w") as err:
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, text=True)
-        with process:
+    with (
+        printed.open("w") as out,
+        errors.open("w") as err,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=out, stderr=err, text=True
+        ) as process,
+    ):
+        try:
             yield process
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
     if process.returncode:
         reason = errors.read_text().strip()[-500:]
         raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {reason}")

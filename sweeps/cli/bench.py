@@ -12,6 +12,7 @@ from sweeps.cli.lazy import lazy_imports
 
 with lazy_imports():
     from sweeps.bench import benchmarks
+    from sweeps.run import signals
 
 bench_app = typer.Typer()
 
@@ -32,11 +33,15 @@ def bench(
     Each figure is printed with its limit; a ratio below 1 is within it.
     """
     known = benchmarks.BENCHMARKS
-    for name in names or known:
+    for name in names or []:
         if name not in known:
             raise SpecError("NAME", "is not known", name, known)
-        for measured in known[name]():
-            if as_json:
-                print_json([measured.to_json()])
-            else:
-                out.print(str(measured))
+    try:
+        with signals.raise_on_signal():
+            for measured in (each for name in names or known for each in known[name]()):
+                if as_json:
+                    print_json([measured.to_json()])
+                else:
+                    out.print(str(measured))
+    except signals.InterruptedSweepError as stopped:
+        raise typer.Exit(stopped.code) from None

@@ -1,13 +1,15 @@
 """What a sweep's driver keeps of finished trials; the figures themselves are `lth bench sweep`'s."""
 
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from lth_core.store import Store
 from sweeps.bench import sweep as bench_sweep
-from sweeps.bench.sweep import Observation, ProcessTree, growth, trials_done, watch
+from sweeps.bench.sweep import Observation, ProcessTree, growth, lth, trials_done, watch
 from sweeps.store.status import STATUS, status_key
 
 
@@ -25,8 +27,12 @@ def test_sweep_too_short_to_be_seen_has_no_growth() -> None:
 
 def test_process_is_looked_at_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_sweep, "OBSERVE_INTERVAL", 0.01)
-    command = [sys.executable, "-c", "print(flush=True); input()"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, time; print(flush=True); sys.stdin.read(); time.sleep(0.5)",
+    ]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, text=True, **pipes) as driver:
         assert driver.stdin
         assert driver.stdout
@@ -35,6 +41,27 @@ def test_process_is_looked_at_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> 
         seen = watch(driver, lambda: end() or 7)
     assert seen[0].done == 7
     assert seen[0].mib > 1
+
+
+def test_interrupted_benchmark_leaves_no_process(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), lth(str(tmp_path), "plan", "digits") as driver:
+        raise KeyboardInterrupt
+    assert driver.returncode == -signal.SIGTERM
+
+
+def test_images_of_a_relative_path_are_found_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LTH_DATA", "data")
+    printer = tmp_path / "python"
+    printer.write_text("#!/bin/sh\necho $LTH_DATA\n")
+    printer.chmod(0o700)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(sys, "executable", str(printer))
+    with lth("folder"):
+        pass
+    assert Path("folder/out").read_text() == f"{tmp_path}/data\n"
 
 
 def test_done_is_what_the_sweep_says_of_itself() -> None:
