@@ -35,6 +35,11 @@ TIMED_STEPS, PROBE_SECONDS = 10, 0.05
 """Number of steps that are timed together, and seconds for which a size is timed."""
 LEAST_STEPS = 5000
 """Least number of steps to be trained for which a measurement is made."""
+SLOWER = 0.9
+"""Ratio of a size's speed to the best, below which no larger size is measured.
+
+Two sizes in succession that are slower at all have the same effect; other work on the machine may
+slow a single one."""
 LEAST_GAIN = 1.2
 """Least ratio of a pack's speed to that of jobs trained alone."""
 MOST_PARAMETERS = 200_000
@@ -151,7 +156,7 @@ def measure(
     device: torch.device,
     alone: Callable[[Task], Task] = lambda task: task,
 ) -> PackSpeeds:
-    """Speeds of packs of each size, until a size is slower.
+    """Speeds of packs of each size, until larger ones are slower.
 
     Args:
         make: makes a new task, all of one job.
@@ -174,9 +179,21 @@ def measure(
         if measured is None:
             break
         speeds[size] = measured
-        if measured < max(speeds.values()):
+        if past_the_best(list(speeds.values())):
             break
     return PackSpeeds(way, speeds or {1: 1.0})
+
+
+def past_the_best(speeds: Sequence[float]) -> bool:
+    """Whether a larger pack would be slower, from the speeds of the smaller ones, by size.
+
+    >>> past_the_best([3579.0, 3503.0]), past_the_best([3579.0, 3503.0, 3400.0])
+    (False, True)
+    >>> past_the_best([4357.0, 2848.0])
+    True
+    """
+    best = max(speeds)
+    return speeds[-1] < SLOWER * best or (len(speeds) > 2 and max(speeds[-2:]) < best)
 
 
 def _speed(tasks: Sequence[Task], way: Way, device: torch.device) -> float | None:

@@ -53,6 +53,18 @@ def test_nothing_is_gained_where_no_speed_is_known_or_a_job_has_no_program() -> 
     assert PackSizes(Store(), CPU, unmeasured, unmeasured).gain(own, 10**6, 8) == 1.0
 
 
+@pytest.mark.parametrize(("speeds", "measured"), [
+    ([100, 98, 180, 200, 120], [1, 2, 4, 8, 16]), ([100, 98, 97], [1, 2, 4]), ([100, 80], [1, 2]),
+])  # fmt: skip
+def test_sizes_are_measured_until_they_are_much_slower_or_twice(
+    speeds: list[float], measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(speeds)
+    monkeypatch.setattr(size, "_speed", lambda tasks, way, device: next(left))
+    task = Trainer(device="cpu")._with_task(dense()).task
+    assert list(size.measure(lambda: task, CPU).steps_per_second) == measured
+
+
 def test_task_alone_has_its_layers_and_is_in_no_pack(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, job = Trainer(device="cpu"), dense()
     measured, prepared = list[list[Task]](), list[Task]()
