@@ -6,7 +6,7 @@ import copy
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from operator import attrgetter
 from pathlib import Path
 from statistics import median
@@ -56,7 +56,10 @@ def latency(
         x = made_up_examples(networks[0], BATCH_SIZE, shape)
     x = x.to(device).contiguous(memory_format=layout)
     took: list[list[float]] = [[] for _ in copies]
-    with torch.inference_mode(), torch_threads(THREADS), float32_products(tf32=False):
+    with (
+        torch.inference_mode(), torch_threads(THREADS), float32_products(tf32=False),
+        on_gpu(device),
+    ):  # fmt: skip
         for network in WARM_UP * copies:
             network(x)
         start = time.perf_counter()
@@ -175,6 +178,11 @@ def _set_older(older: Mapping[str, Any]) -> None:
         torch.set_float32_matmul_precision(older["products"])
     if "convolutions" in older:
         torch.backends.cudnn.allow_tf32 = older["convolutions"]
+
+
+def on_gpu(device: torch.device) -> AbstractContextManager[Any]:
+    """A block in which a GPU is torch's current one; of another device, one that does nothing."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import nn
 
-from lth_core.models.latency import float32_products, torch_threads
+from lth_core.models.latency import float32_products, on_gpu, torch_threads
 from lth_core.models.positions import shapes_and_positions
 from lth_core.spec import Precision
 from lth_core.train.layers.linear import onednn_layers
@@ -52,10 +52,11 @@ def threads_for(
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     """Compute forward and backward passes in ``precision``, with cuDNN deterministic.
 
-    On a CPU tf32 is fp32.
+    On a CPU tf32 is fp32. A GPU is torch's current one: streams and draws are of that.
     """
     bf16 = precision == "bf16"
     with (
+        on_gpu(device),
         float32_products(tf32=precision == "tf32"),
         # No cache: torch would reuse the bf16 copy of each weight in all steps.
         torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=False),

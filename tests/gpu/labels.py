@@ -9,6 +9,9 @@ A label belongs to a storage, so views share it. What an operation makes has the
 
 A CUDA graph is a list of the operations of its capture. A replay runs them again on the same tensors, so
 what the capture took from Python, such as a learning rate, stays as it was.
+
+Tensors lie on GPU 0, whichever is torch's current one. As in torch, a capture sees the operations on the
+GPU of its stream, which is by default the GPU that was current at the process's first capture.
 """
 
 from __future__ import annotations
@@ -89,25 +92,47 @@ class Graph:
                         output.copy_(value)
 
 
+class _Gpus:
+    """The current one of several GPUs, and the one on which a capture is by default."""
+
+    def __init__(self, current: int) -> None:
+        self.current = self.captures = current
+
+    @contextmanager
+    def device(self, device: torch.device) -> Iterator[None]:
+        before = self.current
+        self.current = before if device.index is None else device.index
+        try:
+            yield
+        finally:
+            self.current = before
+
+    def stream(self, device: torch.device | None = None) -> _Stream:
+        return _Stream(self.current if device is None else device.index)
+
+
 class _Stream:
-    def __init__(self, device: object = None) -> None:
-        pass
+    def __init__(self, gpu: int) -> None:
+        self.gpu = gpu
 
     def wait_stream(self, other: _Stream) -> None:
-        pass
+        if self.gpu != other.gpu:
+            raise WrongDeviceError("wait_stream: the streams are on two GPUs")
 
 
 class _Operations(TorchDispatchMode):
     """Checks the labels of each operation's inputs, below autograd, and labels its outputs."""
 
-    def __init__(self, labels: Labels, calls: _Calls) -> None:
+    def __init__(self, labels: Labels, calls: _Calls, gpus: _Gpus) -> None:
         super().__init__()
-        self.labels, self.calls = labels, calls
+        self.labels, self.calls, self.gpus = labels, calls, gpus
         self.graph: Graph | None = None
         """The graph that is captured."""
 
     @contextmanager
-    def capture(self, graph: Graph) -> Iterator[None]:
+    def capture(self, graph: Graph, stream: _Stream | None = None) -> Iterator[None]:
+        if (stream.gpu if stream else self.gpus.captures) != 0:
+            raise CaptureError("the captured operations are on another GPU than the stream")
         self.graph = graph
         try:
             yield
@@ -254,10 +279,14 @@ _LABELS = Labels()
 
 
 @contextmanager
-def gpu_by_label() -> Iterator[None]:
-    """A block in which "cuda" and "mps" are devices of labels."""
-    calls, autocast = _Calls(_LABELS), torch.autocast
-    operations = _Operations(_LABELS, calls)
+def gpu_by_label(current: int = 0) -> Iterator[None]:
+    """A block in which "cuda" and "mps" are devices of labels.
+
+    Args:
+        current: number of torch's current GPU.
+    """
+    calls, autocast, gpus = _Calls(_LABELS), torch.autocast, _Gpus(current)
+    operations = _Operations(_LABELS, calls, gpus)
     patches: list[tuple[Any, str, Any]] = [
         (torch, "autocast", lambda kind, *args, **kwargs: autocast(CPU, *args, **kwargs)),
         (torch.backends.cudnn, "is_acceptable", lambda tensor: False),
@@ -265,8 +294,9 @@ def gpu_by_label() -> Iterator[None]:
         (torch.cuda, "get_device_name", lambda device=None: "a label"),
         (torch.cuda, "synchronize", lambda device=None: None),
         (torch.cuda, "mem_get_info", lambda device=None: (1, 1)),
-        (torch.cuda, "Stream", _Stream),
-        (torch.cuda, "current_stream", lambda device=None: _Stream()),
+        (torch.cuda, "device", gpus.device),
+        (torch.cuda, "Stream", gpus.stream),
+        (torch.cuda, "current_stream", gpus.stream),
         (torch.cuda, "stream", lambda stream: nullcontext()),
         (torch.cuda, "CUDAGraph", Graph),
         (torch.cuda, "graph", operations.capture),

@@ -14,7 +14,9 @@ from lth_core import PruneSpec, Trainer, data
 from lth_core.data import Dataset
 from lth_core.data.augment import augment, draws
 from lth_core.train import checkpoint
+from lth_core.train.loop import Run
 from lth_core.train.masking.base import Fixed
+from lth_core.train.pack.pack import Pack
 
 CUDA = torch.device("cuda")
 
@@ -120,6 +122,21 @@ def test_what_a_gpu_allows_is_allowed() -> None:
         assert x.view(2, 2).t().reshape(-1).is_cuda
         assert x.to("cpu").device.type == "cpu"
         assert x.tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.slow
+def test_packs_are_captured_on_their_gpu_where_another_is_the_current_one() -> None:
+    with gpu_by_label(current=1):
+        trainer = Trainer(device="cuda:0")
+        jobs = [replace(dense_job(DIGITS), seed=seed) for seed in range(2)]
+        runs = [Run(trainer._prepare(job).task) for job in jobs]
+        for _ in Pack(runs):
+            pass
+    alone = Trainer(device="cpu")
+    for run, job in zip(runs, jobs, strict=True):
+        assert run.curves.train_loss == pytest.approx(
+            alone([job])[0].training.curves.train_loss, rel=1e-3
+        )
 
 
 @pytest.mark.slow

@@ -39,6 +39,8 @@ class StepGraph:
     learning rates from the optimizer's tensors. Masks are changed in place between replays.
     An epoch's last batch, if it is smaller, has a graph of its own, so that batch norm sees no
     padding.
+
+    Its streams are on torch's current GPU, which `arithmetic` sets.
     """
 
     def __init__(self) -> None:
@@ -74,11 +76,11 @@ class StepGraph:
         torch.cuda.current_stream().wait_stream(self._side)
         return losses
 
-    @staticmethod
     def _capture(
-        compute: Compute, index: Tensor, draw: Tensor
+        self, compute: Compute, index: Tensor, draw: Tensor
     ) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # By default a stream on the GPU of the process's first capture.
+        with torch.cuda.graph(graph, stream=self._side):
             losses = compute(index, draw)
         return graph, index, draw, losses
