@@ -101,7 +101,7 @@ def _job(workload: Workload) -> Job:
 def _plain(job: Job, device: torch.device, seconds: float) -> float:
     trainer = Trainer(device=str(device))
     dataset = trainer.data(job)
-    model = with_masks(trainer.network(job, trainer.start(job)), DENSITY)
+    model = with_masks(trainer.model(job), DENSITY).to(device).train()  # in torch's own layout
     loop = steps(model, dataset, job.train, device, job.data.augment != "none")
     return _rate(loop, 1, device, seconds)
 

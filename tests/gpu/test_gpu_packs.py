@@ -178,11 +178,11 @@ def test_graph_of_a_step_computes_what_the_step_does(
     captured = []
     capture = stack.StepGraph._capture
 
-    def watched(compute: Any, index: Any, draw: Any) -> Any:
+    def watched(graph: Any, compute: Any, index: Any, draw: Any) -> Any:
         captured.append(index.shape[1])
-        return capture(compute, index, draw)
+        return capture(graph, compute, index, draw)
 
-    monkeypatch.setattr(stack.StepGraph, "_capture", staticmethod(watched))
+    monkeypatch.setattr(stack.StepGraph, "_capture", watched)
     with_graph = ended(jobs, device, packed=True, way=way)
     assert captured
     assert len(set(captured)) == len(captured), "one graph for each batch size"

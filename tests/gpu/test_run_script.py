@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,20 @@ def test_tests_need_no_package_that_a_bare_machine_lacks() -> None:
                          cwd=HERE.parents[1])  # fmt: skip
     assert ran.returncode == 0, ran.stdout
     assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_textbook_loop_has_torchs_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels last, as ours has, would make it faster than a researcher's."""
+    import speeds
+
+    layouts = list[bool]()
+
+    def steps(model: torch.nn.Module, *arguments: object) -> Iterator[float]:
+        layouts.extend(p.is_contiguous() for p in model.parameters())
+        while True:
+            yield 0.0
+
+    monkeypatch.setattr(speeds, "steps", steps)
+    speeds._plain(speeds._job(speeds.WORKLOADS[1]), torch.device("cpu"), 0.0)
+    assert layouts
+    assert all(layouts)
