@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from lth_core.errors import LthError, SpecError, exception_text
-from lth_core.source_code import factory_digest
+from lth_core.own_code import factory_digest
 
 _MODULE = re.compile(r"\w+(\.\w+)*")
 

@@ -56,3 +56,8 @@ def seeded_draws(seed: int) -> Iterator[None]:
             module.set_rng_state(state)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def is_global_generator(value: object) -> bool:
+    """Whether a value is a generator of Python or numpy that `seeded_draws` seeds."""
+    return any(value is getattr(draw, "__self__", None) for draw in (random.random, np.random.rand))

@@ -330,7 +330,7 @@ FAULTS = [
         "lth_core/resolve/pins.py",
         "for cached in (pin_data, evaluated_examples, pin_model):",
         "for cached in (pin_data, evaluated_examples):",
-        "tests/core/test_source_code.py",
+        "tests/core/test_own_code.py",
     ),
     Fault(
         "test logits that are no numbers counted as class 0",

@@ -11,6 +11,7 @@ from lth_core import data
 from lth_core.data import DATASETS
 from lth_core.errors import SpecError
 from lth_core.jobs.branches import BRANCHES, RETRAINED, SCRATCH
+from lth_core.own_code import changed_since
 from lth_core.prune import ROUNDS, SCHEDULES, scores
 from lth_core.resolve.channels import check_channels, is_measured
 from lth_core.resolve.evaluation import check_evaluation, evaluation_interval
@@ -99,8 +100,12 @@ def check_unchanged(spec: TicketSpec, since: str) -> None:
     here, _, _ = _checked(spec, {})
     for path in ("data.name", "model.name", "prune.score"):
         part, _, field = path.partition(".")
-        if getattr(here, part).fingerprint != getattr(spec, part).fingerprint:
+        before, now = getattr(spec, part).fingerprint, getattr(here, part).fingerprint
+        if before != now:
             rule = f"must have the content that it had when {since}; its code or files have changed"
+            if changed := changed_since(before, now):
+                rule = f"must use what it used when {since}; {changed} is another now: "
+                rule += "put the code into a file, mine.py, whose caches do not count"
             raise SpecError(path, rule, getattr(getattr(spec, part), field))
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 from lth_core import DataSpec, ModelSpec, PruneSpec, TicketSpec, Trainer, TrainSpec, find_tickets
-from lth_core.source_code import factory_digest, function_digest, module_digest, user_sources
+from lth_core.errors import SpecError
+from lth_core.own_code import factory_digest, function_digest, module_digest, user_sources
+from lth_core.resolve import check_unchanged, forget_pins, resolve
 
 
 @pytest.fixture
@@ -83,6 +84,41 @@ def test_an_import_counts_wherever_it_stands(folder: Path, imports: str) -> None
     assert module_digest(loaded("net")) != before
 
 
+@pytest.mark.parametrize("imports", [
+    "from importlib import import_module as load, import_module\nimport_module('.deep', __package__)",
+    "import importlib\nimportlib.import_module('.blocks', package='parts')",
+    "import importlib\ndef __getattr__(name): return importlib.import_module('.' + name, __name__)",
+    "import lazy_loader as lazy\n__getattr__, __dir__, __all__ = lazy.attach(__name__)",
+])  # fmt: skip
+def test_module_that_a_package_imports_by_its_name_counts(folder: Path, imports: str) -> None:
+    written(folder, **{**TREE, "parts__dot____init__": imports, "net": "import parts\n"})
+    assert "parts.deep" in user_sources("net")
+
+
+def test_module_that_defines_a_named_function_counts(folder: Path) -> None:
+    written(folder, net="import sys\nnet = sys.modules['plain'].net\n", plain="def net(): ...\n")
+    loaded("plain")
+    module = importlib.import_module("net")
+    before = factory_digest(module.net, module)
+    assert before != module_digest(module)
+    written(folder, plain="def net(): ...\nx = 1\n")
+    loaded("plain")
+    module = importlib.import_module("net")
+    assert factory_digest(module.net, module) != before
+
+
+def test_helper_with_the_name_of_a_module_of_python_counts(folder: Path) -> None:
+    written(folder, net="import antigravity\n", antigravity="")
+    assert set(user_sources("net")) == {"net", "antigravity"}
+
+
+def test_no_package_is_imported_to_find_its_modules(folder: Path) -> None:
+    written(folder, net="def later():\n    from parts.sub import x\n",
+            parts__dot____init__="raise RuntimeError", parts__dot__sub="x = 1\n")  # fmt: skip
+    assert set(user_sources("net")) == {"net", "parts", "parts.sub"}
+    assert "parts" not in sys.modules
+
+
 def test_modules_that_import_each_other_end(folder: Path) -> None:
     written(folder, net="import plain\n", plain="import net\n")
     assert set(user_sources("net")) == {"net", "plain"}
@@ -122,19 +158,61 @@ def test_a_constant_that_was_edited_or_set_is_refused(folder: Path) -> None:
         module_digest(module)
 
 
-SET = "from torch import nn\nWIDTH = 3\nACT = nn.ReLU\n"
+SET = """
+from dataclasses import dataclass
+import torch
+from torch import nn
+from torch.nn import ReLU as Act
+from plain import LAYERS, x
+WIDTH = 3
+ACT = nn.ReLU
+NORM = None
+AREA = 4 * 8
+H, W = 4, 8
+SIZES = [4, 8]
+WORDS = {"a": 1, "b": nn.ReLU}
+CACHE = {}
+@dataclass
+class Config:
+    width: int = 3
+    name: str = "a"
+CONFIG = Config(name="b")
+act = lambda x: x
+def helper(n, *, k=3):
+    width = n
+    return width
+def other(n): return -n
+class Net:
+    width = 16
+    def __init__(self): self.size = helper(3)
+    def forward(self, x): return x
+    @staticmethod
+    def part(): return 1
+    class Inner: depth = 2
+"""
+LISTED = "LAYERS = {'relu': 1}\nx = 1\n"
 
 
-@pytest.mark.parametrize(("name", "value"), [("WIDTH", 4), ("ACT", torch.nn.Identity)])
+@pytest.mark.parametrize(("name", "change"), [
+    ("WIDTH", "WIDTH = 4"), ("ACT", "ACT = nn.Identity"), ("nn", "nn = torch.nn.functional"), ("NORM", "NORM = nn.LayerNorm"),
+    ("AREA", "AREA = 16"), ("W", "W = 1"), ("SIZES", "SIZES = [1]"), ("SIZES", "SIZES.append(1)"),
+    ("WORDS", "WORDS['a'] = 2"), ("CACHE", "CACHE = None"), ("CONFIG", "CONFIG.width = 4"),
+    ("CONFIG", "CONFIG = Config(name='c')"), ("act", "act = lambda x: -x"),
+    ("helper", "helper = other"), ("helper", "helper.__kwdefaults__['k'] = 4"),
+    ("helper", "def helper(n, *, k=3): return 2"), ("Act", "Act = nn.GELU"),
+    ("x", "x = 2"), ("Net", "Net = nn.Module"), ("Net", "Net = other"), ("Net.width", "Net.width = 32"),
+    ("Net.forward", "Net.forward = lambda self, x: -x"), ("Net.part", "Net.part = len"),
+    ("Net.Inner.depth", "Net.Inner.depth = 3"),
+])  # fmt: skip
 @pytest.mark.parametrize("seen", [False, True])
-def test_constant_that_is_set_is_refused_whenever_it_is(
-    folder: Path, name: str, value: object, seen: bool
+def test_name_that_is_set_is_refused_whenever_it_is(
+    folder: Path, name: str, change: str, seen: bool
 ) -> None:
-    written(folder, net=SET)
+    written(folder, net=SET, plain=LISTED)
     module = loaded("net")
     if seen:
         module_digest(module)
-    setattr(module, name, value)
+    exec(change, vars(module))
     with pytest.raises(ValueError, match=rf"net.py was edited after .*, or {name} was set"):
         module_digest(module)
 
@@ -145,10 +223,34 @@ def test_constant_that_is_set_is_refused_whenever_it_is(
     "from plain import *\n",
     "def ACT(): ...\n",
     "nn = 1\n",
+    "Net.width = 3\nCONFIG.width = 5\nSIZES.append(3)\nCACHE[1] = 2\nLAYERS['mine'] = Net\n",
+    "setattr(Net, 'width', 3)\ndef count():\n    global NORM\n    NORM = 1\ncount()\n",
+    "class Base:\n    def __init_subclass__(cls): cls.size = cls.size + 1\n"
+    "class Sub(Base): size = 3\n",
+    "from typing import NamedTuple\nfrom enum import Enum\nclass Size(NamedTuple): width: int = 3\n"
+    "class Mode(str, Enum): on = 'on'\nSIZE, MODE = Size(), Mode.on\n",
+    "class Model(Net): config = Config\nConfig.model = Model\n",
 ])  # fmt: skip
-def test_name_that_the_file_binds_again_is_no_constant(folder: Path, rebound: str) -> None:
-    written(folder, net=SET + rebound, plain="ACT = WIDTH = 5\n")
-    module_digest(loaded("net"))
+def test_name_that_the_file_binds_again_or_changes_is_no_constant(
+    folder: Path, rebound: str
+) -> None:
+    written(folder, net=SET + rebound, plain=LISTED + "ACT = WIDTH = 5\n")
+    before = module_digest(loaded("net"))
+    assert module_digest(importlib.import_module("net")) == before
+
+
+def test_constant_that_another_module_sets_is_named_with_both(folder: Path) -> None:
+    written(folder, net="import plain\n\nplain.x = 2\n", plain="x = 1\n")
+    with pytest.raises(ValueError, match=r"^x of .*plain.py was set, as .*net.py:3 does, .*write"):
+        module_digest(loaded("net"))
+
+
+def test_module_below_another_that_was_loaded_again_is_the_files(folder: Path) -> None:
+    written(folder, **TREE)
+    module = loaded("net")
+    module_digest(module)
+    importlib.reload(importlib.import_module("parts.blocks"))
+    module_digest(module)
 
 
 def test_counters_and_caches_of_a_module_are_no_edits(folder: Path) -> None:
@@ -215,7 +317,7 @@ def outer(k):
     return make
 net = outer({k})
 UNUSED = {unused}
-from lth_core.source_code import function_digest
+from lth_core.own_code import function_digest
 print(function_digest(net))
 """
 AS_IT_IS = {"width": 3, "out": 4, "forward": "self.layer(x)", "k": 5, "unused": 0}
@@ -267,21 +369,29 @@ def test_module_that_a_function_of_a_script_imports_counts(folder: Path, imports
     assert digest() != before
 
 
-@pytest.mark.parametrize("made", ["io.StringIO()", "torch.Generator()", "os.environ", "iter([1])"])
+@pytest.mark.parametrize("made", [
+    "io.StringIO()", "torch.Generator()", "os.environ", "iter([1])", "random.Random(0)",
+    "random.Random(0).random", "np.random.RandomState(0)", "torch.eye(2).to_sparse()",
+    "torch.zeros(2, device='meta')", "threading.local()",
+])  # fmt: skip
 def test_function_that_uses_a_value_of_unknown_content_is_refused(made: str) -> None:
     scope: dict[str, object] = {"__name__": "__main__"}
-    exec(f"import io, os, torch\nthing = {made}\ndef net(): return (lambda: [thing])", scope)
+    exec(
+        f"import io, os, random, threading, torch\nimport numpy as np\nthing = {made}\ndef net(): return (lambda: [thing])",
+        scope,
+    )
     with pytest.raises(TypeError, match=r"^thing is a .*, whose content is not known"):
         function_digest(scope["net"])
 
 
 VALUES = """
-import logging, re, torch
-from collections import deque
+import functools, logging, operator, re, torch
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
 from types import MappingProxyType
+from typing import NamedTuple, Optional
 class Mode(Enum):
     on, off = 1, 2
 class Plain:
@@ -289,15 +399,68 @@ class Plain:
 @dataclass(slots=True)
 class Slotted:
     size: int
+class Word(str, Enum):
+    on = "on"
+    def build(self): return {one}
+class Pair(NamedTuple):
+    size: int
+    @property
+    def area(self): return self.size * {one}
+class Keys(dict):
+    def __init__(self, **items):
+        super().__init__(items)
+        self.extra = {one}
+class Whole(int):
+    def twice(self): return self * {one}
+class Bare:
+    __slots__ = ("size", "unset")
+    def __init__(self, size): self.size = size
+class Below(Bare): ...
+class Kind(type):
+    @property
+    def width(cls): return {one}
+class Made(metaclass=Kind): ...
+class Lists(Enum):
+    one = [{one}]
+class Cached:
+    size = 1
+    @functools.cached_property
+    def area(self): return self.size + 1
+@functools.singledispatch
+def dispatched(x): return {one}
+def tries(a, b):
+    try:
+        a() {after}
+    except ValueError:
+        b()
+    {otherwise}
+def counted(): return counted.size
+counted.size = {one}
 """
 
 
-def test_values_count_by_content() -> None:
-    def digest(source: str) -> str:
-        scope: dict[str, object] = {"__name__": "__main__"}
-        exec(VALUES + f"value = {source}\ndef net(): return value", scope)
-        return function_digest(scope["net"])
+def digest_of_value(source: str, one: int = 1) -> str:
+    """Digest of a function that uses a value; what the value uses has the number."""
+    after, otherwise = ("; b()", "") if one == 1 else ("", "else: b()")
+    code = VALUES.replace("{one}", str(one)).replace("{after}", after)
+    scope: dict[str, object] = {"__name__": "__main__"}
+    code = code.replace("{otherwise}", otherwise)
+    exec(code + f"value = {source}\ndef net(): return value", scope)
+    return function_digest(scope["net"])
 
+
+@pytest.mark.parametrize("source", ["Word.on", "Pair(1)", "Pair", "Keys(a=1)", "Whole(3)", "Made",
+                                    "Lists.one", "dispatched", "tries", "counted"])  # fmt: skip
+def test_behaviour_of_a_value_counts_beside_its_content(source: str) -> None:
+    assert digest_of_value(source) == digest_of_value(source) != digest_of_value(source, 2)
+
+
+def test_value_of_a_cached_property_does_not_count() -> None:
+    assert digest_of_value("Cached()") == digest_of_value("Cached()\nvalue.area")
+
+
+def test_values_count_by_content() -> None:
+    digest = digest_of_value
     for one, other in (("torch.zeros(2)", "torch.ones(2)"), ("{1, 2}", "{1, 3}"), ("[1]", "(1,)"),
                        ("{'a': 1}", "{'a': 2}"), ("torch.float32", "torch.float64"),
                        ("torch.relu", "torch.sigmoid"), ("1", "True"),
@@ -306,6 +469,13 @@ def test_values_count_by_content() -> None:
                        ("Plain(1)", "Plain(2)"), ("torch.no_grad()", "torch.enable_grad()"),
                        ("Slotted(1)", "Slotted(2)"), ("deque([1])", "deque([2])"),
                        ("list[int]", "list[str]"), ("date(2026, 1, 1)", "date(2026, 1, 2)"),
+                       ("Bare(1)", "Bare(2)"), ("Below(1)", "Below(2)"), ("{1: 2}.get", "{1: 3}.get"),
+                       ("operator.itemgetter(0)", "operator.itemgetter(1)"),
+                       ("Optional[int]", "Optional[str]"), ("str.upper", "str.lower"),
+                       ("deque([1], 2)", "deque([1], 3)"),
+                       ("defaultdict(lambda: 1)", "defaultdict(lambda: 2)"),
+                       ("torch.ones(1).bfloat16()", "torch.zeros(1).bfloat16()"),
+                       ("torch.ones(1)", "torch.ones(1, requires_grad=True)"),
                        ("MappingProxyType({1: 1})", "MappingProxyType({1: 2})"),
                        ("logging.getLogger('a')", "logging.getLogger('b')")):  # fmt: skip
         assert digest(one) == digest(one)
@@ -360,6 +530,22 @@ def test_cell_that_is_run_again_with_other_code_is_trained_anew(
     assert changed[-1] not in first
     assert changed == records(Trainer(), **changes)
     assert first == records(trainer) == records(Trainer())
+
+
+def test_global_that_a_network_changes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", cells)
+    code = CODE.format(**FIRST).replace("def act(x):", "TABLES = {}\ndef act(x): TABLES[1] = 1;")
+    exec(code, cells.__dict__)
+    spec = TicketSpec(
+        data=DataSpec(name="__main__:data"), model=ModelSpec(name="__main__:net", init="as_built"),
+        train=TrainSpec(steps="1it"), levels=0,
+    )  # fmt: skip
+    forget_pins()
+    spec = resolve(spec)
+    forget_pins()
+    with pytest.raises(SpecError, match=r"planned; TABLES is another now: put .* into a file"):
+        check_unchanged(spec, "the sweep was planned")
 
 
 def test_data_of_unchanged_code_are_made_once_for_all_searches(folder: Path) -> None:

@@ -1,0 +1,90 @@
+"""Names that a source binds in a scope, and values that it changes."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+_SCOPES = ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+_CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove",
+             "reverse", "setdefault", "sort", "update"}  # fmt: skip
+"""Methods that change a list, a set or a mapping."""
+
+
+class Change(NamedTuple):
+    """A statement that sets a name of another scope, an attribute or an item."""
+
+    name: str
+    """The global, the attribute, or that which has the item."""
+    owner: str
+    """Name of the object whose attribute is set, such as `self`; or empty."""
+    line: int
+
+
+@functools.lru_cache(maxsize=1024)
+def parsed(source: bytes) -> ast.Module:
+    """The syntax tree of a source; an empty one where Python cannot read it."""
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):  # a compiled module, or one that no import can load
+        return ast.Module(body=[], type_ignores=[])
+
+
+def bindings(body: Iterable[ast.AST]) -> Iterator[str]:
+    """Names that statements bind in their own scope, each as often as they do."""
+    pending = list(body)
+    while pending:
+        node = pending.pop()
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+                continue
+            case ast.ClassDef(name=name):
+                yield name
+                continue
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                yield name
+            case ast.alias(name=name, asname=alias):
+                yield alias or name.partition(".")[0]
+            case (
+                ast.ExceptHandler(name=str(name))
+                | ast.MatchAs(name=str(name))
+                | ast.MatchStar(name=str(name))
+                | ast.MatchMapping(rest=str(name))
+            ):
+                yield name
+        if not isinstance(node, _SCOPES):
+            pending += ast.iter_child_nodes(node)
+
+
+@functools.lru_cache(maxsize=1024)
+def changes(source: bytes) -> frozenset[Change]:
+    """What a source changes otherwise than by binding a name in its own scope."""
+    return frozenset(change for node in ast.walk(parsed(source)) for change in _changes(node))
+
+
+def _changes(node: ast.AST) -> Iterator[Change]:
+    match node:
+        case ast.Global(names=names):
+            yield from (Change(name, "", node.lineno) for name in names)
+        case ast.Attribute(value=owner, attr=name, ctx=ast.Store() | ast.Del()):
+            yield Change(name, _name(owner), node.lineno)
+        case ast.Subscript(value=changed, ctx=ast.Store() | ast.Del()):
+            yield Change(_name(changed), "", node.lineno)
+        case ast.Call(func=ast.Attribute(value=changed, attr=attr)) if attr in _CHANGING:
+            yield Change(_name(changed), "", node.lineno)
+        case ast.Call(
+            func=ast.Name(id="setattr" | "delattr"),
+            args=[owner, ast.Constant(value=str(name)), *_],
+        ):
+            yield Change(name, _name(owner), node.lineno)
+
+
+def _name(expression: ast.expr) -> str:
+    """A variable's name, or the last part of an attribute's."""
+    match expression:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
