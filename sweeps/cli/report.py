@@ -126,7 +126,8 @@ def verify(
 def sync(study: StudyArgument, quiet: Quiet = False) -> None:
     """Publish the results of a study that MLflow lacks.
 
-    Exits with 1 if the store has lost some of them, or MLflow refuses them.
+    Exits with 1 if the store has lost some of them, their code or data have changed, or MLflow
+    refuses them.
     """
     plan = swept.swept_plan(find.find_study(study, [], swept=True))
     published = syncs.sync(plan)

@@ -25,6 +25,7 @@ from sweeps.report.completeness import (
 )
 from sweeps.store.latencies import with_latencies
 from sweeps.store.records import (
+    TRIALS,
     load_mask,
     load_records,
     searched_trials,
@@ -118,8 +119,15 @@ def study_results(plan: Plan) -> StudyResults:
 
 def _without_records(study: Study, store: Store) -> str:
     """The rule that a study without records breaks."""
-    if is_finished(store, study):
-        return f"must have a trial that has not failed; `lth status {study.name}` shows the errors"
+    errors = f"; `lth status {study.name}` shows the errors" if is_finished(store, study) else ""
+    if earlier := sum(key.rpartition(".")[0] == study.name for key in store.digests(TRIALS)):
+        stored = "1 trial is" if earlier == 1 else f"{earlier} trials are"
+        return (
+            f"must have a trial of the settings and the code last swept that has not failed{errors}"
+            f"; {stored} stored of others: `lth sweep` with these reports them, and trains nothing"
+        )
+    if errors:
+        return f"must have a trial that has not failed{errors}"
     return f"must have been swept into {study.store} first: {study.command()}"
 
 

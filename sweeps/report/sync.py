@@ -18,7 +18,7 @@ from lth_core.analysis.groups import group_by, key_of, values_of
 from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import Verdict, verdicts
 from lth_core.columns import Record
-from lth_core.errors import StoreError, TrackingError
+from lth_core.errors import SpecError, StoreError, TrackingError
 from lth_core.resolve import check_unchanged
 from lth_core.results import LevelResult
 from lth_core.spec import sha256
@@ -156,7 +156,8 @@ def publish_missing(
 ) -> Published:
     """Publish every finished level, overlap and verdict that MLflow lacks.
 
-    A trial with lost store entries, or that MLflow refuses, is skipped; the others are published.
+    A trial with lost store entries or changed code, or that MLflow refuses, is skipped; the others
+    are published.
     Runs that are RUNNING, though no sweep is, become KILLED.
 
     Args:
@@ -179,7 +180,7 @@ def publish_missing(
         records += rows
         try:
             _publish_trial(study, trial, rows, trainer, publisher, runs, check_time)
-        except (StoreError, RefusedError) as error:
+        except (SpecError, StoreError, RefusedError) as error:
             failures[trial.id] = str(error)
     axes, rows_of = plan.axes, defaultdict[str, list[Record]](list)
     records = named_by_form(records, axes)

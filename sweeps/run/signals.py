@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import current_thread, main_thread
 from types import FrameType
 
 SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -119,6 +120,9 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if current_thread() is not main_thread():  # Python lets no other thread handle signals
+        yield
+        return
     # SIGHUP comes when a terminal is closed; `nohup` ignores it.
     ignores = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     numbers = [n for n in SIGNALS if not (ignores and n == signal.SIGHUP)]

@@ -69,6 +69,12 @@ def html(here: Path) -> str:
 
 
 @pytest.mark.slow
+def test_study_of_other_settings_says_what_is_stored(here: Path, lth: Lth) -> None:
+    called = lth("report", "tiny.yaml", "train.lr=0.5")
+    assert "the settings and the code last swept" in called.err
+    assert "; 4 trials are stored of others: `lth sweep` with these reports them" in called.err
+
+
 def test_report_of_a_complete_study_speaks_of_nothing_missing(
     here: Path, tiny: StudyOf, lth: Lth
 ) -> None:

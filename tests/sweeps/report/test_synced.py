@@ -13,6 +13,8 @@ from tiny import Lth, StudyOf, search
 
 import sweeps
 from lth_core import Trainer, find_tickets
+from lth_core.errors import SpecError
+from lth_core.spec import TicketSpec
 from lth_core.store import open_store
 from sweeps.plan.plan import make_plan
 from sweeps.report.sync import sync
@@ -104,6 +106,21 @@ def is_whole(run: dict[str, Any]) -> bool:
         and {"report.html", "study.yaml", "figures/accuracy.svg", "figures/accuracy.pdf"} <= files
         and run["tags"][names.DESCRIPTION].startswith("**")
     )
+
+
+def test_trials_whose_code_has_changed_leave_no_run_running(
+    database: str, swept_to: Callable[..., Study], lth: Lth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(spec: TicketSpec, since: str) -> None:
+        raise SpecError("model.name", f"must be what it was when {since}", spec.model.name)
+
+    study = swept_to(database)
+    monkeypatch.setattr("sweeps.report.sync.check_unchanged", refuse)
+    called = lth("sync", study.name)
+    assert called.code == 1
+    assert called.out.count("could not be published: model.name: must be what it was when") == 3
+    (run,) = study_runs(database, study.name)
+    assert run["status"] == "KILLED"
 
 
 @pytest.mark.long

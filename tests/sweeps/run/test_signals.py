@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,6 +48,19 @@ def test_sighup_that_nohup_ignores_stays_ignored() -> None:
         signal.raise_signal(signal.SIGHUP)
         assert not is_interrupted()
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_another_thread_handles_no_signals() -> None:
+    before, ended = handlers(), list[object]()
+
+    def run() -> None:
+        with raise_on_signal(), save_on_signal(save_workers):
+            ended.append(handlers())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert ended == [before]
 
 
 def handlers() -> list[object]:
