@@ -176,7 +176,8 @@ def _is_other_function(
     if any(not isinstance(d, ast.Name) or d.id not in _TRANSPARENT for d in decorators):
         return False
     first = min([statement.lineno, *(d.lineno for d in decorators)])
-    function = function_in(value) if local else value  # a base class may wrap its methods
+    is_wrapped = local or decorators  # a base class may wrap its methods
+    function = function_in(value) if is_wrapped else value
     return _is_other_code(file, local, statement.name, first, statement.args, function)
 
 
@@ -326,9 +327,7 @@ def _alike(value: Any, other: Any) -> bool:
             value, other = function_in(value), function_in(other)
             return bool(value and other and value.__code__ == other.__code__)
         case type():  # of a module that was loaded again
-            names = (value.__module__, value.__qualname__)
-            same = names == (other.__module__, other.__qualname__)
-            return same and set(codes_of(value)) == set(codes_of(other))
+            return _written(value) == _written(other)
         case dict():  # others may be registered beside them
             return all(key in value and _alike(value[key], part) for key, part in other.items())
         case list() | tuple():
@@ -337,6 +336,15 @@ def _alike(value: Any, other: Any) -> bool:
             return bool(value >= other)
     is_nan = isinstance(other, float) and math.isnan(other) and math.isnan(value)
     return is_nan or (isinstance(other, (*_PLAIN, *_CODE)) and bool(value == other))
+
+
+def _written(kind: type) -> tuple[object, ...]:
+    """Name, code, and plain attributes of a class."""
+    attributes = {
+        name: part for name, part in vars(kind).items()
+        if isinstance(part, _PLAIN) and name[:2] != "__"
+    }  # fmt: skip
+    return kind.__module__, kind.__qualname__, set(codes_of(kind)), attributes
 
 
 # Code

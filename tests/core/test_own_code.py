@@ -245,12 +245,19 @@ def test_constant_that_another_module_sets_is_named_with_both(folder: Path) -> N
         module_digest(loaded("net"))
 
 
-def test_module_below_another_that_was_loaded_again_is_the_files(folder: Path) -> None:
-    written(folder, **TREE)
-    module = loaded("net")
-    module_digest(module)
-    importlib.reload(importlib.import_module("parts.blocks"))
-    module_digest(module)
+def test_import_of_a_module_that_was_loaded_again_is_the_files_unless_it_is_another(
+    folder: Path,
+) -> None:
+    plain = "x = 1\nclass A:\n    size = {}\n    def f(self): ...\ndef f(): return 1\n"
+    written(folder, net="from plain import A, f, x\n", plain=plain.format(1))
+    net, parts = loaded("net"), importlib.import_module("plain")
+    before = module_digest(net)
+    importlib.reload(parts)
+    assert module_digest(net) == before
+    written(folder, plain=plain.format(2))
+    importlib.reload(parts)
+    with pytest.raises(ValueError, match=r"net.py was edited .*, or A was set"):
+        module_digest(net)
 
 
 def test_counters_and_caches_of_a_module_are_no_edits(folder: Path) -> None:
