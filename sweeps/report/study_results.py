@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lth_core.analysis.families import named_by_form
@@ -12,10 +13,12 @@ from lth_core.analysis.overlaps import with_overlaps
 from lth_core.analysis.verdict import Verdict
 from lth_core.columns import Record
 from lth_core.errors import SpecError
+from lth_core.parallel import map_in_threads
 from lth_core.resolve import Pins
 from lth_core.spec import sha256
 from lth_core.store import Store, open_store
 from sweeps.plan.plan import Plan, Trial
+from sweeps.plan.recorded import TRIALS, read_trial
 from sweeps.report.completeness import (
     MissingWork,
     incomplete_text,
@@ -25,7 +28,6 @@ from sweeps.report.completeness import (
 )
 from sweeps.store.latencies import with_latencies
 from sweeps.store.records import (
-    TRIALS,
     load_mask,
     load_records,
     searched_trials,
@@ -120,8 +122,10 @@ def study_results(plan: Plan) -> StudyResults:
 def _without_records(study: Study, store: Store) -> str:
     """The rule that a study without records breaks."""
     errors = f"; `lth status {study.name}` shows the errors" if is_finished(store, study) else ""
-    if earlier := sum(key.rpartition(".")[0] == study.name for key in store.digests(TRIALS)):
-        stored = "1 trial is" if earlier == 1 else f"{earlier} trials are"
+    keys = [key for key in store.digests(TRIALS) if key.rpartition(".")[0] == study.name]
+    trials = [trial for trial in map_in_threads(partial(read_trial, store), keys) if trial]
+    if others := sum(bool(trial["records"]) for trial in trials):
+        stored = "1 trial is" if others == 1 else f"{others} trials are"
         return (
             f"must have a trial of the settings and the code last swept that has not failed{errors}"
             f"; {stored} stored of others: `lth sweep` with these reports them, and trains nothing"
