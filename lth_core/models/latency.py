@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import platform
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from operator import attrgetter
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,15 @@ SEARCH_SECONDS = 0.3
 GPU_PRODUCTS = attrgetter("cuda.matmul", "cudnn.conv", "cudnn.rnn")(torch.backends)
 CPU_PRODUCTS = attrgetter("mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn")(torch.backends)
 """torch's settings of products and convolutions; `fp32_precision` is ieee, tf32, bf16 or none."""
+
+
+class _Settings(NamedTuple):
+    """Settings of products: torch's older ones, those of each kind, and cuDNN's."""
+
+    older: Mapping[str, Any]
+    precisions: Sequence[str]
+    deterministic: bool
+    benchmark: bool
 
 
 def latency(
@@ -138,28 +148,58 @@ def _milliseconds(network: nn.Module, x: Tensor) -> float:
 def float32_products(tf32: bool) -> Iterator[None]:
     """Run the block with float32 products in float32, or on a GPU in tf32, and cuDNN deterministic.
 
+    The settings are the process's. Blocks may overlap, as trainings in two threads do: the latest
+    open one decides, and the end of the last brings back what was set before the first.
+
     torch's older settings are set beside the current ones: where the two differ, reading the older
     raises an error, as in `torch.backends.cudnn.flags` of a user's network. Older settings that
-    differ already stay as they are.
+    differ already stay as they are. A kind that followed `torch.backends.fp32_precision` no longer
+    does afterwards.
     """
-    cudnn, kinds = torch.backends.cudnn, [*GPU_PRODUCTS, *CPU_PRODUCTS]
-    older = _older_settings()
-    wanted = {"products": "high" if tf32 else "highest", "convolutions": tf32}
-    before = [kind.fp32_precision for kind in kinds], cudnn.deterministic, cudnn.benchmark
-
-    def set_to(precisions: Sequence[str], deterministic: bool, benchmark: bool) -> None:
-        for kind, precision in zip(kinds, precisions, strict=True):
-            kind.fp32_precision = precision
-        cudnn.deterministic, cudnn.benchmark = deterministic, benchmark
-
-    _set_older({name: wanted[name] for name in older})
-    on_gpu = "tf32" if tf32 else "ieee"
-    set_to([on_gpu] * len(GPU_PRODUCTS) + ["ieee"] * len(CPU_PRODUCTS), True, False)
+    own = [tf32]
+    with _LOCK:
+        if not _OPEN:
+            _BEFORE[:] = [_settings()]
+        _OPEN.append(own)
+        _set_products(tf32)
     try:
         yield
     finally:
-        _set_older(older)
-        set_to(*before)
+        with _LOCK:
+            _OPEN[:] = [each for each in _OPEN if each is not own]
+            if _OPEN:
+                _set_products(*_OPEN[-1])
+            else:
+                _set(_BEFORE[0])
+
+
+_LOCK = threading.Lock()
+_OPEN: list[list[bool]] = []
+"""Whether each open block of `float32_products` has tf32."""
+_BEFORE: list[_Settings] = []
+"""What was set before the open blocks."""
+
+
+def _settings() -> _Settings:
+    """What is set now."""
+    cudnn, kinds = torch.backends.cudnn, [*GPU_PRODUCTS, *CPU_PRODUCTS]
+    precisions = [kind.fp32_precision for kind in kinds]
+    return _Settings(_older_settings(), precisions, cudnn.deterministic, cudnn.benchmark)
+
+
+def _set_products(tf32: bool) -> None:
+    wanted = {"products": "high" if tf32 else "highest", "convolutions": tf32}
+    older = {name: wanted[name] for name in _BEFORE[0].older}
+    on_gpu = ["tf32" if tf32 else "ieee"] * len(GPU_PRODUCTS)
+    _set(_Settings(older, on_gpu + ["ieee"] * len(CPU_PRODUCTS), True, False))
+
+
+def _set(settings: _Settings) -> None:
+    _set_older(settings.older)
+    for kind, precision in zip([*GPU_PRODUCTS, *CPU_PRODUCTS], settings.precisions, strict=True):
+        kind.fp32_precision = precision
+    cudnn = torch.backends.cudnn
+    cudnn.deterministic, cudnn.benchmark = settings.deterministic, settings.benchmark
 
 
 def _older_settings() -> dict[str, Any]:

@@ -29,7 +29,6 @@ def step_seconds(task: Task, seconds: float) -> float:
         seconds: time to spend on steps, unless one takes longer.
     """
     data, spec, device = task.data, task.spec, task.data.train.x.device
-    train, batches = step_of([Run(task)], ways_of(task.model, device)[0])
     timed, begun = 0, time.perf_counter()
     clock = _clock(device)
     with (
@@ -37,6 +36,7 @@ def step_seconds(task: Task, seconds: float) -> float:
         arithmetic(spec.precision, device),
         flushed_denormals(),
     ):
+        train, batches = step_of([Run(task)], ways_of(task.model, device)[0])
         started = clock()
         for number, batch in enumerate(batches):
             train(*batch)

@@ -122,14 +122,13 @@ def conclusion(checks: Sequence[Check], swept_as: str | None = None) -> str:
 
 
 def other_settings(published: Study, swept: Study) -> str | None:
-    """Command of a sweep whose trials are not those of the study with the published figures; None
-    where they are."""
-    same = (describe(published.base), published.axes, published.search) == (
-        describe(swept.base),
-        swept.axes,
-        swept.search,
-    )
-    return None if same else without_secrets(swept.command())
+    """What was swept in place of the study with the published figures: a command, or an earlier
+    version of its file; None where its trials are the study's."""
+    parts = [(describe(s.base), s.axes, s.search, s.stop) for s in (published, swept)]
+    if parts[0] == parts[1]:
+        return None
+    command = without_secrets(swept.command())
+    return f"{command}, before the file changed" if command == published.command() else command
 
 
 def _label(check: Check) -> str:

@@ -35,7 +35,7 @@ from sweeps.store.records import (
     with_verdicts,
 )
 from sweeps.store.samples import completed_samples, failed_samples, sample_trials
-from sweeps.store.status import is_finished
+from sweeps.store.status import has_failures
 from sweeps.studies.schema import Study
 from tracking.report.answer import Answer, study_answer
 from tracking.report.search_table import BestSetting, best_settings
@@ -121,16 +121,17 @@ def study_results(plan: Plan) -> StudyResults:
 
 def _without_records(study: Study, store: Store) -> str:
     """The rule that a study without records breaks."""
-    errors = f"; `lth status {study.name}` shows the errors" if is_finished(store, study) else ""
+    failed = has_failures(store, study)
+    errors = f"; `lth status {study.name}` shows errors of its latest sweep" if failed else ""
     keys = [key for key in store.digests(TRIALS) if key.rpartition(".")[0] == study.name]
     trials = [trial for trial in map_in_threads(partial(read_trial, store), keys) if trial]
     if others := sum(bool(trial["records"]) for trial in trials):
         stored = "1 trial is" if others == 1 else f"{others} trials are"
         return (
-            f"must have a trial of the settings and the code last swept that has not failed{errors}"
-            f"; {stored} stored of others: `lth sweep` with these reports them, and trains nothing"
+            f"must have a finished trial of these settings and this code: {study.command()}{errors}"
+            f"; {stored} stored of others, which `lth sweep` with those reports, training nothing"
         )
-    if errors:
+    if failed:
         return f"must have a trial that has not failed{errors}"
     return f"must have been swept into {study.store} first: {study.command()}"
 

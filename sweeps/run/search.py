@@ -14,7 +14,7 @@ from sweeps.report.completeness import missing_work
 from sweeps.run.queue import WorkItem
 from sweeps.run.worker import config_trials, item_config
 from sweeps.store.records import load_records
-from sweeps.store.samples import journal_storage, quiet_optuna, sample_values
+from sweeps.store.samples import ROUNDED, journal_storage, quiet_optuna, sample_values
 from sweeps.studies.axes import Fields, SpecReader, base_values, check_space, combinations
 from sweeps.studies.schema import Range, Study
 
@@ -82,7 +82,8 @@ class Samples:
         while count and self._left:
             self._left -= 1
             sample = self._search.ask(fixed_distributions=self._space)
-            values = sample_values(self._study, sample.params)
+            sample.set_user_attr(ROUNDED, True)
+            values = sample_values(self._study, sample)
             try:
                 trials = sampled_trials(self._points, values, self._reader)
                 check_objective(self._study, (trial.spec for trial in trials))

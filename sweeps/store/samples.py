@@ -20,6 +20,9 @@ from sweeps.studies.schema import Range, Study
 if TYPE_CHECKING:
     import optuna
 
+ROUNDED = "rounded"
+"""Attribute of samples in a journal whose values are rounded."""
+
 # Since Python 3.12 Optuna's warnings name the module that called it.
 _OPTUNA_CALLERS = (
     r"(optuna|ray\.tune\.search\.optuna"
@@ -75,7 +78,7 @@ def completed_samples(study: Study, pins: Pins | None = None) -> list[Fields] | 
     samples = _journal_samples(study, pins)
     if samples is None:
         return None
-    return [sample_values(study, sample.params) for sample in samples if _is(sample, "COMPLETE")]
+    return [sample_values(study, sample) for sample in samples if _is(sample, "COMPLETE")]
 
 
 def failed_samples(study: Study, pins: Pins | None = None) -> list[Fields]:
@@ -89,18 +92,21 @@ def failed_samples(study: Study, pins: Pins | None = None) -> list[Fields]:
     waiting = [sample.system_attrs.get("fixed_params", {}) for sample in samples]
     others = [sample.params for sample in samples if _is(sample, "COMPLETE", "RUNNING")]
     going = distinct([*waiting, *others])
-    failed = [sample.params for sample in samples if _is(sample, "FAIL")]
-    return [sample_values(study, each) for each in failed if key_of(each) not in going]
+    failed = [sample for sample in samples if _is(sample, "FAIL")]
+    return [sample_values(study, each) for each in failed if key_of(each.params) not in going]
 
 
-def sample_values(study: Study, params: Fields) -> Fields:
-    """Values of a sample, rounded as those of a grid: 0.3, not 0.30000000000000004."""
-    return {
-        name: axis.rounded(params[name])
-        if isinstance(axis := study.search.space[name], Range) and axis.step
-        else params[name]
-        for name in params
-    }
+def sample_values(study: Study, sample: optuna.trial.BaseTrial) -> Fields:
+    """Values of a sample, rounded as those of a grid: 0.3, not 0.30000000000000004.
+
+    Those of samples that an older version drew are not: their trials are stored as they were.
+    """
+    values = dict(sample.params)
+    if sample.user_attrs.get(ROUNDED):
+        for name in values:
+            if isinstance(axis := study.search.space[name], Range) and axis.step:
+                values[name] = axis.rounded(values[name])
+    return values
 
 
 def _journal_samples(study: Study, pins: Pins | None) -> list[optuna.trial.FrozenTrial] | None:

@@ -91,6 +91,12 @@ def is_finished(store: Store, study: Study) -> bool:
     return status is not None and status["state"] == "finished"
 
 
+def has_failures(store: Store, study: Study) -> bool:
+    """Whether trials of the study's latest sweep have failed."""
+    status = _read(store, study, "sweep")
+    return status is not None and status["failed"] > 0
+
+
 def load_statuses(store: Store, study: Study) -> list[dict[str, Any]]:
     """The statuses of a study's latest sweep and bisection, those that the store has.
 

@@ -132,6 +132,7 @@ def test_packs_are_captured_on_their_gpu_where_another_is_the_current_one() -> N
         runs = [Run(trainer._prepare(job).task) for job in jobs]
         for _ in Pack(runs):
             pass
+        assert trainer.probe(jobs[0], 0.01) > 0
     alone = Trainer(device="cpu")
     for run, job in zip(runs, jobs, strict=True):
         assert run.curves.train_loss == pytest.approx(

@@ -26,10 +26,14 @@ from tracking.text import density_text
 
 FIRST = ("model.width", "model.depth", "data.fraction")
 """Axes that are put on the x axis before others, in this order."""
+NO_NUMBERS = ("seed", "data.split_seed", "rewind", "levels")
+"""Axes whose numbers only name what they stand for, or have figures of their own."""
 FEWEST_VALUES = 3
 """Least number of values of the x axis in a panel: two show no course."""
 MOST_LINES = 6
 """Largest number of lines in a panel."""
+MOST_NAMED = 8
+"""Most values of the x axis that have a tick each, and densities beside them."""
 LOGARITHMIC_FROM = 8
 """Ratio of the largest and the smallest value from which the x axis is logarithmic."""
 WEIGHTS = "Prunable weights kept (log scale)"
@@ -71,7 +75,7 @@ class Reach:
     @property
     def lowest(self) -> float:
         """Least number of weights of which it is not shown that they are too few."""
-        return (self.worse.density if self.worse else self.last) * self.prunable
+        return max(1.0, (self.worse.density if self.worse else self.last) * self.prunable)
 
     @property
     def text(self) -> str:
@@ -117,7 +121,7 @@ def sparsest_tickets(
             aside = APART * (place - (len(names) - 1) / 2)
             handles[name] = _draw(panel, name, points, colors[place], aside)
             shown += points
-            if len(names) == 1:
+            if len(names) == 1 and len(points) <= MOST_NAMED:
                 _name_densities(panel, points)
     _scale(drawn[0][0], shown)
     if len(names) > 1:
@@ -143,7 +147,7 @@ def x_and_line(records: Sequence[Record], axes: Sequence[str]) -> tuple[str | No
     values = {
         axis: distinct(r.get(axis) for r in records)
         for axis in free
-        if axis not in ("seed", "levels") and not axis.startswith("prune.")
+        if axis not in NO_NUMBERS and not axis.startswith("prune.")
     }
     numbers = [
         axis
@@ -231,9 +235,10 @@ def _scale(panel: Panel, shown: Sequence[Reach]) -> None:
     values = sorted({reach.x for reach in shown})
     if values[0] > 0 and values[-1] >= LOGARITHMIC_FROM * values[0]:
         panel.set_xscale("log")
-    panel.xaxis.set_major_locator(FixedLocator(values))
-    panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    panel.xaxis.set_minor_locator(NullLocator())
+    if len(values) <= MOST_NAMED:
+        panel.xaxis.set_major_locator(FixedLocator(values))
+        panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
     panel.set_yscale("log")
     panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     panel.yaxis.set_minor_locator(NullLocator())

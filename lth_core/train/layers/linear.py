@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lth_core.models.latency import device_name
+from lth_core.models.latency import device_name, float32_products
 from lth_core.spec import sha256
 from lth_core.store import Entry, Store
 from lth_core.store.decode import check, read_entry
@@ -138,14 +138,15 @@ def measured_gain(batch_size: int, inputs: int, outputs: int) -> float:
     weight, bias = torch.full((outputs, inputs), 0.5), torch.full((outputs,), 0.5)
     best = [float("inf")] * 2
     started, rounds = time.perf_counter(), 0
-    while rounds < ROUNDS or time.perf_counter() - started < SECONDS:
-        for turn, product in enumerate((linear, onednn_product)):
-            began = clock()
-            product(x, weight, bias)
-            product(slope, weight.t())
-            product(slope.t(), x.t())
-            best[turn] = min(best[turn], clock() - began)
-        rounds += 1
+    with float32_products(tf32=False):  # as in training
+        while rounds < ROUNDS or time.perf_counter() - started < SECONDS:
+            for turn, product in enumerate((linear, onednn_product)):
+                began = clock()
+                product(x, weight, bias)
+                product(slope, weight.t())
+                product(slope.t(), x.t())
+                best[turn] = min(best[turn], clock() - began)
+            rounds += 1
     return best[0] / best[1]
 
 

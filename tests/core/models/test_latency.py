@@ -162,3 +162,19 @@ def test_older_settings_are_put_back(older: str) -> None:
         assert torch.get_float32_matmul_precision() == older
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_overlapping_blocks_bring_back_what_was_set_before_the_first() -> None:
+    """As trainings do in two threads, or in turn."""
+    torch.set_float32_matmul_precision("medium")
+    try:
+        before = precisions()
+        first, second = float32_products(tf32=False), float32_products(tf32=False)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert set(precisions()) == {"ieee"}, "the second block is open"
+        second.__exit__(None, None, None)
+        assert (precisions(), torch.get_float32_matmul_precision()) == (before, "medium")
+    finally:
+        torch.set_float32_matmul_precision("highest")

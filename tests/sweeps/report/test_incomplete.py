@@ -71,8 +71,8 @@ def html(here: Path) -> str:
 @pytest.mark.slow
 def test_study_of_other_settings_says_what_is_stored(here: Path, lth: Lth) -> None:
     called = lth("report", "tiny.yaml", "train.lr=0.5")
-    assert "the settings and the code last swept" in called.err
-    assert "; 4 trials are stored of others: `lth sweep` with these reports them" in called.err
+    assert "must have a finished trial of these settings and this code: lth sweep" in called.err
+    assert "train.lr=0.5; 4 trials are stored of others, which `lth sweep`" in called.err
 
 
 def test_report_of_a_complete_study_speaks_of_nothing_missing(
@@ -294,4 +294,4 @@ def test_study_whose_trials_all_failed_is_not_said_to_be_unswept(
         yaml.safe_dump(tiny_fields({"name": "bad", "base.train.lr": 1e30, "axes.seed": [0]}))
     )
     assert lth("sweep", "bad.yaml", "--serial").code == 1
-    assert "`lth status bad` shows the errors" in lth("report", "bad").err
+    assert "`lth status bad` shows errors" in lth("report", "bad").err

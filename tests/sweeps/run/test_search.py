@@ -128,7 +128,8 @@ def test_samples_that_a_stopped_search_left_come_next_in_the_resumed_one(tiny: S
 
 
 def test_samples_of_a_range_with_a_step_are_the_grid_s_values(tiny: StudyOf) -> None:
-    """Their digests agree: 0.3, not 0.30000000000000004."""
+    """Their digests agree: 0.3, not 0.30000000000000004. An older version's stay as they are: so
+    are their trials."""
     import optuna
 
     axis = {"low": 0.1, "high": 0.5, "step": 0.1}
@@ -139,6 +140,9 @@ def test_samples_of_a_range_with_a_step_are_the_grid_s_values(tiny: StudyOf) -> 
             optuna.trial.create_trial(params=params, distributions=distributions(study), value=1)
         )
         open_study(study).enqueue_trial(params)
-    assert completed_samples(study) == [{"train.lr": 0.3}, {"train.lr": 0.2}]
-    first, *_ = Samples(study, Store(), 1).items()
+    assert completed_samples(study) == [{"train.lr": 0.30000000000000004}, {"train.lr": 0.2}]
+    samples = Samples(study, Store(), 1)
+    first, *_ = samples.items()
     assert [trial.fields["train.lr"] for trial, _ in config_trials(first.config)] == [0.3] * 2
+    samples._search.tell(first.config["sample"], 1.0)
+    assert {"train.lr": 0.3} in (completed_samples(study) or [])

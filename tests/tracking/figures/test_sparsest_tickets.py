@@ -40,6 +40,17 @@ def test_weights_of_the_sparsest_matching_ticket_are_drawn_against_width():
     assert high > 4000
 
 
+def test_levels_without_weights_and_many_values_are_drawn():
+    records = [
+        {**r, "density": 0.0 if r["level"] == 2 else r["density"]}
+        for r in sized(dict.fromkeys(range(1, 21), 0.0))
+    ]
+    (panel,) = sparsest_tickets(records, AXES).axes
+    assert 0 < panel.get_ylim()[0] < 1, "no weights have no place on a log scale; one weight has"
+    assert len(panel.get_xticks()) < 20
+    assert not panel.texts
+
+
 def test_each_depth_has_a_line_and_each_other_axis_a_panel():
     records = sized({1: 0.0, 2: 0.0, 3: 0.0}, depths=(1, 4))
     both = [{**r, "model.init": init} for r in records for init in ("a", "b")]
@@ -52,11 +63,19 @@ def test_width_depth_and_data_come_before_other_axes_of_numbers():
     records = [
         {
             "method": "imp", "train.lr": i, "model.depth": i, "model.width": i % 2,
-            "rewind": f"{i}it", "prune.fraction": i / 10,
+            "rewind": i, "prune.fraction": i / 10, "data.split_seed": i,
         }
         for i in range(3)
     ]  # fmt: skip
-    axes = ["rewind", "prune.fraction", "train.lr", "model.depth", "model.width", "seed"]
+    axes = [
+        "rewind",
+        "prune.fraction",
+        "data.split_seed",
+        "train.lr",
+        "model.depth",
+        "model.width",
+        "seed",
+    ]
     assert x_and_line(records, axes) == ("model.depth", "model.width")
     assert x_and_line(records, ["rewind", "prune.fraction", "train.lr"]) == ("train.lr", None)
 
