@@ -1,10 +1,12 @@
-"""Names that a source binds in a scope, and values that it changes."""
+"""Syntax tree and bytecode of a source: names that it binds and uses, values that it changes."""
 
 from __future__ import annotations
 
 import ast
+import dis
 import functools
 from collections.abc import Iterable, Iterator
+from types import CodeType
 from typing import NamedTuple
 
 _SCOPES = ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
@@ -32,16 +34,42 @@ def parsed(source: bytes) -> ast.Module:
         return ast.Module(body=[], type_ignores=[])
 
 
+@functools.lru_cache(maxsize=256)
+def compiled(source: bytes, file: str) -> frozenset[CodeType] | None:
+    """All code of a source; None where it cannot be compiled."""
+    try:
+        return frozenset(nested_codes(compile(source, file, "exec", dont_inherit=True)))
+    except (SyntaxError, ValueError):
+        return None
+
+
+def nested_codes(code: CodeType) -> Iterator[CodeType]:
+    """Code, and that of the functions and classes in it."""
+    yield code
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield from nested_codes(value)
+
+
+def globals_of(code: CodeType) -> Iterator[str]:
+    """Names of the globals that code and the functions inside it load."""
+    for inner in nested_codes(code):
+        for instruction in dis.get_instructions(inner):
+            if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                yield instruction.argval
+
+
 def bindings(body: Iterable[ast.AST]) -> Iterator[str]:
     """Names that statements bind in their own scope, each as often as they do."""
     pending = list(body)
     while pending:
         node = pending.pop()
         match node:
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                yield name
-                continue
-            case ast.ClassDef(name=name):
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
                 yield name
                 continue
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
@@ -83,8 +111,10 @@ def _changes(node: ast.AST) -> Iterator[Change]:
 
 
 def _name(expression: ast.expr) -> str:
-    """A variable's name, or the last part of an attribute's."""
+    """A variable's name, or the last part of an attribute's; of an item, that which has it."""
     match expression:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
+        case ast.Subscript(value=owner):
+            return _name(owner)
     return ""

@@ -151,11 +151,13 @@ def _is_user_package(package: str) -> bool:
         return package in sys.modules
     places = [spec.origin] if spec and spec.has_location and spec.origin else []
     places += list((spec and spec.submodule_search_locations) or [])
-    return any(not is_installed(Path(place).resolve()) for place in places)
+    return any(not is_installed(place) for place in places)
 
 
-def is_installed(path: Path) -> bool:
+@functools.lru_cache(maxsize=4096)
+def is_installed(file: str | Path) -> bool:
     """Whether a file is part of Python or of an installed package."""
+    path = Path(file).resolve()
     return bool(_FOLDERS_OF_PACKAGES & set(path.parts)) or any(
         path.is_relative_to(folder) for folder in _INSTALLED
     )

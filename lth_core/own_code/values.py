@@ -39,8 +39,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lth_core.own_code.compared import nested_codes
 from lth_core.own_code.modules import digest_of_modules, module_digest
+from lth_core.own_code.scopes import globals_of, nested_codes
 from lth_core.own_code.sources import MAIN, OURS, is_installed, user_file, with_parents
 from lth_core.seeds import is_global_generator
 
@@ -65,6 +65,28 @@ _STRUCTURE = {"array", "bases", "class", "code", "constants", "factory", "functi
               "logger", "longest", "made", "mapping", "member", "metaclass", "method", "names",
               "partial", "pattern", "property", "self", "tensor", "text"}  # fmt: skip
 """Keys of the parts of a value that are no names in a user's code."""
+
+
+def factory_digest(factory: Callable[..., Any], module: ModuleType) -> str:
+    """sha256 of a factory's code: of its modules with all that they import, or of the function.
+
+    In an installed package, only the named module counts. In `__main__` the function counts, of a
+    script too: the script may set a name that it uses, or define it again.
+
+    Args:
+        module: the module that a study names; another may define the factory.
+
+    Raises:
+        ValueError: a file was edited after this process imported it, or a name of it was set.
+        TypeError: as `function_digest`.
+    """
+    if user_file(module.__name__) and _is_of_file(factory, module):
+        defined = factory.func if isinstance(factory, functools.partial) else factory
+        return digest_of_modules(module.__name__, str(getattr(defined, "__module__", MAIN)))
+    file = getattr(module, "__file__", None)
+    if file and module.__name__ != MAIN:  # a module of an installed package
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return function_digest(factory)
 
 
 def function_digest(function: Callable[..., Any]) -> str:
@@ -251,11 +273,11 @@ def _code_content(value: Any) -> Iterator[tuple[str, Any]]:
         yield "code", value.co_code
         yield "names", (value.co_name, value.co_names, value.co_varnames, value.co_flags)
         yield "constants", value.co_consts
-        if value.co_exceptiontable and not _is_installed(value.co_filename):
+        if value.co_exceptiontable and not is_installed(value.co_filename):
             yield "exceptions", value.co_exceptiontable
         return
     module = sys.modules.get(str(value.__module__))
-    if module and user_file(module.__name__) and is_of_file(value, module):
+    if module and user_file(module.__name__) and _is_of_file(value, module):
         yield f"{value.__module__}.{value.__qualname__}", module_digest(module)
     elif _is_known(value, module):
         yield f"{value.__module__}.{value.__qualname__}", b""
@@ -267,8 +289,9 @@ def _code_content(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((key, part) for key, part in vars(value).items() if key not in _IGNORED)
     else:
         yield "function", (value.__code__, value.__defaults__, value.__kwdefaults__)
-        yield from ((f"closure {n}", _cell(c)) for n, c in _closure(value))
-        used = sorted(set(_globals_of(value.__code__)) & value.__globals__.keys())
+        closure = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        yield from ((f"closure {n}", _cell(c)) for n, c in closure)
+        used = sorted(set(globals_of(value.__code__)) & value.__globals__.keys())
         yield from ((each, value.__globals__[each]) for each in used)
         yield from _attributes_of(value).items()
         imported = sorted(set(_imports_of(value.__code__, value.__globals__.get("__package__"))))
@@ -320,23 +343,11 @@ _IGNORED = {"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__
 """Attributes of a class without effect on its behaviour."""
 
 
-def _closure(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    return zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-
-
 def _cell(cell: Any) -> object:
     try:
         return cell.cell_contents
     except ValueError:  # it is empty
         return None
-
-
-def _globals_of(code: CodeType) -> Iterator[str]:
-    """Names of the globals that code and the functions inside it load."""
-    for inner in nested_codes(code):
-        for instruction in dis.get_instructions(inner):
-            if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-                yield instruction.argval
 
 
 def _imports_of(code: CodeType, package: str | None) -> Iterator[str]:
@@ -355,7 +366,7 @@ def _imports_of(code: CodeType, package: str | None) -> Iterator[str]:
                 yield from (name for name in names if user_file(name))
 
 
-def is_of_file(value: object, module: ModuleType) -> bool:
+def _is_of_file(value: object, module: ModuleType) -> bool:
     """Whether a value of a module comes from the module's file, and was not typed in later."""
     if not isinstance(value, FunctionType) or value.__module__ != module.__name__:
         return True
@@ -373,10 +384,5 @@ def _is_known(value: object, module: ModuleType | None) -> bool:
         return isinstance(value, BuiltinFunctionType)
     file = getattr(module, "__file__", None)
     return module.__name__ != MAIN and (
-        module.__name__.partition(".")[0] in OURS or file is None or _is_installed(str(file))
+        module.__name__.partition(".")[0] in OURS or file is None or is_installed(str(file))
     )
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_installed(file: str) -> bool:
-    return is_installed(Path(file).resolve())

@@ -198,7 +198,7 @@ LISTED = "LAYERS = {'relu': 1}\nx = 1\n"
     ("AREA", "AREA = 16"), ("W", "W = 1"), ("SIZES", "SIZES = [1]"), ("SIZES", "SIZES.append(1)"),
     ("WORDS", "WORDS['a'] = 2"), ("CACHE", "CACHE = None"), ("CONFIG", "CONFIG.width = 4"),
     ("CONFIG", "CONFIG = Config(name='c')"), ("act", "act = lambda x: -x"),
-    ("helper", "helper = other"), ("helper", "helper.__kwdefaults__['k'] = 4"),
+    ("helper", "helper = other"),
     ("helper", "def helper(n, *, k=3): return 2"), ("Act", "Act = nn.GELU"),
     ("x", "x = 2"), ("Net", "Net = nn.Module"), ("Net", "Net = other"), ("Net.width", "Net.width = 32"),
     ("Net.forward", "Net.forward = lambda self, x: -x"), ("Net.part", "Net.part = len"),
