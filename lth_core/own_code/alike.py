@@ -33,17 +33,17 @@ def alike(value: Any, given: Any, changed: Collection[str] = ()) -> bool:
         case FunctionType():
             return _code_in(value) == _code_in(given)
         case ModuleType():
-            return value.__name__ == given.__name__
+            return bool(value.__name__ == given.__name__)
         case type():  # of a module that was loaded again
             return _written(value) == _written(given)
         case dict():  # others may be registered beside them
             counted = [(key, part) for key, part in given.items() if key not in changed]
             return all(key in value and alike(value[key], part) for key, part in counted)
         case list() | tuple():  # an empty list is filled by code
-            arealike = len(value) == len(given) and all(map(alike, value, given))
-            return arealike or given == []
+            are_alike = len(value) == len(given) and all(map(alike, value, given))
+            return are_alike or given == []
         case set():
-            return value >= given
+            return bool(value >= given)
         case SimpleNamespace():
             return alike(vars(value), vars(given), changed)
     if is_dataclass(given):

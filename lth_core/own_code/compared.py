@@ -14,7 +14,7 @@ from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from lth_core.own_code.alike import FIXED, PLAIN, alike
-from lth_core.own_code.scopes import Change, bindings, compiled, parsed
+from lth_core.own_code.scopes import Change, bindings, compiled, nested_codes, parsed
 
 _MAKERS = (dict, list, set, tuple, frozenset, SimpleNamespace)
 _NODES = (ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp,
@@ -33,17 +33,18 @@ def other_name(module: ModuleType, source: bytes, related: Mapping[str, Collecti
     Args:
         related: what the sources of this module and those that belong to it change, by module.
     """
+    code = compiled(source, str(module.__file__))
     everywhere = [change for each in related.values() for change in each]
     scope = _Scope(
         module=module,
         names=vars(module),
         related=related.keys(),
-        codes=compiled(source, str(module.__file__)) or frozenset(),
+        codes=frozenset(nested_codes(code)),
         changed={"__all__"}
         | {c.name for c in related[module.__name__] if c.owner != "self"}
         | {c.name for c in everywhere if c.owner in ("", "cls")},
     )
-    return next(_others(scope, parsed(source).body), "")
+    return next(_others(scope, code, parsed(source).body), "")
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,33 @@ class _Scope:
     """Number of times that this scope and those around it bind each name."""
 
 
-def _others(scope: _Scope, body: list[ast.stmt], owner: str = "") -> Iterator[str]:
+def _others(
+    scope: _Scope, code: CodeType | None, body: list[ast.stmt], owner: str = ""
+) -> Iterator[str]:
     """Names that hold other values than the statements of a module's or class's body give.
 
     Args:
         owner: the class's name with a dot at its end, or empty.
     """
-    bound = Counter(bindings(body))
+    bound = bindings(code)
     scope = replace(scope, bound=scope.bound + bound)
-    stars = [i for i, statement in enumerate(body) if "*" in bindings([statement])]
+    stars = [
+        i for i, statement in enumerate(body) for part in ast.walk(statement)
+        if isinstance(part, ast.alias) and part.name == "*"
+    ]  # fmt: skip
     for statement in body[max(stars, default=-1) + 1 :]:  # an import of `*` may bind any name
         for name, given in _given(scope, statement):
             counts = bound[name] == 1 and name in scope.names and name not in scope.changed
             if counts and not alike(scope.names[name], given, scope.changed):
                 yield owner + name
         if isinstance(statement, ast.ClassDef) and bound[statement.name] == 1:
-            value, name = scope.names.get(statement.name), owner + statement.name
+            value: Any = scope.names.get(statement.name)
+            code, name = _code(scope, statement.name, statement), owner + statement.name
             is_plain = type(value) in (type, ABCMeta) and not statement.decorator_list
-            if is_plain and value.__qualname__ == name and not hasattr(value, "_fields"):
+            is_named_tuple = hasattr(value, "_fields")
+            if is_plain and not is_named_tuple and code is not MISSING and alike(value, code):
                 inner = replace(scope, names=vars(value))
-                yield from _others(inner, statement.body, f"{name}.")
+                yield from _others(inner, code, statement.body, f"{name}.")
 
 
 def _given(scope: _Scope, statement: ast.stmt) -> Iterator[tuple[str, Any]]:
@@ -159,9 +167,9 @@ def _only_makes(maker: Any) -> bool:
     """Whether a call returns a new container, namespace or dataclass and does nothing else."""
     if isinstance(maker, type) and is_dataclass(maker):
         code = getattr(maker.__init__, "__code__", None)
-        is_plain = code and code.co_filename == "<string>" and not hasattr(maker, "__post_init__")
+        is_own = hasattr(maker, "__post_init__") or code is None or code.co_filename != "<string>"
         factories = [f.default_factory for f in fields(maker) if f.default_factory is not MISSING]
-        return is_plain and all(map(_only_makes, factories))
+        return not is_own and all(map(_only_makes, factories))
     if isinstance(maker, FunctionType):  # of constants
         return not (maker.__code__.co_names or maker.__code__.co_varnames or maker.__closure__)
     return maker in _MAKERS

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from lth_core.own_code.alike import codes_of
 from lth_core.own_code.compared import other_name
-from lth_core.own_code.scopes import changes, compiled
+from lth_core.own_code.scopes import changes, compiled, nested_codes
 from lth_core.own_code.sources import user_sources
 
 _imported: dict[str, tuple[object, str]] = {}
@@ -74,10 +74,8 @@ def _refuse_edited(sources: Mapping[str, Path], contents: Mapping[str, bytes]) -
 def _has_code(module: ModuleType, source: bytes) -> bool:
     """Whether a module's functions are those of a source."""
     file = str(module.__file__)
-    codes = compiled(source, file)
-    return codes is not None and all(
-        code in codes for code in codes_of(module) if code.co_filename == file
-    )
+    codes = set(nested_codes(compiled(source, file)))
+    return bool(codes) and codes.issuperset(c for c in codes_of(module) if c.co_filename == file)
 
 
 def _sha256(content: bytes) -> str:

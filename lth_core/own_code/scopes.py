@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import dis
 import functools
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from types import CodeType
 from typing import NamedTuple
 
-_SCOPES = ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 _CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove",
              "reverse", "setdefault", "sort", "update"}  # fmt: skip
 """Methods that change a list, a set or a mapping."""
@@ -35,19 +35,19 @@ def parsed(source: bytes) -> ast.Module:
 
 
 @functools.lru_cache(maxsize=256)
-def compiled(source: bytes, file: str) -> frozenset[CodeType] | None:
-    """All code of a source; None where it cannot be compiled."""
+def compiled(source: bytes, file: str) -> CodeType | None:
+    """Code of a source; None where it cannot be compiled."""
     try:
-        return frozenset(nested_codes(compile(source, file, "exec", dont_inherit=True)))
+        return compile(source, file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
         return None
 
 
-def nested_codes(code: CodeType) -> Iterator[CodeType]:
-    """Code, and that of the functions and classes in it."""
-    yield code
-    for value in code.co_consts:
-        if isinstance(value, CodeType):
+def nested_codes(code: object) -> Iterator[CodeType]:
+    """Code, and that of the functions and classes in it; of no code, none."""
+    if isinstance(code, CodeType):
+        yield code
+        for value in code.co_consts:
             yield from nested_codes(value)
 
 
@@ -59,32 +59,10 @@ def globals_of(code: CodeType) -> Iterator[str]:
                 yield instruction.argval
 
 
-def bindings(body: Iterable[ast.AST]) -> Iterator[str]:
-    """Names that statements bind in their own scope, each as often as they do."""
-    pending = list(body)
-    while pending:
-        node = pending.pop()
-        match node:
-            case (
-                ast.FunctionDef(name=name)
-                | ast.AsyncFunctionDef(name=name)
-                | ast.ClassDef(name=name)
-            ):
-                yield name
-                continue
-            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-                yield name
-            case ast.alias(name=name, asname=alias):
-                yield alias or name.partition(".")[0]
-            case (
-                ast.ExceptHandler(name=str(name))
-                | ast.MatchAs(name=str(name))
-                | ast.MatchStar(name=str(name))
-                | ast.MatchMapping(rest=str(name))
-            ):
-                yield name
-        if not isinstance(node, _SCOPES):
-            pending += ast.iter_child_nodes(node)
+def bindings(code: CodeType | None) -> Counter[str]:
+    """Number of times that code of a module or a class binds each name, at least."""
+    instructions = dis.get_instructions(code) if code else ()
+    return Counter(i.argval for i in instructions if i.opname in ("STORE_NAME", "DELETE_NAME"))
 
 
 @functools.lru_cache(maxsize=1024)

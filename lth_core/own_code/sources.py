@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from lth_core.own_code.scopes import bindings, parsed
+from lth_core.own_code.scopes import bindings, compiled, parsed
 
 OURS = {"lth_core", "sweeps", "tracking"}
 """Packages whose code enters digests only as `SCHEMA`, even in an editable installation."""
@@ -61,8 +61,8 @@ def _imported_names(source: bytes, package: str) -> tuple[tuple[str, ...], bool]
 
     Some names are attributes of modules, not modules.
     """
-    names, imports_any, tree = list[str](), False, parsed(source)
-    for node in ast.walk(tree):
+    names, imports_any, bound = list[str](), False, bindings(compiled(source, "<source>"))
+    for node in ast.walk(parsed(source)):
         match node:
             case ast.Import(names=aliases):
                 names += [alias.name for alias in aliases]
@@ -77,7 +77,7 @@ def _imported_names(source: bytes, package: str) -> tuple[tuple[str, ...], bool]
                 literal = _imported_literal(node, package)
                 imports_any |= literal is None
                 names.append(literal or "")
-    return tuple(filter(None, names)), imports_any or "__getattr__" in bindings(tree.body)
+    return tuple(filter(None, names)), imports_any or "__getattr__" in bound
 
 
 def _imported_literal(call: ast.Call, package: str) -> str | None:

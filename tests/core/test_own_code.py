@@ -159,7 +159,8 @@ def test_a_constant_that_was_edited_or_set_is_refused(folder: Path) -> None:
 
 
 SET = """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 import torch
 from torch import nn
 from torch.nn import ReLU as Act
@@ -176,7 +177,10 @@ CACHE = {}
 class Config:
     width: int = 3
     name: str = "a"
+    sizes: list = field(default_factory=lambda: [4, 8])
 CONFIG = Config(name="b")
+SPACE = SimpleNamespace(width=16)
+MADE = dict(width=2 * WIDTH, dtype=torch.float32)
 act = lambda x: x
 def helper(n, *, k=3):
     width = n
@@ -197,7 +201,8 @@ LISTED = "LAYERS = {'relu': 1}\nx = 1\n"
     ("WIDTH", "WIDTH = 4"), ("ACT", "ACT = nn.Identity"), ("nn", "nn = torch.nn.functional"), ("NORM", "NORM = nn.LayerNorm"),
     ("AREA", "AREA = 16"), ("W", "W = 1"), ("SIZES", "SIZES = [1]"), ("SIZES", "SIZES.append(1)"),
     ("WORDS", "WORDS['a'] = 2"), ("CACHE", "CACHE = None"), ("CONFIG", "CONFIG.width = 4"),
-    ("CONFIG", "CONFIG = Config(name='c')"), ("act", "act = lambda x: -x"),
+    ("CONFIG", "CONFIG = Config(name='c')"), ("CONFIG", "CONFIG.sizes[0] = 2"),
+    ("SPACE", "SPACE.width = 32"), ("MADE", "MADE['width'] = 32"), ("MADE", "MADE['dtype'] = torch.half"), ("act", "act = lambda x: -x"),
     ("helper", "helper = other"),
     ("helper", "def helper(n, *, k=3): return 2"), ("Act", "Act = nn.GELU"),
     ("x", "x = 2"), ("Net", "Net = nn.Module"), ("Net", "Net = other"), ("Net.width", "Net.width = 32"),
@@ -223,7 +228,7 @@ def test_name_that_is_set_is_refused_whenever_it_is(
     "from plain import *\n",
     "def ACT(): ...\n",
     "nn = 1\n",
-    "Net.width = 3\nCONFIG.width = 5\nSIZES.append(3)\nCACHE[1] = 2\nLAYERS['mine'] = Net\n",
+    "Net.width = 3\nCONFIG.width = 5\nMADE['a'] = {}\nMADE['a']['b'] = 1\nSIZES.append(3)\nCACHE[1] = 2\nLAYERS['mine'] = Net\n",
     "setattr(Net, 'width', 3)\ndef count():\n    global NORM\n    NORM = 1\ncount()\n",
     "class Base:\n    def __init_subclass__(cls): cls.size = cls.size + 1\n"
     "class Sub(Base): size = 3\n",
