@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, SimpleNamespace
@@ -38,18 +39,24 @@ def alike(value: Any, given: Any, changed: Collection[str] = ()) -> bool:
             return _written(value) == _written(given)
         case dict():  # others may be registered beside them
             counted = [(key, part) for key, part in given.items() if key not in changed]
-            return all(key in value and alike(value[key], part) for key, part in counted)
+            return all(key in value and _alike_part(value[key], part) for key, part in counted)
         case list() | tuple():  # an empty list is filled by code
-            are_alike = len(value) == len(given) and all(map(alike, value, given))
-            return are_alike or given == []
+            is_same = len(value) == len(given) and all(map(_alike_part, value, given))
+            return is_same or given == []
         case set():
             return bool(value >= given)
         case SimpleNamespace():
             return alike(vars(value), vars(given), changed)
     if is_dataclass(given):
         names = [f.name for f in fields(given) if f.name not in changed]
-        return all(alike(getattr(value, n, None), getattr(given, n, None)) for n in names)
-    return not isinstance(given, (*FIXED, *PLAIN)) or bool(value == given)
+        return all(_alike_part(getattr(value, n, None), getattr(given, n, None)) for n in names)
+    are_nan = value != value and given != given
+    return not isinstance(given, (*FIXED, *PLAIN)) or are_nan or bool(value == given)
+
+
+def _alike_part(value: Any, given: Any) -> bool:
+    """Whether an item or attribute may be that of a source; one that code may change is."""
+    return not isinstance(given, (*FIXED, *PLAIN)) or alike(value, given)
 
 
 def _code_in(value: object) -> CodeType | None:
@@ -82,5 +89,5 @@ def function_in(value: object) -> FunctionType | None:
     if isinstance(value, property):
         value = value.fget
     for _ in range(_MOST_WRAPPERS):
-        value = getattr(value, "__wrapped__", value)
+        value = inspect.getattr_static(value, "__wrapped__", value)
     return value if isinstance(value, FunctionType) else None

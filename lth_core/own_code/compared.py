@@ -14,7 +14,15 @@ from types import CodeType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 from lth_core.own_code.alike import FIXED, PLAIN, alike
-from lth_core.own_code.scopes import Change, bindings, compiled, nested_codes, parsed
+from lth_core.own_code.scopes import (
+    ANY,
+    bindings,
+    changes,
+    compiled,
+    handed_over,
+    nested_codes,
+    parsed,
+)
 
 _MAKERS = (dict, list, set, tuple, frozenset, SimpleNamespace)
 _NODES = (ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp,
@@ -24,25 +32,30 @@ _TRANSPARENT = {"staticmethod", "classmethod", "property"}
 """Decorators below which a function is found again."""
 
 
-def other_name(module: ModuleType, source: bytes, related: Mapping[str, Collection[Change]]) -> str:
+def other_name(module: ModuleType, related: Mapping[str, bytes]) -> str:
     """A name of a module that has another value than its source gives; `Class.attribute`; or empty.
 
     Names count that are bound once, and that no code changes, with a value that is known without
-    running code.
+    running code. A container or an object counts where all code only reads its items or attributes,
+    by those of them that are plain.
 
     Args:
-        related: what the sources of this module and those that belong to it change, by module.
+        related: sources of this module and those that belong to it, by module.
     """
+    source = related[module.__name__]
     code = compiled(source, str(module.__file__))
-    everywhere = [change for each in related.values() for change in each]
+    everywhere = [change for each in related.values() for change in changes(each)]
+    if any(change.name == ANY for change in everywhere):
+        return ""
     scope = _Scope(
         module=module,
         names=vars(module),
         related=related.keys(),
         codes=frozenset(nested_codes(code)),
         changed={"__all__"}
-        | {c.name for c in related[module.__name__] if c.owner != "self"}
+        | {c.name for c in changes(source) if c.owner != "self"}
         | {c.name for c in everywhere if c.owner in ("", "cls")},
+        handed_over=frozenset().union(*map(handed_over, related.values())),
     )
     return next(_others(scope, code, parsed(source).body), "")
 
@@ -60,6 +73,8 @@ class _Scope:
     """All code of the source."""
     changed: set[str]
     """Names that the user's code changes."""
+    handed_over: Collection[str]
+    """Names whose values the user's code may change under another name."""
     bound: Counter[str] = field(default_factory=Counter)
     """Number of times that this scope and those around it bind each name."""
 
@@ -106,7 +121,9 @@ def _given(scope: _Scope, statement: ast.stmt) -> Iterator[tuple[str, Any]]:
             ast.Assign(targets=[ast.Name(id=name)], value=expression)
             | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as expression)
         ):
-            yield name, _value(scope, expression)
+            value = _value(scope, expression)
+            is_fixed = isinstance(value, (*FIXED, *PLAIN, CodeType))
+            yield name, value if is_fixed or name not in scope.handed_over else MISSING
         case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=parts)):
             pairs = zip(targets, parts, strict=False) if len(targets) == len(parts) else ()
             yield from ((t.id, _value(scope, part)) for t, part in pairs if isinstance(t, ast.Name))

@@ -34,7 +34,9 @@ def digest_of_modules(*names: str) -> str:
     """`module_digest` of several, by their names; one that is not imported yet counts too."""
     sources = user_sources(*names)
     contents = {name: path.read_bytes() for name, path in sources.items()}
-    _refuse_edited(sources, {n: content for n, content in contents.items() if n in sys.modules})
+    # A module may have put another object in its place.
+    loaded = [name for name in contents if isinstance(sys.modules.get(name), ModuleType)]
+    _refuse_edited(sources, {name: contents[name] for name in loaded})
     digests = {name: _sha256(content) for name, content in contents.items()}
     if len(digests) == 1:
         return next(iter(digests.values()))
@@ -48,7 +50,7 @@ def _refuse_edited(sources: Mapping[str, Path], contents: Mapping[str, bytes]) -
         module, path, digest = sys.modules[name], sources[name], _sha256(content)
         same, other = True, ""
         if type(module.__loader__) is SourceFileLoader:  # no code was transformed at the import
-            same, other = _has_code(module, content), other_name(module, content, changed)
+            same, other = _has_code(module, content), other_name(module, contents)
         spec, recorded = module.__spec__, _imported.get(name)
         if recorded is None or recorded[0] is not spec:  # a reload makes a new spec
             recorded = _imported[name] = spec, digest if same and not other else ""

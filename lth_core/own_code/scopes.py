@@ -15,11 +15,15 @@ _CHANGING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "po
 """Methods that change a list, a set or a mapping."""
 
 
+ANY = "*"
+"""Name of a change of names that are known only when the code runs."""
+
+
 class Change(NamedTuple):
     """A statement that sets a name of another scope, an attribute or an item."""
 
     name: str
-    """The global, the attribute, or that which has the item."""
+    """The global, the attribute, or that which has the item; or `ANY`."""
     owner: str
     """Name of the object whose attribute is set, such as `self`; or empty."""
     line: int
@@ -86,6 +90,25 @@ def _changes(node: ast.AST) -> Iterator[Change]:
             args=[owner, ast.Constant(value=str(name)), *_],
         ):
             yield Change(name, _name(owner), node.lineno)
+        case ast.Call(func=ast.Name(id="setattr" | "delattr" | "globals" | "exec")):
+            yield Change(ANY, "", node.lineno)
+
+
+@functools.lru_cache(maxsize=1024)
+def handed_over(source: bytes) -> frozenset[str]:
+    """Names and attributes that a source uses otherwise than to read an attribute or item of them:
+    under another name it may change what they stand for."""
+    nodes = list(ast.walk(parsed(source)))
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    read = {
+        id(node.value) for node in nodes
+        if isinstance(node, ast.Attribute | ast.Subscript) and id(node) not in called
+    }  # fmt: skip
+    return frozenset(
+        _name(node) for node in nodes
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load)
+        and id(node) not in read
+    )  # fmt: skip
 
 
 def _name(expression: ast.expr) -> str:

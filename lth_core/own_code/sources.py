@@ -29,8 +29,9 @@ def user_sources(*modules: str) -> dict[str, Path]:
     """File of each module and of each module that it imports, however deep, by the module's name.
 
     Imports count wherever they stand in a source, in functions too. Those by `import_module` count
-    where the argument is a literal. A package that imports other names, or has a function
-    `__getattr__`, counts with all modules in it.
+    where the argument is a literal; where it only begins with a package, all modules of that do. A
+    package that imports other names, or has a function `__getattr__`, counts with all modules in
+    it.
     """
     sources = dict[str, Path]()
     pending = list(modules)
@@ -41,10 +42,10 @@ def user_sources(*modules: str) -> dict[str, Path]:
             continue
         sources[name] = path
         package = name if path.stem == "__init__" else name.rpartition(".")[0]
-        imported, imports_any = _imported_names(path.read_bytes(), package)
+        imported, packages = _imported_names(path.read_bytes(), package)
         pending += with_parents(imported)
-        if package and imports_any:
-            pending += _modules_in(package)
+        for each in filter(None, packages):
+            pending += [*with_parents([each]), *_modules_in(each)]
     return sources
 
 
@@ -56,12 +57,12 @@ def with_parents(names: Iterable[str]) -> Iterator[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _imported_names(source: bytes, package: str) -> tuple[tuple[str, ...], bool]:
-    """Names that a source imports, and whether it may import others of its package.
+def _imported_names(source: bytes, package: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names that a source imports, and packages of which it may import any module.
 
     Some names are attributes of modules, not modules.
     """
-    names, imports_any, bound = list[str](), False, bindings(compiled(source, "<source>"))
+    names, packages, importers = list[str](), list[str](), {"import_module", "__import__"}
     for node in ast.walk(parsed(source)):
         match node:
             case ast.Import(names=aliases):
@@ -70,14 +71,25 @@ def _imported_names(source: bytes, package: str) -> tuple[tuple[str, ...], bool]
                 parents = package.split(".")[: len(package.split(".")) - level + 1] if level else []
                 base = ".".join([*parents, *([base] if base else [])])
                 names += [base, *(f"{base}.{alias.name}" for alias in aliases if base)]
-            case ast.Call(
-                func=ast.Name(id="import_module" | "__import__")
-                | ast.Attribute(attr="import_module")
-            ):
-                literal = _imported_literal(node, package)
-                imports_any |= literal is None
-                names.append(literal or "")
-    return tuple(filter(None, names)), imports_any or "__getattr__" in bound
+                importers |= {a.asname for a in aliases if a.asname and a.name == "import_module"}
+            case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called)):
+                if called in importers:
+                    literal = _imported_literal(node, package)
+                    names.append(literal or "")
+                    packages += [_beginning(node) or package] if literal is None else []
+    if "__getattr__" in bindings(compiled(source, "<source>")):
+        packages.append(package)
+    return tuple(filter(None, names)), tuple(packages)
+
+
+def _beginning(call: ast.Call) -> str:
+    """Package with which the name begins that a call imports: `f"nets.{name}"`; or empty."""
+    match call.args[:1]:
+        case [ast.JoinedStr(values=[ast.Constant(value=str(start)), *_])] | [
+            ast.BinOp(left=ast.Constant(value=str(start)), op=ast.Add())
+        ]:
+            return "" if start[:1] == "." else start.rpartition(".")[0]
+    return ""
 
 
 def _imported_literal(call: ast.Call, package: str) -> str | None:
@@ -117,7 +129,7 @@ def user_file(name: str) -> Path | None:
         return None
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
-    if module is None:
+    if file is None:  # not imported, or another object is in the module's place
         spec = _find_spec(name)
         file = spec.origin if spec and spec.has_location else None
     path = Path(file).resolve() if file else None
@@ -130,6 +142,8 @@ def _find_spec(name: str) -> ModuleSpec | None:
     try:
         if above:
             return PathFinder.find_spec(name, _folders(above))
+        if name in sys.modules:
+            return PathFinder.find_spec(name)
         return importlib.util.find_spec(name)  # by the finders of editable installations too
     except (ImportError, ValueError, AttributeError):  # an attribute of a module
         return None

@@ -353,6 +353,8 @@ def _cell(cell: Any) -> object:
 def _imports_of(code: CodeType, package: str | None) -> Iterator[str]:
     """Names of the user's modules that code and the functions inside it import."""
     for inner in nested_codes(code):
+        if "import_module" in inner.co_names:
+            yield from (c for c in inner.co_consts if isinstance(c, str) and c and user_file(c))
         every = dis.get_instructions(inner)
         instructions = [each for each in every if each.opname != "EXTENDED_ARG"]
         for i, instruction in enumerate(instructions):
