@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType, SimpleNamespace
@@ -89,5 +88,8 @@ def function_in(value: object) -> FunctionType | None:
     if isinstance(value, property):
         value = value.fget
     for _ in range(_MOST_WRAPPERS):
-        value = inspect.getattr_static(value, "__wrapped__", value)
+        try:  # as no `__getattr__` of its own may answer
+            value = object.__getattribute__(value, "__dict__").get("__wrapped__", value)
+        except AttributeError:
+            break
     return value if isinstance(value, FunctionType) else None

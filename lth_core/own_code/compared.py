@@ -7,7 +7,7 @@ import builtins
 import sys
 from abc import ABCMeta
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from importlib.util import resolve_name
 from types import CodeType, FunctionType, ModuleType, SimpleNamespace
@@ -32,7 +32,25 @@ _TRANSPARENT = {"staticmethod", "classmethod", "property"}
 """Decorators below which a function is found again."""
 
 
-def other_name(module: ModuleType, related: Mapping[str, bytes]) -> str:
+class Related:
+    """Modules that belong together, and what their sources do with values.
+
+    Args:
+        sources: by module.
+    """
+
+    def __init__(self, sources: Mapping[str, bytes]) -> None:
+        self.sources = sources
+        every = {change for source in sources.values() for change in changes(source)}
+        self.changes_any = any(change.name == ANY for change in every)
+        """Whether a source changes names that are known only when it runs."""
+        self.changed = {c.name for c in every if c.owner in ("", "cls")}
+        """Names that a source changes, of whatever has them."""
+        self.handed_over = frozenset().union(*map(handed_over, sources.values()))
+        """Names whose values a source may change under another name."""
+
+
+def other_name(module: ModuleType, related: Related) -> str:
     """A name of a module that has another value than its source gives; `Class.attribute`; or empty.
 
     Names count that are bound once, and that no code changes, with a value that is known without
@@ -40,22 +58,18 @@ def other_name(module: ModuleType, related: Mapping[str, bytes]) -> str:
     by those of them that are plain.
 
     Args:
-        related: sources of this module and those that belong to it, by module.
+        related: this module and those that belong to it.
     """
-    source = related[module.__name__]
-    code = compiled(source, str(module.__file__))
-    everywhere = [change for each in related.values() for change in changes(each)]
-    if any(change.name == ANY for change in everywhere):
+    if related.changes_any:
         return ""
+    source = related.sources[module.__name__]
+    code, own = compiled(source, str(module.__file__)), changes(source)
     scope = _Scope(
         module=module,
         names=vars(module),
-        related=related.keys(),
+        related=related,
         codes=frozenset(nested_codes(code)),
-        changed={"__all__"}
-        | {c.name for c in changes(source) if c.owner != "self"}
-        | {c.name for c in everywhere if c.owner in ("", "cls")},
-        handed_over=frozenset().union(*map(handed_over, related.values())),
+        changed={"__all__"} | {c.name for c in own if c.owner != "self"} | related.changed,
     )
     return next(_others(scope, code, parsed(source).body), "")
 
@@ -67,14 +81,11 @@ class _Scope:
     module: ModuleType
     names: Mapping[str, Any]
     """Values in memory by name."""
-    related: Collection[str]
-    """Names of the user's modules that belong together."""
+    related: Related
     codes: frozenset[CodeType]
     """All code of the source."""
     changed: set[str]
     """Names that the user's code changes."""
-    handed_over: Collection[str]
-    """Names whose values the user's code may change under another name."""
     bound: Counter[str] = field(default_factory=Counter)
     """Number of times that this scope and those around it bind each name."""
 
@@ -123,7 +134,7 @@ def _given(scope: _Scope, statement: ast.stmt) -> Iterator[tuple[str, Any]]:
         ):
             value = _value(scope, expression)
             is_fixed = isinstance(value, (*FIXED, *PLAIN, CodeType))
-            yield name, value if is_fixed or name not in scope.handed_over else MISSING
+            yield name, value if is_fixed or name not in scope.related.handed_over else MISSING
         case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=parts)):
             pairs = zip(targets, parts, strict=False) if len(targets) == len(parts) else ()
             yield from ((t.id, _value(scope, part)) for t, part in pairs if isinstance(t, ast.Name))
@@ -136,7 +147,7 @@ def _given(scope: _Scope, statement: ast.stmt) -> Iterator[tuple[str, Any]]:
             names = getattr(sys.modules.get(base), "__dict__", {})
             for alias in aliases:
                 value = names.get(alias.name, MISSING)
-                is_fixed = isinstance(value, FIXED) or base in scope.related
+                is_fixed = isinstance(value, FIXED) or base in scope.related.sources
                 if is_fixed and sys.modules.get(f"{base}.{alias.name}", value) is value:
                     yield alias.asname or alias.name, value
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lth_core.own_code.alike import codes_of
-from lth_core.own_code.compared import other_name
+from lth_core.own_code.compared import Related, other_name
 from lth_core.own_code.scopes import changes, compiled, nested_codes
 from lth_core.own_code.sources import user_sources
 
@@ -45,12 +45,12 @@ def digest_of_modules(*names: str) -> str:
 
 def _refuse_edited(sources: Mapping[str, Path], contents: Mapping[str, bytes]) -> None:
     """Compare each module in memory with its file: functions, classes, imports and constants."""
-    changed = {name: changes(content) for name, content in contents.items()}
+    related = Related(contents)
     for name, content in contents.items():
         module, path, digest = sys.modules[name], sources[name], _sha256(content)
         same, other = True, ""
         if type(module.__loader__) is SourceFileLoader:  # no code was transformed at the import
-            same, other = _has_code(module, content), other_name(module, contents)
+            same, other = _has_code(module, content), other_name(module, related)
         spec, recorded = module.__spec__, _imported.get(name)
         if recorded is None or recorded[0] is not spec:  # a reload makes a new spec
             recorded = _imported[name] = spec, digest if same and not other else ""
@@ -59,7 +59,8 @@ def _refuse_edited(sources: Mapping[str, Path], contents: Mapping[str, bytes]) -
         attribute = other.rpartition(".")[2]
         where = [
             f"{sources[n]}:{c.line}" for n in contents if n != name
-            for c in sorted(changed[n]) if c.name == attribute and c.owner not in ("", "self")
+            for c in sorted(changes(contents[n]))
+            if c.name == attribute and c.owner not in ("", "self")
         ]  # fmt: skip
         if where:
             raise ValueError(
