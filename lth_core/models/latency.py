@@ -181,7 +181,7 @@ _BEFORE: list[_Settings] = []
 
 
 def _settings() -> _Settings:
-    """What is set now."""
+    """The current settings."""
     cudnn, kinds = torch.backends.cudnn, [*GPU_PRODUCTS, *CPU_PRODUCTS]
     precisions = [kind.fp32_precision for kind in kinds]
     return _Settings(_older_settings(), precisions, cudnn.deterministic, cudnn.benchmark)

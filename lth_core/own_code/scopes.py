@@ -71,7 +71,7 @@ def bindings(code: CodeType | None) -> Counter[str]:
 
 @functools.lru_cache(maxsize=1024)
 def changes(source: bytes) -> frozenset[Change]:
-    """What a source changes otherwise than by binding a name in its own scope."""
+    """Changes of a source: all that it sets but the names of its own scope."""
     return frozenset(change for node in ast.walk(parsed(source)) for change in _changes(node))
 
 

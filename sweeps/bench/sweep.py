@@ -168,10 +168,10 @@ def lth(folder: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     ):
         try:
             yield process
-        except BaseException:
-            process.terminate()
             process.wait()
-            raise
+        finally:
+            process.terminate()  # one that has ended is left alone
+            process.wait()
     if process.returncode:
         reason = errors.read_text().strip()[-500:]
         raise LaunchError(f"bench: lth {' '.join(arguments)} failed: {reason}")

@@ -122,8 +122,8 @@ def conclusion(checks: Sequence[Check], swept_as: str | None = None) -> str:
 
 
 def other_settings(published: Study, swept: Study) -> str | None:
-    """What was swept in place of the study with the published figures: a command, or an earlier
-    version of its file; None where its trials are the study's."""
+    """Command of a sweep of other trials than those of the study with the published figures; it
+    says where that study's file has changed since. None where the trials are the same."""
     parts = [(describe(s.base), s.axes, s.search, s.stop) for s in (published, swept)]
     if parts[0] == parts[1]:
         return None

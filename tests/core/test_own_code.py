@@ -43,6 +43,15 @@ def loaded(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
+def edit_counts(folder: Path, edited: str, **sources: str) -> bool:
+    """Whether `net` has another digest once one of the modules is edited."""
+    written(folder, **sources)
+    before = module_digest(loaded("net"))
+    assert module_digest(loaded("net")) == before
+    written(folder, **{edited: sources[edited] + "# edited\n"})
+    return module_digest(loaded("net")) != before
+
+
 NET = "from parts import blocks\nWIDTH = 3\ndef make():\n    return blocks.block(WIDTH)\n"
 TREE = {
     "net": NET,
@@ -64,11 +73,7 @@ def test_sources_are_those_of_the_module_and_of_all_that_it_imports(folder: Path
 @pytest.mark.parametrize("edited", ["net", "parts__dot____init__", "parts__dot__blocks",
                                     "parts__dot__deep"])  # fmt: skip
 def test_an_edit_of_any_of_them_is_another_digest(folder: Path, edited: str) -> None:
-    written(folder, **TREE)
-    before = module_digest(loaded("net"))
-    assert module_digest(loaded("net")) == before
-    written(folder, **{edited: TREE[edited] + "# edited\n"})
-    assert module_digest(loaded("net")) != before
+    assert edit_counts(folder, edited, **TREE)
 
 
 @pytest.mark.parametrize("imports", [
@@ -79,10 +84,7 @@ def test_an_edit_of_any_of_them_is_another_digest(folder: Path, edited: str) -> 
     "from importlib import import_module as load\nload('plain')\n",
 ])  # fmt: skip
 def test_an_import_counts_wherever_it_stands(folder: Path, imports: str) -> None:
-    written(folder, net=imports, plain="x = 1\n")
-    before = module_digest(loaded("net"))
-    written(folder, plain="x = 2\n")
-    assert module_digest(loaded("net")) != before
+    assert edit_counts(folder, "plain", net=imports, plain="x = 1\n")
 
 
 @pytest.mark.parametrize("imports", [
@@ -106,11 +108,8 @@ def test_all_modules_of_a_package_with_which_an_imported_name_begins_count(
 
 
 def test_module_that_puts_an_object_in_its_place_counts(folder: Path) -> None:
-    plain = "import sys\nclass C: x = {}\nsys.modules[__name__] = C()\n"
-    written(folder, net="import plain\n", plain=plain.format(1))
-    before = module_digest(loaded("net"))
-    written(folder, plain=plain.format(2))
-    assert module_digest(loaded("net")) != before
+    plain = "import sys\nclass C: x = 1\nsys.modules[__name__] = C()\n"
+    assert edit_counts(folder, "plain", net="import plain\n", plain=plain)
 
 
 def test_module_that_defines_a_named_function_counts(folder: Path) -> None:

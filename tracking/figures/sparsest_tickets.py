@@ -45,7 +45,7 @@ ROOM = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How sparse the tickets of a cell are shown to match.
+    """The sparsest ticket of a cell that is shown to match, and the next that is shown not to.
 
     x: the cell's value on the x axis.
     prunable: prunable weights of the network.

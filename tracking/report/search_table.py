@@ -87,7 +87,7 @@ def best_lines(best: Sequence[BestSetting]) -> Iterator[str]:
 
 
 def caveat(objective: Sequence[str]) -> str:
-    """What the results of settings that a search chose are worth, as the end of a sentence.
+    """The end of a sentence on the worth of results of settings that a search chose.
 
     Args:
         objective: the search's columns; without any the text is empty.
